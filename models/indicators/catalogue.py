@@ -1,0 +1,129 @@
+"""Every TA-Lib function: its inputs, parameters with defaults and ranges, outputs and lookback.
+
+Owns what can be asked for, read from TA-Lib's own metadata and nothing else: names and defaults as `talib.abstract`
+gives them, ranges and output types from the C library's description. Whether a request is allowed is in program.py.
+
+Which column feeds an input is `talib.abstract`'s rule. Inputs that TA-Lib names (high, volume, ...) take that column; a
+single free input takes close; two free inputs (BETA, CORREL, ADD, ...) take high and low, in this order. MAVP's second
+input is a series of periods, for which a panel has no column.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from xml.etree import ElementTree
+
+from talib import abstract
+
+from models.indicators import library
+
+PERIODS = "periods"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter under the name it has in TA-Lib's Python package, its default and its inclusive range."""
+
+    name: str
+    description: str
+    default: float
+    minimum: float
+    maximum: float
+    integer: bool
+    moving_average: bool
+    """An integer that chooses a kind of moving average, numbered as in talib.MA_Type (0 is SMA, 1 EMA, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output series. Integer ones (candlestick patterns, indexes) have 0 during warm-up, real ones NaN."""
+
+    name: str
+    integer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A TA-Lib function. `columns` feed its inputs, in the order in which the C function takes them."""
+
+    name: str
+    group: str
+    description: str
+    columns: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    outputs: tuple[Output, ...]
+
+    def lookback(self, values: Sequence[float]) -> int:
+        """Bars before the first value, for parameter values in order; -1 when TA-Lib refuses their combination."""
+        pairs = zip(values, self.parameters, strict=True)
+        call = getattr(library.HOLDING, f"TA_{self.name}_Lookback")
+        bars: int = call(*(library.argument(value, parameter.integer) for value, parameter in pairs))
+        return bars
+
+
+def _moving_average_kinds() -> int:
+    """How many kinds of moving average the C library knows; they are numbered from 0."""
+    kind = 0
+    while library.HOLDING.TA_MA_Lookback(2, kind) >= 0:
+        kind += 1
+    return kind
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    text = element.findtext(tag)
+    if text is None:
+        raise RuntimeError(f"TA-Lib's description of {element.tag} lacks {tag}")
+    return text
+
+
+def _parameter(name: str, element: ElementTree.Element, kinds: int) -> Parameter:
+    kind = _text(element, "Type")
+    bounds = element.find("Range")
+    return Parameter(
+        name=name,
+        description=_text(element, "ShortDescription"),
+        default=float(_text(element, "DefaultValue")),
+        minimum=0.0 if bounds is None else float(_text(bounds, "Minimum")),
+        maximum=kinds - 1.0 if bounds is None else float(_text(bounds, "Maximum")),
+        integer=kind != "Double",
+        moving_average=kind == "MA Type",
+    )
+
+
+def _columns(inputs: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
+    for column in inputs.values():
+        if isinstance(column, str):
+            yield column
+        else:
+            yield from column
+
+
+def _function(element: ElementTree.Element, kinds: int) -> Function:
+    name = _text(element, "Abbreviation")
+    known = getattr(abstract, name).info
+    parameters = element.findall("OptionalInputArguments/OptionalInputArgument")
+    outputs = element.findall("OutputArguments/OutputArgument")
+    return Function(
+        name=name,
+        group=_text(element, "GroupId"),
+        description=_text(element, "ShortDescription"),
+        columns=tuple(_columns(known["input_names"])),
+        parameters=tuple(
+            _parameter(parameter, described, kinds)
+            for parameter, described in zip(known["parameters"], parameters, strict=True)
+        ),
+        outputs=tuple(
+            Output(output, _text(described, "Type") == "Integer Array")
+            for output, described in zip(known["output_names"], outputs, strict=True)
+        ),
+    )
+
+
+def _functions() -> Mapping[str, Function]:
+    root = ElementTree.fromstring(library.description())  # noqa: S314 - the text is the installed library's own
+    kinds = _moving_average_kinds()
+    functions = (_function(element, kinds) for element in root)
+    return MappingProxyType({function.name: function for function in functions})
+
+
+FUNCTIONS: Mapping[str, Function] = _functions()

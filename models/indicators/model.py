@@ -1,0 +1,38 @@
+"""Indicators as a model: a task is a panel with a program, an answer is the program's outputs over the panel.
+
+Owns what the batcher sees. The computation is in plan.py.
+"""
+
+from collections.abc import Hashable, Sequence
+
+from models.indicators import library, selftest
+from models.indicators.plan import Answer, Plans
+from models.indicators.task import Task
+
+_PLAN_BYTES = 256 * 2**20
+
+
+class TALibModel:
+    """TA-Lib's C functions, one panel after another, on the thread that calls run()."""
+
+    name = "ta-lib"
+    version = library.VERSION
+
+    def __init__(self) -> None:
+        self._plans = Plans(_PLAN_BYTES)
+
+    def bucket(self, item: Task) -> Hashable:
+        """The length class: a loop over panels gains nothing from equal programs, but long ones delay short ones."""
+        return item.panel.bars.bit_length()
+
+    def cost(self, item: Task) -> int:
+        """Bars times functions."""
+        return item.panel.bars * len(item.program.calls)
+
+    def run(self, items: Sequence[Task]) -> list[Answer]:
+        """One answer per task, each independent of the others."""
+        return [self._plans.of(item.program, item.panel.bars).run(item.panel) for item in items]
+
+    def check(self) -> None:
+        """Compute the stored self-test; raises RuntimeError when an output differs."""
+        selftest.verify(self)

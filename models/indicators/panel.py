@@ -1,0 +1,51 @@
+"""The bars that indicators are computed from.
+
+Owns the panel's layout and its invariants. Whether prices make sense (finite, low <= close <= high) is for the service
+that takes them in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = Literal["open", "high", "low", "close", "volume"]
+COLUMNS: tuple[Column, ...] = ("open", "high", "low", "close", "volume")
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """Bars of one symbol, oldest first: C-contiguous float64 columns [T] of finite numbers, None where not given.
+
+    Raises ValueError when no column is given, or one is not such an array, or lengths differ, or are 0.
+    """
+
+    open: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    low: NDArray[np.float64] | None = None
+    close: NDArray[np.float64] | None = None
+    volume: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        bars = self.bars
+        if bars == 0:
+            raise ValueError("a panel needs at least one bar")
+        for name in COLUMNS:
+            column = getattr(self, name)
+            if column is None:
+                continue
+            if column.dtype != _FLOAT64 or column.ndim != 1 or not column.flags.c_contiguous:
+                raise ValueError(f"column {name} must be a C-contiguous float64 array of one dimension")
+            if len(column) != bars:
+                raise ValueError(f"column {name} has {len(column)} bars, others have {bars}")
+
+    @property
+    def bars(self) -> int:
+        """T, the length of every column."""
+        for column in (self.close, self.high, self.low, self.open, self.volume):
+            if column is not None:
+                return len(column)
+        raise ValueError("a panel needs at least one column")

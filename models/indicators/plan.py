@@ -1,0 +1,127 @@
+"""A program bound to buffers, ready to run TA-Lib over one panel after another.
+
+Owns the calls into the C library and the buffers behind them. A call's arguments are made once per program: per panel,
+columns are copied in, the functions run, and the answer is copied out. That costs less than TA-Lib's Python package,
+which allocates every output anew, and lays all outputs out in one block. The C library's global settings (unstable
+periods, compatibility, candle settings) stay at their defaults.
+"""
+
+import ctypes
+from collections import OrderedDict
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.indicators import library
+from models.indicators.panel import Panel
+from models.indicators.program import Call, Program
+
+Answer: TypeAlias = NDArray[np.float64] | list[NDArray[np.float64]]
+"""Rows of float64, one per output of the program, oldest bar first, each C-contiguous. One array [outputs, n] when all
+calls return the same number of bars, otherwise a list of arrays [n_i]."""
+
+_SUCCESS = 0
+_ALLOCATION_FAILED = 3
+_SMALLEST_CAPACITY = 256
+_LOCK_RELEASED_ABOVE = 1024
+"""Bars. Below, a function takes a few microseconds, and giving the interpreter lock to another thread, which may keep
+it for its whole switch interval (5 ms), costs far more than it frees; above, the event loop should go on."""
+
+
+class Plan:
+    """One program's buffers for panels of up to `capacity` bars. Not safe for two threads at once."""
+
+    def __init__(self, program: Program, capacity: int) -> None:
+        integers = [output.integer for call in program.calls for output in call.function.outputs]
+        self.capacity = capacity
+        self._last = program.last
+        self._same_last = len(set(program.last)) == 1
+        self._columns = tuple(sorted(program.needs))
+        self._inputs = np.empty((len(self._columns), capacity))
+        # TA-Lib never writes the warm-up, so filling it once is enough: NaN for real outputs, 0 for integers.
+        self._outputs = np.full((len(integers), capacity), np.nan)
+        self._integers = {row: np.zeros(capacity, dtype=np.int32) for row, integer in enumerate(integers) if integer}
+        self._end = ctypes.c_int()
+        self._ignored = (ctypes.c_int(), ctypes.c_int())
+        arguments = [self._arguments(call, rows) for call, rows in zip(program.calls, program.rows, strict=True)]
+        names = [f"TA_{call.function.name}" for call in program.calls]
+        self._holding = [(getattr(library.HOLDING, n), a) for n, a in zip(names, arguments, strict=True)]
+        self._releasing = [(getattr(library.RELEASING, n), a) for n, a in zip(names, arguments, strict=True)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return self._inputs.nbytes + self._outputs.nbytes + sum(row.nbytes for row in self._integers.values())
+
+    def run(self, panel: Panel) -> Answer:
+        """Compute every call over a panel that has the program's columns and at most `capacity` bars."""
+        bars = panel.bars
+        self._end.value = bars - 1
+        for buffer, column in zip(self._inputs, self._columns, strict=True):
+            buffer[:bars] = getattr(panel, column)
+        for function, arguments in self._releasing if bars > _LOCK_RELEASED_ABOVE else self._holding:
+            code = function(*arguments)
+            if code != _SUCCESS:
+                raise _failure(function.__name__, code)
+        for row, values in self._integers.items():
+            self._outputs[row, :bars] = values[:bars]
+        if self._same_last:
+            return self._outputs[:, _start(bars, self._last[0]) : bars].copy()
+        return [row[_start(bars, last) : bars].copy() for row, last in zip(self._outputs, self._last, strict=True)]
+
+    def _arguments(self, call: Call, rows: slice) -> tuple[object, ...]:
+        """The C function's arguments: first and last bar, inputs, parameters, two results we know already, outputs."""
+        inputs = [_address(self._inputs[self._columns.index(column)]) for column in call.function.columns]
+        parameters = [
+            library.argument(value, parameter.integer)
+            for value, parameter in zip(call.values, call.function.parameters, strict=True)
+        ]
+        first = min(call.lookback, self.capacity)
+        outputs = [
+            _address(self._integers.get(row, self._outputs[row])[first:]) for row in range(rows.start, rows.stop)
+        ]
+        ignored = [ctypes.byref(result) for result in self._ignored]
+        return (ctypes.c_int(0), self._end, *inputs, *parameters, *ignored, *outputs)
+
+
+class Plans:
+    """The plans in use, by program; the least recently used go when their buffers pass `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._plans: OrderedDict[Program, Plan] = OrderedDict()
+
+    def of(self, program: Program, bars: int) -> Plan:
+        """The program's plan, large enough for `bars`."""
+        plan = self._plans.get(program)
+        if plan is None or plan.capacity < bars:
+            plan = self._make(program, bars)
+        else:
+            self._plans.move_to_end(program)
+        return plan
+
+    def _make(self, program: Program, bars: int) -> Plan:
+        smaller = self._plans.pop(program, None)
+        plan = Plan(program, max(_SMALLEST_CAPACITY, 1 << (bars - 1).bit_length()))
+        self._plans[program] = plan
+        self._held += plan.nbytes - (smaller.nbytes if smaller else 0)
+        while self._held > self._limit and len(self._plans) > 1:
+            _, dropped = self._plans.popitem(last=False)
+            self._held -= dropped.nbytes
+        return plan
+
+
+def _start(bars: int, last: int | None) -> int:
+    return 0 if last is None else max(0, bars - last)
+
+
+def _address(array: NDArray[np.float64] | NDArray[np.int32]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _failure(function: str, code: int) -> Exception:
+    if code == _ALLOCATION_FAILED:
+        return MemoryError(f"{function} could not allocate its working memory")
+    return RuntimeError(f"{function} failed with TA-Lib's return code {code} on checked parameters")

@@ -1,0 +1,108 @@
+"""TA-Lib through bound buffers gives bit for bit what TA-Lib's Python package gives."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+import talib
+
+from models.indicators import COLUMNS, FUNCTIONS, Panel, Spec, compile  # noqa: A004
+from models.indicators.plan import Plan, Plans
+
+COMPUTABLE = [name for name in FUNCTIONS if name != "MAVP"]
+
+
+def head(panel: Panel, bars: int) -> Panel:
+    return Panel(**{name: getattr(panel, name)[:bars] for name in COLUMNS})
+
+
+def reference(name: str, panel: Panel, **params: float) -> np.ndarray:
+    columns = [getattr(panel, column) for column in FUNCTIONS[name].columns]
+    outputs = getattr(talib, name)(*columns, **params)
+    return np.array(outputs if isinstance(outputs, tuple) else (outputs,), dtype=np.float64)
+
+
+@pytest.mark.parametrize("name", COMPUTABLE)
+def test_every_function_equals_talib_at_every_length(name: str, aapl: Panel) -> None:
+    plan = Plan(compile([Spec(name)]), aapl.bars)
+    # Longest first, so that a shorter panel after it would show anything left in the buffers.
+    for bars in (aapl.bars, 300, 40, 1):
+        panel = head(aapl, bars)
+        np.testing.assert_array_equal(plan.run(panel), reference(name, panel))
+
+
+def test_parameters_reach_the_function_in_their_order(aapl: Panel) -> None:
+    params = {"fastperiod": 5, "fastmatype": 1, "slowperiod": 17, "slowmatype": 2, "signalperiod": 4}
+    answer = Plan(compile([Spec("MACDEXT", params)]), aapl.bars).run(aapl)
+    np.testing.assert_array_equal(answer, reference("MACDEXT", aapl, **params))
+    bands = {"timeperiod": 9, "nbdevup": 1.5, "nbdevdn": 2.5}
+    answer = Plan(compile([Spec("BBANDS", bands)]), aapl.bars).run(aapl)
+    np.testing.assert_array_equal(answer, reference("BBANDS", aapl, **bands))
+
+
+def test_one_block_when_all_return_as_many_bars(aapl: Panel) -> None:
+    answer = Plan(compile([Spec("MACD", last=5), Spec("CDLDOJI", last=5)]), aapl.bars).run(aapl)
+    assert isinstance(answer, np.ndarray)
+    assert answer.flags.c_contiguous
+    np.testing.assert_array_equal(answer[:3], reference("MACD", aapl)[:, -5:])
+    np.testing.assert_array_equal(answer[3:], reference("CDLDOJI", aapl)[:, -5:])
+
+
+def test_a_list_when_they_differ_and_last_may_exceed_the_panel(aapl: Panel) -> None:
+    panel = head(aapl, 50)
+    short, whole, more = Plan(compile([Spec("RSI", last=1), Spec("SMA"), Spec("EMA", last=99)]), 64).run(panel)
+    np.testing.assert_array_equal(short, reference("RSI", panel)[0, -1:])
+    np.testing.assert_array_equal(whole, reference("SMA", panel)[0])
+    np.testing.assert_array_equal(more, reference("EMA", panel)[0])
+
+
+def test_an_answer_is_not_changed_by_the_next_panel(aapl: Panel) -> None:
+    plan = Plan(compile([Spec("SMA")]), aapl.bars)
+    first = plan.run(aapl)
+    kept = np.array(first)
+    plan.run(Panel(close=np.ones(aapl.bars)))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_plans_grow_with_the_panel_and_forget_the_least_used() -> None:
+    a, b, c = (compile([Spec("SMA", {"timeperiod": period})]) for period in (3, 4, 5))
+    plans = Plans(limit=3 * Plan(a, 1024).nbytes)
+    assert plans.of(a, 100) is plans.of(a, 200)
+    assert plans.of(a, 1000).capacity == 1024
+    kept, dropped = plans.of(a, 1), plans.of(b, 1024)
+    plans.of(a, 1)
+    plans.of(c, 2048)
+    assert plans.of(a, 1) is kept
+    assert plans.of(b, 1) is not dropped
+
+
+def other_thread_ran_during(plan: Plan, panel: Panel) -> bool:
+    """Whether another Python thread, waiting for its turn, got one before the plan was done."""
+    started, ended = threading.Event(), threading.Event()
+    seen_running: list[bool] = []
+
+    def observe() -> None:
+        started.wait()
+        seen_running.append(not ended.is_set())
+
+    observer = threading.Thread(target=observe)
+    observer.start()
+    started.set()
+    plan.run(panel)
+    ended.set()
+    observer.join()
+    return seen_running[0]
+
+
+def test_only_long_panels_give_up_the_interpreter_lock() -> None:
+    program = compile([Spec("MIDPRICE", {"timeperiod": 500})] * 20)
+    long, short = (np.abs(np.sin(np.arange(bars) ** 1.5)) for bars in (200_000, 1_000))
+    interval = sys.getswitchinterval()
+    # With preemption out of the way, another thread runs only when the lock is given up.
+    sys.setswitchinterval(1e3)
+    try:
+        assert other_thread_ran_during(Plan(program, len(long)), Panel(high=long, low=long))
+        assert not other_thread_ran_during(Plan(program, len(short)), Panel(high=short, low=short))
+    finally:
+        sys.setswitchinterval(interval)
