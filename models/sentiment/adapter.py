@@ -1,0 +1,78 @@
+"""Low-rank adapters of the encoder's projections: the form they are trained in, stored in, and merged from.
+
+Owns the arithmetic of LoRA (Hu et al., 2021) and the names of the stored tensors. The fused query-key-value
+projection carries three adapters of its own, one for each part.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.sentiment.encoder import Classifier, Layer
+
+PROJECTIONS = {"qkv": 3, "out": 1, "up": 1, "down": 1}
+
+
+class Adapted(nn.Module):
+    """A frozen linear map plus scale * B A x: `parts` adapters, each for its own slice of the outputs."""
+
+    def __init__(self, linear: nn.Linear, parts: int, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.a = nn.Parameter(torch.randn(parts * rank, linear.in_features) / linear.in_features**0.5)
+        self.b = nn.Parameter(torch.zeros(parts, linear.out_features // parts, rank))
+        self.scale = scale
+        self.dropout = dropout
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Float [tokens, in] to float [tokens, out]."""
+        parts, _, rank = self.b.shape
+        low = F.linear(F.dropout(values, self.dropout, self.training), self.a).view(-1, parts, rank)
+        correction = torch.bmm(low.transpose(0, 1), self.b.transpose(1, 2)).transpose(0, 1)
+        return torch.add(self.linear(values), correction.reshape(len(values), -1), alpha=self.scale)
+
+
+def adapt(model: Classifier, rank: int, scale: float, dropout: float) -> None:
+    """Put adapters on every projection, in place, and freeze all else but the head."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.head.requires_grad_(True)
+    for layer in model.layers:
+        for name, parts in PROJECTIONS.items():
+            setattr(layer, name, Adapted(getattr(layer, name), parts, rank, scale, dropout))
+
+
+def stored(model: Classifier) -> dict[str, Tensor]:
+    """What is trained of an adapted model: `layers.N.NAME.a` and `.b`, `head.weight` and `head.bias`, in half."""
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return {name: value.detach().to(torch.float16).contiguous() for name, value in trained.items()}
+
+
+def merge(model: Classifier, adapter: Mapping[str, Tensor], scale: float) -> None:
+    """Add stored adapters to the weights of a plain model and set its head, in place.
+
+    Raises KeyError when a tensor is missing and RuntimeError when one has another shape.
+    """
+    with torch.no_grad():
+        for index, layer in enumerate(model.layers):
+            for name in PROJECTIONS:
+                stem = f"layers.{index}.{name}"
+                _projection(layer, name).weight.add_(_delta(adapter[f"{stem}.a"], adapter[f"{stem}.b"], scale))
+        model.head.weight.copy_(adapter["head.weight"])
+        model.head.bias.copy_(adapter["head.bias"])
+
+
+def _projection(layer: nn.Module, name: str) -> nn.Linear:
+    projection = getattr(layer, name)
+    if not isinstance(layer, Layer) or not isinstance(projection, nn.Linear):
+        raise TypeError("adapters merge into plain layers only")
+    return projection
+
+
+def _delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Float32 [out, in] from a [parts * rank, in] and b [parts, out / parts, rank]."""
+    parts, _, rank = b.shape
+    product = torch.bmm(b.float(), a.float().view(parts, rank, -1))
+    return scale * product.reshape(-1, a.shape[1])

@@ -1,0 +1,39 @@
+"""How the chunks of one batch are laid out: each distinct one once, ordered by length, in parts of bounded size.
+
+Pure functions of ids and lengths; nothing here knows torch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.sentiment.text import Ids
+
+Indices = npt.NDArray[np.int64]
+
+
+def distinct(sequences: Sequence[Ids]) -> tuple[list[Ids], Indices]:
+    """The different sequences ordered by length, and for each given one its place among them."""
+    places: dict[bytes, int] = {}
+    first: list[Ids] = []
+    given = []
+    for sequence in sequences:
+        place = places.setdefault(sequence.tobytes(), len(first))
+        if place == len(first):
+            first.append(sequence)
+        given.append(place)
+    order = sorted(range(len(first)), key=lambda index: len(first[index]))
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[order] = np.arange(len(first))
+    return [first[index] for index in order], rank[given]
+
+
+def parts(lengths: Sequence[int], budget: int) -> list[slice]:
+    """Cut ordered lengths into slices whose padded size, longest times count, is at most the budget where possible."""
+    slices, start = [], 0
+    for end, length in enumerate(lengths):
+        if end > start and length * (end + 1 - start) > budget:
+            slices.append(slice(start, end))
+            start = end
+    return [*slices, slice(start, len(lengths))] if lengths else []

@@ -1,0 +1,167 @@
+"""The BERT encoder of MiniLM in plain torch, over packed tokens, with mean pooling and a linear head.
+
+Owns the architecture and the reading of its published weights. It exists because the packed form wastes nothing on
+padding, because fused query-key-value projections are faster, and because importing transformers takes longer than all
+other loading together; it is held against transformers' BertModel in the tests.
+
+Sources: Devlin et al., "BERT" (2019); Wang et al., "MiniLM" (2020); Reimers and Gurevych, "Sentence-BERT" (2019).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a BERT encoder; the defaults are all-MiniLM-L6-v2's."""
+
+    vocabulary: int = 30522
+    positions: int = 512
+    width: int = 384
+    inner: int = 1536
+    heads: int = 12
+    layers: int = 6
+    norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Token sequences laid end to end, ordered by length, so that equal lengths are neighbours.
+
+    ids and positions are int64 [tokens]; runs lists (sequences, length) for each stretch of equal lengths. A padded
+    pack is one run, and `real` says which of its tokens are real: bool [sequences, length].
+    """
+
+    ids: Tensor
+    positions: Tensor
+    runs: tuple[tuple[int, int], ...]
+    real: Tensor | None = None
+
+    @classmethod
+    def of(cls, sequences: Sequence[Tensor]) -> "Packed":
+        """Pack int64 sequences whose lengths do not decrease, without padding. Raises ValueError when they do."""
+        lengths = [len(sequence) for sequence in sequences]
+        if any(later < earlier for earlier, later in pairwise(lengths)):
+            raise ValueError("sequences must be ordered by length")
+        runs = tuple((count, length) for length, count in Counter(lengths).items())
+        positions = torch.cat([torch.arange(length).repeat(count) for count, length in runs])
+        return cls(torch.cat(list(sequences)), positions, runs)
+
+    @classmethod
+    def padded(cls, sequences: Sequence[Tensor]) -> "Packed":
+        """Pack int64 sequences as one run, padded to the longest: fewer and larger kernels, for CUDA."""
+        rectangle = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+        count, length = rectangle.shape
+        places = torch.arange(length)
+        real = places < torch.tensor([len(sequence) for sequence in sequences])[:, None]
+        return cls(rectangle.flatten(), places.repeat(count), ((count, length),), real)
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same pack on a device; copies from pinned memory overlap with the device's work."""
+        parts = [self.ids, self.positions, *([] if self.real is None else [self.real])]
+        if device.type == "cuda":
+            parts = [part.pin_memory() for part in parts]
+        ids, positions, *real = (part.to(device, non_blocking=True) for part in parts)
+        return Packed(ids, positions, self.runs, real[0] if real else None)
+
+    def stretches(self, values: Tensor) -> list[Tensor]:
+        """[tokens, width] as one [sequences, length, width] for each run."""
+        parts = torch.split(values, [count * length for count, length in self.runs])
+        return [part.view(count, length, -1) for part, (count, length) in zip(parts, self.runs, strict=True)]
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward, each with residual and a norm after it."""
+
+    def __init__(self, shape: Shape, dropout: float) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(shape.width, 3 * shape.width)
+        self.out = nn.Linear(shape.width, shape.width)
+        self.attention_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
+        self.up = nn.Linear(shape.width, shape.inner)
+        self.down = nn.Linear(shape.inner, shape.width)
+        self.output_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
+
+    def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """Float [tokens, width] in and out; tokens attend to the real tokens of their own sequence only."""
+        attended = self._drop(self.out(self._attend(self.qkv(hidden), packed)))
+        hidden = self.attention_norm(hidden + attended)
+        normed: Tensor = self.output_norm(hidden + self._drop(self.down(F.gelu(self.up(hidden)))))
+        return normed
+
+    def _attend(self, qkv: Tensor, packed: Packed) -> Tensor:
+        visible = None if packed.real is None else packed.real[:, None, None, :]
+        mixed = []
+        for stretch in packed.stretches(qkv):
+            heads = stretch.view(*stretch.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=visible)
+            mixed.append(attended.transpose(1, 2).flatten(2).flatten(0, 1))
+        return torch.cat(mixed)
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.dropout, self.training)
+
+
+class Classifier(nn.Module):
+    """The encoder with mean pooling over all tokens of a sequence and a linear head."""
+
+    def __init__(self, shape: Shape, labels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.words = nn.Embedding(shape.vocabulary, shape.width)
+        self.places = nn.Embedding(shape.positions, shape.width)
+        self.embedding_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
+        self.layers = nn.ModuleList(Layer(shape, dropout) for _ in range(shape.layers))
+        self.head = nn.Linear(shape.width, labels)
+        self.dropout = dropout
+
+    def forward(self, packed: Packed) -> Tensor:
+        """Logits, float [sequences, labels], in the order in which the sequences were packed."""
+        logits: Tensor = self.head(self.embed(packed))
+        return logits
+
+    def embed(self, packed: Packed) -> Tensor:
+        """Mean of the last layer over each sequence, float [sequences, width]."""
+        hidden = self.embedding_norm(self.words(packed.ids) + self.places(packed.positions))
+        hidden = F.dropout(hidden, self.dropout, self.training)
+        for layer in self.layers:
+            hidden = layer(hidden, packed)
+        if packed.real is None:
+            return torch.cat([stretch.mean(1) for stretch in packed.stretches(hidden)])
+        real = packed.real[:, :, None].to(hidden.dtype)
+        return (packed.stretches(hidden)[0] * real).sum(1) / real.sum(1)
+
+
+def published(weights: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """The state of a Classifier, without its head, from the tensors of a published BERT checkpoint.
+
+    The segment embedding of single texts is added to the positions' once, here. Raises KeyError on another layout.
+    """
+    segment = weights["embeddings.token_type_embeddings.weight"][0]
+    state = {
+        "words.weight": weights["embeddings.word_embeddings.weight"],
+        "places.weight": weights["embeddings.position_embeddings.weight"] + segment,
+        **_renamed(weights, "embeddings.LayerNorm", "embedding_norm"),
+    }
+    for index in range(shape.layers):
+        theirs, ours = f"encoder.layer.{index}", f"layers.{index}"
+        for part in ("weight", "bias"):
+            projections = [weights[f"{theirs}.attention.self.{name}.{part}"] for name in ("query", "key", "value")]
+            state[f"{ours}.qkv.{part}"] = torch.cat(projections)
+        state |= _renamed(weights, f"{theirs}.attention.output.dense", f"{ours}.out")
+        state |= _renamed(weights, f"{theirs}.attention.output.LayerNorm", f"{ours}.attention_norm")
+        state |= _renamed(weights, f"{theirs}.intermediate.dense", f"{ours}.up")
+        state |= _renamed(weights, f"{theirs}.output.dense", f"{ours}.down")
+        state |= _renamed(weights, f"{theirs}.output.LayerNorm", f"{ours}.output_norm")
+    return state
+
+
+def _renamed(weights: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    return {f"{ours}.{part}": weights[f"{theirs}.{part}"] for part in ("weight", "bias")}

@@ -1,0 +1,25 @@
+"""Which number format a sentiment network runs in on a device."""
+
+import torch
+
+from models.model import ModelUnavailableError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def chosen(dtype: str, device: torch.device) -> torch.dtype:
+    """The format asked for; `auto` is bfloat16 where the hardware multiplies matrices in it (CUDA, AMX), else float32.
+
+    Raises ModelUnavailableError for a format that is not offered.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+    if dtype not in DTYPES:
+        raise ModelUnavailableError(f"dtype {dtype!r} is not offered; use auto, {' or '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
