@@ -1,7 +1,7 @@
 """Ridge autoregression on the steps and the level (`ridge_ar`): structure beyond the random walk.
 
-Owns fit and iteration. Rows of different lengths share a batch: short ones have zero columns and zero weights, which
-change nothing.
+Owns fit, iteration and the backtest of one fit. Rows of different lengths share a batch: short ones have zero columns
+and zero weights, which change nothing.
 """
 
 from dataclasses import dataclass
@@ -9,24 +9,26 @@ from dataclasses import dataclass
 import torch
 
 from models.forecast.path import Path
-from models.forecast.volatility import SMALLEST_SIGMA
+from models.forecast.volatility import LEAST_STEPS, SMALLEST_SIGMA
 
 MOST_LAGS, LEAST_LAGS = 64, 4
 CLIP = 5.0
 AGEING = 0.995
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LEAST_FREEDOM = 0.05
-DECAYS = (0.97, 0.99)
+DECAYS = (0.97, 0.99, 1.0)
 LARGEST_RESPONSE = 5.0
+MOST_ORIGINS = 64
 # Elements of one design tensor; a fit of more rows is split, so that memory stays bounded whatever the batch.
 DESIGN = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Autoregressions of b paths on p lags: step_t / scale = drift + lags . (recent - drift) + pull * (level - centre).
+    """Autoregressions of b paths: y = drift + lags . (recent y - drift) + pull * (level - centre), y = step / scale.
 
-    lags: [b, p], oldest lag first. pull, drift, centre, scale, sigma: [b]. recent: [b, p], the last scaled steps.
+    lags: [b, p], oldest lag first. pull, drift, centre, scale: [b]. error: [b, W], what leave-one-out predictions
+    missed y by, zero where ``known`` [b, W] is false.
     """
 
     lags: torch.Tensor
@@ -34,39 +36,39 @@ class Fit:
     drift: torch.Tensor
     centre: torch.Tensor
     scale: torch.Tensor
-    sigma: torch.Tensor
-    recent: torch.Tensor
+    error: torch.Tensor
+    known: torch.Tensor
 
 
 def _divide(top: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
     return top / torch.where(bottom > 0, bottom, 1.0)
 
 
-def chunks(rows: int, width: int) -> list[slice]:
-    """Slices of ``rows`` whose design tensor stays within DESIGN elements."""
-    size = max(1, DESIGN // (width * (MOST_LAGS + 1)))
-    return [slice(start, start + size) for start in range(0, rows, size)]
+def scaled(path: Path, scale: torch.Tensor) -> torch.Tensor:
+    """[b, W]: steps in units of ``scale`` [b], outliers clipped."""
+    return _divide(path.step, scale[:, None]).clamp(-CLIP, CLIP)
 
 
 def fit(path: Path) -> Fit:
     """Fit each path; the penalty of each is chosen by closed-form leave-one-out."""
     device, width = path.step.device, path.step.shape[1]
-    valid = path.valid.to(torch.float64)
-    lag_count = (path.count / 4).floor().clamp(LEAST_LAGS, MOST_LAGS)
+    count = path.count
+    lag_count = (count / 4).floor().clamp(LEAST_LAGS, MOST_LAGS)
     most = min(MOST_LAGS, max(width // 4, LEAST_LAGS))
-    scale = (path.step.square().sum(1) / path.count).sqrt()
-    y = _divide(path.step, scale[:, None]).clamp(-CLIP, CLIP) * valid
+    scale = (path.step.square().sum(1) / count).sqrt()
+    y = scaled(path, scale)
 
     before = path.level[:, :-1]
-    level_mean = (before * valid).sum(1) / path.count
-    level_deviation = (((before - level_mean[:, None]) * valid).square().sum(1) / path.count).sqrt()
-    standing = _divide(before - level_mean[:, None], level_deviation[:, None])
+    level_mean = (before * path.mask).sum(1) / count
+    gap = (before - level_mean[:, None]) * path.mask
+    level_deviation = (gap.square().sum(1) / count).sqrt()
+    standing = _divide(gap, level_deviation[:, None])
 
     used = torch.arange(most, 0, -1, device=device) <= lag_count[:, None]
     design = torch.cat([y.unfold(1, most, 1)[:, :-1] * used[:, None, :], standing[:, most:, None]], dim=2)
     target = y[:, most:]
     age = torch.arange(width - most - 1, -1, -1, dtype=torch.float64, device=device)
-    weight = torch.where(age < (path.count - lag_count)[:, None], AGEING**age, 0.0)
+    weight = torch.where(age < (count - lag_count)[:, None], AGEING**age, 0.0)
     share = weight / weight.sum(1, keepdim=True)
     design_mean = torch.einsum("bm,bmp->bp", share, design)
     target_mean = (share * target).sum(1)
@@ -75,71 +77,122 @@ def fit(path: Path) -> Fit:
     r = (target - target_mean[:, None]) * root
 
     values, vectors = torch.linalg.eigh(x.mT @ x)
-    values = values.clamp(min=0)
     projected = torch.einsum("bpk,bp->bk", vectors, torch.einsum("bmp,bm->bp", x, r))
     penalty = torch.tensor(PENALTIES, dtype=torch.float64, device=device) * lag_count[:, None] / 4
-    shrink = 1 / (values[:, None, :] + penalty[:, :, None])
+    shrink = 1 / (values.clamp(min=0)[:, None, :] + penalty[:, :, None])
     rotated = x @ vectors
     fitted = torch.einsum("bmk,bjk->bjm", rotated, shrink * projected[:, None, :])
     hat = torch.einsum("bmk,bjk->bjm", rotated.square(), shrink) + share[:, None, :]
-    residual = (r[:, None, :] - fitted) / (1 - hat).clamp(min=LEAST_FREEDOM)
-    best = residual.square().sum(2).argmin(1)
+    missed = (r[:, None, :] - fitted) / (1 - hat).clamp(min=LEAST_FREEDOM)
+    best = missed.square().sum(2).argmin(1)
     row = torch.arange(len(best), device=device)
     slope = torch.einsum("bpk,bk->bp", vectors, shrink[row, best] * projected)
 
-    mean = y.sum(1) / path.count
-    variance = ((y - mean[:, None]) * valid).square().sum(1) / path.count
-    inverse_t2 = _divide(variance, path.count * mean.square())
-    drift = torch.where(mean == 0, 0.0, mean * (1 - 4 * inverse_t2).clamp(min=0))
     pull = _divide(slope[:, -1], level_deviation)
     centre = level_mean + design_mean[:, -1] * level_deviation
-    loose = _divide(residual[row, best], root)
-    return Fit(slope[:, :-1], pull, drift, centre, scale, _sigma(loose, weight > 0), y[:, -most:])
+    error = torch.nn.functional.pad(_divide(missed[row, best], root), (most, 0))
+    known = torch.nn.functional.pad(weight > 0, (most, 0))
+    return Fit(slope[:, :-1], pull, _drift(y, path), centre, scale, error, known)
 
 
-def _sigma(residual: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[b]: the mean of two discounted and one plain root mean square of the leave-one-out residuals [b, M]."""
-    power = torch.where(real, residual, 0.0).square()
-    age = torch.arange(power.shape[1] - 1, -1, -1, dtype=torch.float64, device=power.device)
-    total = torch.zeros_like(power[:, 0])
-    for decay in (*DECAYS, 1.0):
-        weight = torch.where(real, decay**age, 0.0)
-        total = total + ((power * weight).sum(1) / weight.sum(1)).sqrt()
-    return total / (len(DECAYS) + 1)
+def _drift(y: torch.Tensor, path: Path) -> torch.Tensor:
+    """[b]: the mean of y, shrunk by its own t-statistic and zero where that is below 2."""
+    mean = y.sum(1) / path.count
+    variance = ((y - mean[:, None]) * path.mask).square().sum(1) / path.count
+    return mean * (1 - 4 * variance / (path.count * mean.square()).clamp(min=1e-300)).clamp(min=0)
 
 
-def iterate(fitted: Fit, path: Path, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The median path and its standard deviation, both [b, steps] in path units.
+def sigma(error: torch.Tensor, known: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """[b, O]: the mean over DECAYS of the discounted root mean square of ``error`` [b, W] before columns ``ends``."""
+    age = ends[:, :, None] - 1 - torch.arange(error.shape[1], device=error.device)
+    known = known[:, None, :] & (age >= 0)
+    age = age.clamp(min=0).double()
+    total = error.new_zeros(ends.shape)
+    for decay in DECAYS:
+        weight = torch.where(known, decay**age, 0.0)
+        total = total + (torch.einsum("bow,bw->bo", weight, error.square()) / weight.sum(2)).sqrt()
+    return total / len(DECAYS)
 
-    One recursion carries the forecast and, beside it, the level's response to a unit shock.
+
+def iterate(
+    fitted: Fit, path: Path, ends: torch.Tensor, error_sigma: torch.Tensor, steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forecasts from columns ``ends`` (int64 [b, O]) of path.level: median and deviation [b, O, steps] in path units.
+
+    One recursion carries the forecasts and, in its last lane, the level's response to a unit shock.
     """
     rows, lags = fitted.lags.shape
-    memory = path.step.new_zeros(rows, 2, lags + steps)
-    memory[:, 0, :lags] = fitted.recent - fitted.drift[:, None]
-    memory[:, 1, lags - 1] = 1.0
-    nothing = torch.zeros_like(fitted.drift)
-    drift = torch.stack([fitted.drift, nothing], dim=1)
-    centre = torch.stack([fitted.centre, nothing], dim=1)
-    level = torch.stack([path.level[:, -1], fitted.scale], dim=1)
-    levels = path.step.new_empty(rows, 2, steps + 1)
+    lanes = ends.shape[1] + 1
+    scale = fitted.scale[:, None]
+    memory = path.step.new_zeros(rows, lanes, lags + steps)
+    window = (ends[:, :, None] - torch.arange(lags, 0, -1, device=ends.device)).clamp(min=0)
+    recent = scaled(path, fitted.scale).gather(1, window.flatten(1)).view(window.shape)
+    memory[:, :-1, :lags] = recent - fitted.drift[:, None, None]
+    memory[:, -1, lags - 1] = 1.0
+    shock = torch.arange(lanes, device=ends.device) == lanes - 1
+    drift = torch.where(shock, 0.0, fitted.drift[:, None])
+    centre = torch.where(shock, 0.0, fitted.centre[:, None])
+    start = path.level.gather(1, ends)
+    level = torch.cat([start, scale], dim=1)
+    levels = path.step.new_empty(rows, lanes, steps + 1)
     levels[:, :, 0] = level
     for step in range(steps):
-        recent = memory[:, :, step : step + lags]
-        value = (recent * fitted.lags[:, None, :]).sum(2) + fitted.pull[:, None] * (level - centre)
+        pulled = fitted.pull[:, None] * (level - centre)
+        value = torch.einsum("bop,bp->bo", memory[:, :, step : step + lags], fitted.lags) + pulled
         memory[:, :, lags + step] = value
-        level = level + fitted.scale[:, None] * (value + drift)
+        level = level + scale * (value + drift)
         levels[:, :, step + 1] = level
-    low, high = path.level.amin(1, keepdim=True), path.level.amax(1, keepdim=True)
-    slack = (high - low) / 2
-    median = levels[:, 0, 1:].clamp(low - slack, high + slack)
-    bound = LARGEST_RESPONSE * fitted.scale[:, None]
-    response = levels[:, 1, :-1].clamp(-bound, bound)
-    deviation = fitted.sigma[:, None] * response.square().cumsum(1).sqrt()
+    median = _within_reach(levels[:, :-1, 1:], path, ends)
+    bound = LARGEST_RESPONSE * scale
+    response = levels[:, -1, :-1].clamp(-bound, bound)
+    deviation = error_sigma[:, :, None] * response.square().cumsum(1).sqrt()[:, None, :]
     return median, deviation.clamp(min=SMALLEST_SIGMA)
 
 
+def _within_reach(median: torch.Tensor, path: Path, ends: torch.Tensor) -> torch.Tensor:
+    """``median`` [b, O, H] held within the range seen until ``ends`` and half of it beyond."""
+    low = path.level.cummin(1).values.gather(1, ends)[:, :, None]
+    high = path.level.cummax(1).values.gather(1, ends)[:, :, None]
+    slack = (high - low) / 2
+    return median.clamp(low - slack, high + slack)
+
+
 def predict(path: Path, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fit and iterate: the median path and its standard deviation, both [b, steps] in path units."""
-    parts = [path.select(part) for part in chunks(*path.step.shape)]
-    answers = [iterate(fit(part), part, steps) for part in parts]
-    return torch.cat([median for median, _ in answers]), torch.cat([deviation for _, deviation in answers])
+    """The median path and its standard deviation, both [b, steps] in path units."""
+    fitted = fit(path)
+    end = torch.full_like(path.count, path.step.shape[1], dtype=torch.long)[:, None]
+    median, deviation = iterate(fitted, path, end, sigma(fitted.error, fitted.known, end), steps)
+    return median[:, 0], deviation[:, 0]
+
+
+def rows_at_once(width: int) -> int:
+    """How many paths of ``width`` steps may be fitted together."""
+    return max(1, DESIGN // (width * (MOST_LAGS + 1)))
+
+
+def room(points: int, horizon: int) -> int:
+    """How many past origins, one horizon apart, lie behind the part of a series that backtest() fits."""
+    steps = points - 1
+    return min(max(steps - max(-(-steps // 2), LEAST_STEPS), 0) // horizon, MOST_ORIGINS)
+
+
+def backtest(path: Path, ends: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As iterate(), from past ``ends`` in the latest half, with coefficients from the older half alone.
+
+    One fit serves all origins; sigma follows the errors as they come in, as it does in predict().
+    """
+    fitted_on = torch.maximum((path.count / 2).ceil(), torch.full_like(path.count, LEAST_STEPS))
+    left_out = (path.count - fitted_on).clamp(min=0).long()
+    early = fit(path.without(left_out))
+    width = path.step.shape[1]
+    y = scaled(path, early.scale)
+    lags = early.lags.shape[1]
+    windows = torch.nn.functional.pad(y, (lags, 0)).unfold(1, lags, 1)[:, :-1]
+    reverting = torch.einsum("bwp,bp->bw", windows - early.drift[:, None, None], early.lags)
+    expected = early.drift[:, None] + reverting + early.pull[:, None] * (path.level[:, :-1] - early.centre[:, None])
+    place = torch.arange(width, device=ends.device)
+    late = place >= width - left_out[:, None]
+    shift = (place + left_out[:, None]).clamp(max=width - 1)
+    error = torch.where(late, y - expected, early.error.gather(1, shift))
+    known = torch.where(late, path.mask > 0, early.known.gather(1, shift))
+    return iterate(early, path, ends, sigma(error, known, ends), steps)

@@ -33,7 +33,7 @@ class Path:
     Attributes:
         level: [B, W + 1], the path relative to its last value: log(x / x_T), or (x - x_T) / unit.
         step: [B, W], its differences.
-        valid: [B, W], true where a step is real.
+        mask: [B, W], 1 where a step is real, 0 where it is padding.
         count: [B], the number of real steps, as float64.
         logs: [B], whether the path is logarithmic.
         last: [B], x_T.
@@ -42,7 +42,7 @@ class Path:
 
     level: torch.Tensor
     step: torch.Tensor
-    valid: torch.Tensor
+    mask: torch.Tensor
     count: torch.Tensor
     logs: torch.Tensor
     last: torch.Tensor
@@ -53,18 +53,29 @@ class Path:
         return Path(
             self.level[rows],
             self.step[rows],
-            self.valid[rows],
+            self.mask[rows],
             self.count[rows],
             self.logs[rows],
             self.last[rows],
             self.unit[rows],
         )
 
+    def without(self, latest: torch.Tensor) -> "Path":
+        """The paths as they were before their ``latest`` steps (int64 [B]), in the same units."""
+        columns = torch.arange(self.level.shape[1], device=latest.device) - latest[:, None]
+        level = self.level.gather(1, columns.clamp(min=0))
+        count = self.count - latest
+        return Path(level, level.diff(dim=1), _mask(level, count), count, self.logs, self.last, self.unit)
+
     def prices(self, level: torch.Tensor) -> torch.Tensor:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""
         shape = (-1,) + (1,) * (level.dim() - 1)
         last, unit, logs = self.last.view(shape), self.unit.view(shape), self.logs.view(shape)
         return torch.where(logs, last * level.exp(), last + unit * level).clamp(-_MAX, _MAX)
+
+
+def _mask(level: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    return (torch.arange(level.shape[1] - 1, 0, -1, device=level.device) <= count[:, None]).double()
 
 
 def pack(items: Sequence[Series]) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], list[int]]:
@@ -94,6 +105,4 @@ def make_path(values: torch.Tensor, count: torch.Tensor) -> Path:
     scaled = values / unit[:, None]
     level = torch.where(logs[:, None], log, scaled)
     level = level - level[:, -1:]
-    width = values.shape[1] - 1
-    valid = torch.arange(width, 0, -1, device=values.device) <= count[:, None]
-    return Path(level, level.diff(dim=1), valid, count, logs, last, unit)
+    return Path(level, level.diff(dim=1), _mask(level, count), count, logs, last, unit)

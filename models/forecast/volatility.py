@@ -3,14 +3,16 @@
 Owns sigma and coverage of that model. Tails come from student.py, units from path.py.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from models.forecast.path import BLOCK, Path
-from models.forecast.student import table
 
 DECAYS = (0.94, 0.97, 0.99)
+# A sigma read from so few steps is itself uncertain; this much wider, the bands hold what they promise out of sample.
+WIDENING = 1.05
 # Bands never vanish: a constant series keeps a millionth of its size per step, one that went quiet a thousandth of its
 # past volatility.
 SMALLEST_SIGMA = 1e-6
@@ -26,15 +28,18 @@ def _decays(device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=32)
-def _weights(width: int, device: torch.device) -> torch.Tensor:
-    """[W, 3]: lambda^age of each step."""
-    age = torch.arange(width - 1, -1, -1, dtype=torch.float64, device=device)
-    return torch.stack([decay**age for decay in DECAYS], dim=1)
+def _weights(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """lambda^age of each step, [W, 3], and the sum of the first n of them, [W + 1, 3] (1 for n = 0)."""
+    age = torch.arange(width - 1, -1, -1, dtype=torch.float64, device=device)[:, None]
+    decay = _decays(device)
+    count = torch.arange(1, width + 1, dtype=torch.float64, device=device)[:, None]
+    mass = torch.cat([torch.ones_like(decay)[None], (1 - decay**count) / (1 - decay)])
+    return decay**age, mass
 
 
 @lru_cache(maxsize=32)
 def _scan(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The matrices of a blocked scan: inside blocks [32, 3 * 32], across blocks [3, n, n], and the fade [3, 32]."""
+    """The matrices of a blocked scan: inside blocks [32, 3 * 32], across blocks [3, n, n], and the fade [32, 3]."""
     decay = _decays(device)[:, None, None]
     place = torch.arange(BLOCK, device=device)
     gap = place[None, :] - place[:, None]
@@ -42,14 +47,12 @@ def _scan(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor,
     block = torch.arange(width // BLOCK, device=device)
     behind = block[None, :] - block[:, None] - 1
     across = torch.where(behind >= 0, decay ** (BLOCK * behind.clamp(min=0)), 0.0)
-    return inside.permute(1, 0, 2).reshape(BLOCK, -1), across, decay[:, 0] ** (place + 1)
+    return inside.permute(1, 0, 2).reshape(BLOCK, -1), across, (decay[:, 0] ** (place + 1)).T.contiguous()
 
 
-def _mean_sigma(power: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The mean of the decays' sigmas from discounted sums ``power`` [..., 3] over ``count`` [...] steps."""
-    decay = _decays(power.device)
-    mass = (1 - decay ** count[..., None]) / (1 - decay)
-    return (power / mass).sqrt().mean(-1)
+def _mean_sigma(power: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """The widened mean of the decays' sigmas from discounted sums ``power`` [..., 3] and their weights' ``mass``."""
+    return WIDENING / len(DECAYS) * (power / mass).sqrt().sum(-1)
 
 
 def floor(path: Path) -> torch.Tensor:
@@ -60,8 +63,8 @@ def floor(path: Path) -> torch.Tensor:
 
 def sigma(path: Path) -> torch.Tensor:
     """[B]: per-step volatility at the end of each path, the mean over three half-lives (RiskMetrics, 1996)."""
-    power = path.step.square() @ _weights(path.step.shape[1], path.step.device)
-    return torch.maximum(_mean_sigma(power, path.count), floor(path))
+    weights, mass = _weights(path.step.shape[1], path.step.device)
+    return torch.maximum(_mean_sigma(path.step.square() @ weights, mass[path.count.long()]), floor(path))
 
 
 def past_sigma(path: Path, ends: torch.Tensor) -> torch.Tensor:
@@ -71,10 +74,12 @@ def past_sigma(path: Path, ends: torch.Tensor) -> torch.Tensor:
     blocks = width // BLOCK
     local = (path.step.square().view(-1, BLOCK) @ inside).view(rows, blocks, len(DECAYS), BLOCK)
     carried = torch.einsum("bnk,knm->bmk", local[..., -1], across)
-    block, place = (ends - 1) // BLOCK, (ends - 1) % BLOCK
+    block = torch.div(ends - 1, BLOCK, rounding_mode="floor")
+    place = ends - 1 - BLOCK * block
     row = torch.arange(rows, device=ends.device)[:, None]
-    power = local[row, block, :, place] + carried[row, block] * fade.T[place]
-    return torch.maximum(_mean_sigma(power, path.count[:, None] - (width - ends)), floor(path)[:, None])
+    power = local[row, block, :, place] + carried[row, block] * fade[place]
+    mass = _weights(width, path.step.device)[1][path.count.long()[:, None] - (width - ends)]
+    return torch.maximum(_mean_sigma(power, mass), floor(path)[:, None])
 
 
 def room(points: int, horizon: int) -> int:
@@ -82,17 +87,24 @@ def room(points: int, horizon: int) -> int:
     return min(max((points - 1 - LEAST_STEPS) // horizon, 0), MOST_ORIGINS)
 
 
-def coverage(path: Path, horizon: torch.Tensor, number: torch.Tensor, most: int) -> torch.Tensor:
-    """How many of each row's latest origins saw their value one horizon later inside the central 80% interval.
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """Past origins of B rows: ``ends`` (int64 [B, O], columns of path.level), with ``targets`` one horizon later.
 
-    ``horizon`` and ``number`` (of origins, as room() says) are int64 [B]; ``most`` is the largest number. Returns
-    int64 [B].
+    Where ``real`` is false there is no origin. ``sigma`` [B, O] is the random walk's over the whole horizon.
     """
+
+    ends: torch.Tensor
+    targets: torch.Tensor
+    real: torch.Tensor
+    sigma: torch.Tensor
+
+
+def backtest(path: Path, horizon: torch.Tensor, number: torch.Tensor, most: int) -> Backtest:
+    """The latest ``number`` origins of each row, one horizon apart (both int64 [B]); ``most`` is the largest number."""
     width = path.step.shape[1]
     order = torch.arange(1, most + 1, device=horizon.device)
     real = order <= number[:, None]
     ends = torch.where(real, width - order * horizon[:, None], width)
     targets = torch.where(real, ends + horizon[:, None], width)
-    reach = table((0.9,), path.step.device)[horizon - 1] * horizon[:, None].sqrt()
-    moved = (path.level.gather(1, targets) - path.level.gather(1, ends)).abs()
-    return ((moved <= past_sigma(path, ends) * reach) & real).sum(1)
+    return Backtest(ends, targets, real, past_sigma(path, ends) * horizon[:, None].sqrt())

@@ -1,0 +1,175 @@
+"""How good `auto` is: its error and calibration against a Gaussian random walk on real series, held against fixed bars.
+
+Rolling origins, context 256. A loss is the sum of pinball losses at levels 0.1 to 0.9 over all origins and steps,
+divided by the random walk's, so below 1 is better. `python -m benchmarks.evaluate_forecast` prints the table and exits
+with 1 when a bar is missed. Prices are adjusted closes: a split inside the context would wreck any sigma.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import backtesting.test
+import bokeh_sampledata.stocks as stocks
+import numpy as np
+import statsmodels.api as sm
+import torch
+from scipy.stats import norm
+
+from models.forecast import Forecast, Series, load
+from models.forecast.path import LARGEST_LOG_STEP
+from models.forecast.series import Array
+from models.model import Model
+
+CONTEXT = 256
+# The pinball levels, then the ends of the 80% and 90% intervals (0.1 and 0.9 serve twice).
+LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+SCORED = np.array(LEVELS[1:-1])
+BATCH = 32
+RANDOM_WALKS = 4000
+
+
+@dataclass(frozen=True)
+class Score:
+    """One series' result: ``loss`` and ``scaled`` (median absolute error) as ratios, coverages of two intervals."""
+
+    loss: float
+    scaled: float
+    covered80: float
+    covered90: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure and the bar that it must keep."""
+
+    what: str
+    figure: float
+    low: float
+    high: float
+
+    @property
+    def kept(self) -> bool:
+        return self.low <= self.figure <= self.high
+
+
+def closes() -> dict[str, Array]:
+    """Adjusted closes of daily stocks, and hourly EURUSD."""
+    found = {"GOOG": backtesting.test.GOOG["Close"], "EURUSD": backtesting.test.EURUSD["Close"]}
+    found |= {name: getattr(stocks, name)["adj_close"] for name in ("AAPL", "IBM", "MSFT")}
+    return {name: np.ascontiguousarray(column, dtype=np.float64) for name, column in found.items()}
+
+
+def others() -> dict[str, Array]:
+    """Series with structure: volumes, weekly CO2 with its few gaps filled, the monthly sea surface temperatures."""
+    co2 = sm.datasets.co2.load_pandas().data["co2"].interpolate()
+    elnino = sm.datasets.elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel()
+    return {
+        "GOOG volume": np.asarray(backtesting.test.GOOG["Volume"], dtype=np.float64),
+        "EURUSD volume": np.asarray(backtesting.test.EURUSD["Volume"], dtype=np.float64),
+        "co2": np.asarray(co2, dtype=np.float64),
+        "elnino": np.asarray(elnino, dtype=np.float64),
+    }
+
+
+def windows(values: Array, horizon: int, every: int) -> Iterator[tuple[Array, Array]]:
+    """Contexts [CONTEXT] and what followed [horizon], one pair per origin."""
+    for origin in range(CONTEXT, len(values) - horizon + 1, every):
+        yield np.ascontiguousarray(values[origin - CONTEXT : origin]), values[origin : origin + horizon]
+
+
+def random_walk(context: Array, horizon: int) -> Array:
+    """The Gaussian random walk's quantiles at SCORED [horizon, 9]: no drift, one sigma over the context.
+
+    It takes logarithms where `auto` does, which is the better walk on volumes that fall to almost nothing.
+    """
+    logs = np.abs(np.diff(np.log(context))).max() < LARGEST_LOG_STEP
+    path: Array = np.log(context) if logs else context
+    sigma = np.sqrt(np.mean(np.diff(path) ** 2))
+    band: Array = path[-1] + sigma * np.sqrt(np.arange(1.0, horizon + 1))[:, None] * norm.ppf(SCORED)
+    return np.exp(band) if logs else band
+
+
+def pinball(actual: Array, quantiles: Array) -> float:
+    """The sum of pinball losses of ``quantiles`` [n, horizon, 9] at SCORED."""
+    gap = actual[:, :, None] - quantiles
+    return float(np.maximum(SCORED * gap, (SCORED - 1) * gap).sum())
+
+
+def score(model: Model[Series, Forecast], values: Array, horizon: int, every: int) -> Score:
+    """Run ``model`` over all origins of one series."""
+    pairs = list(windows(values, horizon, every))
+    answers = run(model, [Series(context, horizon, LEVELS) for context, _ in pairs])
+    quantiles = np.stack([answer.quantiles for answer in answers])
+    actual = np.stack([after for _, after in pairs])
+    walks = np.stack([random_walk(context, horizon) for context, _ in pairs])
+    loss = pinball(actual, quantiles[:, :, 1:-1]) / pinball(actual, walks)
+    last = np.array([context[-1] for context, _ in pairs])
+    step = np.array([np.abs(np.diff(context)).mean() for context, _ in pairs])[:, None]
+    error = np.median(np.abs(actual - np.stack([answer.point for answer in answers])) / step)
+    naive = np.median(np.abs(actual - last[:, None]) / step)
+    covered80, covered90 = (inside(actual, quantiles, low) for low in (1, 0))
+    return Score(loss, float(error / naive), covered80, covered90, actual.size)
+
+
+def run(model: Model[Series, Forecast], items: Sequence[Series]) -> list[Forecast]:
+    """All items, in batches."""
+    return [answer for start in range(0, len(items), BATCH) for answer in model.run(items[start : start + BATCH])]
+
+
+def inside(actual: Array, quantiles: Array, low: int) -> float:
+    """The share of ``actual`` between the level at ``low`` and its mirror image."""
+    return float(np.mean((actual >= quantiles[:, :, low]) & (actual <= quantiles[:, :, -1 - low])))
+
+
+def gate_openings() -> float:
+    """The share of pure random walks with t4 steps, T = 256, that open the gate by any amount."""
+    rng = np.random.default_rng(20260101)
+    steps = 0.01 * rng.standard_t(4, (RANDOM_WALKS, CONTEXT))
+    items = [Series(np.exp(path), 1, (0.5,)) for path in steps.cumsum(1)]
+    return float(np.mean([answer.gate > 0 for answer in run(load("auto"), items)]))
+
+
+def price_rows(model: Model[Series, Forecast]) -> list[Row]:
+    """The bars on closes."""
+    monthly = {name: score(model, values, 24, 24) for name, values in closes().items()}
+    weekly = {name: score(model, values, 5, 12) for name, values in closes().items()}
+    points = [found.points for found in monthly.values()]
+    rows = [Row(f"{name} close, H=24: loss", found.loss, 0, 1.02) for name, found in monthly.items()]
+    rows.append(Row("mean of closes, H=24: loss", float(np.mean([s.loss for s in monthly.values()])), 0, 1.00))
+    rows += [Row(f"{name} close, H=5: loss", found.loss, 0, 1.01) for name, found in weekly.items()]
+    rows.append(Row("mean of closes, H=5: loss", float(np.mean([s.loss for s in weekly.values()])), 0, 0.99))
+    rows += [Row(f"{name} close, H=24: coverage of 80%", s.covered80, 0.70, 0.88) for name, s in monthly.items()]
+    pooled80 = np.average([s.covered80 for s in monthly.values()], weights=points)
+    pooled90 = np.average([s.covered90 for s in monthly.values()], weights=points)
+    rows.append(Row("pooled closes, H=24: coverage of 80%", float(pooled80), 0.76, 0.84))
+    rows.append(Row("pooled closes, H=24: coverage of 90%", float(pooled90), 0.86, 0.94))
+    rows += [Row(f"{name} close, H=24: median error", s.scaled, 0, 1.005) for name, s in monthly.items()]
+    return rows
+
+
+def structure_rows(model: Model[Series, Forecast]) -> list[Row]:
+    """The bars on series with structure, and the gate's on series without."""
+    bars = {"GOOG volume": 0.68, "EURUSD volume": 0.50, "co2": 0.40, "elnino": 0.42}
+    data = others()
+    rows = [Row(f"{name}, H=24: loss", score(model, data[name], 24, 24).loss, 0, bar) for name, bar in bars.items()]
+    return [*rows, Row("gate opens on t4 random walks, T=256", gate_openings(), 0, 0.01)]
+
+
+def main() -> int:
+    """Print the table; 1 when a bar is missed."""
+    torch.set_num_threads(1)
+    model = load("auto")
+    rows = price_rows(model) + structure_rows(model)
+    print(f"{'auto against the Gaussian random walk, context 256':52}{'figure':>8}  bar")
+    for row in rows:
+        bar = f"<= {row.high:g}" if row.low == 0 else f"in [{row.low:g}, {row.high:g}]"
+        print(f"{row.what:52}{row.figure:8.4f}  {bar:16}{'pass' if row.kept else 'FAIL'}")
+    missed = sum(not row.kept for row in rows)
+    print(f"{len(rows) - missed} of {len(rows)} bars kept")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
