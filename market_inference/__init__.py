@@ -1,0 +1,80 @@
+"""Calibrated forecasts, financial sentiment and technical indicators from a market-inference gateway.
+
+    import market_inference
+
+    with market_inference.Client("127.0.0.1:8470") as client:
+        forecast = client.predict(closes, horizon=10)
+        lower, upper = forecast.interval(0.8)
+
+What is named in `__all__` is the public interface; the modules behind it load when one of these names is first used,
+so that the command line starts fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from market_inference import errors
+    from market_inference.aio import AsyncClient
+    from market_inference.answers import Analysis, Answers, Coverage, Forecast, Indicators, Sentiment
+    from market_inference.client import Client
+    from market_inference.connection import TLS
+    from market_inference.errors import MarketInferenceError
+    from market_inference.pair import Pair
+    from market_inference.retries import Retries
+    from market_inference.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Analysis": "answers",
+    "Answers": "answers",
+    "AsyncClient": "aio",
+    "Client": "client",
+    "Coverage": "answers",
+    "Device": "status",
+    "EngineStatus": "status",
+    "Forecast": "answers",
+    "Indicators": "answers",
+    "MarketInferenceError": "errors",
+    "ModelInfo": "status",
+    "Pair": "pair",
+    "ReplicaStatus": "status",
+    "Retries": "retries",
+    "Sentiment": "answers",
+    "ServiceStatus": "status",
+    "TLS": "connection",
+}
+
+__all__ = [
+    "TLS",
+    "Analysis",
+    "Answers",
+    "AsyncClient",
+    "Client",
+    "Coverage",
+    "Device",
+    "EngineStatus",
+    "Forecast",
+    "Indicators",
+    "MarketInferenceError",
+    "ModelInfo",
+    "Pair",
+    "ReplicaStatus",
+    "Retries",
+    "Sentiment",
+    "ServiceStatus",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("market_inference.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
