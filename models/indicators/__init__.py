@@ -10,11 +10,11 @@ macd, signal, histogram = answer[program.rows[1]]
 
 from typing import Literal
 
+from models.indicators.answer import Answer
 from models.indicators.catalogue import FUNCTIONS, Function, Output, Parameter
-from models.indicators.model import TALibModel
 from models.indicators.panel import COLUMNS, Panel
-from models.indicators.plan import Answer
 from models.indicators.program import Program, Spec, SpecError, compile  # noqa: A004 - as re.compile
+from models.indicators.talib_model import TALibModel
 from models.indicators.task import Task
 from models.model import Model, ModelUnavailableError
 
@@ -36,10 +36,21 @@ __all__ = [
 
 
 def load(device: str = "cpu", *, backend: Literal["auto", "talib", "torch"] = "auto") -> Model[Task, Answer]:
-    """A model that computes indicators. One thread calls its run(); for more threads load one each.
+    """A model that computes indicators: "talib" on the CPU, "torch" on the device, "auto" the faster of the two there.
 
-    Raises ModelUnavailableError when the backend cannot run on the device.
+    One thread calls its run(); for more threads load one each. Raises ModelUnavailableError when the device is missing
+    or cannot compute in float64.
     """
-    if backend == "torch" or device != "cpu":
-        raise ModelUnavailableError(f"the indicator backend {backend!r} is not available on {device!r}")
-    return TALibModel()
+    if backend == "talib" or (backend == "auto" and device == "cpu"):
+        return TALibModel()
+    # Imported here because TA-Lib alone needs no torch, which takes seconds to import.
+    import torch
+
+    from models.indicators.torch_model import TorchModel
+
+    place = torch.device(device)
+    if place.type not in ("cpu", "cuda"):
+        raise ModelUnavailableError(f"torch has no float64, which indicators need, on {device!r}; use cpu or cuda")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailableError(f"no CUDA device for indicators on {device!r}; use cpu")
+    return TorchModel(place)

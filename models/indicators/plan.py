@@ -8,18 +8,14 @@ periods, compatibility, candle settings) stay at their defaults.
 
 import ctypes
 from collections import OrderedDict
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.indicators import library
+from models.indicators.answer import Answer, cut
 from models.indicators.panel import Panel
 from models.indicators.program import Call, Program
-
-Answer: TypeAlias = NDArray[np.float64] | list[NDArray[np.float64]]
-"""Rows of float64, one per output of the program, oldest bar first, each C-contiguous. One array [outputs, n] when all
-calls return the same number of bars, otherwise a list of arrays [n_i]."""
 
 _SUCCESS = 0
 _ALLOCATION_FAILED = 3
@@ -35,8 +31,7 @@ class Plan:
     def __init__(self, program: Program, capacity: int) -> None:
         integers = [output.integer for call in program.calls for output in call.function.outputs]
         self.capacity = capacity
-        self._last = program.last
-        self._same_last = len(set(program.last)) == 1
+        self._program = program
         self._columns = tuple(sorted(program.needs))
         self._inputs = np.empty((len(self._columns), capacity))
         # TA-Lib never writes the warm-up, so filling it once is enough: NaN for real outputs, 0 for integers.
@@ -66,9 +61,7 @@ class Plan:
                 raise _failure(function.__name__, code)
         for row, values in self._integers.items():
             self._outputs[row, :bars] = values[:bars]
-        if self._same_last:
-            return self._outputs[:, _start(bars, self._last[0]) : bars].copy()
-        return [row[_start(bars, last) : bars].copy() for row, last in zip(self._outputs, self._last, strict=True)]
+        return cut(self._program, self._outputs, bars)
 
     def _arguments(self, call: Call, rows: slice) -> tuple[object, ...]:
         """The C function's arguments: first and last bar, inputs, parameters, two results we know already, outputs."""
@@ -111,10 +104,6 @@ class Plans:
             _, dropped = self._plans.popitem(last=False)
             self._held -= dropped.nbytes
         return plan
-
-
-def _start(bars: int, last: int | None) -> int:
-    return 0 if last is None else max(0, bars - last)
 
 
 def _address(array: NDArray[np.float64] | NDArray[np.int32]) -> ctypes.c_void_p:

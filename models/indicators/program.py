@@ -54,13 +54,14 @@ class Program:
     `rows[i]` is the slice that belongs to call i.
     """
 
-    __slots__ = ("_hash", "_key", "calls", "last", "needs", "outputs", "rows")
+    __slots__ = ("_hash", "_key", "calls", "last", "needs", "outputs", "rows", "same_last")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
         self.needs = frozenset(column for call in calls for column in call.function.columns)
         self.outputs = tuple(output.name for call in calls for output in call.function.outputs)
         self.last = tuple(call.last for call in calls for _ in call.function.outputs)
+        self.same_last = len(set(self.last)) == 1
         self.rows = _slices([len(call.function.outputs) for call in calls])
         self._key: Hashable = tuple((call.function.name, call.values, call.last) for call in calls)
         self._hash = hash(self._key)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from models.indicators.answer import Answer
 from models.indicators.panel import COLUMNS, Panel
-from models.indicators.plan import Answer
 from models.indicators.program import Spec, compile  # noqa: A004 - as re.compile
 from models.indicators.task import Task
 from models.model import Model

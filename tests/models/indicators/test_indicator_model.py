@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.indicators import COLUMNS, Panel, Spec, Task, compile, load  # noqa: A004
-from models.indicators.model import TALibModel
+from models.indicators.talib_model import TALibModel
 
 
 def head(panel: Panel, bars: int) -> Panel:

@@ -1,12 +1,13 @@
-"""Indicators as a model: a task is a panel with a program, an answer is the program's outputs over the panel.
+"""Indicators by TA-Lib, one panel after another: the model for CPUs.
 
-Owns what the batcher sees. The computation is in plan.py.
+Owns what the batcher sees of it. The computation is in plan.py.
 """
 
 from collections.abc import Hashable, Sequence
 
 from models.indicators import library, selftest
-from models.indicators.plan import Answer, Plans
+from models.indicators.answer import Answer
+from models.indicators.plan import Plans
 from models.indicators.task import Task
 
 _PLAN_BYTES = 256 * 2**20

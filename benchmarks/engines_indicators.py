@@ -1,0 +1,107 @@
+"""Indicators against TA-Lib's Python package called in a loop, in one process on one thread.
+
+Prints how often the obvious loop's speed each way of computing has; above 1 is faster than the loop. Every figure is
+the median of interleaved rounds, since absolute times on a shared machine mean little.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import talib
+import torch
+
+from models.indicators import FUNCTIONS, Panel, Spec, Task, compile, load  # noqa: A004 - as re.compile
+from models.indicators.kernels import registry
+from models.indicators.program import Program
+
+SIX = ("SMA", "EMA", "RSI", "MACD", "BBANDS", "ATR")
+ROUNDS = 7
+
+Work = Callable[[], object]
+
+
+def panels(count: int, bars: int) -> list[Panel]:
+    """Random walks with highs, lows and volumes, seeded."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
+        spread = 1 + np.abs(rng.normal(0, 0.005, (2, bars)))
+        made.append(Panel(close.copy(), close * spread[0], close / spread[1], close, rng.uniform(1e4, 1e6, bars)))
+    return made
+
+
+def loop(program: Program, among: Sequence[Panel]) -> Work:
+    """TA-Lib's Python package, called for one panel after another with its arguments ready."""
+    calls = []
+    for panel in among:
+        for call in program.calls:
+            columns = [getattr(panel, column) for column in call.function.columns]
+            pairs = zip(call.values, call.function.parameters, strict=True)
+            values = [int(value) if parameter.integer else value for value, parameter in pairs]
+            calls.append((getattr(talib, call.function.name), (*columns, *values)))
+
+    def run() -> None:
+        for function, arguments in calls:
+            function(*arguments)
+
+    return run
+
+
+def ratio(ours: Work, obvious: Work, repeat: int = 1) -> float:
+    """How many times as fast ours is."""
+
+    def seconds(work: Work) -> float:
+        start = time.perf_counter()
+        for _ in range(repeat):
+            work()
+        return time.perf_counter() - start
+
+    ours(), obvious()
+    return statistics.median(seconds(obvious) / seconds(ours) for _ in range(ROUNDS))
+
+
+def row(label: str, value: float) -> None:
+    """One printed line."""
+    print(f"{label:<58} {value:6.2f}x", flush=True)
+
+
+def one_panel() -> None:
+    """The six functions of live users, one panel at a time."""
+    program = compile([Spec(name) for name in SIX])
+    for bars in (256, 1000, 2000, 10_000):
+        (panel,) = panels(1, bars)
+        model, tasks = load("cpu", backend="talib"), [Task(panel, program)]
+        work = loop(program, [panel])
+        row(f"talib, six functions, one panel of {bars} bars", ratio(lambda m=model, t=tasks: m.run(t), work, 200))
+    live = compile([Spec(name, last=1) for name in SIX])
+    (panel,) = panels(1, 256)
+    model, tasks = load("cpu", backend="talib"), [Task(panel, live)]
+    row("talib, the same at 256 bars, last value only", ratio(lambda: model.run(tasks), loop(program, [panel]), 200))
+
+
+def many_panels(count: int, bars: int) -> None:
+    """Every kernel over a batch, and all of them in one program."""
+    among = panels(count, bars)
+    model = load("cpu", backend="torch")
+    names = sorted(registry.KERNELS)
+    for name in names:
+        program = compile([Spec(name, last=1)])
+        tasks = [Task(panel, program) for panel in among]
+        row(f"torch, {name}, {count} panels of {bars} bars", ratio(lambda t=tasks: model.run(t), loop(program, among)))
+    program = compile([Spec(name, last=1) for name in names if name in FUNCTIONS])
+    tasks = [Task(panel, program) for panel in among]
+    row(f"torch, all of these, {count} panels of {bars} bars", ratio(lambda: model.run(tasks), loop(program, among)))
+
+
+def main() -> None:
+    """Print every ratio."""
+    torch.set_num_threads(1)
+    one_panel()
+    many_panels(1_000, 2_000)
+
+
+if __name__ == "__main__":
+    main()

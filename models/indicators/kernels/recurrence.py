@@ -1,0 +1,53 @@
+"""First-order linear recurrences along the last axis, in blocks instead of bar by bar.
+
+Owns the scans that moving averages stand on. Which recurrence an indicator needs is in the other modules.
+
+Both split time into blocks, solve every block from a zero start at once, scan the blocks' last values by the same
+method, and add what each block inherits: Blelloch, "Prefix sums and their applications" (1990).
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_BLOCK = 32
+
+
+def constant(x: Tensor, decay: float) -> Tensor:
+    """y[t] = decay * y[t-1] + x[t] with y[-1] = 0, for x [rows, bars]; a block is one small triangular product."""
+    rows, bars = x.shape
+    if bars <= _BLOCK:
+        return x @ _powers(decay, bars, x.device)
+    blocks = -(-bars // _BLOCK)
+    x = F.pad(x, (0, blocks * _BLOCK - bars)).view(rows, blocks, _BLOCK)
+    y = x @ _powers(decay, _BLOCK, x.device)
+    inherited = constant(y[:, :-1, -1], decay**_BLOCK)
+    # The first row of the triangle is decay**0, decay**1, ...: what a value leaves to itself and those after it.
+    y[:, 1:].addcmul_(inherited.unsqueeze(-1), decay * _powers(decay, _BLOCK, x.device)[0])
+    return y.view(rows, -1)[:, :bars]
+
+
+def varying(decay: Tensor, x: Tensor) -> Tensor:
+    """y[t] = decay[t] * y[t-1] + x[t] with y[-1] = 0, for decay and x [rows, bars]."""
+    rows, bars = x.shape
+    blocks = -(-bars // _BLOCK)
+    padding = (0, blocks * _BLOCK - bars)
+    # Position in the block goes first, so that a step over all blocks of all rows reads contiguous memory.
+    product, y = (F.pad(each, padding).view(rows, blocks, _BLOCK).permute(2, 0, 1).contiguous() for each in (decay, x))
+    for position in range(1, _BLOCK):
+        y[position].addcmul_(product[position], y[position - 1])
+        product[position].mul_(product[position - 1])
+    if blocks > 1:
+        inherited = varying(product[-1, :, :-1], y[-1, :, :-1])
+        y[:, :, 1:].addcmul_(product[:, :, 1:], inherited)
+    return y.permute(1, 2, 0).reshape(rows, -1)[:, :bars]
+
+
+@lru_cache(maxsize=256)
+def _powers(decay: float, size: int, device: torch.device) -> Tensor:
+    """The matrix [size, size] with decay**(j - i) where j >= i, and 0 below."""
+    index = torch.arange(size, device=device, dtype=torch.float64)
+    exponent = index - index.unsqueeze(1)
+    return torch.where(exponent >= 0, decay ** exponent.clamp(min=0), 0.0)
