@@ -1,6 +1,6 @@
 """Makes the Python code of the contract again, and a descriptor set for buf.
 
-Owns the way from *.proto to generated code; nothing under proto/ ending in _pb2.py, _pb2.pyi or _pb2_grpc.py is ever edited.
+Owns the way from *.proto to generated code; no file ending in _pb2.py, _pb2.pyi or _pb2_grpc.py is ever edited.
 
     python proto/generate.py            write the code beside the .proto files
     python proto/generate.py --check    exit 1 when the committed code differs from what would be written
@@ -51,7 +51,7 @@ def run_protoc(*arguments: str) -> None:
 
 def generate(target: Path) -> list[Path]:
     """Write all generated code under `target` and return the files, relative to it."""
-    # A proto file named on the command line is looked up in -I before the descriptor set; validate.proto is in the set alone.
+    # validate.proto is generated too: protovalidate's own module is made for another protobuf runtime.
     plugins = ("python", "grpc_python", "mypy", "mypy_grpc")
     run_protoc(*(f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{target}" for plugin in plugins), VALIDATE)
     for stub in target.rglob("*_pb2_grpc.py"):

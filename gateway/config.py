@@ -1,0 +1,36 @@
+"""The gateway's configuration: read once from the environment, then frozen."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wire.listen import Address
+
+
+class Config(BaseSettings):
+    """Every setting is an environment variable `MARKET_GATEWAY_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKET_GATEWAY_", frozen=True)
+
+    listen: Address = Field("127.0.0.1:8470", description="where clients connect")
+    metrics_listen: Address = Field("127.0.0.1:9470", description="where Prometheus scrapes /metrics")
+    replicas: str = Field("127.0.0.1:8471", description="inference replicas, host:port, separated by commas")
+    streams_per_replica: int = Field(1, ge=1, le=16, description="Exchange streams to each replica")
+    keys_file: Path | None = Field(
+        None, description="hashed API keys; without it one development key, on loopback only"
+    )
+    max_in_flight: int = Field(4096, ge=1, description="requests in flight in all; more are refused at once")
+    max_in_flight_per_client: int = Field(1024, ge=1, description="requests in flight of one client")
+    default_timeout: float = Field(30.0, gt=0, description="seconds for a call that comes without a deadline")
+    max_timeout: float = Field(300.0, gt=0, description="a longer deadline is shortened to this many seconds")
+    health_interval: float = Field(1.0, gt=0, description="seconds between health checks of a replica")
+    health_timeout: float = Field(2.0, gt=0, description="a replica that takes longer is left")
+    drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
+    reflection: bool = Field(True, description="offer gRPC server reflection")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def replica_addresses(self) -> list[str]:
+        return [address.strip() for address in self.replicas.split(",") if address.strip()]

@@ -1,0 +1,39 @@
+"""How much a client, and all of them together, may have in flight.
+
+Owns the counts. Sizes of requests are the contract's.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wire.errors import OverloadedError
+
+
+class InFlight:
+    """Counts requests in flight; a request over a limit is refused at once."""
+
+    def __init__(self, *, most: int, most_per_client: int) -> None:
+        self._most = most
+        self._most_per_client = most_per_client
+        self._clients: Counter[str] = Counter()
+        self.total = 0
+
+    @contextmanager
+    def slot(self, client: str) -> Iterator[None]:
+        """Hold a place while the request is served. Raises OverloadedError."""
+        if self.total >= self._most:
+            raise OverloadedError(f"too many requests in flight (max {self._most})", retry_after=0.1)
+        if self._clients[client] >= self._most_per_client:
+            raise OverloadedError(
+                f"too many requests of this client in flight (max {self._most_per_client})", retry_after=0.1
+            )
+        self._clients[client] += 1
+        self.total += 1
+        try:
+            yield
+        finally:
+            self.total -= 1
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]

@@ -1,0 +1,153 @@
+"""The gateway put together and put on a socket.
+
+Owns the wiring in build(), the transport, and the order of starting and stopping. main.py reads the configuration and
+the signals.
+"""
+
+import asyncio
+import functools
+import logging
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from gateway import keys
+from gateway.auth import Authenticator
+from gateway.config import Config
+from gateway.limits import InFlight
+from gateway.metrics import Metrics
+from gateway.replica import Replica
+from gateway.router import Router
+from gateway.servicer import Servicer
+from wire import contract
+from wire.listen import is_loopback, split
+
+log = logging.getLogger(__name__)
+
+READY = health_pb2.HealthCheckResponse.SERVING
+NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", contract.MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_metadata_size", 16 * 1024),
+)
+
+
+class ConfigurationError(Exception):
+    """The configuration is readable, and not safe or not possible."""
+
+
+def build(config: Config, router: Router, metrics: Metrics) -> Servicer:
+    """Wire everything up but the transport. Raises ConfigurationError."""
+    limits = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
+    metrics.watch(lambda: limits.total, lambda: sum(replica.ready for replica in router.replicas))
+    return Servicer(
+        Authenticator(_keys(config)),
+        limits,
+        router,
+        metrics,
+        default_timeout=config.default_timeout,
+        max_timeout=config.max_timeout,
+        version=version("market-inference"),
+    )
+
+
+def _keys(config: Config) -> keys.Keys:
+    if config.keys_file is not None:
+        try:
+            return keys.read(config.keys_file)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"MARKET_GATEWAY_KEYS_FILE: {error}") from error
+    if not is_loopback(config.listen):
+        raise ConfigurationError(
+            f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines: set MARKET_GATEWAY_KEYS_FILE, since the "
+            "development key is for loopback only"
+        )
+    return keys.development_key()[1]
+
+
+def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+    """The contract's methods as gRPC handlers that pass bytes, so that nothing is parsed twice."""
+    table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+    for method in contract.METHODS.values():
+        unary = functools.partial(servicer.unary, method)
+        if method.name in {"Stream", "Watch"}:
+            table[method.name] = grpc.stream_stream_rpc_method_handler(functools.partial(_refuse_stream, unary))
+        else:
+            table[method.name] = grpc.unary_unary_rpc_method_handler(unary)
+    return grpc.method_handlers_generic_handler(contract.SERVICE.full_name, table)
+
+
+async def _refuse_stream(unary: Any, messages: Any, context: Any) -> None:
+    async for raw in messages:
+        await unary(raw, context)
+
+
+class Server:
+    """The gateway on a socket. Ready while at least one replica is."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._metrics = Metrics()
+        self.router = Router()
+        self.servicer = build(config, self.router, self._metrics)
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._readiness: asyncio.Task[None] | None = None
+        self.address = ""
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Listen and connect to the replicas."""
+        config = self._config
+        self._server.add_generic_rpc_handlers((handlers(self.servicer),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if config.reflection:
+            names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        host, _ = split(config.listen)
+        self.address = f"{host}:{self._server.add_insecure_port(config.listen)}"
+        self.router.start(
+            [
+                Replica(
+                    address,
+                    self.router.changed,
+                    streams=config.streams_per_replica,
+                    health_interval=config.health_interval,
+                    health_timeout=config.health_timeout,
+                )
+                for address in config.replica_addresses
+            ]
+        )
+        self._readiness = asyncio.create_task(self._tell_readiness())
+        await self._server.start()
+        host, port = split(config.metrics_listen)
+        self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
+        self.metrics_address = f"{host}:{self._metrics_server.server_port}"
+
+    async def _tell_readiness(self) -> None:
+        while True:
+            ready = READY if self.router.ready else NOT_READY
+            for service in ("", contract.SERVICE.full_name):
+                await self._health.set(service, ready)
+            await self.router.wait_for_change()
+
+    async def stop(self) -> None:
+        """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        if self._readiness is not None:
+            self._readiness.cancel()
+        await self._health.enter_graceful_shutdown()
+        self.servicer.draining = True
+        await self._server.stop(self._config.drain_seconds)
+        await self.router.close()
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()

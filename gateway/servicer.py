@@ -1,0 +1,231 @@
+"""A call's way through the gateway, from its bytes to the answer's bytes.
+
+Owns the order of the steps (see answer()) and what every call gets: an id, a deadline, typed errors, a log line and
+metrics. Each step's rules are in the room named after it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway import request as incoming
+from gateway.auth import Authenticator, authorise
+from gateway.limits import InFlight
+from gateway.metrics import Metrics
+from gateway.replica import ReplicaLostError
+from gateway.request import Request
+from gateway.router import Router
+from market.inference.v1 import exchange_pb2, inference_pb2
+from wire import deadline, metadata, validation
+from wire.contract import Method
+from wire.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    NotImplementedYetError,
+    RemoteError,
+    RequestTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+    Violation,
+    code_name,
+    reason_of,
+)
+from wire.logs import fields
+
+log = logging.getLogger("gateway.request")
+
+# The envelope's body for each method that a replica answers alone.
+BODIES = {
+    "Predict": "predict",
+    "AnalyzeSentiment": "sentiment",
+    "ComputeIndicators": "indicators",
+    "Analyze": "analyze",
+    "ListModels": "models",
+}
+_STATUS_SECONDS = 6.0
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Servicer:
+    """Serves the public contract by asking replicas."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        limits: InFlight,
+        router: Router,
+        metrics: Metrics,
+        *,
+        default_timeout: float,
+        max_timeout: float,
+        version: str,
+    ) -> None:
+        self._authenticator = authenticator
+        self._limits = limits
+        self._router = router
+        self._metrics = metrics
+        self._default_timeout = default_timeout
+        self._max_timeout = max_timeout
+        self._version = version
+        self.draining = False
+
+    async def unary(self, method: Method, raw: bytes, context: Any) -> bytes:
+        """One call as the transport hands it over: bytes in, bytes out; errors end it with status and details."""
+        sent = dict(context.invocation_metadata() or ())
+        request = self._request(method, sent, context.time_remaining())
+        code, reason = "OK", ""
+        try:
+            return await self.answer(request, sent, raw)
+        except asyncio.CancelledError:
+            code = reason = CallCancelledError.reason
+            raise
+        except ServiceError as error:
+            status = error.status(request.request_id)
+            code, reason = code_name(status.code), reason_of(status)
+            details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
+            await context.abort(_CODES[status.code], status.message, (*_identity(request), *details))
+            raise AssertionError("abort() always raises") from error
+        finally:
+            if code == "OK":
+                context.set_trailing_metadata(_identity(request))
+            self._done(request, code, reason)
+
+    async def answer(self, request: Request, sent: Mapping[str, str | bytes], raw: bytes) -> bytes:
+        """The steps, in their order. Raises ServiceError."""
+        try:
+            client = self._authenticator.authenticate(sent)
+            request.client = client.name
+            authorise(client, request.method)
+            _check_time(request)
+            with self._limits.slot(client.name):
+                message = _decode(request, raw)
+                refused = validation.check(message)
+                return await self._ask(request, message, refused)
+        except ServiceError:
+            raise
+        except Exception as error:
+            # A bug of ours: the caller learns nothing of it, the log everything.
+            log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
+            raise InternalError from error
+
+    def _request(self, method: Method, sent: Mapping[str, str | bytes], left: float | None) -> Request:
+        began = deadline.now()
+        return Request(
+            method=method,
+            request_id=incoming.request_id(sent),
+            began=began,
+            deadline=began + min(self._default_timeout if left is None else left, self._max_timeout),
+            priority=incoming.priority(sent),
+            traceparent=str(sent.get(metadata.TRACEPARENT, "")),
+        )
+
+    async def _ask(self, request: Request, message: Message, refused: list[validation.Refusal]) -> bytes:
+        if isinstance(message, inference_pb2.GetStatusRequest):
+            return await self._status(request)
+        body = BODIES.get(request.method.name)
+        if body is None:
+            raise NotImplementedYetError(f"{request.method.name} is not served by this version")
+        if self.draining:
+            raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
+        envelope = self._router.envelope(request)
+        getattr(envelope, body).CopyFrom(message)
+        for refusal in refused:
+            envelope.refused.add(
+                list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
+            )
+        reply = await self._router.ask(request, envelope)
+        request.queue_seconds = reply.timing.queue_us * 1e-6
+        request.device_seconds = reply.timing.device_us * 1e-6
+        request.batch_items = reply.timing.batch_items
+        if reply.HasField("error"):
+            raise RemoteError(reply.error)
+        return reply.response
+
+    async def _status(self, request: Request) -> bytes:
+        """Every replica's health by its own probes; one that does not answer is unhealthy."""
+        replicas = await asyncio.gather(*(self._replica_status(request, r.address) for r in self._router.replicas))
+        healthy = [replica.health == inference_pb2.HEALTH_HEALTHY for replica in replicas]
+        working = any(replica.health != inference_pb2.HEALTH_UNHEALTHY for replica in replicas)
+        health = inference_pb2.HEALTH_DEGRADED if working else inference_pb2.HEALTH_UNHEALTHY
+        time = Timestamp()
+        time.GetCurrentTime()
+        return inference_pb2.GetStatusResponse(
+            health=inference_pb2.HEALTH_HEALTHY if healthy and all(healthy) else health,
+            time=time,
+            version=self._version,
+            replicas=replicas,
+            request_id=request.request_id,
+        ).SerializeToString()
+
+    async def _replica_status(self, request: Request, address: str) -> inference_pb2.ReplicaStatus:
+        replica = next(replica for replica in self._router.replicas if replica.address == address)
+        envelope = self._router.envelope(request)
+        envelope.status.SetInParent()
+        until = min(request.deadline, deadline.after(_STATUS_SECONDS))
+        try:
+            reply: exchange_pb2.Reply = await replica.ask(envelope, 0.0, until)
+        except (ReplicaLostError, DeadlineExceededError) as error:
+            why = "not connected" if isinstance(error, ReplicaLostError) else "did not answer in time"
+            return inference_pb2.ReplicaStatus(name=address, health=inference_pb2.HEALTH_UNHEALTHY, message=why)
+        if reply.HasField("error"):
+            return inference_pb2.ReplicaStatus(
+                name=address, health=inference_pb2.HEALTH_UNHEALTHY, message=reply.error.message
+            )
+        return inference_pb2.GetStatusResponse.FromString(reply.response).replicas[0]
+
+    def _done(self, request: Request, code: str, reason: str) -> None:
+        seconds = deadline.now() - request.began
+        self._metrics.answered(request, code, reason, seconds)
+        log.log(
+            _level(code),
+            "request",
+            extra=fields(
+                request_id=request.request_id,
+                client=request.client,
+                method=request.method.name,
+                code=code,
+                reason=reason,
+                bytes=request.cost,
+                seconds=round(seconds, 6),
+                queue_seconds=request.queue_seconds,
+                device_seconds=request.device_seconds,
+                batch_items=request.batch_items,
+                replica=request.replica,
+                attempts=request.attempts,
+            ),
+        )
+
+
+def _level(code: str) -> int:
+    """Errors of ours are errors, refusals are warnings, and callers' mistakes are no more than information."""
+    if code in {"INTERNAL", "UNKNOWN"}:
+        return logging.ERROR
+    return logging.WARNING if code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"} else logging.INFO
+
+
+def _identity(request: Request) -> tuple[tuple[str, str], ...]:
+    return ((metadata.REQUEST_ID, request.request_id),)
+
+
+def _check_time(request: Request) -> None:
+    if request.deadline <= request.began:
+        raise DeadlineExceededError("the deadline had passed when the request arrived")
+
+
+def _decode(request: Request, raw: bytes) -> Message:
+    """The message inside the bytes. Raises RequestTooLargeError or InvalidRequestError."""
+    request.cost = len(raw)
+    if len(raw) > request.method.max_request_bytes:
+        raise RequestTooLargeError(request.method.max_request_bytes, len(raw))
+    try:
+        return request.method.request.FromString(raw)
+    except DecodeError as error:
+        name = request.method.request.DESCRIPTOR.name
+        raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error

@@ -1,0 +1,5 @@
+"""`python -m inference` runs the service."""
+
+from inference.main import main
+
+main()

@@ -1,0 +1,98 @@
+"""Answers as bytes: the public response messages, written through their twins in answers.proto.
+
+Owns the way from arrays to serialised protobuf. Arrays go in as they lie in memory, never element by element.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from google.rpc import status_pb2
+
+from market.inference.v1 import answers_pb2, inference_pb2
+from models.forecast import Forecast
+from models.indicators import Program
+from wire.errors import ServiceError
+
+# An item's outcome: the model's answer, or what befell it.
+Outcome = Any
+NOMINAL_COVERAGE = 0.8
+_LABELS = (
+    inference_pb2.SENTIMENT_LABEL_NEGATIVE,
+    inference_pb2.SENTIMENT_LABEL_NEUTRAL,
+    inference_pb2.SENTIMENT_LABEL_POSITIVE,
+)
+
+
+def _error(outcome: Outcome, request_id: str) -> status_pb2.Status | None:
+    if isinstance(outcome, status_pb2.Status):
+        return outcome
+    return outcome.status(request_id) if isinstance(outcome, ServiceError) else None
+
+
+def forecasts(
+    symbols: Sequence[str], outcomes: Sequence[Outcome], levels: Sequence[float], model: Any, request_id: str
+) -> bytes:
+    """A PredictResponse; outcomes are models.forecast.Forecast."""
+    answer = answers_pb2.PredictAnswer(
+        quantile_levels=np.asarray(levels, dtype="<f8").tobytes(),
+        model=model.name,
+        model_version=model.version,
+        request_id=request_id,
+    )
+    for symbol, outcome in zip(symbols, outcomes, strict=True):
+        entry = answer.forecasts.add(symbol=symbol)
+        if (error := _error(outcome, request_id)) is not None:
+            entry.error.CopyFrom(error)
+        else:
+            _forecast(entry.forecast, outcome)
+    return answer.SerializeToString()
+
+
+def _forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
+    target.point = forecast.point.tobytes()
+    target.quantiles = forecast.quantiles.tobytes()
+    target.gate = forecast.gate
+    target.logs = forecast.logs
+    target.context = forecast.context
+    coverage = target.coverage
+    coverage.nominal = NOMINAL_COVERAGE
+    coverage.measured = forecast.coverage
+    coverage.origins = forecast.coverage_count
+
+
+def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> bytes:
+    """An AnalyzeSentimentResponse; outcomes are (probabilities [negative, neutral, positive], chunks)."""
+    answer = inference_pb2.AnalyzeSentimentResponse(
+        model=model.name, model_version=model.version, request_id=request_id
+    )
+    for outcome in outcomes:
+        entry = answer.sentiments.add()
+        if (error := _error(outcome, request_id)) is not None:
+            entry.error.CopyFrom(error)
+            continue
+        probabilities, chunks = outcome
+        negative, neutral, positive = probabilities.tolist()
+        sentiment = entry.sentiment
+        sentiment.negative, sentiment.neutral, sentiment.positive = negative, neutral, positive
+        sentiment.score = positive - negative
+        sentiment.label = _LABELS[int(probabilities.argmax())]
+        sentiment.chunks = chunks
+    return answer.SerializeToString()
+
+
+def indicators(
+    symbols: Sequence[str], outcomes: Sequence[Outcome], program: Program, model: Any, request_id: str
+) -> bytes:
+    """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
+    answer = answers_pb2.ComputeIndicatorsAnswer(model=model.name, model_version=model.version, request_id=request_id)
+    for symbol, outcome in zip(symbols, outcomes, strict=True):
+        panel = answer.panels.add(symbol=symbol)
+        if (error := _error(outcome, request_id)) is not None:
+            panel.error.CopyFrom(error)
+            continue
+        for call, rows in zip(program.calls, program.rows, strict=True):
+            indicator = panel.indicators.indicators.add(name=call.function.name)
+            for name, row in zip(program.outputs[rows], outcome[rows], strict=True):
+                indicator.outputs.add(name=name, values=row.tobytes())
+    return answer.SerializeToString()

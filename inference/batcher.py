@@ -1,0 +1,200 @@
+"""Turns submitted jobs into batches on one engine.
+
+Owns the waiting queues, admission and delivery, all on the event loop. What runs next is schedule's decision, how it
+runs is the engine's.
+"""
+
+import asyncio
+from bisect import insort
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+from inference.costs import Costs
+from inference.job import PATIENCE, Entry, Job
+from inference.schedule import Budget, Plan, schedule, urgency
+from wire.deadline import now
+from wire.errors import CallCancelledError, DeadlineExceededError, OverloadedError
+
+# Arrivals further apart than this say nothing about the next one.
+_LONGEST_GAP = 1.0
+
+
+class Ran(Protocol):
+    """A batch that has run."""
+
+    # An answer or an exception per item.
+    answers: Sequence[Any]
+    started: float
+    ended: float
+    # Items that fit the device's memory at once, when the whole batch did not; else None.
+    fitted: int | None
+    oom_recoveries: int
+
+
+class Runner(Protocol):
+    """What the batcher needs of an engine: run a batch elsewhere and call back on the event loop."""
+
+    def run(self, model: Any, items: Sequence[Any], done: Callable[[Ran], None]) -> None: ...
+
+
+class Observer(Protocol):
+    """Told what happens, for metrics."""
+
+    def batch(self, plan: Plan, ran: Ran, units: int) -> None: ...
+    def refused(self, reason: str) -> None: ...
+    def dropped(self, count: int) -> None: ...
+
+
+class Batcher:
+    """One engine's queues. Every method is called on the event loop's thread."""
+
+    def __init__(self, runner: Runner, observer: Observer, *, budget: Budget, max_queued_seconds: float) -> None:
+        self._runner = runner
+        self._observer = observer
+        self._budget = budget
+        self._max_queued = max_queued_seconds
+        self._costs = Costs()
+        self._waiting: dict[Hashable, list[Entry]] = {}
+        self._ceilings: dict[Hashable, int] = {}
+        self._finish: dict[str, float] = {}
+        self._queued_seconds = 0.0
+        self._queued_items = 0
+        self._running_until = 0.0
+        self._running = False
+        self._wake: asyncio.Handle | None = None
+        self._last_arrival = 0.0
+        self._gap = _LONGEST_GAP
+
+    @property
+    def queued_items(self) -> int:
+        return self._queued_items
+
+    def queued_seconds(self, at: float) -> float:
+        """Expected seconds until the device is free of everything accepted so far."""
+        return self._queued_seconds + max(0.0, self._running_until - at if self._running else 0.0)
+
+    def submit(self, job: Job) -> None:
+        """Accept a job, or refuse it at once with OverloadedError or DeadlineExceededError. Its reply then resolves."""
+        at = now()
+        entries = self._entries(job)
+        seconds = sum(entry.seconds for entry in entries)
+        self._admit(job, seconds, at)
+        job.enqueued = at
+        self._share(job, entries, at)
+        for entry in entries:
+            insort(self._waiting.setdefault(entry.key, []), entry)
+        self._queued_items += len(entries)
+        self._queued_seconds += seconds
+        self._note_arrival(at)
+        if not self._running:
+            self._ask_soon()
+
+    def _entries(self, job: Job) -> list[Entry]:
+        entries = []
+        for index, item in enumerate(job.items):
+            key, size = (job.model, job.model.bucket(item)), job.model.cost(item)
+            entries.append(Entry(job, index, key, size, self._costs.line(key).per_unit * size))
+        return entries
+
+    def _admit(self, job: Job, seconds: float, at: float) -> None:
+        if job.deadline <= at:
+            raise DeadlineExceededError("the deadline had passed before the request reached the queue")
+        ahead = self.queued_seconds(at)
+        if ahead + seconds > self._max_queued and ahead > 0:
+            self._observer.refused("queue_full")
+            raise OverloadedError(
+                f"the queue is full ({ahead:.2f} s of work waiting, max {self._max_queued:.2f} s)",
+                retry_after=ahead / 2,
+            )
+        if at + ahead + seconds > job.deadline:
+            self._observer.refused("deadline")
+            raise OverloadedError(
+                f"cannot be answered in time ({ahead + seconds:.3f} s of work ahead, {job.deadline - at:.3f} s left)",
+                retry_after=ahead,
+            )
+
+    def _share(self, job: Job, entries: Sequence[Entry], at: float) -> None:
+        """Start-time fair queueing (Goyal, Vin, Cheng 1996): a client's next item starts where its last one ended."""
+        start = max(at, self._finish.get(job.client, 0.0))
+        for entry in entries:
+            entry.due = urgency(job.deadline, start, PATIENCE[job.priority])
+            start += entry.seconds
+        self._finish[job.client] = start
+        if len(self._finish) > 4096:
+            self._finish = {client: finish for client, finish in self._finish.items() if finish > at}
+
+    def _note_arrival(self, at: float) -> None:
+        gap = min(at - self._last_arrival, _LONGEST_GAP)
+        self._gap += 0.05 * (gap - self._gap)
+        self._last_arrival = at
+
+    def _ask_soon(self) -> None:
+        """Schedule after everything that is ready in this loop turn has been submitted, so that it shares a batch."""
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._wake = None
+        if self._running:
+            return
+        while True:
+            plan = schedule(self._waiting, now(), self._costs, self._budget, self._ceilings, self._gap)
+            if plan.wait:
+                self._wake = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
+                return
+            if not plan.taken:
+                return
+            self._remove(plan)
+            if plan.batch:
+                self._run(plan)
+                return
+
+    def _remove(self, plan: Plan) -> None:
+        queue = self._waiting[plan.key]
+        left = queue[plan.taken :]
+        if left:
+            self._waiting[plan.key] = left
+        else:
+            del self._waiting[plan.key]
+        self._queued_items -= plan.taken
+        self._queued_seconds -= sum(entry.seconds for entry in queue[: plan.taken])
+        if not self._queued_items:
+            self._queued_seconds = 0.0  # sheds the rounding
+        for entry in plan.dropped:
+            entry.job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
+        if plan.dropped:
+            self._observer.dropped(len(plan.dropped))
+
+    def _run(self, plan: Plan) -> None:
+        units = max(entry.size for entry in plan.batch) * len(plan.batch)
+        at = now()
+        for entry in plan.batch:
+            entry.job.started = entry.job.started or at
+        self._running = True
+        self._running_until = at + self._costs.line(plan.key).seconds(units)
+        model = plan.batch[0].job.model
+        self._runner.run(model, [entry.item for entry in plan.batch], lambda ran: self._deliver(plan, ran, units))
+
+    def _deliver(self, plan: Plan, ran: Ran, units: int) -> None:
+        seconds = ran.ended - ran.started
+        self._costs.line(plan.key).learn(units, seconds)
+        size = len(plan.batch)
+        for entry, answer in zip(plan.batch, ran.answers, strict=True):
+            job = entry.job
+            job.device_seconds += seconds / size
+            job.batch_items = max(job.batch_items, size)
+            job.answer(entry.index, answer)
+        if ran.fitted is not None:
+            self._ceilings[plan.key] = ran.fitted * max(entry.size for entry in plan.batch)
+        self._running = False
+        self._observer.batch(plan, ran, units)
+        self._dispatch()
+
+    def close(self) -> None:
+        """Fail everything that still waits; what runs on the device is delivered."""
+        for queue in self._waiting.values():
+            for entry in queue:
+                entry.job.fail(CallCancelledError("the service is stopping"))
+        self._waiting.clear()
+        self._queued_items, self._queued_seconds = 0, 0.0

@@ -1,0 +1,33 @@
+"""The inference service's configuration: read once from the environment, then frozen."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wire.listen import Address
+
+
+class Config(BaseSettings):
+    """Every setting is an environment variable `MARKET_INFERENCE_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKET_INFERENCE_", frozen=True)
+
+    listen: Address = Field("127.0.0.1:8471", description="where gateways connect")
+    metrics_listen: Address = Field("127.0.0.1:9471", description="where Prometheus scrapes /metrics")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    name: str = Field("", description="this replica's name in status and logs; the host's by default")
+    forecast_models: str = Field(
+        "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"
+    )
+    sentiment_models: str = Field("minilm", description="NAME, or NAME=folder or hub id, the default first")
+    engine_threads: int = Field(1, ge=1, description="CPU threads inside one engine's batch")
+    max_queued_seconds: float = Field(5.0, gt=0, description="work one engine's queue accepts, in expected seconds")
+    drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def model_list(setting: str) -> list[tuple[str, str | None]]:
+    """`"a,b=source"` as [("a", None), ("b", "source")]."""
+    entries = [entry.strip().partition("=") for entry in setting.split(",") if entry.strip()]
+    return [(name, source or None) for name, _, source in entries]

@@ -1,0 +1,144 @@
+"""The thread that owns a device's share and runs batches on it.
+
+Owns the thread, recovery from running out of memory, and the isolation of a poisoned item. Knows neither queues nor
+requests.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import torch
+
+from wire.deadline import now
+from wire.errors import InternalError, OverloadedError
+from wire.logs import fields
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class BatchRan:
+    """A batch that has run: an answer or an exception per item."""
+
+    answers: Sequence[Any]
+    started: float
+    ended: float
+    fitted: int | None = None
+    oom_recoveries: int = 0
+
+
+class Engine:
+    """Runs batches one at a time on its own thread and reports on the event loop that made it."""
+
+    def __init__(self, name: str, *, threads: int = 1) -> None:
+        self.name = name
+        self._threads = threads
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._own_device, name=f"engine-{name}", daemon=True)
+        self._thread.start()
+
+    def run(self, model: Any, items: Sequence[Any], done: Callable[[BatchRan], None]) -> None:
+        """Queue a batch; `done` is called on the event loop."""
+        self._work.put(lambda: self._report(done, run_batch(model, items)))
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Run any function on the device's thread, such as loading or warming up a model."""
+        reply = self._loop.create_future()
+
+        def task() -> None:
+            try:
+                outcome, settle = function(), reply.set_result
+            except Exception as error:  # noqa: BLE001 -- handed to the caller, who awaits it
+                outcome, settle = error, reply.set_exception
+            self._report(lambda value: None if reply.done() else settle(value), outcome)
+
+        self._work.put(task)
+        return await reply
+
+    def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
+        # The loop is closed when the process stops while a batch runs: nobody waits for it any more.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(done, outcome)
+
+    def _own_device(self) -> None:
+        torch.set_num_threads(self._threads)
+        while (task := self._work.get()) is not None:
+            task()
+
+    def close(self) -> None:
+        """End the thread once the batches handed in so far have run."""
+        self._work.put(None)
+        self._thread.join(timeout=10)
+
+
+def run_batch(model: Any, items: Sequence[Any]) -> BatchRan:
+    """Run a batch; whatever goes wrong befalls the fewest items that can be told apart."""
+    ran = BatchRan([], now(), 0.0)
+    ran.answers = _run(model, items, ran)
+    ran.ended = now()
+    return ran
+
+
+def _run(model: Any, items: Sequence[Any], ran: BatchRan) -> Sequence[Any]:
+    out_of_memory = False
+    try:
+        answers: Sequence[Any] = model.run(items)
+    except torch.OutOfMemoryError:
+        out_of_memory = True
+    except Exception as error:  # a model may fail in any way, and the failure is the item's that caused it
+        if len(items) == 1:
+            log.exception("item failed", extra=fields(model=model.name, error=type(error).__name__))
+            return [InternalError()]
+    else:
+        return answers
+    # Out here the exception is gone, and with it the frames that kept the failed batch's tensors alive.
+    if out_of_memory:
+        ran.oom_recoveries += 1
+        ran.fitted = max(1, len(items) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(items) == 1:
+            return [OverloadedError("the item alone does not fit the device's memory")]
+    middle = len(items) // 2
+    return [*_run(model, items[:middle], ran), *_run(model, items[middle:], ran)]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """What the device is, and its memory in bytes (0 where it has none of its own)."""
+
+    kind: str
+    name: str
+    count: int
+    allocated: int
+    reserved: int
+    total: int
+
+
+def pick_device(asked: str) -> str:
+    """`auto` is CUDA when there is one, else the CPU; anything else is taken as it is."""
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_figures(device: str) -> DeviceFigures:
+    """The device's figures as of now."""
+    if not device.startswith("cuda"):
+        return DeviceFigures("cpu", platform.processor() or platform.machine(), os.cpu_count() or 1, 0, 0, 0)
+    return DeviceFigures(
+        "cuda",
+        torch.cuda.get_device_name(device),
+        torch.cuda.device_count(),
+        torch.cuda.memory_allocated(device),
+        torch.cuda.memory_reserved(device),
+        torch.cuda.get_device_properties(device).total_memory,
+    )

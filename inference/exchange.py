@@ -1,0 +1,191 @@
+"""The Exchange stream: frames of envelopes in, frames of replies out.
+
+Owns framing and the life of a request on the stream: one task each, ended by its answer, its cancel or the stream's
+end. What a request means is the servicer's.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from google.rpc import status_pb2
+
+from inference.call import Call
+from inference.servicer import Servicer
+from market.inference.v1 import exchange_pb2, exchange_pb2_grpc
+from wire import deadline
+from wire.errors import DrainingError, InternalError, ServiceError, reason_of
+from wire.logs import fields
+
+log = logging.getLogger(__name__)
+
+# A frame stays below this many bytes of answers, so that one caller's bulk does not hold up the others' replies.
+FRAME_BYTES = 1 << 20
+_PRIORITIES = {exchange_pb2.PRIORITY_BATCH: "batch"}
+
+Observe = Callable[[str, str, Call, float], None]
+
+
+class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
+    """Serves any number of streams. `observe(method, code or reason, call, seconds)` is told of every answer."""
+
+    def __init__(self, servicer: Servicer, load: Callable[[], float], observe: Observe) -> None:
+        self._servicer = servicer
+        self._load = load
+        self._observe = observe
+        self._streams: set[_Stream] = set()
+        self._draining = False
+
+    async def Exchange(  # noqa: N802 -- the contract's name
+        self, request_iterator: AsyncIterator[exchange_pb2.ExchangeRequest], context: Any
+    ) -> AsyncIterator[exchange_pb2.ExchangeResponse]:
+        stream = _Stream(self, request_iterator)
+        self._streams.add(stream)
+        try:
+            async for frame in stream.replies():
+                yield frame
+        finally:
+            self._streams.discard(stream)
+            stream.close()
+
+    async def drain(self) -> None:
+        """Refuse new requests, tell the gateways, and return when nothing is in flight."""
+        self._draining = True
+        for stream in self._streams:
+            stream.wake()
+        await asyncio.gather(*(stream.idle() for stream in tuple(self._streams)))
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def in_flight(self) -> int:
+        return sum(stream.in_flight for stream in self._streams)
+
+    def load(self) -> exchange_pb2.Load:
+        return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
+
+    async def answer(self, envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply:
+        """One request's reply, whatever becomes of it."""
+        method = envelope.WhichOneof("body") or "none"
+        call = _call(envelope)
+        reply = exchange_pb2.Reply(id=envelope.id)
+        began, outcome = deadline.now(), "OK"
+        try:
+            if self._draining:
+                raise DrainingError("the replica is draining", retry_after=0.1)
+            serve = getattr(self._servicer, method, None)
+            if serve is None:
+                raise InternalError
+            reply.response = await serve(getattr(envelope, method), call)
+        except ServiceError as error:
+            status = error.status(call.request_id)
+            outcome = reason_of(status)
+            reply.error.CopyFrom(status)
+        except Exception as error:  # a bug of ours: the caller learns nothing of it, the log everything
+            outcome = "INTERNAL"
+            log.exception(
+                "request failed",
+                extra=fields(request_id=call.request_id, method=method, client=call.client, error=type(error).__name__),
+            )
+            reply.error.CopyFrom(InternalError().status(call.request_id))
+        reply.timing.queue_us = int(call.queue_seconds * 1e6)
+        reply.timing.device_us = int(call.device_seconds * 1e6)
+        reply.timing.batch_items = call.batch_items
+        self._observe(method, outcome, call, deadline.now() - began)
+        return reply
+
+
+def _call(envelope: exchange_pb2.Envelope) -> Call:
+    refused: dict[tuple[str, int], status_pb2.Status] = {}
+    for item in envelope.refused:
+        refused[item.list, item.index] = item.status
+    return Call(
+        request_id=envelope.request_id,
+        client=envelope.client,
+        priority=_PRIORITIES.get(envelope.priority, "interactive"),
+        deadline=deadline.from_microseconds(envelope.timeout_us, deadline.now()),
+        refused=refused,
+    )
+
+
+class _Stream:
+    """One gateway's stream: its requests in flight and its replies that wait to be written."""
+
+    def __init__(self, exchange: Exchange, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
+        self._exchange = exchange
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ready: list[exchange_pb2.Reply] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ended = False
+        self._reader = asyncio.create_task(self._read(frames))
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._tasks)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def idle(self) -> None:
+        await self._idle.wait()
+
+    async def _read(self, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
+        try:
+            async for frame in frames:
+                for envelope in frame.envelopes:
+                    self._take(envelope)
+        finally:
+            self._ended = True
+            self.wake()
+
+    def _take(self, envelope: exchange_pb2.Envelope) -> None:
+        if envelope.HasField("cancel"):
+            if task := self._tasks.get(envelope.id):
+                task.cancel()
+            return
+        self._idle.clear()
+        self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope))
+
+    async def _serve(self, envelope: exchange_pb2.Envelope) -> None:
+        try:
+            self._ready.append(await self._exchange.answer(envelope))
+            self.wake()
+        finally:
+            del self._tasks[envelope.id]
+            if not self._tasks and not self._ready:
+                self._idle.set()
+
+    async def replies(self) -> AsyncIterator[exchange_pb2.ExchangeResponse]:
+        """Frames of replies until the gateway ends the stream; the first one tells the load."""
+        yield exchange_pb2.ExchangeResponse(load=self._exchange.load())
+        told_draining = False
+        while not self._ended or self._ready:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._exchange.draining and not told_draining:
+                told_draining = True
+                yield exchange_pb2.ExchangeResponse(load=self._exchange.load())
+            while self._ready:
+                yield self._frame()
+            if not self._tasks:
+                self._idle.set()
+
+    def _frame(self) -> exchange_pb2.ExchangeResponse:
+        count = size = 0
+        while count < len(self._ready) and (not count or size < FRAME_BYTES):
+            size += len(self._ready[count].response)
+            count += 1
+        frame = exchange_pb2.ExchangeResponse(replies=self._ready[:count], load=self._exchange.load())
+        del self._ready[:count]
+        return frame
+
+    def close(self) -> None:
+        """The stream is gone: nobody waits for its requests."""
+        self._reader.cancel()
+        for task in self._tasks.values():
+            task.cancel()

@@ -1,0 +1,78 @@
+"""A request's work: its items, its reply and its deadline.
+
+Owns what it means for a job to be settled. Knows neither queues nor devices.
+"""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wire.deadline import NEVER
+
+# Seconds by which an entry without a nearer deadline is treated as due, so that everything ages into its turn.
+PATIENCE = {"interactive": 0.25, "batch": 5.0}
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Items of one request for one model, answered together.
+
+    `reply` resolves to the answers in the order of `items`: each the model's answer, or the exception that befell that
+    item alone. It is cancelled when the caller goes away; a whole job that cannot be served gets an exception.
+    """
+
+    model: Any
+    items: Sequence[Any]
+    reply: asyncio.Future[list[Any]]
+    client: str = ""
+    priority: str = "interactive"
+    deadline: float = NEVER
+    enqueued: float = 0.0
+    answers: list[Any] = field(default_factory=list)
+    left: int = 0
+    # For the caller's timing: when its first item started, device seconds, and the largest batch it was in.
+    started: float = 0.0
+    device_seconds: float = 0.0
+    batch_items: int = 0
+
+    def __post_init__(self) -> None:
+        self.left = len(self.items)
+        self.answers = [None] * self.left
+
+    @property
+    def settled(self) -> bool:
+        """Nobody waits for it any more: answered, failed or cancelled."""
+        return self.reply.done()
+
+    def answer(self, index: int, answer: Any) -> None:
+        """Hand in the answer of one item; the last one resolves the reply."""
+        self.answers[index] = answer
+        self.left -= 1
+        if self.left == 0 and not self.reply.done():
+            self.reply.set_result(self.answers)
+
+    def fail(self, error: Exception) -> None:
+        """Settle the whole job with an error."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One item waiting for the device. `key` is its (model, bucket); `due` orders it, see schedule.urgency."""
+
+    job: Job
+    index: int
+    key: Hashable
+    size: int
+    # Expected device seconds when it was accepted: what the queue's cost is made of.
+    seconds: float
+    due: float = 0.0
+
+    def __lt__(self, other: "Entry") -> bool:
+        return self.due < other.due
+
+    @property
+    def item(self) -> Any:
+        return self.job.items[self.index]

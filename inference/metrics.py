@@ -1,0 +1,108 @@
+"""What the inference service tells Prometheus. Labels are few and never chosen by a client."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from inference.batcher import Batcher, Ran
+from inference.call import Call
+from inference.schedule import Plan
+from wire import deadline
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The service's own registry, so that several services in one process, as in tests, do not share figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "market_inference_requests", "Requests answered.", ("method", "code"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "market_inference_request_phase_seconds",
+            "Time of a request by phase: waiting in the queue, on the device, in all.",
+            ("method", "phase"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_items = Histogram(
+            "market_inference_batch_items", "Items in a batch.", ("engine",), buckets=_ITEMS, registry=self.registry
+        )
+        self.batch_seconds = Histogram(
+            "market_inference_batch_seconds", "Time of a batch.", ("engine",), buckets=_SECONDS, registry=self.registry
+        )
+        self.padding = Counter(
+            "market_inference_batch_padding_units",
+            "Padded units (points, tokens, bars) that carried nothing.",
+            ("engine",),
+            registry=self.registry,
+        )
+        self.units = Counter(
+            "market_inference_batch_units", "Units computed, padding included.", ("engine",), registry=self.registry
+        )
+        self.refusals = Counter(
+            "market_inference_refusals", "Jobs refused at admission.", ("engine", "reason"), registry=self.registry
+        )
+        self.dropped = Counter(
+            "market_inference_dropped_items",
+            "Items whose caller had gone or whose deadline had passed before the device.",
+            ("engine",),
+            registry=self.registry,
+        )
+        self.recoveries = Counter(
+            "market_inference_out_of_memory_recoveries",
+            "Batches split because the device ran out of memory.",
+            ("engine",),
+            registry=self.registry,
+        )
+        self.queued_items = Gauge(
+            "market_inference_queued_items", "Items waiting.", ("engine",), registry=self.registry
+        )
+        self.queued_seconds = Gauge(
+            "market_inference_queued_seconds", "Expected time of the work waiting.", ("engine",), registry=self.registry
+        )
+        self.in_flight = Gauge("market_inference_in_flight_requests", "Requests in flight.", registry=self.registry)
+        self.models = Gauge(
+            "market_inference_model_ready", "1 for a loaded model.", ("engine", "model"), registry=self.registry
+        )
+
+    def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
+        """One request is done."""
+        self.requests.labels(method, code).inc()
+        self.seconds.labels(method, "total").observe(seconds)
+        if call.batch_items:
+            self.seconds.labels(method, "queue").observe(call.queue_seconds)
+            self.seconds.labels(method, "device").observe(call.device_seconds)
+
+    def watch_queue(self, engine: str, batcher: Batcher) -> None:
+        self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)
+        self.queued_seconds.labels(engine).set_function(lambda: batcher.queued_seconds(deadline.now()))
+
+
+class BatcherMetrics:
+    """One engine's batches, as batcher.Observer."""
+
+    def __init__(self, metrics: Metrics, engine: str) -> None:
+        self._metrics = metrics
+        self._engine = engine
+        self._items = metrics.batch_items.labels(engine)
+        self._seconds = metrics.batch_seconds.labels(engine)
+        self._units = metrics.units.labels(engine)
+        self._padding = metrics.padding.labels(engine)
+        self._dropped = metrics.dropped.labels(engine)
+        self._recoveries = metrics.recoveries.labels(engine)
+
+    def batch(self, plan: Plan, ran: Ran, units: int) -> None:
+        self._items.observe(len(plan.batch))
+        self._seconds.observe(ran.ended - ran.started)
+        self._units.inc(units)
+        self._padding.inc(units - sum(entry.size for entry in plan.batch))
+        if ran.oom_recoveries:
+            self._recoveries.inc(ran.oom_recoveries)
+
+    def refused(self, reason: str) -> None:
+        self._metrics.refusals.labels(self._engine, reason).inc()
+
+    def dropped(self, count: int) -> None:
+        self._dropped.inc(count)

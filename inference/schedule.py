@@ -1,0 +1,101 @@
+"""Which batch runs next: a pure function of what waits, the time and the costs.
+
+Owns the policy. Holds no state, reads no clock and touches no device; the batcher carries out what it says.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from inference.costs import Costs, Line
+from inference.job import Entry
+from wire.deadline import NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How large a batch may get: padded units (longest item x items) and items."""
+
+    units: int
+    items: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """The first `taken` entries of the queue `key` leave it: `batch` for the device, `dropped` as nobody waits for them.
+
+    With `wait` above zero nothing leaves; ask again after so many seconds, or when something arrives.
+    """
+
+    key: Hashable = None
+    batch: list[Entry] = field(default_factory=list)
+    dropped: list[Entry] = field(default_factory=list)
+    wait: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        return len(self.batch) + len(self.dropped)
+
+
+def urgency(deadline: float, start: float, patience: float) -> float:
+    """When an entry is due: at its deadline, or after `patience`, whichever comes first, so that nothing starves.
+
+    `start` is when its client's fair share reaches it: now for a client with nothing waiting, later for one that has a
+    backlog, which is how one client's ten thousand items stand behind another's first.
+    """
+    return min(deadline, start + patience)
+
+
+def schedule(
+    waiting: Mapping[Hashable, Sequence[Entry]],
+    now: float,
+    costs: Costs,
+    budget: Budget,
+    ceilings: Mapping[Hashable, int],
+    gap: float,
+) -> Plan:
+    """The next batch.
+
+    `waiting` holds a queue per (model, bucket), ordered by `due`; `ceilings` the units that memory was seen to allow,
+    for keys that once ran out of it; `gap` the mean time between arrivals in seconds.
+
+    The queue whose head is due first wins. Its entries are taken in order until the budget is full, or until one more
+    would make an entry already taken miss its deadline.
+    """
+    key = min((key for key, queue in waiting.items() if queue), key=lambda key: waiting[key][0].due, default=None)
+    if key is None:
+        return Plan()
+    plan, line, units = Plan(key), costs.line(key), min(budget.units, ceilings.get(key, budget.units))
+    longest, tightest = 0, NEVER
+    for entry in waiting[key]:
+        job = entry.job
+        if job.settled or job.deadline <= now:
+            plan.dropped.append(entry)
+            continue
+        padded = max(longest, entry.size) * (len(plan.batch) + 1)
+        if plan.batch:
+            if padded > units or len(plan.batch) == budget.items:
+                return plan
+            if now + line.seconds(padded) > min(tightest, job.deadline):
+                return plan
+        plan.batch.append(entry)
+        longest, tightest = max(longest, entry.size), min(tightest, job.deadline)
+    if plan.batch:
+        plan.wait = delay(line, len(plan.batch), longest, gap, tightest - now)
+        if plan.wait:
+            plan.batch, plan.dropped = [], []
+    return plan
+
+
+def delay(line: Line, items: int, longest: int, gap: float, slack: float) -> float:
+    """Seconds for which waiting for one more item lowers the mean latency; 0 when it does not, the common case.
+
+    Dispatching `items` now makes the next arrival, `gap` seconds away, wait for this batch and pay the fixed cost
+    again. Waiting makes everyone wait `gap`, and the batch one item longer. Adding up both sides, waiting pays when
+    fixed > gap * (items + 1) + per_item * items. It must also leave the tightest deadline twice the batch's time.
+    """
+    per_item = line.per_unit * longest
+    if line.fixed <= gap * (items + 1) + per_item * items:
+        return 0.0
+    if gap + 2 * line.seconds(longest * (items + 1)) > slack:
+        return 0.0
+    return gap

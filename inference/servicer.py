@@ -1,0 +1,181 @@
+"""The calls themselves: decode, submit, await, encode.
+
+Owns what a request means. Knows neither gRPC (exchange.py carries it, or the serverless handler) nor torch.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+from google.rpc import status_pb2
+from numpy.typing import NDArray
+
+from inference import answers
+from inference.batcher import Batcher
+from inference.call import Call
+from inference.catalogue import Catalogue
+from inference.job import Job
+from inference.status import Status
+from market.inference.v1 import answers_pb2, inference_pb2
+from models import indicators
+from models.forecast import Series
+from wire.errors import InvalidRequestError, ServiceError, Violation
+
+DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Servicer:
+    """Answers validated requests. Every method returns the serialised public response or raises ServiceError."""
+
+    def __init__(self, catalogue: Catalogue, batchers: dict[str, Batcher], status: Status) -> None:
+        self._catalogue = catalogue
+        self._batchers = batchers
+        self._status = status
+
+    async def predict(self, request: inference_pb2.PredictRequest, call: Call) -> bytes:
+        model = await self._catalogue.get("forecast", request.model)
+        levels = tuple(sorted(request.quantiles)) or DEFAULT_LEVELS
+        refused = _refused(call, "series", len(request.series))
+        items = [
+            Series(np.asarray(series.values), request.horizon, levels)
+            for series, status in zip(request.series, refused, strict=True)
+            if status is None
+        ]
+        found = await self._run("forecast", model, items, call)
+        symbols = [series.symbol for series in request.series]
+        return answers.forecasts(symbols, _merge(refused, found), levels, model, call.request_id)
+
+    async def sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
+        model = await self._catalogue.get("sentiment", request.model)
+        refused = _refused(call, "texts", len(request.texts))
+        texts = [text for text, status in zip(request.texts, refused, strict=True) if status is None]
+        chunked = await asyncio.to_thread(model.prepare, texts)
+        found = await self._run("sentiment", model, [chunk for chunks in chunked for chunk in chunks], call)
+        return answers.sentiments(_merge(refused, _pool(model, chunked, found)), model, call.request_id)
+
+    async def indicators(self, request: inference_pb2.ComputeIndicatorsRequest, call: Call) -> bytes:
+        model = await self._catalogue.get("indicators", "")
+        program = _compile(request.indicators)
+        refused = _refused(call, "panels", len(request.panels))
+        _refuse_incomplete(request.panels, refused, program, call.request_id)
+        items = [
+            indicators.Task(_panel(panel), program)
+            for panel, status in zip(request.panels, refused, strict=True)
+            if status is None
+        ]
+        found = await self._run("indicators", model, items, call)
+        symbols = [panel.symbol for panel in request.panels]
+        return answers.indicators(symbols, _merge(refused, found), program, model, call.request_id)
+
+    async def analyze(self, request: inference_pb2.AnalyzeRequest, call: Call) -> bytes:
+        """The parts side by side; one that fails carries its own status in the answer."""
+        asked: dict[str, Coroutine[Any, Any, bytes]] = {}
+        if request.HasField("predict"):
+            asked["predict"] = self.predict(request.predict, call)
+        if request.HasField("sentiment"):
+            asked["sentiment"] = self.sentiment(request.sentiment, call)
+        if request.HasField("indicators"):
+            asked["indicators"] = self.indicators(request.indicators, call)
+        outcomes = await asyncio.gather(*(self._part(part, call) for part in asked.values()))
+        answer = answers_pb2.AnalyzeAnswer(request_id=call.request_id)
+        for part, outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, bytes):
+                setattr(answer, part, outcome)
+            else:
+                getattr(answer, f"{part}_error").CopyFrom(outcome)
+        return answer.SerializeToString()
+
+    @staticmethod
+    async def _part(part: Coroutine[Any, Any, bytes], call: Call) -> bytes | status_pb2.Status:
+        try:
+            return await part
+        except ServiceError as error:
+            return error.status(call.request_id)
+
+    async def status(self, request: inference_pb2.GetStatusRequest, call: Call) -> bytes:
+        replica = await self._status.probe()
+        return inference_pb2.GetStatusResponse(replicas=[replica], request_id=call.request_id).SerializeToString()
+
+    async def models(self, request: inference_pb2.ListModelsRequest, call: Call) -> bytes:
+        listing = self._status.models()
+        return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
+
+    async def _run(self, engine: str, model: Any, items: Sequence[Any], call: Call) -> list[Any]:
+        """Submit the items as one job and await their outcomes."""
+        if not items:
+            return []
+        reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        job = Job(model, items, reply, call.client, call.priority, call.deadline)
+        self._batchers[engine].submit(job)
+        try:
+            outcomes: list[Any] = await reply
+        finally:
+            call.queue_seconds = max(call.queue_seconds, job.started - job.enqueued)
+            call.device_seconds += job.device_seconds
+            call.batch_items = max(call.batch_items, job.batch_items)
+        if all(isinstance(outcome, ServiceError) for outcome in outcomes):
+            raise outcomes[0]
+        return outcomes
+
+
+def _refused(call: Call, name: str, count: int) -> list[status_pb2.Status | None]:
+    if not call.refused:
+        return [None] * count
+    return [call.refused.get((name, index)) for index in range(count)]
+
+
+def _merge(refused: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+    """Outcomes in the request's order: the refused items' statuses, and what was found for the others."""
+    rest = iter(found)
+    return [next(rest) if status is None else status for status in refused]
+
+
+def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) -> list[Any]:
+    """Each text's outcome from its chunks': (probabilities, chunks), or the error of the first chunk that failed."""
+    outcomes: list[Any] = []
+    start = 0
+    for chunks in chunked:
+        parts = found[start : start + len(chunks)]
+        start += len(chunks)
+        error = next((part for part in parts if isinstance(part, ServiceError)), None)
+        outcomes.append(error or (model.pool(chunks, np.stack(parts)) if len(parts) > 1 else parts[0], len(parts)))
+    return outcomes
+
+
+def _compile(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
+    try:
+        return indicators.compile([indicators.Spec(s.name, dict(s.params), s.last or None) for s in specs])
+    except indicators.SpecError as error:
+        field = f"indicators[{error.index}].{error.field}"
+        raise InvalidRequestError([Violation(field, error.message, "indicator")]) from error
+
+
+def _panel(panel: inference_pb2.Panel) -> indicators.Panel:
+    return indicators.Panel(*(_column(getattr(panel, name)) for name in indicators.COLUMNS))
+
+
+def _column(values: Any) -> NDArray[np.float64] | None:
+    return np.asarray(values) if len(values) else None
+
+
+def _refuse_incomplete(
+    panels: Sequence[inference_pb2.Panel],
+    refused: list[status_pb2.Status | None],
+    program: indicators.Program,
+    request_id: str,
+) -> None:
+    """Refuse panels without a column that an indicator reads. Raises InvalidRequestError when none is complete."""
+    needs = [name for name in indicators.COLUMNS if name in program.needs]
+    found = []
+    for index, panel in enumerate(panels):
+        missing = [
+            Violation(f"panels[{index}].{name}", "is empty, and a requested indicator needs it", "column_missing")
+            for name in needs
+            if refused[index] is None and not getattr(panel, name)
+        ]
+        if missing:
+            refused[index] = InvalidRequestError(missing).status(request_id)
+            found.extend(missing)
+    if found and None not in refused:
+        raise InvalidRequestError(found)

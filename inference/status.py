@@ -1,0 +1,122 @@
+"""Health by doing: every engine answers a small real input through its own queue.
+
+Owns the probes and what they say of the replica's health.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from inference.batcher import Batcher
+from inference.catalogue import Catalogue, Slot
+from inference.job import Job
+from market.inference.v1 import inference_pb2
+from models import indicators
+from models.forecast import Series
+from wire import deadline
+from wire.errors import OverloadedError, ServiceError
+
+_PROBE_SECONDS = 5.0
+_VALUES = 100.0 + np.sin(np.arange(64.0)) + 0.1 * np.arange(64.0)
+_PROBES: dict[str, Callable[[Any], list[Any]]] = {
+    "forecast": lambda model: [Series(_VALUES, 5, (0.1, 0.5, 0.9))],
+    "sentiment": lambda model: [chunk for chunks in model.prepare(["Profit rose sharply."]) for chunk in chunks],
+    "indicators": lambda model: [
+        indicators.Task(
+            indicators.Panel(close=_VALUES), indicators.compile([indicators.Spec("SMA", {"timeperiod": 5})])
+        )
+    ],
+}
+
+
+class Status:
+    """One replica's health, models and device."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        batchers: dict[str, Batcher],
+        device: Callable[[], inference_pb2.Device],
+        *,
+        name: str,
+        version: str,
+    ) -> None:
+        self._catalogue = catalogue
+        self._batchers = batchers
+        self._device = device
+        self._name = name
+        self._version = version
+        self._began = deadline.now()
+
+    async def probe(self) -> inference_pb2.ReplicaStatus:
+        """Probe every engine side by side."""
+        engines = await asyncio.gather(*(self.engine(name) for name in self._catalogue.engines))
+        healthy = [engine.health == inference_pb2.HEALTH_HEALTHY for engine in engines]
+        health = inference_pb2.HEALTH_DEGRADED if any(healthy) else inference_pb2.HEALTH_UNHEALTHY
+        return inference_pb2.ReplicaStatus(
+            name=self._name,
+            health=inference_pb2.HEALTH_HEALTHY if all(healthy) else health,
+            device=self._device(),
+            engines=engines,
+            message="; ".join(f"{engine.name}: {engine.message}" for engine in engines if engine.message),
+            uptime_seconds=deadline.now() - self._began,
+            version=self._version,
+        )
+
+    async def engine(self, name: str) -> inference_pb2.EngineStatus:
+        """Run one engine on its small input. A busy engine, whose queue refuses the probe, is healthy."""
+        slot = self._catalogue.default(name)
+        status = inference_pb2.EngineStatus(
+            name=name,
+            model=slot.name,
+            loaded=slot.model is not None,
+            health=inference_pb2.HEALTH_UNHEALTHY,
+            queued_seconds=self._batchers[name].queued_seconds(deadline.now()),
+        )
+        if slot.model is None:
+            status.message = slot.failure or "loading"
+            return status
+        status.model_version = slot.model.version
+        began = deadline.now()
+        try:
+            await self._run(name, slot.model)
+            status.health = inference_pb2.HEALTH_HEALTHY
+        except OverloadedError:
+            status.health = inference_pb2.HEALTH_HEALTHY
+            status.message = "busy: its queue is full"
+        except ServiceError as error:
+            status.message = error.message
+        status.probe_seconds = deadline.now() - began
+        return status
+
+    async def _run(self, name: str, model: Any) -> None:
+        items = _PROBES[name](model)
+        reply = asyncio.get_running_loop().create_future()
+        self._batchers[name].submit(Job(model, items, reply, "probe", deadline=deadline.after(_PROBE_SECONDS)))
+        for outcome in await reply:
+            if isinstance(outcome, ServiceError):
+                raise outcome
+
+    def models(self) -> list[inference_pb2.ModelInfo]:
+        """Every model of the catalogue with its state."""
+        return [
+            inference_pb2.ModelInfo(
+                name=slot.name,
+                engine=slot.engine,
+                version=slot.model.version if slot.model else "",
+                state=_state(slot),
+                is_default=slot.is_default,
+                message=slot.failure,
+            )
+            for slot in self._catalogue
+        ]
+
+
+def _state(slot: Slot) -> inference_pb2.ModelState.ValueType:
+    if slot.model is not None:
+        return inference_pb2.MODEL_STATE_READY
+    if slot.loading is not None:
+        return inference_pb2.MODEL_STATE_LOADING
+    return inference_pb2.MODEL_STATE_FAILED if slot.failure else inference_pb2.MODEL_STATE_AVAILABLE

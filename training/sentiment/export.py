@@ -1,0 +1,60 @@
+"""Writes what was learnt as the folder that models.sentiment loads: tensors, manifest, and expected answers."""
+
+import json
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from models.manifest import Manifest, digest
+from models.sentiment import LABELS
+from models.sentiment.encoder import Packed
+from models.sentiment.minilm import ADAPTER, ARCHITECTURE, BASE, EXPECTED, embedded, tokenizer
+from models.sentiment.text import Windows
+from training.sentiment.fit import Fitted, Recipe
+
+WINDOW = 128
+
+_PROBES = (
+    "Operating profit rose to EUR 21.4 mn from EUR 15.9 mn a year earlier.",
+    "The company cuts its forecast and will lay off 300 people.",
+    "The annual general meeting will be held on 12 April.",
+    "Net loss narrowed to $3m from $11m.",
+    "Shares slide 8% after the regulator opens an investigation",
+)
+
+
+def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path) -> None:
+    """Write adapter, expected answers of the self-test, and manifest into the folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = safetensors.torch.save(fitted.adapter)
+    (folder / ADAPTER).write_bytes(tensors)
+    manifest = Manifest(
+        kind="sentiment",
+        architecture=ARCHITECTURE,
+        name="minilm",
+        version=version,
+        licence="Apache-2.0",
+        dtype="float16",
+        files={ADAPTER: digest(tensors)},
+        labels=LABELS,
+        base=BASE,
+        settings={"scale": recipe.scale, "temperature": fitted.temperature, "max_length": WINDOW},
+    )
+    expected = _expected(folder, manifest)
+    (folder / EXPECTED).write_bytes(expected)
+    complete = Manifest(**{**vars(manifest), "files": {**manifest.files, EXPECTED: digest(expected)}})
+    complete.write(folder)
+
+
+def _expected(folder: Path, manifest: Manifest) -> bytes:
+    """The probe texts and the float32 probabilities of the merged model, as JSON."""
+    model = embedded(folder, manifest)
+    windows = Windows(tokenizer(), WINDOW).of(_PROBES)
+    with torch.inference_mode():
+        answers = [model(Packed.of([torch.from_numpy(window)])).softmax(1)[0] for (window,) in windows]
+    rows = [
+        {"text": text, "probabilities": [round(float(p), 6) for p in answer]}
+        for text, answer in zip(_PROBES, answers, strict=True)
+    ]
+    return (json.dumps(rows, indent=2) + "\n").encode()

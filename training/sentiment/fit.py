@@ -1,0 +1,195 @@
+"""The training loop: low-rank adapters and a head on a frozen encoder, the best epoch kept, then one temperature.
+
+Owns the recipe and its constants. What the data are and how the result is stored belong to rows and export.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from models.sentiment.adapter import adapt, stored
+from models.sentiment.encoder import Classifier, Packed
+from training.sentiment.measures import Labels, Measures
+from training.sentiment.rows import Encoded, batches
+
+_REPORT_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run depends on beside its data."""
+
+    epochs: int = 3
+    batch: int = 32
+    rank: int = 16
+    scale: float = 2.0
+    adapter_rate: float = 5e-4
+    head_rate: float = 1e-3
+    decay: float = 0.01
+    warm_up: float = 0.06
+    clip: float = 1.0
+    dropout: float = 0.1
+    averaging: float = 0.995
+    length: int = 64
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The tensors of the best epoch, its temperature, and its measures on each validation set after scaling."""
+
+    adapter: dict[str, Tensor]
+    temperature: float
+    epoch: int
+    measures: dict[str, Measures]
+
+    @property
+    def nll(self) -> float:
+        """The mean over the validation sets, each weighing the same."""
+        return float(np.mean([measures.nll for measures in self.measures.values()]))
+
+
+class Average:
+    """An exponential moving average of the trained parameters, which generalises better than the last step's values."""
+
+    def __init__(self, model: Classifier, keep: float) -> None:
+        self._model = model
+        self._keep = keep
+        self._steps = 0
+        self._values = {name: value.detach().clone() for name, value in _trained(model)}
+
+    def update(self) -> None:
+        """Take in the current values; the first steps are weighted as in a plain mean."""
+        self._steps += 1
+        new = max(1 - self._keep, 1 / (self._steps + 1))
+        for name, value in _trained(self._model):
+            self._values[name].lerp_(value.detach(), new)
+
+    def __enter__(self) -> None:
+        """Put the averages into the model, and the model's own values back at the end of the block."""
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        for name, value in _trained(self._model):
+            kept = value.detach().clone()
+            value.data.copy_(self._values[name])
+            self._values[name] = kept
+
+
+class Run:
+    """One training run: the adapted model, its optimiser and schedule, and the average of its steps."""
+
+    def __init__(
+        self, model: Classifier, rows: Sequence[Encoded], recipe: Recipe, report: Callable[[str], None]
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
+        steps = recipe.epochs * math.ceil(len(rows) / recipe.batch)
+        self._model = model
+        self._rows = rows
+        self._recipe = recipe
+        self._report = report
+        self._chance = random.Random(recipe.seed)  # noqa: S311 - shuffling rows needs no secrecy
+        self._optimiser = _optimiser(model, recipe)
+        self._schedule = LambdaLR(self._optimiser, lambda step: _rate(step, steps, recipe.warm_up))
+        self._average = Average(model, recipe.averaging)
+
+    def epoch(self) -> None:
+        """Take all rows once."""
+        self._model.train()
+        began, total = time.monotonic(), 0.0
+        for step, (packed, labels) in enumerate(batches(self._rows, self._recipe.batch, self._chance), start=1):
+            total += self._step(packed, labels)
+            if step % _REPORT_EVERY == 0:
+                speed = step / (time.monotonic() - began)
+                self._report(f"  step {step}: mean loss {total / step:.4f}, {speed:.2f} steps/s")
+
+    def judged(self, validate: Mapping[str, Sequence[Encoded]], epoch: int) -> Fitted:
+        """What the averaged parameters are worth now."""
+        with self._average:
+            answers = {name: logits(self._model, rows) for name, rows in validate.items()}
+            divisor = temperature(list(answers.values()))
+            measures = {
+                name: Measures.of((values / divisor).softmax(1).numpy(), labels)
+                for name, (values, labels) in answers.items()
+            }
+            return Fitted(stored(self._model), divisor, epoch, measures)
+
+    def _step(self, packed: Packed, labels: Tensor) -> float:
+        loss = F.cross_entropy(self._model(packed), labels)
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_([value for _, value in _trained(self._model)], self._recipe.clip)
+        self._optimiser.step()
+        self._schedule.step()
+        self._average.update()
+        return float(loss.detach())
+
+
+def fit(
+    model: Classifier,
+    train: Sequence[Encoded],
+    validate: Mapping[str, Sequence[Encoded]],
+    recipe: Recipe,
+    report: Callable[[str], None],
+) -> Fitted:
+    """Adapt the model in place and return what was learnt in the epoch with the lowest validation NLL."""
+    run = Run(model, train, recipe, report)
+    best: Fitted | None = None
+    for epoch in range(1, recipe.epochs + 1):
+        run.epoch()
+        fitted = run.judged(validate, epoch)
+        report(f"epoch {epoch}: temperature {fitted.temperature:.3f}, mean NLL {fitted.nll:.4f}")
+        for name, measures in fitted.measures.items():
+            report(f"  {name}: {measures}")
+        if best is None or fitted.nll < best.nll:
+            best = fitted
+    if best is None:
+        raise ValueError("a recipe needs at least one epoch")
+    return best
+
+
+def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
+    """Float32 logits [n, labels] and the labels [n], both in an order of their own."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [(model(packed), labels) for packed, labels in batches(rows, 64, random.Random(0))]  # noqa: S311
+    model.train()
+    return torch.cat([part for part, _ in parts]), torch.cat([labels for _, labels in parts]).numpy()
+
+
+def temperature(sets: Sequence[tuple[Tensor, Labels]]) -> float:
+    """The divisor of the logits with the lowest NLL, each set weighing the same (Guo et al., 2017); grid of 0.01."""
+    grid = torch.arange(0.5, 3.0, 0.01)
+    losses = [
+        sum(float(F.cross_entropy(values / divisor, torch.from_numpy(labels))) for values, labels in sets)
+        for divisor in grid
+    ]
+    return round(float(grid[int(np.argmin(losses))]), 2)
+
+
+def _trained(model: Classifier) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+
+
+def _optimiser(model: Classifier, recipe: Recipe) -> torch.optim.AdamW:
+    head = {"params": list(model.head.parameters()), "lr": recipe.head_rate}
+    adapters = {"params": [v for name, v in _trained(model) if not name.startswith("head.")], "lr": recipe.adapter_rate}
+    return torch.optim.AdamW([adapters, head], weight_decay=recipe.decay)
+
+
+def _rate(step: int, steps: int, warm_up: float) -> float:
+    """Linear warm-up, then linear to zero."""
+    rising = max(1, int(warm_up * steps))
+    return min((step + 1) / rising, max(0.0, (steps - step) / (steps - rising)))

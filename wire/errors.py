@@ -1,0 +1,189 @@
+"""Errors that callers may meet, and the one table that maps them to gRPC and to the serverless answer.
+
+Owns the typed errors, their google.rpc.Status form and back. A bug is not one of these: it reaches the caller as
+INTERNAL without its text, and the log with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+DOMAIN = "market-inference"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: `field` is the path in the request, such as `series[3].values`."""
+
+    field: str
+    description: str
+    reason: str = ""
+
+
+class ServiceError(Exception):
+    """An error that the caller can understand. `reason` is stable and machine-readable, the text is for people."""
+
+    code: ClassVar[int] = code_pb2.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+    def details(self) -> list[object]:
+        """The google.rpc detail messages that go beyond ErrorInfo and RetryInfo."""
+        return []
+
+    def status(self, request_id: str = "") -> status_pb2.Status:
+        """The error as google.rpc.Status with its details packed."""
+        status = status_pb2.Status(code=self.code, message=self.message)
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
+        if self.retry_after is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(int(self.retry_after * 1e9))
+            status.details.add().Pack(retry)
+        for detail in self.details():
+            status.details.add().Pack(detail)
+        if request_id:
+            status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+        return status
+
+
+class InvalidRequestError(ServiceError):
+    """The request breaks the contract; nothing was computed."""
+
+    code = code_pb2.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5]))
+
+    def details(self) -> list[object]:
+        bad = error_details_pb2.BadRequest()
+        for violation in self.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
+        return [bad]
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """More bytes than the method's limit."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "REQUEST_TOO_LARGE"
+
+    def __init__(self, limit: int, got: int) -> None:
+        super().__init__([Violation("", f"request too large (max {limit} bytes, got {got})", "max_request_bytes")])
+
+
+class UnauthenticatedError(ServiceError):
+    """No credential, or one that is not valid."""
+
+    code = code_pb2.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ServiceError):
+    """A valid credential without the right to this."""
+
+    code = code_pb2.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class UnknownModelError(ServiceError):
+    """The request names a model that the service does not have."""
+
+    code = code_pb2.NOT_FOUND
+    reason = "UNKNOWN_MODEL"
+
+    def __init__(self, engine: str, model: str, known: Sequence[str]) -> None:
+        super().__init__(f"model: no {engine} model named {model!r}; there are: {', '.join(known) or 'none'}")
+
+
+class OverloadedError(ServiceError):
+    """Refused at once, because waiting would not end in time."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+
+
+class DeadlineExceededError(ServiceError):
+    """The caller's time ran out before the answer was there."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class CallCancelledError(ServiceError):
+    """The caller withdrew the request."""
+
+    code = code_pb2.CANCELLED
+    reason = "CANCELLED"
+
+
+class ServiceUnavailableError(ServiceError):
+    """Not now: a model that cannot load, no replica to ask, or a service about to stop."""
+
+    code = code_pb2.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+
+class DrainingError(ServiceUnavailableError):
+    """This process takes no new work; another one will."""
+
+    reason = "DRAINING"
+
+
+class NotImplementedYetError(ServiceError):
+    """The contract has it, this version does not."""
+
+    code = code_pb2.UNIMPLEMENTED
+    reason = "UNIMPLEMENTED"
+
+
+class InternalError(ServiceError):
+    """A bug of ours. The text says nothing of it; the log has the trace under the same request id."""
+
+    def __init__(self, message: str = "internal error; the service's log has it under this request id") -> None:
+        super().__init__(message)
+
+
+class RemoteError(ServiceError):
+    """An error that another process of ours made, carried on as it came."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.carried = status
+
+    def status(self, request_id: str = "") -> status_pb2.Status:
+        return self.carried
+
+
+# What a serverless answer calls the gRPC codes (requirement S3); whatever is not here is a runtime error.
+SERVERLESS_ERROR_TYPES = {
+    code_pb2.INVALID_ARGUMENT: "validation",
+    code_pb2.NOT_FOUND: "validation",
+    code_pb2.UNAVAILABLE: "service_unavailable",
+    code_pb2.RESOURCE_EXHAUSTED: "service_unavailable",
+    code_pb2.UNIMPLEMENTED: "invalid_action",
+    code_pb2.INTERNAL: "internal_error",
+}
+
+
+def code_name(code: int) -> str:
+    """The gRPC status code's name, such as `INVALID_ARGUMENT`."""
+    name: str = code_pb2.Code.Name(code)
+    return name
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """The ErrorInfo reason inside a status, or the code's name when it has none."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            reason: str = info.reason
+            return reason
+    return code_name(status.code)
