@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.forecast import autoregression, volatility
-from models.forecast.coverage import Coverage
+from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
 from models.forecast.series import Forecast, Series
 from models.forecast.student import table
@@ -25,8 +25,8 @@ class Outlook:
 
     def mixed(self, rows: torch.Tensor, weight: torch.Tensor, other: "Outlook") -> "Outlook":
         """This outlook with ``other`` mixed into ``rows`` (int64 [b]) at ``weight`` ([b, H] or [b, 1])."""
-        point = torch.lerp(self.point[rows], other.point, weight)
-        quantiles = torch.lerp(self.quantiles[rows], other.quantiles, weight[:, :, None]).cummax(2).values
+        point = blend(self.point[rows], other.point, weight)
+        quantiles = blend(self.quantiles[rows], other.quantiles, weight[:, :, None]).cummax(2).values
         return Outlook(self.point.index_copy(0, rows, point), self.quantiles.index_copy(0, rows, quantiles))
 
 

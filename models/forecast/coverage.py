@@ -33,6 +33,11 @@ class Coverage:
         return [hits / count if count else float("nan") for hits, count in pairs]
 
 
+def blend(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(1 - weight) first + weight second; unlike torch.lerp, it cannot overflow between two finite numbers."""
+    return (1 - weight) * first + weight * second
+
+
 def _upper_edge(path: Path, horizon: torch.Tensor) -> torch.Tensor:
     """[B, 1]: the edge of the central 80% interval in deviations."""
     return table((0.9,), path.step.device)[horizon - 1]
@@ -66,6 +71,6 @@ def mixture(path: Path, horizon: torch.Tensor, counts: list[int], weight: torch.
     start = path.level.gather(1, test.ends)
     target = path.prices(path.level.gather(1, test.targets))
     share = weight[:, None]
-    low = torch.lerp(path.prices(start - test.sigma * edge), path.prices(median - deviation * edge), share)
-    high = torch.lerp(path.prices(start + test.sigma * edge), path.prices(median + deviation * edge), share)
+    low = blend(path.prices(start - test.sigma * edge), path.prices(median - deviation * edge), share)
+    high = blend(path.prices(start + test.sigma * edge), path.prices(median + deviation * edge), share)
     return Coverage(((low <= target) & (target <= high) & test.real).sum(1), counts)

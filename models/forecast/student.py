@@ -24,7 +24,7 @@ def degrees_of_freedom(horizon: Array) -> Array:
 
 
 def quantile(level: float, freedom: Array) -> Array:
-    """The quantile of Student's t at ``level`` in (0, 1) for each of ``freedom`` (>= 2), exact to about 1e-12.
+    """The quantile of Student's t at ``level`` in (0, 1) for each of ``freedom`` (>= 4), exact to about 1e-12.
 
     With t = sqrt(nu) cot(phi) the tail probability is an integral of sin^(nu - 1) from 0 to phi, which Gauss-Legendre
     nodes give to machine precision; Newton's method in log(phi) inverts it, also far out in the tail.

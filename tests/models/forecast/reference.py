@@ -1,0 +1,137 @@
+"""The forecaster's formulas once more, for one series at a time, in plain float64 numpy and scipy.
+
+Owns nothing of the product: it is written from the formulas to hold the batched tensors against.
+"""
+
+import numpy as np
+from scipy.stats import t as student
+
+
+def transform(x):
+    """The path relative to nothing: (levels, True) on logarithms, else (x, False)."""
+    if x.min() > 0 and np.abs(np.diff(np.log(x))).max() < 2:
+        return np.log(x), True
+    return x.copy(), False
+
+
+def t_edges(horizon, levels):
+    h = np.arange(1, horizon + 1)
+    nu = np.minimum(4 + 4 * np.log(h) / np.log(48), 30)
+    return np.stack([student.ppf(a, nu) * np.sqrt((nu - 2) / nu) for a in levels], axis=1)
+
+
+def ewma(d, decay):
+    weights = decay ** np.arange(len(d))[::-1]
+    return np.sqrt((weights * d**2).sum() / weights.sum())
+
+
+def smallest(x, d, logs):
+    """The floor under sigma: a thousandth of the rms, and a millionth of the series' size."""
+    return max(1e-3 * np.sqrt((d**2).mean()), 1e-6 if logs else 1e-6 * (np.abs(x).max() or 1.0))
+
+
+def vol_rw(x, horizon, levels):
+    path, logs = transform(x)
+    d = np.diff(path)
+    s = max(1.05 * np.mean([ewma(d, decay) for decay in (0.94, 0.97, 0.99)]), smallest(x, d, logs))
+    h = np.arange(1, horizon + 1)[:, None]
+    band = path[-1] + s * np.sqrt(h) * t_edges(horizon, levels)
+    return np.exp(band) if logs else band
+
+
+def lower_median(values):
+    return np.sort(values)[(len(values) - 1) // 2]
+
+
+def gate(x):
+    path, _ = transform(x)
+    d = np.diff(path)
+    n, sd = len(d), d.std()
+    if sd == 0:
+        return 0.0
+    lags = min(n // 3, 100)
+    theta = 2 * np.log(lags) / n
+    centre = lower_median(d)
+    scale = max(1.4826 * lower_median(np.abs(d - centre)), 0.1 * sd)
+    z = np.clip((d - centre) / scale, -4, 4)
+    z = z - z.mean()
+    rho = np.array([(z[k:] * z[:-k]).sum() for k in range(1, lags + 1)]) / (z * z).sum()
+    score = np.maximum(rho**2 - theta, 0).sum() + max((d.mean() / sd) ** 2 - theta, 0)
+    design = np.column_stack([np.ones(n), path[:-1] - path[:-1].mean()])
+    beta = np.linalg.lstsq(design, d, rcond=None)[0]
+    residual = d - design @ beta
+    error = np.sqrt((residual**2).sum() / (n - 2) / (design[:, 1] ** 2).sum())
+    if beta[1] < 0:
+        score += max((beta[1] / error) ** 2 - 12, 0) / n
+    return float(np.clip((score - 0.02 - 2 / n) / 0.04, 0, 1))
+
+
+def ridge_ar(x, horizon, levels):
+    path, logs = transform(x)
+    d = np.diff(path)
+    n = len(d)
+    scale = np.sqrt((d**2).mean())
+    y = np.clip(d / scale, -5, 5)
+    p = max(4, min(64, n // 4))
+    mean, deviation = path[:-1].mean(), path[:-1].std()
+    rows = range(p, n)
+    design = np.array([[*y[t - p : t], (path[t] - mean) / deviation] for t in rows])
+    target = y[p:]
+    weight = 0.995 ** np.arange(len(target))[::-1]
+    share = weight / weight.sum()
+    x_mean, y_mean = share @ design, share @ target
+    xc, yc = design - x_mean, target - y_mean
+    best = None
+    for penalty in (0.3, 1, 3, 10, 30, 100):
+        inverse = np.linalg.inv(xc.T @ (weight[:, None] * xc) + penalty * p / 4 * np.eye(p + 1))
+        beta = inverse @ (xc.T @ (weight * yc))
+        hat = weight * np.einsum("ij,jk,ik->i", xc, inverse, xc) + share
+        missed = (yc - xc @ beta) / np.maximum(1 - hat, 0.05)
+        loss = (weight * missed**2).sum()
+        if best is None or loss < best[0]:
+            best = loss, beta, missed
+    _, beta, missed = best
+    sigma = np.mean([ewma(missed, decay) for decay in (0.97, 0.99, 1.0)])
+    t2 = n * y.mean() ** 2 / y.var()
+    drift = y.mean() * max(1 - 4 / t2, 0)
+
+    def step(recent, level, at, move):
+        return move + beta[:-1] @ (recent - move) + beta[-1] / deviation * (level - at)
+
+    recent, level, median = list(y[-p:]), path[-1], []
+    ghost, height, psi = [0.0] * (p - 1) + [1.0], scale, []
+    for _ in range(horizon):
+        moved = step(np.array(recent[-p:]), level, mean + x_mean[-1] * deviation, drift)
+        recent.append(moved)
+        level = level + scale * moved
+        median.append(level)
+        psi.append(np.clip(height / scale, -5, 5))
+        moved = step(np.array(ghost[-p:]), height, 0.0, 0.0)
+        ghost.append(moved)
+        height = height + scale * moved
+    half = (path.max() - path.min()) / 2
+    median = np.clip(median, path.min() - half, path.max() + half)[:, None]
+    spread = sigma * scale * np.sqrt(np.cumsum(np.square(psi)))[:, None]
+    band = median + spread * t_edges(horizon, levels)
+    return np.exp(band) if logs else band
+
+
+def auto(x, horizon, levels):
+    w = gate(x)
+    walk = vol_rw(x, horizon, levels)
+    return (1 - w) * walk + w * ridge_ar(x, horizon, levels) if w else walk
+
+
+def vol_rw_coverage(x, horizon):
+    """(kept, tried) on origins one horizon apart, latest first, with at least 29 steps behind each."""
+    path, _ = transform(x)
+    n, kept, tried = len(path) - 1, 0, 0
+    origin = n - horizon
+    while origin >= 29 and tried < 250:
+        d = np.diff(path[: origin + 1])
+        s = 1.05 * np.mean([ewma(d, decay) for decay in (0.94, 0.97, 0.99)])
+        edge = s * np.sqrt(horizon) * t_edges(horizon, (0.9,))[-1, 0]
+        kept += abs(path[origin + horizon] - path[origin]) <= edge
+        tried += 1
+        origin -= horizon
+    return kept, tried

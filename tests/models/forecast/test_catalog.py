@@ -1,0 +1,26 @@
+"""The catalogue: names, errors, and an import that stays light."""
+
+import subprocess
+import sys
+
+import pytest
+
+from models.forecast import NAMES, UnknownForecasterError, load
+
+
+def test_names_cover_the_embedded_models_and_the_adapters() -> None:
+    embedded = {"auto", "vol_rw", "ridge_ar", "fracast", "auto_fracast"}
+    assert set(NAMES) == embedded | {"chronos", "chronos_bolt", "chronos_2", "timesfm"}
+
+
+def test_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownForecasterError, match="no forecaster is named 'prophet'; there are auto, "):
+        load("prophet")
+
+
+def test_importing_and_loading_auto_leaves_heavy_packages_alone() -> None:
+    program = (
+        "import sys, models.forecast as f; f.load('auto');"
+        "sys.exit(bool({'transformers', 'chronos', 'fracast', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
