@@ -29,6 +29,6 @@ def pooled(chunks: Sequence[Chunk], probabilities: npt.ArrayLike) -> Probabiliti
     if rows.ndim != 2 or len(rows) != len(chunks) or not chunks:
         raise ValueError(f"{len(chunks)} chunks need as many rows of probabilities, got shape {rows.shape}")
     if len(chunks) == 1:
-        return rows[0]
+        return np.asarray(rows[0])
     weights = np.array([max(chunk.weight, 1.0) for chunk in chunks], dtype=np.float32)
     return np.asarray(weights @ rows / weights.sum(), dtype=np.float32)
