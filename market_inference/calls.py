@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from market.inference.v1 import inference_pb2 as pb
-
 from market_inference import columns, decode, inputs, status
 from market_inference.answers import Analysis, Answers, Forecast, Indicators, Sentiment
 from market_inference.indicator import Indicator, IndicatorSpec, Labels, read_all

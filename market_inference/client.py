@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack, overload
 
 import grpc
-from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
 
+from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
 from market_inference import calls
 from market_inference.answers import Analysis, Answers, Forecast, Indicators, Sentiment
 from market_inference.attempt import Attempt, CallOptions

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from market.inference.v1 import inference_pb2 as pb
-
 from market_inference import columns, errors
 from market_inference.answers import Analysis, Answers, Coverage, Forecast, Indicators, Sentiment
 from market_inference.columns import Floats

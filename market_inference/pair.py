@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from market_inference.aio import AsyncClient
 from market_inference.client import Client
 from market_inference.errors import UnavailableError
 from market_inference.process import Ready, ServiceProcess, ServiceProcessError
@@ -99,9 +100,18 @@ class Pair:
             self.close()
             raise
 
+    @property
+    def key(self) -> str:
+        """The development key itself: a secret."""
+        return self.key_file.read_text(encoding="utf-8").strip()
+
     def client(self, *, timeout: float = 30.0) -> Client:
         """A new client of the gateway, with its key; the caller closes it."""
-        return Client(self.target, api_key=self.key_file.read_text(encoding="utf-8").strip(), timeout=timeout)
+        return Client(self.target, api_key=self.key, timeout=timeout)
+
+    def async_client(self, *, timeout: float = 30.0) -> AsyncClient:
+        """A new asynchronous client of the gateway, with its key; to be called in the loop that will use it."""
+        return AsyncClient(self.target, api_key=self.key, timeout=timeout)
 
     def wait_loaded(
         self, on_progress: Callable[[list[ModelInfo]], None] = lambda models: None, timeout: float = 300.0
@@ -126,8 +136,14 @@ class Pair:
 
     def close(self) -> None:
         """End both, the gateway first so that it can drain; returns when they are gone. May be called again."""
-        while self._processes:
-            self._processes.pop().stop(self._grace)
+        try:
+            for process in reversed(self._processes):
+                process.stop(self._grace)
+        finally:
+            # A second Ctrl-C cuts the drain short, never the end.
+            for process in self._processes:
+                process.kill()
+            self._processes.clear()
 
     def __enter__(self) -> Self:
         self.start()

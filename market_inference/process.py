@@ -87,8 +87,12 @@ class ServiceProcess:
         try:
             self._child.wait(grace)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended; returns when the process is gone."""
+        self._child.kill()
+        self._child.wait()
         self._reader.join()
 
     def tail(self) -> str:

@@ -10,12 +10,12 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
+
 from market.inference.v1 import inference_pb2 as pb
 from market.inference.v1.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
     add_MarketInferenceServiceServicer_to_server,
 )
-
 from wire.errors import ServiceError, ServiceUnavailableError
 
 METHODS = ("Predict", "AnalyzeSentiment", "ComputeIndicators", "Analyze", "GetStatus", "ListModels")
@@ -39,7 +39,7 @@ class FakeService(MarketInferenceServiceServicer):
 
     def method(self, name: str) -> Callable[[Any, grpc.ServicerContext], Message]:
         def call(request: Any, context: grpc.ServicerContext) -> Message:
-            metadata = {key: value for key, value in context.invocation_metadata()}
+            metadata = dict(context.invocation_metadata())
             self.calls.append((name, request, metadata))
             request_id = str(metadata["x-request-id"])
             try:

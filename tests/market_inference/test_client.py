@@ -103,7 +103,7 @@ def test_indicators_are_reached_by_name_output_and_parameters(service: Any) -> N
     np.testing.assert_array_equal(found["EMA"], found["EMA:timeperiod=3"])
     assert list(found) == ["RSI", "MACD", "SMA:timeperiod=2", "SMA:timeperiod=0.5", "EMA"]
     assert "MACD.macdsignal" in found.columns()
-    with pytest.raises(KeyError, match="ATR.*there are RSI"):
+    with pytest.raises(KeyError, match=r"ATR.*there are RSI"):
         found["ATR"]
     _, request, _ = service.calls[0]
     np.testing.assert_array_equal(request.panels[0].high, CLOSES + 1)

@@ -1,0 +1,76 @@
+"""CSV files with one column per name, as the commands read them.
+
+Owns the file format (a header line, commas, numbers in the columns that are used) and the option that names such files.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+BAR_COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+class Table:
+    """Columns of text by the names in the header; `symbol` is the file's name without its ending, "" for stdin."""
+
+    def __init__(self, symbol: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.symbol = symbol
+        self._header = [name.strip().lower() for name in header]
+        self._rows = rows
+
+    @classmethod
+    def read(cls, file: TextIO) -> "Table":
+        """Raises click.UsageError when it is no table."""
+        symbol = "" if file.name == "<stdin>" else Path(file.name).stem
+        try:
+            rows = [row for row in csv.reader(file) if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise click.UsageError(f"{file.name}: {error}") from None
+        if len(rows) < 2:
+            raise click.UsageError(f"{file.name}: expected a header line and rows below it")
+        header, *body = rows
+        for at, row in enumerate(body, start=2):
+            if len(row) != len(header):
+                raise click.UsageError(f"{file.name}: row {at} has {len(row)} fields, the header {len(header)}")
+        return cls(symbol, header, body)
+
+    def numbers(self, column: str) -> list[float]:
+        """A column by name in any case. Raises click.UsageError when there is none, or it holds something else."""
+        where = self.symbol or "standard input"
+        if column.lower() not in self._header:
+            raise click.UsageError(f"{where}: no column {column!r}; there are {', '.join(self._header)}")
+        at = self._header.index(column.lower())
+        try:
+            return [float(row[at]) for row in self._rows]
+        except ValueError as error:
+            raise click.UsageError(f"{where}: column {column!r}: {error}") from None
+
+    def bars(self) -> dict[str, list[float]]:
+        """The columns of bars that there are; close must be."""
+        wanted = [name for name in BAR_COLUMNS if name in self._header or name == "close"]
+        return {name: self.numbers(name) for name in wanted}
+
+
+def by_symbol(files: Sequence[TextIO]) -> dict[str, Table]:
+    """The tables in `files` by symbol; raises click.UsageError when two have the same."""
+    found = [Table.read(file) for file in files]
+    tables = {table.symbol: table for table in found}
+    if len(tables) != len(found):
+        raise click.UsageError("two files have the same name; a file's name is its symbol")
+    return tables
+
+
+def csv_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--csv FILE`, at least once; the command gets the open files as `files`."""
+    return click.option(
+        "--csv",
+        "files",
+        type=click.File(encoding="utf-8-sig"),
+        multiple=True,
+        required=True,
+        metavar="FILE",
+        help=f"{help_text} - is standard input. Repeatable.",
+    )
