@@ -90,7 +90,10 @@ class Servicer:
             status = error.status(request.request_id)
             code, reason = code_name(status.code), reason_of(status)
             details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
-            await context.abort(_CODES[status.code], status.message, (*_identity(request), *details))
+            try:
+                await context.abort(_CODES[status.code], status.message, (*_identity(request), *details))
+            except grpc.aio.InternalError:  # the caller has gone meanwhile, so there is nobody to tell
+                raise asyncio.CancelledError from error
             raise AssertionError("abort() always raises") from error
         finally:
             if code == "OK":

@@ -53,7 +53,7 @@ class Batcher:
         self._observer = observer
         self._budget = budget
         self._max_queued = max_queued_seconds
-        self._costs = Costs()
+        self.costs = Costs()
         self._waiting: dict[Hashable, list[Entry]] = {}
         self._ceilings: dict[Hashable, int] = {}
         self._finish: dict[str, float] = {}
@@ -93,7 +93,7 @@ class Batcher:
         entries = []
         for index, item in enumerate(job.items):
             key, size = (job.model, job.model.bucket(item)), job.model.cost(item)
-            entries.append(Entry(job, index, key, size, self._costs.line(key).per_unit * size))
+            entries.append(Entry(job, index, key, size, self.costs.line(key).per_unit * size))
         return entries
 
     def _admit(self, job: Job, seconds: float, at: float) -> None:
@@ -139,7 +139,7 @@ class Batcher:
         if self._running:
             return
         while True:
-            plan = schedule(self._waiting, now(), self._costs, self._budget, self._ceilings, self._gap)
+            plan = schedule(self._waiting, now(), self.costs, self._budget, self._ceilings, self._gap)
             if plan.wait:
                 self._wake = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return
@@ -172,13 +172,13 @@ class Batcher:
         for entry in plan.batch:
             entry.job.started = entry.job.started or at
         self._running = True
-        self._running_until = at + self._costs.line(plan.key).seconds(units)
+        self._running_until = at + self.costs.line(plan.key).seconds(units)
         model = plan.batch[0].job.model
         self._runner.run(model, [entry.item for entry in plan.batch], lambda ran: self._deliver(plan, ran, units))
 
     def _deliver(self, plan: Plan, ran: Ran, units: int) -> None:
         seconds = ran.ended - ran.started
-        self._costs.line(plan.key).learn(units, seconds)
+        self.costs.line(plan.key).learn(units, seconds)
         size = len(plan.batch)
         for entry, answer in zip(plan.batch, ran.answers, strict=True):
             job = entry.job

@@ -149,16 +149,18 @@ class _Stream:
                 task.cancel()
             return
         self._idle.clear()
-        self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope))
+        task = self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope))
+        # A callback, since a task that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(lambda _: self._over(envelope.id))
 
     async def _serve(self, envelope: exchange_pb2.Envelope) -> None:
-        try:
-            self._ready.append(await self._exchange.answer(envelope))
-            self.wake()
-        finally:
-            del self._tasks[envelope.id]
-            if not self._tasks and not self._ready:
-                self._idle.set()
+        self._ready.append(await self._exchange.answer(envelope))
+        self.wake()
+
+    def _over(self, envelope_id: int) -> None:
+        del self._tasks[envelope_id]
+        if not self._tasks and not self._ready:
+            self._idle.set()
 
     async def replies(self) -> AsyncIterator[exchange_pb2.ExchangeResponse]:
         """Frames of replies until the gateway ends the stream; the first one tells the load."""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from market.inference.v1 import answers_pb2, inference_pb2
 
+from market.inference.v1 import answers_pb2, inference_pb2
 from wire import contract
 
 TWINS = {

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from market.inference.v1 import inference_pb2 as pb
 
+from market.inference.v1 import inference_pb2 as pb
 from wire import validation
 from wire.errors import InvalidRequestError
 
@@ -35,7 +35,11 @@ BAD = {
     "infinity": (predict([math.inf, *GOOD]), "series[0].values[0]", "must be a finite number (got inf)"),
     "no series": (predict(), "series", "must not be empty (min 1, got 0)"),
     "257 series": (predict(*[GOOD] * 257), "series", "too long (max 256, got 257)"),
-    "horizon 0": (predict(GOOD, horizon=0), "horizon", "greater than or equal to 1 and less than or equal to 365 (got 0)"),
+    "horizon 0": (
+        predict(GOOD, horizon=0),
+        "horizon",
+        "greater than or equal to 1 and less than or equal to 365 (got 0)",
+    ),
     "horizon 366": (predict(GOOD, horizon=366), "horizon", "less than or equal to 365 (got 366)"),
     "quantile 1": (predict(GOOD, quantiles=[1.0]), "quantiles[0]", "greater than 0 and less than 1 (got 1.0)"),
     "equal quantiles": (predict(GOOD, quantiles=[0.5, 0.5]), "quantiles", "must not repeat a value"),

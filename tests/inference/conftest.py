@@ -1,0 +1,86 @@
+"""Models for the batcher and the engine whose pace and failures a test controls."""
+
+from collections.abc import Sequence
+from threading import Event, Lock
+from typing import Any
+
+import pytest
+
+from inference.batcher import Batcher
+from inference.engine import Engine
+from inference.schedule import Budget, Plan
+
+
+class Doubler:
+    """Answers 2 * item. Items that are exceptions are raised; a closed gate holds a batch on the device."""
+
+    name, version = "doubler", "1"
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.gate = Event()
+        self.gate.set()
+        self.entered = Event()
+        self._alone = Lock()
+
+    def bucket(self, item: Any) -> str:
+        return "long" if isinstance(item, int) and item >= 1000 else "short"
+
+    def cost(self, item: Any) -> int:
+        return 1
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        assert self._alone.acquire(blocking=False), "two batches at once on one engine"
+        try:
+            self.batches.append(list(items))
+            self.entered.set()
+            assert self.gate.wait(10)
+            for item in items:
+                if isinstance(item, Exception):
+                    raise item
+            return [2 * item for item in items]
+        finally:
+            self._alone.release()
+
+    def check(self) -> None:
+        assert self.run([21]) == [42]
+
+
+class Seen:
+    """Keeps what the batcher reports."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.refusals: list[str] = []
+        self.gone = 0
+
+    def batch(self, plan: Plan, ran: Any, units: int) -> None:
+        self.sizes.append(len(plan.batch))
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
+
+    def dropped(self, count: int) -> None:
+        self.gone += count
+
+
+@pytest.fixture
+def model():
+    return Doubler()
+
+
+@pytest.fixture
+def seen():
+    return Seen()
+
+
+@pytest.fixture
+async def engine():
+    engine = Engine("test")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+async def batcher(engine, seen):
+    return Batcher(engine, seen, budget=Budget(units=100, items=100), max_queued_seconds=5.0)

@@ -1,0 +1,61 @@
+"""The real pair on real sockets: an inference service and a gateway as processes of their own."""
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+
+import market_inference
+from market.inference.v1 import inference_pb2_grpc
+
+
+@dataclass
+class Running:
+    """A pair that serves, with what a test needs to talk to it."""
+
+    pair: market_inference.Pair
+    channel: grpc.Channel
+
+    @property
+    def target(self) -> str:
+        return self.pair.target
+
+    @property
+    def stub(self) -> Any:
+        return inference_pb2_grpc.MarketInferenceServiceStub(self.channel)
+
+    @property
+    def key(self) -> str:
+        return self.pair.key
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.key}"),)
+
+    def metric(self, service: str, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels, from the service's own /metrics."""
+        with urllib.request.urlopen(f"http://{self.pair.metrics[service]}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        total = 0.0
+        for line in text.splitlines():
+            found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name and all(f'{k}="{v}"' in (found[2] or "") for k, v in labels.items()):
+                total += float(found[3])
+        return total
+
+    def log(self, service: str) -> str:
+        return (self.pair.state / f"{service}.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory) -> Iterator[Running]:
+    with market_inference.Pair(state=tmp_path_factory.mktemp("pair")) as pair:
+        models = pair.wait_loaded()
+        assert all(model.state == "ready" for model in models), models
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(pair.target, options=options) as channel:
+            yield Running(pair, channel)
