@@ -5,7 +5,7 @@ together, and shorter ones are continued by repeating their last bar. Every kern
 panel's last bar changes nothing before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,36 +17,44 @@ from models.indicators.panel import Panel
 from models.indicators.program import Program
 
 _CPU = torch.device("cpu")
-_CACHED_VALUES = 64 * 1024
-"""Values per column that stay in a CPU core's second-level cache through a kernel's passes."""
+_CACHED_VALUES = 32 * 1024
+"""Values per column that stay in a CPU core's second-level cache through a kernel's passes, and that malloc hands out
+again without the page faults that larger blocks cost."""
 
 
-def compute(program: Program, panels: Sequence[Panel], device: torch.device) -> NDArray[np.float64]:
-    """Outputs [panels, outputs, longest] of the program's calls that have kernels; rows of other calls are left unset.
+def rows_at_once(panels: Sequence[Panel], device: torch.device) -> int:
+    """How many panels make a batch on the device: all of them, but on the CPU what fits its cache."""
+    if device != _CPU:
+        return len(panels)
+    return min(len(panels), max(1, _CACHED_VALUES // _longest(panels)))
 
-    What a row holds after its panel's last bar has no meaning.
+
+def compute(
+    program: Program, kernels: Sequence[bool], panels: Sequence[Panel], rows: int, device: torch.device
+) -> Iterator[tuple[Sequence[Panel], NDArray[np.float64]]]:
+    """Outputs [panels, outputs, longest] of the calls whose flag in `kernels` is set, for `rows` panels at a time.
+
+    Other calls' outputs are left unset, and what a row holds after its panel's last bar has no meaning. An array is
+    only good until the next one is asked for.
     """
-    longest = max(panel.bars for panel in panels)
-    rows = len(panels) if device != _CPU else max(1, _CACHED_VALUES // longest)
-    result = np.empty((len(panels), len(program.outputs), longest))
-    with torch.inference_mode():
-        for first in range(0, len(panels), rows):
-            part = slice(first, first + rows)
-            columns = _columns(program, panels[part], longest, device)
-            outputs = torch.from_numpy(result[part])
-            if device == _CPU:
-                _fill(program, columns, outputs)
-            else:
-                there = torch.empty(outputs.shape, dtype=torch.float64, device=device)
-                _fill(program, columns, there)
+    longest = _longest(panels)
+    host = torch.empty((rows, len(program.outputs), longest), dtype=torch.float64)
+    for first in range(0, len(panels), rows):
+        part = panels[first : first + rows]
+        outputs = host[: len(part)]
+        with torch.inference_mode():
+            columns = _columns(program, part, longest, device)
+            there = outputs if device == _CPU else torch.empty_like(outputs, device=device)
+            for call, at, kernel in zip(program.calls, program.rows, kernels, strict=True):
+                if kernel:
+                    registry.compute(call, [columns[column] for column in call.function.columns], there[:, at])
+            if there is not outputs:
                 outputs.copy_(there)
-    return result
+        yield part, outputs.numpy()
 
 
-def _fill(program: Program, columns: dict[str, Tensor], out: Tensor) -> None:
-    for call, rows in zip(program.calls, program.rows, strict=True):
-        if registry.supports(call):
-            registry.compute(call, [columns[column] for column in call.function.columns], out[:, rows])
+def _longest(panels: Sequence[Panel]) -> int:
+    return max(panel.bars for panel in panels)
 
 
 def _columns(program: Program, panels: Sequence[Panel], longest: int, device: torch.device) -> dict[str, Tensor]:
@@ -59,5 +67,6 @@ def _columns(program: Program, panels: Sequence[Panel], longest: int, device: to
         for row, panel in zip(values[index], panels, strict=True):
             column = getattr(panel, name)
             row[: panel.bars] = column
-            row[panel.bars :] = column[-1]
+            if panel.bars < longest:
+                row[panel.bars :] = column[-1]
     return dict(zip(names, host.to(device, non_blocking=pinned), strict=True))

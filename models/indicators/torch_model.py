@@ -4,10 +4,10 @@ Owns what the batcher sees of it. The kernels are in kernels/, their batches in 
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
-import numpy as np
 import torch
 
 from models.indicators import batch, library, selftest
@@ -19,6 +19,7 @@ from models.indicators.program import Program
 from models.indicators.task import Task
 
 _PLAN_BYTES = 64 * 2**20
+_CACHED_PROGRAMS = 1024
 
 
 class TorchModel:
@@ -52,15 +53,23 @@ class TorchModel:
         """Compute the stored self-test; raises RuntimeError when an output differs."""
         selftest.verify(self)
 
-    def _compute(self, program: Program, panels: Sequence[Panel]) -> list[Answer]:
-        outputs = batch.compute(program, panels, self._device)
-        rest = [index for index, call in enumerate(program.calls) if not registry.supports(call)]
-        if rest:
-            remainder = Program([replace(program.calls[index], last=None) for index in rest])
-            rows = np.concatenate([np.arange(program.rows[index].start, program.rows[index].stop) for index in rest])
-            for panel, block in zip(panels, outputs, strict=True):
-                block[rows, : panel.bars] = self._plans.of(remainder, panel.bars).run(panel)
-        return [cut(program, block, panel.bars) for panel, block in zip(panels, outputs, strict=True)]
+    def _compute(self, program: Program, panels: Sequence[Panel]) -> Iterator[Answer]:
+        rows = batch.rows_at_once(panels, self._device)
+        kernels = tuple(registry.pays(call, rows) for call in program.calls)
+        rest, rest_rows = _without(program, kernels)
+        for part, outputs in batch.compute(program, kernels, panels, rows, self._device):
+            for panel, block in zip(part, outputs, strict=True):
+                if rest.calls:
+                    block[rest_rows, : panel.bars] = self._plans.of(rest, panel.bars).run(panel)
+                yield cut(program, block, panel.bars)
+
+
+@lru_cache(maxsize=_CACHED_PROGRAMS)
+def _without(program: Program, kernels: tuple[bool, ...]) -> tuple[Program, list[int]]:
+    """The calls left to TA-Lib, for all bars, and the rows of the program's answer that they fill."""
+    left = [place for place, kernel in enumerate(kernels) if not kernel]
+    rows = [row for place in left for row in range(program.rows[place].start, program.rows[place].stop)]
+    return Program([replace(program.calls[place], last=None) for place in left]), rows
 
 
 def _by_program(items: Sequence[Task]) -> dict[Program, list[int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from torch import Tensor, cat
+from torch import Tensor
 
 from models.indicators.kernels import recurrence, window
 from models.indicators.kernels.ratio import ratio
@@ -22,8 +22,7 @@ def simple(x: Tensor, period: int) -> Tensor:
 
 def seeded(x: Tensor, period: int, weight: float) -> Tensor:
     """y += weight * (x - y), started with the mean of the first `period` bars."""
-    seed = x[:, :period].mean(1, keepdim=True)
-    return recurrence.constant(cat([seed, x[:, period:] * weight], 1), 1 - weight)
+    return recurrence.constant(x[:, period - 1 :], 1 - weight, weight, x[:, :period].mean(1))
 
 
 def exponential(x: Tensor, period: int) -> Tensor:

@@ -15,17 +15,22 @@ from torch.nn import functional as F
 _BLOCK = 32
 
 
-def constant(x: Tensor, decay: float) -> Tensor:
-    """y[t] = decay * y[t-1] + x[t] with y[-1] = 0, for x [rows, bars]; a block is one small triangular product."""
+def constant(x: Tensor, decay: float, weight: float = 1.0, first: Tensor | None = None) -> Tensor:
+    """y[t] = decay * y[t-1] + weight * x[t] for x [rows, bars], with y[-1] = 0; or with y[0] = first [rows], if given.
+
+    A block is one small triangular matrix product.
+    """
     rows, bars = x.shape
-    if bars <= _BLOCK:
-        return x @ _powers(decay, bars, x.device)
-    blocks = -(-bars // _BLOCK)
-    x = F.pad(x, (0, blocks * _BLOCK - bars)).view(rows, blocks, _BLOCK)
-    y = x @ _powers(decay, _BLOCK, x.device)
-    inherited = constant(y[:, :-1, -1], decay**_BLOCK)
-    # The first row of the triangle is decay**0, decay**1, ...: what a value leaves to itself and those after it.
-    y[:, 1:].addcmul_(inherited.unsqueeze(-1), decay * _powers(decay, _BLOCK, x.device)[0])
+    blocks = bars // _BLOCK + 1
+    x = F.pad(x, (0, blocks * _BLOCK - bars))
+    if first is not None:
+        x[:, 0] = first / weight
+    powers = _powers(decay, x.device)
+    y = x.view(rows, blocks, _BLOCK) @ (powers * weight)
+    if blocks > 1:
+        inherited = constant(y[:, :-1, -1], decay**_BLOCK)
+        # The first row of the triangle is decay**0, decay**1, ...: what a value leaves to itself and those after it.
+        y[:, 1:].addcmul_(inherited.unsqueeze(-1), decay * powers[0])
     return y.view(rows, -1)[:, :bars]
 
 
@@ -46,8 +51,8 @@ def varying(decay: Tensor, x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _powers(decay: float, size: int, device: torch.device) -> Tensor:
-    """The matrix [size, size] with decay**(j - i) where j >= i, and 0 below."""
-    index = torch.arange(size, device=device, dtype=torch.float64)
+def _powers(decay: float, device: torch.device) -> Tensor:
+    """The matrix [block, block] with decay**(j - i) where j >= i, and 0 below."""
+    index = torch.arange(_BLOCK, device=device, dtype=torch.float64)
     exponent = index - index.unsqueeze(1)
     return torch.where(exponent >= 0, decay ** exponent.clamp(min=0), 0.0)

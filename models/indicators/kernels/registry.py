@@ -59,6 +59,12 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
 )
 
 
+_SEQUENTIAL = frozenset({"SAR"})
+_SEQUENTIAL_PAYS_FROM = 16_384
+"""Rows. A kernel that loops over bars costs some twenty launches a bar, whatever the rows; TA-Lib about 5 ns a bar and
+row. With 5 us a launch, its rows have to be this many. An estimate: not run on a GPU."""
+
+
 def supports(call: Call) -> bool:
     """Whether a kernel computes the call: the function has one, and its kinds of moving average are known to it."""
     kinds = (
@@ -67,6 +73,11 @@ def supports(call: Call) -> bool:
         if parameter.moving_average
     )
     return call.function.name in KERNELS and all(int(kind) in average.KINDS for kind in kinds)
+
+
+def pays(call: Call, rows: int) -> bool:
+    """Whether a kernel computes the call and is worth it for so many rows at once."""
+    return supports(call) and (rows >= _SEQUENTIAL_PAYS_FROM or call.function.name not in _SEQUENTIAL)
 
 
 def compute(call: Call, inputs: Sequence[Tensor], out: Tensor) -> None:

@@ -92,5 +92,4 @@ def _directional(movement: Tensor, reach: Tensor, period: int) -> Tensor:
 
 def _accumulated(x: Tensor, period: int) -> Tensor:
     """Wilder's running sum y += x - y / period from the sum of period - 1 bars, one bar after which it starts."""
-    seed = x[:, : period - 1].sum(1, keepdim=True)
-    return recurrence.constant(torch.cat([seed, x[:, period - 1 :]], 1), 1 - 1 / period)[:, 1:]
+    return recurrence.constant(x[:, period - 2 :], 1 - 1 / period, first=x[:, : period - 1].sum(1))[:, 1:]

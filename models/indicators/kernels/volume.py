@@ -52,4 +52,4 @@ def volume_weighted_from_start(high: Tensor, low: Tensor, close: Tensor, volume:
 
 
 def _from_first(x: Tensor, weight: float) -> Tensor:
-    return recurrence.constant(torch.cat([x[:, :1], x[:, 1:] * weight], 1), 1 - weight)
+    return recurrence.constant(x, 1 - weight, weight, x[:, 0])

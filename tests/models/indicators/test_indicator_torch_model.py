@@ -1,0 +1,78 @@
+"""Many panels at once on a device answer as each does alone with TA-Lib."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.indicators import COLUMNS, Panel, Spec, Task, compile, load  # noqa: A004
+from models.indicators.kernels import registry
+from models.model import ModelUnavailableError
+
+PROGRAMS = [
+    compile([Spec("RSI"), Spec("MACD"), Spec("BBANDS")]),
+    compile([Spec("KAMA", last=3), Spec("HT_TRENDLINE", last=5), Spec("CDLDOJI"), Spec("ADX", last=3)]),
+    compile([Spec("SAR", last=2), Spec("OBV", last=2)]),
+]
+
+
+def part(panel: Panel, first: int, bars: int) -> Panel:
+    return Panel(**{name: getattr(panel, name)[first : first + bars] for name in COLUMNS})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2000), st.integers(1, 400)), min_size=1, max_size=12)
+)
+def test_an_answer_is_the_same_alone_in_any_batch_and_at_any_padding(
+    aapl: Panel, shapes: list[tuple[int, int, int]]
+) -> None:
+    tasks = [Task(part(aapl, first, bars), PROGRAMS[program]) for program, first, bars in shapes]
+    talib, kernels = load("cpu", backend="talib"), load("cpu", backend="torch")
+    for task, together in zip(tasks, kernels.run(tasks), strict=True):
+        (alone,) = kernels.run([task])
+        (reference,) = talib.run([task])
+        for row, alone_row, reference_row in zip(together, alone, reference, strict=True):
+            np.testing.assert_allclose(row, alone_row, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(row, reference_row, rtol=1e-9, atol=1e-9)
+
+
+def test_a_kernel_that_loops_over_bars_runs_only_for_very_many_rows() -> None:
+    sar, rsi = compile([Spec("SAR"), Spec("RSI")]).calls
+    assert not registry.pays(sar, 1_000)
+    assert registry.pays(sar, 100_000)
+    assert registry.pays(rsi, 1)
+
+
+def test_the_self_test_passes() -> None:
+    load("cpu", backend="torch").check()
+
+
+def test_a_bucket_is_a_program_and_a_length_class(aapl: Panel) -> None:
+    model = load("cpu", backend="torch")
+    task = Task(part(aapl, 0, 200), PROGRAMS[0])
+    assert model.bucket(task) == model.bucket(Task(part(aapl, 9, 255), PROGRAMS[0]))
+    assert model.bucket(task) != model.bucket(Task(part(aapl, 0, 256), PROGRAMS[0]))
+    assert model.bucket(task) != model.bucket(Task(part(aapl, 0, 200), PROGRAMS[1]))
+
+
+def test_a_device_without_float64_is_refused() -> None:
+    with pytest.raises(ModelUnavailableError, match="float64"):
+        load("mps")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_missing_device_is_named() -> None:
+    with pytest.raises(ModelUnavailableError, match="no CUDA device"):
+        load("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(registry.KERNELS))
+def test_cuda_equals_the_cpu(name: str, aapl: Panel) -> None:
+    program = compile([Spec(name)])
+    tasks = [Task(part(aapl, first, 400 + first), program) for first in range(0, 320, 10)]
+    for here, there in zip(load("cpu", backend="torch").run(tasks), load("cuda").run(tasks), strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-9, atol=1e-9)
