@@ -39,6 +39,7 @@ class Batch:
         values, self.lengths = pack(items)
         self.horizons = [item.horizon for item in items]
         self.steps = max(self.horizons)
+        self.columns = max(len(item.levels) for item in items)
         self.path = make_path(torch.from_numpy(values).to(device), self.vector(self.lengths).double() - 1)
         self.reach = self._reach()
 
@@ -50,7 +51,7 @@ class Batch:
         sets = list(dict.fromkeys(item.levels for item in self.items))
         if len(sets) == 1:
             return table(sets[0], self.device)[None, : self.steps]
-        stacked = self.path.level.new_zeros(len(sets), self.steps, max(map(len, sets)))
+        stacked = self.path.level.new_zeros(len(sets), self.steps, self.columns)
         for index, levels in enumerate(sets):
             stacked[index, :, : len(levels)] = table(levels, self.device)[: self.steps]
         place = {levels: index for index, levels in enumerate(sets)}
@@ -79,13 +80,12 @@ class Batch:
     def answers(self, outlook: Outlook, gates: Sequence[float], coverage: Coverage) -> list[Forecast]:
         """Forecasts on the host, cut to each item's own horizon and levels."""
         point, quantiles = outlook.point.cpu().numpy(), outlook.quantiles.cpu().numpy()
-        columns = quantiles.shape[2]
         logs, shares = self.path.logs.tolist(), coverage.shares()
         found = []
         for row, item in enumerate(self.items):
             steps, levels = item.horizon, len(item.levels)
             own = quantiles[row, :steps]
-            if levels < columns:
+            if levels < self.columns:
                 own = np.ascontiguousarray(own[:, :levels])
             median = point[row, :steps]
             found.append(

@@ -15,7 +15,7 @@ from models.forecast.series import Series
 # Tensors are this multiple of steps wide, so that blocked scans need no remainder.
 BLOCK = 32
 LARGEST_LOG_STEP = 2.0
-_MAX = float(np.finfo(np.float64).max)
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def width_class(points: int) -> int:
@@ -71,7 +71,7 @@ class Path:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""
         shape = (-1,) + (1,) * (level.dim() - 1)
         last, unit, logs = self.last.view(shape), self.unit.view(shape), self.logs.view(shape)
-        return torch.where(logs, last * level.exp(), last + unit * level).clamp(-_MAX, _MAX)
+        return torch.where(logs, last * level.exp(), last + unit * level).clamp(-LARGEST, LARGEST)
 
 
 def _mask(level: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,47 @@
+"""`auto` with a pretrained network mixed into its autoregression (`auto_fracast`).
+
+Owns the mixture over the horizon. Rows whose gate stays shut get the random walk and never reach the network.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from models.forecast.batch import Batch, Outlook
+from models.forecast.coverage import Coverage
+from models.forecast.embedded import Embedded
+from models.forecast.pretrained import BACKTESTS, Foundation, outlook, with_coverage
+from models.forecast.series import Forecast, Series
+
+
+class Blended(Embedded):
+    """`auto` whose structured forecast is part autoregression, part ``foundation``: more of it further ahead."""
+
+    def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
+        super().__init__(name, str(foundation.device))
+        self.version = f"{Embedded.version}+{foundation.version}"
+        self._foundation = foundation
+        self._backtests = backtests
+
+    def run(self, items: Sequence[Series]) -> list[Forecast]:
+        """Forecasts in the items' order. Rows with an open gate are equal in any batch to the network's precision.
+
+        Their coverage is that of the whole mixture, run anew at past origins; the others have that of the random walk.
+        """
+        answers = super().run(items)
+        opened = [row for row, answer in enumerate(answers) if answer.gate > 0]
+        mixed = [items[row] for row in opened]
+        covered = with_coverage(mixed, [answers[row] for row in opened], super().run, self._backtests)
+        for row, answer in zip(opened, covered, strict=True):
+            answers[row] = answer
+        return answers
+
+    def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
+        found = outlook(self._foundation, [batch.items[row] for row in rows], batch.steps, batch.columns)
+        ahead = torch.arange(batch.steps, dtype=torch.float64, device=batch.device)
+        share = 1 - (0.7 * torch.exp(-ahead / 8) + 0.3)
+        everyone = torch.arange(len(rows), device=batch.device)
+        return super()._structured(batch, rows).mixed(everyone, share.expand(len(rows), -1), found)
+
+    def _coverage(self, batch: Batch, rows: Sequence[int], weight: torch.Tensor) -> Coverage:
+        return self._walk_coverage(batch)
