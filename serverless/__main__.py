@@ -1,0 +1,3 @@
+from serverless.main import main
+
+main()

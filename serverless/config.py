@@ -1,0 +1,31 @@
+"""The worker's configuration: read once from the environment, then frozen.
+
+The service inside it reads its own, `MARKET_INFERENCE_<NAME>` (inference/config.py).
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wire.listen import Address
+
+
+class Config(BaseSettings):
+    """Every setting is an environment variable `MARKET_SERVERLESS_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKET_SERVERLESS_", frozen=True)
+
+    streaming: Literal["off", "aggregated", "only"] = Field(
+        "off", description="how results are posted: whole; as they are ready and whole at the end; as they are ready"
+    )
+    min_concurrency: int = Field(32, ge=1, description="jobs that the worker takes at once, at least")
+    max_concurrency: int = Field(512, ge=1, description="and at most")
+    default_timeout: float = Field(60.0, gt=0, description="seconds for a job that names no timeout")
+    max_timeout: float = Field(600.0, gt=0, description="seconds that a job may ask for")
+    memory_policy: Literal["on_pressure", "each_job"] = Field(
+        "on_pressure", description="when cached memory goes back to the device and the system"
+    )
+    memory_pressure: float = Field(0.85, gt=0, le=1, description="share of the memory in use that counts as pressure")
+    metrics_listen: Address | None = Field(None, description="where to serve Prometheus' /metrics; none by default")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,71 @@
+"""One job on its way through the worker: what it asks, under which id, and until when.
+
+Owns what stands around the message in a job's input: `action`, `request_id`, `timeout` and `priority`.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wire import deadline
+from wire.errors import InvalidRequestError, Violation
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_AROUND = {"action", "request_id", "timeout", "priority"}
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """`names` maps field paths of the contract to the caller's own words, see forms.py."""
+
+    job_id: str
+    request_id: str
+    action: str
+    body: dict[str, Any]
+    names: dict[str, str] = field(default_factory=dict)
+    priority: str = "interactive"
+    began: float = 0.0
+    deadline: float = deadline.NEVER
+
+
+def request_id(job: Mapping[str, Any]) -> str:
+    """The input's own id when it is 1 to 128 harmless characters, else the job's, else a new UUID."""
+    given = job.get("input")
+    asked = given.get("request_id") if isinstance(given, dict) else None
+    for candidate in (asked, job.get("id")):
+        if isinstance(candidate, str) and _REQUEST_ID.fullmatch(candidate):
+            return candidate
+    return str(uuid.uuid4())
+
+
+def read(job: Mapping[str, Any], identity: str, *, default_timeout: float, max_timeout: float) -> Request:
+    """The request in a job. Raises InvalidRequestError."""
+    given = job.get("input")
+    if not isinstance(given, dict):
+        raise InvalidRequestError([Violation("input", "must be an object")])
+    began = deadline.now()
+    return Request(
+        job_id=str(job.get("id", "")),
+        request_id=identity,
+        action=str(given.get("action", "")),
+        body={name: value for name, value in given.items() if name not in _AROUND},
+        priority=_priority(given.get("priority")),
+        began=began,
+        deadline=began + min(_timeout(given.get("timeout"), default_timeout), max_timeout),
+    )
+
+
+def _timeout(given: Any, default: float) -> float:
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
+        raise InvalidRequestError([Violation("timeout", "must be a number of seconds above 0")])
+    return float(given)
+
+
+def _priority(given: Any) -> str:
+    if given not in (None, "interactive", "batch"):
+        raise InvalidRequestError([Violation("priority", "must be interactive or batch")])
+    return given or "interactive"

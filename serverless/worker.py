@@ -1,0 +1,162 @@
+"""The actions: the same servicer as behind gRPC, asked in process.
+
+Owns what each action asks of the servicer, and the steps of a request (see _ask). Forms of results are replies.py's;
+jobs, errors and the SDK are handler.py's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import Message
+from prometheus_client import start_http_server
+
+from inference.call import Call
+from inference.config import Config as ServiceConfig
+from inference.server import build
+from market.inference.v1 import inference_pb2
+from models import indicators
+from serverless import decode, encode, forms, health, replies
+from serverless.config import Config
+from serverless.request import Request
+from wire import contract, listen, validation
+from wire.contract import Method
+from wire.errors import RequestTooLargeError, ServiceError
+
+Serve = Callable[[Any, Call], Awaitable[bytes]]
+
+
+class Worker:
+    """Answers requests with the parts of the inference service. Made on the event loop."""
+
+    def __init__(self, config: Config, service: ServiceConfig) -> None:
+        self.parts = build(service)
+        self._actions = {
+            "predict": self._predict,
+            "sentiment": self._sentiment,
+            "indicators": self._indicators,
+            "analyze": self._analyze,
+            "health": self._health,
+            "models": self._models,
+        }
+        self._streamed = {"predict_stream": self._predict_stream, "watch": self._watch}
+        self.metrics_address = ""
+        if config.metrics_listen:
+            host, port = listen.split(config.metrics_listen)
+            server, _ = start_http_server(port, host, self.parts.metrics.registry)
+            self.metrics_address = f"{host}:{server.server_port}"
+
+    async def answer(self, request: Request, call: Call) -> dict[str, Any]:
+        """The output of an action that has one. Raises ServiceError."""
+        return await self._actions[request.action](request, call)
+
+    def stream(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+        """The outputs of an action that has several. Raises ServiceError."""
+        return self._streamed[request.action](request, call)
+
+    async def _predict(self, request: Request, call: Call) -> dict[str, Any]:
+        request.body, request.names = forms.predict(request.body)
+        return await self._ask("Predict", self.parts.servicer.predict, request, call)
+
+    async def _sentiment(self, request: Request, call: Call) -> dict[str, Any]:
+        request.body, request.names = forms.sentiment(request.body)
+        return await self._ask("AnalyzeSentiment", self.parts.servicer.sentiment, request, call)
+
+    async def _indicators(self, request: Request, call: Call) -> dict[str, Any]:
+        request.body, request.names = forms.indicators(request.body)
+        return await self._ask("ComputeIndicators", self.parts.servicer.indicators, request, call)
+
+    async def _analyze(self, request: Request, call: Call) -> dict[str, Any]:
+        request.body, request.names = forms.analyze(request.body)
+        return await self._ask("Analyze", self.parts.servicer.analyze, request, call)
+
+    async def _models(self, request: Request, call: Call) -> dict[str, Any]:
+        return await self._ask("ListModels", self.parts.servicer.models, request, call)
+
+    async def _health(self, request: Request, call: Call) -> dict[str, Any]:
+        """A worker loads a model at its first use, and this is one."""
+        checked(contract.METHODS["GetStatus"], request, call)
+        await self.parts.catalogue.load_defaults()
+        answer = await self.parts.servicer.status(inference_pb2.GetStatusRequest(), call)
+        return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
+
+    async def _ask(self, name: str, serve: Serve, request: Request, call: Call) -> dict[str, Any]:
+        """Decode, validate, serve, encode."""
+        method = contract.METHODS[name]
+        message = checked(method, request, call)
+        answer = method.response.FromString(await serve(message, call))
+        return encode.to_json(answer, request.names)
+
+    async def _predict_stream(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+        """One output per series, in the order in which they are ready; `index` is its place in the request."""
+        request.body, request.names = forms.predict(request.body)
+        message = checked(contract.METHODS["Predict"], request, call)
+        assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
+        await self.parts.catalogue.get("forecast", message.model)
+        refused, call.refused = call.refused, {}
+        for (_, index), status in refused.items():
+            yield {
+                "index": index,
+                "error": replies.text(status, request.names),
+                "error_type": replies.error_type(status),
+            }
+        alone = [index for index in range(len(message.series)) if ("series", index) not in refused]
+        tasks = [asyncio.create_task(self._one_series(message, index, request, call)) for index in alone]
+        try:
+            for ready in asyncio.as_completed(tasks):
+                yield await ready
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _one_series(
+        self, message: inference_pb2.PredictRequest, index: int, request: Request, call: Call
+    ) -> dict[str, Any]:
+        one = inference_pb2.PredictRequest(
+            series=[message.series[index]], horizon=message.horizon, quantiles=message.quantiles, model=message.model
+        )
+        try:
+            answer = inference_pb2.PredictResponse.FromString(await self.parts.servicer.predict(one, call))
+        except ServiceError as error:
+            status = error.status(call.request_id)
+            return {"index": index, "error": replies.text(status, {}), "error_type": replies.error_type(status)}
+        output = encode.to_json(answer, {})
+        del output["request_id"]
+        return {"index": index, **output.pop("forecasts")[0], **output}
+
+    async def _watch(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+        """One output per bar of `bars`, each computed from the history and the bars up to it."""
+        watch = forms.watch(request.body)
+        request.body, request.names = watch.body, watch.names
+        message = checked(contract.METHODS["Analyze"], request, call)
+        assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
+        validation.check(_until(message, watch.history + 1))  # the first bar's request may be too short by itself
+        for bar in range(watch.bars):
+            seen = _until(message, watch.history + bar + 1)
+            answer = inference_pb2.AnalyzeResponse.FromString(await self.parts.servicer.analyze(seen, call))
+            output = encode.to_json(answer, request.names)
+            del output["request_id"]
+            yield {"bar": bar, **output}
+
+
+def checked(method: Method, request: Request, call: Call) -> Message:
+    """The request's message by the contract's rules; items refused alone are noted in `call`. Raises ServiceError."""
+    message = decode.message(method.request, request.body)
+    size = message.ByteSize()
+    if size > method.max_request_bytes:
+        raise RequestTooLargeError(method.max_request_bytes, size)
+    call.refused = {
+        (refusal.list_name, refusal.index): refusal.error.status(call.request_id)
+        for refusal in validation.check(message)
+    }
+    return message
+
+
+def _until(message: inference_pb2.AnalyzeRequest, bars: int) -> inference_pb2.AnalyzeRequest:
+    """The request as of an earlier bar: the first `bars` of every column."""
+    seen = inference_pb2.AnalyzeRequest()
+    seen.CopyFrom(message)
+    columns = [getattr(panel, name) for panel in seen.indicators.panels for name in indicators.COLUMNS]
+    for column in [*columns, *(series.values for series in seen.predict.series)]:
+        del column[bars:]
+    return seen
