@@ -17,7 +17,7 @@ from models.indicators.kernels import registry
 from models.indicators.program import Program
 
 SIX = ("SMA", "EMA", "RSI", "MACD", "BBANDS", "ATR")
-ROUNDS = 7
+ROUNDS = 5
 
 Work = Callable[[], object]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.indicators.kernels import average, window
-from models.indicators.kernels.ratio import ratio
+from models.indicators.kernels.ratio import negligible, place, ratio
 
 # TA-Lib takes a slow average below this for zero.
 _ZERO = 1e-14
@@ -48,7 +48,7 @@ def stochastic_rsi(close: Tensor, period: int, fastk: int, fastd: int, kind: int
 def williams(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
     """WILLR."""
     top, bottom = window.highest(high, period), window.lowest(low, period)
-    return -100 * ratio(top - close[:, period - 1 :], top - bottom)
+    return -100 * place(close[:, period - 1 :], top, bottom)
 
 
 def commodity_channel(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
@@ -60,7 +60,10 @@ def commodity_channel(high: Tensor, low: Tensor, close: Tensor, period: int) -> 
     deviation = torch.zeros_like(mean)
     for offset in range(period):
         deviation += (typical[:, offset : offset + bars] - mean).abs_()
-    return ratio(typical[:, period - 1 :] - mean, deviation * (0.015 / period))
+    deviation /= period
+    distance, scale = typical[:, period - 1 :] - mean, mean.abs()
+    undefined = negligible(distance, scale) | negligible(deviation, scale)
+    return torch.where(undefined, 0.0, distance / (0.015 * deviation))
 
 
 def ultimate(high: Tensor, low: Tensor, close: Tensor, first: int, second: int, third: int) -> Tensor:
@@ -127,7 +130,7 @@ def aroon(high: Tensor, low: Tensor, period: int) -> tuple[Tensor, Tensor]:
 def _place_in_range(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
     """Where the close lies between the window's low (0) and its high (100)."""
     top, bottom = window.highest(high, period), window.lowest(low, period)
-    return 100 * ratio(close[:, period - 1 :] - bottom, top - bottom)
+    return 100 * place(close[:, period - 1 :], bottom, top)
 
 
 def _fast_and_slow(close: Tensor, fast: int, slow: int, kind: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.indicators.kernels import recurrence, window
-from models.indicators.kernels.ratio import ratio
+from models.indicators.kernels.ratio import negligible, ratio
 
 
 def on_balance(close: Tensor, volume: Tensor) -> Tensor:
@@ -33,8 +33,9 @@ def money_flow(high: Tensor, low: Tensor, close: Tensor, volume: Tensor, period:
     """MFI."""
     typical = (high + low + close) / 3
     change, flow = typical.diff(), typical[:, 1:] * volume[:, 1:]
+    flow = torch.where(negligible(change, typical[:, 1:] + typical[:, :-1]), 0.0, flow)
     inflow = window.total(torch.where(change > 0, flow, 0.0), period)
-    both = window.total(torch.where(change != 0, flow, 0.0), period)
+    both = window.total(flow, period)
     return 100 * ratio(inflow, both)
 
 

@@ -59,6 +59,16 @@ def walk(bars: int, scale: float, seed: int) -> Panel:
     return Panel(opened, high, low, close, rng.integers(0, 10**6, bars).astype(np.float64) + 1)
 
 
+def ticks(bars: int, size: float, seed: int) -> Panel:
+    """Prices on a grid, often unchanged: ties, flat windows, bars without range or volume."""
+    rng = np.random.default_rng(seed)
+    close = np.round(50 / size + np.cumsum(rng.integers(-2, 3, bars) * (rng.random(bars) < 0.4))) * size
+    opened = np.concatenate([close[:1], close[:-1]])
+    high = np.maximum(opened, close) + size * (rng.random(bars) < 0.2)
+    low = np.minimum(opened, close) - size * (rng.random(bars) < 0.2)
+    return Panel(opened, high, low, close, 100.0 * rng.integers(0, 50, bars))
+
+
 def flat(price: float) -> Panel:
     return Panel(*(np.full(150, value) for value in (price, price, price, price, 1e4)))
 
@@ -71,6 +81,8 @@ PANELS: Mapping[str, Panel] = {
     "random": walk(400, 100, 1),
     "tiny": walk(400, 1e-9, 2),
     "huge": walk(400, 1e12, 3),
+    "ticks": ticks(400, 0.1, 4),
+    "coarse ticks": ticks(400, 0.5, 5),
     "constant": flat(123.456),
     "constant range": Panel(*(np.full(150, value) for value in (10.0, 11.0, 9.0, 10.5, 1e4))),
     "AAPL": real("AAPL", 1_300),
