@@ -6,11 +6,11 @@ runs is the engine's.
 
 import asyncio
 from bisect import insort
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from inference.costs import Costs
-from inference.job import PATIENCE, Entry, Job
+from inference.job import PATIENCE, Entry, Job, Key
 from inference.schedule import Budget, Plan, schedule, urgency
 from wire.deadline import now
 from wire.errors import CallCancelledError, DeadlineExceededError, OverloadedError
@@ -54,8 +54,7 @@ class Batcher:
         self._budget = budget
         self._max_queued = max_queued_seconds
         self.costs = Costs()
-        self._waiting: dict[Hashable, list[Entry]] = {}
-        self._ceilings: dict[Hashable, int] = {}
+        self._waiting: dict[Key, list[Entry]] = {}
         self._finish: dict[str, float] = {}
         self._queued_seconds = 0.0
         self._queued_items = 0
@@ -139,7 +138,7 @@ class Batcher:
         if self._running:
             return
         while True:
-            plan = schedule(self._waiting, now(), self.costs, self._budget, self._ceilings, self._gap)
+            plan = schedule(self._waiting, now(), self.costs, self._budget, self._gap)
             if plan.wait:
                 self._wake = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return
@@ -151,12 +150,13 @@ class Batcher:
                 return
 
     def _remove(self, plan: Plan) -> None:
-        queue = self._waiting[plan.key]
+        key = (plan.batch or plan.dropped)[0].key
+        queue = self._waiting[key]
         left = queue[plan.taken :]
         if left:
-            self._waiting[plan.key] = left
+            self._waiting[key] = left
         else:
-            del self._waiting[plan.key]
+            del self._waiting[key]
         self._queued_items -= plan.taken
         self._queued_seconds -= sum(entry.seconds for entry in queue[: plan.taken])
         if not self._queued_items:
@@ -172,13 +172,14 @@ class Batcher:
         for entry in plan.batch:
             entry.job.started = entry.job.started or at
         self._running = True
-        self._running_until = at + self.costs.line(plan.key).seconds(units)
+        self._running_until = at + self.costs.line(plan.batch[0].key).seconds(units)
         model = plan.batch[0].job.model
         self._runner.run(model, [entry.item for entry in plan.batch], lambda ran: self._deliver(plan, ran, units))
 
     def _deliver(self, plan: Plan, ran: Ran, units: int) -> None:
         seconds = ran.ended - ran.started
-        self.costs.line(plan.key).learn(units, seconds)
+        line = self.costs.line(plan.batch[0].key)
+        line.learn(units, seconds)
         size = len(plan.batch)
         for entry, answer in zip(plan.batch, ran.answers, strict=True):
             job = entry.job
@@ -186,7 +187,7 @@ class Batcher:
             job.batch_items = max(job.batch_items, size)
             job.answer(entry.index, answer)
         if ran.fitted is not None:
-            self._ceilings[plan.key] = ran.fitted * max(entry.size for entry in plan.batch)
+            line.ceiling = ran.fitted * max(entry.size for entry in plan.batch)
         self._running = False
         self._observer.batch(plan, ran, units)
         self._dispatch()

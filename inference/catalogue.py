@@ -1,7 +1,8 @@
 """Which models there are, which are loaded, and what became of those that could not be.
 
-Owns a model's life: known, loading, ready or failed. A failed model costs only the calls that name it; it is tried
-again after a while. Loading and checking happen off the event loop.
+Owns a model's life: known, loading, ready or failed; replaced by a newer version, unloaded when idle. A failed model
+costs only the calls that name it; it is tried again after a while. Loading and checking happen off the event loop, and
+a batch keeps the model that it was formed for, so no request notices a swap.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ class Slot:
     model: Any = None
     failure: str = ""
     retry_at: float = 0.0
+    used: float = 0.0
     loading: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -64,6 +66,7 @@ class Catalogue:
         Raises UnknownModelError, or ServiceUnavailableError when it does not load.
         """
         slot = self.slot(engine, name)
+        slot.used = now()
         if slot.model is None:
             await self.load(slot)
         return slot.model
@@ -82,11 +85,40 @@ class Catalogue:
                 retry_after=max(1.0, slot.retry_at - now()),
             )
 
+    async def replace(self, engine: str, name: str, load: Callable[[], Any]) -> None:
+        """Load a new version beside the present one, check it and swap; the present one stays when that fails.
+
+        A name that is not known yet is added. Raises ServiceUnavailableError when the new version does not load.
+        """
+        slot = self._slots.get((engine, name))
+        if slot is None:
+            slot = self._slots[engine, name] = Slot(engine, name, load)
+        while slot.loading is not None:
+            await asyncio.wait({slot.loading})
+        before, slot.load = slot.load, load
+        slot.loading = asyncio.create_task(self._load(slot))
+        await asyncio.shield(slot.loading)
+        if slot.failure:
+            if slot.model is not None:
+                slot.load = before
+            raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {slot.failure}")
+
+    def unload(self, slot: Slot) -> None:
+        """Forget the loaded model; the next request that names it loads it again. Batches under way finish with it."""
+        slot.model = None
+        log.info("model unloaded", extra=fields(engine=slot.engine, model=slot.name))
+
+    def unload_idle(self, seconds: float) -> None:
+        """Unload what nobody has asked for in so many seconds; defaults stay."""
+        for slot in self._slots.values():
+            if slot.model is not None and not slot.is_default and now() - slot.used > seconds:
+                self.unload(slot)
+
     async def _load(self, slot: Slot) -> None:
         began = now()
         try:
             slot.model = await asyncio.to_thread(_load_and_check, slot.load)
-            slot.failure = ""
+            slot.failure, slot.used = "", now()
             log.info(
                 "model ready",
                 extra=fields(

@@ -1,5 +1,6 @@
 """The inference service's configuration: read once from the environment, then frozen."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -21,6 +22,11 @@ class Config(BaseSettings):
         "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"
     )
     sentiment_models: str = Field("minilm", description="NAME, or NAME=folder or hub id, the default first")
+    registry: Path | None = Field(None, description="a watched folder of models, each with a manifest.json")
+    registry_interval: float = Field(5.0, gt=0, description="seconds between looks into the registry")
+    idle_unload_seconds: float = Field(
+        0.0, ge=0, description="unload models other than defaults after so long; 0 never"
+    )
     engine_threads: int = Field(1, ge=1, description="CPU threads inside one engine's batch")
     max_queued_seconds: float = Field(5.0, gt=0, description="work one engine's queue accepts, in expected seconds")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")

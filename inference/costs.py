@@ -3,8 +3,11 @@
 Owns the estimate `seconds(batch) = fixed + per_unit * units`; what is done with it is schedule's and admission's.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 FORGETTING = 0.98
 _PRIOR_UNCERTAINTY = 1e6
@@ -15,6 +18,7 @@ class Line:
     """Recursive least squares with forgetting for y = fixed + slope * x, both kept non-negative.
 
     Source: Haykin, Adaptive Filter Theory, RLS. `scale` keeps x near 1, since the units of models differ by 10^6.
+    `ceiling` is the units that fit the device's memory, for a bucket that once ran out of it.
     """
 
     fixed: float = 0.0
@@ -24,6 +28,7 @@ class Line:
     p00: float = _PRIOR_UNCERTAINTY
     p01: float = 0.0
     p11: float = _PRIOR_UNCERTAINTY
+    ceiling: float = math.inf
 
     def learn(self, units: float, seconds: float) -> None:
         """Take in one measured batch."""
@@ -60,14 +65,18 @@ class Line:
 
 
 class Costs:
-    """A line per (model, bucket)."""
+    """A line per (model, bucket). Knowledge of a model goes with it, so that an unloaded one is really freed."""
 
     def __init__(self) -> None:
-        self._lines: dict[Hashable, Line] = {}
+        self._lines: WeakKeyDictionary[Any, dict[Hashable, Line]] = WeakKeyDictionary()
 
-    def line(self, key: Hashable) -> Line:
-        """The key's line, new and knowing nothing when it was never seen."""
-        line = self._lines.get(key)
+    def line(self, key: tuple[Any, Hashable]) -> Line:
+        """The line of a (model, bucket), new and knowing nothing when it was never seen."""
+        model, bucket = key
+        lines = self._lines.get(model)
+        if lines is None:
+            lines = self._lines[model] = {}
+        line = lines.get(bucket)
         if line is None:
-            line = self._lines[key] = Line()
+            line = lines[bucket] = Line()
         return line

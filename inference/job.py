@@ -6,7 +6,7 @@ Owns what it means for a job to be settled. Knows neither queues nor devices.
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from wire.deadline import NEVER
 
@@ -58,13 +58,17 @@ class Job:
             self.reply.set_exception(error)
 
 
+Key: TypeAlias = tuple[Any, Hashable]
+"""A (model, bucket): entries with equal keys may share a batch."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One item waiting for the device. `key` is its (model, bucket); `due` orders it, see schedule.urgency."""
+    """One item waiting for the device. `due` orders it, see schedule.urgency."""
 
     job: Job
     index: int
-    key: Hashable
+    key: Key
     size: int
     # Expected device seconds when it was accepted: what the queue's cost is made of.
     seconds: float

@@ -3,11 +3,11 @@
 Owns the policy. Holds no state, reads no clock and touches no device; the batcher carries out what it says.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.costs import Costs, Line
-from inference.job import Entry
+from inference.job import Entry, Key
 from wire.deadline import NEVER
 
 
@@ -21,12 +21,12 @@ class Budget:
 
 @dataclass(slots=True)
 class Plan:
-    """The first `taken` entries of the queue `key` leave it: `batch` for the device, `dropped` as nobody waits for them.
+    """The first `taken` entries of queue `key` leave it: `batch` for the device, `dropped` as nobody waits for them.
 
     With `wait` above zero nothing leaves; ask again after so many seconds, or when something arrives.
     """
 
-    key: Hashable = None
+    key: Key | None = None
     batch: list[Entry] = field(default_factory=list)
     dropped: list[Entry] = field(default_factory=list)
     wait: float = 0.0
@@ -46,17 +46,15 @@ def urgency(deadline: float, start: float, patience: float) -> float:
 
 
 def schedule(
-    waiting: Mapping[Hashable, Sequence[Entry]],
+    waiting: Mapping[Key, Sequence[Entry]],
     now: float,
     costs: Costs,
     budget: Budget,
-    ceilings: Mapping[Hashable, int],
     gap: float,
 ) -> Plan:
     """The next batch.
 
-    `waiting` holds a queue per (model, bucket), ordered by `due`; `ceilings` the units that memory was seen to allow,
-    for keys that once ran out of it; `gap` the mean time between arrivals in seconds.
+    `waiting` holds a queue per (model, bucket), ordered by `due`; `gap` is the mean time between arrivals in seconds.
 
     The queue whose head is due first wins. Its entries are taken in order until the budget is full, or until one more
     would make an entry already taken miss its deadline.
@@ -64,7 +62,8 @@ def schedule(
     key = min((key for key, queue in waiting.items() if queue), key=lambda key: waiting[key][0].due, default=None)
     if key is None:
         return Plan()
-    plan, line, units = Plan(key), costs.line(key), min(budget.units, ceilings.get(key, budget.units))
+    plan, line = Plan(key), costs.line(key)
+    units = min(budget.units, line.ceiling)
     longest, tightest = 0, NEVER
     for entry in waiting[key]:
         job = entry.job

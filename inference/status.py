@@ -101,17 +101,19 @@ class Status:
 
     def models(self) -> list[inference_pb2.ModelInfo]:
         """Every model of the catalogue with its state."""
-        return [
-            inference_pb2.ModelInfo(
-                name=slot.name,
-                engine=slot.engine,
-                version=slot.model.version if slot.model else "",
-                state=_state(slot),
-                is_default=slot.is_default,
-                message=slot.failure,
-            )
-            for slot in self._catalogue
-        ]
+        return [model_info(slot) for slot in self._catalogue]
+
+
+def model_info(slot: Slot) -> inference_pb2.ModelInfo:
+    """A model as ListModels tells of it."""
+    return inference_pb2.ModelInfo(
+        name=slot.name,
+        engine=slot.engine,
+        version=slot.model.version if slot.model else "",
+        state=_state(slot),
+        is_default=slot.is_default,
+        message=slot.failure,
+    )
 
 
 def _state(slot: Slot) -> inference_pb2.ModelState.ValueType:

@@ -1,0 +1,50 @@
+"""The operator's calls: load a model anew, or free its memory."""
+
+from typing import Any
+
+import grpc
+
+from inference.catalogue import Catalogue
+from inference.status import model_info
+from market.inference.v1 import admin_pb2, admin_pb2_grpc
+from wire import metadata
+from wire.errors import InvalidRequestError, ServiceError, Violation
+
+
+class Admin(admin_pb2_grpc.AdminServiceServicer):
+    """Acts on the catalogue. Errors are the public calls' errors."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def LoadModel(  # noqa: N802 -- the contract's name
+        self, request: admin_pb2.LoadModelRequest, context: Any
+    ) -> admin_pb2.LoadModelResponse:
+        slot = await self._slot(request.engine, request.model, context)
+        try:
+            await self._catalogue.replace(slot.engine, slot.name, slot.load)
+        except ServiceError as error:
+            await _abort(context, error)
+        return admin_pb2.LoadModelResponse(model=model_info(slot))
+
+    async def UnloadModel(  # noqa: N802 -- the contract's name
+        self, request: admin_pb2.UnloadModelRequest, context: Any
+    ) -> admin_pb2.UnloadModelResponse:
+        slot = await self._slot(request.engine, request.model, context)
+        self._catalogue.unload(slot)
+        return admin_pb2.UnloadModelResponse(model=model_info(slot))
+
+    async def _slot(self, engine: str, model: str, context: Any) -> Any:
+        try:
+            if engine not in self._catalogue.engines:
+                known = ", ".join(self._catalogue.engines)
+                raise InvalidRequestError([Violation("engine", f"unknown engine {engine!r}; there are: {known}")])
+            return self._catalogue.slot(engine, model)
+        except ServiceError as error:
+            await _abort(context, error)
+
+
+async def _abort(context: Any, error: ServiceError) -> None:
+    status = error.status()
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    await context.abort(code, status.message, ((metadata.STATUS_DETAILS, status.SerializeToString()),))

@@ -1,0 +1,128 @@
+"""The service without its transport, wired up: what the gRPC server and the serverless handler both stand on.
+
+Owns the wiring and which loader serves which model. Nothing is loaded here.
+"""
+
+import functools
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from inference.batcher import Batcher
+from inference.catalogue import Catalogue, Slot
+from inference.config import Config, model_list
+from inference.engine import Engine, device_figures, pick_device
+from inference.metrics import BatcherMetrics, Metrics
+from inference.registry import Loader, Registry
+from inference.schedule import Budget
+from inference.servicer import Servicer
+from inference.status import Status
+from market.inference.v1 import inference_pb2
+from models import forecast, indicators, sentiment
+from models.manifest import Manifest
+from wire import deadline
+
+# A batch's padded units: points, tokens and bars times functions. About 50 to 100 ms of one CPU core each.
+BUDGETS = {
+    "forecast": Budget(units=1 << 20, items=512),
+    "sentiment": Budget(units=1 << 11, items=64),
+    "indicators": Budget(units=1 << 20, items=256),
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything but the transport. `registry` is None when no folder is configured."""
+
+    catalogue: Catalogue
+    engines: dict[str, Engine]
+    batchers: dict[str, Batcher]
+    servicer: Servicer
+    metrics: Metrics
+    registry: Registry | None
+
+    def queued_seconds(self) -> float:
+        at = deadline.now()
+        return max(batcher.queued_seconds(at) for batcher in self.batchers.values())
+
+    def close(self) -> None:
+        for batcher in self.batchers.values():
+            batcher.close()
+        for engine in self.engines.values():
+            engine.close()
+
+
+def build(config: Config) -> Parts:
+    """Wire everything up. To be called on the event loop that will serve."""
+    device, metrics = pick_device(config.device), Metrics()
+    catalogue = Catalogue(_slots(config, device))
+    engines = {name: Engine(name, threads=config.engine_threads) for name in catalogue.engines}
+    batchers = {}
+    for name, engine in engines.items():
+        batcher = Batcher(
+            engine,
+            BatcherMetrics(metrics, name),
+            budget=BUDGETS[name],
+            max_queued_seconds=config.max_queued_seconds,
+        )
+        batchers[name] = batcher
+        metrics.watch_queue(name, batcher)
+    status = Status(
+        catalogue,
+        batchers,
+        lambda: _device(device),
+        name=config.name or socket.gethostname(),
+        version=version("market-inference"),
+    )
+    registry = Registry(config.registry, catalogue, _loaders(device)) if config.registry else None
+    return Parts(catalogue, engines, batchers, Servicer(catalogue, batchers, status), metrics, registry)
+
+
+def _slots(config: Config, device: str) -> list[Slot]:
+    return [
+        *_engine_slots("forecast", config.forecast_models, functools.partial(_load_forecaster, device=device)),
+        *_engine_slots("sentiment", config.sentiment_models, functools.partial(_load_sentiment, device=device)),
+        *_engine_slots("indicators", "ta-lib", lambda name, source: indicators.load(device)),
+    ]
+
+
+def _engine_slots(engine: str, setting: str, load: Callable[[str, str | None], Any]) -> list[Slot]:
+    return [
+        Slot(engine, name, functools.partial(load, name, source), is_default=place == 0)
+        for place, (name, source) in enumerate(model_list(setting))
+    ]
+
+
+def _loaders(device: str) -> dict[str, Loader]:
+    """How a folder of the registry becomes a model, per kind of manifest."""
+
+    def forecaster(manifest: Manifest, folder: Path) -> Any:
+        return forecast.load(manifest.architecture, device=device, source=str(folder))
+
+    def classifier(manifest: Manifest, folder: Path) -> Any:
+        return sentiment.load(str(folder), device=device)
+
+    return {"forecast": forecaster, "sentiment": classifier}
+
+
+def _load_forecaster(name: str, source: str | None, *, device: str) -> Any:
+    return forecast.load(name, device=device, source=source)
+
+
+def _load_sentiment(name: str, source: str | None, *, device: str) -> Any:
+    return sentiment.load(source or name, device=device)
+
+
+def _device(device: str) -> inference_pb2.Device:
+    figures = device_figures(device)
+    return inference_pb2.Device(
+        kind=figures.kind,
+        name=figures.name,
+        count=figures.count,
+        memory_allocated_bytes=figures.allocated,
+        memory_reserved_bytes=figures.reserved,
+        memory_total_bytes=figures.total,
+    )
