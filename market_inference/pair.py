@@ -10,7 +10,7 @@ Owns how the two are wired and that none is left behind.
 import importlib.util
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,9 @@ from market_inference.process import Ready, ServiceProcess, ServiceProcessError
 from market_inference.status import ModelInfo
 from wire.state import development_key_file, state_dir
 
+# The modules of the two services: started by name, for this package imports neither.
+INFERENCE = "inference"
+GATEWAY = "gateway"
 ANY_PORT = "127.0.0.1:0"
 POLL_SECONDS = 0.2
 SETTLED = {"ready", "failed"}
@@ -77,11 +80,11 @@ class Pair:
 
     def start(self) -> None:
         """Start both and return when both listen; the models load on meanwhile. Raises ServiceProcessError."""
-        _check_installed("inference", "gateway")
+        _check_installed((INFERENCE, GATEWAY))
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._inference = self._spawn(
-                "inference",
+                INFERENCE,
                 {
                     "MARKET_INFERENCE_LISTEN": ANY_PORT,
                     "MARKET_INFERENCE_METRICS_LISTEN": ANY_PORT,
@@ -89,7 +92,7 @@ class Pair:
                 },
             )
             self._gateway = self._spawn(
-                "gateway",
+                GATEWAY,
                 {
                     "MARKET_GATEWAY_LISTEN": self._listen,
                     "MARKET_GATEWAY_METRICS_LISTEN": self._metrics_listen,
@@ -180,7 +183,7 @@ def _defaults(client: Client) -> list[ModelInfo]:
         return []
 
 
-def _check_installed(*modules: str) -> None:
+def _check_installed(modules: Sequence[str]) -> None:
     """The services are extras of the package; say which one is missing before a child dies of it."""
     for module in modules:
         if importlib.util.find_spec(module) is None:

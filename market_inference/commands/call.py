@@ -3,6 +3,7 @@
 Owns the options that say which service and how, the client made of them, and the line that a failure becomes.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from market_inference.answers import Answers
     from market_inference.client import Client
     from market_inference.errors import MarketInferenceError
 
@@ -84,6 +86,15 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(Service(target, api_key_file, tls, tls_ca, timeout), **own)
 
     return run
+
+
+def fail_if_any_failed(answers: "Answers[Any]", target: str) -> None:
+    """Exit status 1, with a line on stderr for every item that failed alone."""
+    for at, error in answers.errors.items():
+        symbol = answers.symbols[at] if answers.symbols else ""
+        click.echo(f"Error: {symbol}{': ' if symbol else ''}{explain(error, target)}", err=True)
+    if answers.errors:
+        sys.exit(1)
 
 
 def explain(error: "MarketInferenceError", target: str) -> str:

@@ -1,10 +1,10 @@
 """`market-inference demo`: everything at once, on real market data."""
 
-import signal
 from pathlib import Path
-from typing import NoReturn
 
 import click
+
+from market_inference.commands.signals import end_on_sigterm
 
 EXAMPLES = """
 \b
@@ -25,10 +25,11 @@ Examples:
 @click.option("--horizon", type=click.IntRange(1, 60), default=10, show_default=True, help="Trading days to forecast.")
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
 def demo(output: Path, horizon: int, device: str) -> None:
-    """Show everything once, on real market data; needs no service and no key.
+    """Show everything once, on real market data.
 
-    Starts an inference service and a gateway on this machine, forecasts five stocks from years of real daily bars,
-    reads a page of headlines, computes indicators, prints tables, writes a fan chart, and ends both processes.
+    Needs no service and no key: starts an inference service and a gateway on this machine, forecasts five stocks from
+    years of real daily bars, reads a page of headlines, computes indicators, prints tables, writes a fan chart, and
+    ends both processes.
     """
     from market_inference.commands.output import console
 
@@ -41,15 +42,10 @@ def demo(output: Path, horizon: int, device: str) -> None:
     from market_inference.errors import MarketInferenceError
     from market_inference.process import ServiceProcessError
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     try:
         run(output, horizon, device, console())
     except MarketInferenceError as error:
         raise click.ClickException(f"{error} (request id {error.request_id})") from None
     except (ServiceProcessError, TimeoutError, OSError) as error:
         raise click.ClickException(str(error)) from None
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """SIGTERM ends the demo as Ctrl-C does, so that its processes end with it."""
-    raise KeyboardInterrupt

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from market_inference.commands.call import Service, service_options
+from market_inference.commands.call import Service, fail_if_any_failed, service_options
 from market_inference.commands.table import by_symbol, csv_option
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @service_options
 def indicators(service: Service, names: tuple[str, ...], files: tuple[TextIO, ...], last: int, as_json: bool) -> None:
-    """Compute technical indicators over bars, oldest first.
+    """Compute TA-Lib indicators over bars.
 
     INDICATOR is a TA-Lib function by its own name, with parameters by theirs where the defaults won't do:
-    SMA:timeperiod=50. A file's name is its symbol.
+    SMA:timeperiod=50. The oldest bar comes first; a file's name is its symbol.
     """
     bars = {symbol: one.bars() for symbol, one in by_symbol(files).items()}
     with service.client() as client:
@@ -38,8 +38,7 @@ def indicators(service: Service, names: tuple[str, ...], files: tuple[TextIO, ..
             _print_json(found)
         else:
             _print_table(found)
-        for failure in found.errors.values():
-            raise failure
+    fail_if_any_failed(found, service.target)
 
 
 def _print_json(found: "Answers[Indicators]") -> None:

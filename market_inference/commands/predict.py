@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from market_inference.commands.call import Service, service_options
+from market_inference.commands.call import Service, fail_if_any_failed, service_options
 from market_inference.commands.table import by_symbol, csv_option
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def predict(
             _print_json(forecasts)
         else:
             _print_table(forecasts, interval)
-        for failure in forecasts.errors.values():
-            raise failure
+    fail_if_any_failed(forecasts, service.target)
 
 
 def _print_json(forecasts: "Answers[Forecast]") -> None:
@@ -91,15 +90,15 @@ def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
 
     out = console()
     for one in forecasts.answered.values():
-        title = f"{one.symbol or 'Forecast'} (model {one.model})"
-        shown = table(title, "step", "median", "lower", "upper", caption=_caption(one, interval))
+        shown = table(f"{one.symbol or 'Forecast'} (model {one.model})", "step", "median", "lower", "upper")
         lower, upper = one.interval(interval)
         for step in range(one.horizon):
             shown.add_row(str(step + 1), number(one.point[step]), number(lower[step]), number(upper[step]))
         out.print(shown)
+        out.print(_legend(one, interval))
 
 
-def _caption(one: "Forecast", interval: float) -> str:
+def _legend(one: "Forecast", interval: float) -> str:
     text = f"lower to upper: the central {interval:.0%} interval"
     if not one.coverage.origins:
         return text

@@ -29,10 +29,10 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @service_options
 def sentiment(service: Service, texts: tuple[str, ...], file: TextIO | None, model: str, as_json: bool) -> None:
-    """Tell whether financial texts are negative, neutral or positive.
+    """Classify financial texts.
 
-    TEXTS are the texts; without any, and without --file, they are read from standard input, one a line. The score is
-    P(positive) - P(negative), from -1 to 1.
+    Each is negative, neutral or positive. TEXTS are the texts; without any, and without --file, they are read from
+    standard input, one a line. The score is P(positive) - P(negative), from -1 to 1.
     """
     source = file or (None if texts else sys.stdin)
     wanted = [*texts, *_lines(source or ())]

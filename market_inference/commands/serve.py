@@ -1,9 +1,10 @@
 """`market-inference serve`: the service on this machine, until Ctrl-C."""
 
-import signal
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
+
+from market_inference.commands.signals import end_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,16 +26,16 @@ Examples:
 @click.option("--metrics-port", default=9470, show_default=True, help="Where the gateway serves /metrics; 0 for any.")
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
 def serve(port: int, metrics_port: int, device: str) -> None:
-    """Run the service on this machine: one inference process and one gateway.
+    """Run the service on this machine.
 
-    Only this machine can reach it. Ctrl-C or SIGTERM ends both; if one of the two ends by itself, so does the other,
-    and the exit status is 1.
+    That is one inference process and one gateway, which only this machine can reach. Ctrl-C or SIGTERM ends both; if
+    one of the two ends by itself, so does the other, and the exit status is 1.
     """
     from market_inference.commands.output import console
     from market_inference.pair import Pair
     from market_inference.process import ServiceProcessError
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     out = console()
     pair = Pair(listen=f"127.0.0.1:{port}", metrics_listen=f"127.0.0.1:{metrics_port}", device=device)
     try:
@@ -59,8 +60,3 @@ def _run(pair: "Pair", out: "Console") -> None:
     out.print(f'try       market-inference sentiment "Profit rose sharply"{target}', markup=False)
     out.print("Ctrl-C ends it.")
     pair.wait()
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """SIGTERM ends the command as Ctrl-C does."""
-    raise KeyboardInterrupt

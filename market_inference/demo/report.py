@@ -32,8 +32,8 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
         "inside",
         "backtests",
         caption=(
-            "Backtests: how often the 80% interval held earlier in the same series. A flat median says that nothing in it "
-            "beats a random walk; the interval is the forecast."
+            "Backtests: how often the 80% interval held earlier in the same series. A flat median says that nothing "
+            "in it beats a random walk; the interval is the forecast."
         ),
     )
     for bars, closes, one in zip(seen, later, found, strict=True):

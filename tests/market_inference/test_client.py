@@ -1,5 +1,6 @@
 """The synchronous client against a server on a real socket."""
 
+import socket
 import threading
 import uuid
 from pathlib import Path
@@ -254,11 +255,11 @@ def test_a_timeout_is_a_deadline_exceeded_error(service: Any) -> None:
 
 
 def test_nobody_listening_is_an_unavailable_error() -> None:
-    with (
-        Client("127.0.0.1:1", retries=Retries(attempts=0)) as client,
-        pytest.raises(errors.UnavailableError) as caught,
-    ):
-        client.status()
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{bound.getsockname()[1]}"
+        with Client(target, retries=Retries(attempts=0)) as client, pytest.raises(errors.UnavailableError) as caught:
+            client.status()
     assert caught.value.request_id
 
 

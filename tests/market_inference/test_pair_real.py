@@ -1,0 +1,94 @@
+"""The real pair, started and called as a user would."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from market_inference import Pair
+
+VALUES = np.linspace(100, 130, 60)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with Pair(state=tmp_path_factory.mktemp("pair")) as started:
+        yield started
+
+
+def test_a_pair_answers_through_its_own_client(running: Pair) -> None:
+    seen: list[set[str]] = []
+    models = running.wait_loaded(lambda models: seen.append({model.engine for model in models}))
+    assert {model.state for model in models} == {"ready"}
+    assert seen[-1] == {"forecast", "sentiment", "indicators"}
+    with running.client() as client:
+        assert client.status().health == "healthy"
+        forecast = client.predict(VALUES, horizon=5)
+        values = client.indicators({"close": VALUES}, ["SMA:timeperiod=2"], last=1)
+        mood = client.sentiment("Profit rose sharply")
+    assert forecast.quantiles.shape == (5, 9)
+    assert (np.diff(forecast.quantiles, axis=1) >= 0).all()
+    assert values["SMA"] == pytest.approx([VALUES[-2:].mean()])
+    assert mood.negative + mood.neutral + mood.positive == pytest.approx(1, abs=1e-5)
+
+
+def test_the_key_is_for_its_owner_alone(running: Pair) -> None:
+    assert running.key_file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+def test_serve_says_where_it_listens_and_ends_with_its_children_on_sigterm(tmp_path: Path) -> None:
+    environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "market_inference"]
+    serve = subprocess.Popen(
+        [*command, "serve", "--port", "0", "--metrics-port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert serve.stdout is not None
+    with serve.stdout:
+        said = "".join(iter(serve.stdout.readline, "Ctrl-C ends it.\n"))
+        children = Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
+        gateway = re.search(r"^gateway +(\S+)$", said, re.MULTILINE)
+        assert gateway
+        status = [*command, "status", "--json", "--target", gateway[1]]
+        answer = subprocess.run(status, env=environment, capture_output=True, text=True, check=True)
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(60) == 0
+    assert json.loads(answer.stdout)["health"] == "healthy"
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.slow
+def test_the_demo_prints_its_tables_writes_its_chart_and_leaves_no_process(tmp_path: Path) -> None:
+    chart = tmp_path / "charts" / "forecast.png"
+    ran = subprocess.run(
+        [sys.executable, "-m", "market_inference", "demo", "--output", str(chart)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=110,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    for expected in ("80% interval", "AAPL", "FB", "RSI 14", "positive", "200 calls", str(chart)):
+        assert expected in ran.stdout
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert not [line for line in _environments() if str(tmp_path) in line]
+    assert not list(tmp_path.glob("market-inference-*"))
+
+
+def _environments() -> list[str]:
+    """The environments of all processes that are this user's to read."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found.append(path.read_text(errors="replace"))
+        except OSError:
+            continue
+    return found
