@@ -1,6 +1,6 @@
 """`market-inference indicators`: TA-Lib indicators of bars in CSV files."""
 
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,13 +25,13 @@ Examples:
 @click.option("--last", default=1, show_default=True, help="Show this many newest bars; 0 shows all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @service_options
-def indicators(service: Service, names: tuple[str, ...], files: tuple[TextIO, ...], last: int, as_json: bool) -> None:
+def indicators(service: Service, names: tuple[str, ...], paths: tuple[str, ...], last: int, as_json: bool) -> None:
     """Compute TA-Lib indicators over bars.
 
     INDICATOR is a TA-Lib function by its own name, with parameters by theirs where the defaults won't do:
     SMA:timeperiod=50. The oldest bar comes first; a file's name is its symbol.
     """
-    bars = {symbol: one.bars() for symbol, one in by_symbol(files).items()}
+    bars = {symbol: one.bars() for symbol, one in by_symbol(paths).items()}
     with service.client() as client:
         found = client.indicators(bars, names, last=last)
         if as_json:

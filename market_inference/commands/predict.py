@@ -1,6 +1,6 @@
 """`market-inference predict`: forecasts of columns in CSV files."""
 
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,7 +36,7 @@ Examples:
 @service_options
 def predict(
     service: Service,
-    files: tuple[TextIO, ...],
+    paths: tuple[str, ...],
     column: str,
     horizon: int,
     interval: float,
@@ -52,7 +52,7 @@ def predict(
     from market_inference.commands.limits import max_values
 
     newest = slice(-(context or max_values()), None)
-    series = {symbol: one.numbers(column)[newest] for symbol, one in by_symbol(files).items()}
+    series = {symbol: one.numbers(column)[newest] for symbol, one in by_symbol(paths).items()}
     levels = sorted({round((1 - interval) / 2, 12), 0.5, round((1 + interval) / 2, 12), *quantiles})
     with service.client() as client:
         forecasts = client.predict(series, horizon, quantiles=levels, model=model)

@@ -4,6 +4,7 @@ Owns the file format (a header line, commas, numbers in the columns that are use
 """
 
 import csv
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,19 +23,25 @@ class Table:
         self._rows = rows
 
     @classmethod
-    def read(cls, file: TextIO) -> "Table":
-        """Raises click.UsageError when it is no table."""
-        symbol = "" if file.name == "<stdin>" else Path(file.name).stem
+    def read(cls, path: str) -> "Table":
+        """The file at `path`, or standard input for "-". Raises click.UsageError when it is no table."""
         try:
-            rows = [row for row in csv.reader(file) if row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise click.UsageError(f"{file.name}: {error}") from None
+            if path == "-":
+                return cls._parse("", sys.stdin)
+            with Path(path).open(encoding="utf-8-sig", newline="") as file:
+                return cls._parse(Path(path).stem, file)
+        except (csv.Error, ValueError, OSError) as error:
+            raise click.UsageError(f"{path}: {error}") from None
+
+    @classmethod
+    def _parse(cls, symbol: str, file: TextIO) -> "Table":
+        rows = [row for row in csv.reader(file) if row]
         if len(rows) < 2:
-            raise click.UsageError(f"{file.name}: expected a header line and rows below it")
+            raise ValueError("expected a header line and rows below it")
         header, *body = rows
         for at, row in enumerate(body, start=2):
             if len(row) != len(header):
-                raise click.UsageError(f"{file.name}: row {at} has {len(row)} fields, the header {len(header)}")
+                raise ValueError(f"row {at} has {len(row)} fields, the header {len(header)}")
         return cls(symbol, header, body)
 
     def numbers(self, column: str) -> list[float]:
@@ -54,9 +61,9 @@ class Table:
         return {name: self.numbers(name) for name in wanted}
 
 
-def by_symbol(files: Sequence[TextIO]) -> dict[str, Table]:
-    """The tables in `files` by symbol; raises click.UsageError when two have the same."""
-    found = [Table.read(file) for file in files]
+def by_symbol(paths: Sequence[str]) -> dict[str, Table]:
+    """The tables at `paths` by symbol; raises click.UsageError when two have the same."""
+    found = [Table.read(path) for path in paths]
     tables = {table.symbol: table for table in found}
     if len(tables) != len(found):
         raise click.UsageError("two files have the same name; a file's name is its symbol")
@@ -64,11 +71,11 @@ def by_symbol(files: Sequence[TextIO]) -> dict[str, Table]:
 
 
 def csv_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--csv FILE`, at least once; the command gets the open files as `files`."""
+    """`--csv FILE`, at least once; the command gets them as `paths`."""
     return click.option(
         "--csv",
-        "files",
-        type=click.File(encoding="utf-8-sig"),
+        "paths",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         multiple=True,
         required=True,
         metavar="FILE",
