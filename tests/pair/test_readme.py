@@ -1,0 +1,58 @@
+"""What the README shows runs as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND = Path(sys.executable).with_name("market-inference")
+
+
+def test_the_python_example_runs(running):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("127.0.0.1:8470", running.target)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "MARKET_INFERENCE_API_KEY": running.key},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the 80% interval held" in done.stdout
+    assert "positive" in done.stdout
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    \.venv/bin/market-inference (?!serve)(.*)$", README, re.M))
+def test_the_commands_run(running, line, tmp_path):
+    closes = [100 + i % 7 for i in range(80)]
+    (tmp_path / "bars.csv").write_text("close\n" + "\n".join(map(str, closes)), encoding="utf-8")
+    done = subprocess.run(
+        f"{COMMAND} {line}",
+        shell=True,  # noqa: S602 -- the README's own lines, quoted for a shell
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "MARKET_INFERENCE_API_KEY": running.key, "MARKET_INFERENCE_TARGET": running.target},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_every_linked_file_exists():
+    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_every_make_target_named_in_the_docs_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.M), f"{page.name} names make {target}"
