@@ -18,6 +18,9 @@ TWINS = {
     "IndicatorOutputAnswer": "IndicatorOutput",
     "AnalyzeAnswer": "AnalyzeResponse",
     "StreamAnswer": "StreamResponse",
+    "StreamResultAnswer": "StreamResult",
+    "WatchAnswer": "WatchResponse",
+    "WatchUpdateAnswer": "WatchUpdate",
 }
 
 

@@ -313,7 +313,33 @@ Global___AnalyzeAnswer: _TypeAlias = AnalyzeAnswer  # noqa: Y015
 
 @_typing.final
 class StreamAnswer(_message.Message):
-    """Twin of StreamResponse: each result is an answer already serialised."""
+    """Twin of StreamResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamResultAnswer]: ...
+    @_builtins.property
+    def credits(self) -> _inference_pb2.StreamCredits: ...
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___StreamResultAnswer] | None = ...,
+        credits: _inference_pb2.StreamCredits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "credits", b"credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAnswer: _TypeAlias = StreamAnswer  # noqa: Y015
+
+@_typing.final
+class StreamResultAnswer(_message.Message):
+    """Twin of StreamResult: each result is an answer already serialised."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -323,7 +349,6 @@ class StreamAnswer(_message.Message):
     INDICATORS_FIELD_NUMBER: _builtins.int
     ANALYZE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
-    CREDITS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     predict: _builtins.bytes
     sentiment: _builtins.bytes
@@ -331,8 +356,6 @@ class StreamAnswer(_message.Message):
     analyze: _builtins.bytes
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
-    @_builtins.property
-    def credits(self) -> _inference_pb2.StreamCredits: ...
     def __init__(
         self,
         *,
@@ -342,14 +365,82 @@ class StreamAnswer(_message.Message):
         indicators: _builtins.bytes = ...,
         analyze: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
-        credits: _inference_pb2.StreamCredits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "credits", b"credits", "error", b"error", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "error", b"error", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "credits", b"credits", "error", b"error", "id", b"id", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "error", b"error", "id", b"id", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "error", "credits"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
-Global___StreamAnswer: _TypeAlias = StreamAnswer  # noqa: Y015
+Global___StreamResultAnswer: _TypeAlias = StreamResultAnswer  # noqa: Y015
+
+@_typing.final
+class WatchUpdateAnswer(_message.Message):
+    """Twin of WatchUpdate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDICATORS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    FORECAST_ERROR_FIELD_NUMBER: _builtins.int
+    indicators: _builtins.bytes
+    @_builtins.property
+    def forecast(self) -> Global___ForecastAnswer: ...
+    @_builtins.property
+    def forecast_error(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        indicators: _builtins.bytes = ...,
+        forecast: Global___ForecastAnswer | None = ...,
+        forecast_error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "forecast_error", b"forecast_error", "forecast_result", b"forecast_result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "forecast_error", b"forecast_error", "forecast_result", b"forecast_result", "indicators", b"indicators"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_forecast_result: _TypeAlias = _typing.Literal["forecast", "forecast_error"]  # noqa: Y015
+    _WhichOneofArgType_forecast_result: _TypeAlias = _typing.Literal["forecast_result", b"forecast_result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_forecast_result) -> _WhichOneofReturnType_forecast_result | None: ...
+
+Global___WatchUpdateAnswer: _TypeAlias = WatchUpdateAnswer  # noqa: Y015
+
+@_typing.final
+class WatchAnswer(_message.Message):
+    """Twin of WatchResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    taken: _builtins.int
+    @_builtins.property
+    def update(self) -> Global___WatchUpdateAnswer: ...
+    @_builtins.property
+    def error(self) -> _status_pb2.Status: ...
+    @_builtins.property
+    def opened(self) -> _inference_pb2.WatchOpened: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        update: Global___WatchUpdateAnswer | None = ...,
+        error: _status_pb2.Status | None = ...,
+        opened: _inference_pb2.WatchOpened | None = ...,
+        taken: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["update", "error", "opened"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___WatchAnswer: _TypeAlias = WatchAnswer  # noqa: Y015

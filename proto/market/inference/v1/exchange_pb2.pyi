@@ -84,6 +84,8 @@ class Envelope(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    WATCH_OPEN_FIELD_NUMBER: _builtins.int
+    WATCH_BAR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique among the requests in flight on this stream."""
     timeout_us: _builtins.int
@@ -113,6 +115,14 @@ class Envelope(_message.Message):
     def cancel(self) -> Global___ExchangeCancel:
         """Withdraws the request in flight that has this envelope's id."""
 
+    @_builtins.property
+    def watch_open(self) -> _inference_pb2.WatchOpen:
+        """Opens a session under this envelope's id; many replies follow, until `cancel` or an error ends it."""
+
+    @_builtins.property
+    def watch_bar(self) -> _inference_pb2.WatchBar:
+        """A bar for the session that was opened under this envelope's id."""
+
     def __init__(
         self,
         *,
@@ -130,12 +140,14 @@ class Envelope(_message.Message):
         status: _inference_pb2.GetStatusRequest | None = ...,
         models: _inference_pb2.ListModelsRequest | None = ...,
         cancel: Global___ExchangeCancel | None = ...,
+        watch_open: _inference_pb2.WatchOpen | None = ...,
+        watch_bar: _inference_pb2.WatchBar | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "indicators", b"indicators", "models", b"models", "predict", b"predict", "sentiment", b"sentiment", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "indicators", b"indicators", "models", b"models", "predict", b"predict", "sentiment", b"sentiment", "status", b"status", "watch_bar", b"watch_bar", "watch_open", b"watch_open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "client", b"client", "id", b"id", "indicators", b"indicators", "models", b"models", "predict", b"predict", "priority", b"priority", "refused", b"refused", "request_id", b"request_id", "sentiment", b"sentiment", "status", b"status", "timeout_us", b"timeout_us", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "client", b"client", "id", b"id", "indicators", b"indicators", "models", b"models", "predict", b"predict", "priority", b"priority", "refused", b"refused", "request_id", b"request_id", "sentiment", b"sentiment", "status", b"status", "timeout_us", b"timeout_us", "traceparent", b"traceparent", "watch_bar", b"watch_bar", "watch_open", b"watch_open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "status", "models", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "status", "models", "cancel", "watch_open", "watch_bar"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -219,12 +231,17 @@ class Reply(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     response: _builtins.bytes
     """The public response message, serialised once where it was computed: the gateway relays it unopened."""
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
+    @_builtins.property
+    def watch(self) -> Global___WatchReply:
+        """One of a session's many replies; `error` above ends the session."""
+
     @_builtins.property
     def timing(self) -> Global___Timing: ...
     def __init__(
@@ -233,17 +250,42 @@ class Reply(_message.Message):
         id: _builtins.int = ...,
         response: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
+        watch: Global___WatchReply | None = ...,
         timing: Global___Timing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response", "timing", b"timing", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response", "timing", b"timing", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "watch"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___Reply: _TypeAlias = Reply  # noqa: Y015
+
+@_typing.final
+class WatchReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    REPLACEABLE_FIELD_NUMBER: _builtins.int
+    response: _builtins.bytes
+    """A WatchResponse, serialised."""
+    replaceable: _builtins.bool
+    """It is an update, which a newer one may replace."""
+    def __init__(
+        self,
+        *,
+        response: _builtins.bytes = ...,
+        replaceable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaceable", b"replaceable", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchReply: _TypeAlias = WatchReply  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):

@@ -57,7 +57,7 @@ class _WatchDeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchDe
     WATCH_DELIVERY_LOSSLESS: _WatchDelivery.ValueType  # 1
     """Every bar is answered."""
     WATCH_DELIVERY_LATEST: _WatchDelivery.ValueType  # 2
-    """A slow reader gets the newest answer; older ones are dropped."""
+    """A slow reader gets the newest update; older ones are dropped. Errors never are."""
 
 class WatchDelivery(_WatchDelivery, metaclass=_WatchDeliveryEnumTypeWrapper): ...
 
@@ -66,7 +66,7 @@ WATCH_DELIVERY_UNSPECIFIED: WatchDelivery.ValueType  # 0
 WATCH_DELIVERY_LOSSLESS: WatchDelivery.ValueType  # 1
 """Every bar is answered."""
 WATCH_DELIVERY_LATEST: WatchDelivery.ValueType  # 2
-"""A slow reader gets the newest answer; older ones are dropped."""
+"""A slow reader gets the newest update; older ones are dropped. Errors never are."""
 Global___WatchDelivery: _TypeAlias = WatchDelivery  # noqa: Y015
 
 class _Health:
@@ -786,6 +786,30 @@ Global___AnalyzeResponse: _TypeAlias = AnalyzeResponse  # noqa: Y015
 class StreamRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamItem]:
+        """Requests that are ready at the same time share a message: the cost of a message, not of its bytes, is what limits a
+        stream. One is fine.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___StreamItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     ID_FIELD_NUMBER: _builtins.int
     PREDICT_FIELD_NUMBER: _builtins.int
     SENTIMENT_FIELD_NUMBER: _builtins.int
@@ -794,7 +818,7 @@ class StreamRequest(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Chosen by the caller, unique among the requests in flight on this stream."""
+    """Chosen by the caller, above 0, unique among the requests in flight on this stream."""
     @_builtins.property
     def predict(self) -> Global___PredictRequest: ...
     @_builtins.property
@@ -830,7 +854,7 @@ class StreamRequest(_message.Message):
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
-Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
+Global___StreamItem: _TypeAlias = StreamItem  # noqa: Y015
 
 @_typing.final
 class StreamCancel(_message.Message):
@@ -851,15 +875,42 @@ Global___StreamCancel: _TypeAlias = StreamCancel  # noqa: Y015
 class StreamResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamResult]:
+        """Answers that are ready at the same time, in any order."""
+
+    @_builtins.property
+    def credits(self) -> Global___StreamCredits:
+        """In the first message."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___StreamResult] | None = ...,
+        credits: Global___StreamCredits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "credits", b"credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     ID_FIELD_NUMBER: _builtins.int
     PREDICT_FIELD_NUMBER: _builtins.int
     SENTIMENT_FIELD_NUMBER: _builtins.int
     INDICATORS_FIELD_NUMBER: _builtins.int
     ANALYZE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
-    CREDITS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """The request's id; 0 for credits."""
+    """The request's id; 0 for something that could not be read as a request."""
     @_builtins.property
     def predict(self) -> Global___PredictResponse: ...
     @_builtins.property
@@ -870,8 +921,6 @@ class StreamResponse(_message.Message):
     def analyze(self) -> Global___AnalyzeResponse: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
-    @_builtins.property
-    def credits(self) -> Global___StreamCredits: ...
     def __init__(
         self,
         *,
@@ -881,34 +930,40 @@ class StreamResponse(_message.Message):
         indicators: Global___ComputeIndicatorsResponse | None = ...,
         analyze: Global___AnalyzeResponse | None = ...,
         error: _status_pb2.Status | None = ...,
-        credits: Global___StreamCredits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "credits", b"credits", "error", b"error", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "error", b"error", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "credits", b"credits", "error", b"error", "id", b"id", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "error", b"error", "id", b"id", "indicators", b"indicators", "predict", b"predict", "result", b"result", "sentiment", b"sentiment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "error", "credits"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
-Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+Global___StreamResult: _TypeAlias = StreamResult  # noqa: Y015
 
 @_typing.final
 class StreamCredits(_message.Message):
-    """Requests that may be in flight on this stream at once. Sent first; each answer gives one back."""
+    """What the service takes in at once; each answer gives its share back. Beyond it the service stops reading, cancels
+    included, so a client that wants to cancel stays within.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
     in_flight: _builtins.int
+    """Requests in flight on this stream."""
+    bytes: _builtins.int
+    """Bytes of requests in flight and of answers not yet sent."""
     def __init__(
         self,
         *,
         in_flight: _builtins.int = ...,
+        bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "in_flight", b"in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -916,6 +971,8 @@ Global___StreamCredits: _TypeAlias = StreamCredits  # noqa: Y015
 
 @_typing.final
 class Bar(_message.Message):
+    """One bar of an instrument. Columns that the session's history lacks are ignored."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TIME_FIELD_NUMBER: _builtins.int
@@ -924,26 +981,24 @@ class Bar(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    time: _builtins.int
+    """The bar's opening instant, nanoseconds since the epoch."""
     open: _builtins.float
     high: _builtins.float
     low: _builtins.float
     close: _builtins.float
     volume: _builtins.float
-    @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
-        """The bar's opening instant."""
-
     def __init__(
         self,
         *,
-        time: _timestamp_pb2.Timestamp | None = ...,
+        time: _builtins.int = ...,
         open: _builtins.float = ...,
         high: _builtins.float = ...,
         low: _builtins.float = ...,
         close: _builtins.float = ...,
         volume: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "high", b"high", "low", b"low", "open", b"open", "time", b"time", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -992,17 +1047,20 @@ class WatchOpen(_message.Message):
     FORECAST_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     delivery: Global___WatchDelivery.ValueType
     sequence: _builtins.int
     """The sequence number of the newest bar in `history`; 0 for a new session."""
+    bars: _builtins.int
+    """Bars that the session holds; 0 for as many as `history` has. The longest lookback asked for is held in any case."""
     @_builtins.property
     def history(self) -> Global___Panel:
         """Bars so far, oldest first."""
 
     @_builtins.property
     def times(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Opening instants of the history's bars, nanoseconds since the epoch, ascending; as many as closes."""
+        """Opening instants of the history's bars, nanoseconds since the epoch, ascending; as many as closes, or none."""
 
     @_builtins.property
     def indicators(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndicatorSpec]:
@@ -1022,10 +1080,11 @@ class WatchOpen(_message.Message):
         forecast: Global___WatchForecast | None = ...,
         delivery: Global___WatchDelivery.ValueType = ...,
         sequence: _builtins.int = ...,
+        bars: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "forecast", b"forecast", "history", b"history", "indicators", b"indicators", "sequence", b"sequence", "symbol", b"symbol", "times", b"times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "delivery", b"delivery", "forecast", b"forecast", "history", b"history", "indicators", b"indicators", "sequence", b"sequence", "symbol", b"symbol", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1042,7 +1101,7 @@ class WatchForecast(_message.Message):
     horizon: _builtins.int
     model: _builtins.str
     every: _builtins.int
-    """Forecast at every n-th bar; 0 means every bar."""
+    """Forecast at the bars whose sequence number this divides; 0 means every bar."""
     @_builtins.property
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
@@ -1070,20 +1129,18 @@ class WatchBar(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """One more than the sequence number before; equal to it to correct the newest, still open bar."""
+    as_of: _builtins.int
+    """The caller's present, nanoseconds since the epoch; 0 for none. A bar from after it is refused: look-ahead."""
     @_builtins.property
     def bar(self) -> Global___Bar: ...
-    @_builtins.property
-    def as_of(self) -> _timestamp_pb2.Timestamp:
-        """The caller's present. A bar from after it is refused: look-ahead."""
-
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         bar: Global___Bar | None = ...,
-        as_of: _timestamp_pb2.Timestamp | None = ...,
+        as_of: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bar", b"bar"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bar", b"bar", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -1093,18 +1150,27 @@ Global___WatchBar: _TypeAlias = WatchBar  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
+    """Answers come in the order of the bars."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The bar that this answers."""
+    taken: _builtins.int
+    """Bars that have been taken on this stream up to this answer, refused ones and corrections included: what a client
+    that wants to resume may forget.
+    """
     @_builtins.property
     def update(self) -> Global___WatchUpdate: ...
     @_builtins.property
-    def error(self) -> _status_pb2.Status: ...
+    def error(self) -> _status_pb2.Status:
+        """This bar was refused, and the session is as it was before."""
+
     @_builtins.property
     def opened(self) -> Global___WatchOpened: ...
     def __init__(
@@ -1114,10 +1180,11 @@ class WatchResponse(_message.Message):
         update: Global___WatchUpdate | None = ...,
         error: _status_pb2.Status | None = ...,
         opened: Global___WatchOpened | None = ...,
+        taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["update", "error", "opened"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -1131,20 +1198,41 @@ class WatchOpened(_message.Message):
 
     COLUMNS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    QUANTILE_LEVELS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    model: _builtins.str
+    """The model that forecasts."""
+    model_version: _builtins.str
+    bars: _builtins.int
+    """Bars that the session holds."""
+    memory_bytes: _builtins.int
+    """Memory that the session takes in the service."""
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the values in every update's `indicators`, in order, such as "MACD.macdsignal"."""
+
+    @_builtins.property
+    def quantile_levels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The levels of every forecast's `quantiles`, ascending."""
 
     def __init__(
         self,
         *,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        quantile_levels: _abc.Iterable[_builtins.float] | None = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        bars: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "columns", b"columns", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "quantile_levels", b"quantile_levels", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1156,25 +1244,29 @@ class WatchUpdate(_message.Message):
 
     INDICATORS_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
+    FORECAST_ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The newest value of every indicator output, in the order of WatchOpened.columns."""
 
     @_builtins.property
-    def forecast(self) -> Global___Forecast:
-        """When one was due at this bar."""
-
+    def forecast(self) -> Global___Forecast: ...
+    @_builtins.property
+    def forecast_error(self) -> _status_pb2.Status: ...
     def __init__(
         self,
         *,
         indicators: _abc.Iterable[_builtins.float] | None = ...,
         forecast: Global___Forecast | None = ...,
+        forecast_error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "forecast_error", b"forecast_error", "forecast_result", b"forecast_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "indicators", b"indicators"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "forecast_error", b"forecast_error", "forecast_result", b"forecast_result", "indicators", b"indicators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_forecast_result: _TypeAlias = _typing.Literal["forecast", "forecast_error"]  # noqa: Y015
+    _WhichOneofArgType_forecast_result: _TypeAlias = _typing.Literal["forecast_result", b"forecast_result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_forecast_result) -> _WhichOneofReturnType_forecast_result | None: ...
 
 Global___WatchUpdate: _TypeAlias = WatchUpdate  # noqa: Y015
 

@@ -116,7 +116,7 @@ class MarketInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """Many independent requests over one stream; answers arrive in any order, matched by id. An item's error never ends
+        """Many independent requests over one stream; answers arrive in any order, matched by id. A request's error never ends
         the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -51,7 +51,7 @@ class MarketInferenceServiceStub:
     Analyze: _grpc.UnaryUnaryMultiCallable[_inference_pb2.AnalyzeRequest, _inference_pb2.AnalyzeResponse]
     """The three above in one call under one deadline; a part that fails carries its own status."""
     Stream: _grpc.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]
-    """Many independent requests over one stream; answers arrive in any order, matched by id. An item's error never ends
+    """Many independent requests over one stream; answers arrive in any order, matched by id. A request's error never ends
     the stream.
     """
     Watch: _grpc.StreamStreamMultiCallable[_inference_pb2.WatchRequest, _inference_pb2.WatchResponse]
@@ -79,7 +79,7 @@ class MarketInferenceServiceAsyncStub(MarketInferenceServiceStub):
     Analyze: _aio.UnaryUnaryMultiCallable[_inference_pb2.AnalyzeRequest, _inference_pb2.AnalyzeResponse]  # type: ignore[assignment]
     """The three above in one call under one deadline; a part that fails carries its own status."""
     Stream: _aio.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]  # type: ignore[assignment]
-    """Many independent requests over one stream; answers arrive in any order, matched by id. An item's error never ends
+    """Many independent requests over one stream; answers arrive in any order, matched by id. A request's error never ends
     the stream.
     """
     Watch: _aio.StreamStreamMultiCallable[_inference_pb2.WatchRequest, _inference_pb2.WatchResponse]  # type: ignore[assignment]
@@ -134,7 +134,7 @@ class MarketInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_inference_pb2.StreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.StreamResponse], _abc.AsyncIterator[_inference_pb2.StreamResponse]]:
-        """Many independent requests over one stream; answers arrive in any order, matched by id. An item's error never ends
+        """Many independent requests over one stream; answers arrive in any order, matched by id. A request's error never ends
         the stream.
         """
 

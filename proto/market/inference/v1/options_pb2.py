@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/options.proto\x12\x13market.inference.v1\x1a google/protobuf/descriptor.proto\"3\n\x0b\x43olumnRules\x12\x0e\n\x06\x66inite\x18\x01 \x01(\x08\x12\x14\n\x0cnon_negative\x18\x02 \x01(\x08\"7\n\x0bMethodRules\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t:Q\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.ColumnRules:.\n\x05items\x12\x1d.google.protobuf.FieldOptions\x18\xb6\x87\x03 \x01(\x08:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.MethodRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/options.proto\x12\x13market.inference.v1\x1a google/protobuf/descriptor.proto\"3\n\x0b\x43olumnRules\x12\x0e\n\x06\x66inite\x18\x01 \x01(\x08\x12\x14\n\x0cnon_negative\x18\x02 \x01(\x08\"7\n\x0bMethodRules\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t:Q\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.ColumnRules:.\n\x05items\x12\x1d.google.protobuf.FieldOptions\x18\xb6\x87\x03 \x01(\x08:.\n\x05panel\x12\x1d.google.protobuf.FieldOptions\x18\xb7\x87\x03 \x01(\x08:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.MethodRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

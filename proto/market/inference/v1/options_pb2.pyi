@@ -74,10 +74,13 @@ Global___MethodRules: _TypeAlias = MethodRules  # noqa: Y015
 
 COLUMN_FIELD_NUMBER: _builtins.int
 ITEMS_FIELD_NUMBER: _builtins.int
+PANEL_FIELD_NUMBER: _builtins.int
 METHOD_FIELD_NUMBER: _builtins.int
 column: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___ColumnRules]
 items: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The elements of this list stand alone: one that breaks a rule is refused with its own status in the answer, and the
 others are answered.
 """
+panel: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""A panel of bars that does not stand alone: its columns' rules are the request's."""
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRules]
