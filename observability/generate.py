@@ -1,0 +1,65 @@
+"""`python -m observability.generate` writes what Grafana and Kubernetes read from what we write by hand.
+
+Owns dashboards/*.json (from dashboards.py) and prometheus-rule.yaml (from rules/*.yml). With --check it writes nothing
+and fails when a file is not what it would write.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from observability.dashboards import DASHBOARDS
+
+HERE = Path(__file__).parent
+_RULE_HEAD = """\
+# Made from rules/*.yml by `python -m observability.generate`: edit those.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: market-inference
+spec:
+  groups:
+"""
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its contents."""
+    made = {
+        HERE / "dashboards" / f"{dashboard.name}.json": json.dumps(
+            dashboard.build(), cls=JSONEncoder, indent=2, sort_keys=True
+        )
+        + "\n"
+        for dashboard in DASHBOARDS
+    }
+    made[HERE / "prometheus-rule.yaml"] = _prometheus_rule()
+    return made
+
+
+def _prometheus_rule() -> str:
+    groups = [
+        path.read_text(encoding="utf-8").split("groups:\n", 1)[1] for path in sorted((HERE / "rules").glob("*.yml"))
+    ]
+    lines = "\n".join(group.rstrip("\n") for group in groups).split("\n")
+    return _RULE_HEAD + "".join(f"  {line}\n" if line else "\n" for line in lines)
+
+
+def stale() -> list[Path]:
+    """The generated files that are missing or not what they should be."""
+    return [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def main(arguments: list[str]) -> int:
+    if "--check" in arguments:
+        for path in stale():
+            sys.stderr.write(f"{path.relative_to(HERE.parent)} is stale: run python -m observability.generate\n")
+        return 1 if stale() else 0
+    for path, text in files().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

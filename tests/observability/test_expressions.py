@@ -1,0 +1,113 @@
+"""Every PromQL expression that we ship parses and asks only for what the services expose."""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+import gateway.metrics
+import inference.metrics
+
+ROOT = Path(__file__).parents[2]
+# What Prometheus and the service discovery add to every series.
+ADDED_LABELS = {"job", "instance", "namespace", "pod"}
+SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+@functools.cache
+def exposed() -> dict[str, set[str]]:
+    """The series of both services with their labels, and those that our recording rules add."""
+    series = {"up": {"job", "instance"}}
+    for metrics in (gateway.metrics.Metrics(), inference.metrics.Metrics()):
+        own = own_metrics(metrics)
+        for family in metrics.registry.collect():
+            # What the registry has beside our own (the process's figures) carries no labels.
+            labels = set(own[family.name]._labelnames) if family.name in own else set()
+            for suffix in SERIES_OF[family.type]:
+                series[f"{family.name}{suffix}"] = labels | ({"le"} if suffix == "_bucket" else set())
+    return series | {rule["record"]: {"namespace"} for rule in rules() if "record" in rule}
+
+
+def own_metrics(metrics: object) -> dict[str, MetricWrapperBase]:
+    """The metrics that are attributes of a service's Metrics, by name without suffix."""
+    return {value._name: value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)}
+
+
+def rules() -> list[dict]:
+    files = sorted((ROOT / "observability" / "rules").glob("*.yml"))
+    return [rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+def shipped() -> Iterator[tuple[str, str]]:
+    for rule in rules():
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for file in sorted((ROOT / "observability" / "dashboards").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{file.stem}: {panel['title']} {target['refId']}", target["expr"]
+    for scaled in yaml.safe_load_all((ROOT / "k8s/components/autoscaling/inference.yaml").read_text()):
+        for trigger in scaled["spec"]["triggers"]:
+            yield f"scaling: {trigger['name']}", trigger["metadata"]["query"]
+
+
+def parse(expr: str) -> promql_parser.Expr:
+    """The expression with Grafana's variables filled in as Grafana would."""
+    return promql_parser.parse(expr.replace("$__rate_interval", "1m").replace("$namespace", ".*"))
+
+
+def selectors(node: object) -> Iterator[promql_parser.VectorSelector]:
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    inner = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "vector_selector", "param")]
+    for child in (*inner, *getattr(node, "args", ())):
+        if child is not None:
+            yield from selectors(child)
+
+
+def grouping(text: str) -> set[str]:
+    """The labels named in by (...) and on (...)."""
+    return {label.strip() for found in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", text) for label in found.split(",")}
+
+
+EXPRESSIONS = dict(shipped())
+
+
+def test_there_is_something_to_check():
+    assert len(EXPRESSIONS) > 50
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_expression_asks_only_for_series_and_labels_that_exist(name):
+    known = exposed()
+    used = list(selectors(parse(EXPRESSIONS[name])))
+    assert used
+    for selector in used:
+        assert selector.name in known, f"{selector.name} is exposed by neither service"
+        asked = {matcher.name for matcher in selector.matchers.matchers}
+        assert asked <= known[selector.name] | ADDED_LABELS, f"{selector.name} has no such label"
+    labels = set().union(*(known[selector.name] for selector in used))
+    assert grouping(EXPRESSIONS[name]) <= labels | ADDED_LABELS
+
+
+def test_an_unknown_series_would_be_found():
+    assert [selector.name for selector in selectors(parse("sum(rate(a_total[1m])) / max by (x) (b) or c"))] == [
+        "a_total",
+        "b",
+        "c",
+    ]
+
+
+def test_every_metric_of_the_services_is_on_a_dashboard_or_in_an_alert():
+    """What nobody looks at need not be exposed. Quantities told by their sum or count count as looked at."""
+    used = {selector.name for expr in EXPRESSIONS.values() for selector in selectors(parse(expr))}
+    families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in used}
+    for metrics in (gateway.metrics.Metrics(), inference.metrics.Metrics()):
+        own = own_metrics(metrics).keys()
+        assert own
+        assert own <= families, f"on no dashboard and in no alert: {own - families}"

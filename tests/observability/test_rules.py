@@ -1,0 +1,114 @@
+"""The rules hold in Prometheus's own tools, match the code's limits and lead to the runbook."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from prometheus_client import Histogram
+
+import gateway.metrics
+from gateway.config import Config as GatewayConfig
+from inference.config import Config as InferenceConfig
+from wire import errors
+
+ROOT = Path(__file__).parents[2]
+RULES = sorted((ROOT / "observability" / "rules").glob("*.yml"))
+UNIT_TESTS = sorted((Path(__file__).parent / "rules").glob("*.test.yml"))
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not installed (Debian: apt install prometheus)"
+)
+
+
+def alerts() -> list[dict]:
+    found = [rule for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+    return [rule for rule in found if "alert" in rule]
+
+
+def alert(name: str) -> dict:
+    return next(rule for rule in alerts() if rule["alert"] == name)
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run([str(PROMTOOL), *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_finds_no_fault():
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *RULES)
+    promtool("check", "config", "--lint=all", "--lint-fatal", ROOT / "observability" / "prometheus.yml")
+
+
+@needs_promtool
+@pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_and_stay_silent_as_their_unit_tests_say(file):
+    promtool("test", "rules", file)
+
+
+@pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
+def test_every_alert_is_seen_firing_in_a_unit_test(name):
+    cases = [
+        case
+        for file in UNIT_TESTS
+        for test in yaml.safe_load(file.read_text())["tests"]
+        for case in test["alert_rule_test"]
+    ]
+    assert any(case["alertname"] == name and case["exp_alerts"] for case in cases)
+
+
+@pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
+def test_every_alert_says_how_bad_it_is_and_leads_to_its_section_of_the_runbook(name):
+    rule = alert(name)
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^## (\S+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert anchor == name.lower()
+    assert name in headings
+
+
+def test_the_runbook_has_no_section_for_an_alert_that_is_gone():
+    headings = re.findall(r"^## (Market\S+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
+
+
+def test_saturation_is_measured_against_the_limits_in_the_code():
+    queue = InferenceConfig.model_fields["max_queued_seconds"].default
+    assert f"> {queue / 2:g}" in alert("MarketQueueSaturated")["expr"]
+    assert f"at {queue:g} s it refuses" in alert("MarketQueueSaturated")["annotations"]["description"]
+    most = GatewayConfig.model_fields["max_in_flight"].default
+    assert f"> {int(0.8 * most)}" in alert("MarketInFlightHigh")["expr"]
+    assert f"at {most} it refuses" in alert("MarketInFlightHigh")["annotations"]["description"]
+
+
+def test_the_latency_objective_is_a_bound_of_the_histogram():
+    text = (ROOT / "observability/rules/slo.yml").read_text()
+    bounds = {f"{float(bound)}" for bound in gateway.metrics.Metrics().seconds._upper_bounds}
+    assert isinstance(gateway.metrics.Metrics().seconds, Histogram)
+    assert set(re.findall(r'le="([^"]+)"', text)) <= bounds
+
+
+def test_codes_and_reasons_in_the_rules_are_ones_that_the_services_give():
+    text = "".join(file.read_text() for file in RULES)
+    codes = {code for found in re.findall(r'code=~?"([^"]+)"', text) for code in found.split("|")}
+    reasons = {reason for found in re.findall(r'reason=~?"([^"]+)"', text) for reason in found.split("|")}
+    assert codes <= {code.name for code in grpc.StatusCode}
+    assert reasons <= {
+        error.reason for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "reason")
+    }
+    assert codes
+    assert reasons
+
+
+def test_the_local_configuration_scrapes_where_the_services_listen_by_default():
+    jobs = yaml.safe_load((ROOT / "observability/prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
+    assert targets == {
+        "gateway": [GatewayConfig.model_fields["metrics_listen"].default],
+        "inference": [InferenceConfig.model_fields["metrics_listen"].default],
+    }
