@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from models.forecast.blended import Blended
-from models.forecast.pretrained import Pretrained
+from models.forecast.pretrained import Pretrained, by_blocks
 from models.forecast.series import Array, Forecast, Series
 from models.model import Model, ModelUnavailableError
 
@@ -50,20 +50,17 @@ class Fracast:
         self.device: torch.device = network.device
         self.levels = tuple(network.quantiles)
         self.longest: int = network.context_length
-        self._core, self._head, self._block = network.core, network.head, network.horizon
+        self._core, self._head = network.core, network.head
+        self._block: int = network.horizon
         self._short = short
         with torch.inference_mode():
             self._padding = self._padding_states()
 
+    def steps(self, horizon: int) -> int:
+        return -(-horizon // self._block) * self._block
+
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        """[b, horizon, 9]: blocks of 48 steps; each next one sees the medians before it as if they had happened."""
-        blocks = [self._next_block(contexts)]
-        while len(blocks) * self._block < horizon:
-            medians = blocks[-1][:, :, len(self.levels) // 2].cpu().numpy()
-            pairs = zip(contexts, medians, strict=True)
-            contexts = [np.concatenate([context, median])[-self.longest :] for context, median in pairs]
-            blocks.append(self._next_block(contexts))
-        return torch.cat(blocks, dim=1)[:, :horizon]
+        return by_blocks(self._next_block, contexts, horizon, self)
 
     def _next_block(self, contexts: Sequence[Array]) -> torch.Tensor:
         """[b, 48, 9]. Rows meet only rows of the same window, since the window's edge is an approximation."""

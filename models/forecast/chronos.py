@@ -1,0 +1,102 @@
+"""Chronos, Chronos-Bolt and Chronos-2 (PyPI `chronos-forecasting`, Apache-2.0) from a local folder or a hub id.
+
+Owns their loading and calls. They answer at nine or more levels of their own; pretrained.py serves any other.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from models.forecast.pretrained import Pretrained
+from models.forecast.series import Array, Forecast, Series
+from models.forecast.weights_version import weights_version
+from models.model import Model, ModelUnavailableError
+
+_DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+_SEED = 0
+
+
+def load(name: str, device: str, source: str | None, backtests: int) -> Model[Series, Forecast]:
+    """The Chronos of kind ``name`` whose weights are at ``source``."""
+    if source is None:
+        raise ModelUnavailableError(f"{name} needs a source: a local folder or a hub id with its weights")
+    try:
+        import chronos
+    except ImportError as error:
+        raise ModelUnavailableError(f"{name} needs chronos-forecasting: pip install chronos-forecasting") from error
+    kinds: dict[str, tuple[type, type[Chronos]]] = {
+        "chronos": (chronos.ChronosPipeline, Sampled),
+        "chronos_bolt": (chronos.ChronosBoltPipeline, Bolt),
+        "chronos_2": (chronos.Chronos2Pipeline, Chronos2),
+    }
+    try:
+        pipeline = chronos.BaseChronosPipeline.from_pretrained(source, device_map=device, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ModelUnavailableError(f"{name}: no Chronos weights at {source}: {error}") from error
+    expected, kind = kinds[name]
+    if not isinstance(pipeline, expected):
+        raise ModelUnavailableError(f"{name}: the weights at {source} are those of a {type(pipeline).__name__}")
+    return Pretrained(name, kind(pipeline, source, torch.device(device)), backtests)
+
+
+class Chronos(ABC):
+    """What the three kinds share; each says its levels, its strides and how it is called."""
+
+    def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
+        self.version = weights_version(source, pipeline.inner_model.config)
+        self.device = device
+        self.longest: int = pipeline.model_context_length
+        self.levels: tuple[float, ...] = tuple(getattr(pipeline, "quantiles", _DECILES))
+        self._pipeline = pipeline
+
+    def steps(self, horizon: int) -> int:
+        return horizon
+
+    def _predict(self, contexts: Sequence[Array], horizon: int) -> Any:
+        with warnings.catch_warnings():
+            # Past its native horizon a Chronos goes on from its own forecast, and warns on every call.
+            warnings.filterwarnings("ignore", message="We recommend keeping prediction length", category=UserWarning)
+            return self._pipeline.predict(
+                [torch.from_numpy(context) for context in contexts], prediction_length=horizon
+            )
+
+    @abstractmethod
+    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor: ...
+
+
+class Sampled(Chronos):
+    """Chronos (T5): tokens drawn at random, for each series alone from the same seed: batch-mates change nothing."""
+
+    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
+        return torch.stack([self._draw(context, horizon) for context in contexts])
+
+    def _draw(self, context: Array, horizon: int) -> torch.Tensor:
+        """[horizon, 9]: the deciles of the sampled paths."""
+        used = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=used):
+            torch.manual_seed(_SEED)
+            paths = self._predict([context], horizon)[0]
+        levels = torch.tensor(self.levels, dtype=torch.float64, device=self.device)
+        return torch.quantile(paths.to(self.device, torch.float64), levels, dim=0).mT
+
+
+class Bolt(Chronos):
+    """Chronos-Bolt: quantiles of a whole stretch at once, then on from its own quantiles."""
+
+    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
+        found: torch.Tensor = self._predict(contexts, horizon)
+        return found.to(self.device, torch.float64).mT
+
+
+class Chronos2(Chronos):
+    """Chronos-2: the steps ahead see each other, so a forecast is one of whole output patches."""
+
+    def steps(self, horizon: int) -> int:
+        patch: int = self._pipeline.model_output_patch_size
+        return -(-horizon // patch) * patch
+
+    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
+        return torch.cat(self._predict(contexts, horizon)).to(self.device, torch.float64).mT

@@ -1,0 +1,17 @@
+"""Which weights a pretrained model runs: the hub's commit, or a digest of the files in a local folder."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+
+def weights_version(source: str, config: Any) -> str:
+    """Twelve hex digits that name the weights at ``source``, a folder or hub id; ``config`` is that of transformers."""
+    commit = getattr(config, "_commit_hash", None)
+    if commit is not None:
+        return str(commit)[:12]
+    digest = hashlib.sha256()
+    for path in sorted(Path(source).glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
