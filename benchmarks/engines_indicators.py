@@ -96,11 +96,32 @@ def many_panels(count: int, bars: int) -> None:
     row(f"torch, all of these, {count} panels of {bars} bars", ratio(lambda: model.run(tasks), loop(program, among)))
 
 
+def reason(rows: int, bars: int) -> None:
+    """Why kernels lose on a CPU: what TA-Lib needs for a bar, in one pass, and what one of a kernel's passes needs."""
+    among = panels(rows, bars)
+    x = torch.from_numpy(np.stack([panel.close for panel in among]))
+    out = torch.empty_like(x)
+
+    def nanoseconds(work: Work) -> float:
+        times = []
+        for _ in range(50):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) / (rows * bars) * 1e9
+
+    for name in ("SMA", "RSI", "MACD"):
+        print(f"TA-Lib, {name}: {nanoseconds(loop(compile([Spec(name)]), among)):.1f} ns a bar")
+    for name, work in {"addition": torch.add, "division": torch.div}.items():
+        print(f"torch, one {name} over {rows} x {bars}: {nanoseconds(lambda w=work: w(x, x, out=out)):.1f} ns a bar")
+
+
 def main() -> None:
     """Print every ratio."""
     torch.set_num_threads(1)
     one_panel()
     many_panels(1_000, 2_000)
+    reason(16, 2_000)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Owns the panel's layout and its invariants. Whether prices make sense (finite, l
 that takes them in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,24 +28,22 @@ class Panel:
     low: NDArray[np.float64] | None = None
     close: NDArray[np.float64] | None = None
     volume: NDArray[np.float64] | None = None
+    bars: int = field(init=False)
+    """T, the length of every column."""
 
     def __post_init__(self) -> None:
-        bars = self.bars
-        if bars == 0:
-            raise ValueError("a panel needs at least one bar")
+        bars = 0
         for name in COLUMNS:
             column = getattr(self, name)
             if column is None:
                 continue
             if column.dtype != _FLOAT64 or column.ndim != 1 or not column.flags.c_contiguous:
                 raise ValueError(f"column {name} must be a C-contiguous float64 array of one dimension")
-            if len(column) != bars:
+            if bars and len(column) != bars:
                 raise ValueError(f"column {name} has {len(column)} bars, others have {bars}")
-
-    @property
-    def bars(self) -> int:
-        """T, the length of every column."""
-        for column in (self.close, self.high, self.low, self.open, self.volume):
-            if column is not None:
-                return len(column)
-        raise ValueError("a panel needs at least one column")
+            bars = len(column)
+            if bars == 0:
+                raise ValueError(f"column {name} has no bars, a panel needs at least one")
+        if bars == 0:
+            raise ValueError("a panel needs at least one column")
+        object.__setattr__(self, "bars", bars)

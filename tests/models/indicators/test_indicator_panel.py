@@ -15,7 +15,7 @@ def test_bars_is_the_length_of_any_given_column() -> None:
     [
         {},
         {"close": np.empty(0)},
-        {"close": np.ones(5), "high": np.ones(4)},
+        {"close": np.ones(4), "high": np.ones(5)},
         {"close": np.ones(5, dtype=np.float32)},
         {"close": np.ones((5, 2))},
         {"close": np.ones(10)[::2]},
@@ -23,5 +23,5 @@ def test_bars_is_the_length_of_any_given_column() -> None:
     ids=["no column", "no bar", "unequal", "float32", "two dimensions", "strided"],
 )
 def test_a_malformed_panel_is_refused(columns: dict[str, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match=r"panel needs|bars|must be"):
+    with pytest.raises(ValueError, match=r"panel needs|has 4 bars|must be"):
         Panel(**columns)
