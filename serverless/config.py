@@ -19,7 +19,8 @@ class Config(BaseSettings):
     streaming: Literal["off", "aggregated", "only"] = Field(
         "off", description="how results are posted: whole; as they are ready and whole at the end; as they are ready"
     )
-    min_concurrency: int = Field(32, ge=1, description="jobs that the worker takes at once, at least")
+    warm_up: bool = Field(True, description="load the models when the worker starts, not at the first job")
+    min_concurrency: int = Field(64, ge=1, description="jobs that the worker takes at once, at least")
     max_concurrency: int = Field(512, ge=1, description="and at most")
     default_timeout: float = Field(60.0, gt=0, description="seconds for a job that names no timeout")
     max_timeout: float = Field(600.0, gt=0, description="seconds that a job may ask for")

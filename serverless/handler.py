@@ -9,19 +9,21 @@ import asyncio
 import importlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.rpc import code_pb2
 
 from inference.call import Call
+from serverless import concurrency as policy
 from serverless import limits, replies
 from serverless import request as incoming
 from serverless.replies import Result
 from serverless.request import Request
 from wire import deadline
-from wire.errors import InternalError, ServiceError, ServiceUnavailableError, reason_of
+from wire.errors import InternalError, OverloadedError, ServiceError, ServiceUnavailableError, reason_of
 from wire.logs import fields
 
 if TYPE_CHECKING:
@@ -71,13 +73,16 @@ class Handler:
         self._config = config
         self._service = service
         self._building: asyncio.Task[Worker] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._refused = 0
         self.in_flight = 0
 
     async def __call__(self, job: Job) -> Result:
         """The job's whole result; a streamed action's outputs are a list."""
         visit = self._enter(job)
         try:
-            outputs = [output async for output in self._outputs(job, visit)]
+            async with aclosing(self._outputs(job, visit)) as found:
+                outputs = [output async for output in found]
             result = replies.success(outputs if visit.action in STREAMED else outputs[0], visit.request_id)
             limits.check_output(visit.job_id, result)
         except asyncio.CancelledError:
@@ -90,7 +95,7 @@ class Handler:
         finally:
             self._leave(visit)
 
-    async def stream(self, job: Job) -> AsyncIterator[Result]:
+    async def stream(self, job: Job) -> AsyncGenerator[Result, None]:
         """The job's results as they are ready; an action that is not streamed has one.
 
         An error ends the stream. The SDK keeps nothing of it but the text under `error`, so the whole form goes there.
@@ -98,12 +103,13 @@ class Handler:
         visit = self._enter(job)
         try:
             total = 0
-            async for output in self._outputs(job, visit):
-                result = replies.success(output, visit.request_id)
-                total += limits.check_chunk(result)
-                if self._config.streaming == "aggregated":
-                    limits.check_total(visit.job_id, total)
-                yield result
+            async with aclosing(self._outputs(job, visit)) as outputs:
+                async for output in outputs:
+                    result = replies.success(output, visit.request_id)
+                    total += limits.check_chunk(result)
+                    if self._config.streaming == "aggregated":
+                        limits.check_total(visit.job_id, total)
+                    yield result
         except (asyncio.CancelledError, GeneratorExit):
             visit.outcome = "CANCELLED"
             raise
@@ -111,6 +117,18 @@ class Handler:
             yield {"error": json.dumps(self._failure(error, visit))}
         finally:
             self._leave(visit)
+
+    def concurrency(self, current: int | None) -> int:
+        """The SDK's concurrency modifier; its first call is also the first sign of life on the SDK's loop."""
+        if self._config.warm_up and self._warming is None:
+            self._warming = asyncio.create_task(self._warm_up())
+        worker = self._built()
+        queued = worker.parts.queued_seconds() if worker else 0.0
+        load = policy.Load(self.in_flight, queued, self._refused)
+        self._refused = 0
+        return policy.concurrency(
+            current, load, lowest=self._config.min_concurrency, highest=self._config.max_concurrency
+        )
 
     async def worker(self) -> "Worker":
         """The worker, built once however many ask. Raises ServiceUnavailableError when a package is missing."""
@@ -131,10 +149,21 @@ class Handler:
         except BaseException:
             self._building = None
             raise
-        log.info("worker ready", extra=fields(seconds=round(deadline.now() - began, 3)))
+        log.info("worker ready", extra=fields(seconds=round(deadline.now() - began, 3), metrics=worker.metrics_address))
         return worker
 
-    async def _outputs(self, job: Job, visit: Visit) -> AsyncIterator[Any]:
+    def _built(self) -> "Worker | None":
+        done = self._building is not None and self._building.done() and not self._building.cancelled()
+        return self._building.result() if self._building and done and not self._building.exception() else None
+
+    async def _warm_up(self) -> None:
+        try:
+            worker = await self.worker()
+            await worker.parts.catalogue.load_defaults()
+        except ServiceUnavailableError as error:
+            log.warning("warm-up failed", extra=fields(reason=error.message))
+
+    async def _outputs(self, job: Job, visit: Visit) -> AsyncGenerator[Any, None]:
         limits.check_input(visit.job_id, job.get("input"))
         request = visit.request = incoming.read(
             job,
@@ -148,8 +177,9 @@ class Handler:
         visit.call.priority, visit.call.deadline = request.priority, request.deadline
         worker = await self.worker()
         if request.action in STREAMED:
-            async for output in worker.stream(request, visit.call):
-                yield output
+            async with aclosing(worker.stream(request, visit.call)) as outputs:
+                async for output in outputs:
+                    yield output
         else:
             yield await worker.answer(request, visit.call)
 
@@ -165,6 +195,7 @@ class Handler:
             error = InternalError()
         status = error.status(visit.request_id)
         visit.outcome = reason_of(status)
+        self._refused += visit.outcome == OverloadedError.reason
         return replies.failure(status, visit.request_id, visit.request.names if visit.request else {})
 
     def _leave(self, visit: Visit) -> None:
@@ -185,5 +216,6 @@ class Handler:
                 batch_items=call.batch_items,
             ),
         )
-        if self._building is not None and self._building.done() and not self._building.exception():
-            self._building.result().parts.metrics.answered(visit.action, visit.outcome, call, seconds)
+        if worker := self._built():
+            worker.parts.metrics.answered(visit.action, visit.outcome, call, seconds)
+            worker.memory.job_done()

@@ -31,6 +31,7 @@ def main() -> None:
     runpod.serverless.start(
         {
             "handler": handler if config.streaming == "off" else handler.stream,
+            "concurrency_modifier": handler.concurrency,
             "return_aggregate_stream": config.streaming == "aggregated",
         }
     )

@@ -5,19 +5,20 @@ jobs, errors and the SDK are handler.py's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from google.protobuf.message import Message
 from prometheus_client import start_http_server
 
+from inference.build import build
 from inference.call import Call
 from inference.config import Config as ServiceConfig
-from inference.server import build
+from inference.engine import device_figures, pick_device, release_memory
 from market.inference.v1 import inference_pb2
-from models import indicators
-from serverless import decode, encode, forms, health, replies
+from serverless import decode, encode, forms, health, replies, watch
 from serverless.config import Config
+from serverless.memory import Memory, process_share, trim_heap
 from serverless.request import Request
 from wire import contract, listen, validation
 from wire.contract import Method
@@ -31,6 +32,8 @@ class Worker:
 
     def __init__(self, config: Config, service: ServiceConfig) -> None:
         self.parts = build(service)
+        self._device = pick_device(service.device)
+        self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
         self._actions = {
             "predict": self._predict,
             "sentiment": self._sentiment,
@@ -46,11 +49,20 @@ class Worker:
             server, _ = start_http_server(port, host, self.parts.metrics.registry)
             self.metrics_address = f"{host}:{server.server_port}"
 
+    def _memory_share(self) -> float:
+        figures = device_figures(self._device)
+        return max(process_share(), figures.reserved / figures.total if figures.total else 0.0)
+
+    async def _release_memory(self) -> None:
+        engine, *_ = self.parts.engines.values()
+        await engine.call(release_memory)
+        await asyncio.to_thread(trim_heap)
+
     async def answer(self, request: Request, call: Call) -> dict[str, Any]:
         """The output of an action that has one. Raises ServiceError."""
         return await self._actions[request.action](request, call)
 
-    def stream(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+    def stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """The outputs of an action that has several. Raises ServiceError."""
         return self._streamed[request.action](request, call)
 
@@ -87,7 +99,7 @@ class Worker:
         answer = method.response.FromString(await serve(message, call))
         return encode.to_json(answer, request.names)
 
-    async def _predict_stream(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+    async def _predict_stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """One output per series, in the order in which they are ready; `index` is its place in the request."""
         request.body, request.names = forms.predict(request.body)
         message = checked(contract.METHODS["Predict"], request, call)
@@ -124,15 +136,15 @@ class Worker:
         del output["request_id"]
         return {"index": index, **output.pop("forecasts")[0], **output}
 
-    async def _watch(self, request: Request, call: Call) -> AsyncIterator[dict[str, Any]]:
+    async def _watch(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """One output per bar of `bars`, each computed from the history and the bars up to it."""
-        watch = forms.watch(request.body)
-        request.body, request.names = watch.body, watch.names
+        asked = watch.read(request.body)
+        request.body, request.names = asked.body, asked.names
         message = checked(contract.METHODS["Analyze"], request, call)
         assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
-        validation.check(_until(message, watch.history + 1))  # the first bar's request may be too short by itself
-        for bar in range(watch.bars):
-            seen = _until(message, watch.history + bar + 1)
+        validation.check(watch.until(message, asked.history + 1))  # the first bar's request may be too short by itself
+        for bar in range(asked.bars):
+            seen = watch.until(message, asked.history + bar + 1)
             answer = inference_pb2.AnalyzeResponse.FromString(await self.parts.servicer.analyze(seen, call))
             output = encode.to_json(answer, request.names)
             del output["request_id"]
@@ -150,13 +162,3 @@ def checked(method: Method, request: Request, call: Call) -> Message:
         for refusal in validation.check(message)
     }
     return message
-
-
-def _until(message: inference_pb2.AnalyzeRequest, bars: int) -> inference_pb2.AnalyzeRequest:
-    """The request as of an earlier bar: the first `bars` of every column."""
-    seen = inference_pb2.AnalyzeRequest()
-    seen.CopyFrom(message)
-    columns = [getattr(panel, name) for panel in seen.indicators.panels for name in indicators.COLUMNS]
-    for column in [*columns, *(series.values for series in seen.predict.series)]:
-        del column[bars:]
-    return seen

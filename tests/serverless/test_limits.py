@@ -1,0 +1,59 @@
+"""The platform's limits, told apart by the job, on the way in and on the way out."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serverless import limits
+
+TEXT = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(("job_id", "limit", "texts"), [("job-1", "10000000", 10), ("sync-1", "20000000", 20)])
+def test_an_input_over_the_limit_of_its_way_in_is_refused_unread(ask, monkeypatch, job_id, limit, texts):
+    monkeypatch.setattr("serverless.decode.message", lambda kind, body: pytest.fail("it was decoded"))
+    result = ask("sentiment", job_id=job_id, texts=[TEXT] * texts)
+    assert result["error_type"] == "validation"
+    assert f"too large (max {limit} bytes, got" in result["error"]
+
+
+def test_what_runsync_takes_is_refused_on_run_alone(ask):
+    panel = {"close": [1.0] * 10_000, "volume": [123456.123456] * 10_000}
+    given = {"panels": [panel] * 90, "indicators": [{"name": "SMA", "last": 1}]}
+    assert "too large (max 10000000" in ask("indicators", job_id="job", **given)["error"]
+    # The contract's own limit of 8 MiB is the next one, and speaks for itself.
+    assert "too large (max 8388608" in ask("indicators", job_id="sync-job", **given)["error"]
+
+
+@pytest.mark.parametrize(("job_id", "fits"), [("job-1", False), ("sync-1", True)])
+def test_an_output_over_the_limit_of_its_way_out_is_an_error_and_not_a_lost_job(ask, job_id, fits):
+    panel = {"close": [1.0 / 3 + at for at in range(10_000)]}
+    result = ask("indicators", job_id=job_id, panels=[panel] * 9, indicators=["SMA", "EMA", "RSI", "MACD", "ROC"])
+    assert (result["status"] == "success") is fits
+    assert len(json.dumps(result, ensure_ascii=False)) < limits.of_job(job_id)
+    if not fits:
+        assert result["error_type"] == "runtime"
+        assert "the answer is too large (max 10000000 bytes, got 1" in result["error"]
+
+
+def test_a_streamed_output_over_a_chunk_is_refused():
+    with pytest.raises(limits.OutputTooLargeError, match="max 1000000 bytes"):
+        limits.check_chunk({"output": TEXT})
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inside: st.lists(inside) | st.dictionaries(st.text(st.characters(codec="utf-8")), inside),
+    max_leaves=40,
+)
+
+
+@given(json_values)
+def test_the_estimate_is_never_below_what_the_sdk_posts(value):
+    assert limits.posted_bytes(value) >= len(json.dumps(value, ensure_ascii=False).encode())
