@@ -27,8 +27,9 @@ class Client:
     """A connection to a market-inference gateway; safe to share between threads, closed by `with` or `close()`.
 
     `target`: "host:port". `api_key`: else $MARKET_INFERENCE_API_KEY, else on loopback the key of the gateway on this
-    machine. `tls`: True for the system's roots, or a TLS with files; None sends in plain text. `timeout`: seconds that
-    a call may take. `retries`: when a failed call is sent again.
+    machine. `tls`: True for the system's roots, or a TLS with files; None sends in plain text, the key included: keep
+    that to a network that you trust. `timeout`: seconds that a call may take. `retries`: when a failed call is sent
+    again.
 
     Every call takes the keywords of CallOptions: `timeout`, `request_id` and `priority`; and raises a
     `market_inference.MarketInferenceError`, by kind as `market_inference.errors` says. ValueError and TypeError say

@@ -103,6 +103,8 @@ def explain(error: "MarketInferenceError", target: str) -> str:
 
     # Without a reason of the service's own, gRPC made the error on this side.
     if isinstance(error, errors.UnavailableError) and error.reason == error.code:
+        if "refused" not in error.message:
+            return f"cannot reach {target}: {error.message}"
         return f"nothing answers at {target}; start one with `market-inference serve`, or name another with --target"
     hint = ""
     if isinstance(error, errors.UnauthenticatedError):
