@@ -7,12 +7,13 @@ the median of interleaved rounds, since absolute times on a shared machine mean 
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import talib
 import torch
 
-from models.indicators import FUNCTIONS, Panel, Spec, Task, compile, load  # noqa: A004 - as re.compile
+from models.indicators import Panel, Spec, Task, compile, load  # noqa: A004 - as re.compile
 from models.indicators.kernels import registry
 from models.indicators.program import Program
 
@@ -75,11 +76,11 @@ def one_panel() -> None:
         (panel,) = panels(1, bars)
         model, tasks = load("cpu", backend="talib"), [Task(panel, program)]
         work = loop(program, [panel])
-        row(f"talib, six functions, one panel of {bars} bars", ratio(lambda m=model, t=tasks: m.run(t), work, 200))
+        row(f"talib, six functions, one panel of {bars} bars", ratio(partial(model.run, tasks), work, 200))
     live = compile([Spec(name, last=1) for name in SIX])
     (panel,) = panels(1, 256)
     model, tasks = load("cpu", backend="talib"), [Task(panel, live)]
-    row("talib, the same at 256 bars, last value only", ratio(lambda: model.run(tasks), loop(program, [panel]), 200))
+    row("talib, the same at 256 bars, last value only", ratio(partial(model.run, tasks), loop(program, [panel]), 200))
 
 
 def many_panels(count: int, bars: int) -> None:
@@ -90,16 +91,16 @@ def many_panels(count: int, bars: int) -> None:
     for name in names:
         program = compile([Spec(name, last=1)])
         tasks = [Task(panel, program) for panel in among]
-        row(f"torch, {name}, {count} panels of {bars} bars", ratio(lambda t=tasks: model.run(t), loop(program, among)))
-    program = compile([Spec(name, last=1) for name in names if name in FUNCTIONS])
+        row(f"torch, {name}, {count} panels of {bars} bars", ratio(partial(model.run, tasks), loop(program, among)))
+    program = compile([Spec(name, last=1) for name in names])
     tasks = [Task(panel, program) for panel in among]
-    row(f"torch, all of these, {count} panels of {bars} bars", ratio(lambda: model.run(tasks), loop(program, among)))
+    row(f"torch, all of these, {count} panels of {bars} bars", ratio(partial(model.run, tasks), loop(program, among)))
 
 
 def reason(rows: int, bars: int) -> None:
     """Why kernels lose on a CPU: what TA-Lib needs for a bar, in one pass, and what one of a kernel's passes needs."""
     among = panels(rows, bars)
-    x = torch.from_numpy(np.stack([panel.close for panel in among]))
+    x = torch.from_numpy(np.stack([np.asarray(panel.close) for panel in among]))
     out = torch.empty_like(x)
 
     def nanoseconds(work: Work) -> float:
@@ -113,7 +114,7 @@ def reason(rows: int, bars: int) -> None:
     for name in ("SMA", "RSI", "MACD"):
         print(f"TA-Lib, {name}: {nanoseconds(loop(compile([Spec(name)]), among)):.1f} ns a bar")
     for name, work in {"addition": torch.add, "division": torch.div}.items():
-        print(f"torch, one {name} over {rows} x {bars}: {nanoseconds(lambda w=work: w(x, x, out=out)):.1f} ns a bar")
+        print(f"torch, one {name} over {rows} x {bars}: {nanoseconds(partial(work, x, x, out=out)):.1f} ns a bar")
 
 
 def main() -> None:

@@ -38,6 +38,9 @@ __all__ = [
 def load(device: str = "cpu", *, backend: Literal["auto", "talib", "torch"] = "auto") -> Model[Task, Answer]:
     """A model that computes indicators: "talib" on the CPU, "torch" on the device, "auto" the faster of the two there.
 
+    On a CPU that is TA-Lib at every size: it computes a bar in one pass of a few nanoseconds, a kernel in ten to thirty
+    passes of half a nanosecond each (benchmarks/engines_indicators.py). Not run on a GPU.
+
     One thread calls its run(); for more threads load one each. Raises ModelUnavailableError when the device is missing
     or cannot compute in float64.
     """

@@ -5,7 +5,6 @@ and what they take is in catalogue.py; when and with what they are called, in pl
 """
 
 import ctypes
-from types import ModuleType
 
 import talib
 from talib import _ta_lib as extension
@@ -16,12 +15,6 @@ HOLDING = ctypes.PyDLL(extension.__file__)
 RELEASING = ctypes.CDLL(extension.__file__)
 
 VERSION: str = talib.__ta_version__.decode().split()[0]
-
-
-def wrapper() -> ModuleType:
-    """TA-Lib's Python package, initialised by its import; the reference that this room is measured against."""
-    module: ModuleType = talib
-    return module
 
 
 def description() -> bytes:
