@@ -1,7 +1,7 @@
-"""`python -m observability.generate` writes what Grafana and Kubernetes read from what we write by hand.
+"""`python -m observability.generate` writes what follows from what we write by hand.
 
-Owns dashboards/*.json (from dashboards.py) and prometheus-rule.yaml (from rules/*.yml). With --check it writes nothing
-and fails when a file is not what it would write.
+Owns dashboards/*.json (from dashboards.py), prometheus-rule.yaml (from rules/*.yml) and the tables of settings in
+docs/operations.md. With --check it writes nothing and fails when a file is not what it would write.
 """
 
 import json
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from observability import settings
 from observability.dashboards import DASHBOARDS
 
 HERE = Path(__file__).parent
+OPERATIONS = HERE.parent / "docs" / "operations.md"
 _RULE_HEAD = """\
 # Made from rules/*.yml by `python -m observability.generate`: edit those.
 apiVersion: monitoring.coreos.com/v1
@@ -34,6 +36,7 @@ def files() -> dict[Path, str]:
         for dashboard in DASHBOARDS
     }
     made[HERE / "prometheus-rule.yaml"] = _prometheus_rule()
+    made[OPERATIONS] = settings.filled(OPERATIONS.read_text(encoding="utf-8"))
     return made
 
 

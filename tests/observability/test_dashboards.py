@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from observability import generate
+from observability import generate, settings
 from observability.dashboards import DASHBOARDS
 
 
@@ -46,3 +46,8 @@ def test_every_panel_says_what_it_shows(dashboard):
 def test_the_cluster_gets_every_dashboard():
     listed = (generate.HERE / "kustomization.yaml").read_text()
     assert all(f"dashboards/{dashboard.name}.json" in listed for dashboard in DASHBOARDS)
+
+
+def test_a_page_without_a_place_for_the_settings_is_an_error():
+    with pytest.raises(ValueError, match="gateway"):
+        settings.filled("# Operations\n")

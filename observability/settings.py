@@ -1,0 +1,37 @@
+"""The tables of settings in docs/operations.md, from the configuration classes.
+
+Owns the form of a table and where in a page it goes.
+"""
+
+from typing import get_args
+
+from pydantic_settings import BaseSettings
+
+from gateway.config import Config as GatewayConfig
+from inference.config import Config as InferenceConfig
+
+_TABLES: dict[str, type[BaseSettings]] = {"gateway": GatewayConfig, "inference": InferenceConfig}
+
+
+def table(config: type[BaseSettings]) -> str:
+    """One row per setting: the environment variable, its default, what it is."""
+    prefix = config.model_config["env_prefix"]
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in config.model_fields.items():
+        default = "none" if field.default in (None, "") else f"`{field.default}`"
+        meaning = field.description or "one of " + ", ".join(map(str, get_args(field.annotation)))
+        rows.append(f"| `{prefix}{name.upper()}` | {default} | {meaning} |")
+    return "\n".join(rows)
+
+
+def filled(page: str) -> str:
+    """The page with every table between its two comments made anew. Raises ValueError when a place is missing."""
+    for part, config in _TABLES.items():
+        begin, end = f"<!-- {part}: ", "<!-- end -->"
+        if page.count(begin) != 1 or end not in page.partition(begin)[2]:
+            raise ValueError(f"no single place for the settings of {part}")
+        before, _, rest = page.partition(begin)
+        comment, _, rest = rest.partition("\n")
+        after = rest.partition(end)[2]
+        page = f"{before}{begin}{comment}\n\n{table(config)}\n\n{end}{after}"
+    return page
