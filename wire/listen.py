@@ -7,14 +7,15 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def _checked(address: str) -> str:
+def check(address: str) -> str:
+    """The address itself. Raises ValueError when it is not host:port."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("must be host:port, such as 127.0.0.1:8470")
     return address
 
 
-Address = Annotated[str, AfterValidator(_checked)]
+Address = Annotated[str, AfterValidator(check)]
 """host:port; port 0 lets the system choose."""
 
 
