@@ -19,6 +19,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from wire.metadata import STATUS_DETAILS
 
+TOO_LATE = "the timeout passed before the answer was there"
+
 
 class MarketInferenceError(Exception):
     """A call, or one item of it, that failed.
@@ -136,6 +138,8 @@ def from_rpc(error: grpc.RpcError, request_id: str = "") -> MarketInferenceError
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_DETAILS and isinstance(value, bytes):
             return from_status(status_pb2.Status.FromString(value), request_id)
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return from_status(status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message=TOO_LATE), request_id)
     number, _ = call.code().value
     return from_status(status_pb2.Status(code=number, message=call.details() or ""), request_id)
 

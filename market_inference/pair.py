@@ -45,7 +45,7 @@ class Pair:
         listen: str = ANY_PORT,
         metrics_listen: str = ANY_PORT,
         device: str = "",
-        start_timeout: float = 60.0,
+        start_timeout: float = 180.0,
         grace: float = 25.0,
     ) -> None:
         self.state = state_dir() if state is None else state

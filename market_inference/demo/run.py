@@ -3,6 +3,9 @@
 Owns the order of its steps; each step's own work is in the file of its name.
 """
 
+import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from market_inference.demo.steps import Steps
 from market_inference.pair import Pair
 
 CONTEXT = 750
+# Seconds for a call: a demo on a busy laptop shall be slow, not fail.
+PATIENCE = 120.0
 INDICATORS = ("RSI", "MACD", "ATR", "BBANDS:timeperiod=20")
 
 
@@ -45,7 +50,7 @@ def run(output: Path, horizon: int, device: str, console: Console) -> None:
             with steps.step("Load the models", spinner=False) as step:
                 models = wait_loaded(pair, console)
                 step.detail = ", ".join(f"{model.engine} {model.name} {model.state}" for model in models)
-            with pair.client() as client:
+            with pair.client(timeout=PATIENCE) as client:
                 answers = _ask(client, steps, seen, horizon)
             _walk(pair, steps, known, horizon)
             with steps.step("Stop both"):
@@ -77,7 +82,7 @@ def _walk(pair: Pair, steps: Steps, known: list[Bars], horizon: int) -> None:
     with steps.step("Walk forward through the past") as step:
         metrics = pair.metrics["inference"]
         before = batches.read(metrics, "forecast")
-        found = walk.run(pair, known, horizon, CONTEXT)
+        found = walk.run(pair, known, horizon, CONTEXT, PATIENCE)
         ran = batches.read(metrics, "forecast").since(before)
         step.detail = (
             f"{found.forecasts} calls, up to {walk.IN_FLIGHT} in flight, ran as {ran.batches:.0f} batches "
@@ -113,8 +118,15 @@ def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], a
     ):
         console.print()
         console.print(shown)
-    console.print()
-    console.print(f"The chart is at {output}. What to try next:", markup=False)
-    console.print("  market-inference serve                                     keep the service running, then")
-    console.print("  market-inference predict --csv bars.csv --horizon 10       forecast a column of your own")
-    console.print("  python -c 'import market_inference as m; help(m.Client)'   call it from Python")
+    console.print(_next_steps(output), markup=False, soft_wrap=True)
+
+
+def _next_steps(output: Path) -> str:
+    """Three things to try, as they can be typed here: an environment that is not active has its commands by path."""
+    folder = "" if shutil.which("market-inference") else os.path.relpath(Path(sys.executable).parent) + "/"
+    return f"""
+The chart is at {output}. What to try next:
+  {folder}market-inference serve                  keep the service running
+  {folder}market-inference predict --csv my.csv   forecast a column of your own with it
+  {folder}python -c "import market_inference as m; help(m.Client)"
+"""

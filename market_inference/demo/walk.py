@@ -29,14 +29,14 @@ class Walk:
     held: float
 
 
-def run(pair: Pair, bars: Sequence[Bars], horizon: int, context: int) -> Walk:
-    """Forecast from the last origins of every symbol, up to IN_FLIGHT calls at a time."""
-    return asyncio.run(_run(pair, bars, horizon, context))
+def run(pair: Pair, bars: Sequence[Bars], horizon: int, context: int, timeout: float) -> Walk:
+    """Forecast from the last origins of every symbol, up to IN_FLIGHT calls at a time, `timeout` seconds each."""
+    return asyncio.run(_run(pair, bars, horizon, context, timeout))
 
 
-async def _run(pair: Pair, bars: Sequence[Bars], horizon: int, context: int) -> Walk:
+async def _run(pair: Pair, bars: Sequence[Bars], horizon: int, context: int, timeout: float) -> Walk:
     free = asyncio.Semaphore(IN_FLIGHT)
-    async with pair.async_client() as client:
+    async with pair.async_client(timeout=timeout) as client:
         one_by_one = (
             _inside(client, free, one, origin, horizon, context)
             for one in bars

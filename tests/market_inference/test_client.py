@@ -249,7 +249,7 @@ def test_an_overload_without_advice_or_beyond_the_timeout_is_raised_at_once(serv
 def test_a_timeout_is_a_deadline_exceeded_error(service: Any) -> None:
     release = threading.Event()
     service.on["Predict"] = lambda request: (release.wait(), _fail())
-    with Client(service.target) as client, pytest.raises(errors.DeadlineExceededError):
+    with Client(service.target) as client, pytest.raises(errors.DeadlineExceededError, match="timeout passed"):
         client.predict(CLOSES, 1, timeout=0.05)
     release.set()
 
