@@ -7,6 +7,7 @@ the signals.
 import asyncio
 import functools
 import logging
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +27,7 @@ from gateway.replica import Replica
 from gateway.router import Router
 from gateway.servicer import Servicer
 from wire import contract
+from wire.contract import Method
 from wire.listen import is_loopback, split
 
 log = logging.getLogger(__name__)
@@ -80,11 +82,20 @@ def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
     table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
     for method in contract.METHODS.values():
         unary = functools.partial(servicer.unary, method)
-        if method.name in {"Stream", "Watch"}:
+        if method.name == "Stream":
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
+        elif method.name == "Watch":
             table[method.name] = grpc.stream_stream_rpc_method_handler(functools.partial(_refuse_stream, unary))
         else:
             table[method.name] = grpc.unary_unary_rpc_method_handler(unary)
     return grpc.method_handlers_generic_handler(contract.SERVICE.full_name, table)
+
+
+def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
+    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context, not by iteration
+        await serve(method, context)
+
+    return handler
 
 
 async def _refuse_stream(unary: Any, messages: Any, context: Any) -> None:
@@ -146,7 +157,7 @@ class Server:
         if self._readiness is not None:
             self._readiness.cancel()
         await self._health.enter_graceful_shutdown()
-        self.servicer.draining = True
+        self.servicer.drain()
         await self._server.stop(self._config.drain_seconds)
         await self.router.close()
         self._metrics_server.shutdown()

@@ -6,7 +6,8 @@ metrics. Each step's rules are in the room named after it.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -14,18 +15,20 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway import request as incoming
-from gateway.auth import Authenticator, authorise
+from gateway.auth import Authenticator, Client, authorise
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
 from gateway.replica import ReplicaLostError
 from gateway.request import Request
 from gateway.router import Router
+from gateway.stream import Stream
 from market.inference.v1 import exchange_pb2, inference_pb2
 from wire import deadline, metadata, validation
 from wire.contract import Method
 from wire.errors import (
     CallCancelledError,
     DeadlineExceededError,
+    DrainingError,
     InternalError,
     InvalidRequestError,
     NotImplementedYetError,
@@ -74,15 +77,22 @@ class Servicer:
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._version = version
+        self._streams: set[Stream] = set()
         self.draining = False
 
     async def unary(self, method: Method, raw: bytes, context: Any) -> bytes:
         """One call as the transport hands it over: bytes in, bytes out; errors end it with status and details."""
         sent = dict(context.invocation_metadata() or ())
         request = self._request(method, sent, context.time_remaining())
+        async with self._call(request, context):
+            return await self.answer(request, sent, raw)
+
+    @asynccontextmanager
+    async def _call(self, request: Request, context: Any) -> AsyncIterator[None]:
+        """What surrounds a call: errors end it with status and details, and it is counted and logged."""
         code, reason = "OK", ""
         try:
-            return await self.answer(request, sent, raw)
+            yield
         except asyncio.CancelledError:
             code = reason = CallCancelledError.reason
             raise
@@ -102,21 +112,64 @@ class Servicer:
 
     async def answer(self, request: Request, sent: Mapping[str, str | bytes], raw: bytes) -> bytes:
         """The steps, in their order. Raises ServiceError."""
-        try:
-            client = self._authenticator.authenticate(sent)
-            request.client = client.name
-            authorise(client, request.method)
-            _check_time(request)
+        with _bugs_are_ours(request):
+            client = self._admit(request, sent)
             with self._limits.slot(client.name):
                 message = _decode(request, raw)
                 refused = validation.check(message)
                 return await self._ask(request, message, refused)
-        except ServiceError:
-            raise
-        except Exception as error:
-            # A bug of ours: the caller learns nothing of it, the log everything.
-            log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
-            raise InternalError from error
+
+    async def serve(self, request: Request, client: Client, message: Message) -> bytes:
+        """The same steps for a request that came over a stream, whose caller is known. Raises ServiceError."""
+        with _bugs_are_ours(request):
+            authorise(client, request.method)
+            _check_time(request)
+            with self._limits.slot(client.name):
+                refused = validation.check(message)
+                return await self._ask(request, message, refused)
+
+    def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
+        """The caller, who may make this call, in time. Raises ServiceError."""
+        client = self._authenticator.authenticate(sent)
+        request.client = client.name
+        authorise(client, request.method)
+        _check_time(request)
+        return client
+
+    async def stream(self, method: Method, context: Any) -> None:
+        """A Stream call: its requests one by one, and a log line when it ends."""
+        sent = dict(context.invocation_metadata() or ())
+        call = self._request(method, sent, context.time_remaining())
+        if context.time_remaining() is None:
+            call.deadline = deadline.NEVER
+        async with self._call(call, context):
+            if self.draining:
+                raise DrainingError("the gateway is draining", retry_after=0.1)
+            stream = Stream(
+                self,
+                call,
+                self._admit(call, sent),
+                default_timeout=self._default_timeout,
+                max_timeout=self._max_timeout,
+            )
+            self._streams.add(stream)
+            try:
+                await stream.run(context)
+            finally:
+                self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """Take no new work; streams end with their last answer."""
+        self.draining = True
+        for stream in self._streams:
+            stream.drain()
+
+    def done(self, request: Request, code: str, reason: str) -> None:
+        """One request of a stream is over: counted, and logged when it failed."""
+        if code == "OK":
+            self._metrics.answered(request, code, reason, deadline.now() - request.began)
+        else:
+            self._done(request, code, reason)
 
     def _request(self, method: Method, sent: Mapping[str, str | bytes], left: float | None) -> Request:
         began = deadline.now()
@@ -204,6 +257,18 @@ class Servicer:
                 attempts=request.attempts,
             ),
         )
+
+
+@contextmanager
+def _bugs_are_ours(request: Request) -> Iterator[None]:
+    """Whatever is no ServiceError is a bug: the caller learns nothing of it, the log everything."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except Exception as error:
+        log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
+        raise InternalError from error
 
 
 def _level(code: str) -> int:

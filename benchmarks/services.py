@@ -1,0 +1,109 @@
+"""Processes for benchmarks and for tests that kill them: gateways, replicas, and replicas that only echo.
+
+Owns their start and their end. Each listens on a free port of 127.0.0.1.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from market_inference import Client
+from market_inference.process import ServiceProcess
+from wire.state import development_key_file
+
+ANY_PORT = "127.0.0.1:0"
+START_SECONDS = 60.0
+
+
+@dataclass
+class Replica:
+    """A process that speaks Exchange at `address`."""
+
+    service: ServiceProcess
+    address: str
+
+
+@dataclass
+class Gateway:
+    """A gateway process, and what is needed to call it."""
+
+    service: ServiceProcess
+    target: str
+    key: str
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self.service.pid)
+
+
+class Services:
+    """Processes that share a state folder; all ended with the `with` block."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.gateway: Gateway
+        self._running: list[ServiceProcess] = []
+
+    def start_replica(self, listen: str = ANY_PORT, **settings: object) -> Replica:
+        """An inference service; `settings` are those of inference.config, such as drain_seconds=1."""
+        return self._replica("inference", listen, settings)
+
+    def start_echo(self) -> Replica:
+        """A process that answers every request at once, see benchmarks/echo.py."""
+        return self._replica("benchmarks.echo", ANY_PORT, {})
+
+    def _replica(self, module: str, listen: str, settings: dict[str, object]) -> Replica:
+        given = {f"MARKET_INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
+        ports = {"MARKET_INFERENCE_LISTEN": listen, "MARKET_INFERENCE_METRICS_LISTEN": ANY_PORT}
+        service = self._spawn(module, {**ports, **given})
+        return Replica(service, service.wait_ready(START_SECONDS).listen)
+
+    def start_gateway(self, replicas: list[Replica], listen: str = ANY_PORT, **settings: object) -> Gateway:
+        """A gateway before these replicas; it is `self.gateway` from now on."""
+        given = {f"MARKET_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        service = self._spawn(
+            "gateway",
+            {
+                "MARKET_GATEWAY_LISTEN": listen,
+                "MARKET_GATEWAY_METRICS_LISTEN": ANY_PORT,
+                "MARKET_GATEWAY_REPLICAS": ",".join(replica.address for replica in replicas),
+                **given,
+            },
+        )
+        target = service.wait_ready(START_SECONDS).listen
+        key = (self.state / development_key_file().name).read_text(encoding="utf-8").strip()
+        self.gateway = Gateway(service, target, key)
+        return self.gateway
+
+    def wait_loaded(self, *engines: str, seconds: float = 120.0) -> None:
+        """Return when the default models of these engines, by default of all, are loaded in every replica."""
+        deadline = time.monotonic() + seconds
+        with Client(self.gateway.target, api_key=self.gateway.key) as client:
+            while time.monotonic() < deadline:
+                found = [engine for replica in client.status().replicas for engine in replica.engines]
+                wanted = [engine for engine in found if not engines or engine.name in engines]
+                if wanted and all(engine.loaded for engine in wanted):
+                    return
+                time.sleep(0.1)
+        raise TimeoutError(f"the models did not load within {seconds:g} s")
+
+    def _spawn(self, module: str, environment: dict[str, str]) -> ServiceProcess:
+        log = self.state / f"{module}-{len(self._running)}.log"
+        service = ServiceProcess(
+            module, {**environment, "MARKET_INFERENCE_STATE_DIR": str(self.state)}, log, lambda ended: None
+        )
+        self._running.append(service)
+        return service
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for service in self._running:
+            service.kill()

@@ -1,0 +1,242 @@
+"""One Stream call: many independent requests, answered in any order.
+
+Owns the multiplexing: credits, cancels, and backpressure from a slow reader to the client's own sends. What a request
+costs, means and may do is the same as for a call of its own, and is the servicer's.
+
+Memory is bounded by two credits: requests in flight, and bytes of requests in flight and of answers not yet sent. The
+reader stops while either is used up, so that HTTP/2 flow control reaches the client; nobody else waits for this stream.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError, Message
+
+from gateway.auth import Client
+from gateway.request import Request
+from market.inference.v1 import answers_pb2, inference_pb2
+from wire import deadline
+from wire.contract import METHODS, Method
+from wire.errors import (
+    CallCancelledError,
+    DrainingError,
+    InvalidRequestError,
+    RequestTooLargeError,
+    ServiceError,
+    Violation,
+    code_name,
+    reason_of,
+)
+
+CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
+# An answer message takes no more once it holds this many bytes, so that one bulky answer does not hold up the others.
+MESSAGE_BYTES = 256 << 10
+KINDS = {
+    "predict": METHODS["Predict"],
+    "sentiment": METHODS["AnalyzeSentiment"],
+    "indicators": METHODS["ComputeIndicators"],
+    "analyze": METHODS["Analyze"],
+}
+
+
+class Service(Protocol):
+    """What a stream needs of the gateway."""
+
+    async def serve(self, request: Request, client: Client, message: Message) -> bytes:
+        """The answer to one request. Raises ServiceError."""
+        ...
+
+    def done(self, request: Request, code: str, reason: str) -> None:
+        """One request is over."""
+        ...
+
+
+class Stream:
+    """One caller's stream. `call` describes the stream itself: id, deadline, priority, trace."""
+
+    def __init__(
+        self,
+        service: Service,
+        call: Request,
+        client: Client,
+        *,
+        default_timeout: float,
+        max_timeout: float,
+        credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
+    ) -> None:
+        self._service = service
+        self._call = call
+        self._client = client
+        self._default_timeout = default_timeout
+        self._max_timeout = max_timeout
+        self._credits = credits
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._answers: list[answers_pb2.StreamResultAnswer] = []
+        self._in_flight = 0
+        self._bytes = 0
+        self._ended = False
+        self._draining = False
+        self._ready = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def run(self, context: Any) -> None:
+        """Serve until the client has sent its last request and has its last answer.
+
+        Raises DrainingError once everything taken is answered, when the gateway is draining.
+        """
+        await context.write(answers_pb2.StreamAnswer(credits=self._credits).SerializeToString())
+        reader = asyncio.create_task(self._read(context))
+        try:
+            await self._write(context)
+            if self._draining:
+                raise DrainingError("the gateway is draining", retry_after=0.1)
+            await reader  # raises what the reader raised
+        finally:
+            reader.cancel()
+            for task in self._tasks.values():
+                task.cancel()
+
+    def drain(self) -> None:
+        """Take no more requests; the stream ends with its last answer."""
+        self._ended = self._draining = True
+        self._room.set()
+        self._ready.set()
+
+    async def _read(self, context: Any) -> None:
+        try:
+            while not self._ended:
+                raw = await context.read()
+                if not isinstance(raw, bytes):  # grpc.aio.EOF
+                    return
+                await self._take(raw)
+        finally:
+            self._ended = True
+            self._ready.set()
+
+    async def _take(self, raw: bytes) -> None:
+        try:
+            message = inference_pb2.StreamRequest.FromString(raw)
+        except DecodeError:
+            violation = Violation("", "the bytes are not a StreamRequest message", "decode")
+            self._refuse(0, InvalidRequestError([violation]))
+            return
+        share = len(raw) // max(1, len(message.requests))
+        for item in message.requests:
+            while self._exhausted() and not self._draining:
+                self._room.clear()
+                await self._room.wait()
+            if self._draining:
+                return
+            self._start(item, share, len(raw))
+
+    def _exhausted(self) -> bool:
+        return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
+
+    def _start(self, item: inference_pb2.StreamItem, size: int, most: int) -> None:
+        """Take one request; `size` is its share of a message of `most` bytes."""
+        kind = item.WhichOneof("request")
+        if kind == "cancel":
+            if task := self._tasks.get(item.id):
+                task.cancel()
+            return
+        if (wrong := self._wrong(item, kind)) is not None:
+            self._refuse(item.id, wrong)
+            return
+        self._in_flight += 1
+        self._bytes += size
+        task = self._tasks[item.id] = asyncio.create_task(self._serve(item, str(kind), size, most))
+        task.add_done_callback(lambda task: self._over(item, task, size))
+
+    def _wrong(self, item: inference_pb2.StreamItem, kind: str | None) -> ServiceError | None:
+        if kind is None:
+            return InvalidRequestError(
+                [Violation("request", "one of predict, sentiment, indicators, analyze", "oneof")]
+            )
+        if item.id == 0:
+            return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
+        if item.id in self._tasks:
+            return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
+        return None
+
+    async def _serve(self, item: inference_pb2.StreamItem, kind: str, size: int, most: int) -> None:
+        request = self._request(item, KINDS[kind])
+        answer = answers_pb2.StreamResultAnswer(id=item.id)
+        code = reason = "CANCELLED"
+        try:
+            message = getattr(item, kind)
+            request.cost = size if most <= request.method.max_request_bytes else _weigh(message, request.method)
+            setattr(answer, kind, await self._service.serve(request, self._client, message))
+            code, reason = "OK", ""
+        except ServiceError as error:
+            status = error.status(request.request_id)
+            code, reason = code_name(status.code), reason_of(status)
+            answer.error.CopyFrom(status)
+        finally:
+            self._service.done(request, code, reason)
+        self._bytes += _size(answer)
+        self._queue(answer)
+
+    def _request(self, item: inference_pb2.StreamItem, method: Method) -> Request:
+        began = deadline.now()
+        asked = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
+        return Request(
+            method=method,
+            request_id=f"{self._call.request_id}/{item.id}",
+            began=began,
+            deadline=min(began + min(asked, self._max_timeout), self._call.deadline),
+            priority=self._call.priority,
+            traceparent=self._call.traceparent,
+            client=self._client.name,
+        )
+
+    def _over(self, item: inference_pb2.StreamItem, task: asyncio.Task[None], size: int) -> None:
+        """A callback, since a task that is cancelled before its first step runs none of its own code."""
+        del self._tasks[item.id]
+        self._bytes -= size
+        if task.cancelled():
+            error = CallCancelledError("the request was withdrawn").status(f"{self._call.request_id}/{item.id}")
+            self._queue(answers_pb2.StreamResultAnswer(id=item.id, error=error))
+        self._ready.set()
+
+    def _refuse(self, item_id: int, error: ServiceError) -> None:
+        self._in_flight += 1
+        self._queue(answers_pb2.StreamResultAnswer(id=item_id, error=error.status(self._call.request_id)))
+
+    def _queue(self, answer: answers_pb2.StreamResultAnswer) -> None:
+        self._answers.append(answer)
+        self._ready.set()
+
+    async def _write(self, context: Any) -> None:
+        while self._answers or self._tasks or not self._ended:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._answers:
+                count, size = self._message()
+                message = answers_pb2.StreamAnswer(answers=self._answers[:count])
+                del self._answers[:count]
+                await context.write(message.SerializeToString())
+                self._in_flight -= count
+                self._bytes -= size
+                self._room.set()
+
+    def _message(self) -> tuple[int, int]:
+        """How many answers the next message takes, and the bytes that they were counted with."""
+        count = size = 0
+        for answer in self._answers:
+            if count and size >= MESSAGE_BYTES:
+                break
+            count, size = count + 1, size + _size(answer)
+        return count, size
+
+
+def _size(answer: answers_pb2.StreamResultAnswer) -> int:
+    """Bytes of an answer. Errors are small and few: the credit in requests bounds them."""
+    kind = answer.WhichOneof("result")
+    return 0 if kind is None or kind == "error" else len(getattr(answer, kind))
+
+
+def _weigh(message: Message, method: Method) -> int:
+    size = message.ByteSize()
+    if size > method.max_request_bytes:
+        raise RequestTooLargeError(method.max_request_bytes, size)
+    return size

@@ -1,0 +1,244 @@
+"""What a Stream call promises, with a service whose pace the test sets."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.auth import Client
+from gateway.request import Request
+from gateway.stream import Stream
+from market.inference.v1 import inference_pb2 as pb
+from wire.contract import METHODS
+from wire.deadline import NEVER, now
+from wire.errors import DrainingError, OverloadedError
+
+CLIENT = Client("me", frozenset())
+ANSWER = pb.ComputeIndicatorsResponse(model="m").SerializeToString()
+BIG_ANSWER = pb.ComputeIndicatorsResponse(model="m" * 1000).SerializeToString()
+CREDITS = pb.StreamCredits(in_flight=4, bytes=1 << 20)
+
+
+class Slow:
+    """Answers each request when its gate opens; a panel's symbol names the gate."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+        self.begun: list[str] = []
+        self.over: list[str] = []
+        self.requests: list[Request] = []
+
+    def open(self, *symbols: str) -> None:
+        for symbol in symbols:
+            self.gates.setdefault(symbol, asyncio.Event()).set()
+
+    async def serve(self, request: Request, client: Client, message: Any) -> bytes:
+        symbol = message.panels[0].symbol
+        self.begun.append(symbol)
+        self.requests.append(request)
+        await self.gates.setdefault(symbol, asyncio.Event()).wait()
+        if symbol == "bad":
+            raise OverloadedError("too much", retry_after=1.0)
+        return BIG_ANSWER if symbol == "big" else ANSWER
+
+    def done(self, request: Request, code: str, reason: str) -> None:
+        self.over.append(code)
+
+
+class Wire:
+    """The transport's context: a client that sends when told, and reads only while `reading` is set."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.got: asyncio.Queue[pb.StreamResponse] = asyncio.Queue()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.taken = 0
+
+    async def read(self) -> Any:
+        message = await self.sent.get()
+        self.taken += 1
+        return message
+
+    async def write(self, raw: bytes) -> None:
+        await self.reading.wait()
+        self.got.put_nowait(pb.StreamResponse.FromString(raw))
+
+    def send(self, *ids: int, symbols: str = "", **fields: Any) -> None:
+        names = symbols.split() or [str(i) for i in ids]
+        items = [
+            pb.StreamItem(id=i, indicators=pb.ComputeIndicatorsRequest(panels=[pb.Panel(symbol=name)]), **fields)
+            for i, name in zip(ids, names, strict=True)
+        ]
+        self.sent.put_nowait(pb.StreamRequest(requests=items).SerializeToString())
+
+    def cancel(self, item_id: int) -> None:
+        item = pb.StreamItem(id=item_id, cancel=pb.StreamCancel())
+        self.sent.put_nowait(pb.StreamRequest(requests=[item]).SerializeToString())
+
+    def end(self) -> None:
+        self.sent.put_nowait(grpc.aio.EOF)
+
+    async def answers(self, count: int) -> list[pb.StreamResult]:
+        found: list[pb.StreamResult] = []
+        while len(found) < count:
+            found.extend((await self.got.get()).answers)
+        assert len(found) == count
+        return found
+
+
+class Running:
+    def __init__(self, stream: Stream, service: Slow, wire: Wire) -> None:
+        self.stream, self.service, self.wire = stream, service, wire
+        self.task = asyncio.create_task(stream.run(wire))
+
+    async def settle(self) -> None:
+        """Let everything that can go on without the test do so."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def running():
+    service, wire = Slow(), Wire()
+    call = Request(method=METHODS["Stream"], request_id="s", began=now(), deadline=NEVER)
+    stream = Stream(service, call, CLIENT, default_timeout=30.0, max_timeout=60.0, credits=CREDITS)
+    run = Running(stream, service, wire)
+    assert (await wire.got.get()).credits == CREDITS
+    yield run
+    run.task.cancel()
+    await asyncio.wait({run.task})
+
+
+async def test_answers_come_as_they_are_ready_and_the_stream_ends_after_the_last(running):
+    running.wire.send(1, 2, 3)
+    running.wire.end()
+    running.service.open("3")
+    assert [one.id for one in await running.wire.answers(1)] == [3]
+    running.service.open("1", "2")
+    assert {one.id for one in await running.wire.answers(2)} == {1, 2}
+    await running.task
+
+
+async def test_an_error_is_its_requests_alone(running):
+    running.service.open("bad", "2")
+    running.wire.send(1, 2, symbols="bad 2")
+    by_id = {one.id: one for one in await running.wire.answers(2)}
+    assert by_id[1].error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert by_id[2].indicators.model == "m"
+    running.wire.send(3)
+    running.service.open("3")
+    assert [one.id for one in await running.wire.answers(1)] == [3]
+
+
+async def test_what_is_no_request_is_told_so_and_the_stream_goes_on(running):
+    running.wire.sent.put_nowait(b"\xff\xff")
+    running.wire.sent.put_nowait(pb.StreamRequest(requests=[pb.StreamItem(id=7)]).SerializeToString())
+    running.wire.send(0)
+    running.wire.send(5, 5)
+    found = await running.wire.answers(4)
+    assert [one.id for one in found] == [0, 7, 0, 5]
+    assert {one.error.code for one in found} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
+    running.service.open("5")
+    assert [one.WhichOneof("result") for one in await running.wire.answers(1)] == ["indicators"]
+
+
+async def test_a_cancel_withdraws_one_request_and_is_answered(running):
+    running.wire.send(1, 2)
+    await running.settle()
+    running.wire.cancel(1)
+    (answer,) = await running.wire.answers(1)
+    assert (answer.id, answer.error.code) == (1, grpc.StatusCode.CANCELLED.value[0])
+    running.service.open("2")
+    assert [one.id for one in await running.wire.answers(1)] == [2]
+    assert running.service.over == ["CANCELLED", "OK"]
+    running.wire.cancel(99)
+    running.wire.send(3)
+    running.service.open("3")
+    assert [one.id for one in await running.wire.answers(1)] == [3]
+
+
+async def test_a_cancel_in_the_same_message_as_its_request_is_answered_too(running):
+    request = pb.StreamItem(id=1, indicators=pb.ComputeIndicatorsRequest(panels=[pb.Panel(symbol="1")]))
+    cancel = pb.StreamItem(id=1, cancel=pb.StreamCancel())
+    running.wire.sent.put_nowait(pb.StreamRequest(requests=[request, cancel]).SerializeToString())
+    (answer,) = await running.wire.answers(1)
+    assert (answer.id, answer.error.code) == (1, grpc.StatusCode.CANCELLED.value[0])
+    assert running.service.begun == []
+
+
+async def test_beyond_the_credits_nothing_is_taken_until_an_answer_has_left(running):
+    running.wire.send(*range(1, 8))
+    await running.settle()
+    assert running.service.begun == ["1", "2", "3", "4"]
+    running.service.open("2")
+    assert [one.id for one in await running.wire.answers(1)] == [2]
+    await running.settle()
+    assert running.service.begun == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_client_that_stops_reading_stops_being_read(running):
+    running.wire.reading.clear()
+    for item_id in range(1, 30):
+        running.wire.send(item_id)
+        running.service.open(str(item_id))
+    await running.settle()
+    assert len(running.service.begun) == 4
+    assert running.wire.taken <= 5
+    running.wire.reading.set()
+    found = await running.wire.answers(29)
+    assert sorted(one.id for one in found) == list(range(1, 30))
+
+
+async def test_bytes_of_answers_not_yet_read_count_against_the_credits():
+    service, wire = Slow(), Wire()
+    call = Request(method=METHODS["Stream"], request_id="s", began=now(), deadline=NEVER)
+    few = pb.StreamCredits(in_flight=100, bytes=1500)
+    run = Running(Stream(service, call, CLIENT, default_timeout=30.0, max_timeout=60.0, credits=few), service, wire)
+    service.open("big")
+    await wire.got.get()
+    wire.reading.clear()
+    for item_id in range(1, 20):
+        wire.send(item_id, symbols="big")
+        await run.settle()
+    assert len(service.begun) == 2
+    wire.reading.set()
+    wire.end()
+    assert len(await wire.answers(19)) == 19
+    await run.task
+
+
+async def test_a_request_has_its_own_time_and_identity(running):
+    running.service.open("1", "2")
+    running.wire.send(1, timeout={"seconds": 2})
+    running.wire.send(2)
+    await running.wire.answers(2)
+    first, second = running.service.requests
+    assert first.deadline - first.began == pytest.approx(2)
+    assert second.deadline - second.began == pytest.approx(30)
+    assert (first.request_id, second.request_id) == ("s/1", "s/2")
+
+
+async def test_a_caller_who_leaves_takes_his_requests_with_him(running):
+    running.wire.send(1, 2)
+    await running.settle()
+    running.task.cancel()
+    await asyncio.wait({running.task})
+    await running.settle()
+    assert running.service.over == ["CANCELLED", "CANCELLED"]
+
+
+async def test_draining_answers_what_is_in_flight_and_ends(running):
+    running.wire.send(1)
+    await running.settle()
+    running.stream.drain()
+    await running.settle()
+    assert not running.task.done()
+    running.service.open("1")
+    assert [one.id for one in await running.wire.answers(1)] == [1]
+    await running.settle()
+    running.wire.send(2)
+    with pytest.raises(DrainingError):
+        await asyncio.wait_for(running.task, 1)
+    assert running.service.begun == ["1"]
