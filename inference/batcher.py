@@ -5,6 +5,7 @@ runs is the engine's.
 """
 
 import asyncio
+import math
 from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -127,6 +128,11 @@ class Batcher:
         self._gap += 0.05 * (gap - self._gap)
         self._last_arrival = at
 
+    def _next_arrival(self, at: float) -> float:
+        """Seconds until the next arrival is expected; one that is overdue is not waited for, lest all wait for ever."""
+        left = self._last_arrival + self._gap - at
+        return left if left > 0 else math.inf
+
     def _ask_soon(self) -> None:
         """Schedule after everything that is ready in this loop turn has been submitted, so that it shares a batch."""
         if self._wake is not None:
@@ -138,7 +144,8 @@ class Batcher:
         if self._running:
             return
         while True:
-            plan = schedule(self._waiting, now(), self.costs, self._budget, self._gap)
+            at = now()
+            plan = schedule(self._waiting, at, self.costs, self._budget, self._next_arrival(at))
             if plan.wait:
                 self._wake = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return

@@ -33,6 +33,16 @@ async def test_an_idle_engine_starts_at_once(batcher, model):
     assert model.batches == [[1]]
 
 
+async def test_an_arrival_that_does_not_come_is_waited_for_once(batcher, model):
+    await submit(batcher, model, 1)
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope = 30.0, 0.0  # so dear a start that waiting for company looks right
+    for _ in range(200):  # arrivals in quick succession
+        batcher._note_arrival(deadline.now())
+    async with asyncio.timeout(5):
+        assert await submit(batcher, model, 2) == [4]
+
+
 async def test_requests_of_one_loop_turn_share_a_batch(batcher, model):
     replies = [submit(batcher, model, i) for i in range(5)]
     assert await asyncio.gather(*replies) == [[0], [2], [4], [6], [8]]
