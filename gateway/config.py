@@ -16,13 +16,18 @@ class Config(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8470", description="where clients connect")
     metrics_listen: Address = Field("127.0.0.1:9470", description="where Prometheus scrapes /metrics")
-    replicas: str = Field("127.0.0.1:8471", description="inference replicas, host:port, separated by commas")
+    replicas: str = Field(
+        "127.0.0.1:8471", description="inference replicas, separated by commas: ip:port, name:port (DNS) or file:/path"
+    )
+    discovery_interval: float = Field(2.0, gt=0, description="seconds between two looks for replicas")
     streams_per_replica: int = Field(1, ge=1, le=16, description="Exchange streams to each replica")
     keys_file: Path | None = Field(
         None, description="hashed API keys; without it one development key, on loopback only"
     )
     max_in_flight: int = Field(4096, ge=1, description="requests in flight in all; more are refused at once")
     max_in_flight_per_client: int = Field(1024, ge=1, description="requests in flight of one client")
+    max_in_flight_per_replica: int = Field(4096, ge=1, description="requests in flight on one replica")
+    hedge: bool = Field(False, description="ask a second replica when the first is later than the 95th percentile")
     default_timeout: float = Field(30.0, gt=0, description="seconds for a call that comes without a deadline")
     max_timeout: float = Field(300.0, gt=0, description="a longer deadline is shortened to this many seconds")
     health_interval: float = Field(1.0, gt=0, description="seconds between health checks of a replica")
@@ -30,7 +35,3 @@ class Config(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     reflection: bool = Field(True, description="offer gRPC server reflection")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @property
-    def replica_addresses(self) -> list[str]:
-        return [address.strip() for address in self.replicas.split(",") if address.strip()]

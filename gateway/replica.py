@@ -7,12 +7,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.discovery import Endpoint
+from gateway.outlier import Outlier
 from market.inference.v1 import exchange_pb2, exchange_pb2_grpc
+from wire import deadline
 from wire.errors import DeadlineExceededError
 from wire.logs import fields
 
@@ -37,6 +41,17 @@ class ReplicaLostError(Exception):
     """The stream that carried a request ended before its answer: the work may be sent elsewhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the gateway talks to every replica: seconds, and `credentials` for TLS."""
+
+    streams: int = 1
+    health_interval: float = 1.0
+    health_timeout: float = 2.0
+    most_in_flight: int = 4096
+    credentials: grpc.ChannelCredentials | None = None
+
+
 class _Pending(NamedTuple):
     """A request that a replica works on."""
 
@@ -45,34 +60,31 @@ class _Pending(NamedTuple):
 
 
 class Replica:
-    """A replica at one address. Lives on the event loop; `changed` is called when `ready` may have."""
+    """A replica at one endpoint. Lives on the event loop; `changed` is called when `ready` may have."""
 
-    def __init__(
-        self,
-        address: str,
-        changed: Callable[[], None],
-        *,
-        streams: int,
-        health_interval: float,
-        health_timeout: float,
-    ) -> None:
-        self.address = address
+    def __init__(self, endpoint: Endpoint, changed: Callable[[], None], settings: Settings) -> None:
+        self.endpoint = endpoint
+        self.address = endpoint.address
         self.outstanding = 0.0
-        self.queued_seconds = 0.0
+        self.in_flight = 0
         self.healthy = False
         self.draining = False
+        self.outlier = Outlier()
         self._changed = changed
-        self._interval = health_interval
-        self._timeout = health_timeout
-        self._wanted = streams
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._settings = settings
+        self._channel = _channel(endpoint, settings.credentials)
         self._stub = exchange_pb2_grpc.ExchangeServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         # Streams that take new requests, and all that still carry some.
         self._open: list[_Stream] = []
         self._streams: set[_Stream] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self._check_now = asyncio.Event()
+        self._return: asyncio.TimerHandle | None = None
+        self._queued_seconds = 0.0
+        # When the replica last sent anything: an instant of the monotonic clock.
+        self._heard = 0.0
 
     @property
     def connected(self) -> bool:
@@ -84,20 +96,19 @@ class Replica:
         return self.healthy and not self.draining and bool(self._open)
 
     @property
-    def in_flight(self) -> int:
-        return sum(len(stream.pending) for stream in self._streams)
+    def full(self) -> bool:
+        """Has as much in flight as one replica may."""
+        return self.in_flight >= self._settings.most_in_flight
+
+    def busy(self, at: float) -> float:
+        """Expected seconds of work ahead: what its queue last reported less the time since, and what is on its way."""
+        return max(0.0, self._queued_seconds - (at - self._heard)) + self.outstanding
 
     def start(self) -> None:
         """Connect, stay connected and watch the health, until close()."""
-        for _ in range(self._wanted):
-            self._spawn(self._keep_stream())
-        self._spawn(self._watch_health())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        for _ in range(self._settings.streams):
+            _spawn(self._keep_stream(), self._keeping)
+        _spawn(self._watch_health(), self._keeping)
 
     async def ask(self, envelope: exchange_pb2.Envelope, cost: float, until: float) -> exchange_pb2.Reply:
         """Send a request and await its reply. Raises ReplicaLostError or DeadlineExceededError.
@@ -108,6 +119,7 @@ class Replica:
         if stream is None:
             raise ReplicaLostError(self.address)
         self.outstanding += cost
+        self.in_flight += 1
         try:
             return await stream.send(envelope, until)
         except (asyncio.CancelledError, DeadlineExceededError):
@@ -115,13 +127,41 @@ class Replica:
             raise
         finally:
             stream.settle(envelope.id)
+            self.in_flight -= 1
             self.outstanding = max(0.0, self.outstanding - cost)
+
+    def succeeded(self) -> None:
+        """It answered as it should."""
+        if self.outlier.failures:
+            was_ejected = self.outlier.ejected
+            self.outlier.succeeded()
+            if was_ejected:
+                self._returned()
+
+    def failed(self) -> None:
+        """It did not answer as it should, by its own fault; several times in a row leave it alone for a while."""
+        seconds = self.outlier.failed()
+        if seconds:
+            log.warning("replica ejected", extra=fields(replica=self.address, seconds=seconds))
+            self._return = asyncio.get_running_loop().call_later(seconds, self._try_again)
+            self._changed()
+
+    def _try_again(self) -> None:
+        self.outlier.returned()
+        self._returned()
+
+    def _returned(self) -> None:
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
+        log.info("replica returned", extra=fields(replica=self.address))
+        self._changed()
 
     async def _keep_stream(self) -> None:
         while True:
             stream = _Stream(self)
-            carrying = self._spawn(self._carry(stream))
-            await asyncio.wait({carrying, asyncio.ensure_future(stream.over.wait())}, return_when="FIRST_COMPLETED")
+            _spawn(self._carry(stream), self._carrying)
+            await stream.over.wait()
             if not stream.retired:
                 await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 -- jitter
 
@@ -130,7 +170,9 @@ class Replica:
         try:
             await stream.run(self._stub.Exchange())
         except grpc.aio.AioRpcError as error:
-            log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code().name))
+            if stream.opened:
+                log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code().name))
+                self.failed()
         finally:
             self._streams.discard(stream)
             self.closed(stream)
@@ -151,7 +193,9 @@ class Replica:
         self._changed()
 
     def told(self, load: exchange_pb2.Load) -> None:
-        self.queued_seconds = load.queued_seconds
+        """Every frame carries the replica's load, so this is also its sign of life."""
+        self._heard = deadline.now()
+        self._queued_seconds = load.queued_seconds
         if load.draining != self.draining:
             self.draining = load.draining
             self._changed()
@@ -163,17 +207,22 @@ class Replica:
             self._check_now.clear()
             if self._open:
                 await self._check_health()
-                delay = self._interval * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
+                delay = self._settings.health_interval * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
                 asyncio.get_running_loop().call_later(delay, self._check_now.set)
 
     async def _check_health(self) -> None:
+        """A replica that answers others meanwhile is busy, not hung."""
+        began = deadline.now()
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeout)
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._settings.health_timeout)
             self._set_health(answer.status == health_pb2.HealthCheckResponse.SERVING)
         except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            if late and self._heard > began:
+                return
             self._set_health(False)
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                self._leave()
+            if late:
+                self._give_up()
 
     def _set_health(self, healthy: bool) -> None:
         if healthy != self.healthy:
@@ -181,7 +230,7 @@ class Replica:
             self.healthy = healthy
             self._changed()
 
-    def _leave(self) -> None:
+    def _give_up(self) -> None:
         """It hangs: give up what is in flight here, so that it can be sent elsewhere."""
         log.warning("replica does not answer", extra=fields(replica=self.address, in_flight=self.in_flight))
         for stream in tuple(self._streams):
@@ -192,12 +241,41 @@ class Replica:
         for stream in self._streams:
             stream.expire(at)
 
+    async def leave(self) -> None:
+        """Take no new work, wait for what is in flight, and disconnect."""
+        await _cancel(self._keeping)
+        for stream in tuple(self._open):
+            stream.retire()
+        if self._carrying:
+            await asyncio.wait(self._carrying)
+        await self.close()
+
     async def close(self) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._return is not None:
+            self._return.cancel()
+        await _cancel(self._keeping)
+        await _cancel(self._carrying)
         await self._channel.close()
+
+
+def _channel(endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
+    name = (("grpc.ssl_target_name_override", endpoint.name), ("grpc.default_authority", endpoint.name))
+    return grpc.aio.secure_channel(endpoint.address, credentials, options=(*CHANNEL_OPTIONS, *name))
+
+
+def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    running = tuple(tasks)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 class _Stream:
@@ -209,6 +287,7 @@ class _Stream:
         self._wake = asyncio.Event()
         self._call: Any = None
         self.pending: dict[int, _Pending] = {}
+        self.opened = False
         self.retired = False
         # Set once the stream takes no more requests.
         self.over = asyncio.Event()
@@ -235,7 +314,7 @@ class _Stream:
         """Carry frames until the stream ends; past its age, until its last request is answered."""
         self._call = call
         age = random.uniform(*STREAM_AGE_SECONDS)  # noqa: S311 -- jitter
-        retire = asyncio.get_running_loop().call_later(age, self._retire)
+        retire = asyncio.get_running_loop().call_later(age, self.retire)
         writer = asyncio.create_task(self._write(call))
         try:
             await self._read(call)
@@ -244,18 +323,18 @@ class _Stream:
             writer.cancel()
             call.cancel()
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Take no more requests; end once the last one is answered."""
         self.retired = True
         self._replica.closed(self)
         self._wake.set()
 
     async def _read(self, call: Any) -> None:
-        opened = False
         async for frame in call:
             if frame.HasField("load"):
                 self._replica.told(frame.load)
-            if not opened:
-                opened = True
+            if not self.opened:
+                self.opened = True
                 self._replica.opened(self)
             for reply in frame.replies:
                 pending = self.pending.get(reply.id)

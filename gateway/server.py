@@ -21,9 +21,10 @@ from prometheus_client import start_http_server
 from gateway import keys
 from gateway.auth import Authenticator
 from gateway.config import Config
+from gateway.discovery import Discovery
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
-from gateway.replica import Replica
+from gateway.replica import Replica, Settings
 from gateway.router import Router
 from gateway.servicer import Servicer
 from wire import contract
@@ -61,6 +62,13 @@ def build(config: Config, router: Router, metrics: Metrics) -> Servicer:
         max_timeout=config.max_timeout,
         version=version("market-inference"),
     )
+
+
+def _discovery(config: Config) -> Discovery:
+    try:
+        return Discovery(config.replicas)
+    except ValueError as error:
+        raise ConfigurationError(f"MARKET_GATEWAY_REPLICAS={config.replicas}: {error}") from error
 
 
 def _keys(config: Config) -> keys.Keys:
@@ -109,7 +117,8 @@ class Server:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._metrics = Metrics()
-        self.router = Router()
+        self._discovery = _discovery(config)
+        self.router = Router(hedge=config.hedge)
         self.servicer = build(config, self.router, self._metrics)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -127,17 +136,17 @@ class Server:
             reflection.enable_server_reflection(names, self._server)
         host, _ = split(config.listen)
         self.address = f"{host}:{self._server.add_insecure_port(config.listen)}"
-        self.router.start(
-            [
-                Replica(
-                    address,
-                    self.router.changed,
-                    streams=config.streams_per_replica,
-                    health_interval=config.health_interval,
-                    health_timeout=config.health_timeout,
-                )
-                for address in config.replica_addresses
-            ]
+        self.router.start()
+        settings = Settings(
+            streams=config.streams_per_replica,
+            health_interval=config.health_interval,
+            health_timeout=config.health_timeout,
+            most_in_flight=config.max_in_flight_per_replica,
+        )
+        self.router.follow(
+            self._discovery,
+            config.discovery_interval,
+            lambda endpoint: Replica(endpoint, self.router.changed, settings),
         )
         self._readiness = asyncio.create_task(self._tell_readiness())
         await self._server.start()

@@ -1,0 +1,123 @@
+"""One gateway and several inference replicas as real processes, to be killed, stopped and restarted.
+
+Owns the processes and their addresses. What is asked of them meanwhile is pressure.py's.
+"""
+
+import os
+import re
+import signal
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from market_inference.process import Ready, ServiceProcess
+
+START_SECONDS = 120.0
+GRACE_SECONDS = 30.0
+# One light forecaster and no texts, so that a replica is up within a few seconds.
+LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIMENT_MODELS": ""}
+
+
+class Fleet:
+    """Started by `with`. `folder` takes the logs and the development key; settings are environment variables."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicas: int = 2,
+        inference: Mapping[str, str] = LIGHT,
+        gateway: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._inference = dict(inference)
+        self._gateway = dict(gateway or {})
+        self._starts = 0
+        self._count = replicas
+        self.replicas: list[ServiceProcess] = []
+        self.addresses: list[str] = []
+        self.gateway: ServiceProcess | None = None
+        self._ready = Ready("", "")
+
+    @property
+    def target(self) -> str:
+        return self._ready.listen
+
+    @property
+    def key(self) -> str:
+        return (self.folder / "development-key").read_text(encoding="utf-8").strip()
+
+    @property
+    def credentials(self) -> tuple[tuple[str, str], ...]:
+        return (("x-api-key", self.key),)
+
+    def __enter__(self) -> Self:
+        try:
+            self.replicas = [self._replica("127.0.0.1:0") for _ in range(self._count)]
+            self.addresses = [replica.wait_ready(START_SECONDS).listen for replica in self.replicas]
+            self.start_gateway()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def start_gateway(self) -> None:
+        """(Re)start the gateway, in front of all the replicas."""
+        settings = {"MARKET_GATEWAY_LISTEN": "127.0.0.1:0", "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0"}
+        settings["MARKET_GATEWAY_REPLICAS"] = ",".join(self.addresses)
+        self.gateway = self._start("gateway", {**settings, **self._gateway})
+        self._ready = self.gateway.wait_ready(START_SECONDS)
+
+    def _replica(self, listen: str) -> ServiceProcess:
+        settings = {"MARKET_INFERENCE_LISTEN": listen, "MARKET_INFERENCE_METRICS_LISTEN": "127.0.0.1:0"}
+        return self._start("inference", {**settings, **self._inference})
+
+    def _start(self, module: str, settings: Mapping[str, str]) -> ServiceProcess:
+        self._starts += 1
+        environment = {**settings, "MARKET_INFERENCE_STATE_DIR": str(self.folder)}
+        return ServiceProcess(module, environment, self.folder / f"{module}-{self._starts}.log", lambda process: None)
+
+    def kill(self, index: int) -> None:
+        """`kill -9`, without a word to anyone."""
+        self.replicas[index].kill()
+
+    def terminate(self, index: int) -> int | None:
+        """SIGTERM; returns the exit status."""
+        self.replicas[index].stop(GRACE_SECONDS)
+        return self.replicas[index].returncode
+
+    def restart(self, index: int) -> None:
+        """Start a replica anew at the address of the one that ended."""
+        self.replicas[index] = self._replica(self.addresses[index])
+        self.replicas[index].wait_ready(START_SECONDS)
+
+    def pause(self, index: int) -> None:
+        """SIGSTOP: the process hangs, its connections stay."""
+        os.kill(self.replicas[index].pid, signal.SIGSTOP)
+
+    def resume(self, index: int) -> None:
+        os.kill(self.replicas[index].pid, signal.SIGCONT)
+
+    def log(self) -> str:
+        """The gateway's log."""
+        return self.gateway.log.read_text(encoding="utf-8") if self.gateway else ""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the gateway's samples of this name that carry these labels."""
+        with urllib.request.urlopen(f"http://{self._ready.metrics}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = (re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line) for line in text.splitlines())
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(float(m[3]) for m in found if m and m[1] == name and all(w in (m[2] or "") for w in wanted))
+
+    def close(self) -> None:
+        for process in (self.gateway, *self.replicas):
+            if process is not None:
+                process.kill()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
