@@ -9,8 +9,13 @@ from pydantic_settings import BaseSettings
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
+from serverless.config import Config as ServerlessConfig
 
-_TABLES: dict[str, type[BaseSettings]] = {"gateway": GatewayConfig, "inference": InferenceConfig}
+_TABLES: dict[str, type[BaseSettings]] = {
+    "gateway": GatewayConfig,
+    "inference": InferenceConfig,
+    "worker": ServerlessConfig,
+}
 
 
 def table(config: type[BaseSettings]) -> str:

@@ -1,0 +1,289 @@
+"""Walk the install steps of both images in fresh virtual environments, then serve from what the images would hold.
+
+No container engine is needed, and none is imitated: what only an engine can do (base image, users) is left out. Shown
+are: the dependencies resolve from the constraints, the sources that are copied are enough, a hub that is away does not
+fail the build, nothing is written beside /tmp, the gateway has no torch, and the pair answers.
+
+    python tests/images/walk.py            both images, then the pair (downloads torch)
+    python tests/images/walk.py gateway    the gateway's image alone
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# A hub that does not exist, so that every walk takes the road of a hub that is away.
+ARGUMENTS = {"MODEL_IDS": "nobody/no-such-model"}
+AWAY = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+GATEWAY_BUDGET_MB = 200
+HEALTHY_WITHIN = 120.0
+LEFT_OUT = ("groupadd",)
+
+
+class WalkError(Exception):
+    """A step failed, or the service did not do what its image promises."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a Dockerfile, its continuation lines joined."""
+
+    word: str
+    rest: str
+
+
+@dataclass
+class Dockerfile:
+    """The instructions of a file, and what its last stage sets."""
+
+    steps: list[Step]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Dockerfile":
+        text = re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        lines = [line for line in re.sub(r"\\\n\s*", "", text).splitlines() if line.strip()]
+        return cls([Step(*line.split(None, 1)) for line in lines])
+
+    @property
+    def last_stage(self) -> list[Step]:
+        last = max(place for place, step in enumerate(self.steps) if step.word == "FROM")
+        return self.steps[last:]
+
+    def environment_of_last_stage(self) -> dict[str, str]:
+        return dict(pair for step in self.last_stage if step.word == "ENV" for pair in variables(step.rest))
+
+    def last(self, word: str) -> str:
+        return next(step.rest for step in reversed(self.last_stage) if step.word == word)
+
+    def command(self) -> list[str]:
+        return list(json.loads(self.last("CMD")))
+
+    def health_check(self) -> list[str]:
+        return list(json.loads(self.last("HEALTHCHECK").partition(" CMD ")[2]))
+
+
+def variables(rest: str) -> list[tuple[str, str]]:
+    """`A=1 B="x y"` as pairs."""
+    return [(name, value) for name, _, value in (word.partition("=") for word in shlex.split(rest))]
+
+
+class Image:
+    """What an image would hold: the folder `app`, in place of the image's /app."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.file = Dockerfile.read(ROOT / f"Dockerfile.{name}")
+        self.sources = folder / name / "src"
+        self.app = folder / name / "app"
+        self.tmp = folder / name / "tmp"
+        for path in (self.sources, self.app, self.tmp):
+            path.mkdir(parents=True)
+
+    def build(self) -> None:
+        """Take every step of every stage but the last, which copies results and sets the environment."""
+        environment: dict[str, str] = {}
+        for step in self.file.steps[: -len(self.file.last_stage)]:
+            if step.word == "ENV":
+                environment |= dict(variables(step.rest))
+            elif step.word == "COPY":
+                self._copy(step.rest)
+            elif step.word == "RUN":
+                self._run(step.rest, environment)
+        for step in self.file.last_stage:
+            if step.word == "COPY" and not self._in_app(step.rest.split()[-1]).exists():
+                raise WalkError(f"{self.name}: COPY {step.rest}: nothing there to copy")
+            if step.word == "RUN" and not any(word in step.rest for word in LEFT_OUT):
+                raise WalkError(f"{self.name}: this walk does not know how to take: RUN {step.rest}")
+
+    def _copy(self, rest: str) -> None:
+        *sources, target = rest.split()
+        for source in sources:
+            here = ROOT / source
+            if here.is_dir():
+                shutil.copytree(here, self.sources / target, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))
+            else:
+                shutil.copy(here, self.sources / target)
+
+    def _run(self, rest: str, environment: dict[str, str]) -> None:
+        command = re.sub(r"^(--mount=\S+\s+)+", "", rest)
+        say(f"{self.name}: {command[:110]}")
+        took = time.monotonic()
+        done = subprocess.run(
+            ["/bin/sh", "-ec", self._moved(command)],
+            cwd=self.sources,
+            env={**os.environ, **self._environment(environment), **ARGUMENTS, **AWAY},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise WalkError(f"{self.name}: RUN {command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        for line in done.stderr.splitlines():
+            if line.startswith("warning: "):
+                say(f"{self.name}: {line}")
+        say(f"{self.name}: {time.monotonic() - took:.0f} s")
+
+    def _environment(self, declared: dict[str, str]) -> dict[str, str]:
+        """The declared variables with paths moved, and this Python in the place of the base image's."""
+        moved = {name: self._moved(value) for name, value in declared.items() if name != "PIP_CACHE_DIR"}
+        moved["PATH"] = f"{self.app}/venv/bin:{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"
+        return moved
+
+    def _moved(self, text: str) -> str:
+        return re.sub(r"/app\b", str(self.app), text)
+
+    def _in_app(self, path: str) -> Path:
+        return Path(self._moved(path))
+
+    def serving_environment(self, **settings: str) -> dict[str, str]:
+        """Nothing of this machine's environment, and loopback in the place of all interfaces."""
+        declared = self._environment(self.file.environment_of_last_stage())
+        declared = {name: re.sub(r"^0\.0\.0\.0:\d+$", "127.0.0.1:0", value) for name, value in declared.items()}
+        return {**declared, "HOME": str(self.tmp), "TMPDIR": str(self.tmp), **AWAY, **settings}
+
+    def run(self, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = self.serving_environment(**settings)
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        return subprocess.run(
+            [program, *command[1:]], cwd=self.tmp, env=environment, capture_output=True, text=True, check=False
+        )
+
+    @contextmanager
+    def serving(self, **settings: str) -> Iterator[dict[str, str]]:
+        """The image's command as a process; yields its ready line. Ends it by SIGTERM and wants exit status 0."""
+        environment = self.serving_environment(**settings)
+        command = self.file.command()
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        log = self.tmp / "service.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [program, *command[1:]], cwd=self.tmp, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line:
+                raise WalkError(f"{self.name} did not start:\n{log.read_text()[-3000:]}")
+            yield json.loads(line)
+        finally:
+            process.terminate()
+            status = process.wait(60)
+            if process.stdout:
+                process.stdout.close()
+        if status:
+            raise WalkError(f"{self.name} ended with status {status}:\n{log.read_text()[-3000:]}")
+
+    def healthy(self, address: str) -> bool:
+        """What the image's HEALTHCHECK says of a process that listens there."""
+        check = [re.sub(r"127\.0\.0\.1:\d+", address, word) for word in self.file.health_check()]
+        return self.run(*check).returncode == 0
+
+    def wait_healthy(self, address: str) -> None:
+        until = time.monotonic() + HEALTHY_WITHIN
+        while not self.healthy(address):
+            if time.monotonic() > until:
+                raise WalkError(f"{self.name} is not healthy after {HEALTHY_WITHIN:g} s: {self.tmp / 'service.log'}")
+
+    def contents(self) -> set[tuple[str, int]]:
+        return {(str(path), path.stat().st_mtime_ns) for path in self.app.rglob("*") if path.is_file()}
+
+    def megabytes(self) -> float:
+        return (
+            sum(path.stat().st_size for path in self.app.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
+        )
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def make_key(gateway: Image) -> tuple[Path, str]:
+    """A keys file and its one secret, made by the gateway's own code as docs/operations.md shows."""
+    path = gateway.tmp / "keys.json"
+    code = (
+        "import sys; from pathlib import Path; from gateway import keys; secret, key = keys.issue('walk'); "
+        "keys.write(Path(sys.argv[1]), [key]); print(secret)"
+    )
+    done = gateway.run("python", "-c", code, str(path))
+    if done.returncode:
+        raise WalkError(done.stderr)
+    return path, done.stdout.strip()
+
+
+def check_gateway(gateway: Image) -> None:
+    """No torch, within its budget, and serving even when there is nobody behind it."""
+    for module in ("torch", "transformers", "talib"):
+        if gateway.run("python", "-c", f"import {module}").returncode == 0:
+            raise WalkError(f"the gateway's image holds {module}")
+    size = gateway.megabytes()
+    say(f"gateway: {size:.0f} MB beside the base image (budget {GATEWAY_BUDGET_MB} MB)")
+    if size > GATEWAY_BUDGET_MB:
+        raise WalkError("the gateway's image is over its budget")
+    refused = gateway.run(*gateway.file.command(), MARKET_GATEWAY_LISTEN="0.0.0.0:0")
+    if refused.returncode == 0 or "MARKET_GATEWAY_KEYS_FILE" not in refused.stderr:
+        raise WalkError("the gateway would serve every interface with a development key")
+    keys, _ = make_key(gateway)
+    with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS="127.0.0.1:9") as ready:
+        if gateway.healthy(ready["listen"]):
+            raise WalkError("the gateway calls itself healthy without a replica")
+    say("gateway: starts, refuses an open port without keys, is not healthy without a replica")
+
+
+def check_pair(gateway: Image, inference: Image) -> None:
+    """Both serve from their images; the client inside the gateway's image gets a healthy status; nothing is written."""
+    say(f"gpu: {inference.megabytes():.0f} MB beside the base image (this machine's build of torch)")
+    before = gateway.contents() | inference.contents()
+    keys, secret = make_key(gateway)
+    with inference.serving() as behind:
+        inference.wait_healthy(behind["listen"])
+        with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS=behind["listen"]) as ready:
+            gateway.wait_healthy(ready["listen"])
+            done = gateway.run(
+                "market-inference", "status", "--json", "--target", ready["listen"], MARKET_INFERENCE_API_KEY=secret
+            )
+            if done.returncode:
+                raise WalkError(f"status: {done.stdout}{done.stderr}")
+    written = (gateway.contents() | inference.contents()) - before
+    if written:
+        raise WalkError(f"written where the root is read-only: {sorted(written)[:5]}")
+    say("pair: healthy by its own probes, nothing written beside /tmp")
+
+
+def check_worker(inference: Image) -> None:
+    """The RunPod worker in the same image answers the SDK's local test."""
+    done = inference.run("python", "-m", "serverless", "--test_input", '{"input": {"action": "health"}}')
+    if done.returncode:
+        raise WalkError(f"serverless: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+    say("worker: answers --test_input")
+
+
+def main(names: Sequence[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="walk-") as folder:
+        images = {name: Image(name, Path(folder)) for name in names or ("gateway", "gpu")}
+        try:
+            for image in images.values():
+                image.build()
+            check_gateway(images["gateway"])
+            if "gpu" in images:
+                check_pair(images["gateway"], images["gpu"])
+                check_worker(images["gpu"])
+        except WalkError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
