@@ -3,34 +3,40 @@
 Owns nothing of the product: it is written from the formulas to hold the batched tensors against.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
+Array = NDArray[np.float64]
+Levels = tuple[float, ...]
 
-def transform(x):
+
+def transform(x: Array) -> tuple[Array, bool]:
     """The path relative to nothing: (levels, True) on logarithms, else (x, False)."""
     if x.min() > 0 and np.abs(np.diff(np.log(x))).max() < 2:
         return np.log(x), True
     return x.copy(), False
 
 
-def t_edges(horizon, levels):
+def t_edges(horizon: int, levels: Levels) -> Array:
     h = np.arange(1, horizon + 1)
     nu = np.minimum(4 + 4 * np.log(h) / np.log(48), 30)
     return np.stack([student.ppf(a, nu) * np.sqrt((nu - 2) / nu) for a in levels], axis=1)
 
 
-def ewma(d, decay):
+def ewma(d: Array, decay: float) -> float:
     weights = decay ** np.arange(len(d))[::-1]
     return np.sqrt((weights * d**2).sum() / weights.sum())
 
 
-def smallest(x, d, logs):
+def smallest(x: Array, d: Array, logs: bool) -> float:
     """The floor under sigma: a thousandth of the rms, and a millionth of the series' size."""
     return max(1e-3 * np.sqrt((d**2).mean()), 1e-6 if logs else 1e-6 * (np.abs(x).max() or 1.0))
 
 
-def vol_rw(x, horizon, levels):
+def vol_rw(x: Array, horizon: int, levels: Levels) -> Array:
     path, logs = transform(x)
     d = np.diff(path)
     s = max(1.05 * np.mean([ewma(d, decay) for decay in (0.94, 0.97, 0.99)]), smallest(x, d, logs))
@@ -39,11 +45,11 @@ def vol_rw(x, horizon, levels):
     return np.exp(band) if logs else band
 
 
-def lower_median(values):
+def lower_median(values: Array) -> float:
     return np.sort(values)[(len(values) - 1) // 2]
 
 
-def gate(x):
+def gate(x: Array) -> float:
     path, _ = transform(x)
     d = np.diff(path)
     n, sd = len(d), d.std()
@@ -66,16 +72,29 @@ def gate(x):
     return float(np.clip((score - 0.02 - 2 / n) / 0.04, 0, 1))
 
 
-def ridge_ar(x, horizon, levels):
-    path, logs = transform(x)
+@dataclass
+class Ridge:
+    beta: Array
+    lags: int
+    scale: float
+    drift: float
+    centre: float
+    deviation: float
+    missed: Array
+
+
+def scaled(d: Array, scale: float) -> Array:
+    return np.clip(d / scale, -5, 5)
+
+
+def ridge_fit(path: Array) -> Ridge:
     d = np.diff(path)
     n = len(d)
-    scale = np.sqrt((d**2).mean())
-    y = np.clip(d / scale, -5, 5)
+    scale = float(np.sqrt((d**2).mean()))
+    y = scaled(d, scale)
     p = max(4, min(64, n // 4))
     mean, deviation = path[:-1].mean(), path[:-1].std()
-    rows = range(p, n)
-    design = np.array([[*y[t - p : t], (path[t] - mean) / deviation] for t in rows])
+    design = np.array([[*y[t - p : t], (path[t] - mean) / deviation] for t in range(p, n)])
     target = y[p:]
     weight = 0.995 ** np.arange(len(target))[::-1]
     share = weight / weight.sum()
@@ -91,38 +110,68 @@ def ridge_ar(x, horizon, levels):
         if best is None or loss < best[0]:
             best = loss, beta, missed
     _, beta, missed = best
-    sigma = np.mean([ewma(missed, decay) for decay in (0.97, 0.99, 1.0)])
-    t2 = n * y.mean() ** 2 / y.var()
-    drift = y.mean() * max(1 - 4 / t2, 0)
+    drift = y.mean() * max(1 - 4 / (n * y.mean() ** 2 / y.var()), 0)
+    return Ridge(beta, p, scale, drift, mean + x_mean[-1] * deviation, deviation, missed)
 
-    def step(recent, level, at, move):
-        return move + beta[:-1] @ (recent - move) + beta[-1] / deviation * (level - at)
 
-    recent, level, median = list(y[-p:]), path[-1], []
-    ghost, height, psi = [0.0] * (p - 1) + [1.0], scale, []
+def ridge_step(fit: Ridge, recent: Array, level: float, centre: float, drift: float) -> float:
+    return drift + fit.beta[:-1] @ (recent - drift) + fit.beta[-1] / fit.deviation * (level - centre)
+
+
+def ridge_forecast(fit: Ridge, path: Array, missed: Array, horizon: int) -> tuple[Array, Array]:
+    """Median and standard deviation on the path, from its end."""
+    recent, level, median = list(scaled(np.diff(path), fit.scale)[-fit.lags :]), path[-1], []
+    ghost, height, psi = [0.0] * (fit.lags - 1) + [1.0], fit.scale, []
     for _ in range(horizon):
-        moved = step(np.array(recent[-p:]), level, mean + x_mean[-1] * deviation, drift)
+        moved = ridge_step(fit, np.array(recent[-fit.lags :]), level, fit.centre, fit.drift)
         recent.append(moved)
-        level = level + scale * moved
+        level = level + fit.scale * moved
         median.append(level)
-        psi.append(np.clip(height / scale, -5, 5))
-        moved = step(np.array(ghost[-p:]), height, 0.0, 0.0)
+        psi.append(np.clip(height / fit.scale, -5, 5))
+        moved = ridge_step(fit, np.array(ghost[-fit.lags :]), height, 0.0, 0.0)
         ghost.append(moved)
-        height = height + scale * moved
+        height = height + fit.scale * moved
     half = (path.max() - path.min()) / 2
-    median = np.clip(median, path.min() - half, path.max() + half)[:, None]
-    spread = sigma * scale * np.sqrt(np.cumsum(np.square(psi)))[:, None]
-    band = median + spread * t_edges(horizon, levels)
+    sigma = np.mean([ewma(missed, decay) for decay in (0.97, 0.99, 1.0)])
+    spread = sigma * fit.scale * np.sqrt(np.cumsum(np.square(psi)))
+    return np.clip(median, path.min() - half, path.max() + half), spread
+
+
+def ridge_ar(x: Array, horizon: int, levels: Levels) -> Array:
+    path, logs = transform(x)
+    fit = ridge_fit(path)
+    median, spread = ridge_forecast(fit, path, fit.missed, horizon)
+    band = median[:, None] + spread[:, None] * t_edges(horizon, levels)
     return np.exp(band) if logs else band
 
 
-def auto(x, horizon, levels):
+def ridge_coverage(x: Array, horizon: int) -> tuple[int, int]:
+    """(kept, tried) in the latest half, with one fit on the older half and sigma following the errors."""
+    path, _ = transform(x)
+    n = len(path) - 1
+    old = max(-(-n // 2), 29)
+    fit = ridge_fit(path[: old + 1])
+    y = scaled(np.diff(path), fit.scale)
+    later = [y[t] - ridge_step(fit, y[t - fit.lags : t], path[t], fit.centre, fit.drift) for t in range(old, n)]
+    missed = np.concatenate([fit.missed, later])
+    kept, tried, origin = 0, 0, n - horizon
+    while origin >= old and tried < 64:
+        seen = missed[: len(fit.missed) + origin - old]
+        median, spread = ridge_forecast(fit, path[: origin + 1], seen, horizon)
+        edge = spread[-1] * t_edges(horizon, (0.9,))[-1, 0]
+        kept += abs(path[origin + horizon] - median[-1]) <= edge
+        tried += 1
+        origin -= horizon
+    return kept, tried
+
+
+def auto(x: Array, horizon: int, levels: Levels) -> Array:
     w = gate(x)
     walk = vol_rw(x, horizon, levels)
     return (1 - w) * walk + w * ridge_ar(x, horizon, levels) if w else walk
 
 
-def vol_rw_coverage(x, horizon):
+def vol_rw_coverage(x: Array, horizon: int) -> tuple[int, int]:
     """(kept, tried) on origins one horizon apart, latest first, with at least 29 steps behind each."""
     path, _ = transform(x)
     n, kept, tried = len(path) - 1, 0, 0

@@ -84,11 +84,15 @@ def test_random_walk_coverage_counts_every_backtest_of_the_plain_reference(horiz
         assert answer.coverage == pytest.approx(kept / tried) if tried else np.isnan(answer.coverage)
 
 
-def test_autoregression_coverage_is_that_of_refits_on_the_older_half() -> None:
-    values, horizon = make("seasonal", 241, 5), 12
-    answer = load("ridge_ar").run([Series(values, horizon, (0.5,))])[0]
-    assert answer.coverage_count == 10
-    assert 0.5 <= answer.coverage <= 1
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("horizon", [1, 3, 12])
+def test_autoregression_coverage_counts_every_backtest_of_the_plain_reference(horizon: int, kind: str) -> None:
+    series = [make(kind, length, seed) for seed, length in enumerate((30, 60, 145, 200))]
+    answers = load("ridge_ar").run([Series(values, horizon, (0.5,)) for values in series])
+    for values, answer in zip(series, answers, strict=True):
+        kept, tried = reference.ridge_coverage(values, horizon)
+        assert answer.coverage_count == tried
+        assert answer.coverage == pytest.approx(kept / tried) if tried else np.isnan(answer.coverage)
 
 
 def test_coverage_of_a_promise_kept_by_chance_is_near_eighty_percent() -> None:
