@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from market_inference import errors
     from market_inference.aio import AsyncClient
-    from market_inference.answers import Analysis, Answers, Coverage, Forecast, Indicators, Sentiment
+    from market_inference.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client import Client
     from market_inference.connection import TLS
     from market_inference.errors import MarketInferenceError
+    from market_inference.forecast import Coverage, Forecast
     from market_inference.pair import Pair
     from market_inference.retries import Retries
     from market_inference.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
@@ -31,10 +32,10 @@ _HOMES = {
     "Answers": "answers",
     "AsyncClient": "aio",
     "Client": "client",
-    "Coverage": "answers",
+    "Coverage": "forecast",
     "Device": "status",
     "EngineStatus": "status",
-    "Forecast": "answers",
+    "Forecast": "forecast",
     "Indicators": "answers",
     "MarketInferenceError": "errors",
     "ModelInfo": "status",

@@ -12,9 +12,10 @@ import grpc
 
 from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
 from market_inference import calls
-from market_inference.answers import Analysis, Answers, Forecast, Indicators, Sentiment
+from market_inference.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.attempt import Attempt, CallOptions
 from market_inference.connection import CHANNEL_OPTIONS, DEFAULT_TARGET, TLS, find_key
+from market_inference.forecast import Forecast
 from market_inference.indicator import IndicatorSpec
 from market_inference.inputs import Bars, Column, Frame
 from market_inference.retries import Retries

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from market.inference.v1 import inference_pb2 as pb
 from market_inference import columns, decode, inputs, status
-from market_inference.answers import Analysis, Answers, Forecast, Indicators, Sentiment
+from market_inference.answers import Analysis, Answers, Indicators, Sentiment
+from market_inference.forecast import Forecast
 from market_inference.indicator import Indicator, IndicatorSpec, Labels, read_all
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from market.inference.v1 import inference_pb2 as pb
 from market_inference import columns, errors
-from market_inference.answers import Analysis, Answers, Coverage, Forecast, Indicators, Sentiment
+from market_inference.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.columns import Floats
+from market_inference.forecast import Coverage, Forecast
 from market_inference.indicator import Labels
 
 T = TypeVar("T")

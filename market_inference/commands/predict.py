@@ -8,7 +8,8 @@ from market_inference.commands.call import Service, fail_if_any_failed, service_
 from market_inference.commands.table import by_symbol, csv_option
 
 if TYPE_CHECKING:
-    from market_inference.answers import Answers, Forecast
+    from market_inference.answers import Answers
+    from market_inference.forecast import Forecast
 
 EXAMPLES = """
 \b

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from market_inference.answers import Forecast
 from market_inference.columns import Floats
+from market_inference.forecast import Forecast
 
 BANDS = (0.9, 0.8, 0.5)
 LEVELS = sorted({0.5, *(round((1 + sign * share) / 2, 4) for share in BANDS for sign in (-1, 1))})

@@ -9,11 +9,12 @@ from statistics import fmean
 
 from rich.table import Table
 
-from market_inference.answers import Answers, Forecast, Indicators, Sentiment
+from market_inference.answers import Answers, Indicators, Sentiment
 from market_inference.columns import Floats
 from market_inference.commands.output import number, table
 from market_inference.demo.bars import Bars
 from market_inference.demo.headlines import HEADLINES
+from market_inference.forecast import Forecast
 
 SHARE = 0.8
 LABEL_STYLES = {"negative": "red", "neutral": "dim", "positive": "green"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from market_inference.answers import Answers, Forecast, Indicators, Sentiment
+from market_inference.answers import Answers, Indicators, Sentiment
 from market_inference.client import Client
 from market_inference.columns import Floats
 from market_inference.commands.loading import wait_loaded
@@ -20,6 +20,7 @@ from market_inference.demo import batches, chart, report, walk
 from market_inference.demo.bars import Bars
 from market_inference.demo.headlines import HEADLINES
 from market_inference.demo.steps import Steps
+from market_inference.forecast import Forecast
 from market_inference.pair import Pair
 
 CONTEXT = 750

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from market_inference.answers import Coverage, Forecast
 from market_inference.demo import bars as market
 from market_inference.demo import batches, chart
 from market_inference.demo.headlines import HEADLINES
 from market_inference.demo.steps import Steps
+from market_inference.forecast import Coverage, Forecast
 
 
 @pytest.fixture(scope="module")
