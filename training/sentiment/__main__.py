@@ -5,9 +5,11 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-from models.sentiment.minilm import plain, tokenizer
+from models.manifest import Manifest
+from models.sentiment.minilm import ADAPTER, plain, tokenizer
 from training.sentiment.export import export
 from training.sentiment.fit import Recipe, fit
 from training.sentiment.phrases import phrases
@@ -22,12 +24,18 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--validate", type=Path, nargs="+", required=True, metavar="CSV", help="not trained on")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model folder is written")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="a model folder to go on from")
     parser.add_argument("--version", default="1", help="the version named in the manifest")
     parser.add_argument("--phrases", type=int, default=4000, help="template sentences to add (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="cores to use (default: %(default)s)")
     for option in fields(Recipe):
         parser.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), default=option.default)
     return parser
+
+
+def say(line: str) -> None:
+    """A line of progress, seen at once also through a pipe."""
+    print(line, flush=True)
 
 
 def main() -> None:
@@ -41,7 +49,8 @@ def main() -> None:
     print(f"{len(train)} rows to train on, {sum(map(len, validate.values()))} to validate on", flush=True)
     began = time.monotonic()
     model = plain(dropout=recipe.dropout).train()
-    fitted = fit(model, encode(train, words, recipe.length), validate, recipe, lambda line: print(line, flush=True))
+    start = safetensors.torch.load(Manifest.of(options.start).read(options.start, ADAPTER)) if options.start else None
+    fitted = fit(model, encode(train, words, recipe.length), validate, recipe, say, start)
     export(fitted, recipe, options.version, options.out)
     print(f"epoch {fitted.epoch} written to {options.out} after {time.monotonic() - began:.0f} s")
 

@@ -37,6 +37,7 @@ class Recipe:
     warm_up: float = 0.06
     clip: float = 1.0
     dropout: float = 0.1
+    smoothing: float = 0.0
     averaging: float = 0.995
     length: int = 64
     seed: int = 1
@@ -93,8 +94,6 @@ class Run:
     def __init__(
         self, model: Classifier, rows: Sequence[Encoded], recipe: Recipe, report: Callable[[str], None]
     ) -> None:
-        torch.manual_seed(recipe.seed)
-        adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
         steps = recipe.epochs * math.ceil(len(rows) / recipe.batch)
         self._model = model
         self._rows = rows
@@ -127,7 +126,7 @@ class Run:
             return Fitted(stored(self._model), divisor, epoch, measures)
 
     def _step(self, packed: Packed, labels: Tensor) -> float:
-        loss = F.cross_entropy(self._model(packed), labels)
+        loss = F.cross_entropy(self._model(packed), labels, label_smoothing=self._recipe.smoothing)
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_([value for _, value in _trained(self._model)], self._recipe.clip)
@@ -143,8 +142,16 @@ def fit(
     validate: Mapping[str, Sequence[Encoded]],
     recipe: Recipe,
     report: Callable[[str], None],
+    start: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
-    """Adapt the model in place and return what was learnt in the epoch with the lowest validation NLL."""
+    """Adapt the model in place and return what was learnt in the epoch with the lowest validation NLL.
+
+    `start` is a stored adapter of the same rank to go on from; without it adapters begin as no change at all.
+    """
+    torch.manual_seed(recipe.seed)
+    adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
+    if start is not None:
+        model.load_state_dict(start, strict=False)
     run = Run(model, train, recipe, report)
     best: Fitted | None = None
     for epoch in range(1, recipe.epochs + 1):

@@ -48,12 +48,16 @@ class Author:
         slots = {name: chance.choice(words) for name, words in self._parts["words"].items()}
         slots |= {f"{name}2": chance.choice(self._parts["words"][name]) for name in ("place", "business")}
         slots |= {name: self._company() for name in ("co", "co2")}
-        slots |= {name.capitalize(): self._subject(slots[name]) for name in ("good", "bad", "loss")}
+        slots |= {name.capitalize(): self._subject(slots[name]) for name in ("good", "bad", "loss", "ratio")}
         slots["less"], slots["more"] = self._amounts()
         slots["money"], slots["other"] = self._amounts()
         slots["smaller"], slots["small"] = f"EUR 0.{chance.randint(5, 99):02d}", f"EUR {chance.uniform(1, 30):.2f}"
         share = chance.choice((chance.randint(1, 60), round(chance.uniform(0.5, 60), 1)))
         slots["pct"] = f"{share}{slots['percent']}"
+        low = chance.uniform(1, 40)
+        slots["lowpct"], slots["highpct"] = (
+            f"{part:.1f}{slots['percent']}" for part in (low, low * chance.uniform(1.05, 2))
+        )
         slots["year"], slots["day"] = str(chance.randint(2003, 2025)), str(chance.randint(1, 28))
         slots["few"] = str(chance.randint(3, 60))
         slots["count"] = str(chance.choice((chance.randint(20, 900), chance.randint(10, 90) * 100)))

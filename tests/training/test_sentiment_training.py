@@ -1,0 +1,143 @@
+"""The sentiment training program: its parts, and the whole of it on a small encoder."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.manifest import Manifest
+from models.sentiment import load
+from models.sentiment.encoder import Classifier, Shape
+from models.sentiment.minilm import plain, tokenizer
+from training.sentiment.export import export
+from training.sentiment.fit import Fitted, Recipe, Run, fit, temperature
+from training.sentiment.measures import Measures, calibration_error
+from training.sentiment.phrases import phrases
+from training.sentiment.rows import Encoded, Row, encode, read
+
+SMALL = Shape(positions=64, width=24, inner=48, heads=3, layers=2)
+
+
+def csv(folder: Path, text: str) -> Path:
+    path = folder / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def quiet(_: str) -> None: ...
+
+
+def test_rows_are_read_once_each(tmp_path: Path) -> None:
+    path = csv(tmp_path, 'text,label\n"Up, again",2\nDown https://t.co/a,0\nDown  https://t.co/b,0\n')
+    assert read([path]) == [Row("Up, again", 2), Row("Down https://t.co/a", 0)]
+
+
+@pytest.mark.parametrize("row", ["Up,3", "Up,", ",1", "   ,1", "Up,positive"])
+def test_a_bad_row_is_named(tmp_path: Path, row: str) -> None:
+    with pytest.raises(ValueError, match=r"rows\.csv, row 3"):
+        read([csv(tmp_path, f"text,label\nFine,1\n{row}\n")])
+
+
+def test_phrases_are_different_mixed_and_the_same_for_a_seed() -> None:
+    rows = phrases(1000, seed=3)
+    assert len({row.text for row in rows}) == 1000
+    assert np.bincount([row.label for row in rows]).tolist() == [300, 400, 300]
+    assert rows == phrases(1000, seed=3) != phrases(1000, seed=4)
+
+
+def test_phrases_have_every_slot_filled() -> None:
+    assert not [row for row in phrases(2000, seed=5) if "{" in row.text or "}" in row.text]
+
+
+def test_measures_against_a_case_worked_by_hand() -> None:
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.1, 0.3, 0.6]])
+    measures = Measures.of(probabilities, np.array([0, 1, 2, 1]))
+    assert measures.accuracy == 0.75
+    assert measures.macro_f1 == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert measures.nll == pytest.approx(-np.log([0.8, 0.8, 0.6, 0.3]).mean())
+    assert measures.ece == pytest.approx((abs(1.6 - 2) + abs(1.2 - 1)) / 4)
+    assert measures.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+
+
+def test_certain_and_right_has_no_calibration_error() -> None:
+    assert calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+def test_temperature_undoes_a_known_overconfidence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 3, generator=generator) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0].numpy()
+    assert temperature([(logits * 1.7, labels)]) == pytest.approx(1.7, abs=0.08)
+
+
+def rows_of(count: int, seed: int) -> list[Encoded]:
+    return encode(phrases(count, seed), tokenizer(), 64)
+
+
+def easy(count: int, seed: int) -> list[Encoded]:
+    """Sequences of random length whose tokens name their label."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 9, (count,), generator=generator).tolist()
+    return [Encoded(torch.full((length,), 10 + index % 3), index % 3) for index, length in enumerate(lengths)]
+
+
+def test_training_learns() -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9)
+    fitted = fit(Classifier(SMALL, labels=3), easy(600, 1), {"own": easy(90, 2)}, recipe, quiet)
+    assert fitted.measures["own"].accuracy > 0.95
+
+
+def test_the_epoch_with_the_lowest_validation_nll_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(_: Run, validate: object, epoch: int) -> Fitted:
+        measures = Measures(1, 1.0, 1.0, {1: 0.5, 2: 0.3, 3: 0.4}[epoch], 0.0, np.eye(3, dtype=np.int64))
+        return Fitted({}, 1.0, epoch, {"own": measures})
+
+    monkeypatch.setattr(Run, "judged", judged)
+    recipe = Recipe(epochs=3, rank=2)
+    assert fit(Classifier(SMALL, labels=3), easy(32, 1), {}, recipe, quiet).epoch == 2
+
+
+def test_training_goes_on_from_a_stored_adapter() -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9)
+    model = Classifier(SMALL, labels=3)
+    again = Classifier(SMALL, labels=3)
+    again.load_state_dict(model.state_dict())
+    first = fit(model, easy(600, 1), {"own": easy(90, 2)}, recipe, quiet)
+    still = replace(recipe, adapter_rate=0.0, head_rate=0.0)
+    second = fit(again, easy(32, 1), {"own": easy(90, 2)}, still, quiet, first.adapter)
+    assert second.nll == pytest.approx(first.nll, abs=1e-3)
+
+
+def test_training_is_the_same_for_a_seed() -> None:
+    rows, adapters = easy(64, seed=1), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = Classifier(SMALL, labels=3)
+        adapters.append(fit(model, rows, {"own": rows}, Recipe(epochs=1, rank=2), quiet).adapter)
+    for name, tensor in adapters[0].items():
+        torch.testing.assert_close(tensor, adapters[1][name])
+
+
+def test_what_is_exported_loads_and_answers_as_it_was_trained(tmp_path: Path) -> None:
+    recipe, rows = Recipe(epochs=1, rank=4, batch=16), rows_of(48, seed=1)
+    fitted = fit(plain(), rows, {"own": rows}, recipe, quiet)
+    export(fitted, recipe, "7", tmp_path)
+    model = load(str(tmp_path), dtype="float32")
+    model.check()
+    assert (model.version, Manifest.of(tmp_path).settings["temperature"]) == ("7", fitted.temperature)
+    texts = [row.text for row in phrases(48, 1)]
+    answers = model.run([chunk for chunks in model.prepare(texts) for chunk in chunks])
+    served = Measures.of(answers, np.array([row.label for row in rows]))
+    assert served.nll == pytest.approx(fitted.measures["own"].nll, abs=2e-3)
+
+
+def test_the_command_says_what_it_needs() -> None:
+    command = [sys.executable, "-m", "training.sentiment", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(option in shown for option in ("--train", "--validate", "--out", "--epochs"))
