@@ -16,6 +16,10 @@ class Config(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8471", description="where gateways connect")
     metrics_listen: Address = Field("127.0.0.1:9471", description="where Prometheus scrapes /metrics")
+    tls_certificate: Path | None = Field(None, description="PEM chain for gateways; read again when it changes")
+    tls_key: Path | None = Field(None, description="its key")
+    tls_client_ca: Path | None = Field(None, description="gateways must present a certificate signed by these (mTLS)")
+    allow_plaintext: bool = Field(False, description="listen to other machines without mTLS")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     name: str = Field("", description="this replica's name in status and logs; the host's by default")
     forecast_models: str = Field(

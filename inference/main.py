@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 
@@ -36,4 +37,10 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(f"inference: bad configuration\n{error}")
     logs.configure(config.log_level)
-    uvloop.run(serve(config))
+    try:
+        uvloop.run(serve(config))
+    except listen.CannotListenError as error:
+        sys.exit(f"inference: {error}")
+    # Everything is drained and closed. Tearing down torch's libraries would take seconds and serve nobody.
+    logging.shutdown()
+    os._exit(0)

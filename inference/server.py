@@ -17,7 +17,7 @@ from inference.build import build
 from inference.config import Config
 from inference.exchange import Exchange
 from market.inference.v1 import admin_pb2_grpc, exchange_pb2, exchange_pb2_grpc
-from wire.listen import split
+from wire.listen import bind, split
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +47,25 @@ class Server:
         self.metrics_address = ""
 
     async def start(self) -> None:
-        """Listen, then load the models in the background."""
+        """Listen, then load the models in the background. Raises wire.listen.CannotListenError."""
         exchange_pb2_grpc.add_ExchangeServiceServicer_to_server(self._exchange, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)
-        host, _ = split(self._config.listen)
-        self.address = f"{host}:{self._server.add_insecure_port(self._config.listen)}"
+        self.address = bind(self._server.add_insecure_port, self._config.listen)
+        self.metrics_address = bind(self._serve_metrics, self._config.metrics_listen)
         await self._server.start()
-        host, port = split(self._config.metrics_listen)
-        self._metrics_server, _ = start_http_server(port, host, self.parts.metrics.registry)
-        self.metrics_address = f"{host}:{self._metrics_server.server_port}"
         self._loading = asyncio.create_task(self._load())
         if self.parts.registry is not None:
             watching = self.parts.registry.watch(self._config.registry_interval)
             self._housekeeping.append(asyncio.create_task(watching))
         if self._config.idle_unload_seconds:
             self._housekeeping.append(asyncio.create_task(self._unload_idle(self._config.idle_unload_seconds)))
+
+    def _serve_metrics(self, address: str) -> int:
+        host, port = split(address)
+        self._metrics_server, _ = start_http_server(port, host, self.parts.metrics.registry)
+        return int(self._metrics_server.server_port)
 
     async def _unload_idle(self, seconds: float) -> None:
         while True:

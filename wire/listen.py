@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -27,6 +28,22 @@ def split(address: str) -> tuple[str, int]:
 def is_loopback(address: str) -> bool:
     host, _ = split(address)
     return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+class CannotListenError(Exception):
+    """The address cannot be had: taken by another process, or not this machine's."""
+
+
+def bind(add_port: Callable[[str], int], address: str) -> str:
+    """The address really bound, with the port that the system chose for 0. Raises CannotListenError.
+
+    `add_port` binds a "host:port" and returns the port, as grpc.aio.Server.add_insecure_port does.
+    """
+    try:
+        port = add_port(address)
+    except (RuntimeError, OSError) as error:
+        raise CannotListenError(f"cannot listen on {address}: it is in use, or not an address of this machine") from error
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def announce(*, listen: str, metrics: str) -> None:
