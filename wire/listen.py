@@ -42,7 +42,7 @@ def bind(add_port: Callable[[str], int], address: str) -> str:
     try:
         port = add_port(address)
     except (RuntimeError, OSError) as error:
-        raise CannotListenError(f"cannot listen on {address}: it is in use, or not an address of this machine") from error
+        raise CannotListenError(f"cannot listen on {address}: in use, or not an address of this machine") from error
     return f"{address.rpartition(':')[0]}:{port}"
 
 
