@@ -1,0 +1,219 @@
+"""A gateway, two inference replicas and a real Prometheus on this machine, with short windows.
+
+Owns the processes and what is asked of Prometheus; nothing is left behind when it closes. What is shown with it is
+observe.py's.
+"""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from market_inference import Client
+from market_inference.process import ServiceProcess
+
+RULES = Path(__file__).parent / "rules"
+LOOPBACK = "127.0.0.1"
+# Production waits minutes so that nobody is woken by a hiccup; here the waiting itself is what is shown.
+WAIT_BEFORE_FIRING = "2s"
+REPLICAS = 2
+_START_SECONDS = 180.0
+_GRACE_SECONDS = 25.0
+_POLL_SECONDS = 0.25
+
+
+class PrometheusMissingError(RuntimeError):
+    """There is no prometheus to run."""
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The condition's first true value. Raises TimeoutError, which names what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(_POLL_SECONDS)
+    return value
+
+
+class Prometheus:
+    """One Prometheus process that scrapes `targets` (addresses by job) every second under our rules."""
+
+    def __init__(self, folder: Path, targets: Mapping[str, list[str]]) -> None:
+        program = shutil.which("prometheus")
+        if program is None:
+            raise PrometheusMissingError("prometheus is not installed (Debian: apt install prometheus)")
+        folder.mkdir(parents=True)
+        self._address = f"{LOOPBACK}:{free_port()}"
+        self.log = folder / "prometheus.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # our own arguments
+                [
+                    program,
+                    f"--config.file={_configuration(folder, targets)}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address={self._address}",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_ready(self) -> None:
+        """Return once it answers. Raises TimeoutError."""
+        until(self._ready, 30.0, f"prometheus, see {self.log}")
+
+    def _ready(self) -> bool:
+        try:
+            self._get("/-/ready")
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        """The samples of an instant query: {"metric": labels, "value": [time, text]} each."""
+        answer = json.loads(self._get("/api/v1/query?" + urlencode({"query": expr})))
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def value(self, expr: str) -> float:
+        """The one sample of a query, NaN when there is none."""
+        found = self.query(expr)
+        return float(found[0]["value"][1]) if found else float("nan")
+
+    def firing(self, alert: str) -> bool:
+        return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
+
+    def _get(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection(self._address, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise http.client.HTTPException(f"{answer.status} {path}: {body[:300]!r}")
+        return body
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(_GRACE_SECONDS)
+
+
+def _configuration(folder: Path, targets: Mapping[str, list[str]]) -> Path:
+    """Our rules with short waits, and a configuration that names them. JSON is YAML."""
+    for rules in RULES.glob("*.yml"):
+        text = re.sub(r"for: \S+", f"for: {WAIT_BEFORE_FIRING}", rules.read_text(encoding="utf-8"))
+        (folder / rules.name).write_text(text, encoding="utf-8")
+    path = folder / "prometheus.json"
+    jobs = [{"job_name": job, "static_configs": [{"targets": where}]} for job, where in targets.items()]
+    path.write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+                "rule_files": ["*.yml"],
+                "scrape_configs": jobs,
+            }
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+class Lab:
+    """Used by `with`; `folder` takes logs, keys and Prometheus's data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._replicas = [(free_port(), free_port()) for _ in range(REPLICAS)]
+        self._processes: dict[int, ServiceProcess] = {}
+        self.target = ""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self._end_replicas)
+            for number in range(REPLICAS):
+                self._launch(number)
+            for process in self._processes.values():
+                process.wait_ready(_START_SECONDS)
+            gateway = self._gateway()
+            stack.callback(gateway.stop, _GRACE_SECONDS)
+            ready = gateway.wait_ready(_START_SECONDS)
+            self.target = ready.listen
+            scraped = [f"{LOOPBACK}:{metrics}" for _, metrics in self._replicas]
+            self.prometheus = Prometheus(
+                self._folder / "prometheus", {"gateway": [ready.metrics], "inference": scraped}
+            )
+            stack.callback(self.prometheus.close)
+            self.prometheus.wait_ready()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def client(self, api_key: str | None = None) -> Client:
+        """A client of the gateway, with its development key unless another is given; the caller closes it."""
+        key = (self._folder / "development-key").read_text(encoding="utf-8").strip()
+        return Client(self.target, api_key=api_key or key, timeout=60.0)
+
+    def kill(self, number: int) -> None:
+        """SIGKILL one replica."""
+        self._processes[number].kill()
+
+    def revive(self, number: int) -> None:
+        """Start a killed replica anew, on the ports it had."""
+        self._launch(number)
+        self._processes[number].wait_ready(_START_SECONDS)
+
+    def _launch(self, number: int) -> None:
+        listen, metrics = self._replicas[number]
+        self._processes[number] = self._service(
+            "inference",
+            f"inference-{number}",
+            {
+                "MARKET_INFERENCE_LISTEN": f"{LOOPBACK}:{listen}",
+                "MARKET_INFERENCE_METRICS_LISTEN": f"{LOOPBACK}:{metrics}",
+                "MARKET_INFERENCE_NAME": f"replica-{number}",
+            },
+        )
+
+    def _gateway(self) -> ServiceProcess:
+        replicas = ",".join(f"{LOOPBACK}:{listen}" for listen, _ in self._replicas)
+        return self._service(
+            "gateway",
+            "gateway",
+            {
+                "MARKET_GATEWAY_LISTEN": f"{LOOPBACK}:0",
+                "MARKET_GATEWAY_METRICS_LISTEN": f"{LOOPBACK}:0",
+                "MARKET_GATEWAY_REPLICAS": replicas,
+            },
+        )
+
+    def _service(self, module: str, name: str, environment: dict[str, str]) -> ServiceProcess:
+        state = {"MARKET_INFERENCE_STATE_DIR": str(self._folder)}
+        return ServiceProcess(module, {**environment, **state}, self._folder / f"{name}.log", lambda ended: None)
+
+    def _end_replicas(self) -> None:
+        for process in self._processes.values():
+            process.stop(_GRACE_SECONDS)
