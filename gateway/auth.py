@@ -1,46 +1,92 @@
 """Who is calling, and may they.
 
-Owns the reading of credentials from metadata and the check of scopes. What a key is, is keys.py's.
+Owns the reading of credentials from metadata, the clients behind them and the check of scopes. What a key is, is
+wire/keys.py's; what a token is, tokens.py's.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from gateway.keys import Keys
-from wire import metadata
+from gateway.tokens import Token, Tokens
+from wire import keys, metadata
 from wire.contract import Method
 from wire.errors import PermissionDeniedError, UnauthenticatedError
+from wire.logs import fields
+from wire.watched import Watched
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An authenticated caller."""
+    """An authenticated caller. Limits are in cost units; 0 is the gateway's own."""
 
     name: str
     scopes: frozenset[str]
+    units_per_second: float = 0.0
+    units_per_day: float = 0.0
+
+
+class Keyring:
+    """The keys of a file, read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError, as keys.read() does."""
+        self._path = path
+        self._watched = Watched([path])
+        self._keys = keys.Keys(keys.read(path))
+
+    def find(self, secret: str) -> keys.Key | None:
+        return self._keys.find(secret)
+
+    def refresh(self) -> None:
+        """Read the file when it has changed; one that is broken leaves the keys as they were."""
+        if not self._watched.changed():
+            return
+        try:
+            self._keys = keys.Keys(keys.read(self._path))
+        except (OSError, ValueError) as error:
+            log.error("keys not read again", extra=fields(reason=str(error)))  # noqa: TRY400 -- no bug
+        else:
+            log.info("keys read again", extra=fields(keys=len(self._keys)))
 
 
 class Authenticator:
-    """Checks credentials against the keys."""
+    """Checks credentials: API keys, and tokens where an issuer is configured."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+    def __init__(self, known: Keyring | keys.Keys, tokens: Tokens | None = None) -> None:
+        self._keys = known
+        self._tokens = tokens
 
     def authenticate(self, sent: Mapping[str, str | bytes]) -> Client:
         """The caller behind the metadata's credential. Raises UnauthenticatedError."""
         secret = _credential(sent)
         if not secret:
             raise UnauthenticatedError("no API key: send metadata `authorization: Bearer <key>` or `x-api-key: <key>`")
+        if self._tokens is not None and secret.count(".") == 2:
+            return _of_token(self._tokens.verify(secret))
         key = self._keys.find(secret)
         if key is None:
             raise UnauthenticatedError("the API key is not valid: it is wrong, revoked or expired")
-        return Client(key.owner, frozenset(key.scopes))
+        return Client(key.owner, frozenset(key.scopes), key.units_per_second, key.units_per_day)
+
+
+def _of_token(token: Token) -> Client:
+    """Named apart from the owners of keys: an issuer's subject must not pass for one of them."""
+    return Client(f"jwt:{token.subject}", token.scopes)
 
 
 def authorise(client: Client, method: Method) -> None:
     """Raises PermissionDeniedError when the client lacks the method's scope."""
     if method.scope not in client.scopes:
-        raise PermissionDeniedError(f"the API key lacks the scope {method.scope!r}, which {method.name} needs")
+        raise PermissionDeniedError(f"the credential lacks the scope {method.scope!r}, which {method.name} needs")
+
+
+def public_part(sent: Mapping[str, str | bytes]) -> str:
+    """What of the credential may be logged: a key's public prefix, or nothing."""
+    return keys.public_part(_credential(sent))
 
 
 def _credential(sent: Mapping[str, str | bytes]) -> str:

@@ -24,6 +24,17 @@ class Config(BaseSettings):
     keys_file: Path | None = Field(
         None, description="hashed API keys; without it one development key, on loopback only"
     )
+    jwt_key_set: str = Field("", description="JWKS of the issuer of JSON Web Tokens: a file, or an https URL")
+    jwt_issuer: str = Field("", description="`iss` that tokens must carry")
+    jwt_audience: str = Field("", description="`aud` that tokens must carry")
+    tls_certificate: Path | None = Field(None, description="PEM chain for clients; read again when it changes")
+    tls_key: Path | None = Field(None, description="its key")
+    tls_client_ca: Path | None = Field(None, description="clients must present a certificate signed by these (mTLS)")
+    replica_tls_ca: Path | None = Field(None, description="replicas' certificates must be signed by these")
+    replica_tls_certificate: Path | None = Field(None, description="PEM chain that the gateway shows to replicas")
+    replica_tls_key: Path | None = Field(None, description="its key")
+    allow_plaintext: bool = Field(False, description="listen to other machines without TLS")
+    allow_development_key: bool = Field(False, description="accept the development key from other machines")
     max_in_flight: int = Field(4096, ge=1, description="requests in flight in all; more are refused at once")
     max_in_flight_per_client: int = Field(1024, ge=1, description="requests in flight of one client")
     max_in_flight_per_replica: int = Field(4096, ge=1, description="requests in flight on one replica")

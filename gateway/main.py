@@ -9,7 +9,8 @@ import uvloop
 from pydantic import ValidationError
 
 from gateway.config import Config
-from gateway.server import ConfigurationError, Server
+from gateway.security import ConfigurationError
+from gateway.server import Server
 from wire import listen, logs
 
 log = logging.getLogger("gateway")
@@ -37,5 +38,5 @@ def main() -> None:
         uvloop.run(serve(config))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")
-    except ConfigurationError as error:
+    except (ConfigurationError, listen.CannotListenError) as error:
         sys.exit(f"gateway: {error}")

@@ -22,6 +22,8 @@ class Request:
     priority: str = "interactive"
     traceparent: str = ""
     client: str = ""
+    # The public part of a credential that was refused.
+    credential: str = ""
     cost: int = 0
     replica: str = ""
     attempts: int = 0

@@ -27,6 +27,7 @@ from wire.errors import (
     reason_of,
 )
 from wire.logs import fields
+from wire.tls import TlsError
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ ATTEMPTS = 4
 LOSSES = 2
 # Silence for this long until the deadline counts against a replica; a shorter deadline says nothing of it.
 SILENCE_SECONDS = 1.0
+# What a new connection to a known replica may take until the old one is kept after all.
+RENEWAL_SECONDS = 30.0
 _SWEEP_SECONDS = 0.05
 _PRIORITIES = {"interactive": exchange_pb2.PRIORITY_INTERACTIVE, "batch": exchange_pb2.PRIORITY_BATCH}
 # What another replica may well answer: its model did not load, or the fault is in it and not in the request.
@@ -108,7 +111,7 @@ class Router:
         while True:
             try:
                 self.reconcile(await discovery.look(), connect)
-            except DiscoveryError as error:
+            except (DiscoveryError, TlsError) as error:
                 # What was known stays: a name server that is away must not take the replicas with it.
                 log.warning("discovery failed", extra=fields(reason=str(error), replicas=len(self.replicas)))
             await asyncio.sleep(interval)
@@ -127,6 +130,32 @@ class Router:
             self._spawn(self._leave(replica))
         log.info("replicas", extra=fields(addresses=[replica.address for replica in self.replicas]))
         self.changed()
+
+    def renew(self, connect: Callable[[Endpoint], Replica]) -> None:
+        """Connect anew to every replica, with changed certificates; an old connection goes once the new one works."""
+        for replica in self.replicas:
+            self._spawn(self._renew(replica, connect))
+
+    async def _renew(self, old: Replica, connect: Callable[[Endpoint], Replica]) -> None:
+        try:
+            new = connect(old.endpoint)
+        except TlsError as error:
+            log.error("replica not reconnected", extra=fields(replica=old.address, reason=str(error)))  # noqa: TRY400
+            return
+        new.start()
+        self._leaving.add(new)
+        try:
+            async with asyncio.timeout(RENEWAL_SECONDS):
+                while not new.ready:
+                    await self.wait_for_change()
+        except TimeoutError:
+            log.error("replica not reconnected", extra=fields(replica=old.address, reason="not ready"))  # noqa: TRY400
+            await self._leave(new)
+            return
+        self._leaving.discard(new)
+        self.replicas = [new if replica is old else replica for replica in self.replicas]
+        self.changed()
+        await self._leave(old)
 
     async def _leave(self, replica: Replica) -> None:
         self._leaving.add(replica)

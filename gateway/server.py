@@ -18,18 +18,18 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from gateway import keys
 from gateway.auth import Authenticator
 from gateway.config import Config
-from gateway.discovery import Discovery
+from gateway.discovery import Discovery, Endpoint
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
 from gateway.replica import Replica, Settings
 from gateway.router import Router
+from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
-from wire import contract
+from wire import contract, tls
 from wire.contract import Method
-from wire.listen import is_loopback, split
+from wire.listen import bind, split
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,12 @@ SERVER_OPTIONS = (
 )
 
 
-class ConfigurationError(Exception):
-    """The configuration is readable, and not safe or not possible."""
-
-
-def build(config: Config, router: Router, metrics: Metrics) -> Servicer:
-    """Wire everything up but the transport. Raises ConfigurationError."""
+def build(config: Config, authenticator: Authenticator, router: Router, metrics: Metrics) -> Servicer:
+    """Wire everything up but the transport."""
     limits = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
     metrics.watch(lambda: limits.total, lambda: sum(replica.ready for replica in router.replicas))
     return Servicer(
-        Authenticator(_keys(config)),
+        authenticator,
         limits,
         router,
         metrics,
@@ -69,20 +65,6 @@ def _discovery(config: Config) -> Discovery:
         return Discovery(config.replicas)
     except ValueError as error:
         raise ConfigurationError(f"MARKET_GATEWAY_REPLICAS={config.replicas}: {error}") from error
-
-
-def _keys(config: Config) -> keys.Keys:
-    if config.keys_file is not None:
-        try:
-            return keys.read(config.keys_file)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"MARKET_GATEWAY_KEYS_FILE: {error}") from error
-    if not is_loopback(config.listen):
-        raise ConfigurationError(
-            f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines: set MARKET_GATEWAY_KEYS_FILE, since the "
-            "development key is for loopback only"
-        )
-    return keys.development_key()[1]
 
 
 def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
@@ -119,40 +101,47 @@ class Server:
         self._metrics = Metrics()
         self._discovery = _discovery(config)
         self.router = Router(hedge=config.hedge)
-        self.servicer = build(config, self.router, self._metrics)
+        self._security = Security(config)
+        self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._readiness: asyncio.Task[None] | None = None
+        self._fresh: asyncio.Task[None] | None = None
         self.address = ""
         self.metrics_address = ""
 
     async def start(self) -> None:
-        """Listen and connect to the replicas."""
+        """Listen and connect to the replicas. Raises CannotListenError and ConfigurationError."""
         config = self._config
         self._server.add_generic_rpc_handlers((handlers(self.servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
             names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        host, _ = split(config.listen)
-        self.address = f"{host}:{self._server.add_insecure_port(config.listen)}"
+        self.address = bind(functools.partial(tls.add_port, self._server, self._security.files), config.listen)
+        self.metrics_address = bind(self._serve_metrics, config.metrics_listen)
+        await self._security.start()
         self.router.start()
+        self.router.follow(self._discovery, config.discovery_interval, self._connect)
+        self._fresh = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
+        self._readiness = asyncio.create_task(self._tell_readiness())
+        await self._server.start()
+
+    def _serve_metrics(self, address: str) -> int:
+        host, port = split(address)
+        self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
+        return int(self._metrics_server.server_port)
+
+    def _connect(self, endpoint: Endpoint) -> Replica:
+        config = self._config
         settings = Settings(
             streams=config.streams_per_replica,
             health_interval=config.health_interval,
             health_timeout=config.health_timeout,
             most_in_flight=config.max_in_flight_per_replica,
+            credentials=self._security.replica_credentials(),
         )
-        self.router.follow(
-            self._discovery,
-            config.discovery_interval,
-            lambda endpoint: Replica(endpoint, self.router.changed, settings),
-        )
-        self._readiness = asyncio.create_task(self._tell_readiness())
-        await self._server.start()
-        host, port = split(config.metrics_listen)
-        self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
-        self.metrics_address = f"{host}:{self._metrics_server.server_port}"
+        return Replica(endpoint, self.router.changed, settings)
 
     async def _tell_readiness(self) -> None:
         while True:
@@ -163,8 +152,9 @@ class Server:
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
-        if self._readiness is not None:
-            self._readiness.cancel()
+        for task in (self._readiness, self._fresh):
+            if task is not None:
+                task.cancel()
         await self._health.enter_graceful_shutdown()
         self.servicer.drain()
         await self._server.stop(self._config.drain_seconds)

@@ -14,8 +14,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway import audit
 from gateway import request as incoming
-from gateway.auth import Authenticator, Client, authorise
+from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
 from gateway.replica import ReplicaLostError
@@ -32,10 +33,12 @@ from wire.errors import (
     InternalError,
     InvalidRequestError,
     NotImplementedYetError,
+    PermissionDeniedError,
     RemoteError,
     RequestTooLargeError,
     ServiceError,
     ServiceUnavailableError,
+    UnauthenticatedError,
     Violation,
     code_name,
     reason_of,
@@ -99,6 +102,7 @@ class Servicer:
         except ServiceError as error:
             status = error.status(request.request_id)
             code, reason = code_name(status.code), reason_of(status)
+            audit.note(request, error, context.peer())
             details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
             try:
                 await context.abort(_CODES[status.code], status.message, (*_identity(request), *details))
@@ -122,7 +126,11 @@ class Servicer:
     async def serve(self, request: Request, client: Client, message: Message) -> bytes:
         """The same steps for a request that came over a stream, whose caller is known. Raises ServiceError."""
         with _bugs_are_ours(request):
-            authorise(client, request.method)
+            try:
+                authorise(client, request.method)
+            except PermissionDeniedError as error:
+                audit.note(request, error, "")
+                raise
             _check_time(request)
             with self._limits.slot(client.name):
                 refused = validation.check(message)
@@ -130,7 +138,11 @@ class Servicer:
 
     def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
         """The caller, who may make this call, in time. Raises ServiceError."""
-        client = self._authenticator.authenticate(sent)
+        try:
+            client = self._authenticator.authenticate(sent)
+        except UnauthenticatedError:
+            request.credential = public_part(sent)
+            raise
         request.client = client.name
         authorise(client, request.method)
         _check_time(request)

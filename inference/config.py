@@ -1,12 +1,12 @@
 """The inference service's configuration: read once from the environment, then frozen."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address
+from wire.listen import Address, is_loopback
 
 
 class Config(BaseSettings):
@@ -35,6 +35,17 @@ class Config(BaseSettings):
     max_queued_seconds: float = Field(5.0, gt=0, description="work one engine's queue accepts, in expected seconds")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _refuse_an_open_door(self) -> Self:
+        closed = self.tls_certificate is not None and self.tls_client_ca is not None
+        if not (is_loopback(self.listen) or closed or self.allow_plaintext):
+            raise ValueError(
+                f"MARKET_INFERENCE_LISTEN={self.listen} is open to other machines: set "
+                "MARKET_INFERENCE_TLS_CERTIFICATE, _TLS_KEY and _TLS_CLIENT_CA, since whoever reaches this port is "
+                "trusted, or MARKET_INFERENCE_ALLOW_PLAINTEXT=true where the network keeps others out"
+            )
+        return self
 
 
 def model_list(setting: str) -> list[tuple[str, str | None]]:

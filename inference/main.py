@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from inference.config import Config
 from inference.server import Server
-from wire import listen, logs
+from wire import listen, logs, tls
 
 log = logging.getLogger("inference")
 
@@ -39,7 +39,7 @@ def main() -> None:
     logs.configure(config.log_level)
     try:
         uvloop.run(serve(config))
-    except listen.CannotListenError as error:
+    except (listen.CannotListenError, tls.TlsError) as error:
         sys.exit(f"inference: {error}")
     # Everything is drained and closed. Tearing down torch's libraries would take seconds and serve nobody.
     logging.shutdown()

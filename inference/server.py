@@ -5,6 +5,7 @@ the signals.
 """
 
 import asyncio
+import functools
 import logging
 
 import grpc
@@ -17,6 +18,7 @@ from inference.build import build
 from inference.config import Config
 from inference.exchange import Exchange
 from market.inference.v1 import admin_pb2_grpc, exchange_pb2, exchange_pb2_grpc
+from wire import tls
 from wire.listen import bind, split
 
 log = logging.getLogger(__name__)
@@ -41,18 +43,19 @@ class Server:
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
+        self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
         self._loading: asyncio.Task[None] | None = None
         self._housekeeping: list[asyncio.Task[None]] = []
         self.address = ""
         self.metrics_address = ""
 
     async def start(self) -> None:
-        """Listen, then load the models in the background. Raises wire.listen.CannotListenError."""
+        """Listen, then load the models in the background. Raises CannotListenError and TlsError."""
         exchange_pb2_grpc.add_ExchangeServiceServicer_to_server(self._exchange, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)
-        self.address = bind(self._server.add_insecure_port, self._config.listen)
+        self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
         self.metrics_address = bind(self._serve_metrics, self._config.metrics_listen)
         await self._server.start()
         self._loading = asyncio.create_task(self._load())

@@ -9,6 +9,7 @@ import click
 from market_inference import __version__
 from market_inference.commands.demo import demo
 from market_inference.commands.indicators import indicators
+from market_inference.commands.keys import keys
 from market_inference.commands.predict import predict
 from market_inference.commands.sentiment import sentiment
 from market_inference.commands.serve import serve
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (demo, serve, predict, sentiment, indicators, status, models):
+for command in (demo, serve, predict, sentiment, indicators, status, models, keys):
     main.add_command(command)

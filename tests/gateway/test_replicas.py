@@ -20,7 +20,7 @@ def fleet(tmp_path_factory):
 
 async def ready(fleet: Fleet, replicas: int) -> None:
     async with asyncio.timeout(100):
-        while await asyncio.to_thread(fleet.metric, "market_gateway_ready_replicas") != replicas:
+        while await asyncio.to_thread(fleet.metric, "market_gateway_ready_replicas") != replicas:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

@@ -210,13 +210,9 @@ def say(text: str) -> None:
 
 
 def make_key(gateway: Image) -> tuple[Path, str]:
-    """A keys file and its one secret, made by the gateway's own code as docs/operations.md shows."""
+    """A keys file and its one secret, made as docs/operations.md shows."""
     path = gateway.tmp / "keys.json"
-    code = (
-        "import sys; from pathlib import Path; from gateway import keys; secret, key = keys.issue('walk'); "
-        "keys.write(Path(sys.argv[1]), [key]); print(secret)"
-    )
-    done = gateway.run("python", "-c", code, str(path))
+    done = gateway.run("market-inference", "keys", "issue", "--file", str(path), "--owner", "walk")
     if done.returncode:
         raise WalkError(done.stderr)
     return path, done.stdout.strip()
@@ -232,7 +228,7 @@ def check_gateway(gateway: Image) -> None:
     if size > GATEWAY_BUDGET_MB:
         raise WalkError("the gateway's image is over its budget")
     refused = gateway.run(*gateway.file.command(), MARKET_GATEWAY_LISTEN="0.0.0.0:0")
-    if refused.returncode == 0 or "MARKET_GATEWAY_KEYS_FILE" not in refused.stderr:
+    if refused.returncode == 0 or "open to other machines" not in refused.stderr:
         raise WalkError("the gateway would serve every interface with a development key")
     keys, _ = make_key(gateway)
     with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS="127.0.0.1:9") as ready:
@@ -250,11 +246,12 @@ def check_pair(gateway: Image, inference: Image) -> None:
         inference.wait_healthy(behind["listen"])
         with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS=behind["listen"]) as ready:
             gateway.wait_healthy(ready["listen"])
-            done = gateway.run(
-                "market-inference", "status", "--json", "--target", ready["listen"], MARKET_INFERENCE_API_KEY=secret
-            )
-            if done.returncode:
-                raise WalkError(f"status: {done.stdout}{done.stderr}")
+            # Ready at the first engine that is; healthy once all of them are.
+            until = time.monotonic() + HEALTHY_WITHIN
+            ask = ("market-inference", "status", "--json", "--target", ready["listen"])
+            while (done := gateway.run(*ask, MARKET_INFERENCE_API_KEY=secret)).returncode:
+                if time.monotonic() > until:
+                    raise WalkError(f"status: {done.stdout}{done.stderr}")
     written = (gateway.contents() | inference.contents()) - before
     if written:
         raise WalkError(f"written where the root is read-only: {sorted(written)[:5]}")

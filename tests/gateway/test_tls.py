@@ -1,0 +1,104 @@
+"""TLS on both hops, with certificates on both sides, changed while the processes run."""
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from benchmarks.fleet import LIGHT, Fleet
+from benchmarks.pressure import predictions
+from market.inference.v1 import inference_pb2_grpc
+
+pytestmark = pytest.mark.slow
+PEM, PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
+
+
+class Authority:
+    """Signs certificates for 127.0.0.1 into a folder."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self.certificate = self._sign(self._key, self._name, ca=True).public_bytes(PEM)
+
+    def _sign(self, key, subject: x509.Name, *, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.add_extension(local, critical=False)
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def issue(self, folder: Path, name: str) -> dict[str, Path]:
+        """Write name.crt and name.key, in place of those that were there."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        files = {"certificate": folder / f"{name}.crt", "key": folder / f"{name}.key"}
+        pem = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, PLAIN)
+        for kind, content in (("key", pem), ("certificate", self._sign(key, _name(name), ca=False).public_bytes(PEM))):
+            fresh = files[kind].with_suffix(".fresh")
+            fresh.write_bytes(content)
+            fresh.replace(files[kind])
+        return files
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def test_mutual_tls_on_both_hops_survives_new_certificates(tmp_path):
+    ours, foreign = Authority("ours"), Authority("foreign")
+    (tmp_path / "ca.crt").write_bytes(ours.certificate)
+    sides = {name: ours.issue(tmp_path, name) for name in ("gateway", "inference", "client")}
+    inference = {
+        "MARKET_INFERENCE_TLS_CERTIFICATE": sides["inference"]["certificate"],
+        "MARKET_INFERENCE_TLS_KEY": sides["inference"]["key"],
+        "MARKET_INFERENCE_TLS_CLIENT_CA": tmp_path / "ca.crt",
+    }
+    gateway = {
+        "MARKET_GATEWAY_TLS_CERTIFICATE": sides["gateway"]["certificate"],
+        "MARKET_GATEWAY_TLS_KEY": sides["gateway"]["key"],
+        "MARKET_GATEWAY_TLS_CLIENT_CA": tmp_path / "ca.crt",
+        "MARKET_GATEWAY_REPLICA_TLS_CA": tmp_path / "ca.crt",
+        "MARKET_GATEWAY_REPLICA_TLS_CERTIFICATE": sides["gateway"]["certificate"],
+        "MARKET_GATEWAY_REPLICA_TLS_KEY": sides["gateway"]["key"],
+    }
+    texts = [{name: str(value) for name, value in settings.items()} for settings in (inference, gateway)]
+    with Fleet(tmp_path, replicas=1, inference={**LIGHT, **texts[0]}, gateway=texts[1]) as fleet:
+
+        def ask(authority: Authority, side: dict[str, Path] | None) -> grpc.StatusCode:
+            pair = (side["key"].read_bytes(), side["certificate"].read_bytes()) if side else (None, None)
+            credentials = grpc.ssl_channel_credentials(authority.certificate, *pair)
+            return _ask(fleet, grpc.secure_channel(fleet.target, credentials, _alone))
+
+        _alone = [("grpc.use_local_subchannel_pool", 1)]
+        assert ask(ours, sides["client"]) is grpc.StatusCode.OK
+        assert ask(ours, None) is grpc.StatusCode.UNAVAILABLE
+        (tmp_path / "foreign").mkdir()
+        assert ask(ours, foreign.issue(tmp_path / "foreign", "client")) is grpc.StatusCode.UNAVAILABLE
+        assert _ask(fleet, grpc.insecure_channel(fleet.target, _alone)) is grpc.StatusCode.UNAVAILABLE
+
+        new = Authority("new")
+        (tmp_path / "ca.fresh").write_bytes(new.certificate)
+        for name in ("gateway", "inference", "client"):
+            new.issue(tmp_path, name)
+        (tmp_path / "ca.fresh").replace(tmp_path / "ca.crt")
+        assert ask(new, sides["client"]) is grpc.StatusCode.OK
+        assert ask(ours, None) is grpc.StatusCode.UNAVAILABLE
+        assert "certificates read again" in fleet.log()
+
+
+def _ask(fleet: Fleet, channel: grpc.Channel) -> grpc.StatusCode:
+    with channel:
+        stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
+        try:
+            stub.Predict(predictions()[0], metadata=fleet.credentials, timeout=20)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
