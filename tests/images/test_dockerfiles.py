@@ -42,6 +42,9 @@ def config(image, last_stage, monkeypatch):
         field = name.removeprefix(CONFIGS[image].model_config["env_prefix"]).lower()
         assert field in CONFIGS[image].model_fields, f"{name} is no setting"
         monkeypatch.setenv(name, value)
+    # The image leaves it to whoever runs it to say so, or to bring certificates.
+    assert "ALLOW_PLAINTEXT" not in last_stage
+    monkeypatch.setenv(f"{CONFIGS[image].model_config['env_prefix']}ALLOW_PLAINTEXT", "true")
     return CONFIGS[image]()
 
 
