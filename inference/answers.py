@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from google.rpc import status_pb2
 
+from inference import skeleton
 from market.inference.v1 import answers_pb2, inference_pb2
 from models.forecast import Forecast
 from models.indicators import Program
@@ -85,14 +86,13 @@ def indicators(
     symbols: Sequence[str], outcomes: Sequence[Outcome], program: Program, model: Any, request_id: str
 ) -> bytes:
     """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
-    answer = answers_pb2.ComputeIndicatorsAnswer(model=model.name, model_version=model.version, request_id=request_id)
+    written = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        panel = answer.panels.add(symbol=symbol)
         if (error := _error(outcome, request_id)) is not None:
-            panel.error.CopyFrom(error)
-            continue
-        for call, rows in zip(program.calls, program.rows, strict=True):
-            indicator = panel.indicators.indicators.add(name=call.function.name)
-            for name, row in zip(program.outputs[rows], outcome[rows], strict=True):
-                indicator.outputs.add(name=name, values=row.tobytes())
-    return answer.SerializeToString()
+            panel = answers_pb2.PanelIndicatorsAnswer(symbol=symbol, error=error).SerializeToString()
+        else:
+            panel = skeleton.panel(symbol, program, outcome)
+        written += (skeleton.field(1, len(panel)), panel)
+    rest = answers_pb2.ComputeIndicatorsAnswer(model=model.name, model_version=model.version, request_id=request_id)
+    # Serialised messages that are joined are one message with the fields of both.
+    return b"".join((*written, rest.SerializeToString()))

@@ -1,5 +1,7 @@
 """What the inference service tells Prometheus. Labels are few and never chosen by a client."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from inference.batcher import Batcher, Ran
@@ -67,13 +69,17 @@ class Metrics:
             "market_inference_model_ready", "1 for a loaded model.", ("engine", "model"), registry=self.registry
         )
 
+        # Looking a labelled child up costs more than counting, so each is looked up once.
+        self._requests = cache(self.requests.labels)
+        self._seconds = cache(self.seconds.labels)
+
     def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
         """One request is done."""
-        self.requests.labels(method, code).inc()
-        self.seconds.labels(method, "total").observe(seconds)
+        self._requests(method, code).inc()
+        self._seconds(method, "total").observe(seconds)
         if call.batch_items:
-            self.seconds.labels(method, "queue").observe(call.queue_seconds)
-            self.seconds.labels(method, "device").observe(call.device_seconds)
+            self._seconds(method, "queue").observe(call.queue_seconds)
+            self._seconds(method, "device").observe(call.device_seconds)
 
     def watch_queue(self, engine: str, batcher: Batcher) -> None:
         self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)

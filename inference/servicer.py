@@ -5,6 +5,7 @@ Owns what a request means. Knows neither gRPC (exchange.py carries it, or the se
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,13 @@ def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) ->
 
 
 def _compile(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
+    """The checked program. Live users send the same one at every bar, so it is looked up by the specs' own bytes."""
+    return _compiled(tuple([spec.SerializeToString(deterministic=True) for spec in specs]))
+
+
+@lru_cache(maxsize=4096)
+def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
+    specs = map(inference_pb2.IndicatorSpec.FromString, serialised)
     try:
         return indicators.compile([indicators.Spec(s.name, dict(s.params), s.last or None) for s in specs])
     except indicators.SpecError as error:
