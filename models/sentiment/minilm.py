@@ -41,8 +41,7 @@ def plain(base: Base = BASE, labels: int = 3, dropout: float = 0.0) -> Classifie
     Raises ModelUnavailableError when the weights are missing or altered.
     """
     weights = safetensors.torch.load(base.read(WEIGHTS))
-    with torch.device("meta"):
-        model = Classifier(Shape(), labels, dropout)
+    model = Classifier(Shape(), labels, dropout)  # on "meta" would save 0.2 s of values and import for 2 s
     head = {"head.weight": torch.zeros(labels, Shape.width), "head.bias": torch.zeros(labels)}
     model.load_state_dict(published(weights, Shape()) | head, assign=True)
     return model

@@ -199,4 +199,4 @@ def _optimiser(model: Classifier, recipe: Recipe) -> torch.optim.AdamW:
 def _rate(step: int, steps: int, warm_up: float) -> float:
     """Linear warm-up, then linear to zero."""
     rising = max(1, int(warm_up * steps))
-    return min((step + 1) / rising, max(0.0, (steps - step) / (steps - rising)))
+    return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
