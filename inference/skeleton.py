@@ -1,6 +1,6 @@
 """The bytes around the rows of an indicator answer: all that stays the same from one panel to the next.
 
-Owns one layout, PanelIndicators of the contract as it lies on the wire (protobuf's encoding: a length-delimited field is
+Owns one layout, PanelIndicators of the contract as it lies on the wire (protobuf: a length-delimited field is
 its tag, its length, its bytes). Live users ask for the same indicators at every bar, so that writing an answer comes
 down to joining these constant pieces with the rows; the twin in answers.proto does the same field by field, ten times
 slower. A test holds the two together.
