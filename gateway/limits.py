@@ -11,9 +11,10 @@ from wire.errors import OverloadedError
 
 
 class InFlight:
-    """Counts requests in flight; a request over a limit is refused at once."""
+    """Counts requests, or whatever `what` says, in flight; one over a limit is refused at once."""
 
-    def __init__(self, *, most: int, most_per_client: int) -> None:
+    def __init__(self, *, most: int, most_per_client: int, what: str = "requests") -> None:
+        self._what = what
         self._most = most
         self._most_per_client = most_per_client
         self._clients: Counter[str] = Counter()
@@ -23,10 +24,10 @@ class InFlight:
     def slot(self, client: str) -> Iterator[None]:
         """Hold a place while the request is served. Raises OverloadedError."""
         if self.total >= self._most:
-            raise OverloadedError(f"too many requests in flight (max {self._most})", retry_after=0.1)
+            raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
         if self._clients[client] >= self._most_per_client:
             raise OverloadedError(
-                f"too many requests of this client in flight (max {self._most_per_client})", retry_after=0.1
+                f"too many {self._what} of this client in flight (max {self._most_per_client})", retry_after=0.1
             )
         self._clients[client] += 1
         self.total += 1

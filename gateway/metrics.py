@@ -38,6 +38,15 @@ class Metrics:
         self.in_flight.set_function(in_flight)
         self.replicas.set_function(ready_replicas)
 
+    def watch_budget(self, away: Callable[[], bool]) -> None:
+        """Only where rates and quotas are shared."""
+        gauge = Gauge(
+            "market_gateway_shared_budget_away",
+            "1 while Redis does not answer, and this gateway counts for itself.",
+            registry=self.registry,
+        )
+        gauge.set_function(lambda: float(away()))
+
     def answered(self, request: Request, code: str, reason: str, seconds: float) -> None:
         """One request is done; `reason` is empty for a good answer."""
         method = request.method.name

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.budget import Remaining
 from wire import metadata
 from wire.contract import Method
 
@@ -25,6 +26,9 @@ class Request:
     # The public part of a credential that was refused.
     credential: str = ""
     cost: int = 0
+    units: int = 0
+    # What its client has left, where there is a limit.
+    remaining: Remaining | None = None
     replica: str = ""
     attempts: int = 0
     queue_seconds: float = 0.0

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from gateway.auth import Authenticator
+from gateway.budget import Budget, Limits, LocalBudget
 from gateway.config import Config
 from gateway.discovery import Discovery, Endpoint
 from gateway.limits import InFlight
@@ -39,24 +40,52 @@ SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", contract.MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
+    # A peer that is gone is noticed; one that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Headers above the first size may be refused, above the second they are.
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ("grpc.max_concurrent_streams", 1024),
 )
+# What a connection that is asked to be made anew has for its calls in flight.
+CONNECTION_GRACE_SECONDS = 300
 
 
 def build(config: Config, authenticator: Authenticator, router: Router, metrics: Metrics) -> Servicer:
     """Wire everything up but the transport."""
-    limits = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
-    metrics.watch(lambda: limits.total, lambda: sum(replica.ready for replica in router.replicas))
+    in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
+    most = config.max_streams_per_client
+    streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
+    metrics.watch(lambda: in_flight.total, lambda: sum(replica.ready for replica in router.replicas))
     return Servicer(
         authenticator,
-        limits,
+        in_flight,
+        streams,
+        _limits(config, metrics),
         router,
         metrics,
         default_timeout=config.default_timeout,
         max_timeout=config.max_timeout,
         version=version("market-inference"),
+    )
+
+
+def _limits(config: Config, metrics: Metrics) -> Limits:
+    budget: Budget = LocalBudget()
+    if config.redis_url:
+        # Imported here, since only this setting needs it.
+        from gateway.shared_budget import SharedBudget
+
+        shared = budget = SharedBudget(config.redis_url)
+        metrics.watch_budget(lambda: shared.away)
+    return Limits(
+        budget,
+        per_second=config.units_per_second,
+        burst_seconds=config.burst_seconds,
+        per_day=config.units_per_day,
     )
 
 
@@ -93,6 +122,14 @@ async def _refuse_stream(unary: Any, messages: Any, context: Any) -> None:
         await unary(raw, context)
 
 
+def _options(config: Config) -> list[tuple[str, int]]:
+    return [
+        *SERVER_OPTIONS,
+        ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),
+        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
+    ]
+
+
 class Server:
     """The gateway on a socket. Ready while at least one replica is."""
 
@@ -104,7 +141,7 @@ class Server:
         self._security = Security(config)
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(options=_options(config))
         self._readiness: asyncio.Task[None] | None = None
         self._fresh: asyncio.Task[None] | None = None
         self.address = ""

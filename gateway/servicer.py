@@ -6,6 +6,7 @@ metrics. Each step's rules are in the room named after it.
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -14,9 +15,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway import audit
+from gateway import audit, cost
 from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
+from gateway.budget import Limits
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
 from gateway.replica import ReplicaLostError
@@ -65,7 +67,9 @@ class Servicer:
     def __init__(
         self,
         authenticator: Authenticator,
-        limits: InFlight,
+        in_flight: InFlight,
+        streams: InFlight,
+        limits: Limits,
         router: Router,
         metrics: Metrics,
         *,
@@ -74,6 +78,8 @@ class Servicer:
         version: str,
     ) -> None:
         self._authenticator = authenticator
+        self._in_flight = in_flight
+        self._stream_slots = streams
         self._limits = limits
         self._router = router
         self._metrics = metrics
@@ -118,9 +124,10 @@ class Servicer:
         """The steps, in their order. Raises ServiceError."""
         with _bugs_are_ours(request):
             client = self._admit(request, sent)
-            with self._limits.slot(client.name):
+            with self._in_flight.slot(client.name):
                 message = _decode(request, raw)
                 refused = validation.check(message)
+                await self._charge(request, client, message)
                 return await self._ask(request, message, refused)
 
     async def serve(self, request: Request, client: Client, message: Message) -> bytes:
@@ -132,9 +139,17 @@ class Servicer:
                 audit.note(request, error, "")
                 raise
             _check_time(request)
-            with self._limits.slot(client.name):
+            with self._in_flight.slot(client.name):
                 refused = validation.check(message)
+                await self._charge(request, client, message)
                 return await self._ask(request, message, refused)
+
+    async def _charge(self, request: Request, client: Client, message: Message) -> None:
+        """Take what the request costs from the client's budget. Raises RateLimitedError or QuotaExceededError."""
+        allowance = self._limits.allowance(client)
+        if allowance is not None:
+            request.units = cost.units(message)
+            request.remaining = await self._limits.spend(client.name, allowance, request.units)
 
     def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
         """The caller, who may make this call, in time. Raises ServiceError."""
@@ -157,18 +172,20 @@ class Servicer:
         async with self._call(call, context):
             if self.draining:
                 raise DrainingError("the gateway is draining", retry_after=0.1)
+            client = self._admit(call, sent)
             stream = Stream(
                 self,
                 call,
-                self._admit(call, sent),
+                client,
                 default_timeout=self._default_timeout,
                 max_timeout=self._max_timeout,
             )
-            self._streams.add(stream)
-            try:
-                await stream.run(context)
-            finally:
-                self._streams.discard(stream)
+            with self._stream_slots.slot(client.name):
+                self._streams.add(stream)
+                try:
+                    await stream.run(context)
+                finally:
+                    self._streams.discard(stream)
 
     def drain(self) -> None:
         """Take no new work; streams end with their last answer."""
@@ -261,6 +278,7 @@ class Servicer:
                 code=code,
                 reason=reason,
                 bytes=request.cost,
+                units=request.units,
                 seconds=round(seconds, 6),
                 queue_seconds=request.queue_seconds,
                 device_seconds=request.device_seconds,
@@ -291,7 +309,16 @@ def _level(code: str) -> int:
 
 
 def _identity(request: Request) -> tuple[tuple[str, str], ...]:
-    return ((metadata.REQUEST_ID, request.request_id),)
+    """The trailers of every call: its id, and what its client has left where there is a limit."""
+    left = request.remaining
+    if left is None:
+        return ((metadata.REQUEST_ID, request.request_id),)
+    found = [(metadata.REQUEST_ID, request.request_id)]
+    if left.burst != math.inf:
+        found.append((metadata.RATE_REMAINING, f"{max(0.0, left.burst):.0f}"))
+    if left.day != math.inf:
+        found.append((metadata.QUOTA_REMAINING, f"{left.day:.0f}"))
+    return tuple(found)
 
 
 def _check_time(request: Request) -> None:

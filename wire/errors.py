@@ -79,6 +79,38 @@ class RequestTooLargeError(InvalidRequestError):
         super().__init__([Violation("", f"request too large (max {limit} bytes, got {got})", "max_request_bytes")])
 
 
+class BarOutOfOrderError(InvalidRequestError):
+    """A bar that opens before the newest one, or leaves out a sequence number."""
+
+    reason = "BAR_OUT_OF_ORDER"
+
+
+class DuplicateBarError(InvalidRequestError):
+    """A bar that the session has already, and that is not its newest, which alone can be corrected."""
+
+    reason = "BAR_DUPLICATE"
+
+
+class FutureBarError(InvalidRequestError):
+    """A bar from after the caller's own present: look-ahead."""
+
+    reason = "BAR_FROM_FUTURE"
+
+
+class SessionIdleError(ServiceError):
+    """No bar came for so long that the session was closed."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    reason = "SESSION_IDLE"
+
+
+class SessionLostError(ServiceError):
+    """The replica that held the session is gone; open it again with the bars so far."""
+
+    code = code_pb2.UNAVAILABLE
+    reason = "SESSION_LOST"
+
+
 class UnauthenticatedError(ServiceError):
     """No credential, or one that is not valid."""
 
@@ -108,6 +140,30 @@ class OverloadedError(ServiceError):
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class RateLimitedError(ServiceError):
+    """More than the client's rate; the same request passes a little later."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "RATE_LIMITED"
+
+
+class QuotaExceededError(ServiceError):
+    """More than the client's quota of the day."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, client: str, description: str, *, retry_after: float) -> None:
+        self._client = client
+        self._description = description
+        super().__init__(f"the quota of the day is used up: {description}", retry_after=retry_after)
+
+    def details(self) -> list[object]:
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=f"client:{self._client}", description=self._description)
+        return [failure]
 
 
 class DeadlineExceededError(ServiceError):

@@ -1,0 +1,30 @@
+"""What a request costs in units: points of series, tokens of texts, bars times indicators.
+
+Owns the measure that rates and quotas are counted in. It is known before anything is computed, from the request alone.
+"""
+
+from google.protobuf.message import Message
+
+from market.inference.v1 import inference_pb2 as pb
+
+# English text has about four characters a token; the tokenizer itself is the inference service's.
+CHARACTERS_PER_TOKEN = 4
+# Every engine of every replica runs for it.
+STATUS_UNITS = 100
+
+
+def units(message: Message) -> int:
+    """At least 1: a call costs something even when it asks for nothing."""
+    return max(1, _units(message))
+
+
+def _units(message: Message) -> int:
+    if isinstance(message, pb.PredictRequest):
+        return sum(len(series.values) + message.horizon for series in message.series)
+    if isinstance(message, pb.AnalyzeSentimentRequest):
+        return sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in message.texts)
+    if isinstance(message, pb.ComputeIndicatorsRequest):
+        return sum(len(panel.close) for panel in message.panels) * len(message.indicators)
+    if isinstance(message, pb.AnalyzeRequest):
+        return _units(message.predict) + _units(message.sentiment) + _units(message.indicators)
+    return STATUS_UNITS if isinstance(message, pb.GetStatusRequest) else 0
