@@ -187,6 +187,11 @@ class Servicer:
                 finally:
                     self._streams.discard(stream)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests being served, those of streams included."""
+        return self._in_flight.total
+
     def drain(self) -> None:
         """Take no new work; streams end with their last answer."""
         self.draining = True

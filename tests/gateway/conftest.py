@@ -1,0 +1,119 @@
+"""A gateway on a socket with replicas whose behaviour a test decides."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from gateway.config import Config
+from gateway.server import Server
+from market.inference.v1 import exchange_pb2, exchange_pb2_grpc, inference_pb2_grpc
+from market.inference.v1 import inference_pb2 as pb
+from wire import errors, keys
+
+GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
+Behaviour = Callable[[exchange_pb2.Envelope], Any]
+
+
+def reply(envelope: exchange_pb2.Envelope, error: errors.ServiceError | None = None) -> exchange_pb2.Reply:
+    if error is not None:
+        return exchange_pb2.Reply(id=envelope.id, error=error.status(envelope.request_id))
+    answer = pb.PredictResponse(request_id=envelope.request_id)
+    return exchange_pb2.Reply(id=envelope.id, response=answer.SerializeToString())
+
+
+class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
+    """Answers well until `behave` is set to something that returns a reply, or None for silence."""
+
+    def __init__(self) -> None:
+        self.behave: Behaviour = reply
+        self.asked = 0
+        self.withdrawn: list[int] = []
+        self.came = asyncio.Event()
+        self.address = ""
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._calls: set[Any] = set()
+
+    async def start(self) -> None:
+        health = health_aio.HealthServicer()
+        exchange_pb2_grpc.add_ExchangeServiceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def Exchange(self, request_iterator, context):  # noqa: N802 -- the contract's name
+        yield exchange_pb2.ExchangeResponse(load=exchange_pb2.Load())
+        async for frame in request_iterator:
+            for envelope in frame.envelopes:
+                if envelope.HasField("cancel"):
+                    self.withdrawn.append(envelope.id)
+                    continue
+                self.asked += 1
+                self.came.set()
+                answer = self.behave(envelope)
+                if asyncio.iscoroutine(answer):
+                    answer = await answer
+                if answer is not None:
+                    yield exchange_pb2.ExchangeResponse(replies=[answer], load=exchange_pb2.Load())
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+
+class Gateway:
+    """A running gateway and a client of it."""
+
+    def __init__(self, server: Server, replicas: list[Replica], channel: grpc.aio.Channel, secret: str) -> None:
+        self.server = server
+        self.replicas = replicas
+        self.channel = channel
+        self.secret = secret
+        self.stub: Any = inference_pb2_grpc.MarketInferenceServiceStub(channel)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("x-api-key", self.secret),)
+
+    def predict(self, request: pb.PredictRequest = GOOD, timeout: float = 10.0, **more: Any) -> Any:
+        return self.stub.Predict(request, **{"metadata": self.metadata, "timeout": timeout, **more})
+
+    async def ready(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while sum(replica.ready for replica in self.server.router.replicas) != count:
+                await self.server.router.wait_for_change()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a gateway before so many replicas: `async with start(2, hedge=True) as gateway`."""
+
+    @asynccontextmanager
+    async def run(count: int = 2, **settings: Any) -> AsyncIterator[Gateway]:
+        secret, key = keys.issue("desk")
+        with keys.edit(tmp_path / "keys.json") as known:
+            known[:] = [key]
+        replicas = [Replica() for _ in range(count)]
+        for replica in replicas:
+            await replica.start()
+        defaults = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "health_interval": 0.2}
+        found = {"replicas": ",".join(replica.address for replica in replicas), "keys_file": tmp_path / "keys.json"}
+        server = Server(Config(**{**defaults, **found, "drain_seconds": 5.0, **settings}))
+        await server.start()
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(server.address, options) as channel:
+            gateway = Gateway(server, replicas, channel, secret)
+            await gateway.ready(count)
+            try:
+                yield gateway
+            finally:
+                await server.stop()
+                for replica in replicas:
+                    await replica.stop()
+
+    return run
