@@ -229,7 +229,7 @@ def check_gateway(gateway: Image) -> None:
         raise WalkError("the gateway's image is over its budget")
     refused = gateway.run(*gateway.file.command(), MARKET_GATEWAY_LISTEN="0.0.0.0:0")
     if refused.returncode == 0 or "open to other machines" not in refused.stderr:
-        raise WalkError("the gateway would serve every interface with a development key")
+        raise WalkError(f"a gateway without keys did not refuse to serve every interface:\n{refused.stderr[-3000:]}")
     keys, _ = make_key(gateway)
     with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS="127.0.0.1:9") as ready:
         if gateway.healthy(ready["listen"]):
