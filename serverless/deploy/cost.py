@@ -1,0 +1,40 @@
+"""What a deployment costs. Prices come from the API, throughput from a measurement; neither is made up here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serverless.deploy.plan import POOLS, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """USD: of one worker an hour, cheapest and dearest GPU of the pool."""
+
+    low: float
+    high: float
+
+    def lines(self, plan: Plan, calls_per_second: float | None) -> list[str]:
+        """Sentences for people."""
+        lines = [
+            f"one worker: {self._dollars(1)} an hour while it runs",
+            f"at rest ({plan.workers_min} workers): {self._dollars(plan.workers_min)} an hour",
+            f"at most ({plan.workers_max} workers): {self._dollars(plan.workers_max)} an hour",
+        ]
+        if calls_per_second:
+            hours = 1_000_000 / calls_per_second / 3600
+            lines.append(f"a million calls at {calls_per_second:g} calls/s a worker: {self._dollars(hours)}")
+        else:
+            lines.append("a million calls: give --calls-per-second, as measured on this GPU, and it is computed")
+        return lines
+
+    def _dollars(self, hours: float) -> str:
+        low, high = f"${self.low * hours:.2f}", f"${self.high * hours:.2f}"
+        return low if low == high else f"{low} to {high}"
+
+
+def of(plan: Plan, prices: Mapping[str, float], given: float | None) -> Cost | None:
+    """The price given, else the API's for the pool's GPUs; None when there is neither."""
+    if given is not None:
+        return Cost(given, given)
+    known = [prices[gpu] for gpu in POOLS[plan.gpu] if gpu in prices]
+    return Cost(min(known), max(known)) if known else None

@@ -1,0 +1,56 @@
+"""What is to stand on the platform: one frozen plan, and the GPU pools that it may name."""
+
+import re
+from dataclasses import dataclass, field
+
+# The pools of RunPod Serverless and the GPU types in each, as the API names them.
+POOLS = {
+    "AMPERE_16": ("NVIDIA RTX A4000", "NVIDIA RTX A4500", "NVIDIA RTX 4000 Ada Generation"),
+    "AMPERE_24": ("NVIDIA L4", "NVIDIA RTX A5000", "NVIDIA GeForce RTX 3090"),
+    "ADA_24": ("NVIDIA GeForce RTX 4090",),
+    "AMPERE_48": ("NVIDIA RTX A6000", "NVIDIA A40"),
+    "ADA_48_PRO": ("NVIDIA L40", "NVIDIA L40S", "NVIDIA RTX 6000 Ada Generation"),
+    "AMPERE_80": ("NVIDIA A100 80GB PCIe", "NVIDIA A100-SXM4-80GB"),
+    "ADA_80_PRO": ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL"),
+    "HOPPER_141": ("NVIDIA H200",),
+}
+COMMAND = "python -m serverless"
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`name` is the endpoint's, and the template's with a suffix; names find what an earlier deployment made."""
+
+    name: str
+    image: str
+    gpu: str
+    workers_min: int
+    workers_max: int
+    idle_seconds: int = 5
+    disk_gb: int = 20
+    env: dict[str, str] = field(default_factory=dict)
+    registry_auth: str = ""
+
+    @property
+    def template_name(self) -> str:
+        return f"{self.name}-template"
+
+    def problems(self) -> list[str]:
+        """What is wrong with the plan by itself."""
+        found = []
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,60}", self.name):
+            found.append(f"name {self.name!r}: 1 to 61 letters, digits, spaces, dots, dashes")
+        if self.gpu not in POOLS:
+            found.append(f"GPU {self.gpu!r} is not a pool; there are: {', '.join(POOLS)}")
+        if not 0 <= self.workers_min <= self.workers_max or self.workers_max < 1:
+            found.append(f"workers: 0 <= min <= max and max >= 1 (got {self.workers_min} and {self.workers_max})")
+        found.extend(f"environment variable {name!r}: not a name" for name in self.env if not _ENV_NAME.fullmatch(name))
+        found.extend(
+            f"environment variable {name!r}: looks like a secret, and a template shows its values; "
+            "use a RunPod secret: {{ RUNPOD_SECRET_name }}"
+            for name, value in self.env.items()
+            if _SECRET.search(name) and not value.startswith("{{ RUNPOD_SECRET_")
+        )
+        return found
