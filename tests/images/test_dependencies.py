@@ -1,0 +1,81 @@
+"""What an image's sources import is declared by the extra that the image installs."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+IMAGES = {"gateway": ("gateway", "wire", "market_inference"), "gpu": ("inference", "models", "serverless", "wire")}
+EXTRAS = {"gateway": ("gateway",), "gpu": ("inference", "serverless")}
+OURS = {"gateway", "inference", "models", "serverless", "training", "wire", "market_inference", "market", "buf"}
+# Imported inside the function that needs them, which says what to install when they are missing.
+ON_DEMAND = {
+    "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars"},
+    "gpu": {"chronos"},
+}
+# Part of another distribution's own interface, and of the version that it asks for.
+COMES_WITH = {"pydantic": "pydantic-settings", "tokenizers": "transformers"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(image: str) -> set[str]:
+    """Distributions named by the project itself and by the image's extras."""
+    named = [
+        *PROJECT["dependencies"],
+        *(line for extra in EXTRAS[image] for line in PROJECT["optional-dependencies"][extra]),
+    ]
+    return {normal(re.match(r"[\w.-]+", line)[0]) for line in named}
+
+
+def imported(package: str) -> Iterator[tuple[str, str]]:
+    """Top-level modules from elsewhere, and the file that imports them; what only a type checker sees is left out."""
+    for file in (ROOT / package).rglob("*.py"):
+        for node in outside_type_checking(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                if top and top not in OURS and top not in sys.stdlib_module_names:
+                    yield top, str(file.relative_to(ROOT))
+
+
+def outside_type_checking(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        yield from outside_type_checking(child)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_import_is_declared(image):
+    known, missing = packages_distributions(), {}
+    for package in IMAGES[image]:
+        for module, file in imported(package):
+            candidates = {normal(name) for name in known.get(module, [module])} | {COMES_WITH.get(module, "")}
+            if module not in ON_DEMAND[image] and not candidates & declared(image):
+                missing.setdefault(module, file)
+    assert not missing, f"not declared in pyproject.toml: {missing}"
+
+
+def test_an_undeclared_import_would_be_found(monkeypatch):
+    monkeypatch.setitem(PROJECT, "dependencies", [])
+    with pytest.raises(AssertionError, match="numpy"):
+        test_every_import_is_declared("gateway")
+
+
+def test_the_copied_packages_are_the_ones_looked_at():
+    for image, packages in IMAGES.items():
+        copied = set(re.findall(r"^COPY (\w+)/ ", (ROOT / f"Dockerfile.{image}").read_text(), re.MULTILINE))
+        assert set(packages) <= copied
+        assert copied - set(packages) <= {"constraints", "proto", "market_inference"}
