@@ -1,0 +1,3 @@
+from serverless.deploy.command import deploy
+
+deploy(prog_name="python -m serverless.deploy")
