@@ -16,6 +16,8 @@ class Config(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8470", description="where clients connect")
     metrics_listen: Address = Field("127.0.0.1:9470", description="where Prometheus scrapes /metrics")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    share_port: bool = Field(False, description="set by the parent of several workers")
     replicas: str = Field(
         "127.0.0.1:8471", description="inference replicas, separated by commas: ip:port, name:port (DNS) or file:/path"
     )

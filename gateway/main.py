@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gateway.config import Config
 from gateway.security import ConfigurationError
 from gateway.server import Server
+from gateway.workers import WorkerFailedError, Workers
 from wire import listen, logs
 
 log = logging.getLogger("gateway")
@@ -35,8 +36,11 @@ def main() -> None:
     try:
         config = Config()
         logs.configure(config.log_level)
-        uvloop.run(serve(config))
+        if config.workers > 1:
+            Workers(config).run()
+        else:
+            uvloop.run(serve(config))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")
-    except (ConfigurationError, listen.CannotListenError) as error:
+    except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
         sys.exit(f"gateway: {error}")

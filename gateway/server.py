@@ -39,7 +39,6 @@ NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", contract.MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
     # A peer that is gone is noticed; one that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -123,6 +122,7 @@ async def _refuse_stream(unary: Any, messages: Any, context: Any) -> None:
 
 
 def _options(config: Config) -> list[tuple[str, int]]:
+        ("grpc.so_reuseport", int(config.share_port)),
     return [
         *SERVER_OPTIONS,
         ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),

@@ -147,8 +147,9 @@ async def test_work_in_flight_is_finished_on_a_drain_and_new_work_refused(start)
         while not gateway.server.servicer.draining:  # noqa: ASYNC110
             await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await gateway.predict(timeout=1)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            await gateway.predict(timeout=5)
+        # CANCELLED is gRPC's own word for a call that arrives in the instant of the server's GOAWAY.
+        assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         held.set()
         await asyncio.gather(*calls)
         with pytest.raises(grpc.aio.AioRpcError, match="no forecast model"):

@@ -1,0 +1,80 @@
+"""One set of metrics from several workers: counters, histograms and gauges added up.
+
+Owns the addition, and that a counter never falls: what a worker had counted when it was last looked at stays in the sum
+after its death, so that Prometheus sees no reset.
+"""
+
+import threading
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterable
+
+from prometheus_client.parser import text_string_to_metric_families
+
+SCRAPE_SECONDS = 2.0
+# Of the process and not of its work: what the sum would say of several processes is nothing.
+_LEFT_OUT = "python_"
+# Every worker sees the same ones.
+_SAME_EVERYWHERE = {"market_gateway_ready_replicas", "market_gateway_shared_budget_away"}
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Totals:
+    """Remembers the last look at every worker, by the address of its /metrics."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[str, str] = {}
+        self._buried: dict[_Key, float] = defaultdict(float)
+
+    def add_up(self, addresses: Iterable[str]) -> bytes:
+        """The sums as a Prometheus text page; a worker that does not answer counts with its last page."""
+        with self._lock:
+            pages = [self._page(address) for address in addresses]
+            return _written(pages, self._buried)
+
+    def _page(self, address: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=SCRAPE_SECONDS) as answer:
+                self._last[address] = answer.read().decode()
+        except OSError:
+            pass  # it is dying or busy: what it last said is the best there is
+        return self._last.get(address, "")
+
+    def bury(self, address: str) -> None:
+        """The worker is dead: its counters stay in the sums, its gauges go."""
+        with self._lock:
+            for family in text_string_to_metric_families(self._last.pop(address, "")):
+                if family.type in {"counter", "histogram"}:
+                    for sample in family.samples:
+                        if not sample.name.endswith("_created"):
+                            self._buried[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
+
+
+def _written(pages: Iterable[str], buried: dict[_Key, float]) -> bytes:
+    sums: dict[_Key, float] = defaultdict(float, buried)
+    heads: dict[str, str] = {}
+    order: dict[str, dict[_Key, None]] = {}
+    for page in pages:
+        for family in text_string_to_metric_families(page):
+            if family.name.startswith(_LEFT_OUT) or family.name.endswith("_created"):
+                continue
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            heads[name] = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                order.setdefault(name, {})[key] = None
+                sums[key] = max(sums[key], sample.value) if name in _SAME_EVERYWHERE else sums[key] + sample.value
+    lines = []
+    for name, keys in order.items():
+        lines.append(heads[name])
+        lines.extend(f"{sample}{_labels(labels)} {float(sums[sample, labels])}\n" for sample, labels in keys)
+    return "".join(lines).encode()
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    if not labels:
+        return ""
+    escaped = ((name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")) for name, value in labels)
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"

@@ -1,0 +1,148 @@
+"""Several gateway processes on one port (SO_REUSEPORT), each with an event loop and a core of its own.
+
+Owns the processes: their start, the replacement of one that dies, their common end, and one /metrics that adds them up.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+
+from gateway.config import Config
+from gateway.totals import Totals
+from wire import listen
+from wire.listen import bind, split
+from wire.logs import fields
+
+log = logging.getLogger(__name__)
+
+# A worker that dies sooner than this after its start waits so long before it is replaced, lest a bad setting spins.
+CRASH_PAUSE_SECONDS = 1.0
+
+
+class WorkerFailedError(Exception):
+    """A worker did not start."""
+
+
+class _Worker:
+    """One child: `python -m gateway` with the parent's settings but one worker, and its own metrics on loopback."""
+
+    def __init__(self, address: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+        settings = {
+            "MARKET_GATEWAY_WORKERS": "1",
+            "MARKET_GATEWAY_SHARE_PORT": "true",
+            "MARKET_GATEWAY_LISTEN": address,
+            "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
+        }
+        self.began = time.monotonic()
+        self.metrics = ""
+        self.ready = threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway"],
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._watch, args=(ended,), daemon=True).start()
+
+    def _watch(self, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+        with self.process.stdout or open(os.devnull) as stdout:  # noqa: PTH123
+            if line := stdout.readline():
+                self.metrics = json.loads(line)["metrics"]
+            self.ready.set()
+            for _ in stdout:
+                pass
+        self.process.wait()
+        ended.put(self)
+
+
+class Workers:
+    """The parent of `config.workers` processes. Call run() on the main thread."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._ended: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._totals = Totals()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; returns once every worker has drained. Raises WorkerFailedError."""
+        with socket.socket(socket.AF_INET6 if "[" in self._config.listen else socket.AF_INET) as holder:
+            address = bind(lambda address: _hold(holder, address), self._config.listen)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._stop)
+            metrics = _serve(self._config.metrics_listen, self._scrape)
+            try:
+                self._start(address)
+                listen.announce(listen=address, metrics=metrics)
+                log.info("listening", extra=fields(listen=address, metrics=metrics, workers=len(self._workers)))
+                self._replace_the_dead(address)
+            finally:
+                self._end()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._ended.put(None)
+
+    def _start(self, address: str) -> None:
+        self._workers = [_Worker(address, self._ended) for _ in range(self._config.workers)]
+        for worker in self._workers:
+            worker.ready.wait()
+            if not worker.metrics:
+                raise WorkerFailedError("a worker did not start; its reason stands above")
+
+    def _replace_the_dead(self, address: str) -> None:
+        while (dead := self._ended.get()) is not None:
+            log.error("worker died", extra=fields(status=dead.process.returncode))
+            self._workers.remove(dead)
+            self._totals.bury(dead.metrics)
+            if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
+                time.sleep(CRASH_PAUSE_SECONDS)
+            self._workers.append(_Worker(address, self._ended))
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.wait()
+
+    def _scrape(self) -> bytes:
+        return self._totals.add_up([worker.metrics for worker in self._workers if worker.metrics])
+
+
+def _hold(holder: socket.socket, address: str) -> int:
+    """Reserve the port for the workers: bound and never listening, this socket is given no connections."""
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(split(address))
+    return int(holder.getsockname()[1])
+
+
+def _serve(address: str, scrape: object) -> str:
+    """Serve /metrics over HTTP in a thread; returns the address. Raises CannotListenError."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = scrape()  # type: ignore[operator]
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base's name
+            pass
+
+    def add(address: str) -> int:
+        server = ThreadingHTTPServer(split(address), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.server_port
+
+    return bind(add, address)

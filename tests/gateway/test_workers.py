@@ -1,0 +1,75 @@
+"""Several workers on one port: metrics add up, a dead one is replaced, all end together."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet import Fleet
+from benchmarks.pressure import pressure
+from gateway.totals import Totals, _written
+
+WORKERS = 2
+
+
+def page(**values: float) -> str:
+    lines = ["# TYPE a_total counter", f'a_total{{m="x"}} {values["a"]}', "# TYPE g gauge", f"g {values['g']}"]
+    lines += ["# TYPE h histogram", f'h_bucket{{le="+Inf"}} {values["h"]}', f"h_count {values['h']}", "h_sum 0.5"]
+    return "\n".join([*lines, "# TYPE market_gateway_ready_replicas gauge", "market_gateway_ready_replicas 2", ""])
+
+
+def test_counters_gauges_and_histograms_add_up_and_what_all_see_does_not():
+    text = _written([page(a=3, g=1, h=5), page(a=4, g=2, h=6)], {}).decode()
+    for line in ('a_total{m="x"} 7.0', "g 3.0", 'h_bucket{le="+Inf"} 11.0', "h_count 11.0", "h_sum 1.0"):
+        assert line in text.splitlines()
+    assert "market_gateway_ready_replicas 2.0" in text.splitlines()
+
+
+def test_a_dead_workers_counts_stay_in_the_sum():
+    totals = Totals()
+    totals._last = {"dead:1": page(a=3, g=1, h=5), "live:1": page(a=4, g=2, h=6)}
+    totals.bury("dead:1")
+    text = _written([totals._last["live:1"]], totals._buried).decode()
+    assert 'a_total{m="x"} 7.0' in text.splitlines()
+    assert "g 2.0" in text.splitlines()
+
+
+@pytest.mark.slow
+async def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path):
+    with Fleet(tmp_path, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": str(WORKERS)}) as fleet:
+        children = workers(fleet)
+        assert len(children) == WORKERS
+        count = 0
+        for _ in range(4 * WORKERS):  # a connection each, so that the kernel spreads them
+            async with pressure(fleet.target, fleet.credentials) as load:
+                async with load.callers(4) as tally:
+                    await load.more(10)
+                assert not tally.lost
+                count += tally.answered + 16
+        assert fleet.metric("market_gateway_requests_total", code="OK") == count
+
+        os.kill(children[0], signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while fleet.log().count('"event":"listening"') < 1 + WORKERS + 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert len(set(workers(fleet)) - set(children)) == 1
+        assert fleet.metric("market_gateway_requests_total", code="OK") == count
+        async with pressure(fleet.target, fleet.credentials) as load, load.callers(4) as tally:
+            await load.more(10)
+        gateway = fleet.gateway
+        assert gateway is not None
+        gateway.stop(30)
+        assert gateway.returncode == 0
+        events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
+        assert events.count("worker died") == 1
+        assert events.count("stopped") == WORKERS
+
+
+def workers(fleet: Fleet) -> list[int]:
+    assert fleet.gateway is not None
+    pid = fleet.gateway.pid
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
