@@ -32,6 +32,9 @@ class Worker:
 
     def __init__(self, config: Config, service: ServiceConfig) -> None:
         self.parts = build(service)
+        self._watching = None
+        if self.parts.registry is not None:
+            self._watching = asyncio.create_task(self.parts.registry.watch(service.registry_interval))
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
         self._actions = {
@@ -48,6 +51,12 @@ class Worker:
             host, port = listen.split(config.metrics_listen)
             server, _ = start_http_server(port, host, self.parts.metrics.registry)
             self.metrics_address = f"{host}:{server.server_port}"
+
+    def close(self) -> None:
+        """End the engines' threads; nothing may be in flight."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self.parts.close()
 
     def _memory_share(self) -> float:
         figures = device_figures(self._device)

@@ -98,6 +98,11 @@ class Api:
             job = retried(lambda: self._http.json(status))
         return job
 
+    def runsync(self, endpoint_id: str, given: Mapping[str, Any]) -> Record:
+        """Run one job on a warm endpoint and wait for it as long as the platform does."""
+        job: Record = retried(lambda: self._http.json(f"{self._jobs}/{endpoint_id}/runsync", {"input": given}))
+        return job
+
 
 def literal(value: Any) -> str:
     """A value as GraphQL writes it. A string's escapes are JSON's; an object's names are bare."""

@@ -8,10 +8,10 @@ from importlib.metadata import version
 
 import click
 
-from serverless.deploy import cost, preflight
+from serverless.deploy import cost, preflight, throughput
 from serverless.deploy.api import API, JOBS, Api
 from serverless.deploy.deployment import Deployment, DeploymentError
-from serverless.deploy.http import Http
+from serverless.deploy.http import Http, RemoteError
 from serverless.deploy.image import Registry, parse
 from serverless.deploy.plan import COMMAND, POOLS, Plan
 
@@ -44,6 +44,7 @@ def deploy() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Measured on this GPU, for the cost of a million calls.",
 )
+@click.option("--measure", type=click.IntRange(min=1), help="Measure it instead: send this many calls once it stands.")
 @click.option("--test-timeout", default=900.0, show_default=True, help="Seconds for the test job, cold start included.")
 @click.option("--dry-run", is_flag=True, help="Check and compute everything, make nothing.")
 @click.option("--api-key", envvar="RUNPOD_API_KEY", hidden=True)
@@ -63,6 +64,7 @@ def runpod(
     registry_auth: str,
     price_per_hour: float | None,
     calls_per_second: float | None,
+    measure: int | None,
     test_timeout: float,
     dry_run: bool,
     api_key: str | None,
@@ -102,6 +104,12 @@ def runpod(
         endpoint = Deployment(plan, api, click.echo, test_timeout=test_timeout).apply()
     except DeploymentError as error:
         raise click.ClickException(str(error)) from error
+    if measure:
+        try:
+            rate = throughput.measure(api, endpoint["id"], measure)
+        except RemoteError as error:
+            raise click.ClickException(f"the endpoint stands, but the measurement failed: {error}") from error
+        _print_cost(price, plan, rate, from_api=price_per_hour is None)
     click.echo(f"ready: {jobs_url}/{endpoint['id']}/runsync")
 
 

@@ -22,9 +22,9 @@ class Cost:
         ]
         if calls_per_second:
             hours = 1_000_000 / calls_per_second / 3600
-            lines.append(f"a million calls at {calls_per_second:g} calls/s a worker: {self._dollars(hours)}")
+            lines.append(f"a million calls at {calls_per_second:.4g} calls/s a worker: {self._dollars(hours)}")
         else:
-            lines.append("a million calls: give --calls-per-second, as measured on this GPU, and it is computed")
+            lines.append("a million calls: give --calls-per-second, as measured on this GPU, or --measure")
         return lines
 
     def _dollars(self, hours: float) -> str:

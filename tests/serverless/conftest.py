@@ -24,7 +24,7 @@ def handler(runner: asyncio.Runner) -> Iterator[Handler]:
     worker = runner.run(handler.worker())
     runner.run(worker.parts.catalogue.load_defaults())
     yield handler
-    worker.parts.close()
+    worker.close()
 
 
 @pytest.fixture

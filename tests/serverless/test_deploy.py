@@ -65,6 +65,7 @@ class RunPod:
         self.fail_next = []  # HTTP statuses to answer with, before anything else
         self.lose_answers_to = set()  # mutations that are carried out, and answered with 502 once
         self.pending_polls = 1
+        self.measured = 0
         self.labels = {"io.market-inference.models": "minilm fracast"}
         self.private = False
 
@@ -124,6 +125,10 @@ class RunPod:
         if method == "POST" and path.endswith("/run"):
             assert body == {"input": {"action": "health"}}
             return {"id": "job-1", "status": "IN_QUEUE"}
+        if path.endswith("/runsync"):
+            assert len(body["input"]["time_series"]) == 250
+            self.measured += 1
+            return {"id": f"sync-{self.measured}", "status": "COMPLETED"}
         if path.endswith("/status/job-1"):
             self.pending_polls -= 1
             return {"id": "job-1", "status": "IN_PROGRESS"} if self.pending_polls >= 0 else {"id": "job-1", **self.job}
@@ -241,6 +246,16 @@ def test_a_dry_run_checks_and_prices_and_makes_nothing(command, runpod):
     # 10,000 seconds of one worker.
     assert "a million calls at 100 calls/s a worker: $0.83 to $1.11" in result.output
     assert "would make template 'market-inference-template'" in result.output
+
+
+def test_a_measurement_after_the_deployment_prices_a_million_calls(command, runpod):
+    result = command("--measure", "40")
+    assert result.exit_code == 0, result.output
+    assert runpod.measured == 40
+    found = re.search(r"million calls at ([\d.e+]+) calls/s a worker: \$([\d.]+) to \$([\d.]+)", result.output)
+    rate, low, high = found.groups()
+    hours = 1_000_000 / float(rate) / 3600
+    assert (float(low), float(high)) == pytest.approx((0.3 * hours, 0.4 * hours), rel=0.01, abs=0.006)
 
 
 def test_a_price_from_the_price_page_replaces_the_apis(command):

@@ -76,7 +76,7 @@ def test_one_jobs_cancel_while_the_worker_is_built_leaves_the_others_waiting(run
         await asyncio.sleep(0)
         first.cancel()
         result = await second
-        (await handler.worker()).parts.close()
+        (await handler.worker()).close()
         return first.cancelled(), result["status"]
 
     assert runner.run(scenario()) == (True, "success")
@@ -197,4 +197,4 @@ def test_memory_does_not_grow_from_job_to_job_also_after_errors(runner, closes):
     runner.run(jobs(16))
     # One job's columns are 1.2 MB as doubles, in the message and again in the panels: 16 jobs that stayed are 37 MB.
     assert resident_mb() - before < 15
-    runner.run(handler.worker()).parts.close()
+    runner.run(handler.worker()).close()
