@@ -15,6 +15,7 @@ from models.sentiment.encoder import Classifier, Shape
 from models.sentiment.minilm import plain, tokenizer
 from training.sentiment.export import export
 from training.sentiment.fit import Fitted, Recipe, Run, fit, temperature
+from training.sentiment.mean import mean
 from training.sentiment.measures import Measures, calibration_error
 from training.sentiment.phrases import phrases
 from training.sentiment.rows import Encoded, Row, encode, read
@@ -141,3 +142,11 @@ def test_the_command_says_what_it_needs() -> None:
     command = [sys.executable, "-m", "training.sentiment", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert all(option in shown for option in ("--train", "--validate", "--out", "--epochs"))
+
+
+def test_adapters_are_averaged_tensor_by_tensor() -> None:
+    first, second = ({"a": torch.tensor([value]).half(), "b": torch.tensor([2 * value])} for value in (1.0, 3.0))
+    averaged = mean([first, second])
+    assert (averaged["a"].item(), averaged["b"].item()) == (2, 4)
+    with pytest.raises(ValueError, match="different shapes"):
+        mean([first, {"a": second["a"]}])

@@ -117,13 +117,7 @@ class Run:
     def judged(self, validate: Mapping[str, Sequence[Encoded]], epoch: int) -> Fitted:
         """What the averaged parameters are worth now."""
         with self._average:
-            answers = {name: logits(self._model, rows) for name, rows in validate.items()}
-            divisor = temperature(list(answers.values()))
-            measures = {
-                name: Measures.of((values / divisor).softmax(1).numpy(), labels)
-                for name, (values, labels) in answers.items()
-            }
-            return Fitted(stored(self._model), divisor, epoch, measures)
+            return judged(self._model, validate, epoch)
 
     def _step(self, packed: Packed, labels: Tensor) -> float:
         loss = F.cross_entropy(self._model(packed), labels, label_smoothing=self._recipe.smoothing)
@@ -165,6 +159,16 @@ def fit(
     if best is None:
         raise ValueError("a recipe needs at least one epoch")
     return best
+
+
+def judged(model: Classifier, validate: Mapping[str, Sequence[Encoded]], epoch: int) -> Fitted:
+    """An adapted model's tensors, its temperature over all validation sets, and its measures on each."""
+    answers = {name: logits(model, rows) for name, rows in validate.items()}
+    divisor = temperature(list(answers.values()))
+    measures = {
+        name: Measures.of((values / divisor).softmax(1).numpy(), labels) for name, (values, labels) in answers.items()
+    }
+    return Fitted(stored(model), divisor, epoch, measures)
 
 
 def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
