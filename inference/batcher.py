@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from inference.costs import Costs
+from inference.costs import Costs, Line
 from inference.job import PATIENCE, Entry, Job, Key
 from inference.schedule import Budget, Plan, schedule, urgency
 from wire.deadline import now
@@ -57,7 +57,8 @@ class Batcher:
         self.costs = Costs()
         self._waiting: dict[Key, list[Entry]] = {}
         self._finish: dict[str, float] = {}
-        self._queued_seconds = 0.0
+        # Expected seconds of what waits, by priority.
+        self._queued = dict.fromkeys(PATIENCE, 0.0)
         self._queued_items = 0
         self._running_until = 0.0
         self._running = False
@@ -71,7 +72,10 @@ class Batcher:
 
     def queued_seconds(self, at: float) -> float:
         """Expected seconds until the device is free of everything accepted so far."""
-        return self._queued_seconds + max(0.0, self._running_until - at if self._running else 0.0)
+        return sum(self._queued.values()) + self._running_seconds(at)
+
+    def _running_seconds(self, at: float) -> float:
+        return max(0.0, self._running_until - at) if self._running else 0.0
 
     def submit(self, job: Job) -> None:
         """Accept a job, or refuse it at once with OverloadedError or DeadlineExceededError. Its reply then resolves."""
@@ -84,7 +88,7 @@ class Batcher:
         for entry in entries:
             insort(self._waiting.setdefault(entry.key, []), entry)
         self._queued_items += len(entries)
-        self._queued_seconds += seconds
+        self._queued[job.priority] += seconds
         self._note_arrival(at)
         if not self._running:
             self._ask_soon()
@@ -93,13 +97,18 @@ class Batcher:
         entries = []
         for index, item in enumerate(job.items):
             key, size = (job.model, job.model.bucket(item)), job.model.cost(item)
-            entries.append(Entry(job, index, key, size, self.costs.line(key).per_unit * size))
+            entries.append(Entry(job, index, key, size, self._share_of_a_batch(self.costs.line(key), size)))
         return entries
+
+    def _share_of_a_batch(self, line: Line, size: int) -> float:
+        """An item's expected seconds under load: its own, and its part of a full batch's fixed cost."""
+        return line.per_unit * size + line.fixed * max(size / self._budget.units, 1 / self._budget.items)
 
     def _admit(self, job: Job, seconds: float, at: float) -> None:
         if job.deadline <= at:
             raise DeadlineExceededError("the deadline had passed before the request reached the queue")
-        ahead = self.queued_seconds(at)
+        # Interactive work does not wait for batch work, so it is not refused for it either.
+        ahead = self.queued_seconds(at) - (self._queued["batch"] if job.priority == "interactive" else 0.0)
         if ahead + seconds > self._max_queued and ahead > 0:
             self._observer.refused("queue_full")
             raise OverloadedError(
@@ -165,9 +174,10 @@ class Batcher:
         else:
             del self._waiting[key]
         self._queued_items -= plan.taken
-        self._queued_seconds -= sum(entry.seconds for entry in queue[: plan.taken])
+        for entry in queue[: plan.taken]:
+            self._queued[entry.job.priority] -= entry.seconds
         if not self._queued_items:
-            self._queued_seconds = 0.0  # sheds the rounding
+            self._queued = dict.fromkeys(PATIENCE, 0.0)  # sheds the rounding
         for entry in plan.dropped:
             entry.job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
         if plan.dropped:
@@ -205,4 +215,4 @@ class Batcher:
             for entry in queue:
                 entry.job.fail(CallCancelledError("the service is stopping"))
         self._waiting.clear()
-        self._queued_items, self._queued_seconds = 0, 0.0
+        self._queued_items, self._queued = 0, dict.fromkeys(PATIENCE, 0.0)

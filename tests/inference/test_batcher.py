@@ -127,6 +127,30 @@ async def test_a_poisoned_item_stands_alone(batcher, model):
     assert isinstance(answers[3][0], InternalError)
 
 
+async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    held = await hold(batcher, model)
+    batcher.costs.line((model, "short")).slope = 0.1  # seconds an item
+    filling = [submit(batcher, model, i, priority="batch") for i in range(1, 10)]
+    with pytest.raises(OverloadedError):
+        submit(batcher, model, 10, 11, priority="batch")
+    urgent = submit(batcher, model, 50, priority="interactive", deadline=deadline.after(30))
+    model.gate.set()
+    await asyncio.gather(held, urgent, *filling)
+    assert model.batches[1][0] == 50
+
+
+async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    held = await hold(batcher, model)
+    batcher.costs.line((model, "short")).fixed = 2.0
+    waiting = [submit(batcher, model, i) for i in (1, 2)]
+    with pytest.raises(OverloadedError):
+        submit(batcher, model, 3)
+    model.gate.set()
+    await asyncio.gather(held, *waiting)
+
+
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, seen, model):
     batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
     for _ in range(3):
