@@ -442,4 +442,46 @@ LIMITS = Dashboard(
     ),
 )
 
-DASHBOARDS = (OVERVIEW, BATCHING, LIMITS)
+SESSIONS = Dashboard(
+    "sessions",
+    "market-inference: live sessions",
+    "Watch: how many sessions live, where, and what they hold.",
+    (
+        Row(
+            "Live sessions",
+            (
+                Panel(
+                    "Sessions",
+                    "By the replica that holds them.",
+                    "short",
+                    (Query(f"market_inference_sessions{{{HERE}}}", "{{instance}}"),),
+                    THIRD,
+                    "stack",
+                ),
+                Panel(
+                    "Bytes of bars held",
+                    "Each replica refuses new sessions at MARKET_INFERENCE_MAX_SESSION_BYTES.",
+                    "bytes",
+                    (Query(f"market_inference_session_bytes{{{HERE}}}", "{{instance}}"),),
+                    THIRD,
+                    "stack",
+                ),
+                Panel(
+                    "Spread over replicas",
+                    "Sessions of the fullest replica over the mean: 1 is even.",
+                    "short",
+                    (
+                        Query(
+                            f"max(market_inference_sessions{{{HERE}}}) "
+                            f"/ clamp_min(avg(market_inference_sessions{{{HERE}}}), 1)",
+                            "fullest over mean",
+                        ),
+                    ),
+                    THIRD,
+                ),
+            ),
+        ),
+    ),
+)
+
+DASHBOARDS = (OVERVIEW, BATCHING, LIMITS, SESSIONS)
