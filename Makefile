@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/runtime.txt constraints/models.txt
 NODE := tests/clients/node
+# A CUDA build of PyTorch has no room beside the CPU build that everything else runs on.
+CUDA_VENV := .venv-cuda
+CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines clean
+.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines check-cuda soak clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,5 +71,19 @@ evaluate: $(VENV)/.dev ## The forecasters' bars on real series
 bench-engines: $(VENV)/.dev ## Throughput of the engines in process, as ratios to the obvious implementation
 	@$(BIN)/python -m benchmarks.engines
 
+$(CUDA_VENV)/.ready: $(CONSTRAINTS)
+	@echo "Installing a CUDA build of PyTorch into $(CUDA_VENV): 5.5 GB, some minutes"
+	@$(PYTHON) -m venv $(CUDA_VENV)
+	@grep -v '^torch==' constraints/runtime.txt > $(CUDA_VENV)/constraints.txt
+	@$(CUDA_VENV)/bin/pip --disable-pip-version-check --quiet install -c $(CUDA_VENV)/constraints.txt \
+	  torch==$(CUDA_TORCH) fracast numpy safetensors ta-lib tokenizers transformers
+	@touch $@
+
+check-cuda: $(CUDA_VENV)/.ready ## CUDA placement of every batch path, no GPU needed; installs 5.5 GB into .venv-cuda
+	@$(CUDA_VENV)/bin/python -m benchmarks.check_cuda
+
+soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
+	@$(BIN)/python -m benchmarks.soak
+
 clean: ## Remove what make made
-	@rm -rf $(VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) $(CUDA_VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache
