@@ -22,7 +22,7 @@ class Config(BaseSettings):
     warm_up: bool = Field(True, description="load the models when the worker starts, not at the first job")
     min_concurrency: int = Field(64, ge=1, description="jobs that the worker takes at once, at least")
     max_concurrency: int = Field(512, ge=1, description="and at most")
-    default_timeout: float = Field(60.0, gt=0, description="seconds for a job that names no timeout")
+    default_timeout: float = Field(300.0, gt=0, description="seconds for a job that names none, cold start included")
     max_timeout: float = Field(600.0, gt=0, description="seconds that a job may ask for")
     memory_policy: Literal["on_pressure", "each_job"] = Field(
         "on_pressure", description="when cached memory goes back to the device and the system"

@@ -1,8 +1,8 @@
 """What the SDK calls: jobs in, results out, whatever becomes of them.
 
-Owns a job's life in this process: its id, its limits, its errors as results, its metrics and its log line; and the
-worker behind it, which is imported and built at first use, on the running loop. Importing this module is quick and
-needs neither torch nor the SDK.
+Owns a job's life in this process: its limits, its errors as results, its metrics; and the worker behind it, which is
+imported and built at first use, on the running loop. Importing this module is
+quick and needs neither torch nor the SDK.
 """
 
 import asyncio
@@ -11,17 +11,13 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from google.rpc import code_pb2
-
-from inference.call import Call
 from serverless import concurrency as policy
 from serverless import limits, replies
 from serverless import request as incoming
 from serverless.replies import Result
-from serverless.request import Request
+from serverless.visit import CANCELLED, Visit
 from wire import deadline
 from wire.errors import InternalError, OverloadedError, ServiceError, ServiceUnavailableError, reason_of
 from wire.logs import fields
@@ -31,39 +27,9 @@ if TYPE_CHECKING:
     from serverless.config import Config
     from serverless.worker import Worker
 
-log = logging.getLogger("serverless.job")
-
-STREAMED = ("predict_stream", "watch")
-ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)
+log = logging.getLogger(__name__)
 
 Job = Mapping[str, Any]
-
-
-class UnknownActionError(ServiceError):
-    """The job names no action that this worker has."""
-
-    code = code_pb2.UNIMPLEMENTED
-    reason = "INVALID_ACTION"
-
-    def __init__(self, action: str) -> None:
-        there_are = f"there are: {', '.join(ACTIONS)}"
-        super().__init__(f"unknown action {action[:64]!r}; {there_are}" if action else f"no action given; {there_are}")
-
-
-@dataclass(slots=True, eq=False)
-class Visit:
-    """A job while it is here, and what became of it."""
-
-    job_id: str
-    request_id: str
-    began: float
-    call: Call
-    request: Request | None = None
-    outcome: str = "OK"
-
-    @property
-    def action(self) -> str:
-        return self.request.action if self.request else "none"
 
 
 class Handler:
@@ -83,10 +49,11 @@ class Handler:
         try:
             async with aclosing(self._outputs(job, visit)) as found:
                 outputs = [output async for output in found]
-            result = replies.success(outputs if visit.action in STREAMED else outputs[0], visit.request_id)
+            streamed = visit.request is not None and visit.request.streamed
+            result = replies.success(outputs if streamed else outputs[0], visit.request_id)
             limits.check_output(visit.job_id, result)
         except asyncio.CancelledError:
-            visit.outcome = "CANCELLED"
+            visit.outcome = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the SDK would post a trace; _failure logs what is a bug
             return self._failure(error, visit)
@@ -111,7 +78,7 @@ class Handler:
                         limits.check_total(visit.job_id, total)
                     yield result
         except (asyncio.CancelledError, GeneratorExit):
-            visit.outcome = "CANCELLED"
+            visit.outcome = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- as above
             yield {"error": json.dumps(self._failure(error, visit))}
@@ -166,17 +133,11 @@ class Handler:
     async def _outputs(self, job: Job, visit: Visit) -> AsyncGenerator[Any, None]:
         limits.check_input(visit.job_id, job.get("input"))
         request = visit.request = incoming.read(
-            job,
-            visit.request_id,
-            default_timeout=self._config.default_timeout,
-            max_timeout=self._config.max_timeout,
+            job, default_timeout=self._config.default_timeout, max_timeout=self._config.max_timeout
         )
-        if request.action not in ACTIONS:
-            visit.request = None  # a name of the caller's choice goes into no metric
-            raise UnknownActionError(request.action)
         visit.call.priority, visit.call.deadline = request.priority, request.deadline
         worker = await self.worker()
-        if request.action in STREAMED:
+        if request.streamed:
             async with aclosing(worker.stream(request, visit.call)) as outputs:
                 async for output in outputs:
                     yield output
@@ -185,9 +146,7 @@ class Handler:
 
     def _enter(self, job: Job) -> Visit:
         self.in_flight += 1
-        identity = incoming.request_id(job)
-        call = Call(request_id=identity, client="runpod")
-        return Visit(str(job.get("id", "")), identity, deadline.now(), call)
+        return Visit.of(job)
 
     def _failure(self, error: Exception, visit: Visit) -> Result:
         if not isinstance(error, ServiceError):
@@ -196,26 +155,11 @@ class Handler:
         status = error.status(visit.request_id)
         visit.outcome = reason_of(status)
         self._refused += visit.outcome == OverloadedError.reason
-        return replies.failure(status, visit.request_id, visit.request.names if visit.request else {})
+        return replies.failure(status, visit.request_id, visit.names)
 
     def _leave(self, visit: Visit) -> None:
         self.in_flight -= 1
-        seconds = deadline.now() - visit.began
-        call = visit.call
-        log.log(
-            logging.ERROR if visit.outcome == InternalError.reason else logging.INFO,
-            "job",
-            extra=fields(
-                request_id=visit.request_id,
-                job_id=visit.job_id,
-                action=visit.action,
-                outcome=visit.outcome,
-                seconds=round(seconds, 6),
-                queue_seconds=round(call.queue_seconds, 6),
-                device_seconds=round(call.device_seconds, 6),
-                batch_items=call.batch_items,
-            ),
-        )
+        seconds = visit.end()
         if worker := self._built():
-            worker.parts.metrics.answered(visit.action, visit.outcome, call, seconds)
+            worker.parts.metrics.answered(visit.action, visit.outcome, visit.call, seconds)
             worker.memory.job_done()

@@ -9,25 +9,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.rpc import code_pb2
+
 from wire import deadline
-from wire.errors import InvalidRequestError, Violation
+from wire.errors import InvalidRequestError, ServiceError, Violation
+
+STREAMED = ("predict_stream", "watch")
+ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _AROUND = {"action", "request_id", "timeout", "priority"}
+
+
+class UnknownActionError(ServiceError):
+    """The job names no action that this worker has."""
+
+    code = code_pb2.UNIMPLEMENTED
+    reason = "INVALID_ACTION"
+
+    def __init__(self, action: str) -> None:
+        there_are = f"there are: {', '.join(ACTIONS)}"
+        super().__init__(f"unknown action {action[:64]!r}; {there_are}" if action else f"no action given; {there_are}")
 
 
 @dataclass(slots=True, eq=False)
 class Request:
     """`names` maps field paths of the contract to the caller's own words, see forms.py."""
 
-    job_id: str
-    request_id: str
     action: str
     body: dict[str, Any]
+    priority: str
+    deadline: float
     names: dict[str, str] = field(default_factory=dict)
-    priority: str = "interactive"
-    began: float = 0.0
-    deadline: float = deadline.NEVER
+
+    @property
+    def streamed(self) -> bool:
+        """It has several outputs."""
+        return self.action in STREAMED
 
 
 def request_id(job: Mapping[str, Any]) -> str:
@@ -40,20 +58,19 @@ def request_id(job: Mapping[str, Any]) -> str:
     return str(uuid.uuid4())
 
 
-def read(job: Mapping[str, Any], identity: str, *, default_timeout: float, max_timeout: float) -> Request:
-    """The request in a job. Raises InvalidRequestError."""
+def read(job: Mapping[str, Any], *, default_timeout: float, max_timeout: float) -> Request:
+    """The request in a job. Raises InvalidRequestError or UnknownActionError."""
     given = job.get("input")
     if not isinstance(given, dict):
         raise InvalidRequestError([Violation("input", "must be an object")])
-    began = deadline.now()
+    action = given.get("action", "")
+    if action not in ACTIONS:
+        raise UnknownActionError(str(action))
     return Request(
-        job_id=str(job.get("id", "")),
-        request_id=identity,
-        action=str(given.get("action", "")),
+        action=action,
         body={name: value for name, value in given.items() if name not in _AROUND},
         priority=_priority(given.get("priority")),
-        began=began,
-        deadline=began + min(_timeout(given.get("timeout"), default_timeout), max_timeout),
+        deadline=deadline.after(min(_timeout(given.get("timeout"), default_timeout), max_timeout)),
     )
 
 

@@ -111,6 +111,23 @@ def test_jobs_are_counted_by_action_and_outcome_never_by_a_callers_words(runner,
     assert count("my-own-action", "INVALID_ACTION") == 0
 
 
+def test_the_worker_watches_the_model_registry(runner, tmp_path, monkeypatch):
+    watched = []
+
+    async def watch(registry, interval):
+        watched.append(interval)
+
+    async def start():
+        handler = Handler(Config(), ServiceConfig(device="cpu", registry=tmp_path, registry_interval=3))
+        worker = await handler.worker()
+        await asyncio.sleep(0)
+        worker.close()
+
+    monkeypatch.setattr("inference.registry.Registry.watch", watch)
+    runner.run(start())
+    assert watched == [3]
+
+
 loads = st.builds(Load, st.integers(0, 2000), st.floats(0, 100), st.integers(0, 50))
 
 
