@@ -38,15 +38,20 @@ $(NODE)/node_modules/.package-lock.json: $(VENV)/.dev $(NODE)/package-lock.json
 demo: $(VENV)/.demo ## Real stocks and headlines through a real pair; writes demo-output/forecast.png
 	@$(BIN)/market-inference demo
 
-test: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json ## Install what the tests need and run them
-	@$(BIN)/python -m pytest
+$(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
+	@tests/fetch_prometheus.sh $(VENV)/tools
+	@touch $@
+
+test: $(VENV)/.dev $(VENV)/.tools $(NODE)/node_modules/.package-lock.json ## Install what the tests need and run them
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest
 
 lint: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json proto-check ## Formatting, types, layers, contract, images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/hadolint Dockerfile.gateway Dockerfile.gpu
+	@$(BIN)/hadolint --config .hadolint.yaml Dockerfile.gateway Dockerfile.gpu
+	@$(BIN)/python -m observability.generate --check
 
 format: $(VENV)/.dev ## Let ruff write the formatting
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -65,8 +70,23 @@ proto-check: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json
 constraints: $(VENV)/.dev ## Pin what is installed now
 	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(gt.all|market.inference)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
 
+generate: $(VENV)/.dev ## Write the dashboards, the alert objects and the settings tables of the docs again
+	@$(BIN)/python -m observability.generate
+
 evaluate: $(VENV)/.dev ## The forecasters' bars on real series
 	@$(BIN)/python -m benchmarks.evaluate_forecast
+
+bench: $(VENV)/.dev ## The pair under load, beside its engines' ceiling and the obvious server (five minutes)
+	@$(BIN)/python -m benchmarks.run
+
+bench-quick: $(VENV)/.dev ## The same in about one minute
+	@$(BIN)/python -m benchmarks.run --quick
+
+observe: $(VENV)/.dev $(VENV)/.tools ## The pair, a real Prometheus, a bounded load, and an alert that fires and resolves
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m observability.observe
+
+check-images: $(VENV)/.dev ## Walk the images' install steps in fresh environments and start the services from them
+	@$(BIN)/python tests/images/walk.py
 
 bench-engines: $(VENV)/.dev ## Throughput of the engines in process, as ratios to the obvious implementation
 	@$(BIN)/python -m benchmarks.engines
