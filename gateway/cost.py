@@ -27,4 +27,6 @@ def _units(message: Message) -> int:
         return sum(len(panel.close) for panel in message.panels) * len(message.indicators)
     if isinstance(message, pb.AnalyzeRequest):
         return _units(message.predict) + _units(message.sentiment) + _units(message.indicators)
+    if isinstance(message, pb.WatchOpen):
+        return len(message.history.close) * max(1, len(message.indicators))
     return STATUS_UNITS if isinstance(message, pb.GetStatusRequest) else 0

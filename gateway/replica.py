@@ -130,6 +130,10 @@ class Replica:
             self.in_flight -= 1
             self.outstanding = max(0.0, self.outstanding - cost)
 
+    def exchange(self) -> Any:
+        """An Exchange call of the caller's own on this replica's connection."""
+        return self._stub.Exchange()
+
     def succeeded(self) -> None:
         """It answered as it should."""
         if self.outlier.failures:

@@ -279,6 +279,12 @@ class Router:
             for task in asked:
                 task.cancel()
 
+    async def pick(self, request: Request) -> Replica:
+        """A replica for something that will stay there. Raises ServiceUnavailableError or DeadlineExceededError."""
+        replica = await self._pick(request, ())
+        request.replica = replica.address
+        return replica
+
     async def _pick(self, request: Request, avoid: Sequence[Replica]) -> Replica:
         """Power of two choices among the ready replicas; one that just failed only when there is no other."""
         until = min(request.deadline, deadline.now() + PATIENCE_SECONDS)

@@ -58,16 +58,19 @@ def build(config: Config, authenticator: Authenticator, router: Router, metrics:
     in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
     most = config.max_streams_per_client
     streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
+    sessions = InFlight(most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions")
     metrics.watch(lambda: in_flight.total, lambda: sum(replica.ready for replica in router.replicas))
     return Servicer(
         authenticator,
         in_flight,
         streams,
+        sessions,
         _limits(config, metrics),
         router,
         metrics,
         default_timeout=config.default_timeout,
         max_timeout=config.max_timeout,
+        session_idle_seconds=config.session_idle_seconds,
         version=version("market-inference"),
     )
 
@@ -103,7 +106,7 @@ def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         if method.name == "Stream":
             table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
         elif method.name == "Watch":
-            table[method.name] = grpc.stream_stream_rpc_method_handler(functools.partial(_refuse_stream, unary))
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
         else:
             table[method.name] = grpc.unary_unary_rpc_method_handler(unary)
     return grpc.method_handlers_generic_handler(contract.SERVICE.full_name, table)
@@ -116,15 +119,10 @@ def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) 
     return handler
 
 
-async def _refuse_stream(unary: Any, messages: Any, context: Any) -> None:
-    async for raw in messages:
-        await unary(raw, context)
-
-
 def _options(config: Config) -> list[tuple[str, int]]:
-        ("grpc.so_reuseport", int(config.share_port)),
     return [
         *SERVER_OPTIONS,
+        ("grpc.so_reuseport", int(config.share_port)),
         ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
     ]

@@ -20,11 +20,13 @@ from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.budget import Limits
 from gateway.limits import InFlight
+from gateway.link import Links
 from gateway.metrics import Metrics
 from gateway.replica import ReplicaLostError
 from gateway.request import Request
 from gateway.router import Router
 from gateway.stream import Stream
+from gateway.watch import Watch, read_open
 from market.inference.v1 import exchange_pb2, inference_pb2
 from wire import deadline, metadata, validation
 from wire.contract import Method
@@ -69,24 +71,29 @@ class Servicer:
         authenticator: Authenticator,
         in_flight: InFlight,
         streams: InFlight,
+        sessions: InFlight,
         limits: Limits,
         router: Router,
         metrics: Metrics,
         *,
         default_timeout: float,
         max_timeout: float,
+        session_idle_seconds: float,
         version: str,
     ) -> None:
         self._authenticator = authenticator
         self._in_flight = in_flight
         self._stream_slots = streams
+        self._session_slots = sessions
+        self._links = Links()
         self._limits = limits
         self._router = router
         self._metrics = metrics
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
+        self._session_idle_seconds = session_idle_seconds
         self._version = version
-        self._streams: set[Stream] = set()
+        self._streams: set[Stream | Watch] = set()
         self.draining = False
 
     async def unary(self, method: Method, raw: bytes, context: Any) -> bytes:
@@ -186,6 +193,37 @@ class Servicer:
                     await stream.run(context)
                 finally:
                     self._streams.discard(stream)
+
+    async def watch(self, method: Method, context: Any) -> None:
+        """A Watch call: a session on the replica that is picked now, and a log line when it ends."""
+        sent = dict(context.invocation_metadata() or ())
+        call = self._request(method, sent, context.time_remaining())
+        async with self._call(call, context):
+            with _bugs_are_ours(call):
+                await self._watch(call, sent, context)
+
+    async def _watch(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
+        if self.draining:
+            raise DrainingError("the gateway is draining", retry_after=0.1)
+        client = self._admit(call, sent)
+        with self._session_slots.slot(client.name):
+            raw = await context.read()
+            message = read_open(raw)
+            call.cost = len(raw)
+            if call.cost > call.method.max_request_bytes:
+                raise RequestTooLargeError(call.method.max_request_bytes, call.cost)
+            validation.check(message)
+            await self._charge(call, client, message)
+            link = self._links.to(await self._router.pick(call))
+            envelope = self._router.envelope(call)
+            envelope.timeout_us = 0
+            envelope.watch_open.CopyFrom(message)
+            watch = Watch(link, envelope, idle_seconds=self._session_idle_seconds)
+            self._streams.add(watch)
+            try:
+                await watch.run(context)
+            finally:
+                self._streams.discard(watch)
 
     @property
     def in_flight(self) -> int:

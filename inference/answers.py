@@ -46,11 +46,12 @@ def forecasts(
         if (error := _error(outcome, request_id)) is not None:
             entry.error.CopyFrom(error)
         else:
-            _forecast(entry.forecast, outcome)
+            write_forecast(entry.forecast, outcome)
     return answer.SerializeToString()
 
 
-def _forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
+def write_forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
+    """A forecast in its message."""
     target.point = forecast.point.tobytes()
     target.quantiles = forecast.quantiles.tobytes()
     target.gate = forecast.gate

@@ -19,6 +19,7 @@ from inference.metrics import BatcherMetrics, Metrics
 from inference.registry import Loader, Registry
 from inference.schedule import Budget
 from inference.servicer import Servicer
+from inference.sessions import Sessions
 from inference.status import Status
 from market.inference.v1 import inference_pb2
 from models import forecast, indicators, sentiment
@@ -43,6 +44,7 @@ class Parts:
     servicer: Servicer
     metrics: Metrics
     registry: Registry | None
+    sessions: Sessions
 
     def queued_seconds(self) -> float:
         at = deadline.now()
@@ -77,8 +79,18 @@ def build(config: Config) -> Parts:
         name=config.name or socket.gethostname(),
         version=version("market-inference"),
     )
+    # Of its own, so that a bar never waits behind a caller's bulk of indicators.
+    engines["sessions"] = Engine("sessions", threads=1)
+    sessions = Sessions(
+        engines["sessions"],
+        batchers["forecast"],
+        catalogue,
+        most=config.max_sessions,
+        most_bytes=config.max_session_bytes,
+    )
+    metrics.watch_sessions(sessions)
     registry = Registry(config.registry, catalogue, _loaders(device)) if config.registry else None
-    return Parts(catalogue, engines, batchers, Servicer(catalogue, batchers, status), metrics, registry)
+    return Parts(catalogue, engines, batchers, Servicer(catalogue, batchers, status), metrics, registry, sessions)
 
 
 def _slots(config: Config, device: str) -> list[Slot]:

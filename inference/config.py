@@ -33,6 +33,8 @@ class Config(BaseSettings):
     )
     engine_threads: int = Field(1, ge=1, description="CPU threads inside one engine's batch")
     max_queued_seconds: float = Field(5.0, gt=0, description="work one engine's queue accepts, in expected seconds")
+    max_sessions: int = Field(8192, ge=1, description="live sessions in all; more are refused at once")
+    max_session_bytes: int = Field(512 << 20, ge=1, description="bytes of bars that all live sessions hold together")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -13,9 +13,10 @@ from google.rpc import status_pb2
 
 from inference.call import Call
 from inference.servicer import Servicer
+from inference.sessions import Live, Sessions
 from market.inference.v1 import exchange_pb2, exchange_pb2_grpc
 from wire import deadline
-from wire.errors import DrainingError, InternalError, ServiceError, reason_of
+from wire.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
 from wire.logs import fields
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ Observe = Callable[[str, str, Call, float], None]
 class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
     """Serves any number of streams. `observe(method, code or reason, call, seconds)` is told of every answer."""
 
-    def __init__(self, servicer: Servicer, load: Callable[[], float], observe: Observe) -> None:
+    def __init__(self, servicer: Servicer, sessions: Sessions, load: Callable[[], float], observe: Observe) -> None:
         self._servicer = servicer
+        self.sessions = sessions
         self._load = load
         self._observe = observe
         self._streams: set[_Stream] = set()
@@ -52,6 +54,7 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
     async def drain(self) -> None:
         """Refuse new requests, tell the gateways, and return when nothing is in flight."""
         self._draining = True
+        self.sessions.drain()
         for stream in self._streams:
             stream.wake()
         await asyncio.gather(*(stream.idle() for stream in tuple(self._streams)))
@@ -117,6 +120,7 @@ class _Stream:
     def __init__(self, exchange: Exchange, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
         self._exchange = exchange
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sessions: dict[int, Live] = {}
         self._ready: list[exchange_pb2.Reply] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -147,14 +151,36 @@ class _Stream:
         if envelope.HasField("cancel"):
             if task := self._tasks.get(envelope.id):
                 task.cancel()
+            elif live := self._sessions.pop(envelope.id, None):
+                self._exchange.sessions.close(live)
+            return
+        if envelope.HasField("watch_bar"):
+            self._take_bar(envelope)
+            return
+        if envelope.HasField("watch_open") and not self._exchange.draining:
+            self._sessions[envelope.id] = self._exchange.sessions.open(envelope, self._send)
             return
         self._idle.clear()
         task = self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope))
         # A callback, since a task that is cancelled before its first step runs none of its own code.
         task.add_done_callback(lambda _: self._over(envelope.id))
 
+    def _take_bar(self, envelope: exchange_pb2.Envelope) -> None:
+        live = self._sessions.get(envelope.id)
+        if live is not None:
+            self._exchange.sessions.bar(live, envelope.watch_bar)
+            return
+        error = SessionLostError("there is no such session here", retry_after=0.0)
+        self._send(exchange_pb2.Reply(id=envelope.id, error=error.status()))
+
     async def _serve(self, envelope: exchange_pb2.Envelope) -> None:
-        self._ready.append(await self._exchange.answer(envelope))
+        self._send(await self._exchange.answer(envelope))
+
+    def _send(self, reply: exchange_pb2.Reply) -> None:
+        """Answer in the next frame; a session's error is its end."""
+        if reply.HasField("error"):
+            self._sessions.pop(reply.id, None)
+        self._ready.append(reply)
         self.wake()
 
     def _over(self, envelope_id: int) -> None:
@@ -180,7 +206,7 @@ class _Stream:
     def _frame(self) -> exchange_pb2.ExchangeResponse:
         count = size = 0
         while count < len(self._ready) and (not count or size < FRAME_BYTES):
-            size += len(self._ready[count].response)
+            size += len(self._ready[count].response) + len(self._ready[count].watch.response)
             count += 1
         frame = exchange_pb2.ExchangeResponse(replies=self._ready[:count], load=self._exchange.load())
         del self._ready[:count]
@@ -191,3 +217,5 @@ class _Stream:
         self._reader.cancel()
         for task in self._tasks.values():
             task.cancel()
+        for live in self._sessions.values():
+            self._exchange.sessions.close(live)

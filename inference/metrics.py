@@ -1,6 +1,7 @@
 """What the inference service tells Prometheus. Labels are few and never chosen by a client."""
 
 from functools import cache
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -11,6 +12,15 @@ from wire import deadline
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Sessions(Protocol):
+    """What is told of live sessions."""
+
+    nbytes: int
+
+    @property
+    def count(self) -> int: ...
 
 
 class Metrics:
@@ -65,6 +75,10 @@ class Metrics:
             "market_inference_queued_seconds", "Expected time of the work waiting.", ("engine",), registry=self.registry
         )
         self.in_flight = Gauge("market_inference_in_flight_requests", "Requests in flight.", registry=self.registry)
+        self.sessions = Gauge("market_inference_sessions", "Live sessions.", registry=self.registry)
+        self.session_bytes = Gauge(
+            "market_inference_session_bytes", "Bytes of bars that live sessions hold.", registry=self.registry
+        )
         self.models = Gauge(
             "market_inference_model_ready", "1 for a loaded model.", ("engine", "model"), registry=self.registry
         )
@@ -80,6 +94,10 @@ class Metrics:
         if call.batch_items:
             self._seconds(method, "queue").observe(call.queue_seconds)
             self._seconds(method, "device").observe(call.device_seconds)
+
+    def watch_sessions(self, sessions: Sessions) -> None:
+        self.sessions.set_function(lambda: sessions.count)
+        self.session_bytes.set_function(lambda: sessions.nbytes)
 
     def watch_queue(self, engine: str, batcher: Batcher) -> None:
         self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)

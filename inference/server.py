@@ -39,7 +39,9 @@ class Server:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.parts = build(config)
-        self._exchange = Exchange(self.parts.servicer, self.parts.queued_seconds, self.parts.metrics.answered)
+        self._exchange = Exchange(
+            self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered
+        )
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)

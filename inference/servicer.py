@@ -57,11 +57,11 @@ class Servicer:
 
     async def indicators(self, request: inference_pb2.ComputeIndicatorsRequest, call: Call) -> bytes:
         model = await self._catalogue.get("indicators", "")
-        program = _compile(request.indicators)
+        program = compile_specs(request.indicators)
         refused = _refused(call, "panels", len(request.panels))
         _refuse_incomplete(request.panels, refused, program, call.request_id)
         items = [
-            indicators.Task(_panel(panel), program)
+            indicators.Task(panel_of(panel), program)
             for panel, status in zip(request.panels, refused, strict=True)
             if status is None
         ]
@@ -144,7 +144,8 @@ def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) ->
     return outcomes
 
 
-def _compile(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
+def compile_specs(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
+    """The program that a request asks for. Raises InvalidRequestError."""
     """The checked program. Live users send the same one at every bar, so it is looked up by the specs' own bytes."""
     return _compiled(tuple([spec.SerializeToString(deterministic=True) for spec in specs]))
 
@@ -159,7 +160,8 @@ def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
         raise InvalidRequestError([Violation(field, error.message, "indicator")]) from error
 
 
-def _panel(panel: inference_pb2.Panel) -> indicators.Panel:
+def panel_of(panel: inference_pb2.Panel) -> indicators.Panel:
+    """A message's columns as arrays; those that are empty are absent."""
     return indicators.Panel(*(_column(getattr(panel, name)) for name in indicators.COLUMNS))
 
 

@@ -46,6 +46,7 @@ class _Plan:
     """What to check by hand in one message type."""
 
     items: tuple[tuple[str, tuple[tuple[str, options_pb2.ColumnRules], ...], bool], ...]
+    panels: tuple[tuple[str, tuple[tuple[str, options_pb2.ColumnRules], ...]], ...]
     parts: tuple[tuple[str, "_Plan"], ...]
 
 
@@ -115,16 +116,18 @@ def _list_of(message: Message, name: str) -> Any:
 
 @cache
 def _plan(descriptor: Descriptor) -> _Plan:
-    items, parts = [], []
+    items, panels, parts = [], [], []
     for field in descriptor.fields:
         if field.GetOptions().Extensions[options_pb2.items]:
             panel = field.message_type is inference_pb2.Panel.DESCRIPTOR
             items.append((field.name, _column_fields(field), panel))
+        elif field.GetOptions().Extensions[options_pb2.panel]:
+            panels.append((field.name, _column_fields(field)))
         elif field.message_type is not None and not field.is_repeated:
             plan = _plan(field.message_type)
-            if plan.items or plan.parts:
+            if plan.items or plan.panels or plan.parts:
                 parts.append((field.name, plan))
-    return _Plan(tuple(items), tuple(parts))
+    return _Plan(tuple(items), tuple(panels), tuple(parts))
 
 
 def _column_fields(items: FieldDescriptor) -> tuple[tuple[str, options_pb2.ColumnRules], ...]:
@@ -146,6 +149,13 @@ def _columns(message: Message, plan: _Plan, prefix: str) -> Iterator[_Found]:
             if panel:
                 for violation in _panel(item, path):
                     yield _Found(violation, owner)
+    for name, columns in plan.panels:
+        item, path = getattr(message, name), f"{prefix}{name}"
+        for column, rules in columns:
+            for violation in _column(getattr(item, column), rules, f"{path}.{column}"):
+                yield _Found(violation, None)
+        for violation in _panel(item, path):
+            yield _Found(violation, None)
     for name, part in plan.parts:
         if message.HasField(name):
             yield from _columns(getattr(message, name), part, f"{prefix}{name}.")

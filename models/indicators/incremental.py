@@ -1,0 +1,151 @@
+"""Indicators of one instrument, bar by bar: the newest values without the whole history.
+
+Owns what is kept between bars and which way each function goes:
+
+- A function with a recursive form (incremental_forms.py) takes one step per bar. Its value is the full call's over
+  every bar that ever came.
+- A function whose value depends on its last lookback + 1 bars alone is computed over these by TA-Lib; the same value.
+- What remains has an unbounded memory and no recursive form here (see UNBOUNDED). TA-Lib computes it over all bars that
+  are held: the full call's value over those.
+
+The newest bar may be corrected as often as one likes: the state before it is kept beside the state after it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.indicators.incremental_bars import Bars
+from models.indicators.incremental_forms import Form, State, form
+from models.indicators.panel import COLUMNS, Panel
+from models.indicators.plan import Plans
+from models.indicators.program import Call, Program
+
+_UNBOUNDED = (
+    "AD ADOSC ADX ADXR ATR CMO CUMSUM CVI DEMA DX EFI EMA ERI HA HT_DCPERIOD HT_DCPHASE HT_PHASOR HT_SINE "
+    "HT_TRENDLINE HT_TRENDMODE KAMA KC MACD MACDFIX MAMA MASSI MAXINDEX MININDEX MINMAXINDEX MINUS_DI MINUS_DM NATR "
+    "NVI OBV PLUS_DI PLUS_DM PVI PVT RMA RSI RVI SAR SAREXT SMI STOCHRSI SUPERTREND T3 TEMA TRIX TSI VWAP WAD ZLEMA"
+)
+UNBOUNDED = frozenset(_UNBOUNDED.split())
+"""Functions whose value may depend on every bar before, whatever their parameters. MAXINDEX and its kin do where two
+bars are equal."""
+_BOUNDED_AVERAGES = frozenset((0.0, 2.0, 5.0))
+"""SMA, WMA and TRIMA; with another kind of moving average, a function that takes one is unbounded too."""
+_POSITIONS = frozenset(("MAXINDEX", "MININDEX", "MINMAXINDEX"))
+"""Functions whose values are places in the panel."""
+_PLAN_BYTES = 64 << 20
+
+
+def bounded(call: Call) -> bool:
+    """Whether the call's last value depends on its last lookback + 1 bars alone."""
+    averages = (
+        value
+        for value, parameter in zip(call.values, call.function.parameters, strict=True)
+        if parameter.moving_average
+    )
+    return call.function.name not in UNBOUNDED and all(kind in _BOUNDED_AVERAGES for kind in averages)
+
+
+def bars_needed(program: Program) -> int:
+    """The fewest bars to hold, so that every call can have a value."""
+    return max((call.lookback + 1 for call in program.calls), default=1)
+
+
+class _Recursive(NamedTuple):
+    form: Form
+    rows: slice
+
+
+class Incremental:
+    """A program's newest values over a growing history. Not safe for two threads at once."""
+
+    def __init__(self, program: Program, columns: tuple[str, ...], capacity: int, plans: Plans | None = None) -> None:
+        """`columns`: those that every bar has, at least what the program needs. `capacity`: bars to hold.
+
+        `plans`: TA-Lib's buffers, which many may share on one thread.
+        """
+        self.program = program
+        self.bars = Bars(columns, max(capacity, bars_needed(program)))
+        self._plans = plans or Plans(_PLAN_BYTES)
+        forms = [form(call) for call in program.calls]
+        self._recursive = [
+            _Recursive(found, rows) for found, rows in zip(forms, program.rows, strict=True) if found is not None
+        ]
+        rest = [place for place, found in enumerate(forms) if found is None]
+        self._tail = _Windowed(program, [place for place in rest if bounded(program.calls[place])])
+        self._whole = _Windowed(program, [place for place in rest if not bounded(program.calls[place])])
+        self._before: list[State] = [one.form.start for one in self._recursive]
+        self._after = self._before
+        self.values: NDArray[np.float64] = np.full(len(program.outputs), np.nan)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the bars, which are all but a few hundred of what is kept."""
+        return self.bars.nbytes + self.values.nbytes
+
+    def load(self, history: Panel) -> NDArray[np.float64]:
+        """Take many bars at once, oldest first; the values at the newest."""
+        columns = {name: getattr(history, name).tolist() for name in self.bars.columns}
+        for values in zip(*columns.values(), strict=True):
+            self.bars.append(dict(zip(columns, values, strict=True)))
+            self._step()
+        return self._compute()
+
+    def append(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
+        """Take the next bar, with every column; the newest values [outputs], NaN during warm-up."""
+        self.bars.append(bar)
+        self._step()
+        return self._compute()
+
+    def correct(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
+        """Replace the newest bar; the newest values [outputs]."""
+        self.bars.replace(bar)
+        self._after = self._before
+        self._step()
+        return self._compute()
+
+    def _step(self) -> None:
+        self._before = self._after
+        self._after = []
+        for (one, rows), state in zip(self._recursive, self._before, strict=True):
+            after, outputs = one.step(state, self.bars)
+            self._after.append(after)
+            self.values[rows] = outputs
+
+    def _compute(self) -> NDArray[np.float64]:
+        """The values, those of windows included, in an array of their own."""
+        if self._tail.places:
+            self._tail.compute(self.values, self.bars, self._plans, self._tail.lookback + 1)
+        if self._whole.places:
+            self._whole.compute(self.values, self.bars, self._plans, self.bars.held)
+        return self.values.copy()
+
+
+class _Windowed:
+    """The calls of a program that TA-Lib computes over a window of bars."""
+
+    def __init__(self, program: Program, places: list[int]) -> None:
+        self.places = places
+        calls = [replace(program.calls[place], last=1) for place in places]
+        self._program = Program(calls)
+        self._rows = [row for place in places for row in range(program.rows[place].start, program.rows[place].stop)]
+        self._positions = [call.function.name in _POSITIONS for call in calls for _ in call.function.outputs]
+        self._lookbacks = np.array([call.lookback for call in calls for _ in call.function.outputs])
+        self._integers = np.array([output.integer for call in calls for output in call.function.outputs])
+        self.lookback = max((call.lookback for call in calls), default=0)
+
+    def compute(self, values: NDArray[np.float64], bars: Bars, plans: Plans, window: int) -> None:
+        """Write the newest values into their rows of `values`."""
+        panel = bars.window(window)
+        found = plans.of(self._program, panel.bars).run(panel)
+        newest = np.array([row[-1] for row in found])
+        newest += np.where(self._positions, bars.count - panel.bars, 0)
+        values[self._rows] = np.where(self._lookbacks < bars.count, newest, np.where(self._integers, 0.0, np.nan))
+
+
+def columns_of(panel: Panel) -> tuple[str, ...]:
+    """The columns that a panel has, in their order."""
+    return tuple(name for name in COLUMNS if getattr(panel, name) is not None)

@@ -1,0 +1,62 @@
+"""The bars that a live session holds.
+
+Owns their memory: a fixed number of bars per column, the newest at the end of one contiguous block, so that a window of
+them is a view that TA-Lib reads as it lies.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.indicators.panel import COLUMNS, Panel
+
+
+class Bars:
+    """The newest `capacity` bars with these columns. `count` is of all that ever came, the newest included."""
+
+    def __init__(self, columns: tuple[str, ...], capacity: int) -> None:
+        self.columns = columns
+        self.capacity = capacity
+        self.count = 0
+        self._rows = {name: row for row, name in enumerate(columns)}
+        # Appending moves along the block, and the bars move back to its start once per `capacity // 4 + 64` bars.
+        self._values = np.empty((len(columns), capacity + capacity // 4 + 64))
+        self._end = 0
+
+    @property
+    def held(self) -> int:
+        return min(self.count, self.capacity)
+
+    @property
+    def nbytes(self) -> int:
+        return self._values.nbytes
+
+    def append(self, bar: Mapping[str, float]) -> None:
+        """Take one more bar; it has every column."""
+        if self._end == self._values.shape[1]:
+            self._values[:, : self.capacity] = self._values[:, self._end - self.capacity :]
+            self._end = self.capacity
+        self._end += 1
+        self.count += 1
+        self.replace(bar)
+
+    def replace(self, bar: Mapping[str, float]) -> None:
+        """Correct the newest bar."""
+        for name, row in self._rows.items():
+            self._values[row, self._end - 1] = bar[name]
+
+    def newest(self) -> dict[str, float]:
+        return {name: self.at(name) for name in self.columns}
+
+    def at(self, column: str, ago: int = 0) -> float:
+        """One value, `ago` bars before the newest, which must be held."""
+        return self._values.item(self._rows[column], self._end - 1 - ago)
+
+    def column(self, name: str, last: int) -> NDArray[np.float64]:
+        """The newest values of a column, oldest first, at most `last`: a view."""
+        return self._values[self._rows[name], max(self._end - self.held, self._end - last) : self._end]
+
+    def window(self, last: int) -> Panel:
+        """The newest bars, at most `last`: views."""
+        return Panel(**{name: self.column(name, last) for name in COLUMNS if name in self._rows})
