@@ -4,9 +4,9 @@ import asyncio
 
 import grpc
 import numpy as np
-from market.inference.v1 import inference_pb2_grpc as rpc
 
 from inference import answers
+from market.inference.v1 import inference_pb2_grpc as rpc
 from models import forecast, indicators, sentiment
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from market.inference.v1 import inference_pb2 as pb
 from rich.console import Console
 from rich.table import Table
 
 import market_inference
 from benchmarks import workloads
+from market.inference.v1 import inference_pb2 as pb
 from market_inference.process import ServiceProcess
 from models import forecast, indicators, sentiment
 
@@ -107,14 +107,17 @@ def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
                     point = load(pair.target, name, pair.key, concurrency=concurrency, seconds=seconds)
                     rows.append({"server": "pair", **point})
             if not options.quick:
-                best = max(r["calls_per_second"] for r in rows if r["server"] == "pair" and r["workload"] == "sentiment")
+                own = [row for row in rows if row["server"] == "pair" and row["workload"] == "sentiment"]
+                best = max(row["calls_per_second"] for row in own)
                 say("the pair: sentiment, overload")
                 result["overload"] = overload(pair.target, pair.key, "sentiment", best, seconds)
     return result
 
 
 def table(result: dict[str, Any]) -> Table:
-    shown = Table("workload", "callers", "pair calls/s", "p50 ms", "p99 ms", "plain calls/s", "pair / plain", "of ceiling")
+    shown = Table(
+        "workload", "callers", "pair calls/s", "p50 ms", "p99 ms", "plain calls/s", "pair / plain", "of ceiling"
+    )
     plain = {(r["workload"], r["concurrency"]): r for r in result["points"] if r["server"] == "plain"}
     for row in (r for r in result["points"] if r["server"] == "pair"):
         other = plain.get((row["workload"], row["concurrency"]))

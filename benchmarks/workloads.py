@@ -1,14 +1,14 @@
 """The requests that the benchmarks send, already serialised.
 
-Owns what a "predict", a "sentiment" or an "indicators" call is in every benchmark: one item a request, as live users send
-them, and big ones. Inputs are drawn from a fixed seed.
+Owns what a "predict", a "sentiment" or an "indicators" call is in every benchmark: one item a request, as live users
+send them, and big ones. Inputs are drawn from a fixed seed.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from market.inference.v1 import inference_pb2 as pb
 
+from market.inference.v1 import inference_pb2 as pb
 from wire import contract
 
 BARS = 256

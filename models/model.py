@@ -11,7 +11,7 @@ Answer = TypeVar("Answer", covariant=True)
 
 
 class ModelUnavailableError(Exception):
-    """The model cannot be loaded here: a package, a file or a device is missing. The message says which and what to do."""
+    """The model cannot be loaded here: a package, file or device is missing. The message says which and what to do."""
 
 
 class Model(Protocol[Item, Answer]):
@@ -32,7 +32,7 @@ class Model(Protocol[Item, Answer]):
         ...
 
     def run(self, items: Sequence[Item]) -> Sequence[Answer]:
-        """One batch. An answer never depends on its batch-mates; raises when the batch as a whole cannot be computed."""
+        """One batch. An answer never depends on its batch-mates; raises when the whole batch cannot be computed."""
         ...
 
     def check(self) -> None:

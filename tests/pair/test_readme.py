@@ -32,9 +32,9 @@ def test_the_python_example_runs(running):
 def test_the_commands_run(running, line, tmp_path):
     closes = [100 + i % 7 for i in range(80)]
     (tmp_path / "bars.csv").write_text("close\n" + "\n".join(map(str, closes)), encoding="utf-8")
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S602 -- the README's own lines, quoted for a shell
         f"{COMMAND} {line}",
-        shell=True,  # noqa: S602 -- the README's own lines, quoted for a shell
+        shell=True,
         capture_output=True,
         text=True,
         timeout=60,
