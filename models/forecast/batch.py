@@ -14,6 +14,7 @@ from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
 from models.forecast.series import Forecast, Series
 from models.forecast.student import table
+from models.staging import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Batch:
         self.horizons = [item.horizon for item in items]
         self.steps = max(self.horizons)
         self.columns = max(len(item.levels) for item in items)
-        self.path = make_path(torch.from_numpy(values).to(device), self.vector(self.lengths).double() - 1)
+        self.path = make_path(to_device(values, device), self.vector(self.lengths).double() - 1)
         self.reach = self._reach()
 
     def vector(self, numbers: Sequence[int]) -> torch.Tensor:
         """Numbers of the host as int64 [n] on the device."""
-        return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(self.device)
+        return to_device(np.array(numbers, dtype=np.int64), self.device)
 
     def _reach(self) -> torch.Tensor:
         sets = list(dict.fromkeys(item.levels for item in self.items))

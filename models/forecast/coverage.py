@@ -7,11 +7,13 @@ overlap: the count is small, and honest.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from models.forecast import autoregression, volatility
 from models.forecast.path import Path
 from models.forecast.student import table
+from models.staging import to_device
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ def random_walk(path: Path, horizon: torch.Tensor, counts: list[int]) -> Coverag
     most = max(counts)
     if most == 0:
         return Coverage(torch.zeros_like(horizon), counts)
-    test = volatility.backtest(path, horizon, torch.tensor(counts, device=horizon.device), most)
+    test = volatility.backtest(path, horizon, to_device(np.array(counts), horizon.device), most)
     moved = path.level.gather(1, test.targets) - path.level.gather(1, test.ends)
     kept = moved.abs() <= test.sigma * _upper_edge(path, horizon)
     return Coverage((kept & test.real).sum(1), counts)
@@ -63,7 +65,7 @@ def mixture(path: Path, horizon: torch.Tensor, counts: list[int], weight: torch.
     most = max(counts)
     if most == 0:
         return Coverage(torch.zeros_like(horizon), counts)
-    test = volatility.backtest(path, horizon, torch.tensor(counts, device=horizon.device), most)
+    test = volatility.backtest(path, horizon, to_device(np.array(counts), horizon.device), most)
     median, deviation = autoregression.backtest(path, test.ends, steps)
     at = (horizon - 1)[:, None, None].expand(-1, most, 1)
     median, deviation = median.gather(2, at)[..., 0], deviation.gather(2, at)[..., 0]

@@ -15,6 +15,7 @@ from models.forecast.blended import Blended
 from models.forecast.pretrained import Pretrained, by_blocks
 from models.forecast.series import Array, Forecast, Series
 from models.model import Model, ModelUnavailableError
+from models.staging import to_device
 
 # The head looks back 128 positions, so no window is shorter.
 _WINDOWS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -87,13 +88,13 @@ class Fracast:
         for row, context in enumerate(contexts):
             values[row, window - len(context) :] = (context - low[row, 0]) / span[row, 0]
             known[row, window - len(context) :] = True
-        scaled = torch.from_numpy(values).to(self.device, torch.float32)
-        mask = torch.from_numpy(known).to(self.device)
+        scaled = to_device(values, self.device).float()
+        mask = to_device(known, self.device)
         whole = torch.nn.functional.pad(scaled, (self.longest - window, 0))
         whole_mask = torch.nn.functional.pad(mask, (self.longest - window, 0))
         states = self._encode(whole, whole_mask, window)
         head: torch.Tensor = self._head.forward_horizon(states, ctx=whole, ctx_mask=whole_mask)
-        return head.double() * torch.from_numpy(span).to(self.device) + torch.from_numpy(low).to(self.device)
+        return head.double() * to_device(span, self.device) + to_device(low, self.device)
 
     def _encode(self, values: torch.Tensor, mask: torch.Tensor, window: int) -> torch.Tensor:
         """The core's states [b, 2048, D], of which the last ``window`` are computed."""
