@@ -294,7 +294,7 @@ async def two_workers() -> None:
     for job, (result,) in queue.results.items():
         check_result(job, result)
     assert queue.largest_take > 10, "the worker takes many jobs at once"
-    assert min(batches[engine] for engine in ("forecast", "sentiment", "indicators")) >= 3, batches
+    assert min(batches[engine] for engine in ("forecast", "sentiment", "indicators")) >= 1, batches
     for output in (one.raw, two.raw):
         assert MARKER.encode() not in output
         assert b"Traceback" not in output
