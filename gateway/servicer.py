@@ -28,7 +28,7 @@ from gateway.router import Router
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
 from market.inference.v1 import exchange_pb2, inference_pb2
-from wire import deadline, metadata, validation
+from wire import bounds, deadline, metadata, validation
 from wire.contract import Method
 from wire.errors import (
     CallCancelledError,
@@ -374,6 +374,7 @@ def _decode(request: Request, raw: bytes) -> Message:
     request.cost = len(raw)
     if len(raw) > request.method.max_request_bytes:
         raise RequestTooLargeError(request.method.max_request_bytes, len(raw))
+    bounds.check(raw, request.method.request.DESCRIPTOR)
     try:
         return request.method.request.FromString(raw)
     except DecodeError as error:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from gateway.auth import Client
 from gateway.request import Request
 from market.inference.v1 import answers_pb2, inference_pb2
-from wire import deadline
+from wire import bounds, deadline
 from wire.contract import METHODS, Method
 from wire.errors import (
     CallCancelledError,
@@ -115,7 +115,11 @@ class Stream:
 
     async def _take(self, raw: bytes) -> None:
         try:
+            bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
             message = inference_pb2.StreamRequest.FromString(raw)
+        except InvalidRequestError as error:
+            self._refuse(0, error)
+            return
         except DecodeError:
             violation = Violation("", "the bytes are not a StreamRequest message", "decode")
             self._refuse(0, InvalidRequestError([violation]))

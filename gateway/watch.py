@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.link import Link
 from market.inference.v1 import exchange_pb2, inference_pb2
-from wire import deadline
+from wire import bounds, deadline
 from wire.errors import (
     DrainingError,
     InvalidRequestError,
@@ -156,8 +156,10 @@ class Watch:
 
 def read_open(raw: object) -> inference_pb2.WatchOpen:
     """The first message of a Watch call. Raises InvalidRequestError."""
+    raw = raw if isinstance(raw, bytes) else b""
+    bounds.check(raw, inference_pb2.WatchRequest.DESCRIPTOR)
     try:
-        message = inference_pb2.WatchRequest.FromString(raw if isinstance(raw, bytes) else b"")
+        message = inference_pb2.WatchRequest.FromString(raw)
     except DecodeError as error:
         raise InvalidRequestError([Violation("", "the bytes are not a WatchRequest message", "decode")]) from error
     if not message.HasField("open"):
