@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from inference import warmup
 from inference.batcher import Batcher
 from inference.catalogue import Catalogue, Slot
 from inference.config import Config, model_list
-from inference.engine import Engine, device_figures, pick_device
+from inference.engine import Engine, device_figures, limit_memory, pick_device
 from inference.metrics import BatcherMetrics, Metrics
 from inference.registry import Loader, Registry
 from inference.schedule import Budget
@@ -60,8 +61,11 @@ class Parts:
 def build(config: Config) -> Parts:
     """Wire everything up. To be called on the event loop that will serve."""
     device, metrics = pick_device(config.device), Metrics()
-    catalogue = Catalogue(_slots(config, device))
-    engines = {name: Engine(name, threads=config.engine_threads) for name in catalogue.engines}
+    limit_memory(device, config.device_memory_fraction)
+    catalogue = Catalogue(
+        _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
+    )
+    engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
     batchers = {}
     for name, engine in engines.items():
         batcher = Batcher(

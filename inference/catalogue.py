@@ -1,13 +1,14 @@
 """Which models there are, which are loaded, and what became of those that could not be.
 
 Owns a model's life: known, loading, ready or failed; replaced by a newer version, unloaded when idle. A failed model
-costs only the calls that name it; it is tried again after a while. Loading and checking happen off the event loop, and
-a batch keeps the model that it was formed for, so no request notices a swap.
+costs only the calls that name it; it is tried again after a while. Loading happens on a thread of its own, what `adopt`
+does (checking, warming up) where the model will run, and a batch keeps the model that it was formed for, so no request
+notices a swap.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,14 @@ from wire.logs import fields
 log = logging.getLogger(__name__)
 
 RETRY_FAILED_AFTER = 30.0
+
+Adopt = Callable[[str, Any], Awaitable[None]]
+"""Makes an engine's freshly loaded model ready to serve; raises when it is not fit to."""
+
+
+async def check(engine: str, model: Any) -> None:
+    """Adopts a model by its check alone, on any thread."""
+    await asyncio.to_thread(model.check)
 
 
 @dataclass(slots=True)
@@ -39,7 +48,8 @@ class Slot:
 class Catalogue:
     """The models of every engine by name. All methods are called on the event loop's thread."""
 
-    def __init__(self, slots: Iterable[Slot]) -> None:
+    def __init__(self, slots: Iterable[Slot], adopt: Adopt = check) -> None:
+        self._adopt = adopt
         self._slots = {(slot.engine, slot.name): slot for slot in slots}
         self._defaults = {slot.engine: slot for slot in self._slots.values() if slot.is_default}
 
@@ -117,7 +127,9 @@ class Catalogue:
     async def _load(self, slot: Slot) -> None:
         began = now()
         try:
-            slot.model = await asyncio.to_thread(_load_and_check, slot.load)
+            model = await asyncio.to_thread(slot.load)
+            await self._adopt(slot.engine, model)
+            slot.model = model
             slot.failure, slot.used = "", now()
             log.info(
                 "model ready",
@@ -141,9 +153,3 @@ class Catalogue:
     async def load_defaults(self) -> None:
         """Load every default, side by side; those that fail stay failed and are logged."""
         await asyncio.gather(*(self.load(slot) for slot in self._defaults.values()), return_exceptions=True)
-
-
-def _load_and_check(load: Callable[[], Any]) -> Any:
-    model = load()
-    model.check()
-    return model

@@ -21,6 +21,9 @@ class Config(BaseSettings):
     tls_client_ca: Path | None = Field(None, description="gateways must present a certificate signed by these (mTLS)")
     allow_plaintext: bool = Field(False, description="listen to other machines without mTLS")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device_memory_fraction: float = Field(
+        0.9, gt=0, le=1, description="part of a CUDA device's memory that this process may use"
+    )
     name: str = Field("", description="this replica's name in status and logs; the host's by default")
     forecast_models: str = Field(
         "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"

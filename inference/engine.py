@@ -1,15 +1,17 @@
 """The thread that owns a device's share and runs batches on it.
 
-Owns the thread, recovery from running out of memory, and the isolation of a poisoned item. Knows neither queues nor
-requests.
+Owns the thread and its CUDA stream, taking models over, recovery from running out of memory, and the isolation of a
+poisoned item. Knows neither queues nor requests.
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -36,10 +38,14 @@ class BatchRan:
 
 
 class Engine:
-    """Runs batches one at a time on its own thread and reports on the event loop that made it."""
+    """Runs batches one at a time on its own thread and reports on the event loop that made it.
 
-    def __init__(self, name: str, *, threads: int = 1) -> None:
+    On CUDA each engine has a stream of its own, so that one engine's batch fills what another's leaves idle.
+    """
+
+    def __init__(self, name: str, *, threads: int = 1, device: str = "cpu") -> None:
         self.name = name
+        self._device = device
         self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -51,7 +57,7 @@ class Engine:
         self._work.put(lambda: self._report(done, run_batch(model, items)))
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run any function on the device's thread, such as loading or warming up a model."""
+        """Run any function on the device's thread."""
         reply = self._loop.create_future()
 
         def task() -> None:
@@ -64,6 +70,21 @@ class Engine:
         self._work.put(task)
         return await reply
 
+    async def adopt(self, model: Any, batches: Iterable[Sequence[Any]]) -> None:
+        """Take a model over from the thread that loaded it: check it, then run batches that warm it up.
+
+        Batches of models that serve already run in between. Raises what the check or a batch raises.
+        """
+        await self.call(self._await_device)
+        await self.call(model.check)
+        for items in batches:
+            await self.call(functools.partial(model.run, items))
+
+    def _await_device(self) -> None:
+        """Weights were copied on the loading thread's stream, which this engine's does not wait for by itself."""
+        if self._device.startswith("cuda"):
+            torch.cuda.synchronize(self._device)
+
     def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
         # The loop is closed when the process stops while a batch runs: nobody waits for it any more.
         if not self._loop.is_closed():
@@ -71,8 +92,9 @@ class Engine:
 
     def _own_device(self) -> None:
         torch.set_num_threads(self._threads)
-        while (task := self._work.get()) is not None:
-            task()
+        with stream_of_its_own(self._device):
+            while (task := self._work.get()) is not None:
+                task()
 
     def close(self) -> None:
         """End the thread once the batches handed in so far have run."""
@@ -110,6 +132,20 @@ def _run(model: Any, items: Sequence[Any], ran: BatchRan) -> Sequence[Any]:
             return [OverloadedError("the item alone does not fit the device's memory")]
     middle = len(items) // 2
     return [*_run(model, items[:middle], ran), *_run(model, items[middle:], ran)]
+
+
+def stream_of_its_own(device: str) -> AbstractContextManager[Any]:
+    """On CUDA, what the thread starts within it goes to a new stream of the device; elsewhere, nothing changes."""
+    if not device.startswith("cuda"):
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
+def limit_memory(device: str, fraction: float) -> None:
+    """Keep this process's tensors to a part of a CUDA device's memory; going over it is running out of memory."""
+    if device.startswith("cuda"):
+        index = torch.device(device).index
+        torch.cuda.set_per_process_memory_fraction(fraction, torch.cuda.current_device() if index is None else index)
 
 
 def release_memory() -> None:

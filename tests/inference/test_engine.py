@@ -1,9 +1,13 @@
 """Batches that fail on the device: memory that runs out, items that poison."""
 
+from threading import current_thread
+
 import pytest
 import torch
 
-from inference.engine import run_batch
+from inference import warmup
+from inference.engine import limit_memory, run_batch
+from models import forecast, indicators, sentiment
 from wire.errors import InternalError, OverloadedError
 
 
@@ -54,3 +58,49 @@ async def test_a_failing_call_on_the_device_thread_reaches_its_caller(engine):
     with pytest.raises(RuntimeError, match="no such weights"):
         await engine.call(fail)
     assert await engine.call(lambda: 7) == 7
+
+
+async def test_a_model_is_checked_and_warmed_up_on_the_thread_that_will_run_it(engine, model):
+    threads = []
+    plain_check, plain_run = model.check, model.run
+    model.check = lambda: (threads.append(current_thread().name), plain_check())
+    model.run = lambda items: (threads.append(current_thread().name), plain_run(items))[1]
+    await engine.adopt(model, [[1, 2], [3]])
+    assert model.batches == [[21], [1, 2], [3]]
+    assert set(threads) == {"engine-test"}
+
+
+async def test_a_model_that_fails_to_warm_up_is_not_adopted(engine, model):
+    with pytest.raises(ZeroDivisionError):
+        await engine.adopt(model, [[1], [ZeroDivisionError()]])
+
+
+async def test_batches_of_a_serving_model_run_between_those_of_a_warm_up(engine, model):
+    serving, answers = type(model)(), []
+
+    def batches():
+        yield [1]
+        engine.run(serving, [5], lambda ran: answers.append(ran.answers))
+        yield [2]
+        assert answers == [[10]]
+
+    await engine.adopt(model, batches())
+    assert model.batches[1:] == [[1], [2]]
+
+
+def test_the_memory_fraction_is_that_of_the_device_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *values: asked.append(values))
+    limit_memory("cpu", 0.5)
+    limit_memory("cuda:1", 0.5)
+    assert asked == [(0.5, 1)]
+
+
+@pytest.mark.parametrize(("name", "batches"), [("forecast", 28), ("sentiment", 6), ("indicators", 6)])
+def test_every_bucket_is_warmed_up_on_cuda_and_the_commonest_on_the_cpu(name, batches):
+    loads = {"forecast": lambda: forecast.load("auto"), "sentiment": sentiment.load, "indicators": indicators.load}
+    loaded = loads[name]()
+    thorough = list(warmup.batches(name, loaded, "cuda:0"))
+    assert len({loaded.bucket(items[0]) for items in thorough}) == (1 if name == "sentiment" else batches)
+    (common,) = warmup.batches(name, loaded, "cpu")
+    assert len(loaded.run(common)) == len(common)
