@@ -1,15 +1,11 @@
 """One request on its way through the gateway: identity, deadline, caller, and where its time went."""
 
-import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.budget import Remaining
 from wire import metadata
 from wire.contract import Method
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 @dataclass(slots=True, eq=False)
@@ -34,14 +30,6 @@ class Request:
     queue_seconds: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = field(default=0)
-
-
-def request_id(sent: Mapping[str, str | bytes]) -> str:
-    """The caller's id when it is 1 to 128 harmless characters, else a new UUID."""
-    given = sent.get(metadata.REQUEST_ID)
-    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
-        return given
-    return str(uuid.uuid4())
 
 
 def priority(sent: Mapping[str, str | bytes]) -> str:

@@ -247,7 +247,7 @@ class Servicer:
         began = deadline.now()
         return Request(
             method=method,
-            request_id=incoming.request_id(sent),
+            request_id=metadata.request_id(sent.get(metadata.REQUEST_ID)),
             began=began,
             deadline=began + min(self._default_timeout if left is None else left, self._max_timeout),
             priority=incoming.priority(sent),

@@ -3,21 +3,18 @@
 Owns what stands around the message in a job's input: `action`, `request_id`, `timeout` and `priority`.
 """
 
-import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.rpc import code_pb2
 
-from wire import deadline
+from wire import deadline, metadata
 from wire.errors import InvalidRequestError, ServiceError, Violation
 
 STREAMED = ("predict_stream", "watch")
 ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _AROUND = {"action", "request_id", "timeout", "priority"}
 
 
@@ -52,10 +49,7 @@ def request_id(job: Mapping[str, Any]) -> str:
     """The input's own id when it is 1 to 128 harmless characters, else the job's, else a new UUID."""
     given = job.get("input")
     asked = given.get("request_id") if isinstance(given, dict) else None
-    for candidate in (asked, job.get("id")):
-        if isinstance(candidate, str) and _REQUEST_ID.fullmatch(candidate):
-            return candidate
-    return str(uuid.uuid4())
+    return metadata.request_id(asked, job.get("id"))
 
 
 def read(job: Mapping[str, Any], *, default_timeout: float, max_timeout: float) -> Request:
