@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from inference.batcher import Batcher, Ran
 from inference.call import Call
+from inference.catalogue import Slot
 from inference.schedule import Plan
 from wire import deadline
 
@@ -98,6 +99,9 @@ class Metrics:
     def watch_sessions(self, sessions: Sessions) -> None:
         self.sessions.set_function(lambda: sessions.count)
         self.session_bytes.set_function(lambda: sessions.nbytes)
+
+    def watch_model(self, slot: Slot) -> None:
+        self.models.labels(slot.engine, slot.name).set_function(lambda: slot.model is not None)
 
     def watch_queue(self, engine: str, batcher: Batcher) -> None:
         self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)

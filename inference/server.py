@@ -88,7 +88,6 @@ class Server:
     async def _load_engine(self, name: str) -> None:
         slot = self.parts.catalogue.default(name)
         await asyncio.gather(self.parts.catalogue.load(slot), return_exceptions=True)
-        self.parts.metrics.models.labels(name, slot.name).set(slot.model is not None)
         ready = slot.model is not None
         await self._health.set(f"market.inference.engine.{name}", READY if ready else NOT_READY)
         if ready and not self._exchange.draining:
