@@ -78,7 +78,11 @@ class Engine:
         await self.call(self._await_device)
         await self.call(model.check)
         for items in batches:
-            await self.call(functools.partial(model.run, items))
+            try:
+                await self.call(functools.partial(model.run, items))
+            except torch.OutOfMemoryError:
+                # A model that has room for smaller batches can serve; requests of this size are halved.
+                log.warning("no room to warm up", extra=fields(engine=self.name, model=model.name, items=len(items)))
 
     def _await_device(self) -> None:
         """Weights were copied on the loading thread's stream, which this engine's does not wait for by itself."""
@@ -125,7 +129,7 @@ def _run(model: Any, items: Sequence[Any], ran: BatchRan) -> Sequence[Any]:
     # Out here the exception is gone, and with it the frames that kept the failed batch's tensors alive.
     if out_of_memory:
         ran.oom_recoveries += 1
-        ran.fitted = max(1, len(items) // 2)
+        ran.fitted = min(ran.fitted or len(items), max(1, len(items) // 2))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(items) == 1:
