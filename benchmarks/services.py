@@ -25,6 +25,7 @@ class Replica:
 
     service: ServiceProcess
     address: str
+    metrics: str
 
 
 @dataclass
@@ -60,7 +61,8 @@ class Services:
         given = {f"MARKET_INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         ports = {"MARKET_INFERENCE_LISTEN": listen, "MARKET_INFERENCE_METRICS_LISTEN": ANY_PORT}
         service = self._spawn(module, {**ports, **given})
-        return Replica(service, service.wait_ready(START_SECONDS).listen)
+        ready = service.wait_ready(START_SECONDS)
+        return Replica(service, ready.listen, ready.metrics)
 
     def start_gateway(self, replicas: list[Replica], listen: str = ANY_PORT, **settings: object) -> Gateway:
         """A gateway before these replicas; it is `self.gateway` from now on."""

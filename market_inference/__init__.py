@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from market_inference.forecast import Coverage, Forecast
     from market_inference.pair import Pair
     from market_inference.retries import Retries
+    from market_inference.session import ForecastEvery, Update
     from market_inference.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _HOMES = {
     "Device": "status",
     "EngineStatus": "status",
     "Forecast": "forecast",
+    "ForecastEvery": "session",
     "Indicators": "answers",
     "MarketInferenceError": "errors",
     "ModelInfo": "status",
@@ -45,6 +47,7 @@ _HOMES = {
     "Sentiment": "answers",
     "ServiceStatus": "status",
     "TLS": "connection",
+    "Update": "session",
 }
 
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "Device",
     "EngineStatus",
     "Forecast",
+    "ForecastEvery",
     "Indicators",
     "MarketInferenceError",
     "ModelInfo",
@@ -65,6 +69,7 @@ __all__ = [
     "Retries",
     "Sentiment",
     "ServiceStatus",
+    "Update",
     "errors",
 ]
 

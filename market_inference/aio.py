@@ -19,7 +19,10 @@ from market_inference.forecast import Forecast
 from market_inference.indicator import IndicatorSpec
 from market_inference.inputs import Bars, Column, Frame
 from market_inference.retries import Retries
+from market_inference.session import Delivery, ForecastEvery, Record, Time
 from market_inference.status import ModelInfo, ServiceStatus
+from market_inference.stream import AsyncStream
+from market_inference.watch import RECONNECT_SECONDS, AsyncWatch
 
 T = TypeVar("T")
 
@@ -169,6 +172,26 @@ class AsyncClient:
     async def models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
         """As Client.models."""
         return await self._run(calls.list_models(), options)
+
+    def watch(
+        self,
+        symbol: str,
+        bars: Bars,
+        *,
+        times: Sequence[Time] | None = None,
+        indicators: IndicatorSpec | Sequence[IndicatorSpec] = (),
+        forecast: ForecastEvery | None = None,
+        delivery: Delivery = "lossless",
+        keep: int = 500,
+        reconnect_seconds: float = RECONNECT_SECONDS,
+    ) -> AsyncWatch:
+        """As Client.watch, to be entered with `async with`."""
+        record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
+        return AsyncWatch(self._stub, self._key, record, reconnect_seconds, delivery == "latest")
+
+    def stream(self) -> AsyncStream:
+        """Many calls on one stream, for bulk: several times the calls a second, in any order; see AsyncStream."""
+        return AsyncStream(self._stub, self._key, self._retries)
 
     async def _run(self, call: calls.Call[T], options: CallOptions) -> T:
         attempt = Attempt(self._key, self._retries, self._timeout, **options)

@@ -19,7 +19,9 @@ from market_inference.forecast import Forecast
 from market_inference.indicator import IndicatorSpec
 from market_inference.inputs import Bars, Column, Frame
 from market_inference.retries import Retries
+from market_inference.session import Delivery, ForecastEvery, Record, Time
 from market_inference.status import ModelInfo, ServiceStatus
+from market_inference.watch import RECONNECT_SECONDS, Watch
 
 T = TypeVar("T")
 
@@ -193,6 +195,29 @@ class Client:
     def models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
         """The models that a call may name."""
         return self._run(calls.list_models(), options)
+
+    def watch(
+        self,
+        symbol: str,
+        bars: Bars,
+        *,
+        times: Sequence[Time] | None = None,
+        indicators: IndicatorSpec | Sequence[IndicatorSpec] = (),
+        forecast: ForecastEvery | None = None,
+        delivery: Delivery = "lossless",
+        keep: int = 500,
+        reconnect_seconds: float = RECONNECT_SECONDS,
+    ) -> Watch:
+        """A live session: give it one bar at a time, and every bar is answered with fresh values.
+
+        `bars`: those so far, oldest first, in any form that indicators() takes; their columns are those of every bar to
+        come. `times`: when they open, as many as bars. `indicators`: computed at every bar. `forecast`: forecasts of
+        the closes at every n-th bar. `delivery`: "lossless", or "latest" for a reader who only wants the newest update.
+        `keep`: bars to hold, at least as many as are given, for lookbacks, forecasts and opening the session again.
+        `reconnect_seconds`: for how long a lost session is tried to be opened again.
+        """
+        record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
+        return Watch(self._stub, self._key, record, reconnect_seconds)
 
     def _run(self, call: calls.Call[T], options: CallOptions) -> T:
         attempt = Attempt(self._key, self._retries, self._timeout, **options)
