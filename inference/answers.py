@@ -87,7 +87,7 @@ def indicators(
     symbols: Sequence[str], outcomes: Sequence[Outcome], program: Program, model: Any, request_id: str
 ) -> bytes:
     """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
-    written = []
+    written: list[bytes] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
         if (error := _error(outcome, request_id)) is not None:
             panel = answers_pb2.PanelIndicatorsAnswer(symbol=symbol, error=error).SerializeToString()

@@ -65,8 +65,8 @@ def build(config: Config) -> Parts:
     catalogue = Catalogue(
         _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
     )
-    for slot in catalogue:
-        metrics.watch_model(slot)
+    for engine in catalogue.engines:
+        metrics.watch_model(catalogue.default(engine))
     engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
     batchers = {}
     for name, engine in engines.items():

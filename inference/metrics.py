@@ -81,7 +81,10 @@ class Metrics:
             "market_inference_session_bytes", "Bytes of bars that live sessions hold.", registry=self.registry
         )
         self.models = Gauge(
-            "market_inference_model_ready", "1 for a loaded model.", ("engine", "model"), registry=self.registry
+            "market_inference_model_ready",
+            "1 for an engine's default model that is loaded.",
+            ("engine", "model"),
+            registry=self.registry,
         )
 
         # Looking a labelled child up costs more than counting, so each is looked up once.
