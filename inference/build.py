@@ -65,8 +65,8 @@ def build(config: Config) -> Parts:
     catalogue = Catalogue(
         _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
     )
-    for engine in catalogue.engines:
-        metrics.watch_model(catalogue.default(engine))
+    for name in catalogue.engines:
+        metrics.watch_model(catalogue.default(name))
     engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
     batchers = {}
     for name, engine in engines.items():
