@@ -21,7 +21,7 @@ from market_inference.errors import MarketInferenceError, UnavailableError
 from market_inference.forecast import Forecast
 from market_inference.indicator import IndicatorSpec
 from market_inference.retries import Retries
-from market_inference.watch import metadata, pause
+from market_inference.watch import failure_of, metadata, pause
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class AsyncStream:
                     self._take(response)
                 failure: MarketInferenceError = UnavailableError("the connection ended", code="UNAVAILABLE")
             except grpc.aio.AioRpcError as lost:
-                failure = errors.from_rpc(lost, "")
+                failure = failure_of(lost)
             finally:
                 self._credits = 0
                 writer.cancel()

@@ -170,7 +170,7 @@ class AsyncWatch:
             try:
                 await self._carry()
             except grpc.aio.AioRpcError as lost:
-                failure = errors.from_rpc(lost, "")
+                failure = failure_of(lost)
             except errors.MarketInferenceError as ended:
                 failure = ended
             else:
@@ -312,7 +312,7 @@ class Watch:
             try:
                 self._record.read(next(self._call))
             except (grpc.RpcError, StopIteration) as lost:
-                time.sleep(self._reopening.pause_after(_failure(lost)))
+                time.sleep(self._reopening.pause_after(failure_of(lost)))
                 self.reconnects += 1
                 continue
             self._reopening.opened()
@@ -324,7 +324,7 @@ class Watch:
         try:
             update = self._record.read(next(self._call))
         except (grpc.RpcError, StopIteration) as lost:
-            time.sleep(self._reopening.pause_after(_failure(lost)))
+            time.sleep(self._reopening.pause_after(failure_of(lost)))
             self.reconnects += 1
             self._open()
             return
@@ -332,7 +332,11 @@ class Watch:
             self._updates.append(update)
 
 
-def _failure(lost: grpc.RpcError | StopIteration) -> MarketInferenceError:
+def failure_of(lost: grpc.RpcError | StopIteration) -> MarketInferenceError:
+    """Why a stream ended, as the service said it; UnavailableError when the connection broke."""
     if isinstance(lost, grpc.RpcError):
-        return errors.from_rpc(lost, "")
+        failure = errors.from_rpc(lost)
+        # A write to a connection that is just breaking ends the call as INTERNAL, without a reason of the service's.
+        if not (isinstance(failure, errors.InternalError) and failure.reason == failure.code):
+            return failure
     return UnavailableError("the connection ended", code="UNAVAILABLE")

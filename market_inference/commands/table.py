@@ -44,16 +44,26 @@ class Table:
                 raise ValueError(f"row {at} has {len(row)} fields, the header {len(header)}")
         return cls(symbol, header, body)
 
-    def numbers(self, column: str) -> list[float]:
-        """A column by name in any case. Raises click.UsageError when there is none, or it holds something else."""
-        where = self.symbol or "standard input"
-        if column.lower() not in self._header:
-            raise click.UsageError(f"{where}: no column {column!r}; there are {', '.join(self._header)}")
+    def __contains__(self, column: str) -> bool:
+        return column.lower() in self._header
+
+    def texts(self, column: str) -> list[str]:
+        """A column by name in any case. Raises click.UsageError when there is none."""
+        if column not in self:
+            raise click.UsageError(f"{self._where}: no column {column!r}; there are {', '.join(self._header)}")
         at = self._header.index(column.lower())
+        return [row[at] for row in self._rows]
+
+    def numbers(self, column: str) -> list[float]:
+        """The same as numbers; also raises click.UsageError when it holds something else."""
         try:
-            return [float(row[at]) for row in self._rows]
+            return [float(text) for text in self.texts(column)]
         except ValueError as error:
-            raise click.UsageError(f"{where}: column {column!r}: {error}") from None
+            raise click.UsageError(f"{self._where}: column {column!r}: {error}") from None
+
+    @property
+    def _where(self) -> str:
+        return self.symbol or "standard input"
 
     def bars(self) -> dict[str, list[float]]:
         """The columns of bars that there are; close must be."""

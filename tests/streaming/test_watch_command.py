@@ -1,0 +1,53 @@
+"""`market-inference watch` against a real service."""
+
+import pytest
+import talib
+from click.testing import CliRunner
+
+from market_inference.cli import main
+
+
+@pytest.fixture
+def minutes(tmp_path, market):
+    """A CSV file of 130 bars with times."""
+    file = tmp_path / "ACME.csv"
+    rows = [",".join(["time", *market])]
+    for at, values in enumerate(zip(*market.values(), strict=True)):
+        rows.append(",".join([str(60 * at), *(repr(float(value)) for value in values)]))
+    file.write_text("\n".join(rows[:131]) + "\n")
+    return file
+
+
+def run(standing, *arguments):
+    environment = {"MARKET_INFERENCE_API_KEY": standing.gateway.key}
+    return CliRunner().invoke(main, ["watch", "--target", standing.gateway.target, *arguments], env=environment)
+
+
+def test_the_last_table_holds_the_full_calls_values(standing, minutes, market):
+    options = ["--speed", "max", "--indicator", "RSI", "--horizon", "3", "--every", "5"]
+    done = run(standing, "--csv", str(minutes), *options)
+    assert done.exit_code == 0, done.output
+    assert f"{talib.RSI(market['close'][:130])[-1]:.2f}" in done.output
+    assert "ACME" in done.output
+    assert "bar 130 of 130" in done.output
+    assert "in 3 bars" in done.output
+
+
+def test_bars_come_in_their_time(standing, minutes):
+    done = run(standing, "--csv", str(minutes), "--speed", "18000x", "--history", "100", "--indicator", "SMA")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--speed", "fast"], "is no speed"),
+        (["--history", "130"], "between 1 and 129"),
+        (["--indicator", "RSY"], "unknown function"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(standing, minutes, arguments, words):
+    done = run(standing, "--csv", str(minutes), *arguments)
+    assert done.exit_code != 0
+    assert words in done.output
+    assert "Traceback" not in done.output
