@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +20,14 @@ from market.inference.v1 import inference_pb2_grpc
 
 OPTIONS = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1))
 REFUSALS = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+# What a client with backoff waits after a refusal.
+PAUSE_SECONDS = 0.02
 KINDS = 16
 
 
 @dataclass
 class Tally:
-    """What became of the requests. `seconds` holds (end, duration) of every answer."""
+    """What became of the requests. Each of `seconds` and `refusals` is (end, duration)."""
 
     sent: int = 0
     answered: int = 0
@@ -33,15 +35,30 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     seconds: list[tuple[float, float]] = field(default_factory=list)
+    refusals: list[tuple[float, float]] = field(default_factory=list)
 
     def percentile(self, q: float, since: float = -math.inf, until: float = math.inf) -> float:
         """The q-th percentile of the durations of answers that came between two instants; NaN when none did."""
-        found = [duration for end, duration in self.seconds if since <= end < until]
-        return float(np.percentile(found, q)) if found else math.nan
+        return percentile(self.seconds, q, since, until)
+
+
+def percentile(
+    timed: Sequence[tuple[float, float]], q: float, since: float = -math.inf, until: float = math.inf
+) -> float:
+    found = [duration for end, duration in timed if since <= end < until]
+    return float(np.percentile(found, q)) if found else math.nan
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Different requests of one method, so that an answer to another one would be noticed."""
+
+    method: str
+    requests: Sequence[Any]
+    same: Callable[[Any, Any], bool]
 
 
 def predictions() -> list[pb.PredictRequest]:
-    """Different requests, so that an answer to another one would be noticed."""
     steps = np.random.default_rng(7).normal(0, 0.01, (KINDS, 200))
     return [
         pb.PredictRequest(series=[pb.Series(values=(100 * np.exp(np.cumsum(row))).tolist())], horizon=1 + at)
@@ -49,34 +66,62 @@ def predictions() -> list[pb.PredictRequest]:
     ]
 
 
-def numbers(answer: pb.PredictResponse) -> bytes:
-    return b"".join(one.forecast.SerializeToString() for one in answer.forecasts)
+def forecasts() -> Workload:
+    """Short series to a light model: many requests a second."""
+
+    def numbers(answer: pb.PredictResponse) -> list[bytes]:
+        return [one.forecast.SerializeToString() for one in answer.forecasts]
+
+    return Workload("Predict", predictions(), lambda got, right: numbers(got) == numbers(right))
+
+
+def sentiments() -> Workload:
+    """Texts that keep an engine busy: few requests a second."""
+    sentence = "Company {} {} its forecast as demand in segment {} {} and margins {} against the prior year. "
+    words = ("beats", "misses", "rises", "falls", "widen", "shrink")
+    requests = [
+        pb.AnalyzeSentimentRequest(
+            texts=[
+                sentence.format(kind, words[kind % 2], item, words[2 + item % 2], words[4 + kind % 2]) * 2
+                for item in range(4)
+            ]
+        )
+        for kind in range(KINDS)
+    ]
+
+    def scores(answer: pb.AnalyzeSentimentResponse) -> list[float]:
+        return [one.sentiment.score for one in answer.sentiments]
+
+    # float32 on the CPU: a sentence's probabilities move by rounding with the shape of its batch.
+    return Workload("AnalyzeSentiment", requests, lambda got, right: np.allclose(scores(got), scores(right), atol=1e-4))
 
 
 class Pressure:
-    """Callers of one gateway, each with the next request as soon as it has its answer."""
+    """Callers of one gateway. `timeout` is each request's deadline in seconds."""
 
-    def __init__(self, stub: Any, credentials: Sequence[tuple[str, str]], *, timeout: float = 20.0) -> None:
-        self._stub = stub
+    def __init__(
+        self, stub: Any, credentials: Sequence[tuple[str, str]], workload: Workload, *, timeout: float = 20.0
+    ) -> None:
+        self._ask = getattr(stub, workload.method)
         self._credentials = tuple(credentials)
-        self._timeout = timeout
-        self._requests = predictions()
-        self._right: list[bytes] = []
+        self.workload = workload
+        self._right: list[Any] = []
         self._stop = False
-        self.tally = Tally()
         self._progress = asyncio.Event()
+        self.timeout = timeout
+        self.tally = Tally()
 
     async def prepare(self) -> None:
         """Ask every request alone: these are the right answers."""
-        for request in self._requests:
-            answer = await self._stub.Predict(
-                request, metadata=self._credentials, timeout=self._timeout, wait_for_ready=True
-            )
-            self._right.append(numbers(answer))
+        for request in self.workload.requests:
+            self._right.append(await self._ask(request, metadata=self._credentials, timeout=60.0, wait_for_ready=True))
 
     @asynccontextmanager
     async def callers(self, count: int) -> AsyncIterator[Tally]:
-        """Load while the block runs; at its end every request has its answer."""
+        """So many callers, each with the next request as soon as it has its answer, while the block runs.
+
+        At its end every request has its answer.
+        """
         self._stop = False
         tasks = [asyncio.create_task(self._caller(place)) for place in range(count)]
         try:
@@ -84,6 +129,15 @@ class Pressure:
         finally:
             self._stop = True
             await asyncio.gather(*tasks)
+
+    async def offer(self, per_second: float, seconds: float) -> Tally:
+        """Requests at a rate, whatever becomes of them, for so long; returns when every one has its answer."""
+        began, tasks = time.monotonic(), []
+        for place in range(int(per_second * seconds)):
+            await asyncio.sleep(max(0.0, began + place / per_second - time.monotonic()))
+            tasks.append(asyncio.create_task(self.one(place % KINDS)))
+        await asyncio.gather(*tasks)
+        return self.tally
 
     async def more(self, count: int) -> None:
         """Return when so many more requests have been answered."""
@@ -95,33 +149,37 @@ class Pressure:
     async def _caller(self, place: int) -> None:
         while not self._stop:
             place = (place + 1) % KINDS
-            refused = await self.one(place)
-            if refused:
-                await asyncio.sleep(0.02)  # as a client with backoff would
+            if await self.one(place):
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def one(self, place: int) -> bool:
         """One request; true when it was refused."""
         self.tally.sent += 1
         began = time.monotonic()
         try:
-            answer = await self._stub.Predict(self._requests[place], metadata=self._credentials, timeout=self._timeout)
+            answer = await self._ask(self.workload.requests[place], metadata=self._credentials, timeout=self.timeout)
         except grpc.aio.AioRpcError as error:
             refused = error.code() in REFUSALS
             (self.tally.refused if refused else self.tally.lost)[f"{error.code().name}: {error.details()}"] += 1
+            if refused:
+                self.tally.refusals.append((time.monotonic(), time.monotonic() - began))
             return refused
         finally:
             self._progress.set()
         ended = time.monotonic()
         self.tally.answered += 1
-        self.tally.wrong += numbers(answer) != self._right[place]
+        self.tally.wrong += not self.workload.same(answer, self._right[place])
         self.tally.seconds.append((ended, ended - began))
         return False
 
 
 @asynccontextmanager
-async def pressure(target: str, credentials: Sequence[tuple[str, str]], **options: Any) -> AsyncIterator[Pressure]:
-    """A prepared Pressure on a gateway."""
+async def pressure(
+    target: str, credentials: Sequence[tuple[str, str]], workload: Workload | None = None, **options: Any
+) -> AsyncIterator[Pressure]:
+    """A prepared Pressure on a gateway, of forecasts when nothing else is said."""
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
-        made = Pressure(inference_pb2_grpc.MarketInferenceServiceStub(channel), credentials, **options)
+        stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
+        made = Pressure(stub, credentials, workload or forecasts(), **options)
         await made.prepare()
         yield made

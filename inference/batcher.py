@@ -16,6 +16,14 @@ from inference.schedule import Budget, Plan, schedule, urgency
 from wire.deadline import now
 from wire.errors import CallCancelledError, DeadlineExceededError, OverloadedError
 
+# Of a request's time left, what may be spent here: the rest is for the way back, and for the error of the estimate.
+DEADLINE_SHARE = 0.7
+# How much later than estimated answers may be believed to come, and how fast that belief follows them.
+MOST_LATENESS = 8.0
+LATENESS_GAIN = 0.05
+# Below this an estimate's error is the clock's and the scheduler's, and says nothing of the queue.
+SMALL_ESTIMATE_SECONDS = 0.02
+
 # Arrivals further apart than this say nothing about the next one.
 _LONGEST_GAP = 1.0
 
@@ -60,6 +68,8 @@ class Batcher:
         # Expected seconds of what waits, by priority.
         self._queued = dict.fromkeys(PATIENCE, 0.0)
         self._queued_items = 0
+        # How many times longer than estimated answers take, of late.
+        self._lateness = 1.0
         self._running_until = 0.0
         self._running = False
         self._wake: asyncio.Handle | None = None
@@ -107,18 +117,35 @@ class Batcher:
     def _admit(self, job: Job, seconds: float, at: float) -> None:
         if job.deadline <= at:
             raise DeadlineExceededError("the deadline had passed before the request reached the queue")
-        # Interactive work does not wait for batch work, so it is not refused for it either.
-        ahead = self.queued_seconds(at) - (self._queued["batch"] if job.priority == "interactive" else 0.0)
+        ahead = self._ahead(job.priority, at)
+        job.expected = ahead + seconds
+        self._check_room(ahead, seconds, job.deadline, at)
+
+    def check_room(self, priority: str, deadline: float) -> None:
+        """Refuse what submit() would refuse whatever it asks for, before work is spent on preparing it.
+
+        Raises OverloadedError.
+        """
+        at = now()
+        self._check_room(self._ahead(priority, at), 0.0, deadline, at)
+
+    def _ahead(self, priority: str, at: float) -> float:
+        """Seconds of work before new work's turn. Interactive work does not wait for batch work."""
+        return self.queued_seconds(at) - (self._queued["batch"] if priority == "interactive" else 0.0)
+
+    def _check_room(self, ahead: float, seconds: float, deadline: float, at: float) -> None:
         if ahead + seconds > self._max_queued and ahead > 0:
             self._observer.refused("queue_full")
             raise OverloadedError(
                 f"the queue is full ({ahead:.2f} s of work waiting, max {self._max_queued:.2f} s)",
                 retry_after=ahead / 2,
             )
-        if at + ahead + seconds > job.deadline:
+        # An idle engine always takes work: were its estimate too high, nothing else would ever correct it.
+        likely = (ahead + seconds) * self._lateness
+        if ahead and likely > (deadline - at) * DEADLINE_SHARE:
             self._observer.refused("deadline")
             raise OverloadedError(
-                f"cannot be answered in time ({ahead + seconds:.3f} s of work ahead, {job.deadline - at:.3f} s left)",
+                f"cannot be answered in time (expected to take {likely:.3f} s, {deadline - at:.3f} s left)",
                 retry_after=ahead,
             )
 
@@ -178,7 +205,10 @@ class Batcher:
             self._queued[entry.job.priority] -= entry.seconds
         if not self._queued_items:
             self._queued = dict.fromkeys(PATIENCE, 0.0)  # sheds the rounding
+        at = now()
         for entry in plan.dropped:
+            if not entry.job.settled:
+                self._learn_lateness(entry.job, at)
             entry.job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
         if plan.dropped:
             self._observer.dropped(len(plan.dropped))
@@ -203,11 +233,19 @@ class Batcher:
             job.device_seconds += seconds / size
             job.batch_items = max(job.batch_items, size)
             job.answer(entry.index, answer)
+            if job.left == 0:
+                self._learn_lateness(job, ran.ended)
         if ran.fitted is not None:
             line.ceiling = ran.fitted * max(entry.size for entry in plan.batch)
         self._running = False
         self._observer.batch(plan, ran, units)
         self._dispatch()
+
+    def _learn_lateness(self, job: Job, at: float) -> None:
+        """Compare a job's end, or its being given up, with what was expected, so that admission stays honest."""
+        if job.expected > SMALL_ESTIMATE_SECONDS:
+            seen = min(MOST_LATENESS, max(1.0, (at - job.enqueued) / job.expected))
+            self._lateness += LATENESS_GAIN * (seen - self._lateness)
 
     def close(self) -> None:
         """Fail everything that still waits; what runs on the device is delivered."""

@@ -29,6 +29,8 @@ class Job:
     priority: str = "interactive"
     deadline: float = NEVER
     enqueued: float = 0.0
+    # Seconds until the answer, as estimated when it was accepted.
+    expected: float = 0.0
     answers: list[Any] = field(default_factory=list)
     left: int = 0
     # For the caller's timing: when its first item started, device seconds, and the largest batch it was in.

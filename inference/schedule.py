@@ -57,7 +57,7 @@ def schedule(
     `waiting` holds a queue per (model, bucket), ordered by `due`; `gap` is the mean time between arrivals in seconds.
 
     The queue whose head is due first wins. Its entries are taken in order until the budget is full, or until one more
-    would make an entry already taken miss its deadline.
+    would make an entry already taken miss a deadline that it could have met.
     """
     key = min((key for key, queue in waiting.items() if queue), key=lambda key: waiting[key][0].due, default=None)
     if key is None:
@@ -71,13 +71,15 @@ def schedule(
             plan.dropped.append(entry)
             continue
         padded = max(longest, entry.size) * (len(plan.batch) + 1)
+        # What would be late even alone must not keep the batch small, which would make the next ones late too.
+        limit = NEVER if now + line.seconds(entry.size) > job.deadline else job.deadline
         if plan.batch:
             if padded > units or len(plan.batch) == budget.items:
                 return plan
-            if now + line.seconds(padded) > min(tightest, job.deadline):
+            if now + line.seconds(padded) > min(tightest, limit):
                 return plan
         plan.batch.append(entry)
-        longest, tightest = max(longest, entry.size), min(tightest, job.deadline)
+        longest, tightest = max(longest, entry.size), min(tightest, limit)
     if plan.batch:
         plan.wait = delay(line, len(plan.batch), longest, gap, tightest - now)
         if plan.wait:

@@ -51,6 +51,7 @@ class Servicer:
         model = await self._catalogue.get("sentiment", request.model)
         refused = _refused(call, "texts", len(request.texts))
         texts = [text for text, status in zip(request.texts, refused, strict=True) if status is None]
+        self._batchers["sentiment"].check_room(call.priority, call.deadline)
         chunked = await asyncio.to_thread(model.prepare, texts)
         found = await self._run("sentiment", model, [chunk for chunks in chunked for chunk in chunks], call)
         return answers.sentiments(_merge(refused, _pool(model, chunked, found)), model, call.request_id)

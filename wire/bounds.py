@@ -9,6 +9,7 @@ Source: Protocol Buffers, Encoding.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -33,7 +34,7 @@ class _Field:
     inside: "dict[int, _Field] | None"
 
 
-def check(raw: bytes, descriptor: Descriptor) -> None:
+def check(raw: bytes, descriptor: Any) -> None:
     """Raises InvalidRequestError for a list that is too long. Bytes that are no message are left to the parser."""
     try:
         counts: dict[str, int] = {}

@@ -1,0 +1,187 @@
+"""`make chaos`: kill, stop, restart and overload a real fleet under load, and count what callers noticed.
+
+Prints a line a scenario. `lost` is a request without an answer or a refusal, `wrong` an answer other than the one that
+the same request gets alone; both must be 0, and the exit status says whether they are. p99 before, during and after the
+event are of the same run, so that they can be compared with each other and with nothing else.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fleet import Fleet
+from benchmarks.pressure import Pressure, Tally, percentile, pressure, sentiments
+
+CALLERS = 16
+PHASE = 1000
+SETTINGS = {"MARKET_GATEWAY_HEALTH_INTERVAL": "0.5", "MARKET_GATEWAY_HEALTH_TIMEOUT": "1.0"}
+# The deadline of requests in the overload: an answer after it is worth nothing.
+DEADLINE_SECONDS = 1.0
+OVERLOAD_SECONDS = 15.0
+COUNTS = f"{'sent':>8}{'answered':>10}{'refused':>9}"
+HEAD = f"{'scenario':34}{COUNTS}{'lost':>6}{'wrong':>7}{'p99 before':>12}{'during':>9}{'after':>9}"
+OVERLOAD_HEAD = (
+    f"{'offered':>12}{COUNTS}{'late':>7}{'lost':>6}{'wrong':>7}"
+    f"{'goodput':>12}{'of peak':>8}{'p99':>12}{'refusal p50':>12}{'p99':>12}"
+)
+
+
+@dataclass
+class Row:
+    """One scenario's outcome; p99 in seconds."""
+
+    name: str
+    tally: Tally
+    p99: tuple[float, float, float]
+    lost: int = 0
+
+    def __str__(self) -> str:
+        tally = self.tally
+        times = "".join(f"{1000 * value:{width}.0f} ms" for value, width in zip(self.p99, (9, 6, 6), strict=True))
+        counts = f"{tally.sent:8}{tally.answered:10}{tally.refused.total():9}{self.lost:6}{tally.wrong:7}"
+        return f"{self.name:34}{counts}{times}"
+
+    @property
+    def good(self) -> bool:
+        return self.lost == 0 and self.tally.wrong == 0
+
+
+async def ready(fleet: Fleet, replicas: int) -> None:
+    """Return when the gateway has so many replicas to send work to."""
+    async with asyncio.timeout(120):
+        while await asyncio.to_thread(fleet.metric, "market_gateway_ready_replicas") != replicas:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def under_load(fleet: Fleet, name: str, event: Callable[[Pressure], Awaitable[None]]) -> Row:
+    """The event in the middle of steady load; nobody may notice it."""
+    await ready(fleet, 2)
+    async with pressure(fleet.target, fleet.credentials) as load:
+        async with load.callers(CALLERS) as tally:
+            await load.more(PHASE)
+            began = time.monotonic()
+            await event(load)
+            ended = time.monotonic()
+            await load.more(PHASE)
+        phases = (tally.percentile(99, until=began), tally.percentile(99, began, ended), tally.percentile(99, ended))
+        return Row(name, tally, phases, lost=tally.lost.total())
+
+
+async def kill(fleet: Fleet) -> Row:
+    async def event(load: Pressure) -> None:
+        await asyncio.to_thread(fleet.kill, 0)
+        await load.more(PHASE)
+        await asyncio.to_thread(fleet.restart, 0)
+        await ready(fleet, 2)
+
+    return await under_load(fleet, "kill -9 of one of two replicas", event)
+
+
+async def roll(fleet: Fleet) -> Row:
+    async def event(load: Pressure) -> None:
+        for index in range(2):
+            status = await asyncio.to_thread(fleet.terminate, index)
+            if status:
+                raise RuntimeError(f"a drained replica exited with {status}")
+            await load.more(PHASE // 4)
+            await asyncio.to_thread(fleet.restart, index)
+            await ready(fleet, 2)
+
+    return await under_load(fleet, "rolling restart of both replicas", event)
+
+
+async def hang(fleet: Fleet) -> Row:
+    async def event(load: Pressure) -> None:
+        fleet.pause(0)
+        try:
+            await ready(fleet, 1)
+            await load.more(PHASE // 4)
+        finally:
+            fleet.resume(0)
+        await ready(fleet, 2)
+
+    return await under_load(fleet, "SIGSTOP of one of two replicas", event)
+
+
+async def drain(fleet: Fleet) -> Row:
+    """SIGTERM of the gateway itself: what it took is answered, what comes later is refused."""
+    await ready(fleet, 2)
+    async with pressure(fleet.target, fleet.credentials) as load:
+        async with load.callers(CALLERS) as tally:
+            await load.more(PHASE)
+            began = time.monotonic()
+            gateway, log = fleet.gateway, fleet.log
+            if gateway is None:
+                raise RuntimeError("the fleet has no gateway")
+            stopping = asyncio.create_task(asyncio.to_thread(gateway.stop, 30.0))
+            await stopping
+        if gateway.returncode:
+            raise RuntimeError(f"the drained gateway exited with {gateway.returncode}")
+        # What the gateway took has a line in its log; a call that met the closing socket was never taken.
+        codes = [line["code"] for line in map(json.loads, log().splitlines()) if line["event"] == "request"]
+        taken = codes.count("OK") - len(load.workload.requests)
+        phases = (tally.percentile(99, until=began), tally.percentile(99, began), float("nan"))
+        await asyncio.to_thread(fleet.start_gateway)
+        tally.refused["never taken"] = tally.lost.total()
+        return Row("SIGTERM of the gateway", tally, phases, lost=max(0, taken - tally.answered))
+
+
+async def overload(folder: Path) -> list[str]:
+    """Goodput at one and three times the rate that saturates a replica; the lines to print."""
+    settings = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_MAX_QUEUED_SECONDS": "1.0"}
+    with Fleet(folder, replicas=1, inference=settings) as fleet:
+        async with pressure(fleet.target, fleet.credentials, sentiments()) as load, load.callers(CALLERS):
+            await load.more(150)  # the cost model learns
+        lines = []
+        peak = 0.0
+        saturating = 0.0
+        for factor in (0.0, 1.0, 3.0):
+            async with pressure(fleet.target, fleet.credentials, sentiments(), timeout=DEADLINE_SECONDS) as load:
+                began = time.monotonic()
+                if factor:
+                    tally = await load.offer(factor * saturating, OVERLOAD_SECONDS)
+                else:
+                    async with load.callers(CALLERS // 2) as tally:
+                        await asyncio.sleep(OVERLOAD_SECONDS)
+                goodput = tally.answered / (time.monotonic() - began)
+                saturating = saturating or goodput
+                peak = max(peak, goodput)
+                late = sum(count for what, count in tally.lost.items() if what.startswith("DEADLINE_EXCEEDED"))
+                lines.append(
+                    f"{'closed loop' if not factor else f'{factor:g}x':>12}{tally.sent:8}{tally.answered:10}"
+                    f"{tally.refused.total():9}{late:7}{tally.lost.total() - late:6}{tally.wrong:7}"
+                    f"{goodput:10.1f}/s{goodput / peak:8.0%}{1000 * tally.percentile(99):9.0f} ms"
+                    f"{1000 * percentile(tally.refusals, 50):9.1f} ms{1000 * percentile(tally.refusals, 99):9.1f} ms"
+                )
+        return lines
+
+
+async def run(*, only_overload: bool) -> bool:
+    rows: list[Row] = []
+    if not only_overload:
+        print(HEAD)
+        with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), gateway=SETTINGS) as fleet:
+            for scenario in (drain, kill, roll, hang):
+                rows.append(await scenario(fleet))
+                print(rows[-1], flush=True)
+    print(
+        f"\noverload: sentiment of 4 texts on one replica, deadline {DEADLINE_SECONDS:g} s; late is a deadline passed"
+    )
+    print(OVERLOAD_HEAD)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in await overload(Path(folder)):
+            print(line, flush=True)
+    return all(row.good for row in rows)
+
+
+def main() -> None:
+    sys.exit(0 if asyncio.run(run(only_overload="--overload" in sys.argv[1:])) else 1)
+
+
+if __name__ == "__main__":
+    main()
