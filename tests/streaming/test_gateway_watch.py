@@ -1,0 +1,187 @@
+"""What the gateway owes a live session, with a replica and a caller whose pace the test sets."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.watch import Watch, read_open
+from market.inference.v1 import exchange_pb2
+from market.inference.v1 import inference_pb2 as pb
+from wire import validation
+from wire.errors import (
+    DrainingError,
+    InvalidRequestError,
+    OverloadedError,
+    RemoteError,
+    SessionIdleError,
+    SessionLostError,
+)
+
+WINDOW = 8
+
+
+class FakeLink:
+    """Keeps what is sent to the replica; the test answers in its place."""
+
+    def __init__(self) -> None:
+        self.sink: Any = None
+        self.bars: list[int] = []
+        self.closed: list[int] = []
+
+    def open(self, envelope: exchange_pb2.Envelope, sink: Any) -> None:
+        self.sink = sink
+
+    def send(self, envelope: exchange_pb2.Envelope) -> None:
+        self.bars.append(envelope.watch_bar.sequence)
+
+    def close(self, session: int) -> None:
+        self.closed.append(session)
+
+    def answer(self, response: pb.WatchResponse) -> None:
+        watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
+        self.sink.told(exchange_pb2.Reply(id=7, watch=watch))
+
+    def update(self, sequence: int) -> None:
+        self.answer(pb.WatchResponse(sequence=sequence, update=pb.WatchUpdate(indicators=[1.0]), taken=sequence))
+
+
+class Caller:
+    """The transport's context: sends when told, and reads only while `reading` is set."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.got: list[pb.WatchResponse] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
+
+    async def read(self) -> Any:
+        return await self.sent.get()
+
+    async def write(self, raw: bytes) -> None:
+        await self.reading.wait()
+        self.got.append(pb.WatchResponse.FromString(raw))
+
+    def send(self, *sequences: int) -> None:
+        for at in sequences:
+            bar = pb.WatchBar(sequence=at, bar=pb.Bar(time=at, close=1.0))
+            self.sent.put_nowait(pb.WatchRequest(bar=bar).SerializeToString())
+
+
+class Running:
+    def __init__(self, delivery: Any = pb.WATCH_DELIVERY_LOSSLESS, idle_seconds: float = 60.0) -> None:
+        self.link, self.caller = FakeLink(), Caller()
+        envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
+        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, window=WINDOW)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.watch.run(self.caller))
+
+    async def opened(self) -> "Running":
+        self.link.answer(pb.WatchResponse(opened=pb.WatchOpened()))
+        await self.settle()
+        assert self.caller.got.pop().HasField("opened")
+        return self
+
+    async def settle(self) -> None:
+        """Let everything that can go on without the test do so."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+async def test_a_reader_that_stops_stops_being_read_and_loses_nothing():
+    run = await Running().opened()
+    run.caller.reading.clear()
+    run.caller.send(*range(1, 31))
+    for answered in range(1, 31):
+        await run.settle()
+        if answered <= len(run.link.bars):
+            run.link.update(answered)
+    assert run.link.bars == list(range(1, WINDOW + 1))
+    run.caller.reading.set()
+    for answered in range(WINDOW + 1, 31):
+        await run.settle()
+        run.link.update(answered)
+    run.caller.sent.put_nowait(grpc.aio.EOF)
+    await run.task
+    assert [one.sequence for one in run.caller.got] == list(range(1, 31))
+    assert run.link.closed == [7]
+
+
+async def test_who_wants_the_latest_gets_it_and_every_error():
+    run = await Running(pb.WATCH_DELIVERY_LATEST).opened()
+    run.caller.reading.clear()
+    run.caller.send(*range(1, 21))
+    refused = InvalidRequestError([]).status()
+    for sequence in range(1, 21):
+        await run.settle()
+        assert run.link.bars[-1] >= sequence, "bars whose update was replaced gave their place back"
+        if sequence in (3, 11):
+            run.link.answer(pb.WatchResponse(sequence=sequence, error=refused, taken=sequence))
+        else:
+            run.link.update(sequence)
+    run.caller.reading.set()
+    await run.settle()
+    # The first was on its way already when the reader stopped.
+    assert [one.sequence for one in run.caller.got] == [1, 2, 3, 10, 11, 20]
+    run.task.cancel()
+
+
+async def test_what_is_no_bar_is_told_so_and_the_session_goes_on():
+    run = await Running().opened()
+    run.caller.sent.put_nowait(b"\xff\xff")
+    run.caller.sent.put_nowait(pb.WatchRequest(open=pb.WatchOpen()).SerializeToString())
+    run.caller.send(1)
+    await run.settle()
+    run.link.update(1)
+    await run.settle()
+    assert [one.WhichOneof("result") for one in run.caller.got] == ["error", "error", "update"]
+    assert not run.task.done()
+    run.task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [
+        (lambda run: run.watch.lost(), SessionLostError),
+        (lambda run: run.watch.drain(), DrainingError),
+        (
+            lambda run: run.watch.told(exchange_pb2.Reply(id=7, error=OverloadedError("full").status())),
+            RemoteError,
+        ),
+    ],
+    ids=["lost", "draining", "refused"],
+)
+async def test_an_ending_gives_its_reason(ending, error):
+    run = await Running().opened()
+    ending(run)
+    with pytest.raises(error):
+        await run.task
+    assert run.link.closed == [7]
+
+
+async def test_without_bars_it_ends():
+    run = await Running(idle_seconds=0.01).opened()
+    with pytest.raises(SessionIdleError):
+        await run.task
+
+
+@pytest.mark.parametrize("raw", [b"\xff", grpc.aio.EOF, pb.WatchRequest(bar=pb.WatchBar()).SerializeToString()])
+def test_the_first_message_opens(raw):
+    with pytest.raises(InvalidRequestError):
+        read_open(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"close": [1.0, float("nan"), 1.0]}, "history.close[1]"),
+        ({"volume": [1.0, 1.0, -1.0]}, "history.volume[2]"),
+        ({"high": [1.0]}, "history.high"),
+        ({"low": [2.0, 1.0, 1.0]}, "history.low[0]"),
+    ],
+)
+def test_a_history_that_breaks_a_rule_is_refused_by_its_field(changes, field):
+    panel = pb.Panel(**{"close": [1.0, 1.0, 1.0], **changes})
+    with pytest.raises(InvalidRequestError) as caught:
+        validation.check(pb.WatchOpen(history=panel))
+    assert caught.value.violations[0].field == field
