@@ -10,7 +10,7 @@ CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines check-cuda soak clean
+.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines check-cuda soak chaos fuzz clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,12 @@ check-cuda: $(CUDA_VENV)/.ready ## CUDA placement of every batch path, no GPU ne
 
 soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
 	@$(BIN)/python -m benchmarks.soak
+
+chaos: $(VENV)/.dev ## Kill, hang, restart, drain and overload a real fleet under load; prints what callers noticed
+	@$(BIN)/python -m benchmarks.chaos
+
+fuzz: $(VENV)/.dev ## Hostile bytes and messages, 20,000 of each kind
+	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/gateway/test_hostile.py tests/wire/test_bounds.py --timeout 0
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) $(CUDA_VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,202 @@
+"""Bytes and messages of someone who means harm: an answer or a typed error, never a bug, never someone else's problem.
+
+`make fuzz` runs the same with many more examples (FUZZ_EXAMPLES).
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.auth import Authenticator
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.router import Router
+from gateway.server import build
+from market.inference.v1 import exchange_pb2
+from market.inference.v1 import inference_pb2 as pb
+from wire import contract, keys
+from wire.errors import InternalError, ServiceError
+from wire.listen import split
+
+fuzzed = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+UNARY = [method for method in contract.METHODS.values() if method.name not in {"Stream", "Watch"}]
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Answering(Router):
+    """A router whose replicas answer everything."""
+
+    async def ask(self, request, envelope):
+        return exchange_pb2.Reply(id=envelope.id, response=b"answer")
+
+
+class Target:
+    """The gateway without its socket."""
+
+    def __init__(self) -> None:
+        self.secret, key = keys.issue("fuzz")
+        self.servicer = build(Config(), Authenticator(keys.Keys([key])), Answering(), Metrics())
+
+    def send(self, method: contract.Method, raw: bytes, **sent: str | bytes) -> bytes | ServiceError:
+        async def run() -> bytes | ServiceError:
+            metadata = {"x-api-key": self.secret, **sent}
+            request = self.servicer._request(method, metadata, 5.0)
+            try:
+                return await self.servicer.answer(request, metadata, raw)
+            except ServiceError as error:
+                assert not isinstance(error, InternalError), error.__cause__
+                return error
+
+        return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def target():
+    return Target()
+
+
+floats = st.floats(width=64)
+texts = st.text(max_size=60)
+series = st.builds(pb.Series, symbol=texts, values=st.lists(floats, max_size=40))
+specs = st.builds(
+    pb.IndicatorSpec, name=texts, params=st.dictionaries(texts, floats, max_size=3), last=st.integers(0, 2**32 - 1)
+)
+columns = st.lists(floats, max_size=6)
+panels = st.builds(pb.Panel, symbol=texts, open=columns, high=columns, low=columns, close=columns, volume=columns)
+predicts = st.builds(
+    pb.PredictRequest,
+    series=st.lists(series, max_size=3),
+    horizon=st.integers(0, 2**32 - 1),
+    quantiles=st.lists(floats, max_size=4),
+    model=texts,
+)
+sentiments = st.builds(pb.AnalyzeSentimentRequest, texts=st.lists(texts, max_size=4), model=texts)
+indicators = st.builds(
+    pb.ComputeIndicatorsRequest, panels=st.lists(panels, max_size=3), indicators=st.lists(specs, max_size=3)
+)
+messages = st.one_of(
+    predicts, sentiments, indicators, st.builds(pb.AnalyzeRequest, predict=predicts, sentiment=sentiments)
+)
+
+
+@fuzzed
+@given(method=st.sampled_from(UNARY), raw=st.binary(max_size=400))
+def test_any_bytes_get_an_answer_or_a_typed_error(target, method, raw):
+    target.send(method, raw)
+
+
+@fuzzed
+@given(message=messages, method=st.sampled_from(UNARY))
+def test_any_message_to_any_method_gets_an_answer_or_a_typed_error(target, message, method):
+    target.send(method, message.SerializeToString())
+
+
+@fuzzed
+@given(message=messages, at=st.floats(0, 1), cut=st.integers(0, 8), put=st.binary(max_size=8))
+def test_a_damaged_message_gets_an_answer_or_a_typed_error(target, message, at, cut, put):
+    raw = message.SerializeToString()
+    place = int(at * len(raw))
+    name = type(message).DESCRIPTOR.name.removesuffix("Request")
+    target.send(contract.METHODS[name], raw[:place] + put + raw[place + cut :])
+
+
+@fuzzed
+@given(
+    sent=st.dictionaries(
+        st.sampled_from(["x-request-id", "x-priority", "authorization", "x-api-key", "traceparent"]),
+        st.one_of(st.text(max_size=200), st.binary(max_size=200)),
+    )
+)
+def test_any_metadata_gets_an_answer_or_a_typed_error(target, sent):
+    target.send(contract.METHODS["ListModels"], b"", **sent)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x0a\x00" * 4_000_000,
+        b"\x0a\x02\x0a\x00" * 2_000_000,
+        b"\x78\x00" * 4_000_000,
+        b"\x0b" * 1_000_000,
+        b"\x12\xff\xff\xff\xff\x0f",
+        b"\x0a\x03\x0a\x01\xff\x10\x05",
+    ],
+    ids=["empty elements", "small elements", "unknown fields", "open groups", "a length beyond", "invalid UTF-8"],
+)
+def test_bombs_are_refused_as_invalid(target, raw):
+    outcome = target.send(contract.METHODS["Predict"], raw)
+    assert isinstance(outcome, ServiceError)
+    assert outcome.reason in {"INVALID_REQUEST", "REQUEST_TOO_LARGE"}
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
+
+
+def headers(**fields: str) -> bytes:
+    """HPACK literals without indexing."""
+    pairs = [(name.replace("_", ":", 1) if name[0] == "_" else name, value) for name, value in fields.items()]
+    return b"".join(b"\0" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in pairs)
+
+
+CALL = headers(
+    _method="POST", _scheme="http", _path="/market.inference.v1.MarketInferenceService/Predict", _authority="x",
+    te="trailers",
+) + b"\0\x0ccontent-type\x10application/grpc"  # fmt: skip
+ATTACKS = {
+    "http/1.1": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "noise": bytes(range(256)) * 64,
+    "a broken frame": PREFACE + b"\xff" * 64,
+    "a flood of settings": PREFACE + frame(4, 0, 0) * 5_000,
+    "a flood of pings": PREFACE + frame(4, 0, 0) + frame(6, 0, 0, b"12345678") * 5_000,
+    "a flood of resets": PREFACE
+    + frame(4, 0, 0)
+    + b"".join(frame(1, 4, n, CALL) + frame(3, 0, n, b"\0\0\0\x08") for n in range(1, 10_001, 2)),
+    "headers without end": PREFACE + frame(4, 0, 0) + frame(1, 0, 1, CALL) + frame(9, 0, 1, b"\0\1a\1b" * 2_000) * 20,
+}
+
+
+def assault(address: str, attack: bytes) -> None:
+    """Send it all, unless the gateway hangs up first."""
+    with socket.create_connection(split(address), timeout=5) as connection, contextlib.suppress(OSError):
+        connection.sendall(attack)
+        connection.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_a_hostile_connection_is_nobody_elses_problem(start, attack):
+    async with start(1) as gateway:
+        for _ in range(3):
+            await asyncio.to_thread(assault, gateway.server.address, attack)
+            await gateway.predict()
+        assert gateway.server.servicer.in_flight == 0
+
+
+async def test_connections_that_say_nothing_do_not_keep_others_out(start):
+    async with start(1) as gateway:
+        with contextlib.ExitStack() as idle:
+            for _ in range(300):
+                connection = socket.create_connection(split(gateway.server.address), timeout=5)
+                idle.enter_context(connection).sendall(PREFACE[:9])
+            await gateway.predict()
+        await gateway.predict()
+
+
+async def test_headers_beyond_the_limit_are_refused_before_they_reach_us(start):
+    async with start(1) as gateway:
+        for size in (40_000, 200_000):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.predict(metadata=(*gateway.metadata, ("x-padding", "y" * size)))
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await gateway.predict()
