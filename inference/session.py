@@ -21,7 +21,7 @@ _OHLC_RULES = (("low", "open"), ("low", "close"), ("open", "high"), ("close", "h
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a session is opened with. `bars`: how many to hold; `every`: a forecast's rhythm, 0 for no forecasts."""
+    """What a session is opened with. `bars`: how many to hold at least; `every`: a forecast's rhythm, 0 for none."""
 
     history: indicators.Panel
     times: Sequence[int]
@@ -37,7 +37,7 @@ class Ask:
     @property
     def held(self) -> int:
         """Bars that the session will hold."""
-        return max(self.bars or self.history.bars, bars_needed(self.program))
+        return max(self.bars, bars_needed(self.program))
 
 
 @dataclass(frozen=True, slots=True)

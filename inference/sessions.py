@@ -190,7 +190,8 @@ class Sessions:
             every = request.forecast.every or 1
             live.levels = tuple(sorted(request.forecast.quantiles)) or DEFAULT_LEVELS
             live.model = await self._catalogue.get("forecast", request.forecast.model)
-        ask = Ask(history, request.times, program, request.bars, every, request.sequence)
+        wanted = max(request.bars or history.bars, _SHORTEST if every else 1)
+        ask = Ask(history, request.times, program, wanted, every, request.sequence)
         if len(self._live) > self._most:
             raise OverloadedError(f"too many sessions (max {self._most})", retry_after=1.0)
         # As Bars allots them.

@@ -201,14 +201,15 @@ def assert_without_gap(updates, market, upto):
 
 
 @pytest.mark.slow
-async def test_a_session_survives_the_kill_of_its_replica_without_gap_or_duplicate(services, market):
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])
+async def test_a_session_survives_its_replica_without_gap_or_duplicate(services, market, with_signal):
     replicas = [services.start_replica(), services.start_replica()]
     services.start_gateway(replicas)
     services.wait_loaded("indicators")
 
     def kill():
         busy = next(replica for replica in replicas if _sessions(replica))
-        os.kill(busy.service.pid, signal.SIGKILL)
+        os.kill(busy.service.pid, with_signal)
 
     async with (
         client_of(services) as client,

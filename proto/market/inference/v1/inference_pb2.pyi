@@ -1053,7 +1053,9 @@ class WatchOpen(_message.Message):
     sequence: _builtins.int
     """The sequence number of the newest bar in `history`; 0 for a new session."""
     bars: _builtins.int
-    """Bars that the session holds; 0 for as many as `history` has. The longest lookback asked for is held in any case."""
+    """Bars that the session holds; 0 for as many as `history` has. What the longest lookback and a forecast need is held
+    in any case.
+    """
     @_builtins.property
     def history(self) -> Global___Panel:
         """Bars so far, oldest first."""

@@ -1,0 +1,219 @@
+"""The replica's sessions, with forecasts whose pace the test sets."""
+
+import asyncio
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.batcher import Batcher
+from inference.catalogue import Catalogue, Slot
+from inference.engine import Engine
+from inference.schedule import Budget
+from inference.session import Session
+from inference.sessions import Sessions
+from market.inference.v1 import exchange_pb2
+from market.inference.v1 import inference_pb2 as pb
+from models.forecast import Forecast
+from wire.errors import DrainingError, InternalError, OverloadedError, reason_of
+
+CLOSES = np.arange(1.0, 41.0)
+
+
+class Forecaster:
+    """Answers when its gate is open; keeps the sizes of its batches."""
+
+    name, version = "slow", "1"
+
+    def __init__(self) -> None:
+        self.gate = Event()
+        self.gate.set()
+        self.batches: list[int] = []
+
+    def bucket(self, item: Any) -> str:
+        return "all"
+
+    def cost(self, item: Any) -> int:
+        return 1
+
+    def run(self, items: Any) -> list[Forecast]:
+        assert self.gate.wait(10)
+        self.batches.append(len(items))
+        return [
+            Forecast(item.values[-1:], np.zeros((1, len(item.levels))), 0.0, False, len(item.values), 0.8, 1)
+            for item in items
+        ]
+
+
+class Silent:
+    """Told by the batcher what nobody asks for here."""
+
+    def batch(self, plan: Any, ran: Any, units: int) -> None: ...
+    def refused(self, reason: str) -> None: ...
+    def dropped(self, count: int) -> None: ...
+
+
+class Replies:
+    """What went to the gateway for one session."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[exchange_pb2.Reply] = asyncio.Queue()
+
+    async def next(self) -> pb.WatchResponse:
+        reply = await asyncio.wait_for(self.queue.get(), 10)
+        assert reply.HasField("watch"), reply
+        return pb.WatchResponse.FromString(reply.watch.response)
+
+    async def end(self) -> str:
+        reply = await asyncio.wait_for(self.queue.get(), 10)
+        return reason_of(reply.error)
+
+
+class Room:
+    """Sessions on an engine of their own."""
+
+    def __init__(self, most: int = 100, most_bytes: int = 1 << 20) -> None:
+        self.model = Forecaster()
+        self.engines = [Engine("sessions"), Engine("forecast")]
+        batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
+        slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
+        self.sessions = Sessions(self.engines[0], batcher, Catalogue([slot]), most=most, most_bytes=most_bytes)
+        self._id = 0
+
+    def open(self, **fields: Any) -> tuple[Any, Replies]:
+        self._id += 1
+        asked = pb.WatchOpen(history=pb.Panel(close=CLOSES), indicators=[pb.IndicatorSpec(name="SMA")], **fields)
+        replies = Replies()
+        envelope = exchange_pb2.Envelope(id=self._id, watch_open=asked)
+        return self.sessions.open(envelope, replies.queue.put_nowait), replies
+
+    def bar(self, live: Any, sequence: int) -> None:
+        self.sessions.bar(live, pb.WatchBar(sequence=sequence, bar=pb.Bar(time=sequence, close=float(sequence))))
+
+    def close(self) -> None:
+        self.model.gate.set()
+        for engine in self.engines:
+            engine.close()
+
+
+@pytest.fixture
+async def room():
+    room = Room()
+    yield room
+    room.close()
+
+
+async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(room):
+    live, replies = room.open()
+    room.bar(live, 1)
+    room.bar(live, 2)
+    found = [await replies.next() for _ in range(3)]
+    assert [one.WhichOneof("result") for one in found] == ["opened", "update", "update"]
+    assert [one.taken for one in found] == [0, 1, 2]
+
+
+async def test_answers_keep_the_order_of_the_bars_while_a_forecast_takes_its_time(room):
+    room.model.gate.clear()
+    live, replies = room.open(forecast=pb.WatchForecast(horizon=1, every=2))
+    other, undisturbed = room.open()
+    for sequence in range(1, 5):
+        room.bar(live, sequence)
+        room.bar(other, sequence)
+    assert (await replies.next()).HasField("opened")
+    assert (await replies.next()).sequence == 1
+    for sequence in range(5):
+        assert (await undisturbed.next()).sequence == sequence
+    assert replies.queue.empty()
+    room.model.gate.set()
+    found = [await replies.next() for _ in range(3)]
+    assert [one.sequence for one in found] == [2, 3, 4]
+    assert [one.update.HasField("forecast") for one in found] == [True, False, True]
+    assert list(found[0].update.forecast.point) == [2.0]
+
+
+async def test_forecasts_that_are_due_together_share_a_batch(room):
+    room.model.gate.clear()
+    opened = [room.open(forecast=pb.WatchForecast(horizon=1)) for _ in range(20)]
+    for _, replies in opened:
+        assert (await replies.next()).HasField("opened")
+    for live, _ in opened:
+        room.bar(live, 1)
+    room.model.gate.set()
+    for _, replies in opened:
+        assert (await replies.next()).update.HasField("forecast")
+    assert sum(room.model.batches) == 20
+    assert len(room.model.batches) <= 3
+
+
+async def test_too_few_bars_for_a_forecast_leave_the_indicators_their_values(room):
+    replies = Replies()
+    asked = pb.WatchOpen(
+        history=pb.Panel(close=CLOSES[:5]),
+        indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 2})],
+        forecast=pb.WatchForecast(horizon=1),
+    )
+    live = room.sessions.open(exchange_pb2.Envelope(id=99, watch_open=asked), replies.queue.put_nowait)
+    room.bar(live, 1)
+    await replies.next()
+    update = (await replies.next()).update
+    assert list(update.indicators) == [3.0]
+    assert "min 30, got 6" in update.forecast_error.message
+
+
+async def test_sessions_beyond_the_bounds_are_refused_and_closing_makes_room():
+    for room in (Room(most=2), Room(most_bytes=2 * (50 + 12 + 64) * 8)):
+        opened = [room.open(bars=50) for _ in range(2)]
+        for _, replies in opened:
+            assert (await replies.next()).opened.memory_bytes == (50 + 12 + 64) * 8
+        assert room.sessions.nbytes == 2 * (50 + 12 + 64) * 8
+        _, refused = room.open(bars=50)
+        assert await refused.end() == OverloadedError.reason
+        room.sessions.close(opened[0][0])
+        _, replies = room.open(bars=50)
+        assert (await replies.next()).HasField("opened")
+        assert room.sessions.count == 2
+        for live in (opened[1][0], *tuple(room.sessions._live)):
+            room.sessions.close(live)
+        assert (room.sessions.count, room.sessions.nbytes) == (0, 0)
+        room.close()
+
+
+async def test_a_session_holds_what_it_said_it_would(room):
+    live, replies = room.open(bars=60)
+    said = (await replies.next()).opened.memory_bytes
+    for sequence in range(1, 500):
+        room.bar(live, sequence)
+    for _ in range(1, 500):
+        await replies.next()
+    assert live.session.nbytes - said == live.session._live.values.nbytes
+    assert live.session.held == 60
+
+
+async def test_a_bug_in_one_session_ends_it_alone(room, monkeypatch):
+    sound = Session.take
+
+    def take(self, message):
+        if message.bar.close == 666.0:
+            raise RuntimeError("a bug")
+        return sound(self, message)
+
+    monkeypatch.setattr(Session, "take", take)
+    (bad, lost), (good, kept) = room.open(), room.open()
+    for _, replies in ((bad, lost), (good, kept)):
+        await replies.next()
+    room.bar(good, 1)
+    room.sessions.bar(bad, pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=666.0)))
+    room.bar(good, 2)
+    assert await lost.end() == InternalError.reason
+    assert [(await kept.next()).sequence for _ in range(2)] == [1, 2]
+    assert room.sessions.count == 1
+
+
+async def test_draining_sends_every_session_elsewhere(room):
+    opened = [room.open() for _ in range(3)]
+    for _, replies in opened:
+        await replies.next()
+    room.sessions.drain()
+    assert {await replies.end() for _, replies in opened} == {DrainingError.reason}
+    assert room.sessions.count == 0
