@@ -7,6 +7,7 @@ service's.
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from wire import bounds, deadline
 from wire.errors import (
     DrainingError,
     InvalidRequestError,
+    RateLimitedError,
     RemoteError,
     ServiceError,
     SessionIdleError,
@@ -26,6 +28,13 @@ from wire.errors import (
 
 WINDOW = 256
 """Bars of one session that are sent to the replica and not yet answered to the caller."""
+
+
+BARS_PAID_AT_ONCE = 64
+"""So that a budget that several gateways share is not asked at every bar."""
+
+Pay = Callable[[int], Awaitable[None]]
+"""Takes so many bars' cost from the caller's budget. Raises RateLimitedError or QuotaExceededError."""
 
 
 class _Answer(NamedTuple):
@@ -39,7 +48,7 @@ class Watch:
     """One caller's session. `envelope` is ready but for its body; its id is the session's."""
 
     def __init__(
-        self, link: Link, envelope: exchange_pb2.Envelope, *, idle_seconds: float, window: int = WINDOW
+        self, link: Link, envelope: exchange_pb2.Envelope, *, idle_seconds: float, pay: Pay, window: int = WINDOW
     ) -> None:
         self._link = link
         self._id = envelope.id
@@ -47,6 +56,8 @@ class Watch:
         self._idle_seconds = idle_seconds
         self._window = window
         self._latest = envelope.watch_open.delivery == inference_pb2.WATCH_DELIVERY_LATEST
+        self._pay = pay
+        self._paid = 0
         self._unanswered = 0
         self._answers: deque[_Answer] = deque()
         self._over: ServiceError | None = None
@@ -109,10 +120,23 @@ class Watch:
                 if not isinstance(raw, bytes):  # grpc.aio.EOF
                     return
                 self._heard = deadline.now()
+                await self._afford()
                 self._take(raw)
+        except ServiceError as error:
+            self._end(error)
         finally:
             self._finished = True
             self._ready.set()
+
+    async def _afford(self) -> None:
+        """Pay for one bar. Beyond the caller's rate bars are slowed, not refused. Raises QuotaExceededError."""
+        while not self._paid:
+            try:
+                await self._pay(BARS_PAID_AT_ONCE)
+                self._paid = BARS_PAID_AT_ONCE
+            except RateLimitedError as error:
+                await asyncio.sleep(error.retry_after or 0.1)
+        self._paid -= 1
 
     def _take(self, raw: bytes) -> None:
         self._unanswered += 1

@@ -7,6 +7,7 @@ import pytest
 
 from gateway import outlier
 from market.inference.v1 import exchange_pb2
+from market.inference.v1 import inference_pb2 as pb
 from wire import errors
 
 
@@ -155,6 +156,22 @@ async def test_work_in_flight_is_finished_on_a_drain_and_new_work_refused(start)
         with pytest.raises(grpc.aio.AioRpcError, match="no forecast model"):
             await bad  # an error is an answer too
         await stopping
+
+
+async def test_mistakes_cost_units_too(start):
+    async with start(1, units_per_second=1, burst_seconds=1) as gateway:
+        call = gateway.channel.unary_unary("/market.inference.v1.MarketInferenceService/Predict")
+        for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"\xff" * 4_000, metadata=gateway.metadata, timeout=5)
+            assert caught.value.code() is code
+
+
+async def test_status_is_asked_of_a_replica_once_for_many_callers(start):
+    async with start(1) as gateway:
+        answers = [gateway.stub.GetStatus(pb.GetStatusRequest(), metadata=gateway.metadata) for _ in range(20)]
+        await asyncio.gather(*answers, return_exceptions=True)
+        assert gateway.replicas[0].asked <= 2
 
 
 async def test_what_a_client_has_left_is_in_the_trailers_and_refusals_say_when(start):
