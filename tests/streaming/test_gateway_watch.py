@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.watch import Watch, read_open
+from gateway.watch import BARS_PAID_AT_ONCE, Watch, read_open
 from market.inference.v1 import exchange_pb2
 from market.inference.v1 import inference_pb2 as pb
 from wire import validation
@@ -14,6 +14,8 @@ from wire.errors import (
     DrainingError,
     InvalidRequestError,
     OverloadedError,
+    QuotaExceededError,
+    RateLimitedError,
     RemoteError,
     SessionIdleError,
     SessionLostError,
@@ -28,6 +30,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.sink: Any = None
         self.bars: list[int] = []
+        self.arrived: asyncio.Queue[int] = asyncio.Queue()
         self.closed: list[int] = []
 
     def open(self, envelope: exchange_pb2.Envelope, sink: Any) -> None:
@@ -35,6 +38,7 @@ class FakeLink:
 
     def send(self, envelope: exchange_pb2.Envelope) -> None:
         self.bars.append(envelope.watch_bar.sequence)
+        self.arrived.put_nowait(envelope.watch_bar.sequence)
 
     def close(self, session: int) -> None:
         self.closed.append(session)
@@ -72,9 +76,16 @@ class Caller:
 class Running:
     def __init__(self, delivery: Any = pb.WATCH_DELIVERY_LOSSLESS, idle_seconds: float = 60.0) -> None:
         self.link, self.caller = FakeLink(), Caller()
+        self.refusals: list[Exception] = []
+        self.paid = 0
         envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
-        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, window=WINDOW)  # type: ignore[arg-type]
+        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, pay=self.pay, window=WINDOW)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.watch.run(self.caller))
+
+    async def pay(self, bars: int) -> None:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.paid += bars
 
     async def opened(self) -> "Running":
         self.link.answer(pb.WatchResponse(opened=pb.WatchOpened()))
@@ -157,6 +168,27 @@ async def test_an_ending_gives_its_reason(ending, error):
     with pytest.raises(error):
         await run.task
     assert run.link.closed == [7]
+
+
+async def test_bars_beyond_the_rate_are_slowed_and_not_refused():
+    run = await Running().opened()
+    run.refusals = [RateLimitedError("slower", retry_after=0.001)] * 3
+    for sequence in range(1, BARS_PAID_AT_ONCE + 2):
+        run.caller.send(sequence)
+        assert await run.link.arrived.get() == sequence
+        run.link.update(sequence)
+    assert run.refusals == []
+    assert run.paid == 2 * BARS_PAID_AT_ONCE
+    run.task.cancel()
+
+
+async def test_bars_beyond_the_quota_end_the_session():
+    run = await Running().opened()
+    run.refusals = [QuotaExceededError("me", "1 unit", retry_after=60.0)]
+    run.caller.send(1)
+    with pytest.raises(QuotaExceededError):
+        await run.task
+    assert run.link.bars == []
 
 
 async def test_without_bars_it_ends():
