@@ -18,6 +18,11 @@ def units(message: Message) -> int:
     return max(1, _units(message))
 
 
+def of_bytes(size: int) -> int:
+    """What a message costs that cannot be read, or breaks a rule: its bytes as if they were points."""
+    return max(1, size // 8)
+
+
 def of_bar(opened: pb.WatchOpen) -> int:
     """Units of each bar of a live session, forecasts at their mean."""
     forecast = opened.forecast.horizon // max(1, opened.forecast.every)

@@ -23,7 +23,7 @@ from gateway.budget import Limits
 from gateway.limits import InFlight
 from gateway.link import Links
 from gateway.metrics import Metrics
-from gateway.replica import ReplicaLostError
+from gateway.replica import Replica, ReplicaLostError
 from gateway.request import Request
 from gateway.router import Router
 from gateway.stream import Stream
@@ -61,6 +61,7 @@ BODIES = {
     "ListModels": "models",
 }
 _STATUS_SECONDS = 6.0
+_STATUS_SHARED_SECONDS = 0.5
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -95,6 +96,8 @@ class Servicer:
         self._session_idle_seconds = session_idle_seconds
         self._version = version
         self._streams: set[Stream | Watch] = set()
+        self._probes: asyncio.Future[list[inference_pb2.ReplicaStatus]] | None = None
+        self._probes_until = 0.0
         self.draining = False
 
     async def unary(self, method: Method, raw: bytes, context: Any) -> bytes:
@@ -133,8 +136,13 @@ class Servicer:
         with _bugs_are_ours(request):
             client = self._admit(request, sent)
             with self._in_flight.slot(client.name):
-                message = _decode(request, raw)
-                refused = validation.check(message)
+                try:
+                    message = _decode(request, raw)
+                    refused = validation.check(message)
+                except InvalidRequestError:
+                    # Mistakes cost too, or sending them would be free.
+                    await self._charge(request, client, None)
+                    raise
                 await self._charge(request, client, message)
                 return await self._ask(request, message, refused)
 
@@ -152,11 +160,14 @@ class Servicer:
                 await self._charge(request, client, message)
                 return await self._ask(request, message, refused)
 
-    async def _charge(self, request: Request, client: Client, message: Message) -> None:
-        """Take what the request costs from the client's budget. Raises RateLimitedError or QuotaExceededError."""
+    async def _charge(self, request: Request, client: Client, message: Message | None) -> None:
+        """Take what the request costs from the client's budget; None is one that came to nothing.
+
+        Raises RateLimitedError or QuotaExceededError.
+        """
         allowance = self._limits.allowance(client)
         if allowance is not None:
-            request.units = cost.units(message)
+            request.units = cost.of_bytes(request.cost) if message is None else cost.units(message)
             request.remaining = await self._limits.spend(client.name, allowance, request.units)
 
     def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
@@ -289,8 +300,15 @@ class Servicer:
         return reply.response
 
     async def _status(self, request: Request) -> bytes:
-        """Every replica's health by its own probes; one that does not answer is unhealthy."""
-        replicas = await asyncio.gather(*(self._replica_status(request, r.address) for r in self._router.replicas))
+        """Every replica's health by its own probes; one that does not answer is unhealthy.
+
+        The probes run every engine, so callers within a moment share them.
+        """
+        if self._probes is None or deadline.now() >= self._probes_until:
+            self._probes_until = deadline.after(_STATUS_SHARED_SECONDS)
+            asked = (self._replica_status(request, replica) for replica in self._router.replicas)
+            self._probes = asyncio.gather(*asked)
+        replicas = await asyncio.shield(self._probes)
         healthy = [replica.health == inference_pb2.HEALTH_HEALTHY for replica in replicas]
         working = any(replica.health != inference_pb2.HEALTH_UNHEALTHY for replica in replicas)
         health = inference_pb2.HEALTH_DEGRADED if working else inference_pb2.HEALTH_UNHEALTHY
@@ -304,11 +322,12 @@ class Servicer:
             request_id=request.request_id,
         ).SerializeToString()
 
-    async def _replica_status(self, request: Request, address: str) -> inference_pb2.ReplicaStatus:
-        replica = next(replica for replica in self._router.replicas if replica.address == address)
+    async def _replica_status(self, request: Request, replica: Replica) -> inference_pb2.ReplicaStatus:
+        address = replica.address
         envelope = self._router.envelope(request)
         envelope.status.SetInParent()
-        until = min(request.deadline, deadline.after(_STATUS_SECONDS))
+        until = deadline.after(_STATUS_SECONDS)
+        envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
         try:
             reply: exchange_pb2.Reply = await replica.ask(envelope, 0.0, until)
         except (ReplicaLostError, DeadlineExceededError) as error:
