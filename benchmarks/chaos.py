@@ -6,7 +6,9 @@ event are of the same run, so that they can be compared with each other and with
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 import sys
 import tempfile
 import time
@@ -14,10 +16,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import psutil
+
 from benchmarks.fleet import Fleet
-from benchmarks.pressure import Pressure, Tally, percentile, pressure, sentiments
+from benchmarks.pressure import OPTIONS, Pressure, Tally, percentile, pressure, sentiments
+from wire.contract import METHODS
+from wire.listen import split
 
 CALLERS = 16
+CONNECTIONS = 500
+BOMBS = 20
+# Four million empty series.
+BOMB = b"\x0a\x00" * 4_000_000
 PHASE = 1000
 SETTINGS = {"MARKET_GATEWAY_HEALTH_INTERVAL": "0.5", "MARKET_GATEWAY_HEALTH_TIMEOUT": "1.0"}
 # The deadline of requests in the overload: an answer after it is worth nothing.
@@ -108,6 +119,33 @@ async def hang(fleet: Fleet) -> Row:
     return await under_load(fleet, "SIGSTOP of one of two replicas", event)
 
 
+async def attack(fleet: Fleet) -> Row:
+    """Hundreds of silent connections, and messages of millions of empty elements, from a client with a key."""
+
+    async def event(load: Pressure) -> None:
+        with contextlib.ExitStack() as silent:
+            for _ in range(CONNECTIONS):
+                silent.enter_context(socket.create_connection(split(fleet.target)))
+            async with grpc.aio.insecure_channel(fleet.target, options=OPTIONS) as channel:
+                call = channel.unary_unary(METHODS["Predict"].path)
+                for _ in range(BOMBS):
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        await call(BOMB, metadata=fleet.credentials, timeout=20.0)
+            await load.more(PHASE)
+
+    before = resident(fleet)
+    row = await under_load(fleet, "", event)
+    row.name = f"attack ({resident(fleet) - before:+.0f} MB after it)"
+    return row
+
+
+def resident(fleet: Fleet) -> float:
+    """The gateway's memory in MB."""
+    if fleet.gateway is None:
+        raise RuntimeError("the fleet has no gateway")
+    return float(psutil.Process(fleet.gateway.pid).memory_info().rss) / 1e6
+
+
 async def drain(fleet: Fleet) -> Row:
     """SIGTERM of the gateway itself: what it took is answered, what comes later is refused."""
     await ready(fleet, 2)
@@ -128,7 +166,9 @@ async def drain(fleet: Fleet) -> Row:
         phases = (tally.percentile(99, until=began), tally.percentile(99, began), float("nan"))
         await asyncio.to_thread(fleet.start_gateway)
         tally.refused["never taken"] = tally.lost.total()
-        return Row("SIGTERM of the gateway", tally, phases, lost=max(0, taken - tally.answered))
+        return Row(
+            "SIGTERM of the gateway", tally, phases, lost=codes.count("CANCELLED") + max(0, taken - tally.answered)
+        )
 
 
 async def overload(folder: Path) -> list[str]:
@@ -166,7 +206,7 @@ async def run(*, only_overload: bool) -> bool:
     if not only_overload:
         print(HEAD)
         with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), gateway=SETTINGS) as fleet:
-            for scenario in (drain, kill, roll, hang):
+            for scenario in (drain, kill, roll, hang, attack):
                 rows.append(await scenario(fleet))
                 print(rows[-1], flush=True)
     print(
