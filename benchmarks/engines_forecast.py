@@ -48,11 +48,12 @@ def seconds(*calls: Callable[[], object]) -> list[float]:
 
 def row(
     what: str, items: Sequence[Series], batched: Callable[[], object], plain: Callable[[], object], of: int
-) -> None:
+) -> dict[str, float]:
     """Print one line: the rate of ``batched`` over ``items`` and its ratio to that of ``plain`` over ``of`` of them."""
     fast, slow = seconds(batched, plain)
     rate, obvious = len(items) / fast, of / slow
     print(f"{what:58}{rate:10,.0f}/s{obvious:10,.0f}/s{rate / obvious:8.1f}x")
+    return {what: rate / obvious}
 
 
 def loop(forecast: Callable[[Array, int, tuple[float, ...]], Array], items: Sequence[Series]) -> None:
@@ -73,21 +74,24 @@ def plain_auto(values: Array, horizon: int, levels: tuple[float, ...]) -> Array:
     return plain_walk(values, horizon, levels)
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> dict[str, float]:
+    """Print the table; returns its ratios."""
     torch.set_num_threads(1)
     reference.t_edges = cache(reference.t_edges)
     print(f"{'series/s, one core, context 256, horizon 24, batch 32':58}{'here':>12}{'obvious':>12}{'ratio':>9}")
     walks, waves = prices(), seasonal()
     auto, walk, ridge, fracast = (load(name, backtests=0) for name in ("auto", "vol_rw", "ridge_ar", "fracast"))
     few = walks[:8]
-    row("auto on prices, coverage included", walks, lambda: auto.run(walks), lambda: loop(plain_auto, few), 8)
-    row("vol_rw, coverage included", walks, lambda: walk.run(walks), lambda: loop(plain_walk, few), 8)
-    row("ridge_ar, coverage included", waves, lambda: ridge.run(waves), lambda: loop(reference.ridge_ar, waves[:2]), 2)
+    ratios = row("auto on prices, coverage included", walks, lambda: auto.run(walks), lambda: loop(plain_auto, few), 8)
+    ratios |= row("vol_rw, coverage included", walks, lambda: walk.run(walks), lambda: loop(plain_walk, few), 8)
+    ratios |= row(
+        "ridge_ar, coverage included", waves, lambda: ridge.run(waves), lambda: loop(reference.ridge_ar, waves[:2]), 2
+    )
     package = FracastModel.from_pretrained()
     contexts = np.stack([item.values for item in waves[:8]])
     shipped = lambda: package.forecast_batch(contexts, horizon=HORIZON)  # noqa: E731
-    row("fracast on a short window, against the package", waves[:8], lambda: fracast.run(waves[:8]), shipped, 8)
+    eight = waves[:8]
+    return ratios | row("fracast on a short window, against the package", eight, lambda: fracast.run(eight), shipped, 8)
 
 
 if __name__ == "__main__":

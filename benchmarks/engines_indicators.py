@@ -64,37 +64,44 @@ def ratio(ours: Work, obvious: Work, repeat: int = 1) -> float:
     return statistics.median(seconds(obvious) / seconds(ours) for _ in range(ROUNDS))
 
 
-def row(label: str, value: float) -> None:
-    """One printed line."""
+def row(label: str, value: float) -> dict[str, float]:
+    """One printed line, and what it says."""
     print(f"{label:<58} {value:6.2f}x", flush=True)
+    return {label: value}
 
 
-def one_panel() -> None:
+def one_panel() -> dict[str, float]:
     """The six functions of live users, one panel at a time."""
+    ratios = {}
     program = compile([Spec(name) for name in SIX])
     for bars in (256, 1000, 2000, 10_000):
         (panel,) = panels(1, bars)
         model, tasks = load("cpu", backend="talib"), [Task(panel, program)]
         work = loop(program, [panel])
-        row(f"talib, six functions, one panel of {bars} bars", ratio(partial(model.run, tasks), work, 200))
+        ratios |= row(f"talib, six functions, one panel of {bars} bars", ratio(partial(model.run, tasks), work, 200))
     live = compile([Spec(name, last=1) for name in SIX])
     (panel,) = panels(1, 256)
     model, tasks = load("cpu", backend="talib"), [Task(panel, live)]
-    row("talib, the same at 256 bars, last value only", ratio(partial(model.run, tasks), loop(program, [panel]), 200))
+    work = loop(program, [panel])
+    return ratios | row("talib, the same at 256 bars, last only", ratio(partial(model.run, tasks), work, 200))
 
 
-def many_panels(count: int, bars: int) -> None:
+def many_panels(count: int, bars: int) -> dict[str, float]:
     """Every kernel over a batch, and all of them in one program."""
+    ratios = {}
     among = panels(count, bars)
     model = load("cpu", backend="torch")
     names = sorted(registry.KERNELS)
     for name in names:
         program = compile([Spec(name, last=1)])
         tasks = [Task(panel, program) for panel in among]
-        row(f"torch, {name}, {count} panels of {bars} bars", ratio(partial(model.run, tasks), loop(program, among)))
+        ratios |= row(
+            f"torch, {name}, {count} panels of {bars} bars", ratio(partial(model.run, tasks), loop(program, among))
+        )
     program = compile([Spec(name, last=1) for name in names])
     tasks = [Task(panel, program) for panel in among]
-    row(f"torch, all of these, {count} panels of {bars} bars", ratio(partial(model.run, tasks), loop(program, among)))
+    every = ratio(partial(model.run, tasks), loop(program, among))
+    return ratios | row(f"torch, all of these, {count} panels of {bars} bars", every)
 
 
 def reason(rows: int, bars: int) -> None:
@@ -117,12 +124,12 @@ def reason(rows: int, bars: int) -> None:
         print(f"torch, one {name} over {rows} x {bars}: {nanoseconds(partial(work, x, x, out=out)):.1f} ns a bar")
 
 
-def main() -> None:
-    """Print every ratio."""
+def main() -> dict[str, float]:
+    """Print every ratio, and return them."""
     torch.set_num_threads(1)
-    one_panel()
-    many_panels(1_000, 2_000)
+    ratios = one_panel() | many_panels(1_000, 2_000)
     reason(16, 2_000)
+    return ratios
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""The service on a CUDA device: every engine answers, memory runs out without harm, and nothing piles up."""
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.soak import soak
+from inference.build import Parts, build
+from inference.call import Call
+from inference.config import Config
+from inference.engine import Engine, run_batch
+from market.inference.v1 import inference_pb2
+
+
+@pytest.fixture
+async def parts(device: str) -> AsyncIterator[Parts]:
+    parts = build(Config(device=device, _env_file=None))
+    await parts.catalogue.load_defaults()
+    yield parts
+    parts.close()
+
+
+async def test_every_engine_loads_and_answers(parts: Parts) -> None:
+    status = inference_pb2.GetStatusResponse.FromString(
+        await parts.servicer.status(inference_pb2.GetStatusRequest(), Call())
+    )
+    (replica,) = status.replicas
+    assert replica.health == inference_pb2.HEALTH_HEALTHY, replica.message
+    assert (replica.device.kind, replica.device.memory_total_bytes > 0) == ("cuda", True)
+
+
+async def test_engines_have_streams_of_their_own(device: str) -> None:
+    engines = [Engine(name, device=device) for name in ("a", "b")]
+    streams = [await engine.call(torch.cuda.current_stream) for engine in engines]
+    assert len({stream.cuda_stream for stream in (*streams, torch.cuda.default_stream())}) == 3
+    for engine in engines:
+        engine.close()
+
+
+class Hungry:
+    """Takes a quarter of what is free for each item, and answers with how many there were."""
+
+    name = "hungry"
+
+    def run(self, items: list[int]) -> list[int]:
+        free, _ = torch.cuda.mem_get_info()
+        torch.empty(len(items) * free // 4, dtype=torch.uint8, device="cuda")
+        return [len(items)] * len(items)
+
+
+def test_memory_that_really_runs_out_is_recovered_from() -> None:
+    ran = run_batch(Hungry(), list(range(16)))
+    assert ran.oom_recoveries > 0
+    assert max(ran.answers) < 16
+    assert torch.cuda.memory_allocated() < 2**30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_device_memory_does_not_grow_over_mixed_requests() -> None:
+    readings = [reading async for reading, _ in soak(1_200, 400)]
+    assert np.ptp([reading.device for reading in readings[1:]]) < 8 * 2**20
