@@ -245,7 +245,11 @@ class Batcher:
         """Compare a job's end, or its being given up, with what was expected, so that admission stays honest."""
         if job.expected > SMALL_ESTIMATE_SECONDS:
             seen = min(MOST_LATENESS, max(1.0, (at - job.enqueued) / job.expected))
-            self._lateness += LATENESS_GAIN * (seen - self._lateness)
+        elif at - job.enqueued <= SMALL_ESTIMATE_SECONDS:
+            seen = 1.0  # too small to measure lateness by, yet in time
+        else:
+            return
+        self._lateness += LATENESS_GAIN * (seen - self._lateness)
 
     def close(self) -> None:
         """Fail everything that still waits; what runs on the device is delivered."""

@@ -109,9 +109,11 @@ class Catalogue:
         slot.loading = asyncio.create_task(self._load(slot))
         await asyncio.shield(slot.loading)
         if slot.failure:
-            if slot.model is not None:
-                slot.load = before
-            raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {slot.failure}")
+            failure = slot.failure
+            if before is not load:
+                # The version before, loaded or not, is as good as it was.
+                slot.load, slot.failure, slot.retry_at = before, "", 0.0
+            raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {failure}")
 
     def unload(self, slot: Slot) -> None:
         """Forget the loaded model; the next request that names it loads it again. Batches under way finish with it."""

@@ -64,6 +64,10 @@ class Line:
         return self.slope / self.scale
 
 
+# Buckets may hold what callers choose, such as parameters: what was learnt first is forgotten first.
+MOST_LINES = 1024
+
+
 class Costs:
     """A line per (model, bucket). Knowledge of a model goes with it, so that an unloaded one is really freed."""
 
@@ -79,4 +83,6 @@ class Costs:
         line = lines.get(bucket)
         if line is None:
             line = lines[bucket] = Line()
+            if len(lines) > MOST_LINES:
+                del lines[next(iter(lines))]
         return line

@@ -109,7 +109,11 @@ class Engine:
 def run_batch(model: Any, items: Sequence[Any]) -> BatchRan:
     """Run a batch; whatever goes wrong befalls the fewest items that can be told apart."""
     ran = BatchRan([], now(), 0.0)
-    ran.answers = _run(model, items, ran)
+    try:
+        ran.answers = _run(model, items, ran)
+    except Exception:  # a device that fails outside a model, too, must not take the engine's thread with it
+        log.exception("batch failed", extra=fields(model=model.name, items=len(items)))
+        ran.answers = [InternalError()] * len(items)
     ran.ended = now()
     return ran
 
@@ -118,6 +122,8 @@ def _run(model: Any, items: Sequence[Any], ran: BatchRan) -> Sequence[Any]:
     out_of_memory = False
     try:
         answers: Sequence[Any] = model.run(items)
+        if len(answers) != len(items):
+            raise RuntimeError(f"{model.name} gave {len(answers)} answers to {len(items)} items")
     except torch.OutOfMemoryError:
         out_of_memory = True
     except Exception as error:  # a model may fail in any way, and the failure is the item's that caused it

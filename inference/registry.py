@@ -40,19 +40,26 @@ class Registry:
     async def scan(self) -> None:
         """Take in every folder whose manifest is new or has changed since the last scan."""
         for folder, content in (await asyncio.to_thread(_manifests, self._folder)).items():
-            if self._seen.get(folder) != content:
+            if self._seen.get(folder) != content and await self._take(folder):
                 self._seen[folder] = content
-                await self._take(folder)
 
-    async def _take(self, folder: Path) -> None:
+    async def _take(self, folder: Path) -> bool:
+        """Whether it need not be tried again: it is taken, or it is wrong as it stands."""
         try:
             manifest = Manifest.of(folder)
             loader = self._loaders.get(manifest.kind)
             if loader is None:
                 raise ModelUnavailableError(f"its kind {manifest.kind!r} is none of {', '.join(self._loaders)}")
-            await self._catalogue.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
-        except (ModelUnavailableError, ServiceUnavailableError) as error:
+        except ModelUnavailableError as error:
             log.warning("model not taken from the registry", extra=fields(folder=folder.name, reason=str(error)))
+            return True
+        try:
+            await self._catalogue.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
+        except ServiceUnavailableError as error:
+            # Perhaps for want of memory, or of a file that is still being written: the next scan tries again.
+            log.warning("model not loaded from the registry", extra=fields(folder=folder.name, reason=error.message))
+            return False
+        return True
 
 
 def _manifests(folder: Path) -> dict[Path, bytes]:

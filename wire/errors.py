@@ -52,6 +52,10 @@ class ServiceError(Exception):
         return status
 
 
+# Violations travel in a trailer, and gRPC refuses trailers above 8 kB: of more mistakes, a caller sees the first.
+_MOST_VIOLATION_BYTES = 4096
+
+
 class InvalidRequestError(ServiceError):
     """The request breaks the contract; nothing was computed."""
 
@@ -64,8 +68,12 @@ class InvalidRequestError(ServiceError):
 
     def details(self) -> list[object]:
         bad = error_details_pb2.BadRequest()
-        for violation in self.violations:
+        for place, violation in enumerate(self.violations):
             bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
+            if bad.ByteSize() > _MOST_VIOLATION_BYTES:
+                left = len(self.violations) - place - 1
+                bad.field_violations.add(description=f"and {left} more", reason="more")
+                break
         return [bad]
 
 

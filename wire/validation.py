@@ -94,8 +94,7 @@ def _sort_out(message: Message, found: list[_Found]) -> list[Refusal]:
         if owner is None:
             raise InvalidRequestError([one.violation for one in found])
         refused.setdefault(owner, []).append(violation)
-    count = sum(len(_list_of(message, name)) for name in {name for name, _ in refused})
-    if len(refused) == count:
+    if len(refused) == _count_items(message, _plan(message.DESCRIPTOR)):
         raise InvalidRequestError([one.violation for one in found])
     for name, index in refused:
         items = _list_of(message, name)
@@ -104,6 +103,13 @@ def _sort_out(message: Message, found: list[_Found]) -> list[Refusal]:
         else:
             items[index].Clear()
     return [Refusal(name, index, InvalidRequestError(broken)) for (name, index), broken in refused.items()]
+
+
+def _count_items(message: Message, plan: _Plan) -> int:
+    """All items of the request, over the parts that it has."""
+    own = sum(len(getattr(message, name)) for name, _, _ in plan.items)
+    parts = (_count_items(getattr(message, name), part) for name, part in plan.parts if message.HasField(name))
+    return own + sum(parts)
 
 
 def _list_of(message: Message, name: str) -> Any:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.costs import Line
+from inference.costs import MOST_LINES, Costs, Line
 
 
 @given(st.floats(0.0001, 0.1), st.floats(1e-7, 1e-3), st.lists(st.integers(1, 10_000), min_size=20, max_size=60))
@@ -35,3 +35,13 @@ def test_it_forgets_a_machine_that_has_become_slower():
 
 def test_nothing_known_costs_nothing():
     assert Line().seconds(1000) == 0
+
+
+def test_what_callers_choose_does_not_make_it_grow():
+    class Model:
+        """Something that a cost can be kept of."""
+
+    model, costs = Model(), Costs()
+    for bucket in range(3 * MOST_LINES):
+        costs.line((model, bucket))
+    assert len(costs._lines[model]) == MOST_LINES

@@ -104,3 +104,16 @@ def test_every_bucket_is_warmed_up_on_cuda_and_the_commonest_on_the_cpu(name, ba
     assert len({loaded.bucket(items[0]) for items in thorough}) == (1 if name == "sentiment" else batches)
     (common,) = warmup.batches(name, loaded, "cpu")
     assert len(loaded.run(common)) == len(common)
+
+
+def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_the_engine(caplog):
+    class Short:
+        name, version = "short", "1"
+
+        def run(self, items):
+            return items[1:]
+
+    answers = run_batch(Short(), [1, 2, 3]).answers
+    assert len(answers) == 3
+    assert all(isinstance(answer, InternalError) for answer in answers)
+    assert "gave 0 answers to 1 items" in caplog.text

@@ -113,3 +113,30 @@ async def test_idle_models_are_unloaded_and_defaults_stay(catalogue):
     assert catalogue.slot("e", "extra").model is None
     assert catalogue.slot("e", "m").model is not None
     assert (await catalogue.get("e", "extra")).version == "1"
+
+
+async def test_a_failed_replacement_of_an_unloaded_model_leaves_it_as_it_was(catalogue):
+    def missing():
+        raise ModelUnavailableError("hash differs")
+
+    with pytest.raises(ServiceUnavailableError, match="was not replaced"):
+        await catalogue.replace("e", "m", missing)
+    assert (await catalogue.get("e", "m")).version == "1"
+
+
+async def test_a_model_that_could_not_be_loaded_is_tried_again_at_the_next_scan(catalogue, tmp_path):
+    loads = []
+
+    def load(manifest, folder):
+        loads.append(1)
+        if len(loads) == 1:
+            raise ModelUnavailableError("no memory now")
+        return Versioned(manifest.version)
+
+    registry = Registry(tmp_path, catalogue, {"e": load})
+    put(tmp_path / "m", "2")
+    await registry.scan()
+    await registry.scan()
+    await registry.scan()
+    assert (await catalogue.get("e", "m")).version == "2"
+    assert len(loads) == 2

@@ -40,3 +40,15 @@ def test_a_remote_error_passes_on_as_it_came():
 def test_every_error_has_a_serverless_form():
     known = {"validation", "runtime", "service_unavailable", "invalid_action", "internal_error"}
     assert set(errors.SERVERLESS_ERROR_TYPES.values()) <= known
+
+
+def test_any_number_of_violations_fits_the_trailer_that_carries_them():
+    many = [
+        errors.Violation(f"series[{i}].values", "too short (min 30, got 2)", "repeated.min_items") for i in range(999)
+    ]
+    status = errors.InvalidRequestError(many).status("r-3")
+    assert status.ByteSize() < 6000
+    (bad,) = details(status, error_details_pb2.BadRequest)
+    shown = len(bad.field_violations) - 1
+    assert shown > 20
+    assert bad.field_violations[-1].description == f"and {999 - shown} more"

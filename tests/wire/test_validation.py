@@ -126,3 +126,9 @@ def test_unpacked_numbers_from_other_clients_are_checked_like_packed_ones():
     assert len(message.series[0].values) == 31
     with pytest.raises(InvalidRequestError, match=r"series\[0\]\.values\[30\]: must be a finite number"):
         validation.check(message)
+
+
+def test_a_part_of_analyze_without_a_good_item_leaves_the_other_parts_their_own():
+    request = pb.AnalyzeRequest(predict=predict(GOOD[:2]), sentiment=pb.AnalyzeSentimentRequest(texts=["good"]))
+    (refusal,) = validation.check(request)
+    assert (refusal.list_name, refusal.index) == ("series", 0)
