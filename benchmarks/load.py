@@ -4,8 +4,8 @@
     python -m benchmarks.load --target HOST:PORT --workload sentiment --rate 200 --seconds 5 --timeout 1
 
 Prints one JSON object. Closed loop: so many callers, each with one call in flight. Open loop (--rate): calls leave at
-Poisson times whatever comes back, and are timed from the moment that they were due, so that a stall counts for all who met it
-(coordinated omission). Latencies go into an HDR histogram of three digits.
+Poisson times whatever comes back, and are timed from the moment that they were due, so that a stall counts for all who
+met it (coordinated omission). Latencies go into an HDR histogram of three digits.
 """
 
 import argparse

@@ -166,7 +166,7 @@ class Replica:
             stream = _Stream(self)
             _spawn(self._carry(stream), self._carrying)
             await stream.over.wait()
-            if not stream.retired:
+            if not stream.aged:
                 await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 -- jitter
 
     async def _carry(self, stream: "_Stream") -> None:
@@ -185,6 +185,9 @@ class Replica:
     def opened(self, stream: "_Stream") -> None:
         """The replica has answered on a stream; its health decides whether it takes work."""
         self._open.append(stream)
+        old = next((other for other in self._open if other.aged), None)
+        if old is not None:
+            old.retire()
         self._check_now.set()
 
     def closed(self, stream: "_Stream") -> None:
@@ -292,8 +295,10 @@ class _Stream:
         self._call: Any = None
         self.pending: dict[int, _Pending] = {}
         self.opened = False
+        # Old enough for a successor. It takes requests until that one has opened: no moment is without a stream.
+        self.aged = False
         self.retired = False
-        # Set once the stream takes no more requests.
+        # Set once another stream is to be made.
         self.over = asyncio.Event()
 
     def send(self, envelope: exchange_pb2.Envelope, until: float) -> asyncio.Future[exchange_pb2.Reply]:
@@ -318,7 +323,7 @@ class _Stream:
         """Carry frames until the stream ends; past its age, until its last request is answered."""
         self._call = call
         age = random.uniform(*STREAM_AGE_SECONDS)  # noqa: S311 -- jitter
-        retire = asyncio.get_running_loop().call_later(age, self.retire)
+        retire = asyncio.get_running_loop().call_later(age, self._age)
         writer = asyncio.create_task(self._write(call))
         try:
             await self._read(call)
@@ -326,6 +331,10 @@ class _Stream:
             retire.cancel()
             writer.cancel()
             call.cancel()
+
+    def _age(self) -> None:
+        self.aged = True
+        self.over.set()
 
     def retire(self) -> None:
         """Take no more requests; end once the last one is answered."""

@@ -153,6 +153,9 @@ class Router:
             await self._leave(new)
             return
         self._leaving.discard(new)
+        if old not in self.replicas:
+            await self._leave(new)
+            return
         self.replicas = [new if replica is old else replica for replica in self.replicas]
         self.changed()
         await self._leave(old)
@@ -178,6 +181,10 @@ class Router:
         self._takes_work = [replica for replica in ready if not replica.outlier.ejected] or ready
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change; to be taken before looking, so that none is missed."""
+        return self._changed
 
     async def wait_for_change(self) -> None:
         await self._changed.wait()

@@ -4,6 +4,7 @@ Owns what is put together from keys, tokens and certificates, and that changed f
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import grpc
@@ -14,6 +15,8 @@ from gateway.tokens import KeySetError, Tokens
 from wire import keys, tls
 from wire.listen import is_loopback
 from wire.watched import Watched
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -60,10 +63,16 @@ class Security:
                 group.create_task(self._tokens.keep_fresh())
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
-                if isinstance(self._keys, Keyring):
-                    self._keys.refresh()
-                if self._replica_files.changed():
-                    reconnect()
+                try:
+                    self._look(reconnect)
+                except Exception:  # revoked keys and new certificates must be seen however odd one look was
+                    log.exception("files not read again")
+
+    def _look(self, reconnect: Callable[[], None]) -> None:
+        if isinstance(self._keys, Keyring):
+            self._keys.refresh()
+        if self._replica_files.changed():
+            reconnect()
 
 
 def _refuse_open_doors(config: Config) -> None:

@@ -180,10 +180,11 @@ class Server:
 
     async def _tell_readiness(self) -> None:
         while True:
+            change = self.router.next_change()
             ready = READY if self.router.ready else NOT_READY
             for service in ("", contract.SERVICE.full_name):
                 await self._health.set(service, ready)
-            await self.router.wait_for_change()
+            await change.wait()
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""

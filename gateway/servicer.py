@@ -185,26 +185,25 @@ class Servicer:
     async def stream(self, method: Method, context: Any) -> None:
         """A Stream call: its requests one by one, and a log line when it ends."""
         sent = dict(context.invocation_metadata() or ())
-        call = self._request(method, sent, context.time_remaining())
-        if context.time_remaining() is None:
-            call.deadline = deadline.NEVER
+        left = context.time_remaining()
+        call = self._request(method, sent, left)
+        # The stream may live as long as its caller wants; max_timeout bounds each of its requests.
+        call.deadline = deadline.NEVER if left is None else call.began + left
         async with self._call(call, context):
-            if self.draining:
-                raise DrainingError("the gateway is draining", retry_after=0.1)
-            client = self._admit(call, sent)
-            stream = Stream(
-                self,
-                call,
-                client,
-                default_timeout=self._default_timeout,
-                max_timeout=self._max_timeout,
-            )
-            with self._stream_slots.slot(client.name):
-                self._streams.add(stream)
-                try:
-                    await stream.run(context)
-                finally:
-                    self._streams.discard(stream)
+            with _bugs_are_ours(call):
+                await self._stream(call, sent, context)
+
+    async def _stream(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
+        if self.draining:
+            raise DrainingError("the gateway is draining", retry_after=0.1)
+        client = self._admit(call, sent)
+        stream = Stream(self, call, client, default_timeout=self._default_timeout, max_timeout=self._max_timeout)
+        with self._stream_slots.slot(client.name):
+            self._streams.add(stream)
+            try:
+                await stream.run(context)
+            finally:
+                self._streams.discard(stream)
 
     async def watch(self, method: Method, context: Any) -> None:
         """A Watch call: a session on the replica that is picked now, and a log line when it ends."""
@@ -219,11 +218,9 @@ class Servicer:
             raise DrainingError("the gateway is draining", retry_after=0.1)
         client = self._admit(call, sent)
         with self._session_slots.slot(client.name):
-            raw = await context.read()
-            message = read_open(raw)
+            raw = await _opening(context, self._default_timeout)
             call.cost = len(raw)
-            if call.cost > call.method.max_request_bytes:
-                raise RequestTooLargeError(call.method.max_request_bytes, call.cost)
+            message = read_open(raw)
             validation.check(message)
             await self._charge(call, client, message)
             link = self._links.to(await self._router.pick(call))
@@ -361,6 +358,16 @@ class Servicer:
                 attempts=request.attempts,
             ),
         )
+
+
+async def _opening(context: Any, seconds: float) -> bytes:
+    """A call's first message. Raises DeadlineExceededError when a caller opens it and says nothing."""
+    try:
+        async with asyncio.timeout(seconds):
+            raw = await context.read()
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"no message came within {seconds:g} s of opening the call") from error
+    return raw if isinstance(raw, bytes) else b""
 
 
 @contextmanager

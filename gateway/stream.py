@@ -114,6 +114,8 @@ class Stream:
             self._ready.set()
 
     async def _take(self, raw: bytes) -> None:
+        # Before the message is looked at: answers to unreadable ones would pile up as well.
+        await self._wait_for_room()
         try:
             bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
             message = inference_pb2.StreamRequest.FromString(raw)
@@ -126,12 +128,15 @@ class Stream:
             return
         share = len(raw) // max(1, len(message.requests))
         for item in message.requests:
-            while self._exhausted() and not self._draining:
-                self._room.clear()
-                await self._room.wait()
+            await self._wait_for_room()
             if self._draining:
                 return
             self._start(item, share, len(raw))
+
+    async def _wait_for_room(self) -> None:
+        while self._exhausted() and not self._draining:
+            self._room.clear()
+            await self._room.wait()
 
     def _exhausted(self) -> bool:
         return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes

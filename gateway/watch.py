@@ -6,6 +6,7 @@ service's.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -14,18 +15,24 @@ from google.protobuf.message import DecodeError
 
 from gateway.link import Link
 from market.inference.v1 import exchange_pb2, inference_pb2
-from wire import bounds, deadline
+from wire import bounds, contract, deadline
 from wire.errors import (
     DrainingError,
+    InternalError,
     InvalidRequestError,
     RateLimitedError,
     RemoteError,
+    RequestTooLargeError,
     ServiceError,
     SessionIdleError,
     SessionLostError,
     Violation,
 )
+from wire.logs import fields
 
+log = logging.getLogger(__name__)
+
+_METHOD = contract.METHODS["Watch"]
 WINDOW = 256
 """Bars of one session that are sent to the replica and not yet answered to the caller."""
 
@@ -124,6 +131,9 @@ class Watch:
                 self._take(raw)
         except ServiceError as error:
             self._end(error)
+        except Exception:  # a bug of ours must not look like a caller who has finished
+            log.exception("bug", extra=fields(request_id=self._request_id, method="Watch"))
+            self._end(InternalError())
         finally:
             self._finished = True
             self._ready.set()
@@ -139,20 +149,21 @@ class Watch:
         self._paid -= 1
 
     def _take(self, raw: bytes) -> None:
+        """Pass a bar on. What is none is refused at once, ahead of the answers to bars that are on their way."""
         self._unanswered += 1
         try:
-            message = inference_pb2.WatchRequest.FromString(raw)
-        except DecodeError:
-            self._refuse(Violation("", "the bytes are not a WatchRequest message", "decode"))
+            message = _read(raw)
+        except InvalidRequestError as error:
+            self._refuse(error)
             return
         if message.HasField("bar") and message.bar.HasField("bar"):
             self._link.send(exchange_pb2.Envelope(id=self._id, watch_bar=message.bar))
         else:
-            self._refuse(Violation("bar", "must be set: the session is open", "required"))
+            self._refuse(InvalidRequestError([Violation("bar", "must be set: the session is open", "required")]))
 
-    def _refuse(self, violation: Violation) -> None:
-        error = InvalidRequestError([violation]).status(self._request_id)
-        self._answers.append(_Answer(inference_pb2.WatchResponse(error=error).SerializeToString(), False, True))
+    def _refuse(self, error: InvalidRequestError) -> None:
+        response = inference_pb2.WatchResponse(error=error.status(self._request_id))
+        self._answers.append(_Answer(response.SerializeToString(), False, True))
         self._ready.set()
 
     async def _write(self, context: Any) -> None:
@@ -178,14 +189,20 @@ class Watch:
             self._end(SessionIdleError(f"no bar came for {self._idle_seconds:g} s"))
 
 
-def read_open(raw: object) -> inference_pb2.WatchOpen:
-    """The first message of a Watch call. Raises InvalidRequestError."""
-    raw = raw if isinstance(raw, bytes) else b""
+def _read(raw: bytes) -> inference_pb2.WatchRequest:
+    """A message of a Watch call, whose size is checked before it is made. Raises InvalidRequestError."""
+    if len(raw) > _METHOD.max_request_bytes:
+        raise RequestTooLargeError(_METHOD.max_request_bytes, len(raw))
     bounds.check(raw, inference_pb2.WatchRequest.DESCRIPTOR)
     try:
-        message = inference_pb2.WatchRequest.FromString(raw)
+        return inference_pb2.WatchRequest.FromString(raw)
     except DecodeError as error:
         raise InvalidRequestError([Violation("", "the bytes are not a WatchRequest message", "decode")]) from error
+
+
+def read_open(raw: object) -> inference_pb2.WatchOpen:
+    """The first message of a Watch call, if there was one. Raises InvalidRequestError."""
+    message = _read(raw if isinstance(raw, bytes) else b"")
     if not message.HasField("open"):
         raise InvalidRequestError([Violation("open", "must be set in the first message", "required")])
     return message.open

@@ -55,7 +55,9 @@ class Live:
         self.id = envelope.id
         self.request_id = envelope.request_id
         self.client = envelope.client
-        self.request = envelope.watch_open
+        # Until the session is open; it would keep the whole frame that it came in.
+        self.request: inference_pb2.WatchOpen | None = envelope.watch_open
+        self.horizon = envelope.watch_open.forecast.horizon
         self.session: Session | None = None
         self.model: Any = None
         self.levels: tuple[float, ...] = ()
@@ -159,8 +161,11 @@ class Sessions:
         self.close(live)
 
     async def _open(self, live: Live) -> None:
+        request, live.request = live.request, None
+        if request is None:
+            raise RuntimeError("a session is opened once")
         try:
-            ask = await self._ask(live)
+            ask = await self._ask(live, request)
         except ServiceError as error:
             live.opening = None
             self._fail(live, error)
@@ -175,9 +180,8 @@ class Sessions:
         for bar in early:
             self._submit(live, bar)
 
-    async def _ask(self, live: Live) -> Ask:
+    async def _ask(self, live: Live, request: inference_pb2.WatchOpen) -> Ask:
         """What the session needs, within the bounds. Raises ServiceError."""
-        request = live.request
         history, program = panel_of(request.history), compile_specs(request.indicators)
         missing = [name for name in indicators.COLUMNS if name in program.needs and getattr(history, name) is None]
         if missing:
@@ -280,7 +284,7 @@ class Sessions:
             violation = Violation("history", f"too short to forecast (min {_SHORTEST}, got {len(closes)})", "min_items")
             raise InvalidRequestError([violation])
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        series = Series(closes, live.request.forecast.horizon, live.levels)
+        series = Series(closes, live.horizon, live.levels)
         until = deadline.after(FORECAST_SECONDS)
         self._forecasts.submit(Job(live.model, [series], reply, live.client, "interactive", until))
         (outcome,) = await reply
