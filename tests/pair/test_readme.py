@@ -13,8 +13,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND = Path(sys.executable).with_name("market-inference")
 
 
-def test_the_python_example_runs(running):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PRINTED = (("the 80% interval held", "positive"), ("the newest RSI is",))
+
+
+@pytest.mark.parametrize(("code", "printed"), list(zip(EXAMPLES, PRINTED, strict=True)))
+def test_the_python_examples_run(running, code, printed):
     done = subprocess.run(
         [sys.executable, "-c", code.replace("127.0.0.1:8470", running.target)],
         capture_output=True,
@@ -24,8 +28,8 @@ def test_the_python_example_runs(running):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "the 80% interval held" in done.stdout
-    assert "positive" in done.stdout
+    for words in printed:
+        assert words in done.stdout
 
 
 @pytest.mark.parametrize("line", re.findall(r"^    \.venv/bin/market-inference (?!serve)(.*)$", README, re.M))
