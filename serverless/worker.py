@@ -22,7 +22,7 @@ from serverless.memory import Memory, process_share, trim_heap
 from serverless.request import Request
 from wire import contract, listen, validation
 from wire.contract import Method
-from wire.errors import RequestTooLargeError, ServiceError
+from wire.errors import RemoteError, RequestTooLargeError, ServiceError
 
 Serve = Callable[[Any, Call], Awaitable[bytes]]
 
@@ -151,7 +151,12 @@ class Worker:
         request.body, request.names = asked.body, asked.names
         message = checked(contract.METHODS["Analyze"], request, call)
         assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
-        validation.check(watch.until(message, asked.history + 1))  # the first bar's request may be too short by itself
+        # There is one series and one panel: what is wrong with one of them is wrong with the watch.
+        for status in call.refused.values():
+            raise RemoteError(status)
+        # The first bar's request may be too short by itself.
+        for refusal in validation.check(watch.until(message, asked.history + 1)):
+            raise refusal.error
         for bar in range(asked.bars):
             seen = watch.until(message, asked.history + bar + 1)
             answer = inference_pb2.AnalyzeResponse.FromString(await self.parts.servicer.analyze(seen, call))
