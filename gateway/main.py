@@ -1,8 +1,6 @@
-"""The process: configuration, logs, signals. Everything else is server.py's."""
+"""The process: configuration and logs. Its life is wire/process.py's, everything else server.py's."""
 
-import asyncio
 import logging
-import signal
 import sys
 
 import uvloop
@@ -12,24 +10,9 @@ from gateway.config import Config
 from gateway.security import ConfigurationError
 from gateway.server import Server
 from gateway.workers import WorkerFailedError, Workers
-from wire import listen, logs
+from wire import listen, logs, process
 
 log = logging.getLogger("gateway")
-
-
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(config)
-    await server.start()
-    listen.announce(listen=server.address, metrics=server.metrics_address)
-    log.info("listening", extra=logs.fields(listen=server.address, metrics=server.metrics_address))
-    await stop.wait()
-    log.info("draining")
-    await server.stop()
-    log.info("stopped")
 
 
 def main() -> None:
@@ -39,7 +22,7 @@ def main() -> None:
         if config.workers > 1:
             Workers(config).run()
         else:
-            uvloop.run(serve(config))
+            uvloop.run(process.serve(lambda: Server(config), log))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:

@@ -87,10 +87,6 @@ class Replica:
         self._heard = 0.0
 
     @property
-    def connected(self) -> bool:
-        return bool(self._open)
-
-    @property
     def ready(self) -> bool:
         """Takes new work."""
         return self.healthy and not self.draining and bool(self._open)

@@ -16,7 +16,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from gateway.auth import Authenticator
 from gateway.budget import Budget, Limits, LocalBudget
@@ -30,7 +29,8 @@ from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
 from wire import contract, tls
 from wire.contract import Method
-from wire.listen import bind, split
+from wire.listen import bind
+from wire.scrape import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -154,18 +154,14 @@ class Server:
             names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self.address = bind(functools.partial(tls.add_port, self._server, self._security.files), config.listen)
-        self.metrics_address = bind(self._serve_metrics, config.metrics_listen)
+        self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
+        self.metrics_address = self._scraped.address
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
         self._fresh = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
         self._readiness = asyncio.create_task(self._tell_readiness())
         await self._server.start()
-
-    def _serve_metrics(self, address: str) -> int:
-        host, port = split(address)
-        self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
-        return int(self._metrics_server.server_port)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
         config = self._config
@@ -195,5 +191,4 @@ class Server:
         self.servicer.drain()
         await self._server.stop(self._config.drain_seconds)
         await self.router.close()
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        self._scraped.close()

@@ -29,7 +29,7 @@ from gateway.router import Router
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
 from market.inference.v1 import exchange_pb2, inference_pb2
-from wire import bounds, deadline, metadata, validation
+from wire import bounds, codes, deadline, metadata, validation
 from wire.contract import Method
 from wire.errors import (
     CallCancelledError,
@@ -62,7 +62,6 @@ BODIES = {
 }
 _STATUS_SECONDS = 6.0
 _STATUS_SHARED_SECONDS = 0.5
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Servicer:
@@ -122,7 +121,7 @@ class Servicer:
             audit.note(request, error, context.peer())
             details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
             try:
-                await context.abort(_CODES[status.code], status.message, (*_identity(request), *details))
+                await context.abort(codes.BY_NUMBER[status.code], status.message, (*_identity(request), *details))
             except grpc.aio.InternalError:  # the caller has gone meanwhile, so there is nobody to tell
                 raise asyncio.CancelledError from error
             raise AssertionError("abort() always raises") from error

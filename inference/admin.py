@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import grpc
-
 from inference.catalogue import Catalogue
 from inference.status import model_info
 from market.inference.v1 import admin_pb2, admin_pb2_grpc
-from wire import metadata
+from wire import codes, metadata
 from wire.errors import InvalidRequestError, ServiceError, Violation
 
 
@@ -46,5 +44,6 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
 
 async def _abort(context: Any, error: ServiceError) -> None:
     status = error.status()
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    await context.abort(code, status.message, ((metadata.STATUS_DETAILS, status.SerializeToString()),))
+    await context.abort(
+        codes.BY_NUMBER[status.code], status.message, ((metadata.STATUS_DETAILS, status.SerializeToString()),)
+    )

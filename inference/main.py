@@ -1,9 +1,7 @@
-"""The process: configuration, logs, signals. Everything else is server.py's."""
+"""The process: configuration and logs. Its life is wire/process.py's, everything else server.py's."""
 
-import asyncio
 import logging
 import os
-import signal
 import sys
 
 import uvloop
@@ -11,24 +9,9 @@ from pydantic import ValidationError
 
 from inference.config import Config
 from inference.server import Server
-from wire import listen, logs, tls
+from wire import listen, logs, process, tls
 
 log = logging.getLogger("inference")
-
-
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(config)
-    await server.start()
-    listen.announce(listen=server.address, metrics=server.metrics_address)
-    log.info("listening", extra=logs.fields(listen=server.address, metrics=server.metrics_address))
-    await stop.wait()
-    log.info("draining")
-    await server.stop()
-    log.info("stopped")
 
 
 def main() -> None:
@@ -38,7 +21,7 @@ def main() -> None:
         sys.exit(f"inference: bad configuration\n{error}")
     logs.configure(config.log_level)
     try:
-        uvloop.run(serve(config))
+        uvloop.run(process.serve(lambda: Server(config), log))
     except (listen.CannotListenError, tls.TlsError) as error:
         sys.exit(f"inference: {error}")
     # Everything is drained and closed. Tearing down torch's libraries would take seconds and serve nobody.

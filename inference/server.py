@@ -11,7 +11,6 @@ import logging
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from prometheus_client import start_http_server
 
 from inference.admin import Admin
 from inference.build import build
@@ -19,7 +18,8 @@ from inference.config import Config
 from inference.exchange import Exchange
 from market.inference.v1 import admin_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 from wire import tls
-from wire.listen import bind, split
+from wire.listen import bind
+from wire.scrape import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)
         self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
-        self.metrics_address = bind(self._serve_metrics, self._config.metrics_listen)
+        self._scraped = MetricsServer(self._config.metrics_listen, self.parts.metrics.registry)
+        self.metrics_address = self._scraped.address
         await self._server.start()
         self._loading = asyncio.create_task(self._load())
         if self.parts.registry is not None:
@@ -67,20 +68,10 @@ class Server:
         if self._config.idle_unload_seconds:
             self._housekeeping.append(asyncio.create_task(self._unload_idle(self._config.idle_unload_seconds)))
 
-    def _serve_metrics(self, address: str) -> int:
-        host, port = split(address)
-        self._metrics_server, _ = start_http_server(port, host, self.parts.metrics.registry)
-        return int(self._metrics_server.server_port)
-
     async def _unload_idle(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds / 4)
             self.parts.catalogue.unload_idle(seconds)
-
-    async def loaded(self) -> None:
-        """Return when every default model is ready or has failed."""
-        if self._loading is not None:
-            await self._loading
 
     async def _load(self) -> None:
         await asyncio.gather(*(self._load_engine(name) for name in self.parts.catalogue.engines))
@@ -106,6 +97,5 @@ class Server:
         for task in (*self._housekeeping, self._loading):
             if task is not None:
                 task.cancel()
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        self._scraped.close()
         self.parts.close()
