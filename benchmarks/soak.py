@@ -66,29 +66,31 @@ class Mix:
         points = self._random.choice((40, 100, 256, 1000))
         for index in range(self._random.randint(1, 8)):
             request.series.add(symbol=str(index), values=(100 + self._numbers.normal(size=points)).tolist())
-        await self._parts.servicer.predict(request, Call())
+        await self._parts.servicer.predict(request.SerializeToString(), Call())
 
     async def _sentiment(self) -> None:
         texts = [" ".join(self._random.choices(WORDS, k=self._random.choice((6, 20, 200)))) for _ in range(3)]
-        await self._parts.servicer.sentiment(inference_pb2.AnalyzeSentimentRequest(texts=texts), Call())
+        asked = inference_pb2.AnalyzeSentimentRequest(texts=texts)
+        await self._parts.servicer.sentiment(asked.SerializeToString(), Call())
 
     async def _indicators(self) -> None:
         await self._parts.servicer.indicators(self._panels(self._random.choice(PROGRAMS)), Call())
 
-    def _panels(self, names: tuple[str, ...]) -> inference_pb2.ComputeIndicatorsRequest:
+    def _panels(self, names: tuple[str, ...]) -> bytes:
         request = inference_pb2.ComputeIndicatorsRequest()
         request.indicators.extend(inference_pb2.IndicatorSpec(name=name, last=5) for name in names)
         close = 100 + self._numbers.normal(size=self._random.choice((60, 256, 2000)))
         bars = {"open": close, "high": close + 1, "low": close - 1, "close": close, "volume": np.ones_like(close)}
         request.panels.add(symbol="x", **{name: column.tolist() for name, column in bars.items()})
-        return request
+        return request.SerializeToString()
 
     async def _failing(self) -> None:
         """An unknown model, an unknown function, a deadline that has passed, or a caller that goes away."""
         way = self._random.randrange(4)
         late = Call(deadline=deadline.now() - 1)
         if way == 0:
-            await self._parts.servicer.predict(inference_pb2.PredictRequest(model=str(self._random.random())), Call())
+            unknown = inference_pb2.PredictRequest(model=str(self._random.random()))
+            await self._parts.servicer.predict(unknown.SerializeToString(), Call())
         elif way == 1:
             await self._parts.servicer.indicators(self._panels((f"X{self._random.random()}",)), Call())
         elif way == 2:

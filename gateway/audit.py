@@ -4,6 +4,7 @@ Owns what such a line says: who, from where, what was asked, and the public part
 """
 
 import logging
+from collections.abc import Callable
 
 from gateway.request import Request
 from wire.errors import PermissionDeniedError, ServiceError, UnauthenticatedError
@@ -12,8 +13,8 @@ from wire.logs import fields
 log = logging.getLogger("gateway.audit")
 
 
-def note(request: Request, error: ServiceError, peer: str) -> None:
-    """Write the line when the error is such a refusal. `peer` is gRPC's name for the other end, empty in a stream."""
+def note(request: Request, error: ServiceError, peer: Callable[[], str]) -> None:
+    """Write the line when the error is such a refusal. `peer()` is gRPC's name for the other end, empty in a stream."""
     if isinstance(error, UnauthenticatedError | PermissionDeniedError):
         log.warning(
             "refused",
@@ -24,6 +25,6 @@ def note(request: Request, error: ServiceError, peer: str) -> None:
                 request_id=request.request_id,
                 client=request.client,
                 credential=request.credential,
-                peer=peer,
+                peer=peer(),
             ),
         )

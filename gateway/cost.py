@@ -6,15 +6,17 @@ Owns the measure that rates and quotas are counted in. It is known before anythi
 from google.protobuf.message import Message
 
 from market.inference.v1 import inference_pb2 as pb
+from market.inference.v1 import requests_pb2 as twins
 
 # English text has about four characters a token; the tokenizer itself is the inference service's.
 CHARACTERS_PER_TOKEN = 4
 # Every engine of every replica runs for it.
 STATUS_UNITS = 100
+_NUMBER_BYTES = 8
 
 
 def units(message: Message) -> int:
-    """At least 1: a call costs something even when it asks for nothing."""
+    """Of a request as wire/columns.py reads it. At least 1: a call costs something even when it asks for nothing."""
     return max(1, _units(message))
 
 
@@ -30,13 +32,13 @@ def of_bar(opened: pb.WatchOpen) -> int:
 
 
 def _units(message: Message) -> int:
-    if isinstance(message, pb.PredictRequest):
-        return sum(len(series.values) + message.horizon for series in message.series)
+    if isinstance(message, twins.PredictColumns):
+        return sum(len(series.values) // _NUMBER_BYTES + message.horizon for series in message.series)
     if isinstance(message, pb.AnalyzeSentimentRequest):
         return sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in message.texts)
-    if isinstance(message, pb.ComputeIndicatorsRequest):
-        return sum(len(panel.close) for panel in message.panels) * len(message.indicators)
-    if isinstance(message, pb.AnalyzeRequest):
+    if isinstance(message, twins.ComputeIndicatorsColumns):
+        return sum(len(panel.close) // _NUMBER_BYTES for panel in message.panels) * len(message.indicators)
+    if isinstance(message, twins.AnalyzeColumns):
         return _units(message.predict) + _units(message.sentiment) + _units(message.indicators)
     if isinstance(message, pb.WatchOpen):
         return len(message.history.close) * max(1, len(message.indicators))

@@ -20,9 +20,8 @@ class InFlight:
         self._clients: Counter[str] = Counter()
         self.total = 0
 
-    @contextmanager
-    def slot(self, client: str) -> Iterator[None]:
-        """Hold a place while the request is served. Raises OverloadedError."""
+    def enter(self, client: str) -> None:
+        """Take a place, to be given back by leave(). Raises OverloadedError."""
         if self.total >= self._most:
             raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
         if self._clients[client] >= self._most_per_client:
@@ -31,10 +30,18 @@ class InFlight:
             )
         self._clients[client] += 1
         self.total += 1
+
+    def leave(self, client: str) -> None:
+        self.total -= 1
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+    @contextmanager
+    def slot(self, client: str) -> Iterator[None]:
+        """Hold a place for the time of a block. Raises OverloadedError."""
+        self.enter(client)
         try:
             yield
         finally:
-            self.total -= 1
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
+            self.leave(client)

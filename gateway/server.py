@@ -5,11 +5,8 @@ the signals.
 """
 
 import asyncio
-import functools
 import logging
-from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,6 +18,7 @@ from gateway.auth import Authenticator
 from gateway.budget import Budget, Limits, LocalBudget
 from gateway.config import Config
 from gateway.discovery import Discovery, Endpoint
+from gateway.front import Front, GrpcioFront, NativeFront, Register
 from gateway.limits import InFlight
 from gateway.metrics import Metrics
 from gateway.replica import Replica, Settings
@@ -28,7 +26,6 @@ from gateway.router import Router
 from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
 from wire import contract, tls
-from wire.contract import Method
 from wire.listen import bind
 from wire.scrape import MetricsServer
 
@@ -36,21 +33,6 @@ log = logging.getLogger(__name__)
 
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", contract.MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    # A peer that is gone is noticed; one that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 2),
-    # Headers above the first size may be refused, above the second they are.
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 32 * 1024),
-    ("grpc.max_concurrent_streams", 1024),
-)
-# What a connection that is asked to be made anew has for its calls in flight.
-CONNECTION_GRACE_SECONDS = 300
 
 
 def build(config: Config, authenticator: Authenticator, router: Router, metrics: Metrics) -> Servicer:
@@ -98,34 +80,16 @@ def _discovery(config: Config) -> Discovery:
         raise ConfigurationError(f"MARKET_GATEWAY_REPLICAS={config.replicas}: {error}") from error
 
 
-def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """The contract's methods as gRPC handlers that pass bytes, so that nothing is parsed twice."""
-    table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-    for method in contract.METHODS.values():
-        unary = functools.partial(servicer.unary, method)
-        if method.name == "Stream":
-            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
-        elif method.name == "Watch":
-            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
-        else:
-            table[method.name] = grpc.unary_unary_rpc_method_handler(unary)
-    return grpc.method_handlers_generic_handler(contract.SERVICE.full_name, table)
-
-
-def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
-    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context, not by iteration
-        await serve(method, context)
-
-    return handler
-
-
-def _options(config: Config) -> list[tuple[str, int]]:
-    return [
-        *SERVER_OPTIONS,
-        ("grpc.so_reuseport", int(config.share_port)),
-        ("grpc.max_connection_age_ms", int(config.max_connection_age * 1000)),
-        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
-    ]
+def _front(config: Config, servicer: Servicer, register: Register, files: tls.Files) -> Front:
+    if config.transport == "native":
+        try:
+            return NativeFront(servicer, register, share_port=config.share_port)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "MARKET_GATEWAY_TRANSPORT=native: it is not installed, pip install 'market-inference[native]'"
+            ) from error
+    age = config.max_connection_age
+    return GrpcioFront(servicer, register, files=files, share_port=config.share_port, max_connection_age=age)
 
 
 class Server:
@@ -137,9 +101,9 @@ class Server:
         self._discovery = _discovery(config)
         self.router = Router(hedge=config.hedge)
         self._security = Security(config)
-        self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config))
+        self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
+        self._front = _front(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
         self._fresh: asyncio.Task[None] | None = None
         self.address = ""
@@ -148,12 +112,7 @@ class Server:
     async def start(self) -> None:
         """Listen and connect to the replicas. Raises CannotListenError and ConfigurationError."""
         config = self._config
-        self._server.add_generic_rpc_handlers((handlers(self.servicer),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if config.reflection:
-            names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
-        self.address = bind(functools.partial(tls.add_port, self._server, self._security.files), config.listen)
+        self.address = bind(self._front.add_port, config.listen)
         self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
         self.metrics_address = self._scraped.address
         await self._security.start()
@@ -161,7 +120,13 @@ class Server:
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
         self._fresh = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
         self._readiness = asyncio.create_task(self._tell_readiness())
-        await self._server.start()
+        await self._front.start()
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._config.reflection:
+            names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
         config = self._config
@@ -189,6 +154,6 @@ class Server:
                 task.cancel()
         await self._health.enter_graceful_shutdown()
         self.servicer.drain()
-        await self._server.stop(self._config.drain_seconds)
+        await self._front.stop(self._config.drain_seconds)
         await self.router.close()
         self._scraped.close()

@@ -1,6 +1,6 @@
 """A call's way through the gateway, from its bytes to the answer's bytes.
 
-Owns the order of the steps (see answer()) and what every call gets: an id, a deadline, typed errors, a log line and
+Owns the order of the steps (see unary()) and what every call gets: an id, a deadline, typed errors, a log line and
 metrics. Each step's rules are in the room named after it.
 """
 
@@ -8,18 +8,20 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
 
-from gateway import audit, cost
+from gateway import audit, cost, intake
 from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.budget import Limits
+from gateway.intake import Checked
 from gateway.limits import InFlight
 from gateway.link import Links
 from gateway.metrics import Metrics
@@ -29,7 +31,7 @@ from gateway.router import Router
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
 from market.inference.v1 import exchange_pb2, inference_pb2
-from wire import bounds, codes, deadline, metadata, validation
+from wire import codes, deadline, logs, metadata, validation
 from wire.contract import Method
 from wire.errors import (
     CallCancelledError,
@@ -40,11 +42,9 @@ from wire.errors import (
     NotImplementedYetError,
     PermissionDeniedError,
     RemoteError,
-    RequestTooLargeError,
     ServiceError,
     ServiceUnavailableError,
     UnauthenticatedError,
-    Violation,
     code_name,
     reason_of,
 )
@@ -62,6 +62,14 @@ BODIES = {
 }
 _STATUS_SECONDS = 6.0
 _STATUS_SHARED_SECONDS = 0.5
+
+
+class Ended(NamedTuple):
+    """How a call ended: its answer's bytes, or the status of its failure; and the trailers that go with either."""
+
+    body: bytes
+    trailers: tuple[tuple[str, str | bytes], ...]
+    status: status_pb2.Status | None = None
 
 
 class Servicer:
@@ -99,26 +107,39 @@ class Servicer:
         self._probes_until = 0.0
         self.draining = False
 
-    async def unary(self, method: Method, raw: bytes, context: Any) -> bytes:
-        """One call as the transport hands it over: bytes in, bytes out; errors end it with status and details."""
-        sent = dict(context.invocation_metadata() or ())
-        request = self._request(method, sent, context.time_remaining())
-        async with self._call(request, context):
-            return await self.answer(request, sent, raw)
+    async def unary(
+        self, method: Method, sent: Mapping[str, str | bytes], left: float | None, peer: Callable[[], str], raw: bytes
+    ) -> Ended:
+        """One call from its bytes to its end, whatever that is. `left` are the seconds that the caller waits."""
+        request = self._request(method, sent, left)
+        code, reason = "OK", ""
+        try:
+            client = self._admit(request, sent)
+            body = await self._answer(request, client, raw)
+            return Ended(body, _identity(request))
+        except asyncio.CancelledError:
+            code = reason = CallCancelledError.reason
+            raise
+        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _status_of
+            status = self._status_of(error, request, peer)
+            code, reason = code_name(status.code), reason_of(status)
+            details = (metadata.STATUS_DETAILS, status.SerializeToString())
+            return Ended(b"", (*_identity(request), details), status)
+        finally:
+            self._done(request, code, reason)
 
     @asynccontextmanager
     async def _call(self, request: Request, context: Any) -> AsyncIterator[None]:
-        """What surrounds a call: errors end it with status and details, and it is counted and logged."""
+        """What surrounds a stream: errors end it with status and details, and it is counted and logged."""
         code, reason = "OK", ""
         try:
             yield
         except asyncio.CancelledError:
             code = reason = CallCancelledError.reason
             raise
-        except ServiceError as error:
-            status = error.status(request.request_id)
+        except Exception as error:
+            status = self._status_of(error, request, context.peer)
             code, reason = code_name(status.code), reason_of(status)
-            audit.note(request, error, context.peer())
             details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
             try:
                 await context.abort(codes.BY_NUMBER[status.code], status.message, (*_identity(request), *details))
@@ -130,34 +151,45 @@ class Servicer:
                 context.set_trailing_metadata(_identity(request))
             self._done(request, code, reason)
 
-    async def answer(self, request: Request, sent: Mapping[str, str | bytes], raw: bytes) -> bytes:
-        """The steps, in their order. Raises ServiceError."""
-        with _bugs_are_ours(request):
-            client = self._admit(request, sent)
-            with self._in_flight.slot(client.name):
-                try:
-                    message = _decode(request, raw)
-                    refused = validation.check(message)
-                except InvalidRequestError:
-                    # Mistakes cost too, or sending them would be free.
-                    await self._charge(request, client, None)
-                    raise
-                await self._charge(request, client, message)
-                return await self._ask(request, message, refused)
+    @staticmethod
+    def _status_of(error: Exception, request: Request, peer: Callable[[], str]) -> status_pb2.Status:
+        """What is no ServiceError is a bug: the caller learns nothing of it, the log everything."""
+        if not isinstance(error, ServiceError):
+            log.error("bug", exc_info=error, extra=fields(request_id=request.request_id, method=request.method.name))
+            error = InternalError()
+        audit.note(request, error, peer)
+        return error.status(request.request_id)
 
-    async def serve(self, request: Request, client: Client, message: Message) -> bytes:
-        """The same steps for a request that came over a stream, whose caller is known. Raises ServiceError."""
-        with _bugs_are_ours(request):
-            try:
-                authorise(client, request.method)
-            except PermissionDeniedError as error:
-                audit.note(request, error, "")
-                raise
+    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
+        """The answer to a request that came over a stream, whose caller is known. Raises ServiceError."""
+        try:
+            authorise(client, request.method)
             _check_time(request)
-            with self._in_flight.slot(client.name):
-                refused = validation.check(message)
-                await self._charge(request, client, message)
-                return await self._ask(request, message, refused)
+            return await self._answer(request, client, raw)
+        except PermissionDeniedError as error:
+            audit.note(request, error, str)
+            raise
+        except ServiceError:
+            raise
+        except Exception as error:
+            log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
+            raise InternalError from error
+
+    async def _answer(self, request: Request, client: Client, raw: bytes) -> bytes:
+        """The steps that requests of calls and of streams share, in their order. Raises ServiceError."""
+        request.cost = len(raw)
+        self._in_flight.enter(client.name)
+        try:
+            try:
+                checked = intake.check(request.method, raw)
+            except InvalidRequestError:
+                # Mistakes cost too, or sending them would be free.
+                await self._charge(request, client, None)
+                raise
+            await self._charge(request, client, checked.message)
+            return await self._ask(request, checked)
+        finally:
+            self._in_flight.leave(client.name)
 
     async def _charge(self, request: Request, client: Client, message: Message | None) -> None:
         """Take what the request costs from the client's budget; None is one that came to nothing.
@@ -189,8 +221,7 @@ class Servicer:
         # The stream may live as long as its caller wants; max_timeout bounds each of its requests.
         call.deadline = deadline.NEVER if left is None else call.began + left
         async with self._call(call, context):
-            with _bugs_are_ours(call):
-                await self._stream(call, sent, context)
+            await self._stream(call, sent, context)
 
     async def _stream(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
         if self.draining:
@@ -209,8 +240,7 @@ class Servicer:
         sent = dict(context.invocation_metadata() or ())
         call = self._request(method, sent, context.time_remaining())
         async with self._call(call, context):
-            with _bugs_are_ours(call):
-                await self._watch(call, sent, context)
+            await self._watch(call, sent, context)
 
     async def _watch(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
         if self.draining:
@@ -273,24 +303,25 @@ class Servicer:
             traceparent=str(sent.get(metadata.TRACEPARENT, "")),
         )
 
-    async def _ask(self, request: Request, message: Message, refused: list[validation.Refusal]) -> bytes:
-        if isinstance(message, inference_pb2.GetStatusRequest):
+    async def _ask(self, request: Request, checked: Checked) -> bytes:
+        name = request.method.name
+        if name == "GetStatus":
             return await self._status(request)
-        body = BODIES.get(request.method.name)
-        if body is None:
-            raise NotImplementedYetError(f"{request.method.name} is not served by this version")
+        if name not in BODIES:
+            raise NotImplementedYetError(f"{name} is not served by this version")
         if self.draining:
             raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
         envelope = self._router.envelope(request)
-        getattr(envelope, body).CopyFrom(message)
-        for refusal in refused:
+        setattr(envelope, BODIES[name], checked.raw)
+        for refusal in checked.refused:
             envelope.refused.add(
                 list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
             )
         reply = await self._router.ask(request, envelope)
-        request.queue_seconds = reply.timing.queue_us * 1e-6
-        request.device_seconds = reply.timing.device_us * 1e-6
-        request.batch_items = reply.timing.batch_items
+        timing = reply.timing
+        request.queue_seconds = timing.queue_us * 1e-6
+        request.device_seconds = timing.device_us * 1e-6
+        request.batch_items = timing.batch_items
         if reply.HasField("error"):
             raise RemoteError(reply.error)
         return reply.response
@@ -321,7 +352,7 @@ class Servicer:
     async def _replica_status(self, request: Request, replica: Replica) -> inference_pb2.ReplicaStatus:
         address = replica.address
         envelope = self._router.envelope(request)
-        envelope.status.SetInParent()
+        envelope.status = b""
         until = deadline.after(_STATUS_SECONDS)
         envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
         try:
@@ -338,24 +369,23 @@ class Servicer:
     def _done(self, request: Request, code: str, reason: str) -> None:
         seconds = deadline.now() - request.began
         self._metrics.answered(request, code, reason, seconds)
-        log.log(
+        logs.event(
+            log,
             _level(code),
             "request",
-            extra=fields(
-                request_id=request.request_id,
-                client=request.client,
-                method=request.method.name,
-                code=code,
-                reason=reason,
-                bytes=request.cost,
-                units=request.units,
-                seconds=round(seconds, 6),
-                queue_seconds=request.queue_seconds,
-                device_seconds=request.device_seconds,
-                batch_items=request.batch_items,
-                replica=request.replica,
-                attempts=request.attempts,
-            ),
+            request_id=request.request_id,
+            client=request.client,
+            method=request.method.name,
+            code=code,
+            reason=reason,
+            bytes=request.cost,
+            units=request.units,
+            seconds=round(seconds, 6),
+            queue_seconds=request.queue_seconds,
+            device_seconds=request.device_seconds,
+            batch_items=request.batch_items,
+            replica=request.replica,
+            attempts=request.attempts,
         )
 
 
@@ -367,18 +397,6 @@ async def _opening(context: Any, seconds: float) -> bytes:
     except TimeoutError as error:
         raise DeadlineExceededError(f"no message came within {seconds:g} s of opening the call") from error
     return raw if isinstance(raw, bytes) else b""
-
-
-@contextmanager
-def _bugs_are_ours(request: Request) -> Iterator[None]:
-    """Whatever is no ServiceError is a bug: the caller learns nothing of it, the log everything."""
-    try:
-        yield
-    except ServiceError:
-        raise
-    except Exception as error:
-        log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
-        raise InternalError from error
 
 
 def _level(code: str) -> int:
@@ -404,16 +422,3 @@ def _identity(request: Request) -> tuple[tuple[str, str], ...]:
 def _check_time(request: Request) -> None:
     if request.deadline <= request.began:
         raise DeadlineExceededError("the deadline had passed when the request arrived")
-
-
-def _decode(request: Request, raw: bytes) -> Message:
-    """The message inside the bytes. Raises RequestTooLargeError or InvalidRequestError."""
-    request.cost = len(raw)
-    if len(raw) > request.method.max_request_bytes:
-        raise RequestTooLargeError(request.method.max_request_bytes, len(raw))
-    bounds.check(raw, request.method.request.DESCRIPTOR)
-    try:
-        return request.method.request.FromString(raw)
-    except DecodeError as error:
-        name = request.method.request.DESCRIPTOR.name
-        raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error

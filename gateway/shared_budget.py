@@ -44,16 +44,19 @@ return {refused and 1 or 0, string.format('%.17g', level), string.format('%.17g'
 
 
 class SharedBudget:
-    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while that is away."""
+    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while that is away.
 
-    def __init__(self, url: str, *, prefix: str = "market-inference:budget") -> None:
+    Redis is away when it takes longer than `timeout` seconds.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "market-inference:budget", timeout: float = TIMEOUT_SECONDS) -> None:
         # A burst waits for one of few connections, instead of opening one a request all at once.
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = redis.Redis.from_pool(pool)

@@ -10,18 +10,18 @@ reader stops while either is used up, so that HTTP/2 flow control reaches the cl
 import asyncio
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from gateway.auth import Client
+from gateway.intake import SMALL_BYTES
 from gateway.request import Request
-from market.inference.v1 import answers_pb2, inference_pb2
-from wire import bounds, deadline
+from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
+from wire import bounds, columns, contract, deadline
 from wire.contract import METHODS, Method
 from wire.errors import (
     CallCancelledError,
     DrainingError,
     InvalidRequestError,
-    RequestTooLargeError,
     ServiceError,
     Violation,
     code_name,
@@ -31,6 +31,9 @@ from wire.errors import (
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
 # An answer message takes no more once it holds this many bytes, so that one bulky answer does not hold up the others.
 MESSAGE_BYTES = 256 << 10
+MOST_REQUESTS = contract.field_rules(
+    inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
+).repeated.max_items
 KINDS = {
     "predict": METHODS["Predict"],
     "sentiment": METHODS["AnalyzeSentiment"],
@@ -42,8 +45,8 @@ KINDS = {
 class Service(Protocol):
     """What a stream needs of the gateway."""
 
-    async def serve(self, request: Request, client: Client, message: Message) -> bytes:
-        """The answer to one request. Raises ServiceError."""
+    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
+        """The answer to one request in its bytes. Raises ServiceError."""
         ...
 
     def done(self, request: Request, code: str, reason: str) -> None:
@@ -117,8 +120,7 @@ class Stream:
         # Before the message is looked at: answers to unreadable ones would pile up as well.
         await self._wait_for_room()
         try:
-            bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
-            message = inference_pb2.StreamRequest.FromString(raw)
+            message = read(raw)
         except InvalidRequestError as error:
             self._refuse(0, error)
             return
@@ -131,7 +133,7 @@ class Stream:
             await self._wait_for_room()
             if self._draining:
                 return
-            self._start(item, share, len(raw))
+            self._start(item, share)
 
     async def _wait_for_room(self) -> None:
         while self._exhausted() and not self._draining:
@@ -141,8 +143,8 @@ class Stream:
     def _exhausted(self) -> bool:
         return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
 
-    def _start(self, item: inference_pb2.StreamItem, size: int, most: int) -> None:
-        """Take one request; `size` is its share of a message of `most` bytes."""
+    def _start(self, item: requests_pb2.StreamItemColumns, size: int) -> None:
+        """Take one request; `size` is its share of its message's bytes."""
         kind = item.WhichOneof("request")
         if kind == "cancel":
             if task := self._tasks.get(item.id):
@@ -153,10 +155,10 @@ class Stream:
             return
         self._in_flight += 1
         self._bytes += size
-        task = self._tasks[item.id] = asyncio.create_task(self._serve(item, str(kind), size, most))
+        task = self._tasks[item.id] = asyncio.create_task(self._serve(item, str(kind)))
         task.add_done_callback(lambda task: self._over(item, task, size))
 
-    def _wrong(self, item: inference_pb2.StreamItem, kind: str | None) -> ServiceError | None:
+    def _wrong(self, item: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
         if kind is None:
             return InvalidRequestError(
                 [Violation("request", "one of predict, sentiment, indicators, analyze", "oneof")]
@@ -167,14 +169,12 @@ class Stream:
             return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
         return None
 
-    async def _serve(self, item: inference_pb2.StreamItem, kind: str, size: int, most: int) -> None:
+    async def _serve(self, item: requests_pb2.StreamItemColumns, kind: str) -> None:
         request = self._request(item, KINDS[kind])
         answer = answers_pb2.StreamResultAnswer(id=item.id)
         code = reason = "CANCELLED"
         try:
-            message = getattr(item, kind)
-            request.cost = size if most <= request.method.max_request_bytes else _weigh(message, request.method)
-            setattr(answer, kind, await self._service.serve(request, self._client, message))
+            setattr(answer, kind, await self._service.serve(request, self._client, getattr(item, kind)))
             code, reason = "OK", ""
         except ServiceError as error:
             status = error.status(request.request_id)
@@ -185,7 +185,7 @@ class Stream:
         self._bytes += _size(answer)
         self._queue(answer)
 
-    def _request(self, item: inference_pb2.StreamItem, method: Method) -> Request:
+    def _request(self, item: requests_pb2.StreamItemColumns, method: Method) -> Request:
         began = deadline.now()
         asked = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
         return Request(
@@ -198,7 +198,7 @@ class Stream:
             client=self._client.name,
         )
 
-    def _over(self, item: inference_pb2.StreamItem, task: asyncio.Task[None], size: int) -> None:
+    def _over(self, item: requests_pb2.StreamItemColumns, task: asyncio.Task[None], size: int) -> None:
         """A callback, since a task that is cancelled before its first step runs none of its own code."""
         del self._tasks[item.id]
         self._bytes -= size
@@ -244,8 +244,15 @@ def _size(answer: answers_pb2.StreamResultAnswer) -> int:
     return 0 if kind is None or kind == "error" else len(getattr(answer, kind))
 
 
-def _weigh(message: Message, method: Method) -> int:
-    size = message.ByteSize()
-    if size > method.max_request_bytes:
-        raise RequestTooLargeError(method.max_request_bytes, size)
-    return size
+def read(raw: bytes) -> requests_pb2.StreamColumns:
+    """The requests of one message, each as its own bytes. Raises InvalidRequestError, DecodeError."""
+    if len(raw) > SMALL_BYTES:
+        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+    message = columns.read(inference_pb2.StreamRequest, raw)
+    if not isinstance(message, requests_pb2.StreamColumns):
+        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+        whole = columns.rewrite(inference_pb2.StreamRequest.FromString(raw))
+        message = requests_pb2.StreamColumns.FromString(whole)
+    if len(message.requests) > MOST_REQUESTS:
+        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+    return message

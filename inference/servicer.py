@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from google.rpc import status_pb2
-from numpy.typing import NDArray
 
 from inference import answers
 from inference.batcher import Batcher
@@ -18,28 +17,35 @@ from inference.call import Call
 from inference.catalogue import Catalogue
 from inference.job import Job
 from inference.status import Status
-from market.inference.v1 import answers_pb2, inference_pb2
+from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
 from models import indicators
 from models.forecast import Series
+from wire import columns
 from wire.errors import InvalidRequestError, ServiceError, Violation
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class Servicer:
-    """Answers validated requests. Every method returns the serialised public response or raises ServiceError."""
+    """Answers validated requests, in the bytes that wire/columns.py reads through twins.
+
+    Every method returns the serialised public response or raises ServiceError.
+    """
 
     def __init__(self, catalogue: Catalogue, batchers: dict[str, Batcher], status: Status) -> None:
         self._catalogue = catalogue
         self._batchers = batchers
         self._status = status
 
-    async def predict(self, request: inference_pb2.PredictRequest, call: Call) -> bytes:
+    async def predict(self, raw: bytes, call: Call) -> bytes:
+        return await self._predict(requests_pb2.PredictColumns.FromString(raw), call)
+
+    async def _predict(self, request: requests_pb2.PredictColumns, call: Call) -> bytes:
         model = await self._catalogue.get("forecast", request.model)
         levels = tuple(sorted(request.quantiles)) or DEFAULT_LEVELS
-        refused = _refused(call, "series", len(request.series))
+        horizon, refused = request.horizon, _refused(call, "series", len(request.series))
         items = [
-            Series(np.asarray(series.values), request.horizon, levels)
+            Series(columns.array(series.values), horizon, levels)
             for series, status in zip(request.series, refused, strict=True)
             if status is None
         ]
@@ -47,7 +53,10 @@ class Servicer:
         symbols = [series.symbol for series in request.series]
         return answers.forecasts(symbols, _merge(refused, found), levels, model, call.request_id)
 
-    async def sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
+    async def sentiment(self, raw: bytes, call: Call) -> bytes:
+        return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
+
+    async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
         model = await self._catalogue.get("sentiment", request.model)
         refused = _refused(call, "texts", len(request.texts))
         texts = [text for text, status in zip(request.texts, refused, strict=True) if status is None]
@@ -56,13 +65,16 @@ class Servicer:
         found = await self._run("sentiment", model, [chunk for chunks in chunked for chunk in chunks], call)
         return answers.sentiments(_merge(refused, _pool(model, chunked, found)), model, call.request_id)
 
-    async def indicators(self, request: inference_pb2.ComputeIndicatorsRequest, call: Call) -> bytes:
+    async def indicators(self, raw: bytes, call: Call) -> bytes:
+        return await self._indicators(requests_pb2.ComputeIndicatorsColumns.FromString(raw), call)
+
+    async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: Call) -> bytes:
         model = await self._catalogue.get("indicators", "")
         program = compile_specs(request.indicators)
         refused = _refused(call, "panels", len(request.panels))
         _refuse_incomplete(request.panels, refused, program, call.request_id)
         items = [
-            indicators.Task(panel_of(panel), program)
+            indicators.Task(_panel_of(panel), program)
             for panel, status in zip(request.panels, refused, strict=True)
             if status is None
         ]
@@ -70,15 +82,16 @@ class Servicer:
         symbols = [panel.symbol for panel in request.panels]
         return answers.indicators(symbols, _merge(refused, found), program, model, call.request_id)
 
-    async def analyze(self, request: inference_pb2.AnalyzeRequest, call: Call) -> bytes:
+    async def analyze(self, raw: bytes, call: Call) -> bytes:
         """The parts side by side; one that fails carries its own status in the answer."""
+        request = requests_pb2.AnalyzeColumns.FromString(raw)
         asked: dict[str, Coroutine[Any, Any, bytes]] = {}
         if request.HasField("predict"):
-            asked["predict"] = self.predict(request.predict, call)
+            asked["predict"] = self._predict(request.predict, call)
         if request.HasField("sentiment"):
-            asked["sentiment"] = self.sentiment(request.sentiment, call)
+            asked["sentiment"] = self._sentiment(request.sentiment, call)
         if request.HasField("indicators"):
-            asked["indicators"] = self.indicators(request.indicators, call)
+            asked["indicators"] = self._indicators(request.indicators, call)
         outcomes = await asyncio.gather(*(self._part(part, call) for part in asked.values()))
         answer = answers_pb2.AnalyzeAnswer(request_id=call.request_id)
         for part, outcome in zip(asked, outcomes, strict=True):
@@ -95,11 +108,11 @@ class Servicer:
         except ServiceError as error:
             return error.status(call.request_id)
 
-    async def status(self, request: inference_pb2.GetStatusRequest, call: Call) -> bytes:
+    async def status(self, raw: bytes, call: Call) -> bytes:
         replica = await self._status.probe()
         return inference_pb2.GetStatusResponse(replicas=[replica], request_id=call.request_id).SerializeToString()
 
-    async def models(self, request: inference_pb2.ListModelsRequest, call: Call) -> bytes:
+    async def models(self, raw: bytes, call: Call) -> bytes:
         listing = self._status.models()
         return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
 
@@ -146,8 +159,10 @@ def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) ->
 
 
 def compile_specs(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
-    """The program that a request asks for. Raises InvalidRequestError."""
-    """The checked program. Live users send the same one at every bar, so it is looked up by the specs' own bytes."""
+    """The checked program of a request. Raises InvalidRequestError.
+
+    Live users send the same one at every bar, so it is looked up by the specs' own bytes.
+    """
     return _compiled(tuple([spec.SerializeToString(deterministic=True) for spec in specs]))
 
 
@@ -161,17 +176,14 @@ def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
         raise InvalidRequestError([Violation(field, error.message, "indicator")]) from error
 
 
-def panel_of(panel: inference_pb2.Panel) -> indicators.Panel:
+def _panel_of(panel: requests_pb2.PanelColumns) -> indicators.Panel:
     """A message's columns as arrays; those that are empty are absent."""
-    return indicators.Panel(*(_column(getattr(panel, name)) for name in indicators.COLUMNS))
-
-
-def _column(values: Any) -> NDArray[np.float64] | None:
-    return np.asarray(values) if len(values) else None
+    found = [getattr(panel, name) for name in indicators.COLUMNS]
+    return indicators.Panel(*[columns.array(column) if column else None for column in found])
 
 
 def _refuse_incomplete(
-    panels: Sequence[inference_pb2.Panel],
+    panels: Sequence[requests_pb2.PanelColumns],
     refused: list[status_pb2.Status | None],
     program: indicators.Program,
     request_id: str,

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from google.rpc import status_pb2
 
 from inference import answers
@@ -20,7 +21,7 @@ from inference.batcher import Batcher
 from inference.catalogue import Catalogue
 from inference.engine import BatchRan, Engine
 from inference.job import Job
-from inference.servicer import DEFAULT_LEVELS, compile_specs, panel_of
+from inference.servicer import DEFAULT_LEVELS, compile_specs
 from inference.session import Ask, Session, Tick
 from market.inference.v1 import answers_pb2, exchange_pb2, inference_pb2
 from models import indicators
@@ -182,7 +183,7 @@ class Sessions:
 
     async def _ask(self, live: Live, request: inference_pb2.WatchOpen) -> Ask:
         """What the session needs, within the bounds. Raises ServiceError."""
-        history, program = panel_of(request.history), compile_specs(request.indicators)
+        history, program = _panel_of(request.history), compile_specs(request.indicators)
         missing = [name for name in indicators.COLUMNS if name in program.needs and getattr(history, name) is None]
         if missing:
             raise InvalidRequestError(
@@ -324,6 +325,12 @@ class _Ticks:
         except Exception:  # a bug of ours: it ends this session, and no other
             log.exception("session failed", extra=fields(request_id=live.request_id))
             return InternalError()
+
+
+def _panel_of(panel: inference_pb2.Panel) -> indicators.Panel:
+    """A message's columns as arrays; those that are empty are absent."""
+    found = [getattr(panel, name) for name in indicators.COLUMNS]
+    return indicators.Panel(*[np.asarray(column) if len(column) else None for column in found])
 
 
 def _check_times(times: Sequence[int], bars: int) -> None:

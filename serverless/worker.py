@@ -20,11 +20,11 @@ from serverless import decode, encode, forms, health, replies, watch
 from serverless.config import Config
 from serverless.memory import Memory, process_share, trim_heap
 from serverless.request import Request
-from wire import contract, listen, validation
+from wire import columns, contract, listen, validation
 from wire.contract import Method
 from wire.errors import RemoteError, RequestTooLargeError, ServiceError
 
-Serve = Callable[[Any, Call], Awaitable[bytes]]
+Serve = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 class Worker:
@@ -98,14 +98,14 @@ class Worker:
         """A worker loads a model at its first use, and this is one."""
         checked(contract.METHODS["GetStatus"], request, call)
         await self.parts.catalogue.load_defaults()
-        answer = await self.parts.servicer.status(inference_pb2.GetStatusRequest(), call)
+        answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
 
     async def _ask(self, name: str, serve: Serve, request: Request, call: Call) -> dict[str, Any]:
         """Decode, validate, serve, encode."""
         method = contract.METHODS[name]
         message = checked(method, request, call)
-        answer = method.response.FromString(await serve(message, call))
+        answer = method.response.FromString(await serve(columns.rewrite(message), call))
         return encode.to_json(answer, request.names)
 
     async def _predict_stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
@@ -137,11 +137,11 @@ class Worker:
             series=[message.series[index]], horizon=message.horizon, quantiles=message.quantiles, model=message.model
         )
         try:
-            answer = inference_pb2.PredictResponse.FromString(await self.parts.servicer.predict(one, call))
+            answer = await self.parts.servicer.predict(columns.rewrite(one), call)
         except ServiceError as error:
             status = error.status(call.request_id)
             return {"index": index, "error": replies.text(status, {}), "error_type": replies.error_type(status)}
-        output = encode.to_json(answer, {})
+        output = encode.to_json(inference_pb2.PredictResponse.FromString(answer), {})
         del output["request_id"]
         return {"index": index, **output.pop("forecasts")[0], **output}
 
@@ -159,7 +159,9 @@ class Worker:
             raise refusal.error
         for bar in range(asked.bars):
             seen = watch.until(message, asked.history + bar + 1)
-            answer = inference_pb2.AnalyzeResponse.FromString(await self.parts.servicer.analyze(seen, call))
+            answer = inference_pb2.AnalyzeResponse.FromString(
+                await self.parts.servicer.analyze(columns.rewrite(seen), call)
+            )
             output = encode.to_json(answer, request.names)
             del output["request_id"]
             yield {"bar": bar, **output}

@@ -28,6 +28,7 @@ class Method:
     response: type[Message]
     max_request_bytes: int
     scope: str
+    streams: bool
 
 
 def _method(descriptor: MethodDescriptor) -> Method:
@@ -39,6 +40,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         response=GetMessageClass(descriptor.output_type),
         max_request_bytes=rules.max_request_bytes,
         scope=rules.scope,
+        streams=descriptor.client_streaming or descriptor.server_streaming,
     )
 
 

@@ -4,7 +4,6 @@ Structural rules are protovalidate's; values in columns are checked over whole a
 element costs three orders of magnitude more. Owns what a broken rule is called; the limits are the contract's.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from numpy.typing import NDArray
 from protovalidate import Validator
 from protovalidate import Violation as BrokenRule
 
@@ -55,37 +53,9 @@ def check(message: Message) -> list[Refusal]:
 
     Raises InvalidRequestError when the request itself breaks a rule, or no item is left.
     """
-    plan = _plan(message.DESCRIPTOR)
     broken = _validator.collect_violations(message)
-    if not broken and _clean(message, plan):
-        return []
-    found = [*map(_named, broken), *_columns(message, plan, "")]
+    found = [*map(_named, broken), *_columns(message, _plan(message.DESCRIPTOR), "")]
     return _sort_out(message, found) if found else []
-
-
-def _clean(message: Message, plan: _Plan) -> bool:
-    """Whether every column obeys, with few and whole-array steps; False may also mean that a closer look is needed."""
-    if plan.panels:  # once in a session's life: not worth a way of its own
-        return False
-    for name, columns, panel in plan.items:
-        if columns:
-            for item in getattr(message, name):
-                arrays = {column: np.asarray(getattr(item, column)) for column, _ in columns}
-                # A NaN or an infinity makes the sum one; so does an overflow, which the closer look tells apart.
-                if not all(math.isfinite(np.add.reduce(array)) for array in arrays.values()):
-                    return False
-                if panel and not _clean_panel(arrays):
-                    return False
-    return all(not message.HasField(name) or _clean(getattr(message, name), part) for name, part in plan.parts)
-
-
-def _clean_panel(columns: dict[str, NDArray[np.float64]]) -> bool:
-    opened, high, low, close, volume = (columns[name] for name in (*_OHLC, "volume"))
-    bars = close.size
-    if not opened.size == high.size == low.size == bars or volume.size not in (0, bars):
-        return not (opened.size or high.size or low.size or volume.size)
-    bottom, top = np.minimum(opened, close), np.maximum(opened, close)
-    return not ((bottom < low).any() or (top > high).any() or (volume.size and np.minimum.reduce(volume) < 0))
 
 
 def _sort_out(message: Message, found: list[_Found]) -> list[Refusal]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import talib
 
+from market.inference.v1 import inference_pb2
 from serverless.config import Config
 from serverless.handler import Handler
 
@@ -110,9 +111,10 @@ def test_leaving_a_stream_cancels_the_rest_of_it(runner, handler, closes, monkey
     servicer = runner.run(handler.worker()).parts.servicer
     predict, cancelled = servicer.predict, []
 
-    async def only_the_first_is_ready(request, call):
+    async def only_the_first_is_ready(raw, call):
+        request = inference_pb2.PredictRequest.FromString(raw)
         if request.series[0].symbol == "first":
-            return await predict(request, call)
+            return await predict(raw, call)
         try:
             return await asyncio.Event().wait()
         except asyncio.CancelledError:

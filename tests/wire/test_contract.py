@@ -1,13 +1,13 @@
-"""The contract's own description, and the twins that write its bulky answers."""
+"""The contract's own description, and the twins that write its bulky answers and read its bulky requests."""
 
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from market.inference.v1 import answers_pb2, inference_pb2
+from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
 from wire import contract
 
-TWINS = {
+ANSWERS = {
     "PredictAnswer": "PredictResponse",
     "SeriesForecastAnswer": "SeriesForecast",
     "ForecastAnswer": "Forecast",
@@ -22,15 +22,25 @@ TWINS = {
     "WatchAnswer": "WatchResponse",
     "WatchUpdateAnswer": "WatchUpdate",
 }
+REQUESTS = {
+    "PredictColumns": "PredictRequest",
+    "SeriesColumns": "Series",
+    "ComputeIndicatorsColumns": "ComputeIndicatorsRequest",
+    "PanelColumns": "Panel",
+    "AnalyzeColumns": "AnalyzeRequest",
+    "StreamColumns": "StreamRequest",
+    "StreamItemColumns": "StreamItem",
+}
+TWINS = {**answers_pb2.DESCRIPTOR.message_types_by_name, **requests_pb2.DESCRIPTOR.message_types_by_name}
 
 
-def test_every_answer_has_its_twin_here():
-    assert set(answers_pb2.DESCRIPTOR.message_types_by_name) == set(TWINS)
+def test_every_twin_has_its_public_message_here():
+    assert set(TWINS) == set(ANSWERS) | set(REQUESTS)
 
 
-@pytest.mark.parametrize(("twin", "public"), TWINS.items())
-def test_a_twin_has_the_public_answers_fields_on_the_wire(twin, public):
-    ours = answers_pb2.DESCRIPTOR.message_types_by_name[twin].fields_by_number
+@pytest.mark.parametrize(("twin", "public"), (ANSWERS | REQUESTS).items())
+def test_a_twin_has_the_public_messages_fields_on_the_wire(twin, public):
+    ours = TWINS[twin].fields_by_number
     theirs = inference_pb2.DESCRIPTOR.message_types_by_name[public].fields_by_number
     assert {n: f.name for n, f in ours.items()} == {n: f.name for n, f in theirs.items()}
     for number, field in ours.items():

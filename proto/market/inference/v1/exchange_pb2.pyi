@@ -95,22 +95,17 @@ class Envelope(_message.Message):
     """Whose work it is, for fair shares between clients."""
     priority: Global___Priority.ValueType
     traceparent: _builtins.str
+    predict: _builtins.bytes
+    """The public request messages, serialised: the gateway has checked them and passes their bytes on."""
+    sentiment: _builtins.bytes
+    indicators: _builtins.bytes
+    analyze: _builtins.bytes
+    status: _builtins.bytes
+    models: _builtins.bytes
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedItem]:
         """Items that the front has refused: they are answered with these statuses and never computed."""
 
-    @_builtins.property
-    def predict(self) -> _inference_pb2.PredictRequest: ...
-    @_builtins.property
-    def sentiment(self) -> _inference_pb2.AnalyzeSentimentRequest: ...
-    @_builtins.property
-    def indicators(self) -> _inference_pb2.ComputeIndicatorsRequest: ...
-    @_builtins.property
-    def analyze(self) -> _inference_pb2.AnalyzeRequest: ...
-    @_builtins.property
-    def status(self) -> _inference_pb2.GetStatusRequest: ...
-    @_builtins.property
-    def models(self) -> _inference_pb2.ListModelsRequest: ...
     @_builtins.property
     def cancel(self) -> Global___ExchangeCancel:
         """Withdraws the request in flight that has this envelope's id."""
@@ -133,12 +128,12 @@ class Envelope(_message.Message):
         priority: Global___Priority.ValueType = ...,
         traceparent: _builtins.str = ...,
         refused: _abc.Iterable[Global___RefusedItem] | None = ...,
-        predict: _inference_pb2.PredictRequest | None = ...,
-        sentiment: _inference_pb2.AnalyzeSentimentRequest | None = ...,
-        indicators: _inference_pb2.ComputeIndicatorsRequest | None = ...,
-        analyze: _inference_pb2.AnalyzeRequest | None = ...,
-        status: _inference_pb2.GetStatusRequest | None = ...,
-        models: _inference_pb2.ListModelsRequest | None = ...,
+        predict: _builtins.bytes = ...,
+        sentiment: _builtins.bytes = ...,
+        indicators: _builtins.bytes = ...,
+        analyze: _builtins.bytes = ...,
+        status: _builtins.bytes = ...,
+        models: _builtins.bytes = ...,
         cancel: Global___ExchangeCancel | None = ...,
         watch_open: _inference_pb2.WatchOpen | None = ...,
         watch_bar: _inference_pb2.WatchBar | None = ...,

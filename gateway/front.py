@@ -1,0 +1,221 @@
+"""Where calls come in: gRPC on a socket, by one of two transports behind one interface.
+
+`grpcio` is the default and can do everything. `native` serves the unary methods of the contract with HTTP/2 outside the
+GIL (pygrpc-native) and hands everything else to a grpcio front behind it, on a Unix socket; it speaks no TLS and
+closes no connection by age, so it is for places where TLS ends in front of it.
+
+Owns the transports: sockets, threads, metadata, and how an end becomes a status. What a call means is the servicer's.
+"""
+
+import asyncio
+import importlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+
+from gateway.servicer import Ended, Servicer
+from wire import codes, contract, tls
+from wire.contract import Method
+from wire.errors import DrainingError
+
+Register = Callable[[grpc.aio.Server], None]
+"""Adds the services that stand beside the contract's: health, reflection."""
+
+LIMITS = {
+    # A peer that is gone is noticed.
+    "keepalive_time_ms": 30_000,
+    "keepalive_timeout_ms": 10_000,
+    "max_concurrent_streams": 1024,
+}
+# Headers above the first size may be refused, above the second they are.
+METADATA_BYTES = (16 * 1024, 32 * 1024)
+# What a connection that is asked to be made anew has for its calls in flight.
+CONNECTION_GRACE_SECONDS = 300
+_EVENTS_AT_ONCE = 256
+# More of them would compete with the event loop for the cores.
+_IO_THREADS = 1
+
+
+class Front(Protocol):
+    """A server for the contract's methods."""
+
+    def add_port(self, address: str) -> int:
+        """Bind to "host:port"; returns the port. Raises RuntimeError or OSError."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, wait `grace` seconds for those in flight, then cut them off."""
+        ...
+
+
+class GrpcioFront:
+    """Everything by grpc.aio, with TLS where there are files."""
+
+    def __init__(
+        self, servicer: Servicer, register: Register, *, files: tls.Files, share_port: bool, max_connection_age: float
+    ) -> None:
+        self._files = files
+        options = [
+            ("grpc.max_receive_message_length", contract.MAX_REQUEST_BYTES),
+            ("grpc.max_send_message_length", -1),
+            # One that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.max_ping_strikes", 2),
+            ("grpc.max_metadata_size", METADATA_BYTES[0]),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
+            ("grpc.so_reuseport", int(share_port)),
+            ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
+            *((f"grpc.{name}", value) for name, value in LIMITS.items()),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((handlers(servicer),))
+        register(self._server)
+
+    def add_port(self, address: str) -> int:
+        return tls.add_port(self._server, self._files, address)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        await self._server.stop(grace)
+
+
+def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+    """The contract's methods as gRPC handlers that pass bytes, so that nothing is parsed twice."""
+    table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+    for method in contract.METHODS.values():
+        if method.name == "Stream":
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
+        elif method.name == "Watch":
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
+        else:
+            table[method.name] = grpc.unary_unary_rpc_method_handler(_unary(servicer, method))
+    return grpc.method_handlers_generic_handler(contract.SERVICE.full_name, table)
+
+
+def _unary(servicer: Servicer, method: Method) -> Any:
+    async def handler(raw: bytes, context: Any) -> bytes:
+        sent = dict(context.invocation_metadata() or ())
+        ended = await servicer.unary(method, sent, context.time_remaining(), context.peer, raw)
+        if ended.status is None:
+            context.set_trailing_metadata(ended.trailers)
+            return ended.body
+        try:
+            await context.abort(codes.BY_NUMBER[ended.status.code], ended.status.message, ended.trailers)
+        except grpc.aio.InternalError as error:  # the caller has gone meanwhile, so there is nobody to tell
+            raise asyncio.CancelledError from error
+        raise AssertionError("abort() always raises")
+
+    return handler
+
+
+def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
+    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context, not by iteration
+        await serve(method, context)
+
+    return handler
+
+
+class NativeFront:
+    """Unary methods outside the GIL, the rest by a GrpcioFront that it hands whole connections' calls to."""
+
+    def __init__(self, servicer: Servicer, register: Register, *, share_port: bool) -> None:
+        """Raises ModuleNotFoundError where pygrpc-native is not installed."""
+        # Imported here, since only this setting needs it.
+        self._native: Any = importlib.import_module("pygrpc_native")
+        self._servicer = servicer
+        self._share_port = share_port
+        self._methods = [method for method in contract.METHODS.values() if not method.streams]
+        self._behind = GrpcioFront(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
+        self._folder = Path(tempfile.mkdtemp(prefix="market-gateway-"))
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._stopping = False
+        self._front: Any = None
+
+    def add_port(self, address: str) -> int:
+        self._front = self._native.NativeGrpcFront(
+            address,
+            [(method.path, False) for method in self._methods],
+            io_threads=_IO_THREADS,
+            call_details=True,
+            max_metadata_size=METADATA_BYTES[1],
+            reuse_port=self._share_port,
+            **LIMITS,
+        )
+        return int(self._front.bound_port)
+
+    async def start(self) -> None:
+        socket = self._folder / "front.sock"
+        self._behind.add_port(f"unix:{socket}")
+        await self._behind.start()
+        self._front.set_fallback(str(socket))
+        self._front.start()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._receive, args=(loop,), name="front", daemon=True).start()
+
+    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A thread's life: hand what has come in to the event loop, many calls at once when many wait."""
+        while (events := self._front.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
+            try:
+                loop.call_soon_threadsafe(self._take, events)
+            except RuntimeError:  # the loop has been closed without stop()
+                self._front.close()
+                return
+
+    def _take(self, events: Sequence[Any]) -> None:
+        for kind, call_id, number, raw, _, details in events:
+            if kind == self._native.EVENT_CANCEL:
+                # Taken out here, since a task that is cancelled before its first step runs none of its own code.
+                if task := self._calls.pop(call_id, None):
+                    task.cancel()
+            elif self._stopping:
+                self._end(call_id, _refusal())
+            else:
+                self._calls[call_id] = asyncio.create_task(self._serve(call_id, self._methods[number], raw, *details))
+
+    async def _serve(
+        self,
+        call_id: int,
+        method: Method,
+        raw: bytes,
+        sent: Sequence[tuple[str, str | bytes]],
+        peer: str,
+        left: float | None,
+    ) -> None:
+        try:
+            self._end(call_id, await self._servicer.unary(method, dict(sent), left, lambda: peer, raw))
+        finally:
+            self._calls.pop(call_id, None)
+
+    def _end(self, call_id: int, ended: Ended) -> None:
+        if ended.status is None:
+            self._front.respond(call_id, ended.body, None, ended.trailers)
+        else:
+            self._front.fail(call_id, ended.status.code, ended.status.message, ended.trailers)
+
+    async def stop(self, grace: float) -> None:
+        self._stopping = True
+        behind = asyncio.create_task(self._behind.stop(grace))
+        calls = tuple(self._calls.values())
+        if calls:
+            await asyncio.wait(calls, timeout=grace)
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await behind
+        await asyncio.to_thread(self._front.close)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _refusal() -> Ended:
+    status = DrainingError("the gateway is draining", retry_after=0.1).status()
+    return Ended(b"", (), status)

@@ -1,0 +1,52 @@
+"""A request's bytes, checked: quickly where everything is in order, closely where it is not.
+
+Owns the order of the checks. The rules are the contract's; what a broken one is called is wire/validation.py's.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError, Message
+
+from wire import bounds, columns, validation
+from wire.conformity import conforms
+from wire.contract import Method
+from wire.errors import InvalidRequestError, RequestTooLargeError, Violation
+
+# What so few bytes can hold is cheap to make, however many elements they claim to be; above it they are counted first.
+SMALL_BYTES = 64 << 10
+
+
+class Checked(NamedTuple):
+    """A request that obeys the contract.
+
+    `message` is read through its twin, `raw` are its bytes for the replica, `refused` the items that are left out.
+    """
+
+    message: Message
+    raw: bytes
+    refused: Sequence[validation.Refusal] = ()
+
+
+def check(method: Method, raw: bytes) -> Checked:
+    """Raises RequestTooLargeError or InvalidRequestError."""
+    if len(raw) > method.max_request_bytes:
+        raise RequestTooLargeError(method.max_request_bytes, len(raw))
+    if len(raw) > SMALL_BYTES:
+        bounds.check(raw, method.request.DESCRIPTOR)
+    message = columns.read(method.request, raw)
+    if message is not None and conforms(method.request, message):
+        return Checked(message, raw)
+    return _closely(method, raw)
+
+
+def _closely(method: Method, raw: bytes) -> Checked:
+    bounds.check(raw, method.request.DESCRIPTOR)
+    try:
+        message = method.request.FromString(raw)
+    except DecodeError as error:
+        name = method.request.DESCRIPTOR.name
+        raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error
+    refused = validation.check(message)
+    raw = columns.rewrite(message)
+    return Checked(columns.TWINS.get(method.request, method.request).FromString(raw), raw, refused)
