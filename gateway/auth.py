@@ -59,6 +59,7 @@ class Authenticator:
     def __init__(self, known: Keyring | keys.Keys, tokens: Tokens | None = None) -> None:
         self._keys = known
         self._tokens = tokens
+        self._clients: dict[str, tuple[keys.Key, Client]] = {}
 
     def authenticate(self, sent: Mapping[str, str | bytes]) -> Client:
         """The caller behind the metadata's credential. Raises UnauthenticatedError."""
@@ -70,7 +71,15 @@ class Authenticator:
         key = self._keys.find(secret)
         if key is None:
             raise UnauthenticatedError("the API key is not valid: it is wrong, revoked or expired")
-        return Client(key.owner, frozenset(key.scopes), key.units_per_second, key.units_per_day)
+        return self._of_key(key)
+
+    def _of_key(self, key: keys.Key) -> Client:
+        """Made once a key: nothing of a client changes from call to call."""
+        known = self._clients.get(key.prefix)
+        if known is None or known[0] is not key:
+            client = Client(key.owner, frozenset(key.scopes), key.units_per_second, key.units_per_day)
+            known = self._clients[key.prefix] = (key, client)
+        return known[1]
 
 
 def _of_token(token: Token) -> Client:
@@ -90,7 +99,7 @@ def public_part(sent: Mapping[str, str | bytes]) -> str:
 
 
 def _credential(sent: Mapping[str, str | bytes]) -> str:
-    given = sent.get(metadata.API_KEY) or ""
+    given = sent.get(metadata.API_KEY)
     if not given:
         scheme, _, given = str(sent.get(metadata.AUTHORIZATION, "")).partition(" ")
         if scheme.lower() != "bearer":

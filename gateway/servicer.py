@@ -196,8 +196,7 @@ class Servicer:
 
         Raises RateLimitedError or QuotaExceededError.
         """
-        allowance = self._limits.allowance(client)
-        if allowance is not None:
+        if (allowance := self._limits.allowance(client)) is not None:
             request.units = cost.of_bytes(request.cost) if message is None else cost.units(message)
             request.remaining = await self._limits.spend(client.name, allowance, request.units)
 

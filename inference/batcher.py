@@ -72,7 +72,9 @@ class Batcher:
         self._lateness = 1.0
         self._running_until = 0.0
         self._running = False
-        self._wake: asyncio.Handle | None = None
+        # Whether to schedule in this loop turn, and the timer of one that waits.
+        self._asked = False
+        self._later: asyncio.TimerHandle | None = None
         self._last_arrival = 0.0
         self._gap = _LONGEST_GAP
 
@@ -171,19 +173,22 @@ class Batcher:
 
     def _ask_soon(self) -> None:
         """Schedule after everything that is ready in this loop turn has been submitted, so that it shares a batch."""
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = asyncio.get_running_loop().call_soon(self._dispatch)
+        if not self._asked:
+            self._asked = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        self._wake = None
+        self._asked = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._running:
             return
         while True:
             at = now()
             plan = schedule(self._waiting, at, self.costs, self._budget, self._next_arrival(at))
             if plan.wait:
-                self._wake = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
+                self._later = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return
             if not plan.taken:
                 return

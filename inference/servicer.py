@@ -4,7 +4,7 @@ Owns what a request means. Knows neither gRPC (exchange.py carries it, or the se
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -129,7 +129,7 @@ class Servicer:
             call.queue_seconds = max(call.queue_seconds, job.started - job.enqueued)
             call.device_seconds += job.device_seconds
             call.batch_items = max(call.batch_items, job.batch_items)
-        if all(isinstance(outcome, ServiceError) for outcome in outcomes):
+        if isinstance(outcomes[0], ServiceError) and all(isinstance(outcome, ServiceError) for outcome in outcomes):
             raise outcomes[0]
         return outcomes
 
@@ -158,12 +158,12 @@ def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) ->
     return outcomes
 
 
-def compile_specs(specs: Sequence[inference_pb2.IndicatorSpec]) -> indicators.Program:
-    """The checked program of a request. Raises InvalidRequestError.
+def compile_specs(specs: Iterable[bytes]) -> indicators.Program:
+    """The checked program of a request's IndicatorSpec messages, serialised. Raises InvalidRequestError.
 
-    Live users send the same one at every bar, so it is looked up by the specs' own bytes.
+    Live users send the same ones at every bar, so it is looked up by their bytes.
     """
-    return _compiled(tuple([spec.SerializeToString(deterministic=True) for spec in specs]))
+    return _compiled(tuple(specs))
 
 
 @lru_cache(maxsize=4096)
@@ -190,6 +190,8 @@ def _refuse_incomplete(
 ) -> None:
     """Refuse panels without a column that an indicator reads. Raises InvalidRequestError when none is complete."""
     needs = [name for name in indicators.COLUMNS if name in program.needs]
+    if all(getattr(panel, name) for panel in panels for name in needs):
+        return
     found = []
     for index, panel in enumerate(panels):
         missing = [

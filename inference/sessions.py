@@ -183,7 +183,10 @@ class Sessions:
 
     async def _ask(self, live: Live, request: inference_pb2.WatchOpen) -> Ask:
         """What the session needs, within the bounds. Raises ServiceError."""
-        history, program = _panel_of(request.history), compile_specs(request.indicators)
+        history, program = (
+            _panel_of(request.history),
+            compile_specs(spec.SerializeToString() for spec in request.indicators),
+        )
         missing = [name for name in indicators.COLUMNS if name in program.needs and getattr(history, name) is None]
         if missing:
             raise InvalidRequestError(

@@ -102,16 +102,21 @@ class Keys:
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._keys = {key.prefix: key for key in keys}
+        # Secrets that were found right before: at most one a key, since no two secrets have one hash.
+        self._right: dict[str, Key] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def find(self, secret: str) -> Key | None:
         """The valid key that this secret is, or None. Takes the same time for every wrong secret of a known prefix."""
-        key = self._keys.get(public_part(secret))
-        if key is None or not hmac.compare_digest(key.sha256, _digest(secret)):
-            return None
-        return None if key.expired(time.time()) else key
+        key = self._right.get(secret)
+        if key is None:
+            key = self._keys.get(public_part(secret))
+            if key is None or not hmac.compare_digest(key.sha256, _digest(secret)):
+                return None
+            self._right[secret] = key
+        return None if key.expires and key.expired(time.time()) else key
 
 
 def public_part(secret: str) -> str:

@@ -6,7 +6,9 @@ codes, sizes and timings, never keys, tokens, texts or series.
 
 import logging
 import sys
+import time
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -19,21 +21,30 @@ class JsonLines(logging.Formatter):
     """One JSON object a line. An exception's trace goes in as a field: one event stays one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC)
-        line = _line(at, record.levelno, record.name, record.getMessage(), getattr(record, "fields", {}))
+        line = _line(record.created, record.levelno, record.name, record.getMessage(), getattr(record, "fields", {}))
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
 
 
-def _line(at: datetime, level: int, logger: str, event: str, values: dict[str, object]) -> dict[str, Any]:
-    return {
-        "time": at.isoformat(timespec="milliseconds"),
-        "level": logging.getLevelName(level).lower(),
-        "logger": logger,
-        "event": event,
-        **values,
-    }
+def _line(at: float, level: int, logger: str, name: str, values: dict[str, object]) -> dict[str, Any]:
+    return {"time": _time(at), "level": _level(level), "logger": logger, "event": name, **values}
+
+
+def _time(at: float) -> str:
+    """A Unix time as ISO 8601 in milliseconds, UTC."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]
+
+
+@cache
+def _level(number: int) -> str:
+    return logging.getLevelName(number).lower()
 
 
 def event(log: logging.Logger, level: int, name: str, **values: object) -> None:
@@ -43,7 +54,7 @@ def event(log: logging.Logger, level: int, name: str, **values: object) -> None:
     if _stream is None:
         log.log(level, name, extra=fields(**values))
         return
-    line = _line(datetime.now(UTC), level, log.name, name, values)
+    line = _line(time.time(), level, log.name, name, values)
     _stream.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
     _stream.flush()
 

@@ -33,10 +33,10 @@ class Panel:
 
     def __post_init__(self) -> None:
         bars = 0
-        for name in COLUMNS:
-            column = getattr(self, name)
+        for place, column in enumerate((self.open, self.high, self.low, self.close, self.volume)):
             if column is None:
                 continue
+            name = COLUMNS[place]
             if column.dtype != _FLOAT64 or column.ndim != 1 or not column.flags.c_contiguous:
                 raise ValueError(f"column {name} must be a C-contiguous float64 array of one dimension")
             if bars and len(column) != bars:

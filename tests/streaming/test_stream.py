@@ -33,8 +33,8 @@ class Slow:
         for symbol in symbols:
             self.gates.setdefault(symbol, asyncio.Event()).set()
 
-    async def serve(self, request: Request, client: Client, message: Any) -> bytes:
-        symbol = message.panels[0].symbol
+    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
+        symbol = pb.ComputeIndicatorsRequest.FromString(raw).panels[0].symbol
         self.begun.append(symbol)
         self.requests.append(request)
         await self.gates.setdefault(symbol, asyncio.Event()).wait()

@@ -82,7 +82,9 @@ Global___SeriesColumns: _TypeAlias = SeriesColumns  # noqa: Y015
 
 @_typing.final
 class ComputeIndicatorsColumns(_message.Message):
-    """Twin of ComputeIndicatorsRequest."""
+    """Twin of ComputeIndicatorsRequest. Callers ask for the same indicators again and again: each as its own bytes, by which
+    what was made of it is found.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -91,12 +93,12 @@ class ComputeIndicatorsColumns(_message.Message):
     @_builtins.property
     def panels(self) -> _containers.RepeatedCompositeFieldContainer[Global___PanelColumns]: ...
     @_builtins.property
-    def indicators(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.IndicatorSpec]: ...
+    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
         self,
         *,
         panels: _abc.Iterable[Global___PanelColumns] | None = ...,
-        indicators: _abc.Iterable[_inference_pb2.IndicatorSpec] | None = ...,
+        indicators: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
