@@ -85,7 +85,7 @@ def test_probes_ask_the_port_that_serves(overlay, part, config):
 
 
 def test_probes_ask_for_what_the_code_answers(overlay):
-    """Readiness is the empty service. Alive is a service of its own; an inference service has started with its models."""
+    """Readiness is the empty service, alive one of its own. An inference service has started with its first model."""
     asked = {
         (part, name): overlay.container(part)[name]["grpc"].get("service", "")
         for part in PARTS
