@@ -38,12 +38,14 @@ def exposed() -> dict[str, set[str]]:
 
 
 def collectors() -> list[Any]:
-    """Both services' collectors, with those that need something to look at: models, a GPU."""
+    """Both services' collectors, with those that need something to look at: Redis, models, a GPU."""
     figures = DeviceFigures("cuda", "GPU", 1, 0, 0, 0)
     inside = inference.metrics.Metrics()
     inside.watch_models([])
     inside.watch_device(DeviceMetrics(lambda: figures, None))
-    registries = (gateway.metrics.Metrics().registry, inside.registry)
+    outside = gateway.metrics.Metrics()
+    outside.watch_budget(lambda: False)
+    registries = (outside.registry, inside.registry)
     return [collector for registry in registries for collector in registry._collector_to_names]
 
 
