@@ -1,12 +1,29 @@
 """What the gateway tells Prometheus. Labels are few and never chosen by a client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 
 from gateway.request import Request
+from wire import histogram
+from wire.exemplar import exemplar
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+STATES = ("ready", "ejected", "draining", "away")
+
+
+class Replica(Protocol):
+    """What is told of a replica."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        ...
 
 
 class Metrics:
@@ -14,29 +31,70 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.build = Gauge(
+            "market_gateway_build_info", "1, with the version that runs.", ("version",), registry=self.registry
+        )
         self.requests = Counter(
             "market_gateway_requests", "Requests answered.", ("method", "code"), registry=self.registry
         )
         self.refusals = Counter(
             "market_gateway_refusals", "Requests that failed, by reason.", ("method", "reason"), registry=self.registry
         )
-        self.seconds = Histogram(
+        self.seconds = histogram.Histogram(
             "market_gateway_request_phase_seconds",
-            "Time of a request by phase: total, the replica's queue, its device, and the rest (transport).",
+            "Time of a request by phase: gateway (until a replica is asked), the replica's queue, form (of the batch), "
+            "device and encode, the rest (transport), and total.",
             ("method", "phase"),
-            buckets=_SECONDS,
+            bounds=_SECONDS,
             registry=self.registry,
         )
         self.bytes = Counter("market_gateway_request_bytes", "Bytes of requests.", ("method",), registry=self.registry)
         self.resends = Counter(
             "market_gateway_resends", "Requests sent again after a replica was lost.", registry=self.registry
         )
+        self.hedges = Counter(
+            "market_gateway_hedges", "Requests sent to a second replica as the first was late.", registry=self.registry
+        )
         self.in_flight = Gauge("market_gateway_in_flight_requests", "Requests in flight.", registry=self.registry)
-        self.replicas = Gauge("market_gateway_ready_replicas", "Replicas that take work.", registry=self.registry)
+        self.in_flight_limit = Gauge(
+            "market_gateway_in_flight_limit_requests",
+            "Requests in flight at which more are refused.",
+            registry=self.registry,
+        )
+        self.open_streams = Gauge(
+            "market_gateway_open_streams", "Stream and Watch calls that are open.", ("method",), registry=self.registry
+        )
+        self.ready_replicas = Gauge("market_gateway_ready_replicas", "Replicas that take work.", registry=self.registry)
+        self.known_replicas = Gauge(
+            "market_gateway_known_replicas", "Replicas that discovery finds.", registry=self.registry
+        )
+        self.replicas = Gauge(
+            "market_gateway_replicas",
+            "Known replicas by state: ready; ejected, which serve only when nobody else can; draining; away.",
+            ("state",),
+            registry=self.registry,
+        )
 
-    def watch(self, in_flight: Callable[[], float], ready_replicas: Callable[[], float]) -> None:
+        # Looking a labelled child up costs more than counting, so each is looked up once.
+        self._requests = cache(self.requests.labels)
+        self._bytes = cache(self.bytes.labels)
+
+    def watch(
+        self, in_flight: Callable[[], float], limit: int, open_streams: Mapping[str, Callable[[], float]]
+    ) -> None:
+        """`open_streams` by method."""
         self.in_flight.set_function(in_flight)
-        self.replicas.set_function(ready_replicas)
+        self.in_flight_limit.set(limit)
+        for method, count in open_streams.items():
+            self.open_streams.labels(method).set_function(count)
+
+    def watch_replicas(self, replicas: Callable[[], Sequence[Replica]]) -> None:
+        self.ready_replicas.set_function(lambda: sum(replica.ready for replica in replicas()))
+        self.known_replicas.set_function(lambda: len(replicas()))
+        for state in STATES:
+            self.replicas.labels(state).set_function(partial(_count, replicas, state))
 
     def watch_budget(self, away: Callable[[], bool]) -> None:
         """Only where rates and quotas are shared."""
@@ -50,15 +108,31 @@ class Metrics:
     def answered(self, request: Request, code: str, reason: str, seconds: float) -> None:
         """One request is done; `reason` is empty for a good answer."""
         method = request.method.name
-        self.requests.labels(method, code).inc()
-        self.bytes.labels(method).inc(request.cost)
-        self.seconds.labels(method, "total").observe(seconds)
+        self._requests(method, code).inc()
+        self._bytes(method).inc(request.cost)
+        self.seconds.labels(method, "total").observe(seconds, exemplar(request.traceparent))
         if reason:
             self.refusals.labels(method, reason).inc()
         if request.batch_items:
-            self.seconds.labels(method, "queue").observe(request.queue_seconds)
-            self.seconds.labels(method, "device").observe(request.device_seconds)
-            rest = seconds - request.queue_seconds - request.device_seconds
-            self.seconds.labels(method, "transport").observe(max(0.0, rest))
+            self._phases(method, request, seconds)
         if request.attempts > 1:
-            self.resends.inc(request.attempts - 1)
+            self.hedges.inc(request.hedges)
+            self.resends.inc(request.attempts - 1 - request.hedges)
+
+    def _phases(self, method: str, request: Request, seconds: float) -> None:
+        rest, seconds_of = seconds, self.seconds.labels
+        for phase, spent in (
+            ("gateway", request.gateway_seconds),
+            ("queue", request.queue_seconds),
+            ("form", request.form_seconds),
+            ("device", request.run_seconds),
+            ("encode", request.encode_seconds),
+        ):
+            seconds_of(method, phase).observe(spent)
+            rest -= spent
+        # Parts that ran side by side may add up to more than the whole.
+        self.seconds.labels(method, "transport").observe(max(0.0, rest))
+
+
+def _count(replicas: Callable[[], Sequence[Replica]], state: str) -> float:
+    return sum(replica.state == state for replica in replicas())

@@ -92,6 +92,15 @@ class Replica:
         return self.healthy and not self.draining and bool(self._open)
 
     @property
+    def state(self) -> str:
+        """For metrics: ready, ejected, draining, or away (not connected or not healthy)."""
+        if self.draining:
+            return "draining"
+        if not self.ready:
+            return "away"
+        return "ejected" if self.outlier.ejected else "ready"
+
+    @property
     def full(self) -> bool:
         """Has as much in flight as one replica may."""
         return self.in_flight >= self._settings.most_in_flight

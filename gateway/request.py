@@ -1,9 +1,10 @@
 """One request on its way through the gateway: identity, deadline, caller, and where its time went."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.budget import Remaining
+from market.inference.v1 import exchange_pb2
 from wire import metadata
 from wire.contract import Method
 
@@ -27,9 +28,25 @@ class Request:
     remaining: Remaining | None = None
     replica: str = ""
     attempts: int = 0
+    # Of the attempts, those that were made although the one before had not failed.
+    hedges: int = 0
+    # Until a replica was first asked; then as the replica that answered tells, see Timing in exchange.proto.
+    gateway_seconds: float = 0.0
     queue_seconds: float = 0.0
+    form_seconds: float = 0.0
+    run_seconds: float = 0.0
+    encode_seconds: float = 0.0
     device_seconds: float = 0.0
-    batch_items: int = field(default=0)
+    batch_items: int = 0
+
+    def answered(self, timing: exchange_pb2.Timing) -> None:
+        """Take over where a replica's time went."""
+        self.queue_seconds = timing.queue_us * 1e-6
+        self.form_seconds = timing.form_us * 1e-6
+        self.run_seconds = timing.run_us * 1e-6
+        self.encode_seconds = timing.encode_us * 1e-6
+        self.device_seconds = timing.device_us * 1e-6
+        self.batch_items = timing.batch_items
 
 
 def priority(sent: Mapping[str, str | bytes]) -> str:

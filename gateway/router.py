@@ -243,8 +243,10 @@ class Router:
     ) -> exchange_pb2.Reply | None:
         """One attempt: the reply, or None when the replica was lost meanwhile."""
         request.replica = replica.address
-        request.attempts += 1
         began = deadline.now()
+        if not request.attempts:
+            request.gateway_seconds = began - request.began
+        request.attempts += 1
         envelope.timeout_us = deadline.microseconds_left(request.deadline, began)
         cost = self._prices.estimate(request.method.name, request.cost)
         try:
@@ -271,6 +273,7 @@ class Router:
             second = next((replica for replica in self._takes_work if replica is not first), None)
             if not done and second is not None and self._budget.spend():
                 request.attempts += 1
+                request.hedges += 1
                 spare = exchange_pb2.Envelope()
                 spare.CopyFrom(envelope)
                 spare.timeout_us = deadline.microseconds_left(request.deadline, deadline.now())

@@ -26,11 +26,13 @@ from gateway.router import Router
 from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
 from wire import contract, tls
+from wire.health import LIVE
 from wire.listen import bind
 from wire.scrape import MetricsServer
 
 log = logging.getLogger(__name__)
 
+VERSION = version("market-inference")
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -41,7 +43,10 @@ def build(config: Config, authenticator: Authenticator, router: Router, metrics:
     most = config.max_streams_per_client
     streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
     sessions = InFlight(most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions")
-    metrics.watch(lambda: in_flight.total, lambda: sum(replica.ready for replica in router.replicas))
+    open_streams = {"Stream": lambda: streams.total, "Watch": lambda: sessions.total}
+    metrics.watch(lambda: in_flight.total, config.max_in_flight, open_streams)
+    metrics.watch_replicas(lambda: router.replicas)
+    metrics.build.labels(VERSION).set(1)
     return Servicer(
         authenticator,
         in_flight,
@@ -53,7 +58,7 @@ def build(config: Config, authenticator: Authenticator, router: Router, metrics:
         default_timeout=config.default_timeout,
         max_timeout=config.max_timeout,
         session_idle_seconds=config.session_idle_seconds,
-        version=version("market-inference"),
+        version=VERSION,
     )
 
 
@@ -115,6 +120,8 @@ class Server:
         self.address = bind(self._front.add_port, config.listen)
         self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
         self.metrics_address = self._scraped.address
+        await self._tell(NOT_READY)
+        await self._health.set(LIVE, READY)
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
@@ -142,17 +149,19 @@ class Server:
     async def _tell_readiness(self) -> None:
         while True:
             change = self.router.next_change()
-            ready = READY if self.router.ready else NOT_READY
-            for service in ("", contract.SERVICE.full_name):
-                await self._health.set(service, ready)
+            await self._tell(READY if self.router.ready else NOT_READY)
             await change.wait()
+
+    async def _tell(self, ready: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", contract.SERVICE.full_name):
+            await self._health.set(service, ready)
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
         for task in (self._readiness, self._fresh):
             if task is not None:
                 task.cancel()
-        await self._health.enter_graceful_shutdown()
+        await self._tell(NOT_READY)
         self.servicer.drain()
         await self._front.stop(self._config.drain_seconds)
         await self.router.close()

@@ -317,10 +317,7 @@ class Servicer:
                 list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
             )
         reply = await self._router.ask(request, envelope)
-        timing = reply.timing
-        request.queue_seconds = timing.queue_us * 1e-6
-        request.device_seconds = timing.device_us * 1e-6
-        request.batch_items = timing.batch_items
+        request.answered(reply.timing)
         if reply.HasField("error"):
             raise RemoteError(reply.error)
         return reply.response

@@ -1,21 +1,33 @@
 """One set of metrics from several workers: counters, histograms and gauges added up.
 
 Owns the addition, and that a counter never falls: what a worker had counted when it was last looked at stays in the sum
-after its death, so that Prometheus sees no reset.
+after its death, so that Prometheus sees no reset. Exemplars are not carried over: they belong to one worker's buckets,
+and this page is in the text format that has none.
 """
 
+import operator
 import threading
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
 SCRAPE_SECONDS = 2.0
-# Of the process and not of its work: what the sum would say of several processes is nothing.
+
+_Join = Callable[[float, float], float]
+# Of the interpreter and not of its work: what the sum would say of several is nothing.
 _LEFT_OUT = "python_"
-# Every worker sees the same ones.
-_SAME_EVERYWHERE = {"market_gateway_ready_replicas", "market_gateway_shared_budget_away"}
+# What is not added up: the workers see the same replicas, and of their ages and limits the first to matter is told.
+_JOINED: dict[str, _Join] = {
+    "market_gateway_build_info": max,
+    "market_gateway_ready_replicas": max,
+    "market_gateway_known_replicas": max,
+    "market_gateway_replicas": max,
+    "market_gateway_shared_budget_away": max,
+    "process_start_time_seconds": min,
+    "process_max_fds": min,
+}
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -52,8 +64,8 @@ class Totals:
                             self._buried[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
 
 
-def _written(pages: Iterable[str], buried: dict[_Key, float]) -> bytes:
-    sums: dict[_Key, float] = defaultdict(float, buried)
+def _written(pages: Iterable[str], buried: Mapping[_Key, float]) -> bytes:
+    sums = dict(buried)
     heads: dict[str, str] = {}
     order: dict[str, dict[_Key, None]] = {}
     for page in pages:
@@ -65,7 +77,8 @@ def _written(pages: Iterable[str], buried: dict[_Key, float]) -> bytes:
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 order.setdefault(name, {})[key] = None
-                sums[key] = max(sums[key], sample.value) if name in _SAME_EVERYWHERE else sums[key] + sample.value
+                join: _Join = _JOINED.get(name, operator.add)
+                sums[key] = join(sums[key], sample.value) if key in sums else sample.value
     lines = []
     for name, keys in order.items():
         lines.append(heads[name])

@@ -235,6 +235,8 @@ class Batcher:
         size = len(plan.batch)
         for entry, answer in zip(plan.batch, ran.answers, strict=True):
             job = entry.job
+            job.device_began = job.device_began or ran.started
+            job.device_ended = ran.ended
             job.device_seconds += seconds / size
             job.batch_items = max(job.batch_items, size)
             job.answer(entry.index, answer)

@@ -15,8 +15,10 @@ from inference import warmup
 from inference.batcher import Batcher
 from inference.catalogue import Catalogue, Slot
 from inference.config import Config, model_list
+from inference.device_metrics import DeviceMetrics
 from inference.engine import Engine, device_figures, limit_memory, pick_device
-from inference.metrics import BatcherMetrics, Metrics
+from inference.metrics import BatcherMetrics, Metrics, SessionMetrics
+from inference.nvml import Gpu
 from inference.registry import Loader, Registry
 from inference.schedule import Budget
 from inference.servicer import Servicer
@@ -27,6 +29,7 @@ from models import forecast, indicators, sentiment
 from models.manifest import Manifest
 from wire import deadline
 
+VERSION = version("market-inference")
 # A batch's padded units: points, tokens and bars times functions. About 50 to 100 ms of one CPU core each.
 BUDGETS = {
     "forecast": Budget(units=1 << 20, items=512),
@@ -67,6 +70,10 @@ def build(config: Config) -> Parts:
     )
     for name in catalogue.engines:
         metrics.watch_model(catalogue.default(name))
+    metrics.watch_models(catalogue)
+    metrics.build.labels(VERSION).set(1)
+    if uuid := device_figures(device).uuid:
+        metrics.watch_device(DeviceMetrics(lambda: device_figures(device), Gpu.find(uuid)))
     engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
     batchers = {}
     for name, engine in engines.items():
@@ -77,13 +84,13 @@ def build(config: Config) -> Parts:
             max_queued_seconds=config.max_queued_seconds,
         )
         batchers[name] = batcher
-        metrics.watch_queue(name, batcher)
+        metrics.watch_queue(name, batcher, config.max_queued_seconds)
     status = Status(
         catalogue,
         batchers,
         lambda: _device(device),
         name=config.name or socket.gethostname(),
-        version=version("market-inference"),
+        version=VERSION,
     )
     # Of its own, so that a bar never waits behind a caller's bulk of indicators.
     engines["sessions"] = Engine("sessions", threads=1)
@@ -93,6 +100,7 @@ def build(config: Config) -> Parts:
         catalogue,
         most=config.max_sessions,
         most_bytes=config.max_session_bytes,
+        observer=SessionMetrics(metrics),
     )
     metrics.watch_sessions(sessions)
     registry = Registry(config.registry, catalogue, _loaders(device)) if config.registry else None

@@ -175,6 +175,8 @@ class DeviceFigures:
     allocated: int
     reserved: int
     total: int
+    # As the driver knows it; empty on a CPU.
+    uuid: str = ""
 
 
 def pick_device(asked: str) -> str:
@@ -188,11 +190,13 @@ def device_figures(device: str) -> DeviceFigures:
     """The device's figures as of now."""
     if not device.startswith("cuda"):
         return DeviceFigures("cpu", platform.processor() or platform.machine(), os.cpu_count() or 1, 0, 0, 0)
+    properties = torch.cuda.get_device_properties(device)
     return DeviceFigures(
         "cuda",
-        torch.cuda.get_device_name(device),
+        properties.name,
         torch.cuda.device_count(),
         torch.cuda.memory_allocated(device),
         torch.cuda.memory_reserved(device),
-        torch.cuda.get_device_properties(device).total_memory,
+        properties.total_memory,
+        f"GPU-{properties.uuid}",
     )

@@ -94,11 +94,20 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
                 extra=fields(request_id=call.request_id, method=method, client=call.client, error=type(error).__name__),
             )
             reply.error.CopyFrom(InternalError().status(call.request_id))
-        reply.timing.queue_us = int(call.queue_seconds * 1e6)
-        reply.timing.device_us = int(call.device_seconds * 1e6)
-        reply.timing.batch_items = call.batch_items
-        self._observe(method, outcome, call, deadline.now() - began)
+        ended = deadline.now()
+        call.encoded(ended)
+        _tell_timing(reply.timing, call)
+        self._observe(method, outcome, call, ended - began)
         return reply
+
+
+def _tell_timing(timing: exchange_pb2.Timing, call: Call) -> None:
+    timing.queue_us = int(call.queue_seconds * 1e6)
+    timing.device_us = int(call.device_seconds * 1e6)
+    timing.batch_items = call.batch_items
+    timing.form_us = int(call.form_seconds * 1e6)
+    timing.run_us = int(call.run_seconds * 1e6)
+    timing.encode_us = int(call.encode_seconds * 1e6)
 
 
 def _call(envelope: exchange_pb2.Envelope) -> Call:
@@ -109,6 +118,7 @@ def _call(envelope: exchange_pb2.Envelope) -> Call:
         request_id=envelope.request_id,
         client=envelope.client,
         priority=_PRIORITIES.get(envelope.priority, "interactive"),
+        traceparent=envelope.traceparent,
         deadline=deadline.from_microseconds(envelope.timeout_us, deadline.now()),
         refused=refused,
     )

@@ -33,8 +33,11 @@ class Job:
     expected: float = 0.0
     answers: list[Any] = field(default_factory=list)
     left: int = 0
-    # For the caller's timing: when its first item started, device seconds, and the largest batch it was in.
+    # For the caller's timing: when its first item was taken into a batch, when the device began with that batch and was
+    # done with the last one, the job's share of the device's seconds, and the largest batch it was in.
     started: float = 0.0
+    device_began: float = 0.0
+    device_ended: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = 0
 

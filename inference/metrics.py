@@ -1,15 +1,19 @@
 """What the inference service tells Prometheus. Labels are few and never chosen by a client."""
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from inference.batcher import Batcher, Ran
 from inference.call import Call
 from inference.catalogue import Slot
 from inference.schedule import Plan
-from wire import deadline
+from wire import deadline, histogram
+from wire.exemplar import exemplar
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -29,14 +33,20 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.build = Gauge(
+            "market_inference_build_info", "1, with the version that runs.", ("version",), registry=self.registry
+        )
         self.requests = Counter(
             "market_inference_requests", "Requests answered.", ("method", "code"), registry=self.registry
         )
-        self.seconds = Histogram(
+        self.seconds = histogram.Histogram(
             "market_inference_request_phase_seconds",
-            "Time of a request by phase: waiting in the queue, on the device, in all.",
+            "Time of a request by phase: queue (until a batch takes it), form (until the device begins), device, "
+            "encode (from the outcomes to the answer's bytes), and total.",
             ("method", "phase"),
-            buckets=_SECONDS,
+            bounds=_SECONDS,
             registry=self.registry,
         )
         self.batch_items = Histogram(
@@ -75,10 +85,40 @@ class Metrics:
         self.queued_seconds = Gauge(
             "market_inference_queued_seconds", "Expected time of the work waiting.", ("engine",), registry=self.registry
         )
+        self.queue_limit = Gauge(
+            "market_inference_queue_limit_seconds",
+            "Expected time of waiting work at which more is refused.",
+            ("engine",),
+            registry=self.registry,
+        )
         self.in_flight = Gauge("market_inference_in_flight_requests", "Requests in flight.", registry=self.registry)
         self.sessions = Gauge("market_inference_sessions", "Live sessions.", registry=self.registry)
         self.session_bytes = Gauge(
             "market_inference_session_bytes", "Bytes of bars that live sessions hold.", registry=self.registry
+        )
+        self.sessions_opened = Counter(
+            "market_inference_sessions_opened", "Sessions asked for, refused ones included.", registry=self.registry
+        )
+        self.sessions_ended = Counter(
+            "market_inference_sessions_ended",
+            "Sessions that are over: CLOSED by their caller, or the reason told to it.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.session_bars = Counter(
+            "market_inference_session_bars", "Bars that sessions got.", ("outcome",), registry=self.registry
+        )
+        self.interval_checks = Counter(
+            "market_inference_watch_interval_checks",
+            "Closes that a session's forecast had given an 80% interval for, one bar ahead.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.interval_hits = Counter(
+            "market_inference_watch_interval_hits",
+            "Those that fell into their interval.",
+            ("model",),
+            registry=self.registry,
         )
         self.models = Gauge(
             "market_inference_model_ready",
@@ -89,15 +129,17 @@ class Metrics:
 
         # Looking a labelled child up costs more than counting, so each is looked up once.
         self._requests = cache(self.requests.labels)
-        self._seconds = cache(self.seconds.labels)
 
     def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
         """One request is done."""
         self._requests(method, code).inc()
-        self._seconds(method, "total").observe(seconds)
+        self.seconds.labels(method, "total").observe(seconds, exemplar(call.traceparent))
         if call.batch_items:
-            self._seconds(method, "queue").observe(call.queue_seconds)
-            self._seconds(method, "device").observe(call.device_seconds)
+            self.seconds.labels(method, "queue").observe(call.queue_seconds)
+            self.seconds.labels(method, "form").observe(call.form_seconds)
+            self.seconds.labels(method, "device").observe(call.run_seconds)
+        if call.encode_seconds:
+            self.seconds.labels(method, "encode").observe(call.encode_seconds)
 
     def watch_sessions(self, sessions: Sessions) -> None:
         self.sessions.set_function(lambda: sessions.count)
@@ -106,9 +148,60 @@ class Metrics:
     def watch_model(self, slot: Slot) -> None:
         self.models.labels(slot.engine, slot.name).set_function(lambda: slot.model is not None)
 
-    def watch_queue(self, engine: str, batcher: Batcher) -> None:
+    def watch_models(self, slots: Iterable[Slot]) -> None:
+        self.registry.register(LoadedModels(slots))
+
+    def watch_device(self, device: Collector) -> None:
+        """Only where there is a GPU."""
+        self.registry.register(device)
+
+    def watch_queue(self, engine: str, batcher: Batcher, limit: float) -> None:
+        self.queue_limit.labels(engine).set(limit)
         self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)
         self.queued_seconds.labels(engine).set_function(lambda: batcher.queued_seconds(deadline.now()))
+
+
+class LoadedModels(Collector):
+    """The models that are loaded. Looked up at every scrape, since versions come and go."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self._slots = slots
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        [family] = self.describe()
+        for slot in tuple(self._slots):
+            if (model := slot.model) is not None:
+                family.add_metric((slot.engine, slot.name, model.version), 1)
+        yield family
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        labels = ("engine", "model", "version")
+        return [GaugeMetricFamily("market_inference_model_info", "1, with a model that is loaded here.", labels=labels)]
+
+
+class SessionMetrics:
+    """Live sessions, as sessions.Observer."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._opened = metrics.sessions_opened
+        self._ended = metrics.sessions_ended
+        self._bar = cache(metrics.session_bars.labels)
+        self._checks = cache(metrics.interval_checks.labels)
+        self._hits = cache(metrics.interval_hits.labels)
+
+    def opened(self) -> None:
+        self._opened.inc()
+
+    def ended(self, reason: str) -> None:
+        self._ended.labels(reason).inc()
+
+    def bar(self, outcome: str) -> None:
+        self._bar(outcome).inc()
+
+    def checked(self, model: str, hit: bool) -> None:
+        self._checks(model).inc()
+        # Also by 0: a model that never hits has a ratio, too.
+        self._hits(model).inc(hit)
 
 
 class BatcherMetrics:

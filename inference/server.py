@@ -18,6 +18,7 @@ from inference.config import Config
 from inference.exchange import Exchange
 from market.inference.v1 import admin_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 from wire import tls
+from wire.health import LIVE
 from wire.listen import bind
 from wire.scrape import MetricsServer
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICES = ("", exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"].full_name)
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; frames carry many requests
     ("grpc.max_send_message_length", -1),
@@ -57,6 +59,7 @@ class Server:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)
+        await self._health.set(LIVE, READY)
         self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
         self._scraped = MetricsServer(self._config.metrics_listen, self.parts.metrics.registry)
         self.metrics_address = self._scraped.address
@@ -80,22 +83,29 @@ class Server:
         slot = self.parts.catalogue.default(name)
         await asyncio.gather(self.parts.catalogue.load(slot), return_exceptions=True)
         ready = slot.model is not None
-        await self._health.set(f"market.inference.engine.{name}", READY if ready else NOT_READY)
-        if ready and not self._exchange.draining:
-            for service in ("", exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"].full_name):
+        await self._health.set(_health_of(name), READY if ready else NOT_READY)
+        if ready:
+            for service in _SERVICES:
                 await self._health.set(service, READY)
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
-        await self._health.enter_graceful_shutdown()
+        if self._loading is not None:
+            self._loading.cancel()
+        for service in (*_SERVICES, *map(_health_of, self.parts.catalogue.engines)):
+            await self._health.set(service, NOT_READY)
         try:
             async with asyncio.timeout(self._config.drain_seconds):
                 await self._exchange.drain()
         except TimeoutError:
             log.warning("drain timed out", extra={"fields": {"in_flight": self._exchange.in_flight}})
         await self._server.stop(0.5)
-        for task in (*self._housekeeping, self._loading):
-            if task is not None:
-                task.cancel()
+        for task in self._housekeeping:
+            task.cancel()
         self._scraped.close()
         self.parts.close()
+
+
+def _health_of(engine: str) -> str:
+    """The service under which gRPC health tells of one engine."""
+    return f"market.inference.engine.{engine}"

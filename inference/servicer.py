@@ -126,9 +126,7 @@ class Servicer:
         try:
             outcomes: list[Any] = await reply
         finally:
-            call.queue_seconds = max(call.queue_seconds, job.started - job.enqueued)
-            call.device_seconds += job.device_seconds
-            call.batch_items = max(call.batch_items, job.batch_items)
+            call.took(job)
         if isinstance(outcomes[0], ServiceError) and all(isinstance(outcome, ServiceError) for outcome in outcomes):
             raise outcomes[0]
         return outcomes

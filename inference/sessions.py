@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from google.rpc import status_pb2
@@ -20,6 +20,7 @@ from inference import answers
 from inference.batcher import Batcher
 from inference.catalogue import Catalogue
 from inference.engine import BatchRan, Engine
+from inference.interval import Interval
 from inference.job import Job
 from inference.servicer import DEFAULT_LEVELS, compile_specs
 from inference.session import Ask, Session, Tick
@@ -47,6 +48,22 @@ _PLAN_BYTES = 128 << 20
 _SHORTEST = contract.field_rules(inference_pb2.Series.DESCRIPTOR.fields_by_name["values"]).repeated.min_items
 
 Send = Callable[[exchange_pb2.Reply], None]
+CLOSED = "CLOSED"
+"""How a session ends that its caller, or the caller's gateway, closes."""
+
+
+class Observer(Protocol):
+    """Told what happens, for metrics. Every session that is opened ends once; reasons are those of wire.errors."""
+
+    def opened(self) -> None: ...
+    def ended(self, reason: str) -> None: ...
+    def bar(self, outcome: str) -> None:
+        """`taken` or `refused`."""
+        ...
+
+    def checked(self, model: str, hit: bool) -> None:
+        """A bar has shown whether a forecast's interval held."""
+        ...
 
 
 class Live:
@@ -62,6 +79,7 @@ class Live:
         self.session: Session | None = None
         self.model: Any = None
         self.levels: tuple[float, ...] = ()
+        self.interval = Interval()
         self.taken = 0
         self.nbytes = 0
         self.closed = False
@@ -109,12 +127,14 @@ class Sessions:
         *,
         most: int,
         most_bytes: int,
+        observer: Observer,
     ) -> None:
         self._engine = engine
         self._forecasts = forecasts
         self._catalogue = catalogue
         self._most = most
         self._most_bytes = most_bytes
+        self._observer = observer
         self._ticks = _Ticks()
         self._waiting: deque[tuple[Live, Ask | inference_pb2.WatchBar]] = deque()
         self._running = False
@@ -130,6 +150,7 @@ class Sessions:
         """A session for the envelope; its first reply tells that it is open, or why it cannot be."""
         live = Live(envelope, send)
         self._live.add(live)
+        self._observer.opened()
         live.opening = asyncio.create_task(self._open(live))
         return live
 
@@ -142,11 +163,12 @@ class Sessions:
         else:
             self._submit(live, bar)
 
-    def close(self, live: Live) -> None:
+    def close(self, live: Live, reason: str = CLOSED) -> None:
         """Forget a session: nobody waits for its answers."""
         live.closed = True
         if live in self._live:
             self._live.remove(live)
+            self._observer.ended(reason)
             self.nbytes -= live.nbytes
         for task in (live.opening, *live.forecasts):
             if task is not None:
@@ -159,7 +181,7 @@ class Sessions:
 
     def _fail(self, live: Live, error: ServiceError) -> None:
         live.end(error)
-        self.close(live)
+        self.close(live, error.reason)
 
     async def _open(self, live: Live) -> None:
         request, live.request = live.request, None
@@ -259,9 +281,12 @@ class Sessions:
         live.taken += 1
         answer = answers_pb2.WatchAnswer(sequence=bar.sequence, taken=live.taken)
         if isinstance(outcome, ServiceError):
+            self._observer.bar("refused")
             answer.error.CopyFrom(outcome.status(live.request_id))
             live.answer(answer)
             return
+        self._observer.bar("taken")
+        self._check_interval(live, bar)
         answer.update.indicators = outcome.values.tobytes()
         if outcome.closes is None:
             live.answer(answer)
@@ -270,11 +295,17 @@ class Sessions:
         live.forecasts.add(forecast)
         forecast.add_done_callback(live.forecasts.discard)
 
+    def _check_interval(self, live: Live, bar: inference_pb2.WatchBar) -> None:
+        hit = live.interval.meet(bar.sequence, bar.bar.close)
+        if hit is not None:
+            self._observer.checked(live.model.name, hit)
+
     async def _forecast(self, live: Live, answer: answers_pb2.WatchAnswer, closes: Any, slot: list[Any]) -> None:
         """Finish an answer with its forecast. Sessions that are due together share the engine's batch."""
         try:
             found = await self._run_forecast(live, closes)
             answers.write_forecast(answer.update.forecast, found)
+            live.interval.expect(answer.sequence + 1, live.levels, found.quantiles[0])
         except ServiceError as error:
             answer.update.forecast_error.CopyFrom(error.status(live.request_id))
         except Exception:  # a bug of ours: the caller learns nothing of it, the log everything

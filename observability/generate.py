@@ -1,6 +1,6 @@
 """`python -m observability.generate` writes what follows from what we write by hand.
 
-Owns dashboards/*.json (from dashboards.py), prometheus-rule.yaml (from rules/*.yml) and the tables of settings in
+Owns dashboards/*.json (from boards/), prometheus-rule.yaml (from rules/*.yml) and the tables of settings in
 docs/operations.md. With --check it writes nothing and fails when a file is not what it would write.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from observability import settings
-from observability.dashboards import DASHBOARDS
+from observability.boards import DASHBOARDS
 
 HERE = Path(__file__).parent
 OPERATIONS = HERE.parent / "docs" / "operations.md"

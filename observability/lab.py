@@ -70,6 +70,7 @@ class Prometheus:
                     f"--config.file={_configuration(folder, targets)}",
                     f"--storage.tsdb.path={folder / 'data'}",
                     f"--web.listen-address={self._address}",
+                    "--enable-feature=exemplar-storage",
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -96,6 +97,13 @@ class Prometheus:
         """The one sample of a query, NaN when there is none."""
         found = self.query(expr)
         return float(found[0]["value"][1]) if found else float("nan")
+
+    def traces(self, expr: str) -> set[str]:
+        """The trace ids of the exemplars of the last minute, of the series that an expression asks for."""
+        now = time.time()
+        asked = urlencode({"query": expr, "start": now - 60, "end": now})
+        answer = json.loads(self._get(f"/api/v1/query_exemplars?{asked}"))
+        return {exemplar["labels"]["trace_id"] for series in answer["data"] for exemplar in series["exemplars"]}
 
     def firing(self, alert: str) -> bool:
         return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
@@ -172,10 +180,14 @@ class Lab:
     ) -> None:
         self._stack.close()
 
+    @property
+    def key(self) -> str:
+        """The gateway's development key."""
+        return (self._folder / "development-key").read_text(encoding="utf-8").strip()
+
     def client(self, api_key: str | None = None) -> Client:
         """A client of the gateway, with its development key unless another is given; the caller closes it."""
-        key = (self._folder / "development-key").read_text(encoding="utf-8").strip()
-        return Client(self.target, api_key=api_key or key, timeout=60.0)
+        return Client(self.target, api_key=api_key or self.key, timeout=60.0)
 
     def kill(self, number: int) -> None:
         """SIGKILL one replica."""

@@ -5,14 +5,17 @@ Owns the show: targets up, the table of objectives, one replica killed and reviv
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from market_inference import Client, ForecastEvery
 from market_inference.errors import MarketInferenceError
 from observability.lab import Lab, PrometheusMissingError, until
 
@@ -24,7 +27,7 @@ PATIENCE = 60.0
 
 
 def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
-    """Every method, good requests and bad, from several callers at once; returns when all are answered."""
+    """Every method, good requests and bad, and live sessions, from several callers; returns when all are over."""
     closes = 100 + np.cumsum(np.sin(np.arange(300.0)))
     bars = {"open": closes, "high": closes + 1, "low": closes - 1, "close": closes, "volume": closes}
     texts = [f"Profit rose sharply in quarter {number}" for number in range(8)]
@@ -35,6 +38,7 @@ def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
             client.sentiment(texts)
             client.indicators(bars, ["SMA", "RSI"], last=1)
             client.status()
+            live(client, bars)
             with suppress(MarketInferenceError):
                 client.sentiment("hello", model="none-of-this-name")
         with suppress(MarketInferenceError), lab.client(api_key="mi_0_wrong") as stranger:
@@ -42,6 +46,15 @@ def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
 
     with ThreadPoolExecutor(callers) as pool:
         list(pool.map(one_round, range(rounds)))
+
+
+def live(client: Client, bars: Mapping[str, NDArray[np.float64]], count: int = 5) -> None:
+    """One session over the last `count` bars, each of which shows whether the forecast before it held."""
+    history = {name: column[:-count] for name, column in bars.items()}
+    with client.watch("X", history, indicators=["RSI"], forecast=ForecastEvery(horizon=3)) as session:
+        for at in range(-count, 0):
+            session.append({name: float(column[at]) for name, column in bars.items()})
+            next(session)
 
 
 def wait_serving(lab: Lab) -> None:

@@ -1,6 +1,6 @@
 """One panel of a dashboard: a question, what is asked of Prometheus, and the unit of the answer.
 
-Owns how our panels look in Grafana. Which panels there are is dashboards.py's.
+Owns how our panels look in Grafana. Which panels there are is said in boards/.
 """
 
 from dataclasses import dataclass

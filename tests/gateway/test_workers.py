@@ -7,9 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from benchmarks.fleet import Fleet
 from benchmarks.pressure import pressure
+from gateway.metrics import Metrics
 from gateway.totals import Totals, _written
 
 WORKERS = 2
@@ -35,6 +37,42 @@ def test_a_dead_workers_counts_stay_in_the_sum():
     text = _written([totals._last["live:1"]], totals._buried).decode()
     assert 'a_total{m="x"} 7.0' in text.splitlines()
     assert "g 2.0" in text.splitlines()
+
+
+def test_processes_add_up_but_for_their_ages_and_limits():
+    def process(**values: float) -> str:
+        kinds = {"cpu_seconds_total": "counter"}
+        return "".join(
+            f"# TYPE process_{name} {kinds.get(name, 'gauge')}\nprocess_{name} {value}\n"
+            for name, value in values.items()
+        )
+
+    first = process(cpu_seconds_total=2.5, resident_memory_bytes=100, start_time_seconds=50, max_fds=1024, open_fds=3)
+    second = process(cpu_seconds_total=1, resident_memory_bytes=200, start_time_seconds=40, max_fds=512, open_fds=4)
+    assert samples(_written([first, second], {})) == {
+        "process_cpu_seconds_total": 3.5,
+        "process_resident_memory_bytes": 300,
+        "process_start_time_seconds": 40,
+        "process_max_fds": 512,
+        "process_open_fds": 7,
+    }
+
+
+def test_a_real_workers_page_adds_up_to_twice_itself_where_it_should():
+    metrics = Metrics()
+    metrics.build.labels("1.2.3").set(1)
+    metrics.in_flight_limit.set(100)
+    metrics.known_replicas.set(2)
+    metrics.requests.labels("Predict", "OK").inc(5)
+    metrics.seconds.labels("Predict", "total").observe(0.3, {"trace_id": "a" * 32})
+    page = generate_latest(metrics.registry).decode()
+    found = samples(_written([page, page], {}))
+    assert found['market_gateway_build_info{version="1.2.3"}'] == 1
+    assert found["market_gateway_in_flight_limit_requests"] == 200
+    assert found["market_gateway_known_replicas"] == 2
+    assert found['market_gateway_requests_total{code="OK",method="Predict"}'] == 10
+    assert found['market_gateway_request_phase_seconds_bucket{le="0.5",method="Predict",phase="total"}'] == 2
+    assert not [name for name in found if name.startswith("python_") or "_created" in name]
 
 
 @pytest.mark.slow
@@ -66,6 +104,11 @@ async def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_pat
         events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
         assert events.count("worker died") == 1
         assert events.count("stopped") == WORKERS
+
+
+def samples(page: bytes) -> dict[str, float]:
+    lines = (line.rpartition(" ") for line in page.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def workers(fleet: Fleet) -> list[int]:

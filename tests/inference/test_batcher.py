@@ -218,3 +218,13 @@ async def test_closing_tells_everyone_who_waits(batcher, model):
     with pytest.raises(Exception, match="stopping"):
         await waiting
     assert await held == [0]
+
+
+async def test_a_jobs_phases_follow_each_other(batcher, model):
+    held = await hold(batcher, model)
+    job = Job(model, [1, 2], asyncio.get_running_loop().create_future())
+    batcher.submit(job)
+    model.gate.set()
+    await asyncio.gather(held, job.reply)
+    assert 0 < job.enqueued <= job.started <= job.device_began <= job.device_ended
+    assert job.device_ended - job.device_began == pytest.approx(job.device_seconds)

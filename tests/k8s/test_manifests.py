@@ -5,6 +5,7 @@ import pytest
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
+from wire.health import LIVE
 from wire.listen import is_loopback, split
 
 PARTS = ("gateway", "inference")
@@ -79,10 +80,25 @@ def test_the_gateway_asks_for_the_replicas_where_they_are(overlay):
 def test_probes_ask_the_port_that_serves(overlay, part, config):
     container = overlay.container(part)
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
-        [how] = container[name].keys() & {"grpc", "tcpSocket"}
-        assert container[name][how]["port"] == port_of(config.listen)
+        assert container[name]["grpc"]["port"] == port_of(config.listen)
         assert container[name].get("timeoutSeconds", 1) <= container[name]["periodSeconds"]
-    assert "grpc" in container["readinessProbe"]
+
+
+def test_probes_ask_for_what_the_code_answers(overlay):
+    """Readiness is the empty service, alive one of its own. An inference service has started with its first model."""
+    asked = {
+        (part, name): overlay.container(part)[name]["grpc"].get("service", "")
+        for part in PARTS
+        for name in ("readinessProbe", "livenessProbe", "startupProbe")
+    }
+    assert asked == {
+        ("gateway", "readinessProbe"): "",
+        ("gateway", "livenessProbe"): LIVE,
+        ("gateway", "startupProbe"): LIVE,
+        ("inference", "readinessProbe"): "",
+        ("inference", "livenessProbe"): LIVE,
+        ("inference", "startupProbe"): "",
+    }
 
 
 def test_the_first_model_has_time_to_load(overlay):

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from observability import generate, settings
-from observability.dashboards import DASHBOARDS
+from observability.boards import DASHBOARDS
 
 
 def test_generated_files_are_up_to_date():

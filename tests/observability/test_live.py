@@ -3,8 +3,11 @@
 import json
 import shutil
 
+import grpc
 import pytest
 
+from market.inference.v1 import inference_pb2
+from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
 from observability import observe
 from observability.generate import HERE
 from observability.lab import Lab, until
@@ -16,15 +19,19 @@ pytestmark = [
         shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt install prometheus)"
     ),
 ]
-# Nothing is refused at admission under this load, and a label that never occurred has no series.
-NOTHING_TO_SHOW = {"limits: Refused at admission"}
+# Nothing is refused at admission under this load, and a label that never occurred has no series. A CPU has no memory of
+# its own, and no driver that tells how busy it is.
+NOTHING_TO_SHOW = {"limits: Refused at admission", "batching: Device memory", "batching: Device in use"}
+
+ROUNDS = 16
+TRACE = "6bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     with Lab(tmp_path_factory.mktemp("lab")) as lab:
         observe.wait_serving(lab)
-        observe.load(lab, rounds=16)
+        observe.load(lab, rounds=ROUNDS)
         yield lab
 
 
@@ -45,6 +52,29 @@ def test_no_panel_is_empty_under_load(lab):
         except TimeoutError:
             empty.add(name)
     assert empty <= NOTHING_TO_SHOW
+
+
+def test_sessions_and_what_their_forecasts_came_to_are_counted(lab):
+    def told(name):
+        return lab.prometheus.value(f"sum(market_inference_{name})")
+
+    # The first bar of a session has no forecast before it.
+    until(lambda: told("watch_interval_checks_total") == ROUNDS * 4, 10.0, "every interval to be checked")
+    assert told("session_bars_total") == ROUNDS * 5
+    assert 0 <= told("watch_interval_hits_total") <= ROUNDS * 4
+    until(lambda: told('sessions_ended_total{reason="CLOSED"}') == ROUNDS, 10.0, "every session to be closed")
+    assert told("sessions_opened_total") == ROUNDS
+
+
+def test_a_sampled_request_leads_from_its_time_in_either_service_to_its_trace(lab):
+    parent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
+    credential = ("x-api-key", lab.key)
+    with grpc.insecure_channel(lab.target) as channel:
+        stub = MarketInferenceServiceStub(channel)
+        stub.ListModels(inference_pb2.ListModelsRequest(), metadata=(parent, credential), timeout=10)
+    for service in ("gateway", "inference"):
+        series = f"market_{service}_request_phase_seconds_bucket"
+        until(lambda series=series: TRACE in lab.prometheus.traces(series), 10.0, f"the trace at the {service}")
 
 
 def test_the_alert_for_a_killed_replica_fires_and_resolves(lab):

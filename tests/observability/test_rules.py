@@ -8,10 +8,10 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from prometheus_client import Histogram
 
 import gateway.metrics
 from gateway.config import Config as GatewayConfig
+from inference.answers import NOMINAL_COVERAGE
 from inference.config import Config as InferenceConfig
 from wire import errors
 
@@ -77,19 +77,14 @@ def test_the_runbook_has_no_section_for_an_alert_that_is_gone():
     assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
 
 
-def test_saturation_is_measured_against_the_limits_in_the_code():
-    queue = InferenceConfig.model_fields["max_queued_seconds"].default
-    assert f"> {queue / 2:g}" in alert("MarketQueueSaturated")["expr"]
-    assert f"at {queue:g} s it refuses" in alert("MarketQueueSaturated")["annotations"]["description"]
-    most = GatewayConfig.model_fields["max_in_flight"].default
-    assert f"> {int(0.8 * most)}" in alert("MarketInFlightHigh")["expr"]
-    assert f"at {most} it refuses" in alert("MarketInFlightHigh")["annotations"]["description"]
+def test_coverage_is_measured_against_the_interval_that_is_checked():
+    assert f"- {NOMINAL_COVERAGE:g}\n" in alert("MarketCoverageOff")["expr"]
+    assert f"the {NOMINAL_COVERAGE:.0%} intervals" in alert("MarketCoverageOff")["annotations"]["description"]
 
 
 def test_the_latency_objective_is_a_bound_of_the_histogram():
     text = (ROOT / "observability/rules/slo.yml").read_text()
-    bounds = {f"{float(bound)}" for bound in gateway.metrics.Metrics().seconds._upper_bounds}
-    assert isinstance(gateway.metrics.Metrics().seconds, Histogram)
+    bounds = {f"{float(bound)}" for bound in gateway.metrics.Metrics().seconds.bounds}
     assert set(re.findall(r'le="([^"]+)"', text)) <= bounds
 
 

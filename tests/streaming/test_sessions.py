@@ -38,10 +38,19 @@ class Forecaster:
         return 1
 
     def run(self, items: Any) -> list[Forecast]:
+        """The last value again, with quantiles that are its own level above or below it: 0.1 is 0.4 below."""
         assert self.gate.wait(10)
         self.batches.append(len(items))
         return [
-            Forecast(item.values[-1:], np.zeros((1, len(item.levels))), 0.0, False, len(item.values), 0.8, 1)
+            Forecast(
+                item.values[-1:],
+                item.values[-1] + np.asarray([item.levels]) - 0.5,
+                0.0,
+                False,
+                len(item.values),
+                0.8,
+                1,
+            )
             for item in items
         ]
 
@@ -52,6 +61,29 @@ class Silent:
     def batch(self, plan: Any, ran: Any, units: int) -> None: ...
     def refused(self, reason: str) -> None: ...
     def dropped(self, count: int) -> None: ...
+
+
+class Seen:
+    """Keeps what the sessions report."""
+
+    def __init__(self) -> None:
+        self.openings = 0
+        self.endings: list[str] = []
+        self.bars: list[str] = []
+        self.checks: list[bool] = []
+
+    def opened(self) -> None:
+        self.openings += 1
+
+    def ended(self, reason: str) -> None:
+        self.endings.append(reason)
+
+    def bar(self, outcome: str) -> None:
+        self.bars.append(outcome)
+
+    def checked(self, model: str, hit: bool) -> None:
+        assert model == "slow"
+        self.checks.append(hit)
 
 
 class Replies:
@@ -78,7 +110,10 @@ class Room:
         self.engines = [Engine("sessions"), Engine("forecast")]
         batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
-        self.sessions = Sessions(self.engines[0], batcher, Catalogue([slot]), most=most, most_bytes=most_bytes)
+        self.seen = Seen()
+        self.sessions = Sessions(
+            self.engines[0], batcher, Catalogue([slot]), most=most, most_bytes=most_bytes, observer=self.seen
+        )
         self._id = 0
 
     def open(self, **fields: Any) -> tuple[Any, Replies]:
@@ -88,8 +123,9 @@ class Room:
         envelope = exchange_pb2.Envelope(id=self._id, watch_open=asked)
         return self.sessions.open(envelope, replies.queue.put_nowait), replies
 
-    def bar(self, live: Any, sequence: int) -> None:
-        self.sessions.bar(live, pb.WatchBar(sequence=sequence, bar=pb.Bar(time=sequence, close=float(sequence))))
+    def bar(self, live: Any, sequence: int, close: float | None = None) -> None:
+        bar = pb.Bar(time=sequence, close=float(sequence) if close is None else close)
+        self.sessions.bar(live, pb.WatchBar(sequence=sequence, bar=bar))
 
     def close(self) -> None:
         self.model.gate.set()
@@ -217,3 +253,43 @@ async def test_draining_sends_every_session_elsewhere(room):
     room.sessions.drain()
     assert {await replies.end() for _, replies in opened} == {DrainingError.reason}
     assert room.sessions.count == 0
+
+
+async def test_every_session_that_was_opened_ends_once_with_its_reason():
+    room = Room(most=2)
+    opened = [room.open() for _ in range(2)]
+    for _, replies in opened:
+        await replies.next()
+    _, refused = room.open()
+    assert await refused.end() == OverloadedError.reason
+    for live, replies in opened:
+        room.bar(live, 1)
+        room.bar(live, 1)
+        room.bar(live, 7)
+        assert [(await replies.next()).WhichOneof("result") for _ in range(3)] == ["update", "update", "error"]
+    room.sessions.close(opened[0][0])
+    room.sessions.close(opened[0][0])
+    room.sessions.drain()
+    assert (room.seen.openings, room.seen.endings) == (3, [OverloadedError.reason, "CLOSED", DrainingError.reason])
+    assert sorted(room.seen.bars) == ["refused"] * 2 + ["taken"] * 4
+    room.close()
+
+
+async def test_a_bar_shows_once_whether_the_interval_that_was_forecast_for_it_held(room):
+    live, replies = room.open(forecast=pb.WatchForecast(horizon=1))
+    await replies.next()
+    # The interval reaches 0.4 to either side of the bar before. Correcting the second bar is no second check, and the
+    # third bar meets the forecast that the correction brought.
+    for sequence, close in ((1, 10.0), (2, 10.4), (2, 99.0), (3, 99.5), (4, 99.1)):
+        room.bar(live, sequence, close)
+        assert (await replies.next()).update.HasField("forecast")
+    assert room.seen.checks == [True, False, True]
+
+
+async def test_without_both_tails_among_the_quantiles_nothing_is_checked(room):
+    live, replies = room.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
+    await replies.next()
+    for sequence in (1, 2):
+        room.bar(live, sequence)
+        assert (await replies.next()).update.HasField("forecast")
+    assert room.seen.checks == []

@@ -284,27 +284,41 @@ Global___WatchReply: _TypeAlias = WatchReply  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time went, in microseconds."""
+    """Where the time went, in microseconds. Phases follow each other: queue, form, run, encode."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_US_FIELD_NUMBER: _builtins.int
     DEVICE_US_FIELD_NUMBER: _builtins.int
     BATCH_ITEMS_FIELD_NUMBER: _builtins.int
+    FORM_US_FIELD_NUMBER: _builtins.int
+    RUN_US_FIELD_NUMBER: _builtins.int
+    ENCODE_US_FIELD_NUMBER: _builtins.int
     queue_us: _builtins.int
+    """Until the first of its items was taken into a batch."""
     device_us: _builtins.int
+    """Its share of the time of the batches that it was in: what it cost the device."""
     batch_items: _builtins.int
     """Items in the largest batch that the request took part in."""
+    form_us: _builtins.int
+    """From there until the device began with that batch."""
+    run_us: _builtins.int
+    """From there until the device had done the last of its items."""
+    encode_us: _builtins.int
+    """From the outcomes to the answer's bytes."""
     def __init__(
         self,
         *,
         queue_us: _builtins.int = ...,
         device_us: _builtins.int = ...,
         batch_items: _builtins.int = ...,
+        form_us: _builtins.int = ...,
+        run_us: _builtins.int = ...,
+        encode_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_items", b"batch_items", "device_us", b"device_us", "queue_us", b"queue_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_items", b"batch_items", "device_us", b"device_us", "encode_us", b"encode_us", "form_us", b"form_us", "queue_us", b"queue_us", "run_us", b"run_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

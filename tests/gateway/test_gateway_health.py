@@ -1,0 +1,43 @@
+"""Alive is not ready: a gateway without replicas, or one that drains, is not restarted for it."""
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from market.inference.v1 import exchange_pb2
+from wire.health import LIVE
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_a_gateway_without_a_replica_lives_and_is_not_ready(start):
+    async with start(0, replicas="127.0.0.1:9") as gateway:
+        health = health_pb2_grpc.HealthStub(gateway.channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=LIVE))).status == SERVING
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+
+
+async def test_a_gateway_that_drains_lives_and_is_not_ready(start):
+    async with start(1) as gateway, grpc.aio.insecure_channel(gateway.server.address) as channel:
+        held = asyncio.Event()
+
+        async def slow(envelope):
+            await held.wait()
+            return exchange_pb2.Reply(id=envelope.id, response=b"")
+
+        gateway.replicas[0].behave = slow
+        call = asyncio.ensure_future(gateway.predict())
+        await gateway.replicas[0].came.wait()
+        health = health_pb2_grpc.HealthStub(channel)
+        live = health.Watch(health_pb2.HealthCheckRequest(service=LIVE))
+        ready = health.Watch(health_pb2.HealthCheckRequest())
+        assert [(await watch.read()).status for watch in (live, ready)] == [SERVING, SERVING]
+        draining = asyncio.create_task(gateway.server.stop())
+        assert (await ready.read()).status == NOT_SERVING
+        assert gateway.server._health._server_status[LIVE] == SERVING
+        held.set()
+        await call
+        live.cancel()
+        ready.cancel()
+        await draining

@@ -1,0 +1,107 @@
+"""What the gateway counts is what has happened."""
+
+import asyncio
+from importlib.metadata import version
+
+import grpc
+import pytest
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from gateway.metrics import STATES
+from market.inference.v1 import exchange_pb2
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def value(gateway, name, **labels):
+    return gateway.server._metrics.registry.get_sample_value(name, labels)
+
+
+def timed(envelope):
+    timing = exchange_pb2.Timing(queue_us=100, form_us=20, run_us=3000, encode_us=40, device_us=1000, batch_items=3)
+    return exchange_pb2.Reply(id=envelope.id, response=b"", timing=timing)
+
+
+async def test_phases_follow_each_other_and_add_up_to_the_whole(start):
+    async with start(1) as gateway:
+        gateway.replicas[0].behave = timed
+        await gateway.predict()
+
+        def seconds(phase):
+            series = {"method": "Predict", "phase": phase}
+            assert value(gateway, "market_gateway_request_phase_seconds_count", **series) == 1
+            return value(gateway, "market_gateway_request_phase_seconds_sum", **series)
+
+        told = {"queue": 1e-4, "form": 2e-5, "device": 3e-3, "encode": 4e-5}
+        assert {phase: seconds(phase) for phase in told} == pytest.approx(told)
+        parts = sum(seconds(phase) for phase in (*told, "gateway", "transport"))
+        assert parts == pytest.approx(max(seconds("total"), seconds("gateway") + sum(told.values())))
+        assert seconds("gateway") > 0
+
+
+async def test_an_answer_that_met_no_device_has_no_phases(start):
+    async with start(1) as gateway:
+        await gateway.predict()
+        total, queue = ({"method": "Predict", "phase": phase} for phase in ("total", "queue"))
+        assert value(gateway, "market_gateway_request_phase_seconds_count", **total) == 1
+        assert value(gateway, "market_gateway_request_phase_seconds_count", **queue) is None
+
+
+async def test_a_hedge_is_no_resend(start, monkeypatch):
+    monkeypatch.setattr("gateway.hedging.Latencies.p95", lambda self, method: 0.02)
+    async with start(2, hedge=True) as gateway:
+        gateway.replicas[0].behave = lambda envelope: None
+        async with asyncio.timeout(10):
+            while not gateway.replicas[0].asked:
+                await gateway.predict()
+        # One request went to both; or the second one did so while the first was withdrawn.
+        assert value(gateway, "market_gateway_hedges_total") >= 1
+        assert value(gateway, "market_gateway_resends_total") == 0
+
+
+async def test_replicas_are_told_by_state(start):
+    async with start(2) as gateway:
+
+        def states():
+            return {state: value(gateway, "market_gateway_replicas", state=state) for state in STATES}
+
+        assert states() == {"ready": 2, "ejected": 0, "draining": 0, "away": 0}
+        first, second = gateway.server.router.replicas
+        for _ in range(5):
+            first.failed()
+        second.told(exchange_pb2.Load(draining=True))
+        assert states() == {"ready": 0, "ejected": 1, "draining": 1, "away": 0}
+        await gateway.replicas[0].stop()
+        await gateway.replicas[1].stop()
+        async with asyncio.timeout(10):
+            while states()["away"] != 2:
+                await gateway.server.router.wait_for_change()
+        assert value(gateway, "market_gateway_known_replicas") == 2
+        assert value(gateway, "market_gateway_ready_replicas") == 0
+
+
+async def test_open_streams_and_the_limit_of_requests_in_flight_are_told(start):
+    async with start(1, max_in_flight=77) as gateway:
+        assert value(gateway, "market_gateway_in_flight_limit_requests") == 77
+        call = gateway.stub.Stream(metadata=gateway.metadata)
+        assert (await call.read()).HasField("credits")
+        assert value(gateway, "market_gateway_open_streams", method="Stream") == 1
+        assert value(gateway, "market_gateway_open_streams", method="Watch") == 0
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert value(gateway, "market_gateway_open_streams", method="Stream") == 0
+
+
+@pytest.mark.parametrize(("flags", "named"), [("01", True), ("00", False)])
+async def test_only_a_sampled_trace_is_named_by_the_time_of_its_request(start, flags, named):
+    async with start(1) as gateway:
+        parent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-{flags}")
+        await gateway.predict(metadata=(*gateway.metadata, parent))
+        page = generate_latest(gateway.server._metrics.registry).decode()
+        assert (f'# {{trace_id="{TRACE}"}}' in page) is named
+
+
+async def test_the_process_and_its_version_are_told(start):
+    async with start(1) as gateway:
+        assert value(gateway, "market_gateway_build_info", version=version("market-inference")) == 1
+        assert value(gateway, "process_resident_memory_bytes") > 1 << 20

@@ -1,0 +1,83 @@
+"""What the inference service counts is what has happened."""
+
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from inference.build import build
+from inference.call import Call
+from inference.catalogue import Slot
+from inference.config import Config
+from inference.job import Job
+from inference.metrics import Metrics, SessionMetrics
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_loaded_models_are_told_with_the_version_that_serves_now(metrics):
+    first = Slot("forecast", "auto", lambda: None, model=SimpleNamespace(version="1"))
+    second = Slot("sentiment", "minilm", lambda: None)
+    metrics.watch_models([first, second])
+
+    def told():
+        [family] = [f for f in metrics.registry.collect() if f.name == "market_inference_model_info"]
+        return [tuple(sample.labels.values()) for sample in family.samples]
+
+    assert told() == [("forecast", "auto", "1")]
+    first.model, second.model = SimpleNamespace(version="2"), SimpleNamespace(version="7")
+    assert told() == [("forecast", "auto", "2"), ("sentiment", "minilm", "7")]
+
+
+def test_phases_of_a_request_are_observed_with_the_trace_that_was_sampled(metrics):
+    call = Call(traceparent=f"00-{TRACE}-00f067aa0ba902b7-01", batch_items=2, queue_seconds=0.1, form_seconds=0.2)
+    call.run_seconds, call.encode_seconds = 0.3, 0.4
+    metrics.answered("predict", "OK", call, 1.5)
+    name = "market_inference_request_phase_seconds_sum"
+    expected = {"queue": 0.1, "form": 0.2, "device": 0.3, "encode": 0.4, "total": 1.5}
+    assert {phase: value(metrics, name, method="predict", phase=phase) for phase in expected} == expected
+    assert generate_latest(metrics.registry).decode().count(f'# {{trace_id="{TRACE}"}} 1.5') == 1
+
+
+def test_a_call_counts_side_by_side_jobs_by_the_longest_and_their_cost_in_all():
+    call = Call()
+    for job in (
+        Job(None, [], None, enqueued=1.0, started=3.0, device_began=3.5, device_ended=4.0, device_seconds=0.1),
+        Job(None, [], None, enqueued=1.0, started=2.0, device_began=2.1, device_ended=9.0, device_seconds=0.2),
+    ):
+        call.took(job)
+    phases = (call.queue_seconds, call.form_seconds, call.run_seconds, call.device_seconds)
+    assert phases == pytest.approx((2.0, 0.5, 6.9, 0.3))
+
+
+def test_a_job_that_never_ran_adds_nothing():
+    call = Call()
+    call.took(Job(None, [], None, enqueued=5.0))
+    assert (call.queue_seconds, call.form_seconds, call.run_seconds) == (0.0, 0.0, 0.0)
+
+
+def test_a_model_that_never_hits_has_hits_too(metrics):
+    SessionMetrics(metrics).checked("auto", hit=False)
+    assert value(metrics, "market_inference_watch_interval_checks_total", model="auto") == 1
+    assert value(metrics, "market_inference_watch_interval_hits_total", model="auto") == 0
+
+
+async def test_the_service_tells_its_limits_and_its_version_and_of_no_gpu_on_a_cpu():
+    parts = build(Config(device="cpu", max_queued_seconds=7.0))
+    try:
+        for engine in ("forecast", "sentiment", "indicators"):
+            assert value(parts.metrics, "market_inference_queue_limit_seconds", engine=engine) == 7.0
+        names = {family.name for family in parts.metrics.registry.collect()}
+        assert {"market_inference_build_info", "process_cpu_seconds"} <= names
+        assert not [name for name in names if "device" in name]
+    finally:
+        parts.close()

@@ -1,0 +1,46 @@
+"""Prometheus gets the format that it asks for."""
+
+from http.client import HTTPConnection
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from wire.histogram import Histogram
+from wire.scrape import MetricsServer
+
+# As Prometheus 3 asks.
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
+    "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.fixture
+def served():
+    registry = CollectorRegistry()
+    Histogram("time_seconds", "Time.", (), bounds=(1.0,), registry=registry).labels().observe(0.5, {"trace_id": "abc"})
+    server = MetricsServer("127.0.0.1:0", registry)
+    yield server.address
+    server.close()
+
+
+def scraped(address, **headers):
+    connection = HTTPConnection(address, timeout=10)
+    connection.request("GET", "/metrics", headers=headers)
+    answer = connection.getresponse()
+    page = answer.read().decode()
+    connection.close()
+    return answer.headers["Content-Type"], page
+
+
+def test_openmetrics_with_exemplars_when_prometheus_asks_for_it(served):
+    kind, page = scraped(served, Accept=PROMETHEUS)
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+    assert '# {trace_id="abc"} 0.5' in page
+    assert page.endswith("# EOF\n")
+
+
+def test_plain_text_without_exemplars_otherwise(served):
+    kind, page = scraped(served)
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert "abc" not in page

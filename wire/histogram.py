@@ -1,0 +1,84 @@
+"""A Prometheus histogram for what is observed several times in every request.
+
+Owns the counting and the exposition. Observed by one thread, the event loop's, and collected by any: so it needs no
+locks, and an observation costs a fraction of what prometheus_client's own does.
+"""
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Exemplar, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
+
+class Series:
+    """The observations with one set of label values."""
+
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        # By bucket, not cumulative; the last one is above every bound.
+        self.counts = [0] * (len(bounds) + 1)
+        self.exemplars: dict[int, Exemplar] = {}
+        self.total = 0.0
+
+    def observe(self, value: float, exemplar: Mapping[str, str] | None = None) -> None:
+        """Count a value; its bucket keeps the newest exemplar."""
+        place = bisect_left(self._bounds, value)
+        self.counts[place] += 1
+        self.total += value
+        if exemplar is not None:
+            self.exemplars[place] = Exemplar(dict(exemplar), value, time.time())
+
+
+class Histogram(Collector):
+    """Series by label values. `bounds` are the buckets' upper ends, ascending."""
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        *,
+        bounds: Sequence[float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._described = (name, documentation)
+        self._labels = labels
+        self.bounds = bounds
+        self._series: dict[tuple[str, ...], Series] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> Series:
+        """The series of these values, made when it is first asked for."""
+        found = self._series.get(values)
+        if found is None:
+            found = self._series[values] = Series(self.bounds)
+        return found
+
+    def describe(self) -> list[HistogramMetricFamily]:
+        return [HistogramMetricFamily(*self._described, labels=self._labels)]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        [family] = self.describe()
+        for values, series in tuple(self._series.items()):
+            family.add_metric(values, self._buckets(series), series.total)
+        yield family
+
+    def _buckets(self, series: Series) -> list[Bucket]:
+        """Cumulative, as the exposition formats want them."""
+        buckets: list[Bucket] = []
+        ends = (*self.bounds, math.inf)
+        for place, counted in enumerate(accumulate(tuple(series.counts))):
+            end: str = floatToGoString(ends[place])  # type: ignore[no-untyped-call]
+            exemplar = series.exemplars.get(place)
+            buckets.append((end, counted) if exemplar is None else (end, counted, exemplar))
+        return buckets
