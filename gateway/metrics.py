@@ -11,6 +11,7 @@ from wire import histogram
 from wire.exemplar import exemplar
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PHASES = ("gateway", "queue", "form", "device", "encode", "transport")
 STATES = ("ready", "ejected", "draining", "away")
 
 
@@ -80,6 +81,7 @@ class Metrics:
         # Looking a labelled child up costs more than counting, so each is looked up once.
         self._requests = cache(self.requests.labels)
         self._bytes = cache(self.bytes.labels)
+        self._series = cache(self._series_of)
 
     def watch(
         self, in_flight: Callable[[], float], limit: int, open_streams: Mapping[str, Callable[[], float]]
@@ -120,18 +122,18 @@ class Metrics:
             self.resends.inc(request.attempts - 1 - request.hedges)
 
     def _phases(self, method: str, request: Request, seconds: float) -> None:
-        rest, seconds_of = seconds, self.seconds.labels
-        for phase, spent in (
-            ("gateway", request.gateway_seconds),
-            ("queue", request.queue_seconds),
-            ("form", request.form_seconds),
-            ("device", request.run_seconds),
-            ("encode", request.encode_seconds),
-        ):
-            seconds_of(method, phase).observe(spent)
-            rest -= spent
+        gateway, queue, form, device, encode, transport = self._series(method)
+        gateway.observe(request.gateway_seconds)
+        queue.observe(request.queue_seconds)
+        form.observe(request.form_seconds)
+        device.observe(request.run_seconds)
+        encode.observe(request.encode_seconds)
+        computed = request.queue_seconds + request.form_seconds + request.run_seconds + request.encode_seconds
         # Parts that ran side by side may add up to more than the whole.
-        self.seconds.labels(method, "transport").observe(max(0.0, rest))
+        transport.observe(max(0.0, seconds - request.gateway_seconds - computed))
+
+    def _series_of(self, method: str) -> tuple[histogram.Series, ...]:
+        return tuple(self.seconds.labels(method, phase) for phase in PHASES)
 
 
 def _count(replicas: Callable[[], Sequence[Replica]], state: str) -> float:

@@ -4,6 +4,7 @@ Owns the way from arrays to serialised protobuf. Arrays go in as they lie in mem
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,22 +33,28 @@ def _error(outcome: Outcome, request_id: str) -> status_pb2.Status | None:
 
 
 def forecasts(
-    symbols: Sequence[str], outcomes: Sequence[Outcome], levels: Sequence[float], model: Any, request_id: str
+    symbols: Sequence[str], outcomes: Sequence[Outcome], levels: tuple[float, ...], model: Any, request_id: str
 ) -> bytes:
     """A PredictResponse; outcomes are models.forecast.Forecast."""
-    answer = answers_pb2.PredictAnswer(
-        quantile_levels=np.asarray(levels, dtype="<f8").tobytes(),
-        model=model.name,
-        model_version=model.version,
-        request_id=request_id,
-    )
+    written: list[bytes] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        entry = answer.forecasts.add(symbol=symbol)
+        entry = answers_pb2.SeriesForecastAnswer(symbol=symbol)
         if (error := _error(outcome, request_id)) is not None:
             entry.error.CopyFrom(error)
         else:
             write_forecast(entry.forecast, outcome)
-    return answer.SerializeToString()
+        body = entry.SerializeToString()
+        written += (skeleton.field(1, len(body)), body)
+    rest = answers_pb2.PredictAnswer(
+        quantile_levels=_level_bytes(levels), model=model.name, model_version=model.version, request_id=request_id
+    )
+    # Serialised messages that are joined are one message with the fields of both.
+    return b"".join((*written, rest.SerializeToString()))
+
+
+@lru_cache(maxsize=1024)
+def _level_bytes(levels: tuple[float, ...]) -> bytes:
+    return np.asarray(levels, dtype="<f8").tobytes()
 
 
 def write_forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:

@@ -9,12 +9,14 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
 from google.rpc import status_pb2
 
+from inference import skeleton
 from inference.call import Call
 from inference.servicer import Servicer
 from inference.sessions import Live, Sessions
-from market.inference.v1 import exchange_pb2, exchange_pb2_grpc
+from market.inference.v1 import exchange_pb2
 from wire import deadline
 from wire.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
 from wire.logs import fields
@@ -23,12 +25,15 @@ log = logging.getLogger(__name__)
 
 # A frame stays below this many bytes of answers, so that one caller's bulk does not hold up the others' replies.
 FRAME_BYTES = 1 << 20
+SERVICE = exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"]
+_REPLIES = exchange_pb2.ExchangeResponse.REPLIES_FIELD_NUMBER
+_RESPONSE = exchange_pb2.Reply.RESPONSE_FIELD_NUMBER
 _PRIORITIES = {exchange_pb2.PRIORITY_BATCH: "batch"}
 
 Observe = Callable[[str, str, Call, float], None]
 
 
-class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
+class Exchange:
     """Serves any number of streams. `observe(method, code or reason, call, seconds)` is told of every answer."""
 
     def __init__(self, servicer: Servicer, sessions: Sessions, load: Callable[[], float], observe: Observe) -> None:
@@ -39,10 +44,15 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
         self._streams: set[_Stream] = set()
         self._draining = False
 
-    async def Exchange(  # noqa: N802 -- the contract's name
-        self, request_iterator: AsyncIterator[exchange_pb2.ExchangeRequest], context: Any
-    ) -> AsyncIterator[exchange_pb2.ExchangeResponse]:
-        stream = _Stream(self, request_iterator)
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For a grpc.aio server. Frames of replies are written here, not by gRPC: see _written()."""
+        method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self._serve, exchange_pb2.ExchangeRequest.FromString, None
+        )
+        return grpc.method_handlers_generic_handler(SERVICE.full_name, {"Exchange": method})
+
+    async def _serve(self, frames: AsyncIterator[exchange_pb2.ExchangeRequest], context: Any) -> AsyncIterator[bytes]:
+        stream = _Stream(self, frames)
         self._streams.add(stream)
         try:
             async for frame in stream.replies():
@@ -70,11 +80,12 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
     def load(self) -> exchange_pb2.Load:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
-    async def answer(self, envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply:
-        """One request's reply, whatever becomes of it."""
+    async def answer(self, envelope: exchange_pb2.Envelope) -> tuple[exchange_pb2.Reply, bytes | None]:
+        """One request's reply, whatever becomes of it, and its response where there is one."""
         method = envelope.WhichOneof("body") or "none"
         call = _call(envelope)
         reply = exchange_pb2.Reply(id=envelope.id)
+        response = None
         began, outcome = deadline.now(), "OK"
         try:
             if self._draining:
@@ -82,7 +93,7 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
             serve = getattr(self._servicer, method, None)
             if serve is None:
                 raise InternalError
-            reply.response = await serve(getattr(envelope, method), call)
+            response = await serve(getattr(envelope, method), call)
         except ServiceError as error:
             status = error.status(call.request_id)
             outcome = reason_of(status)
@@ -98,7 +109,7 @@ class Exchange(exchange_pb2_grpc.ExchangeServiceServicer):
         call.encoded(ended)
         _tell_timing(reply.timing, call)
         self._observe(method, outcome, call, ended - began)
-        return reply
+        return reply, response
 
 
 def _tell_timing(timing: exchange_pb2.Timing, call: Call) -> None:
@@ -131,7 +142,8 @@ class _Stream:
         self._exchange = exchange
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sessions: dict[int, Live] = {}
-        self._ready: list[exchange_pb2.Reply] = []
+        # Replies as they lie in a frame, in pieces.
+        self._ready: list[tuple[bytes, ...]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -184,13 +196,13 @@ class _Stream:
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status()))
 
     async def _serve(self, envelope: exchange_pb2.Envelope) -> None:
-        self._send(await self._exchange.answer(envelope))
+        self._send(*await self._exchange.answer(envelope))
 
-    def _send(self, reply: exchange_pb2.Reply) -> None:
+    def _send(self, reply: exchange_pb2.Reply, response: bytes | None = None) -> None:
         """Answer in the next frame; a session's error is its end."""
         if reply.HasField("error"):
             self._sessions.pop(reply.id, None)
-        self._ready.append(reply)
+        self._ready.append(_written(reply, response))
         self.wake()
 
     def _over(self, envelope_id: int) -> None:
@@ -198,29 +210,34 @@ class _Stream:
         if not self._tasks and not self._ready:
             self._idle.set()
 
-    async def replies(self) -> AsyncIterator[exchange_pb2.ExchangeResponse]:
+    async def replies(self) -> AsyncIterator[bytes]:
         """Frames of replies until the gateway ends the stream; the first one tells the load."""
-        yield exchange_pb2.ExchangeResponse(load=self._exchange.load())
+        yield self._load()
         told_draining = False
         while not self._ended or self._ready:
             await self._wake.wait()
             self._wake.clear()
             if self._exchange.draining and not told_draining:
                 told_draining = True
-                yield exchange_pb2.ExchangeResponse(load=self._exchange.load())
+                yield self._load()
             while self._ready:
                 yield self._frame()
             if not self._tasks:
                 self._idle.set()
 
-    def _frame(self) -> exchange_pb2.ExchangeResponse:
+    def _load(self) -> bytes:
+        return exchange_pb2.ExchangeResponse(load=self._exchange.load()).SerializeToString()
+
+    def _frame(self) -> bytes:
+        """Replies that are ready, and the load. Serialised messages that are joined are one message."""
+        pieces: list[bytes] = []
         count = size = 0
         while count < len(self._ready) and (not count or size < FRAME_BYTES):
-            size += len(self._ready[count].response) + len(self._ready[count].watch.response)
+            pieces += self._ready[count]
+            size += len(pieces[-1])
             count += 1
-        frame = exchange_pb2.ExchangeResponse(replies=self._ready[:count], load=self._exchange.load())
         del self._ready[:count]
-        return frame
+        return b"".join((*pieces, self._load()))
 
     def close(self) -> None:
         """The stream is gone: nobody waits for its requests."""
@@ -229,3 +246,12 @@ class _Stream:
             task.cancel()
         for live in self._sessions.values():
             self._exchange.sessions.close(live)
+
+
+def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:
+    """A reply as it lies in a frame, in pieces, the bulky one last: it is copied once, into the frame."""
+    head = reply.SerializeToString()
+    if response is None:
+        return skeleton.field(_REPLIES, len(head)), head
+    opening = skeleton.field(_RESPONSE, len(response))
+    return skeleton.field(_REPLIES, len(head) + len(opening) + len(response)), head, opening, response

@@ -15,8 +15,8 @@ from grpc_health.v1.health import aio as health_aio
 from inference.admin import Admin
 from inference.build import build
 from inference.config import Config
-from inference.exchange import Exchange
-from market.inference.v1 import admin_pb2_grpc, exchange_pb2, exchange_pb2_grpc
+from inference.exchange import SERVICE, Exchange
+from market.inference.v1 import admin_pb2_grpc
 from wire import tls
 from wire.health import LIVE
 from wire.listen import bind
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
-_SERVICES = ("", exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"].full_name)
+_SERVICES = ("", SERVICE.full_name)
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; frames carry many requests
     ("grpc.max_send_message_length", -1),
@@ -55,7 +55,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen, then load the models in the background. Raises CannotListenError and TlsError."""
-        exchange_pb2_grpc.add_ExchangeServiceServicer_to_server(self._exchange, self._server)
+        self._server.add_generic_rpc_handlers((self._exchange.handler(),))
         admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)

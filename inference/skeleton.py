@@ -25,6 +25,7 @@ def panel(symbol: str, program: Program, rows: Sequence[Any]) -> bytes:
     return b"".join(joined)
 
 
+@lru_cache(maxsize=4096)
 def field(number: int, length: int) -> bytes:
     """Tag and length of a length-delimited field."""
     return bytes([number << 3 | 2]) + _varint(length)
