@@ -1,9 +1,9 @@
 """The gateway's configuration: read once from the environment, then frozen."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wire.listen import Address
@@ -18,6 +18,9 @@ class Config(BaseSettings):
     metrics_listen: Address = Field("127.0.0.1:9470", description="where Prometheus scrapes /metrics")
     transport: Literal["grpcio", "native"] = Field(
         "grpcio", description="native: unary calls outside the GIL, for where TLS ends in front of the gateway"
+    )
+    bodies_bounded_in_front: bool = Field(
+        False, description="what stands in front of the native transport refuses large messages"
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     share_port: bool = Field(False, description="set by the parent of several workers")
@@ -60,14 +63,3 @@ class Config(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     reflection: bool = Field(True, description="offer gRPC server reflection")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @model_validator(mode="after")
-    def _refuse_what_native_cannot_do(self) -> Self:
-        if self.transport == "native":
-            for name in ("tls_certificate", "tls_client_ca", "max_connection_age"):
-                if name in self.model_fields_set and getattr(self, name):
-                    raise ValueError(
-                        f"MARKET_GATEWAY_{name.upper()} needs MARKET_GATEWAY_TRANSPORT=grpcio: the native transport "
-                        "speaks no TLS and closes no connection by age; both are for whatever stands in front of it"
-                    )
-        return self

@@ -1,8 +1,9 @@
 """Where calls come in: gRPC on a socket, by one of two transports behind one interface.
 
 `grpcio` is the default and can do everything. `native` serves the unary methods of the contract with HTTP/2 outside the
-GIL (pygrpc-native) and hands everything else to a grpcio front behind it, on a Unix socket; it speaks no TLS and
-closes no connection by age, so it is for places where TLS ends in front of it.
+GIL (pygrpc-native) and hands everything else to a grpcio front behind it, on a Unix socket. It speaks no TLS, closes no
+connection by age and holds a message whole before its size can be refused, so it is for places where something that
+ends TLS and bounds bodies stands in front of it.
 
 Owns the transports: sockets, threads, metadata, and how an end becomes a status. What a call means is the servicer's.
 """

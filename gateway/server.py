@@ -27,7 +27,7 @@ from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
 from wire import contract, tls
 from wire.health import LIVE
-from wire.listen import bind
+from wire.listen import bind, is_loopback
 from wire.scrape import MetricsServer
 
 log = logging.getLogger(__name__)
@@ -87,14 +87,32 @@ def _discovery(config: Config) -> Discovery:
 
 def _front(config: Config, servicer: Servicer, register: Register, files: tls.Files) -> Front:
     if config.transport == "native":
-        try:
-            return NativeFront(servicer, register, share_port=config.share_port)
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                "MARKET_GATEWAY_TRANSPORT=native: it is not installed, pip install 'market-inference[native]'"
-            ) from error
+        return _native(config, servicer, register)
     age = config.max_connection_age
     return GrpcioFront(servicer, register, files=files, share_port=config.share_port, max_connection_age=age)
+
+
+def _native(config: Config, servicer: Servicer, register: Register) -> Front:
+    """Raises ConfigurationError for what the native transport cannot do."""
+    for name in ("tls_certificate", "tls_client_ca", "max_connection_age"):
+        if name in config.model_fields_set and getattr(config, name):
+            raise ConfigurationError(
+                f"MARKET_GATEWAY_{name.upper()} needs MARKET_GATEWAY_TRANSPORT=grpcio: the native transport speaks no "
+                "TLS and closes no connection by age; both are for whatever stands in front of it"
+            )
+    if not (is_loopback(config.listen) or config.bodies_bounded_in_front):
+        raise ConfigurationError(
+            f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines, and MARKET_GATEWAY_TRANSPORT=native "
+            "holds a message in memory, however large, before it can be refused: let what stands in front of it refuse "
+            f"bodies above {contract.MAX_REQUEST_BYTES} bytes, and say so with "
+            "MARKET_GATEWAY_BODIES_BOUNDED_IN_FRONT=true"
+        )
+    try:
+        return NativeFront(servicer, register, share_port=config.share_port)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "MARKET_GATEWAY_TRANSPORT=native is not installed: pip install 'market-inference[native]'"
+        ) from error
 
 
 class Server:

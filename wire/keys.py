@@ -4,6 +4,7 @@ Owns the form of a key, the file of hashes and its changes, and the development 
 plain hash is enough: there is nothing to guess (NIST SP 800-63B asks for slow hashes where people choose secrets).
 """
 
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -154,16 +155,25 @@ def development_key() -> tuple[str, Keys]:
     path = development_key_file()
     if not path.exists():
         secret, _ = issue("development")
-        _write_private(path, secret + "\n")
-        log.info("made the development key", extra={"fields": {"file": str(path)}})
+        fresh = _write_aside(path, secret + "\n")
+        # Of several workers that start at once, one makes the key and the others read it.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)
+            log.info("made the development key", extra={"fields": {"file": str(path)}})
+        fresh.unlink()
     secret = path.read_text(encoding="utf-8").strip()
     return secret, Keys([Key(public_part(secret), _digest(secret), "development", contract.SCOPES)])
 
 
 def _write_private(path: Path, text: str) -> None:
+    _write_aside(path, text).replace(path)
+
+
+def _write_aside(path: Path, text: str) -> Path:
+    """A new file beside `path` that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    fresh.replace(path)
+    return fresh
