@@ -17,6 +17,7 @@ from market_inference.commands.predict import predict
 from market_inference.commands.sentiment import sentiment
 from market_inference.commands.serve import serve
 from market_inference.commands.status import models, status
+from market_inference.commands.top import top
 from market_inference.commands.watch import watch
 
 
@@ -48,5 +49,5 @@ def main() -> None:
     """
 
 
-for command in (demo, serve, predict, sentiment, indicators, status, models, keys, watch):
+for command in (demo, serve, predict, sentiment, indicators, status, models, top, keys, watch):
     main.add_command(command)
