@@ -6,6 +6,8 @@ the signals.
 
 import asyncio
 import logging
+import os
+import socket
 from importlib.metadata import version
 
 import grpc
@@ -25,10 +27,11 @@ from gateway.replica import Replica, Settings
 from gateway.router import Router
 from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
-from wire import contract, tls
+from wire import contract, deadline, tls
 from wire.health import LIVE
 from wire.listen import bind
 from wire.scrape import MetricsServer
+from wire.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,9 @@ READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def build(config: Config, authenticator: Authenticator, router: Router, metrics: Metrics) -> Servicer:
+def build(
+    config: Config, authenticator: Authenticator, router: Router, metrics: Metrics, traces: Traces | None = None
+) -> Servicer:
     """Wire everything up but the transport."""
     in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
     most = config.max_streams_per_client
@@ -59,6 +64,7 @@ def build(config: Config, authenticator: Authenticator, router: Router, metrics:
         max_timeout=config.max_timeout,
         session_idle_seconds=config.session_idle_seconds,
         version=VERSION,
+        traces=traces,
     )
 
 
@@ -75,6 +81,19 @@ def _limits(config: Config, metrics: Metrics) -> Limits:
         per_second=config.units_per_second,
         burst_seconds=config.burst_seconds,
         per_day=config.units_per_day,
+    )
+
+
+def _traces(config: Config) -> Traces | None:
+    if not config.otlp_endpoint:
+        return None
+    return Traces(
+        config.otlp_endpoint,
+        config.trace_ratio,
+        service="market-gateway",
+        instance=f"{socket.gethostname()}:{os.getpid()}",
+        version=VERSION,
+        setting="MARKET_GATEWAY_OTLP_ENDPOINT",
     )
 
 
@@ -98,7 +117,10 @@ def _front(config: Config, servicer: Servicer, register: Register, files: tls.Fi
 
 
 class Server:
-    """The gateway on a socket. Ready while at least one replica is."""
+    """The gateway on a socket. Ready while at least one replica is.
+
+    Raises ConfigurationError and wire.extra.ExtraMissingError.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -106,8 +128,9 @@ class Server:
         self._discovery = _discovery(config)
         self.router = Router(hedge=config.hedge)
         self._security = Security(config)
+        self._traces = _traces(config)
         self._health = health_aio.HealthServicer()
-        self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
+        self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._front = _front(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
         self._fresh: asyncio.Task[None] | None = None
@@ -158,6 +181,7 @@ class Server:
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        until = deadline.after(self._config.drain_seconds)
         for task in (self._readiness, self._fresh):
             if task is not None:
                 task.cancel()
@@ -165,4 +189,6 @@ class Server:
         self.servicer.drain()
         await self._front.stop(self._config.drain_seconds)
         await self.router.close()
+        if self._traces is not None:
+            await self._traces.close(until)
         self._scraped.close()

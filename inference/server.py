@@ -7,20 +7,23 @@ the signals.
 import asyncio
 import functools
 import logging
+import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from inference.admin import Admin
-from inference.build import build
+from inference.build import VERSION, build
 from inference.config import Config
 from inference.exchange import SERVICE, Exchange
+from inference.traces import TracedExchange
 from market.inference.v1 import admin_pb2_grpc
-from wire import tls
+from wire import deadline, tls
 from wire.health import LIVE
 from wire.listen import bind
 from wire.scrape import MetricsServer
+from wire.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +39,17 @@ CHANNEL_OPTIONS = (
 
 
 class Server:
-    """The service on a socket: listens at once, reports ready engine by engine as their models load."""
+    """The service on a socket: listens at once, reports ready engine by engine as their models load.
+
+    Raises wire.extra.ExtraMissingError.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.parts = build(config)
-        self._exchange = Exchange(
-            self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered
-        )
+        self._traces = _traces(config)
+        self.parts = build(config, self._traces)
+        serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered)
+        self._exchange = Exchange(*serving) if self._traces is None else TracedExchange(self._traces, *serving)
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
@@ -90,6 +96,7 @@ class Server:
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        until = deadline.after(self._config.drain_seconds)
         if self._loading is not None:
             self._loading.cancel()
         for service in (*_SERVICES, *map(_health_of, self.parts.catalogue.engines)):
@@ -102,6 +109,8 @@ class Server:
         await self._server.stop(0.5)
         for task in self._housekeeping:
             task.cancel()
+        if self._traces is not None:
+            await self._traces.close(until)
         self._scraped.close()
         self.parts.close()
 
@@ -109,3 +118,16 @@ class Server:
 def _health_of(engine: str) -> str:
     """The service under which gRPC health tells of one engine."""
     return f"market.inference.engine.{engine}"
+
+
+def _traces(config: Config) -> Traces | None:
+    if not config.otlp_endpoint:
+        return None
+    return Traces(
+        config.otlp_endpoint,
+        config.trace_ratio,
+        service="market-inference",
+        instance=config.name or socket.gethostname(),
+        version=VERSION,
+        setting="MARKET_INFERENCE_OTLP_ENDPOINT",
+    )
