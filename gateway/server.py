@@ -30,6 +30,7 @@ from gateway.servicer import Servicer
 from wire import contract, deadline, tls
 from wire.health import LIVE
 from wire.listen import bind
+from wire.profiles import ProfileServer
 from wire.scrape import MetricsServer
 from wire.traces import Traces
 
@@ -97,6 +98,12 @@ def _traces(config: Config) -> Traces | None:
     )
 
 
+def _profiles(config: Config) -> ProfileServer | None:
+    if not config.profile_listen:
+        return None
+    return ProfileServer(config.profile_listen, "MARKET_GATEWAY_PROFILE_LISTEN", {}, shared=config.share_port)
+
+
 def _discovery(config: Config) -> Discovery:
     try:
         return Discovery(config.replicas)
@@ -129,6 +136,7 @@ class Server:
         self.router = Router(hedge=config.hedge)
         self._security = Security(config)
         self._traces = _traces(config)
+        self._profiles = _profiles(config)
         self._health = health_aio.HealthServicer()
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._front = _front(config, self.servicer, self._register, self._security.files)
@@ -145,6 +153,8 @@ class Server:
         self.metrics_address = self._scraped.address
         await self._tell(NOT_READY)
         await self._health.set(LIVE, READY)
+        if self._profiles is not None:
+            await self._profiles.start()
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
@@ -189,6 +199,8 @@ class Server:
         self.servicer.drain()
         await self._front.stop(self._config.drain_seconds)
         await self.router.close()
+        if self._profiles is not None:
+            await self._profiles.stop()
         if self._traces is not None:
             await self._traces.close(until)
         self._scraped.close()

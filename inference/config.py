@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address, is_loopback
+from wire.listen import Address, Loopback, is_loopback
 from wire.traces import Endpoint
 
 
@@ -45,6 +45,9 @@ class Config(BaseSettings):
     )
     trace_ratio: float = Field(
         0.01, ge=0, le=1, description="share of the traces begun here that is recorded; a caller's own are as it says"
+    )
+    profile_listen: Loopback = Field(
+        "", description="where an operator may take profiles, on loopback only, such as 127.0.0.1:8481; none by default"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -13,15 +13,17 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from inference import device_profile
 from inference.admin import Admin
-from inference.build import VERSION, build
+from inference.build import VERSION, Parts, build
 from inference.config import Config
 from inference.exchange import SERVICE, Exchange
 from inference.traces import TracedExchange
-from market.inference.v1 import admin_pb2_grpc
+from market.inference.v1 import admin_pb2_grpc, profile_pb2
 from wire import deadline, tls
 from wire.health import LIVE
 from wire.listen import bind
+from wire.profiles import ProfileServer, Take
 from wire.scrape import MetricsServer
 from wire.traces import Traces
 
@@ -51,6 +53,7 @@ class Server:
         serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered)
         self._exchange = Exchange(*serving) if self._traces is None else TracedExchange(self._traces, *serving)
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
+        self._profiles = _profiles(config, self.parts)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
@@ -69,6 +72,8 @@ class Server:
         self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
         self._scraped = MetricsServer(self._config.metrics_listen, self.parts.metrics.registry)
         self.metrics_address = self._scraped.address
+        if self._profiles is not None:
+            await self._profiles.start()
         await self._server.start()
         self._loading = asyncio.create_task(self._load())
         if self.parts.registry is not None:
@@ -109,6 +114,8 @@ class Server:
         await self._server.stop(0.5)
         for task in self._housekeeping:
             task.cancel()
+        if self._profiles is not None:
+            await self._profiles.stop()
         if self._traces is not None:
             await self._traces.close(until)
         self._scraped.close()
@@ -131,3 +138,10 @@ def _traces(config: Config) -> Traces | None:
         version=VERSION,
         setting="MARKET_INFERENCE_OTLP_ENDPOINT",
     )
+
+
+def _profiles(config: Config, parts: Parts) -> ProfileServer | None:
+    if not config.profile_listen:
+        return None
+    device: dict[int, Take] = {profile_pb2.PROFILE_KIND_DEVICE: functools.partial(device_profile.take, parts.engines)}
+    return ProfileServer(config.profile_listen, "MARKET_INFERENCE_PROFILE_LISTEN", device)
