@@ -41,9 +41,10 @@ class TracedExchange(Exchange):
         try:
             reply, response = await super().answer(envelope, span)
             code, reason = _outcome(reply)
+            if span.sampled and reply.timing.encode_us:
+                ended = deadline.now()
+                span.part("encode", ended - reply.timing.encode_us * 1e-6, ended, {})
         finally:
-            if span.sampled and span.answered:
-                span.part("encode", span.answered, deadline.now(), {})
             span.end(code, reason, {"market.client": envelope.client} if envelope.client else {})
         return reply, response
 
@@ -83,7 +84,6 @@ class BatchTraces:
         for job in traced:
             job.span.part("queue", job.enqueued, ran.started, where)
             job.span.part("device", ran.started, ran.ended, where, [batch])
-            job.span.answered = deadline.now()
 
     def refused(self, reason: str) -> None:
         self._observer.refused(reason)

@@ -52,7 +52,7 @@ class Span:
     process records it either.
     """
 
-    __slots__ = ("_offset", "_span", "_tracer", "answered", "sampled", "traceparent")
+    __slots__ = ("_offset", "_span", "_tracer", "sampled", "traceparent")
 
     def __init__(self, tracer: "trace.Tracer", span: "trace.Span", offset: int) -> None:
         self._tracer = tracer
@@ -61,8 +61,6 @@ class Span:
         context = span.get_span_context()
         self.sampled = span.is_recording()
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-        # When the last of what it waited for was there; 0 while it is not.
-        self.answered = 0.0
 
     @property
     def link(self) -> "trace.Link":

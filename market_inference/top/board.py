@@ -14,6 +14,7 @@ from market_inference.top.services import Seen
 
 LEVELS = (0.5, 0.95, 0.99)
 _OK = "OK"
+_STATES = "market_gateway_replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,15 @@ class Latency:
 class Engine:
     """An engine of all replicas together. None is what nothing in the interval tells.
 
-    `items`: of a batch, the mean and LEVELS; `padding`: share of the units that carried nothing; `busy`: share of the
-    time in which a batch ran.
+    `items`: of a batch, the mean and LEVELS; `units`: points, tokens or bars times functions per second, without the
+    padding; `padding`: share of the units that carried nothing; `busy`: share of the time in which a batch ran.
     """
 
     name: str
     batches: float | None
     items: float | None
     item_quantiles: tuple[Quantile, ...]
+    units: float | None
     padding: float | None
     busy: float | None
     queued_items: float
@@ -85,6 +87,29 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """Of closes that live sessions had an 80% interval for, those that fell into it; `checks` of them per second."""
+
+    model: str
+    checks: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A replica's GPU: bytes, and the share of the last moments in which a kernel ran. None is what it does not tell.
+
+    `reserved` is what the replica itself holds, `used` what all processes on the device do.
+    """
+
+    address: str
+    reserved: float | None
+    used: float | None
+    total: float | None
+    utilisation: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """Everything in one view. `seconds` is the interval's length, None before there are two looks."""
 
@@ -95,6 +120,8 @@ class Board:
     engines: list[Engine] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    coverage: list[Coverage] = field(default_factory=list)
+    devices: list[Device] = field(default_factory=list)
     # What is there now, by its name; names that no service has are left out.
     now: dict[str, float] = field(default_factory=dict)
 
@@ -117,6 +144,8 @@ def board(seen: Sequence[Seen]) -> Board:
             *_refusals(replicas, "market_inference_refusals_total", "engine"),
         ],
         models=_models(replicas),
+        coverage=_coverage(replicas),
+        devices=[device for one in seen if one.look is not None and (device := _device(one.address, one.look))],
         now=_now(gateways, replicas),
     )
 
@@ -180,6 +209,7 @@ def _engines(replicas: _Kind) -> list[Engine]:
             batches=batches.get(key),
             items=sizes.mean,
             item_quantiles=_quantiles(sizes),
+            units=units[key] - padded.get(key, 0.0) if key in units else None,
             padding=interval.share(padded, units, key),
             busy=busy[key] / count if key in busy else None,
             queued_items=queued.get(key, 0.0),
@@ -201,18 +231,35 @@ def _models(replicas: _Kind) -> list[Model]:
     return [Model(engine, model, count, len(replicas.looks)) for (engine, model), count in sorted(ready.items())]
 
 
+def _coverage(replicas: _Kind) -> list[Coverage]:
+    checks = replicas.rates("market_inference_watch_interval_checks_total", "model")
+    hits = replicas.rates("market_inference_watch_interval_hits_total", "model")
+    return [Coverage(model, rate, hits.get((model,), 0.0) / rate) for (model,), rate in sorted(checks.items()) if rate]
+
+
+def _device(address: str, look: Look) -> Device | None:
+    names = ("memory_reserved_bytes", "memory_used_bytes", "memory_total_bytes", "utilisation_ratio")
+    told = [interval.gauges([look], f"market_inference_device_{name}").get(()) for name in names]
+    return Device(address, *told) if any(value is not None for value in told) else None
+
+
 def _now(gateways: _Kind, replicas: _Kind) -> dict[str, float]:
-    """Gauges without a label that matters here, summed over the processes; each gateway counts all ready replicas."""
+    """Gauges summed over the processes; all gateways look at the same replicas, so what the worst off of them sees."""
     looked_for = {
         "requests in flight (gateway)": (gateways, "market_gateway_in_flight_requests"),
         "requests in flight (inference)": (replicas, "market_inference_in_flight_requests"),
-        "streams": (gateways, "market_gateway_streams"),
         "sessions": (replicas, "market_inference_sessions"),
         "session bytes": (replicas, "market_inference_session_bytes"),
-        "device memory used, bytes": (replicas, "market_inference_device_memory_used_bytes"),
-        "device memory, bytes": (replicas, "market_inference_device_memory_total_bytes"),
     }
     found = {name: services.gauges(metric).get(()) for name, (services, metric) in looked_for.items()}
+    found |= {
+        f"open {method} calls": count
+        for (method,), count in gateways.gauges("market_gateway_open_streams", "method").items()
+    }
     ready = [value for look in gateways.looks for _, value in look.all("market_gateway_ready_replicas")]
     found["replicas ready"] = min(ready, default=None)
+    states = [(labels["state"], value) for look in gateways.looks for labels, value in look.all(_STATES)]
+    for state, value in states:
+        if state != "ready" and value:
+            found[f"replicas {state}"] = max(value, found.get(f"replicas {state}") or 0.0)
     return {name: value for name, value in found.items() if value is not None}

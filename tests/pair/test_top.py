@@ -98,6 +98,8 @@ def test_the_view_shows_every_part(running, services):
         "forecast",
         "replicas ready: 1",
         "p50 / p95 / p99",
+        "p99 ms",
+        "transport",
         CAPTION,
     ):
         assert words in text
