@@ -29,9 +29,9 @@ async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRe
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiler = torch.profiler.profile(activities=activities)
-    # The profiler sees the operators of the thread that starts it, which has to end it as well.
-    await engine.call(profiler.start)
+    # The profiler sees the operators of the thread that starts it; that one has to end it, even when the caller leaves.
     try:
+        await asyncio.shield(engine.call(profiler.start))
         await asyncio.sleep(request.seconds)
     finally:
         await asyncio.shield(engine.call(profiler.stop))

@@ -14,7 +14,7 @@ import grpc
 
 from market.inference.v1 import profile_pb2, profile_pb2_grpc
 from wire import codes, contract
-from wire.errors import InvalidRequestError, OverloadedError, ServiceError, Violation
+from wire.errors import InternalError, InvalidRequestError, OverloadedError, ServiceError, Violation
 from wire.listen import bind
 from wire.logs import fields
 from wire.sampler import Sampler
@@ -50,6 +50,9 @@ class Profiles(profile_pb2_grpc.ProfileServiceServicer):
             profile = await self._take(request)
         except ServiceError as error:
             await codes.abort(context, error)
+        except Exception:  # a bug, or a profiler's: the caller learns nothing of it, the log everything
+            log.exception("profile failed")
+            await codes.abort(context, InternalError("the profile failed; the service's log says why"))
         return profile_pb2.TakeProfileResponse(profile=profile, process_id=os.getpid())
 
     async def _take(self, request: Request) -> bytes:

@@ -152,6 +152,19 @@ def test_where_the_system_refuses_the_error_says_what_to_set(tmp_path):
     assert "SYS_PTRACE in securityContext.capabilities.add" in done.stdout
 
 
+async def test_a_bug_is_in_the_log_and_not_in_the_answer_and_the_next_profile_works(stub, gated, caplog):
+    async def fail():
+        raise ValueError("an internal matter")
+
+    gated.go.wait = fail
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.TakeProfile(Ask(seconds=1, kind=DEVICE))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "internal matter" not in caught.value.details()
+    assert "an internal matter" in caplog.text
+
+
 async def test_a_failure_of_the_sampler_is_in_the_log_and_not_in_the_answer(stub, monkeypatch, caplog):
     monkeypatch.setattr(sampler, "SAMPLES_PER_SECOND", "as often as it likes")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
