@@ -8,14 +8,14 @@ it, as their `device` spans point at the batch. Bars of live sessions are not tr
 from typing import Any
 
 from inference.batcher import Observer, Ran
-from inference.exchange import Exchange
+from inference.exchange import SERVICE, Exchange
 from inference.schedule import Plan
 from market.inference.v1 import exchange_pb2
 from wire import deadline
 from wire.errors import CallCancelledError, code_name, reason_of
 from wire.traces import Span, Traces
 
-_METHOD = "market.inference.v1.ExchangeService/Exchange"
+_METHOD = f"{SERVICE.full_name}/Exchange"
 
 
 class TracedExchange(Exchange):
