@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address
+from wire.listen import Address, Loopback
+from wire.traces import Endpoint
 
 
 class Config(BaseSettings):
@@ -62,4 +63,13 @@ class Config(BaseSettings):
     health_timeout: float = Field(2.0, gt=0, description="a replica that takes longer is left")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     reflection: bool = Field(True, description="offer gRPC server reflection")
+    otlp_endpoint: Endpoint = Field(
+        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of the traces begun here that is recorded; a caller's own are as it says"
+    )
+    profile_listen: Loopback = Field(
+        "", description="where an operator may take profiles, on loopback only, such as 127.0.0.1:8480; none by default"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"

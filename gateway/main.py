@@ -11,6 +11,7 @@ from gateway.security import ConfigurationError
 from gateway.server import Server
 from gateway.workers import WorkerFailedError, Workers
 from wire import listen, logs, process
+from wire.extra import ExtraMissingError
 
 log = logging.getLogger("gateway")
 
@@ -25,5 +26,5 @@ def main() -> None:
             uvloop.run(process.serve(lambda: Server(config), log))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")
-    except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
+    except (ConfigurationError, WorkerFailedError, listen.CannotListenError, ExtraMissingError) as error:
         sys.exit(f"gateway: {error}")

@@ -7,6 +7,7 @@ from gateway.budget import Remaining
 from market.inference.v1 import exchange_pb2
 from wire import metadata
 from wire.contract import Method
+from wire.traces import Span
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +39,8 @@ class Request:
     encode_seconds: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = 0
+    # Where it is traced.
+    span: Span | None = None
 
     def answered(self, timing: exchange_pb2.Timing) -> None:
         """Take over where a replica's time went."""

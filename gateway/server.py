@@ -6,6 +6,8 @@ the signals.
 
 import asyncio
 import logging
+import os
+import socket
 from importlib.metadata import version
 
 import grpc
@@ -25,10 +27,12 @@ from gateway.replica import Replica, Settings
 from gateway.router import Router
 from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
-from wire import contract, tls
+from wire import contract, deadline, tls
 from wire.health import LIVE
 from wire.listen import bind, is_loopback
+from wire.profiles import ProfileServer
 from wire.scrape import MetricsServer
+from wire.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,9 @@ READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def build(config: Config, authenticator: Authenticator, router: Router, metrics: Metrics) -> Servicer:
+def build(
+    config: Config, authenticator: Authenticator, router: Router, metrics: Metrics, traces: Traces | None = None
+) -> Servicer:
     """Wire everything up but the transport."""
     in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
     most = config.max_streams_per_client
@@ -59,6 +65,7 @@ def build(config: Config, authenticator: Authenticator, router: Router, metrics:
         max_timeout=config.max_timeout,
         session_idle_seconds=config.session_idle_seconds,
         version=VERSION,
+        traces=traces,
     )
 
 
@@ -76,6 +83,25 @@ def _limits(config: Config, metrics: Metrics) -> Limits:
         burst_seconds=config.burst_seconds,
         per_day=config.units_per_day,
     )
+
+
+def _traces(config: Config) -> Traces | None:
+    if not config.otlp_endpoint:
+        return None
+    return Traces(
+        config.otlp_endpoint,
+        config.trace_ratio,
+        service="market-gateway",
+        instance=f"{socket.gethostname()}:{os.getpid()}",
+        version=VERSION,
+        setting="MARKET_GATEWAY_OTLP_ENDPOINT",
+    )
+
+
+def _profiles(config: Config) -> ProfileServer | None:
+    if not config.profile_listen:
+        return None
+    return ProfileServer(config.profile_listen, "MARKET_GATEWAY_PROFILE_LISTEN", {}, shared=config.share_port)
 
 
 def _discovery(config: Config) -> Discovery:
@@ -116,7 +142,10 @@ def _native(config: Config, servicer: Servicer, register: Register) -> Front:
 
 
 class Server:
-    """The gateway on a socket. Ready while at least one replica is."""
+    """The gateway on a socket. Ready while at least one replica is.
+
+    Raises ConfigurationError and wire.extra.ExtraMissingError.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -124,8 +153,10 @@ class Server:
         self._discovery = _discovery(config)
         self.router = Router(hedge=config.hedge)
         self._security = Security(config)
+        self._traces = _traces(config)
+        self._profiles = _profiles(config)
         self._health = health_aio.HealthServicer()
-        self.servicer = build(config, self._security.authenticator, self.router, self._metrics)
+        self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._front = _front(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
         self._fresh: asyncio.Task[None] | None = None
@@ -140,6 +171,8 @@ class Server:
         self.metrics_address = self._scraped.address
         await self._tell(NOT_READY)
         await self._health.set(LIVE, READY)
+        if self._profiles is not None:
+            await self._profiles.start()
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
@@ -176,6 +209,7 @@ class Server:
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        until = deadline.after(self._config.drain_seconds)
         for task in (self._readiness, self._fresh):
             if task is not None:
                 task.cancel()
@@ -183,4 +217,8 @@ class Server:
         self.servicer.drain()
         await self._front.stop(self._config.drain_seconds)
         await self.router.close()
+        if self._profiles is not None:
+            await self._profiles.stop()
+        if self._traces is not None:
+            await self._traces.close(until)
         self._scraped.close()

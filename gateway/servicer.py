@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from gateway import audit, cost, intake
+from gateway import audit, cost, intake, traces
 from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.budget import Limits
@@ -49,6 +49,7 @@ from wire.errors import (
     reason_of,
 )
 from wire.logs import fields
+from wire.traces import Traces
 
 log = logging.getLogger("gateway.request")
 
@@ -89,6 +90,7 @@ class Servicer:
         max_timeout: float,
         session_idle_seconds: float,
         version: str,
+        traces: Traces | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._in_flight = in_flight
@@ -102,6 +104,7 @@ class Servicer:
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
         self._version = version
+        self._traces = traces
         self._streams: set[Stream | Watch] = set()
         self._probes: asyncio.Future[list[inference_pb2.ReplicaStatus]] | None = None
         self._probes_until = 0.0
@@ -164,6 +167,8 @@ class Servicer:
         """The answer to a request that came over a stream, whose caller is known. Raises ServiceError."""
         try:
             authorise(client, request.method)
+            if self._traces is not None:
+                traces.begin(self._traces, request, "internal")
             _check_time(request)
             return await self._answer(request, client, raw)
         except PermissionDeniedError as error:
@@ -287,13 +292,15 @@ class Servicer:
     def done(self, request: Request, code: str, reason: str) -> None:
         """One request of a stream is over: counted, and logged when it failed."""
         if code == "OK":
+            if request.span is not None:
+                traces.end(request.span, request, code, reason)
             self._metrics.answered(request, code, reason, deadline.now() - request.began)
         else:
             self._done(request, code, reason)
 
     def _request(self, method: Method, sent: Mapping[str, str | bytes], left: float | None) -> Request:
         began = deadline.now()
-        return Request(
+        request = Request(
             method=method,
             request_id=metadata.request_id(sent.get(metadata.REQUEST_ID)),
             began=began,
@@ -301,6 +308,9 @@ class Servicer:
             priority=incoming.priority(sent),
             traceparent=str(sent.get(metadata.TRACEPARENT, "")),
         )
+        if self._traces is not None:
+            traces.begin(self._traces, request, "server")
+        return request
 
     async def _ask(self, request: Request, checked: Checked) -> bytes:
         name = request.method.name
@@ -364,6 +374,8 @@ class Servicer:
 
     def _done(self, request: Request, code: str, reason: str) -> None:
         seconds = deadline.now() - request.began
+        if request.span is not None:
+            traces.end(request.span, request, code, reason)
         self._metrics.answered(request, code, reason, seconds)
         logs.event(
             log,

@@ -5,7 +5,7 @@ from typing import Any
 from inference.catalogue import Catalogue
 from inference.status import model_info
 from market.inference.v1 import admin_pb2, admin_pb2_grpc
-from wire import codes, metadata
+from wire import codes
 from wire.errors import InvalidRequestError, ServiceError, Violation
 
 
@@ -22,7 +22,7 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
         try:
             await self._catalogue.replace(slot.engine, slot.name, slot.load)
         except ServiceError as error:
-            await _abort(context, error)
+            await codes.abort(context, error)
         return admin_pb2.LoadModelResponse(model=model_info(slot))
 
     async def UnloadModel(  # noqa: N802 -- the contract's name
@@ -39,11 +39,4 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
                 raise InvalidRequestError([Violation("engine", f"unknown engine {engine!r}; there are: {known}")])
             return self._catalogue.slot(engine, model)
         except ServiceError as error:
-            await _abort(context, error)
-
-
-async def _abort(context: Any, error: ServiceError) -> None:
-    status = error.status()
-    await context.abort(
-        codes.BY_NUMBER[status.code], status.message, ((metadata.STATUS_DETAILS, status.SerializeToString()),)
-    )
+            await codes.abort(context, error)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inference import warmup
-from inference.batcher import Batcher
+from inference.batcher import Batcher, Observer
 from inference.catalogue import Catalogue, Slot
 from inference.config import Config, model_list
 from inference.device_metrics import DeviceMetrics
@@ -24,10 +24,12 @@ from inference.schedule import Budget
 from inference.servicer import Servicer
 from inference.sessions import Sessions
 from inference.status import Status
+from inference.traces import BatchTraces
 from market.inference.v1 import inference_pb2
 from models import forecast, indicators, sentiment
 from models.manifest import Manifest
 from wire import deadline
+from wire.traces import Traces
 
 VERSION = version("market-inference")
 # A batch's padded units: points, tokens and bars times functions. About 50 to 100 ms of one CPU core each.
@@ -61,7 +63,7 @@ class Parts:
             engine.close()
 
 
-def build(config: Config) -> Parts:
+def build(config: Config, traces: Traces | None = None) -> Parts:
     """Wire everything up. To be called on the event loop that will serve."""
     device, metrics = pick_device(config.device), Metrics()
     limit_memory(device, config.device_memory_fraction)
@@ -77,9 +79,10 @@ def build(config: Config) -> Parts:
     engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
     batchers = {}
     for name, engine in engines.items():
+        observer: Observer = BatcherMetrics(metrics, name)
         batcher = Batcher(
             engine,
-            BatcherMetrics(metrics, name),
+            observer if traces is None else BatchTraces(traces, name, observer),
             budget=BUDGETS[name],
             max_queued_seconds=config.max_queued_seconds,
         )

@@ -6,6 +6,7 @@ from google.rpc import status_pb2
 
 from inference.job import Job
 from wire.deadline import NEVER, now
+from wire.traces import Span
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class Call:
     batch_items: int = 0
     # When its last outcomes were there.
     delivered: float = 0.0
+    # Where the request is traced.
+    span: Span | None = None
 
     def took(self, job: Job) -> None:
         """Add a job's time, now that its outcomes are there. Parts that ran side by side count with the longest."""

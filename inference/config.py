@@ -6,7 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address, is_loopback
+from wire.listen import Address, Loopback, is_loopback
+from wire.traces import Endpoint
 
 
 class Config(BaseSettings):
@@ -39,6 +40,15 @@ class Config(BaseSettings):
     max_sessions: int = Field(8192, ge=1, description="live sessions in all; more are refused at once")
     max_session_bytes: int = Field(512 << 20, ge=1, description="bytes of bars that all live sessions hold together")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
+    otlp_endpoint: Endpoint = Field(
+        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of the traces begun here that is recorded; a caller's own are as it says"
+    )
+    profile_listen: Loopback = Field(
+        "", description="where an operator may take profiles, on loopback only, such as 127.0.0.1:8481; none by default"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from market.inference.v1 import exchange_pb2
 from wire import deadline
 from wire.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
 from wire.logs import fields
+from wire.traces import Span
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,16 @@ class Exchange:
     def load(self) -> exchange_pb2.Load:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
-    async def answer(self, envelope: exchange_pb2.Envelope) -> tuple[exchange_pb2.Reply, bytes | None]:
-        """One request's reply, whatever becomes of it, and its response where there is one."""
+    async def answer(
+        self, envelope: exchange_pb2.Envelope, span: Span | None = None
+    ) -> tuple[exchange_pb2.Reply, bytes | None]:
+        """One request's reply, whatever becomes of it, and its response where there is one.
+
+        `span` is the request's, where it is traced.
+        """
         method = envelope.WhichOneof("body") or "none"
         call = _call(envelope)
+        call.span = span
         reply = exchange_pb2.Reply(id=envelope.id)
         response = None
         began, outcome = deadline.now(), "OK"

@@ -40,6 +40,8 @@ class Job:
     device_ended: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = 0
+    # The request's wire.traces.Span, where it is traced.
+    span: Any = None
 
     def __post_init__(self) -> None:
         self.left = len(self.items)

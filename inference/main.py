@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from inference.config import Config
 from inference.server import Server
 from wire import listen, logs, process, tls
+from wire.extra import ExtraMissingError
 
 log = logging.getLogger("inference")
 
@@ -22,7 +23,7 @@ def main() -> None:
     logs.configure(config.log_level)
     try:
         uvloop.run(process.serve(lambda: Server(config), log))
-    except (listen.CannotListenError, tls.TlsError) as error:
+    except (listen.CannotListenError, tls.TlsError, ExtraMissingError) as error:
         sys.exit(f"inference: {error}")
     # Everything is drained and closed. Tearing down torch's libraries would take seconds and serve nobody.
     logging.shutdown()

@@ -7,20 +7,25 @@ the signals.
 import asyncio
 import functools
 import logging
+import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from inference import device_profile
 from inference.admin import Admin
-from inference.build import build
+from inference.build import VERSION, Parts, build
 from inference.config import Config
 from inference.exchange import SERVICE, Exchange
-from market.inference.v1 import admin_pb2_grpc
-from wire import tls
+from inference.traces import TracedExchange
+from market.inference.v1 import admin_pb2_grpc, profile_pb2
+from wire import deadline, tls
 from wire.health import LIVE
 from wire.listen import bind
+from wire.profiles import ProfileServer, Take
 from wire.scrape import MetricsServer
+from wire.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +41,19 @@ CHANNEL_OPTIONS = (
 
 
 class Server:
-    """The service on a socket: listens at once, reports ready engine by engine as their models load."""
+    """The service on a socket: listens at once, reports ready engine by engine as their models load.
+
+    Raises wire.extra.ExtraMissingError.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.parts = build(config)
-        self._exchange = Exchange(
-            self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered
-        )
+        self._traces = _traces(config)
+        self.parts = build(config, self._traces)
+        serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered)
+        self._exchange = Exchange(*serving) if self._traces is None else TracedExchange(self._traces, *serving)
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
+        self._profiles = _profiles(config, self.parts)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
@@ -63,6 +72,8 @@ class Server:
         self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
         self._scraped = MetricsServer(self._config.metrics_listen, self.parts.metrics.registry)
         self.metrics_address = self._scraped.address
+        if self._profiles is not None:
+            await self._profiles.start()
         await self._server.start()
         self._loading = asyncio.create_task(self._load())
         if self.parts.registry is not None:
@@ -90,6 +101,7 @@ class Server:
 
     async def stop(self) -> None:
         """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        until = deadline.after(self._config.drain_seconds)
         if self._loading is not None:
             self._loading.cancel()
         for service in (*_SERVICES, *map(_health_of, self.parts.catalogue.engines)):
@@ -102,6 +114,10 @@ class Server:
         await self._server.stop(0.5)
         for task in self._housekeeping:
             task.cancel()
+        if self._profiles is not None:
+            await self._profiles.stop()
+        if self._traces is not None:
+            await self._traces.close(until)
         self._scraped.close()
         self.parts.close()
 
@@ -109,3 +125,23 @@ class Server:
 def _health_of(engine: str) -> str:
     """The service under which gRPC health tells of one engine."""
     return f"market.inference.engine.{engine}"
+
+
+def _traces(config: Config) -> Traces | None:
+    if not config.otlp_endpoint:
+        return None
+    return Traces(
+        config.otlp_endpoint,
+        config.trace_ratio,
+        service="market-inference",
+        instance=config.name or socket.gethostname(),
+        version=VERSION,
+        setting="MARKET_INFERENCE_OTLP_ENDPOINT",
+    )
+
+
+def _profiles(config: Config, parts: Parts) -> ProfileServer | None:
+    if not config.profile_listen:
+        return None
+    device: dict[int, Take] = {profile_pb2.PROFILE_KIND_DEVICE: functools.partial(device_profile.take, parts.engines)}
+    return ProfileServer(config.profile_listen, "MARKET_INFERENCE_PROFILE_LISTEN", device)

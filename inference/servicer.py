@@ -121,7 +121,7 @@ class Servicer:
         if not items:
             return []
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = Job(model, items, reply, call.client, call.priority, call.deadline)
+        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span)
         self._batchers[engine].submit(job)
         try:
             outcomes: list[Any] = await reply

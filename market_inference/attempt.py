@@ -10,10 +10,10 @@ from typing import TypedDict
 
 import grpc
 
-from market_inference import errors
+from market_inference import errors, trace
 from market_inference.connection import Priority
 from market_inference.retries import Retries
-from wire.metadata import AUTHORIZATION, PRIORITY, REQUEST_ID
+from wire.metadata import AUTHORIZATION, PRIORITY, REQUEST_ID, TRACEPARENT
 
 
 class CallOptions(TypedDict, total=False):
@@ -21,12 +21,14 @@ class CallOptions(TypedDict, total=False):
 
     `timeout`: seconds for the whole call, retries and pauses included; the client's own when None. `request_id`: yours,
     or a new UUID; it is in the answer, in every error and in the service's log. `priority`: "interactive" (the default)
-    or "batch", which waits behind it.
+    or "batch", which waits behind it. `traceparent`: the trace that the call belongs to, as W3C Trace Context
+    writes it; by default that of the active OpenTelemetry span, where there is one.
     """
 
     timeout: float | None
     request_id: str | None
     priority: Priority
+    traceparent: str | None
 
 
 class Attempt:
@@ -41,12 +43,15 @@ class Attempt:
         timeout: float | None = None,
         request_id: str | None = None,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
     ) -> None:
         self._retries = retries
         self._deadline = time.monotonic() + (default_timeout if timeout is None else timeout)
         self._tried = 0
         self.request_id = request_id or str(uuid.uuid4())
         self.metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, self.request_id), (PRIORITY, priority)]
+        if parent := trace.active() if traceparent is None else traceparent:
+            self.metadata.append((TRACEPARENT, parent))
         if key:
             self.metadata.append((AUTHORIZATION, f"Bearer {key}"))
 

@@ -14,9 +14,11 @@ from market_inference.commands.demo import demo
 from market_inference.commands.indicators import indicators
 from market_inference.commands.keys import keys
 from market_inference.commands.predict import predict
+from market_inference.commands.profile import profile
 from market_inference.commands.sentiment import sentiment
 from market_inference.commands.serve import serve
 from market_inference.commands.status import models, status
+from market_inference.commands.top import top
 from market_inference.commands.watch import watch
 
 
@@ -48,5 +50,5 @@ def main() -> None:
     """
 
 
-for command in (demo, serve, predict, sentiment, indicators, status, models, keys, watch):
+for command in (demo, serve, predict, sentiment, indicators, status, models, top, profile, keys, watch):
     main.add_command(command)

@@ -34,7 +34,7 @@ class Client:
     that to a network that you trust. `timeout`: seconds that a call may take. `retries`: when a failed call is sent
     again.
 
-    Every call takes the keywords of CallOptions: `timeout`, `request_id` and `priority`; and raises a
+    Every call takes the keywords of CallOptions: `timeout`, `request_id`, `priority`, `traceparent`; and raises a
     `market_inference.MarketInferenceError`, by kind as `market_inference.errors` says. ValueError and TypeError say
     that the arguments cannot be sent at all.
 

@@ -34,7 +34,8 @@ class Pair:
     """Started by `with` or `start()`, ended by the end of `with` or `close()`.
 
     `state`: the folder for the development key and the two logs, by default the user's own. `listen`, `metrics_listen`:
-    "host:port" of the gateway, port 0 for any that is free. `device`: "cpu" or "cuda", empty for the service's choice.
+    "host:port" of the gateway, `inference_metrics_listen` of the inference service's /metrics; port 0 for any that is
+    free. `device`: "cpu" or "cuda", empty for the service's choice.
     `start_timeout`: seconds that each process may take until it listens. `grace`: seconds that each has to drain.
     """
 
@@ -44,6 +45,7 @@ class Pair:
         state: Path | None = None,
         listen: str = ANY_PORT,
         metrics_listen: str = ANY_PORT,
+        inference_metrics_listen: str = ANY_PORT,
         device: str = "",
         start_timeout: float = 180.0,
         grace: float = 25.0,
@@ -51,6 +53,7 @@ class Pair:
         self.state = state_dir() if state is None else state
         self._listen = listen
         self._metrics_listen = metrics_listen
+        self._inference_metrics_listen = inference_metrics_listen
         self._device = device
         self._start_timeout = start_timeout
         self._grace = grace
@@ -87,7 +90,7 @@ class Pair:
                 INFERENCE,
                 {
                     "MARKET_INFERENCE_LISTEN": ANY_PORT,
-                    "MARKET_INFERENCE_METRICS_LISTEN": ANY_PORT,
+                    "MARKET_INFERENCE_METRICS_LISTEN": self._inference_metrics_listen,
                     **({"MARKET_INFERENCE_DEVICE": self._device} if self._device else {}),
                 },
             )

@@ -17,10 +17,10 @@ from typing import Any, Self
 import grpc
 
 from market.inference.v1 import inference_pb2 as pb
-from market_inference import errors
+from market_inference import errors, trace
 from market_inference.errors import MarketInferenceError, UnavailableError
 from market_inference.session import BarLike, Record, Time, Update
-from wire.metadata import AUTHORIZATION, REQUEST_ID
+from wire.metadata import AUTHORIZATION, REQUEST_ID, TRACEPARENT
 
 WINDOW = 256
 """Bars in flight; append() waits beyond it."""
@@ -57,9 +57,13 @@ class _Reopening:
 
 
 def metadata(key: str) -> tuple[tuple[str, str], ...]:
-    """A new request id, and the key where there is one."""
-    own = ((REQUEST_ID, str(uuid.uuid4())),)
-    return (*own, (AUTHORIZATION, f"Bearer {key}")) if key else own
+    """A new request id, and where there are some the caller's trace and the key."""
+    own = [(REQUEST_ID, str(uuid.uuid4()))]
+    if parent := trace.active():
+        own.append((TRACEPARENT, parent))
+    if key:
+        own.append((AUTHORIZATION, f"Bearer {key}"))
+    return tuple(own)
 
 
 class AsyncWatch:

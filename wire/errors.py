@@ -201,6 +201,13 @@ class DrainingError(ServiceUnavailableError):
     reason = "DRAINING"
 
 
+class ProfileRefusedError(ServiceError):
+    """The system does not permit a profile of this process."""
+
+    code = code_pb2.FAILED_PRECONDITION
+    reason = "PROFILE_REFUSED"
+
+
 class NotImplementedYetError(ServiceError):
     """The contract has it, this version does not."""
 

@@ -20,6 +20,17 @@ Address = Annotated[str, AfterValidator(check)]
 """host:port; port 0 lets the system choose."""
 
 
+def check_loopback(address: str) -> str:
+    """The address itself, or "" for none. Raises ValueError when other machines could reach it."""
+    if address and not is_loopback(check(address)):
+        raise ValueError("must be on loopback, such as 127.0.0.1:8480")
+    return address
+
+
+Loopback = Annotated[str, AfterValidator(check_loopback)]
+"""host:port that this machine alone reaches, or empty for none."""
+
+
 def split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)

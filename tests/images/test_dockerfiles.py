@@ -117,7 +117,7 @@ def test_everything_that_is_copied_exists_and_is_sent_to_the_build(text):
 def test_the_gateway_gets_neither_models_nor_the_inference_service():
     text = (ROOT / "Dockerfile.gateway").read_text()
     assert not re.findall(r"^COPY .*\b(models|inference|serverless|training)/", text, re.MULTILINE)
-    assert '".[gateway,native]"' in text
+    assert '".[gateway,native,profile,traces]"' in text
 
 
 def test_nothing_is_installed_outside_the_constraints(text):

@@ -48,7 +48,10 @@ def test_serve_says_where_it_listens_and_ends_with_its_children_on_sigterm(tmp_p
     environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "market_inference"]
     serve = subprocess.Popen(
-        [*command, "serve", "--port", "0", "--metrics-port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "serve", "--port", "0", "--metrics-port", "0", "--inference-metrics-port", "0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert serve.stdout is not None
     with serve.stdout:

@@ -1,0 +1,1 @@
+"""What `market-inference top` shows: /metrics read twice, and what happened in between."""

@@ -1,0 +1,102 @@
+"""Profiles of the real pair at work."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import grpc
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import market_inference
+from market.inference.v1 import profile_pb2, profile_pb2_grpc
+from market_inference.cli import main
+
+TEXT = "Profit rose sharply at a company that nobody shall read of"
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory) -> Iterator[market_inference.Pair]:
+    """A pair that allows profiles, at work."""
+    pair = market_inference.Pair(state=tmp_path_factory.mktemp("profiled"))
+    with pytest.MonkeyPatch.context() as environment:
+        for part in ("GATEWAY", "INFERENCE"):
+            environment.setenv(f"MARKET_{part}_PROFILE_LISTEN", "127.0.0.1:0")
+        pair.start()
+    done = threading.Event()
+
+    def work() -> None:
+        with pair.client() as client:
+            while not done.is_set():
+                client.predict(np.linspace(100, 130, 60), horizon=5)
+                client.sentiment(TEXT)
+
+    with closing(pair):
+        pair.wait_loaded()
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        yield pair
+        done.set()
+        for worker in workers:
+            worker.join()
+
+
+def address(pair: market_inference.Pair, service: str) -> str:
+    """Where a service takes profiles, from its log."""
+    for line in (pair.state / f"{service}.log").read_text(encoding="utf-8").splitlines():
+        said = json.loads(line)
+        if said["event"] == "profiles may be taken":
+            return said["listen"]
+    raise AssertionError(f"{service} takes no profiles")
+
+
+def take(pair, service, *options):
+    return CliRunner().invoke(main, ["profile", "--target", address(pair, service), "--seconds", "1", *options])
+
+
+@pytest.mark.parametrize(("service", "words"), [("gateway", "gateway/"), ("inference", "engine-sentiment")])
+def test_a_service_at_work_tells_what_it_does(profiled, service, words, tmp_path):
+    file = tmp_path / "profile.txt"
+    done = take(profiled, service, "--kind", "folded", "--output", str(file))
+    assert done.exit_code == 0, done.output
+    assert words in file.read_text()
+    assert "nobody" not in file.read_text()
+    assert profiled.key not in file.read_text()
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("flamegraph", "<?xml"), ("speedscope", '{"$schema"')])
+def test_the_other_forms_of_the_same(profiled, kind, begins, tmp_path):
+    file = tmp_path / "profile"
+    done = take(profiled, "inference", "--kind", kind, "--output", str(file))
+    assert done.exit_code == 0, done.output
+    assert file.read_text().startswith(begins)
+
+
+def test_the_operators_of_one_engine(profiled, tmp_path):
+    file = tmp_path / "trace.json"
+    done = take(profiled, "inference", "--kind", "device", "--engine", "sentiment", "--output", str(file))
+    assert done.exit_code == 0, done.output
+    names = {event.get("name") for event in json.loads(file.read_text())["traceEvents"]}
+    assert any(str(name).startswith("aten::") for name in names)
+    assert "nobody" not in file.read_text()
+
+
+def test_what_a_process_has_not_is_said_in_one_line(profiled):
+    for service, words in (("gateway", "not one that this process can take"), ("inference", "there are: forecast")):
+        done = take(profiled, service, "--kind", "device", "--engine", "gpu")
+        assert done.exit_code == 1
+        assert words in done.output
+        assert "Traceback" not in done.output
+
+
+def test_the_ports_of_callers_and_gateways_take_no_profiles(profiled, running):
+    for pair in (profiled, running.pair):
+        for target in (pair.target, pair._inference.listen):
+            with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
+                stub = profile_pb2_grpc.ProfileServiceStub(channel)
+                stub.TakeProfile(profile_pb2.TakeProfileRequest(seconds=1), timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "profiles may be taken" not in running.log("gateway") + running.log("inference")

@@ -1,0 +1,196 @@
+"""`market-inference top` against the real pair under a little load."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from click.testing import CliRunner
+from rich.console import Console
+
+from market.inference.v1 import inference_pb2 as pb
+from market_inference.cli import main
+from market_inference.commands.serve import serve
+from market_inference.commands.top import top
+from market_inference.top.board import board
+from market_inference.top.services import Services
+from market_inference.top.view import CAPTION, view
+
+ROOT = Path(__file__).resolve().parents[2]
+PREDICT = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
+
+
+def work(running) -> None:
+    """Some calls that succeed, and one that does not; returns once all are counted."""
+    counted = running.metric("gateway", "market_gateway_requests_total", method="Predict")
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(running.stub.Predict, PREDICT, metadata=running.metadata, timeout=20) for _ in range(24)]
+        calls.append(
+            pool.submit(
+                running.stub.AnalyzeSentiment,
+                pb.AnalyzeSentimentRequest(texts=["Profit rose sharply"]),
+                metadata=running.metadata,
+                timeout=20,
+            )
+        )
+        for call in calls:
+            call.result()
+    with pytest.raises(grpc.RpcError):
+        running.stub.Predict(pb.PredictRequest(horizon=1), metadata=running.metadata, timeout=20)
+    # A caller may have its error before the gateway has counted it.
+    while running.metric("gateway", "market_gateway_requests_total", method="Predict") < counted + 25:
+        pass
+
+
+def drawn(board) -> str:
+    out = Console(width=200, file=io.StringIO())
+    out.print(view(board))
+    return out.file.getvalue()
+
+
+@pytest.fixture
+def services(running):
+    with Services([running.pair.metrics["gateway"]], [running.pair.metrics["inference"]], timeout=10.0) as services:
+        yield services
+
+
+def test_the_figures_are_those_of_the_load(running, services):
+    first = board(services.look())
+    assert (first.seconds, first.traffic) == (None, [])
+    assert "need a second look" in drawn(first)
+    work(running)
+    gateway, inference = seen = services.look()
+    found = board(seen)
+    predict = next(one for one in found.traffic if one.method == "Predict")
+    assert predict.rate * gateway.interval.seconds == pytest.approx(25)
+    assert predict.errors["INVALID_ARGUMENT"] * gateway.interval.seconds == pytest.approx(1)
+    phases = {(one.kind, one.method, one.phase): one.quantiles for one in found.latencies}
+    for phase in ("total", "queue", "device"):
+        p50, p95, p99 = phases["gateway", "Predict", phase]
+        assert 0 < p50.value <= p95.value <= p99.value
+        assert ("inference", "predict", phase) in phases
+    forecast = next(one for one in found.engines if one.name == "forecast")
+    assert forecast.batches * inference.interval.seconds * forecast.items == pytest.approx(24)
+    assert forecast.padding == 0.0
+    assert 0 < forecast.busy <= 1
+    assert {(one.engine, one.ready, one.of) for one in found.models} >= {("forecast", 1.0, 1), ("sentiment", 1.0, 1)}
+    assert found.now["replicas ready"] == 1
+    assert any((one.where, one.reason) == ("Predict", "INVALID_REQUEST") for one in found.refusals)
+
+
+def test_the_view_shows_every_part(running, services):
+    services.look()
+    work(running)
+    text = drawn(board(services.look()))
+    for words in (
+        "INVALID_ARGUMENT",
+        "INVALID_REQUEST",
+        "forecast",
+        "replicas ready: 1",
+        "p50 / p95 / p99",
+        "p99 ms",
+        "transport",
+        CAPTION,
+    ):
+        assert words in text
+    assert re.search(r"gateway +127\.0\.0\.1:\d+ +up", text)
+
+
+def test_once_prints_one_interval_and_ends(running):
+    options = [f"--{kind}={address}" for kind, address in running.pair.metrics.items()]
+    done = CliRunner().invoke(main, ["top", "--once", "--interval", "0.2", *options])
+    assert done.exit_code == 0, done.output
+    assert "Default models" in done.output
+    done = CliRunner().invoke(main, ["top", "--once", "--json", "--interval", "0.2", *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert 0.1 < found["seconds"] < 30
+    assert [service["problem"] for service in found["services"]] == ["", ""]
+
+
+class Flapping:
+    """A service that can be away: while `page` is None it answers with an error."""
+
+    def __init__(self) -> None:
+        self.page: str | None = None
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(503 if outer.page is None else 200)
+                self.end_headers()
+                self.wfile.write((outer.page or "").encode())
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def flapping():
+    service = Flapping()
+    yield service
+    service.server.shutdown()
+    service.server.server_close()
+
+
+def test_a_service_that_is_away_is_shown_as_such_and_comes_back(flapping):
+    with Services([flapping.address], ["127.0.0.1:1"], timeout=5.0) as services:
+        away = board(services.look())
+        assert [service.problem for service in away.services] == ["Service Unavailable", "Connection refused"]
+        assert "not reachable: Connection refused" in drawn(away)
+        flapping.page = "market_gateway_in_flight_requests 3\nmarket_gateway_requests_total{method='x'}"
+        assert board(services.look()).services[0].problem == "not a page of metrics: ValueError"
+        flapping.page = "market_gateway_in_flight_requests 3\n"
+        back = board(services.look())
+        assert (back.services[0].problem, back.now) == ("", {"requests in flight (gateway)": 3.0})
+        assert back.seconds is None, "no rates over the time that nobody saw"
+        assert board(services.look()).seconds > 0
+
+
+def test_a_script_learns_from_the_status_that_a_service_is_away():
+    done = CliRunner().invoke(
+        main, ["top", "--once", "--interval", "0.1", "--gateway", "127.0.0.1:1", "--inference", "127.0.0.1:1"]
+    )
+    assert done.exit_code == 1
+    assert done.output.count("not reachable: Connection refused") == 2
+
+
+def test_in_a_terminal_it_draws_anew_until_ctrl_c(running):
+    options = [f"--{kind}={address}" for kind, address in running.pair.metrics.items()]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "market_inference", "top", "--interval", "0.2", *options],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "160", "LINES": "60"},
+    ) as following:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"Default models") < 2:
+            shown += os.read(ours, 65536)
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 0
+    os.close(ours)
+    assert b"replicas ready: 1" in shown
+
+
+def test_serve_top_and_the_local_prometheus_mean_the_same_ports():
+    defaults = {option.name: option.default for option in serve.params}
+    looked_at = {option.name: option.default for option in top.params}
+    assert looked_at["gateways"] == (f"127.0.0.1:{defaults['metrics_port']}",)
+    assert looked_at["replicas"] == (f"127.0.0.1:{defaults['inference_metrics_port']}",)
+    jobs = yaml.safe_load((ROOT / "observability" / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: tuple(job["static_configs"][0]["targets"]) for job in jobs}
+    assert targets == {"gateway": looked_at["gateways"], "inference": looked_at["replicas"]}

@@ -1,0 +1,84 @@
+"""A collector that receives what the services export, and the real services before it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.trace import TracerProvider
+
+import market_inference
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps every span that it is sent, with the name of the service that sent it."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, trace_pb2.Span]] = []
+        self._came = threading.Condition()
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 -- the contract's name
+        with self._came:
+            for resource in request.resource_spans:
+                named = {one.key: one.value.string_value for one in resource.resource.attributes}
+                for scope in resource.scope_spans:
+                    self.received.extend((named["service.name"], span) for span in scope.spans)
+            self._came.notify_all()
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def wait(self, enough: Callable[[], Any]) -> Any:
+        """The first true value of `enough` as spans come in."""
+        with self._came:
+            assert self._came.wait_for(enough, timeout=60), [(at, span.name) for at, span in self.received]
+            return enough()
+
+    def spans(self, service: str, trace_id: bytes) -> dict[str, list[trace_pb2.Span]]:
+        """A service's spans of one trace, by name."""
+        found: dict[str, list[trace_pb2.Span]] = {}
+        for sender, span in self.received:
+            if sender == service and span.trace_id == trace_id:
+                found.setdefault(span.name, []).append(span)
+        return found
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
+    """The real pair; what it begins itself is not recorded, what a caller records is."""
+    pair = market_inference.Pair(state=tmp_path_factory.mktemp("traced"))
+    with pytest.MonkeyPatch.context() as environment:
+        for part in ("GATEWAY", "INFERENCE"):
+            environment.setenv(f"MARKET_{part}_OTLP_ENDPOINT", f"http://{collector.address}")
+            environment.setenv(f"MARKET_{part}_TRACE_RATIO", "0")
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        pair.start()
+    with closing(pair):
+        pair.wait_loaded()
+        yield pair
+
+
+@pytest.fixture
+def active_span() -> Iterator[trace.SpanContext]:
+    """A recorded span of the caller's own, active during the test."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("caller")
+    with tracer.start_as_current_span("caller") as span:
+        yield span.get_span_context()

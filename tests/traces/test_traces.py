@@ -1,0 +1,131 @@
+"""What tracing costs when it is off, and what it does when it cannot be."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.config import Config as GatewayConfig
+from inference.config import Config as InferenceConfig
+from market_inference import trace
+from wire import deadline
+from wire.traces import Traces
+
+SERVE = """
+import asyncio, sys
+from {room}.config import Config
+from {room}.server import Server
+
+async def main():
+    server = Server(Config(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"))
+    await server.start()
+    await server.stop()
+
+asyncio.run(main())
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+
+
+def traces(endpoint="http://127.0.0.1:1", ratio=1.0):
+    return Traces(endpoint, ratio, service="test", instance="one", version="1", setting="MARKET_TEST_OTLP_ENDPOINT")
+
+
+@pytest.mark.parametrize("room", ["gateway", "inference"])
+def test_off_imports_nothing_of_opentelemetry(room, tmp_path):
+    environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "MARKET_GATEWAY_DRAIN_SECONDS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE.format(room=room)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_client_imports_nothing_of_opentelemetry():
+    code = "import sys, market_inference; market_inference.Client; from market_inference import trace; trace.active();"
+    code += "print('opentelemetry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("room", ["gateway", "inference"])
+def test_an_endpoint_without_the_package_is_a_clear_error_at_the_start(room, tmp_path):
+    """The package is hidden as a missing one is: its import raises ModuleNotFoundError."""
+    hide = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc.trace_exporter'] = None;"
+    setting = f"MARKET_{room.upper()}_OTLP_ENDPOINT"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hide} from {room}.main import main; main()"],
+        capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, setting: "http://127.0.0.1:4317", "MARKET_INFERENCE_STATE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        f"{setting} needs packages that are not installed: pip install 'market-inference[traces]'"
+    )
+
+
+@pytest.mark.parametrize("config", [GatewayConfig, InferenceConfig])
+def test_an_endpoint_must_say_whether_it_uses_tls(config):
+    with pytest.raises(ValidationError, match="http://HOST:PORT"):
+        config(otlp_endpoint="collector:4317")
+    assert config(otlp_endpoint="https://collector:4317").otlp_endpoint == "https://collector:4317"
+    assert config().otlp_endpoint == ""
+
+
+async def test_a_collector_that_is_silent_costs_no_request_and_ends_within_the_time_to_drain():
+    """It accepts connections and never answers, which is worse than being away."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        made = traces(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for _ in range(5000):  # more than wait for the collector at most
+            made.request("x", "server", "", deadline.now(), {}).end("OK", "", {})
+        await asyncio.wait_for(made.close(deadline.after(1.5)), 20)
+
+
+async def test_the_end_sends_what_is_left(collector):
+    made = traces(f"http://{collector.address}")
+    span = made.request("last", "server", "", deadline.now(), {})
+    span.end("OK", "", {})
+    await made.close(deadline.after(30))
+    assert "last" in collector.spans("test", bytes.fromhex(span.traceparent.split("-")[1]))
+
+
+@given(st.binary(min_size=16, max_size=16).filter(any), st.binary(min_size=8, max_size=8).filter(any), st.booleans())
+def test_a_trace_goes_on_under_its_own_id_and_the_callers_decision(trace_id, span_id, sampled):
+    span = shared().request("x", "server", f"00-{trace_id.hex()}-{span_id.hex()}-0{int(sampled)}", 0.0, {})
+    version, same, own, flags = span.traceparent.split("-")
+    assert (version, same, flags) == ("00", trace_id.hex(), f"0{int(sampled)}")
+    assert own != span_id.hex()
+    assert span.sampled is sampled
+
+
+@given(st.text())
+def test_a_malformed_traceparent_begins_a_trace(rubbish):
+    span = shared().request("x", "server", rubbish, 0.0, {})
+    assert len(span.traceparent) == 55
+
+
+_SHARED: list[Traces] = []
+
+
+def shared() -> Traces:
+    if not _SHARED:
+        _SHARED.append(traces())
+    return _SHARED[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_the_shared_one():
+    yield
+    for one in _SHARED:
+        asyncio.run(one.close(deadline.now()))
+
+
+def test_the_client_finds_the_active_span(active_span):
+    assert trace.active().startswith(f"00-{active_span.trace_id:032x}-{active_span.span_id:016x}-")
+
+
+def test_without_an_active_span_there_is_nothing_to_find():
+    assert trace.active() == ""
