@@ -61,8 +61,8 @@ class Caller:
     """Calls one workload over one channel and tallies."""
 
     def __init__(self, channel: grpc.aio.Channel, workload: workloads.Workload, metadata: Any, timeout: float) -> None:
-        self._call = channel.unary_unary(workload.path)
-        self._requests = workload.requests
+        methods = {path: channel.unary_unary(path) for path, _ in workload.requests}
+        self._requests = [(methods[path], raw) for path, raw in workload.requests]
         self._metadata = metadata
         self._timeout = timeout
         self.tally = Tally()
@@ -71,8 +71,8 @@ class Caller:
     async def once(self, number: int, due: float) -> None:
         code = "OK"
         try:
-            request = self._requests[number % len(self._requests)]
-            await self._call(request, metadata=self._metadata, timeout=self._timeout)
+            call, request = self._requests[number % len(self._requests)]
+            await call(request, metadata=self._metadata, timeout=self._timeout)
         except grpc.RpcError as error:
             code = error.code().name
         now = time.perf_counter()

@@ -3,10 +3,13 @@
     python -m benchmarks.run            about five minutes
     python -m benchmarks.run --quick    about one
 
-Writes benchmarks/results/<time>.json and prints a table. Ratios count; the machine's own speed drifts.
+Writes benchmarks/results/<time>.json and prints tables. Ratios count; the machine's own speed drifts.
 """
 
 import argparse
+import asyncio
+import contextlib
+import io
 import json
 import os
 import platform
@@ -14,16 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
-import market_inference
-from benchmarks import workloads
+from benchmarks import stream, watch, workloads
+from benchmarks.services import Gateway, Replica, Services
 from market.inference.v1 import inference_pb2 as pb
 from market_inference.process import ServiceProcess
 from models import forecast, indicators, sentiment
@@ -31,11 +38,15 @@ from models import forecast, indicators, sentiment
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS = ("predict", "sentiment", "indicators")
 BIG = ("predict-64x2000", "sentiment-100")
+TRANSPORTS = ("grpcio", "native")
 CONCURRENCIES = (1, 8, 64)
 BATCH = 32
+SESSIONS = 1000
+
+Point = dict[str, Any]
 
 
-def load(target: str, workload: str, key: str = "", **options: Any) -> dict[str, Any]:
+def load(target: str, workload: str, key: str = "", **options: Any) -> Point:
     """One load point in a process of its own."""
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "benchmarks.load", "--target", target, "--workload", workload, *arguments]
@@ -56,7 +67,7 @@ def ceiling(workload: str, seconds: float) -> float:
 
 
 def _engine(workload: str) -> tuple[Any, list[Any]]:
-    requests = workloads.BY_NAME[workload]().requests
+    requests = [raw for _, raw in workloads.BY_NAME[workload]().requests]
     if workload == "predict":
         series = [pb.PredictRequest.FromString(raw).series[0] for raw in requests]
         return forecast.load("auto"), [forecast.Series(np.asarray(s.values), 10, workloads.LEVELS) for s in series]
@@ -71,58 +82,128 @@ def _engine(workload: str) -> tuple[Any, list[Any]]:
     return indicators.load(), [indicators.Task(indicators.Panel(**c), program) for c in columns]
 
 
-def overload(target: str, key: str, workload: str, best: float, seconds: float) -> list[dict[str, Any]]:
-    """Goodput at the saturating load and at three times it, with a deadline of one second."""
-    return [
-        {"factor": factor, **load(target, workload, key, rate=best * factor, seconds=seconds, timeout=1.0)}
-        for factor in (0.5, 1.0, 3.0)
-    ]
+class Run:
+    """The scenarios of one run, point by point."""
 
+    def __init__(self, *, quick: bool, say: Callable[[str], None]) -> None:
+        self._quick = quick
+        self._seconds = 2.0 if quick else 3.0
+        self._say = say
+        self.points: list[Point] = []
 
-def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
-    seconds = 2.0 if options.quick else 5.0
-    rows: list[dict[str, Any]] = []
-    result: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "points": rows,
-    }
-    result["ceilings"] = {name: ceiling(name, seconds) for name in WORKLOADS}
-    with tempfile.TemporaryDirectory() as folder:
-        plain = ServiceProcess("benchmarks.plain_server", {}, Path(folder) / "plain.log", lambda _: None)
+    def measure(self) -> dict[str, Any]:
+        """Everything, as what is written to the file."""
+        result: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "points": self.points,
+        }
+        result["ceilings"] = {name: ceiling(name, self._seconds) for name in WORKLOADS}
+        with tempfile.TemporaryDirectory() as folder:
+            self._plain(Path(folder))
+            with _replica(Path(folder)) as (services, replica):
+                for transport in TRANSPORTS if not self._quick else TRANSPORTS[-1:]:
+                    with _gateway(services, replica, transport=transport) as gateway:
+                        self._pair(transport, gateway)
+                if not self._quick:
+                    with _gateway(services, replica, workers=2) as gateway:
+                        for name in ("predict", "indicators"):
+                            self._point("grpcio, 2 workers", name, gateway, concurrency=64)
+                    with _gateway(services, replica) as gateway:
+                        result["overload"] = self._overload(gateway)
+                        self._say("stream against unary")
+                        result["stream"] = _stream(gateway)
+                        self._say(f"watch: {SESSIONS:,} sessions")
+                        result["watch"] = _watch(services, gateway, replica)
+        return result
+
+    def _plain(self, folder: Path) -> None:
+        plain = ServiceProcess("benchmarks.plain_server", {}, folder / "plain.log", lambda _: None)
         try:
             target = plain.wait_ready(60).listen
             for name in WORKLOADS:
                 for concurrency in CONCURRENCIES:
-                    say(f"plain server: {name}, {concurrency} callers")
-                    rows.append({"server": "plain", **load(target, name, concurrency=concurrency, seconds=seconds)})
+                    self._say(f"plain server: {name}, {concurrency} callers")
+                    self.points.append(
+                        {"server": "plain", **load(target, name, concurrency=concurrency, seconds=self._seconds)}
+                    )
         finally:
             plain.stop(5)
-        with market_inference.Pair(state=Path(folder) / "pair") as pair:
-            pair.wait_loaded()
-            for name in (*WORKLOADS, *([] if options.quick else BIG)):
-                for concurrency in CONCURRENCIES if name in WORKLOADS else (4,):
-                    say(f"the pair: {name}, {concurrency} callers")
-                    point = load(pair.target, name, pair.key, concurrency=concurrency, seconds=seconds)
-                    rows.append({"server": "pair", **point})
-            if not options.quick:
-                own = [row for row in rows if row["server"] == "pair" and row["workload"] == "sentiment"]
-                best = max(row["calls_per_second"] for row in own)
-                say("the pair: sentiment, overload")
-                result["overload"] = overload(pair.target, pair.key, "sentiment", best, seconds)
-    return result
+
+    def _pair(self, server: str, gateway: Gateway) -> None:
+        for name in WORKLOADS:
+            for concurrency in CONCURRENCIES:
+                self._point(server, name, gateway, concurrency=concurrency)
+        if not self._quick:
+            self._point(server, "mix", gateway, concurrency=64)
+            for name in BIG:
+                self._point(server, name, gateway, concurrency=4)
+
+    def _point(self, server: str, workload: str, gateway: Gateway, *, concurrency: int) -> None:
+        self._say(f"{server}: {workload}, {concurrency} callers")
+        point = load(gateway.target, workload, gateway.key, concurrency=concurrency, seconds=self._seconds)
+        self.points.append({"server": server, **point})
+
+    def _overload(self, gateway: Gateway) -> list[Point]:
+        """Goodput around the saturating load and at three times it, with a deadline of one second."""
+        self._say("sentiment, overload")
+        best = max(
+            p["calls_per_second"] for p in self.points if p["workload"] == "sentiment" and p["server"] != "plain"
+        )
+        options = {"seconds": 2 * self._seconds, "timeout": 1.0}
+        return [
+            {"factor": factor, **load(gateway.target, "sentiment", gateway.key, rate=best * factor, **options)}
+            for factor in (0.5, 1.0, 3.0)
+        ]
+
+
+@contextmanager
+def _replica(folder: Path) -> Iterator[tuple[Services, Replica]]:
+    state = folder / "pair"
+    state.mkdir()
+    with Services(state) as services:
+        yield services, services.start_replica()
+
+
+@contextmanager
+def _gateway(services: Services, replica: Replica, **settings: object) -> Iterator[Gateway]:
+    gateway = services.start_gateway([replica], **settings)
+    services.wait_loaded()
+    try:
+        yield gateway
+    finally:
+        gateway.service.stop(10)
+
+
+def _stream(gateway: Gateway) -> dict[str, float]:
+    """Requests a second of each way to ask, and its ratio to unary calls."""
+    runs = asyncio.run(stream.compare(gateway, rounds=3, count=2000, in_flight=256))
+    unary = np.median([one.rate for one in runs["unary"]])
+    return {name: float(np.median([one.rate for one in found]) / unary) for name, found in runs.items()}
+
+
+def _watch(services: Services, gateway: Gateway, replica: Replica) -> dict[str, float]:
+    """Milliseconds from a bar to its answer, of sessions that get a bar a second."""
+    processes = {"gateway": gateway.process, "inference": psutil.Process(replica.service.pid)}
+    given = argparse.Namespace(sessions=SESSIONS, seconds=12.0, burst=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = np.array(uvloop.run(watch.load(services, processes, given))) * 1e3
+    p50, p99 = np.percentile(found, [50, 99])
+    return {"sessions": SESSIONS, "answers": len(found), "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
 def table(result: dict[str, Any]) -> Table:
+    """A row a point, beside the plain server's and the ceiling."""
     shown = Table(
-        "workload", "callers", "pair calls/s", "p50 ms", "p99 ms", "plain calls/s", "pair / plain", "of ceiling"
+        "server", "workload", "callers", "calls/s", "p50 ms", "p99 ms", "plain calls/s", "to plain", "of ceiling"
     )
     plain = {(r["workload"], r["concurrency"]): r for r in result["points"] if r["server"] == "plain"}
-    for row in (r for r in result["points"] if r["server"] == "pair"):
+    for row in (r for r in result["points"] if r["server"] != "plain"):
         other = plain.get((row["workload"], row["concurrency"]))
         top = result["ceilings"].get(row["workload"].split(" ")[0])
         shown.add_row(
+            row["server"],
             row["workload"],
             str(row["concurrency"]),
             f"{row['calls_per_second']:,.0f}",
@@ -135,17 +216,28 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter points")
-    console = Console()
-    result = measure(parser.parse_args(), lambda what: console.print(what, style="dim"))
+def report(result: dict[str, Any], console: Console) -> None:
     console.print(table(result))
     for point in result.get("overload", ()):
         console.print(
             f"overload x{point['factor']:g}: {point['calls_per_second']:,.0f} answered in time a second, "
             f"p99 {point['latency_ms'].get('p99', float('nan')):.0f} ms, codes {point['codes']}"
         )
+    for name, ratio in result.get("stream", {}).items():
+        console.print(f"{name}: {ratio:.2f}x unary")
+    if seen := result.get("watch"):
+        console.print(
+            f"watch: {seen['sessions']:,} sessions, a bar a second each: "
+            f"p50 {seen['p50_ms']:.1f} ms, p99 {seen['p99_ms']:.1f} ms"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter points, the native transport only")
+    console = Console()
+    result = Run(quick=parser.parse_args().quick, say=lambda what: console.print(what, style="dim")).measure()
+    report(result, console)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{result['time'].replace(':', '')}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

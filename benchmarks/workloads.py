@@ -24,11 +24,10 @@ _TAILS = ("as costs climb", "after a strong quarter", "on weak demand in Europe"
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests of one method. `items` is how many items each carries."""
+    """Requests, each with the method that it is for. `items` is how many items each carries."""
 
     name: str
-    path: str
-    requests: tuple[bytes, ...]
+    requests: tuple[tuple[str, bytes], ...]
     items: int = 1
 
 
@@ -81,16 +80,23 @@ def indicators() -> Workload:
     return _workload("indicators", "ComputeIndicators", requests, 1)
 
 
+def mix() -> Workload:
+    """As a strategy asks: forecasts, headlines and indicators in turns."""
+    parts = [one.requests for one in (predict(), sentiment(), indicators())]
+    return Workload("mix", tuple(request for turn in zip(*parts, strict=True) for request in turn))
+
+
 def _workload(name: str, method: str, requests: list, items: int) -> Workload:
-    raw = tuple(request.SerializeToString() for request in requests)
+    path = contract.METHODS[method].path
     label = name if items == 1 else f"{name} x{items}"
-    return Workload(label, contract.METHODS[method].path, raw, items)
+    return Workload(label, tuple((path, request.SerializeToString()) for request in requests), items)
 
 
 BY_NAME = {
     "predict": predict,
     "sentiment": sentiment,
     "indicators": indicators,
+    "mix": mix,
     "predict-64x2000": lambda: predict(64, 2000),
     "sentiment-100": lambda: sentiment(100),
 }

@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMAGES = {"gateway": ("gateway", "wire", "market_inference"), "gpu": ("inference", "models", "serverless", "wire")}
-EXTRAS = {"gateway": ("gateway", "native", "profile", "traces"), "gpu": ("inference", "serverless", "profile", "traces")}
+EXTRAS = {
+    "gateway": ("gateway", "native", "profile", "traces"),
+    "gpu": ("inference", "serverless", "profile", "traces"),
+}
 OURS = {"gateway", "inference", "models", "serverless", "training", "wire", "market_inference", "market", "buf"}
 # Imported inside the function that needs them, which says what to install when they are missing.
 ON_DEMAND = {
