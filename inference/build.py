@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from inference import warmup
 from inference.batcher import Batcher, Observer
 from inference.catalogue import Catalogue, Slot
@@ -67,6 +69,8 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
     """Wire everything up. To be called on the event loop that will serve."""
     device, metrics = pick_device(config.device), Metrics()
     limit_memory(device, config.device_memory_fraction)
+    # Matrix products of forecasts are small: numpy's own helper threads would be waited for longer than they work.
+    threadpool_limits(config.engine_threads, user_api="blas")
     catalogue = Catalogue(
         _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
     )

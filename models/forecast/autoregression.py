@@ -1,13 +1,14 @@
 """Ridge autoregression on the steps and the level (`ridge_ar`): structure beyond the random walk.
 
-Owns fit, iteration and the backtest of one fit. Rows of different lengths share a batch: short ones have zero columns
-and zero weights, which change nothing.
+Owns fit, iteration and the backtest of one fit, in torch on every device: its time is arithmetic. Rows of different
+lengths share a batch: short ones have zero columns and zero weights, which change nothing.
 """
 
 from dataclasses import dataclass
 
 import torch
 
+from models.forecast.arrays import AnyArray, back, tensor
 from models.forecast.path import Path
 from models.forecast.volatility import LEAST_STEPS, SMALLEST_SIGMA
 
@@ -59,8 +60,8 @@ def fit(path: Path) -> Fit:
     y = scaled(path, scale)
 
     before = path.level[:, :-1]
-    level_mean = (before * path.mask).sum(1) / count
-    gap = (before - level_mean[:, None]) * path.mask
+    level_mean = path.masked(before).sum(1) / count
+    gap = path.masked(before - level_mean[:, None])
     level_deviation = (gap.square().sum(1) / count).sqrt()
     standing = _divide(gap, level_deviation[:, None])
 
@@ -98,8 +99,9 @@ def fit(path: Path) -> Fit:
 def _drift(y: torch.Tensor, path: Path) -> torch.Tensor:
     """[b]: the mean of y, shrunk by its own t-statistic and zero where that is below 2."""
     mean = y.sum(1) / path.count
-    variance = ((y - mean[:, None]) * path.mask).square().sum(1) / path.count
-    return mean * (1 - 4 * variance / (path.count * mean.square()).clamp(min=1e-300)).clamp(min=0)
+    variance = path.masked(y - mean[:, None]).square().sum(1) / path.count
+    found: torch.Tensor = mean * (1 - 4 * variance / (path.count * mean.square()).clamp(min=1e-300)).clamp(min=0)
+    return found
 
 
 def sigma(error: torch.Tensor, known: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
@@ -151,18 +153,20 @@ def iterate(
 
 def _within_reach(median: torch.Tensor, path: Path, ends: torch.Tensor) -> torch.Tensor:
     """``median`` [b, O, H] held within the range seen until ``ends`` and half of it beyond."""
-    low = path.level.cummin(1).values.gather(1, ends)[:, :, None]
-    high = path.level.cummax(1).values.gather(1, ends)[:, :, None]
+    low: torch.Tensor = path.level.cummin(1).values.gather(1, ends)[:, :, None]
+    high: torch.Tensor = path.level.cummax(1).values.gather(1, ends)[:, :, None]
     slack = (high - low) / 2
     return median.clamp(low - slack, high + slack)
 
 
-def predict(path: Path, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+@torch.inference_mode()
+def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
     """The median path and its standard deviation, both [b, steps] in path units."""
+    device, path = path.step.device, path.tensors()
     fitted = fit(path)
     end = torch.full_like(path.count, path.step.shape[1], dtype=torch.long)[:, None]
     median, deviation = iterate(fitted, path, end, sigma(fitted.error, fitted.known, end), steps)
-    return median[:, 0], deviation[:, 0]
+    return back(median[:, 0], device), back(deviation[:, 0], device)
 
 
 def rows_at_once(width: int) -> int:
@@ -176,11 +180,23 @@ def room(points: int, horizon: int) -> int:
     return min(max(steps - max(-(-steps // 2), LEAST_STEPS), 0) // horizon, MOST_ORIGINS)
 
 
-def backtest(path: Path, ends: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As iterate(), from past ``ends`` in the latest half, with coefficients from the older half alone.
+@torch.inference_mode()
+def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
+    """Median and deviation, [b, O], one ``horizon`` (int64 [b], at most ``steps``) after past ``ends``.
 
-    One fit serves all origins; sigma follows the errors as they come in, as it does in predict().
+    ``ends`` (int64 [1 or b, O]) are columns of path.level in its latest half. The coefficients are from the older half
+    alone: one fit serves all origins. Sigma follows the errors as they come in, as it does in predict().
     """
+    device, path = path.step.device, path.tensors()
+    origins = tensor(ends).expand(len(path.step), -1)
+    early, error, known = _early(path)
+    median, deviation = iterate(early, path, origins, sigma(error, known, origins), steps)
+    last = (tensor(horizon) - 1)[:, None, None].expand(*origins.shape, 1)
+    return back(median.gather(2, last)[..., 0], device), back(deviation.gather(2, last)[..., 0], device)
+
+
+def _early(path: Path) -> tuple[Fit, torch.Tensor, torch.Tensor]:
+    """The fit on the older half, and what it missed all steps by, as error and known of Fit."""
     fitted_on = torch.maximum((path.count / 2).ceil(), torch.full_like(path.count, LEAST_STEPS))
     left_out = (path.count - fitted_on).clamp(min=0).long()
     early = fit(path.without(left_out))
@@ -190,9 +206,9 @@ def backtest(path: Path, ends: torch.Tensor, steps: int) -> tuple[torch.Tensor, 
     windows = torch.nn.functional.pad(y, (lags, 0)).unfold(1, lags, 1)[:, :-1]
     reverting = torch.einsum("bwp,bp->bw", windows - early.drift[:, None, None], early.lags)
     expected = early.drift[:, None] + reverting + early.pull[:, None] * (path.level[:, :-1] - early.centre[:, None])
-    place = torch.arange(width, device=ends.device)
+    place = torch.arange(width, device=y.device)
     late = place >= width - left_out[:, None]
     shift = (place + left_out[:, None]).clamp(max=width - 1)
     error = torch.where(late, y - expected, early.error.gather(1, shift))
-    known = torch.where(late, path.mask > 0, early.known.gather(1, shift))
-    return iterate(early, path, ends, sigma(error, known, ends), steps)
+    known = torch.where(late, place >= width - path.count[:, None], early.known.gather(1, shift))
+    return early, error, known

@@ -5,54 +5,70 @@ Owns the shapes of a batch. Items of different contexts, horizons and level sets
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-import torch
 
 from models.forecast import autoregression, volatility
+from models.forecast.arrays import AnyArray, Device, host, namespace, put, running_max, with_rows
 from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
 from models.forecast.series import Forecast, Series
 from models.forecast.student import table
-from models.staging import to_device
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """Forecasts of B rows in the series' units: ``point`` [B, H] is the median, ``quantiles`` [B, H, A]."""
 
-    point: torch.Tensor
-    quantiles: torch.Tensor
+    point: AnyArray
+    quantiles: AnyArray
 
-    def mixed(self, rows: torch.Tensor, weight: torch.Tensor, other: "Outlook") -> "Outlook":
+    def mixed(self, rows: AnyArray, weight: AnyArray, other: "Outlook") -> "Outlook":
         """This outlook with ``other`` mixed into ``rows`` (int64 [b]) at ``weight`` ([b, H] or [b, 1])."""
         point = blend(self.point[rows], other.point, weight)
-        quantiles = blend(self.quantiles[rows], other.quantiles, weight[:, :, None]).cummax(2).values
-        return Outlook(self.point.index_copy(0, rows, point), self.quantiles.index_copy(0, rows, quantiles))
+        quantiles = running_max(blend(self.quantiles[rows], other.quantiles, weight[:, :, None]))
+        return Outlook(with_rows(self.point, rows, point), with_rows(self.quantiles, rows, quantiles))
+
+
+@lru_cache(maxsize=512)
+def _ahead(steps: int, device: Device) -> tuple[AnyArray, AnyArray]:
+    """1 and sqrt(h) for each of ``steps`` ahead, both [H]: how a random walk's median and its deviation grow."""
+    return put(np.ones(steps), device), put(np.sqrt(np.arange(1.0, steps + 1)), device)
 
 
 class Batch:
     """The items' paths on ``device`` and the bands' edges ``reach`` [B or 1, H, A] in units of sigma * sqrt(h)."""
 
-    def __init__(self, items: Sequence[Series], device: torch.device) -> None:
+    def __init__(self, items: Sequence[Series], device: Device) -> None:
         self.items = items
         self.device = device
         values, self.lengths = pack(items)
         self.horizons = [item.horizon for item in items]
         self.steps = max(self.horizons)
         self.columns = max(len(item.levels) for item in items)
-        self.path = make_path(to_device(values, device), self.vector(self.lengths).double() - 1)
+        count = self.numbers([length - 1 for length in self.lengths])
+        self.path = make_path(put(values, device), count, padded=min(self.lengths) < max(self.lengths))
         self.reach = self._reach()
+        self.horizon = self.vector(self.horizons)
+        self.origins = [volatility.room(*pair) for pair in zip(self.lengths, self.horizons, strict=True)]
+        every = self.steps if min(self.horizons) == self.steps else None
+        self.walk = volatility.backtest(self.path, self.horizon, self.origins, every)
 
-    def vector(self, numbers: Sequence[int]) -> torch.Tensor:
+    def vector(self, numbers: Sequence[int]) -> AnyArray:
         """Numbers of the host as int64 [n] on the device."""
-        return to_device(np.array(numbers, dtype=np.int64), self.device)
+        return put(np.array(numbers, dtype=np.int64), self.device)
 
-    def _reach(self) -> torch.Tensor:
+    def numbers(self, numbers: Sequence[float]) -> AnyArray:
+        """Numbers of the host as float64 [n] on the device."""
+        return put(np.array(numbers, dtype=np.float64), self.device)
+
+    def _reach(self) -> AnyArray:
         sets = list(dict.fromkeys(item.levels for item in self.items))
         if len(sets) == 1:
             return table(sets[0], self.device)[None, : self.steps]
-        stacked = self.path.level.new_zeros(len(sets), self.steps, self.columns)
+        xp = namespace(self.path.level)
+        stacked = xp.zeros((len(sets), self.steps, self.columns), dtype=xp.float64, device=self.device)
         for index, levels in enumerate(sets):
             stacked[index, :, : len(levels)] = table(levels, self.device)[: self.steps]
         place = {levels: index for index, levels in enumerate(sets)}
@@ -60,13 +76,11 @@ class Batch:
 
     def random_walk(self) -> Outlook:
         """No drift, the exponentially weighted sigma, Student tails."""
-        path = self.path
-        ahead = torch.arange(1, self.steps + 1, dtype=torch.float64, device=self.device).sqrt()
-        spread = volatility.sigma(path)[:, None] * ahead
-        point = path.last[:, None].expand(-1, self.steps).contiguous()
-        return Outlook(point, path.prices(spread[:, :, None] * self.reach))
+        still, root = _ahead(self.steps, self.device)
+        spread = self.walk.now[:, None] * root
+        return Outlook(self.path.last[:, None] * still, self.path.prices(spread[:, :, None] * self.reach))
 
-    def autoregression(self, rows: torch.Tensor) -> Outlook:
+    def autoregression(self, rows: AnyArray) -> Outlook:
         """The ridge autoregression of ``rows`` (int64 [b]) alone."""
         path = self.path.select(rows)
         median, deviation = autoregression.predict(path, self.steps)
@@ -80,16 +94,10 @@ class Batch:
 
     def answers(self, outlook: Outlook, gates: Sequence[float], coverage: Coverage) -> list[Forecast]:
         """Forecasts on the host, cut to each item's own horizon and levels."""
-        point, quantiles = outlook.point.cpu().numpy(), outlook.quantiles.cpu().numpy()
+        medians, bands = list(host(outlook.point)), list(host(outlook.quantiles))
+        if min(self.horizons) < self.steps or min(len(item.levels) for item in self.items) < self.columns:
+            medians = [median[: item.horizon] for median, item in zip(medians, self.items, strict=True)]
+            pairs = zip(bands, self.items, strict=True)
+            bands = [np.ascontiguousarray(band[: item.horizon, : len(item.levels)]) for band, item in pairs]
         logs, shares = self.path.logs.tolist(), coverage.shares()
-        found = []
-        for row, item in enumerate(self.items):
-            steps, levels = item.horizon, len(item.levels)
-            own = quantiles[row, :steps]
-            if levels < self.columns:
-                own = np.ascontiguousarray(own[:, :levels])
-            median = point[row, :steps]
-            found.append(
-                Forecast(median, own, gates[row], logs[row], len(item.values), shares[row], coverage.counts[row])
-            )
-        return found
+        return list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, coverage.counts))

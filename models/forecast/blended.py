@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from models.forecast.arrays import back, namespace
 from models.forecast.batch import Batch, Outlook
 from models.forecast.coverage import Coverage
 from models.forecast.embedded import Embedded
@@ -36,12 +37,14 @@ class Blended(Embedded):
             answers[row] = answer
         return answers
 
+    @torch.inference_mode()
     def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
         found = outlook(self._foundation, [batch.items[row] for row in rows], batch.steps, batch.columns)
-        ahead = torch.arange(batch.steps, dtype=torch.float64, device=batch.device)
-        share = 1 - (0.7 * torch.exp(-ahead / 8) + 0.3)
-        everyone = torch.arange(len(rows), device=batch.device)
-        return super()._structured(batch, rows).mixed(everyone, share.expand(len(rows), -1), found)
+        network = Outlook(back(found.point, batch.device), back(found.quantiles, batch.device))
+        xp = namespace(network.point)
+        ahead = xp.arange(batch.steps, dtype=xp.float64, device=batch.device)
+        share = 1 - (0.7 * xp.exp(-ahead / 8) + 0.3)
+        return super()._structured(batch, rows).mixed(batch.vector(range(len(rows))), share[None], network)
 
-    def _coverage(self, batch: Batch, rows: Sequence[int], weight: torch.Tensor) -> Coverage:
+    def _coverage(self, batch: Batch, rows: Sequence[int], gates: Sequence[float]) -> Coverage:
         return self._walk_coverage(batch)

@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from models.forecast import autoregression, coverage, gate, volatility
+from models.forecast import autoregression, coverage, gate
+from models.forecast.arrays import Device, settings
 from models.forecast.batch import Batch, Outlook
 from models.forecast.coverage import Coverage
-from models.forecast.path import width_class
 from models.forecast.selftest import check
 from models.forecast.series import Forecast, Series
 
@@ -30,9 +30,10 @@ class Embedded:
 
     version = "1"
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
+    def __init__(self, name: str, device: str = "cpu", *, tensors: bool = False) -> None:
+        """On the CPU numpy computes; with ``tensors`` true torch does, by the same lines as on CUDA."""
         self.name = name
-        self._device = torch.device(device)
+        self._device: Device = torch.device(device) if tensors or device != "cpu" else device
 
     def bucket(self, item: Series) -> Hashable:
         return bucket(item)
@@ -43,42 +44,44 @@ class Embedded:
     def check(self) -> None:
         check(self, *_EXPECTED[self.name])
 
-    @torch.inference_mode()
     def run(self, items: Sequence[Series]) -> list[Forecast]:
         """Forecasts in the items' order; each is the same alone and in any batch, to 1e-9 of its scale."""
-        batch = Batch(items, self._device)
-        weight = self._gate(batch)
-        gates: list[float] = weight.tolist()
+        with settings(self._device):
+            return self._run(Batch(items, self._device))
+
+    def _run(self, batch: Batch) -> list[Forecast]:
+        gates = self._gates(batch)
         opened = [row for row, share in enumerate(gates) if share > 0]
         outlook = batch.random_walk()
         for rows in batch.parts(opened):
-            places = batch.vector(rows)
-            outlook = outlook.mixed(places, weight[places][:, None], self._structured(batch, rows))
-        return batch.answers(outlook, gates, self._coverage(batch, opened, weight))
+            weight = batch.numbers([gates[row] for row in rows])
+            outlook = outlook.mixed(batch.vector(rows), weight[:, None], self._structured(batch, rows))
+        return batch.answers(outlook, gates, self._coverage(batch, opened, gates))
 
-    def _gate(self, batch: Batch) -> torch.Tensor:
+    def _gates(self, batch: Batch) -> list[float]:
         if self.name in ("vol_rw", "ridge_ar"):
-            return torch.full_like(batch.path.count, float(self.name == "ridge_ar"))
-        return gate.weight(batch.path)
+            return [float(self.name == "ridge_ar")] * len(batch.items)
+        found: list[float] = gate.weight(batch.path).tolist()
+        return found
 
     def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
         return batch.autoregression(batch.vector(rows))
 
-    def _coverage(self, batch: Batch, rows: Sequence[int], weight: torch.Tensor) -> Coverage:
+    def _coverage(self, batch: Batch, rows: Sequence[int], gates: Sequence[float]) -> Coverage:
         """Each row's coverage by the forecast that it got: ``rows`` mix in the autoregression."""
         found = self._walk_coverage(batch)
         for part in batch.parts(rows):
             places = batch.vector(part)
             horizons = [batch.horizons[row] for row in part]
             counts = [autoregression.room(batch.lengths[row], batch.horizons[row]) for row in part]
+            weight = batch.numbers([gates[row] for row in part])
             path = batch.path.select(places)
-            mixed = coverage.mixture(path, batch.vector(horizons), counts, weight[places], max(horizons))
+            mixed = coverage.mixture(path, batch.vector(horizons), counts, weight, max(horizons))
             found.replace(part, places, mixed)
         return found
 
     def _walk_coverage(self, batch: Batch) -> Coverage:
-        counts = [volatility.room(*pair) for pair in zip(batch.lengths, batch.horizons, strict=True)]
-        return coverage.random_walk(batch.path, batch.vector(batch.horizons), counts)
+        return coverage.random_walk(batch.path, batch.horizon, [*batch.origins], batch.walk)
 
 
 def bucket(item: Series) -> Hashable:
@@ -88,5 +91,5 @@ def bucket(item: Series) -> Hashable:
 
 
 def cost(item: Series) -> int:
-    """The item's padded context plus what it writes, in points."""
-    return width_class(len(item.values)) + item.horizon * len(item.levels)
+    """The item's context plus what it writes, in points."""
+    return len(item.values) + item.horizon * len(item.levels)

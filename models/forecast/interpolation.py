@@ -17,7 +17,8 @@ def weights(known: tuple[float, ...], wanted: tuple[float, ...], device: torch.d
 
     ``known`` has two levels or more, increasing. A level that is known is taken as it is; sorted quantiles stay sorted.
     """
-    knots, scores = table(known, device), table(wanted, device)
+    knots: torch.Tensor = table(known, device)
+    scores: torch.Tensor = table(wanted, device)
     right = torch.searchsorted(knots, scores.contiguous()).clamp(1, len(known) - 1)
     low, high = knots.gather(1, right - 1), knots.gather(1, right)
     share = (scores - low) / (high - low)

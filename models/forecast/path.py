@@ -9,21 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from models.forecast.arrays import AnyArray, holds, namespace, tensor
 from models.forecast.series import Series
 
-# Tensors are this multiple of steps wide, so that blocked scans need no remainder.
-BLOCK = 32
 LARGEST_LOG_STEP = 2.0
 LARGEST = float(np.finfo(np.float64).max)
-
-
-def width_class(points: int) -> int:
-    """The padded number of steps for a series of ``points``: the next of 32, 64, 96, 128, 192, 256, 384, ..."""
-    steps = max(points - 1, BLOCK)
-    power = 1 << (steps - 1).bit_length()
-    half = power // 4 * 3
-    return half if steps <= half and half % BLOCK == 0 else power
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,76 +25,103 @@ class Path:
     Attributes:
         level: [B, W + 1], the path relative to its last value: log(x / x_T), or (x - x_T) / unit.
         step: [B, W], its differences.
-        mask: [B, W], 1 where a step is real, 0 where it is padding.
+        mask: [B, W], 1 where a step is real, 0 where it is padding; none where nothing is padded.
         count: [B], the number of real steps, as float64.
         logs: [B], whether the path is logarithmic.
         last: [B], x_T.
-        unit: [B], the size that a path of differences was divided by.
+        unit: [B], the size that a path of differences was divided by; none where all paths are known to be logarithmic.
     """
 
-    level: torch.Tensor
-    step: torch.Tensor
-    mask: torch.Tensor
-    count: torch.Tensor
-    logs: torch.Tensor
-    last: torch.Tensor
-    unit: torch.Tensor
+    level: AnyArray
+    step: AnyArray
+    mask: AnyArray | None
+    count: AnyArray
+    logs: AnyArray
+    last: AnyArray
+    unit: AnyArray | None
 
-    def select(self, rows: torch.Tensor | slice) -> "Path":
-        """The paths at ``rows`` (int64 [b], or a slice)."""
+    def select(self, rows: AnyArray) -> "Path":
+        """The paths at ``rows`` (int64 [b])."""
         return Path(
             self.level[rows],
             self.step[rows],
-            self.mask[rows],
+            None if self.mask is None else self.mask[rows],
             self.count[rows],
             self.logs[rows],
             self.last[rows],
-            self.unit[rows],
+            None if self.unit is None else self.unit[rows],
+        )
+
+    def masked(self, steps: AnyArray) -> AnyArray:
+        """``steps`` [B, W] with zeros where there is padding."""
+        return steps if self.mask is None else steps * self.mask
+
+    def tensors(self) -> "Path":
+        """The same paths as tensors; numpy's memory is shared."""
+        return Path(
+            tensor(self.level),
+            tensor(self.step),
+            None if self.mask is None else tensor(self.mask),
+            tensor(self.count),
+            tensor(self.logs),
+            tensor(self.last),
+            None if self.unit is None else tensor(self.unit),
         )
 
     def without(self, latest: torch.Tensor) -> "Path":
-        """The paths as they were before their ``latest`` steps (int64 [B]), in the same units."""
+        """The paths, which are tensors, as they were before their ``latest`` steps (int64 [B]), in the same units."""
         columns = torch.arange(self.level.shape[1], device=latest.device) - latest[:, None]
         level = self.level.gather(1, columns.clamp(min=0))
         count = self.count - latest
-        return Path(level, level.diff(dim=1), _mask(level, count), count, self.logs, self.last, self.unit)
+        mask = real_steps(count, self.step.shape[1])
+        return Path(level, level.diff(dim=1), mask, count, self.logs, self.last, self.unit)
 
-    def prices(self, level: torch.Tensor) -> torch.Tensor:
+    def prices(self, level: AnyArray) -> AnyArray:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""
-        shape = (-1,) + (1,) * (level.dim() - 1)
-        last, unit, logs = self.last.view(shape), self.unit.view(shape), self.logs.view(shape)
-        return torch.where(logs, last * level.exp(), last + unit * level).clamp(-LARGEST, LARGEST)
+        xp = namespace(level)
+        shape = (-1,) + (1,) * (level.ndim - 1)
+        last = self.last.reshape(shape)
+        values = last * xp.exp(level)
+        if self.unit is not None:
+            values = xp.where(self.logs.reshape(shape), values, last + self.unit.reshape(shape) * level)
+        return values.clip(-LARGEST, LARGEST)
 
 
-def _mask(level: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    return (torch.arange(level.shape[1] - 1, 0, -1, device=level.device) <= count[:, None]).double()
+def real_steps(count: AnyArray, width: int) -> AnyArray:
+    """[B, W] float64: 1 at the latest ``count`` [B] of ``width`` steps, 0 before them."""
+    xp = namespace(count)
+    age = xp.arange(width, 0, -1, device=count.device)
+    return xp.where(age <= count[:, None], 1.0, xp.zeros_like(count)[:, None])
 
 
-def pack(items: Sequence[Series]) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], list[int]]:
+def pack(items: Sequence[Series]) -> tuple[NDArray[np.float64], list[int]]:
     """Right-aligned values [B, W + 1], the left filled with each row's oldest value, and the rows' lengths."""
     lengths = [len(item.values) for item in items]
-    columns = width_class(max(lengths)) + 1
-    values = np.empty((len(items), columns))
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return np.array([item.values for item in items]), lengths
+    values = np.empty((len(items), longest))
     for row, item, length in zip(values, items, lengths, strict=True):
-        row[columns - length :] = item.values
-        if length < columns:
-            row[: columns - length] = item.values[0]
+        row[longest - length :] = item.values
+        row[: longest - length] = item.values[0]
     return values, lengths
 
 
-def make_path(values: torch.Tensor, count: torch.Tensor) -> Path:
+def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
     """The paths of ``values`` [B, W + 1] with ``count`` [B] real steps each (both float64, on one device).
 
     Logarithms are taken where every value is positive and no step is larger than a factor of e^2.
     """
+    xp = namespace(values)
     last = values[:, -1]
-    size = values.abs().amax(1)
-    unit = torch.where(size > 0, size, 1.0)
-    positive = values.amin(1) > 0
-    log = torch.where(positive[:, None], values, 1.0).log()
-    log_step = log.diff(dim=1)
-    logs = positive & (log_step.abs().amax(1) < LARGEST_LOG_STEP)
-    scaled = values / unit[:, None]
-    level = torch.where(logs[:, None], log, scaled)
-    level = level - level[:, -1:]
-    return Path(level, level.diff(dim=1), _mask(level, count), count, logs, last, unit)
+    mask = real_steps(count, values.shape[1] - 1) if padded else None
+    # A value that is not positive leaves a step that is not finite, which no comparison lets pass.
+    level = xp.log(values)
+    step = level[:, 1:] - level[:, :-1]
+    logs = xp.amax(abs(step), 1) < LARGEST_LOG_STEP
+    if holds(logs):
+        return Path(level - level[:, -1:], step, mask, count, logs, last, None)
+    size = xp.amax(abs(values), 1)
+    unit = xp.where(size > 0, size, 1.0)
+    level = xp.where(logs[:, None], level, values / unit[:, None])
+    return Path(level - level[:, -1:], level[:, 1:] - level[:, :-1], mask, count, logs, last, unit)

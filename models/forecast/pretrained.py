@@ -4,7 +4,6 @@ Owns levels, answers and backtests around a network. The network itself is a Fou
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -169,5 +168,5 @@ def with_coverage(
         targets = [item.values[length + item.horizon - 1] for length in lengths]
         kept = [low <= target <= high for target in targets for low, high in [next(bands).quantiles[-1]]]
         share = sum(kept) / len(kept) if kept else float("nan")
-        found.append(replace(answer, coverage=share, coverage_count=len(kept)))
+        found.append(answer._replace(coverage=share, coverage_count=len(kept)))
     return found

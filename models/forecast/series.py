@@ -4,6 +4,7 @@ Owns the two records. Checking that values are finite and within the limits belo
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,7 @@ class Series:
     levels: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """The answer for one series, in the series' own units.
 
     Attributes:

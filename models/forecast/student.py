@@ -7,8 +7,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import torch
 
+from models.forecast.arrays import AnyArray, Device, put
 from models.forecast.series import Array
 
 LONGEST_HORIZON = 365
@@ -66,8 +66,8 @@ def _column(level: float) -> Array:
 
 
 @lru_cache(maxsize=256)
-def table(levels: tuple[float, ...], device: torch.device) -> torch.Tensor:
+def table(levels: tuple[float, ...], device: Device) -> AnyArray:
     """Float64 [LONGEST_HORIZON, len(levels)] on ``device``: the band's edges in units of sigma * sqrt(h)."""
     edges = np.stack([_column(level) for level in levels], axis=1)
     # Levels closer to each other than the rounding of Newton's method may swap.
-    return torch.from_numpy(np.maximum.accumulate(edges, axis=1)).to(device)
+    return put(np.maximum.accumulate(edges, axis=1), device)

@@ -3,12 +3,14 @@
 Owns sigma and coverage of that model. Tails come from student.py, units from path.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
+import numpy as np
 
-from models.forecast.path import BLOCK, Path
+from models.forecast.arrays import AnyArray, Device, columns, namespace, put
+from models.forecast.path import Path
 
 DECAYS = (0.94, 0.97, 0.99)
 # A sigma read from so few steps is itself uncertain; this much wider, the bands hold what they promise out of sample.
@@ -20,68 +22,92 @@ SMALLEST_SHARE = 1e-3
 # An origin needs this many steps behind it, the contract's shortest series; more than a year of them tells nothing new.
 LEAST_STEPS = 29
 MOST_ORIGINS = 250
+# Steps whose sums one matrix product gives; the sums of whole blocks are then added up.
+BLOCK = 32
+# Up to this many elements per decay, one product with a stored matrix is faster than sums by blocks.
+LARGEST_PRODUCT = 1 << 14
 
 
 @lru_cache(maxsize=8)
-def _decays(device: torch.device) -> torch.Tensor:
-    return torch.tensor(DECAYS, dtype=torch.float64, device=device)
+def _decays(device: Device) -> AnyArray:
+    return put(np.array(DECAYS)[:, None, None], device)
 
 
 @lru_cache(maxsize=32)
-def _weights(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """lambda^age of each step, [W, 3], and the sum of the first n of them, [W + 1, 3] (1 for n = 0)."""
-    age = torch.arange(width - 1, -1, -1, dtype=torch.float64, device=device)[:, None]
-    decay = _decays(device)
-    count = torch.arange(1, width + 1, dtype=torch.float64, device=device)[:, None]
-    mass = torch.cat([torch.ones_like(decay)[None], (1 - decay**count) / (1 - decay)])
-    return decay**age, mass
+def _powers(size: int, device: Device) -> AnyArray:
+    """lambda^age for the ages size - 1 to 0, [3, size]."""
+    return put(np.array(DECAYS)[:, None] ** np.arange(size - 1.0, -1.0, -1.0), device)
+
+
+def _size(width: int) -> int:
+    """The least power of two that holds ``width`` steps; what is stored for it serves all contexts up to it."""
+    return max(1 << (width - 1).bit_length(), BLOCK)
+
+
+def _fade(width: int, device: Device) -> AnyArray:
+    """lambda^age for the ages width - 1 to 0, [3, width]: what each step of a path weighs at the path's end."""
+    size = _size(width)
+    return _powers(size, device)[:, size - width :]
+
+
+@lru_cache(maxsize=8)
+def _inside(device: Device) -> AnyArray:
+    """[3, 32, 32]: what each step of a block weighs at each later place of the block."""
+    gap = np.arange(BLOCK) - np.arange(BLOCK)[:, None]
+    return put(np.where(gap >= 0, np.array(DECAYS)[:, None, None] ** np.maximum(gap, 0), 0.0), device)
 
 
 @lru_cache(maxsize=32)
-def _scan(width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The matrices of a blocked scan: inside blocks [32, 3 * 32], across blocks [3, n, n], and the fade [32, 3]."""
-    decay = _decays(device)[:, None, None]
-    place = torch.arange(BLOCK, device=device)
-    gap = place[None, :] - place[:, None]
-    inside = torch.where(gap >= 0, decay ** gap.clamp(min=0), 0.0)
-    block = torch.arange(width // BLOCK, device=device)
-    behind = block[None, :] - block[:, None] - 1
-    across = torch.where(behind >= 0, decay ** (BLOCK * behind.clamp(min=0)), 0.0)
-    return inside.permute(1, 0, 2).reshape(BLOCK, -1), across, (decay[:, 0] ** (place + 1)).T.contiguous()
+def _weights(size: int, horizon: int, most: int, device: Device) -> AnyArray:
+    """[3, size, most + 1]: what each step weighs in the sums until the latest columns one horizon apart."""
+    behind = np.arange(size)[:, None] < np.arange(size - most * horizon, size + 1, horizon)
+    return put(np.where(behind, _powers(size, "cpu")[:, :, None], 0.0), device)
 
 
-def _mean_sigma(power: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    """The widened mean of the decays' sigmas from discounted sums ``power`` [..., 3] and their weights' ``mass``."""
-    return WIDENING / len(DECAYS) * (power / mass).sqrt().sum(-1)
+@lru_cache(maxsize=1024)
+def _columns(width: int, horizon: int, most: int, device: Device) -> tuple[AnyArray, AnyArray]:
+    """The latest columns one horizon apart, int64 [1, most + 1], and the sum of all weights there, [3, 1, most + 1]."""
+    ends = np.arange(width - most * horizon, width + 1, horizon)[None]
+    return put(ends, device), put(_mass(_fade(width, "cpu")[:, ends - 1], np.array([float(width)])), device)
 
 
-def floor(path: Path) -> torch.Tensor:
-    """[B]: the smallest sigma that a band may have, in path units."""
-    rms = (path.step.square().sum(1) / path.count).sqrt()
-    return (SMALLEST_SHARE * rms).clamp(min=SMALLEST_SIGMA)
+def _mass(weight: AnyArray, count: AnyArray) -> AnyArray:
+    """[3, B, O]: lambda^age + ... + lambda^(count - 1), given ``weight`` lambda^age [3, B, O] and ``count`` [B]."""
+    decay = _decays(count.device)
+    return (weight - decay ** count[:, None]) / (1 - decay)
 
 
-def sigma(path: Path) -> torch.Tensor:
-    """[B]: per-step volatility at the end of each path, the mean over three half-lives (RiskMetrics, 1996)."""
-    weights, mass = _weights(path.step.shape[1], path.step.device)
-    return torch.maximum(_mean_sigma(path.step.square() @ weights, mass[path.count.long()]), floor(path))
+def _mean_squares(path: Path, ends: AnyArray) -> AnyArray:
+    """[3, B, O]: the discounted means of the squared steps before columns ``ends`` (int64 [1 or B, O]) of path.level.
+
+    Inside blocks the sums are a matrix product. Blocks have their weight at the path's end, so that they add up; for
+    contexts of up to ten thousand points these weights stay far above the smallest float64.
+    """
+    xp, device, (rows, width) = namespace(path.step), path.step.device, path.step.shape
+    padding = -width % BLOCK
+    squares = xp.zeros((rows, padding + width), dtype=xp.float64, device=device)
+    squares[:, padding:] = path.step * path.step
+    inside = (squares.reshape(-1, BLOCK) @ _inside(device)).reshape(len(DECAYS), rows, -1)
+    fade = _fade(padding + width, device)
+    blocks = inside[:, :, BLOCK - 1 :: BLOCK] * fade[:, None, BLOCK - 1 :: BLOCK]
+    before = xp.zeros_like(blocks)
+    before[:, :, 1:] = blocks[:, :, :-1].cumsum(2)
+    row, place = xp.arange(rows, device=device)[:, None], ends + (padding - 1)
+    weight = columns(fade, place)
+    sums = columns(inside.reshape(len(DECAYS), -1), row * (padding + width) + place) * weight
+    sums += columns(before.reshape(len(DECAYS), -1), row * blocks.shape[2] + place // BLOCK)
+    return sums / _mass(weight, path.count)
 
 
-def past_sigma(path: Path, ends: torch.Tensor) -> torch.Tensor:
-    """[B, O]: sigma as it was after the step at column ``ends`` - 1 (int64 [B, O], in 1..W)."""
-    rows, width = path.step.shape
-    inside, across, fade = _scan(width, path.step.device)
-    blocks = width // BLOCK
-    local = (path.step.square().view(-1, BLOCK) @ inside).view(rows, blocks, len(DECAYS), BLOCK)
-    carried = torch.einsum("bnk,knm->bmk", local[..., -1], across)
-    block = torch.div(ends - 1, BLOCK, rounding_mode="floor")
-    place = ends - 1 - BLOCK * block
-    row = torch.arange(rows, device=ends.device)[:, None]
-    power = local[row, block, :, place] + carried[row, block] * fade[place]
-    mass = _weights(width, path.step.device)[1][path.count.long()[:, None] - (width - ends)]
-    return torch.maximum(_mean_sigma(power, mass), floor(path)[:, None])
+def _sigma(path: Path, mean: AnyArray) -> AnyArray:
+    """[B, O]: per-step volatility, the mean over three half-lives, from mean squares [3, B, O] (RiskMetrics, 1996)."""
+    xp = namespace(mean)
+    rms = xp.sqrt(xp.linalg.vecdot(path.step, path.step) / path.count)
+    smallest = (SMALLEST_SHARE * rms).clip(SMALLEST_SIGMA)
+    return xp.maximum(xp.sqrt(mean).sum(0) * (WIDENING / len(DECAYS)), smallest[:, None])
 
 
+@lru_cache(maxsize=1 << 14)
 def room(points: int, horizon: int) -> int:
     """How many past origins one horizon apart a series has; their targets never overlap."""
     return min(max((points - 1 - LEAST_STEPS) // horizon, 0), MOST_ORIGINS)
@@ -89,22 +115,52 @@ def room(points: int, horizon: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """Past origins of B rows: ``ends`` (int64 [B, O], columns of path.level), with ``targets`` one horizon later.
+    """The random walk's sigma now and at past origins of B rows, and the path one horizon after those.
 
-    Where ``real`` is false there is no origin. ``sigma`` [B, O] is the random walk's over the whole horizon.
+    Attributes:
+        now: [B], per step, at the end of each path.
+        ends: int64 [1 or B, O], the origins as columns of path.level; one row where all rows have the same.
+        start: [B, O], path.level there.
+        target: [B, O], path.level one horizon later.
+        sigma: [B, O], over the whole horizon.
+        real: [B, O], false where there is no origin; none where there are all.
     """
 
-    ends: torch.Tensor
-    targets: torch.Tensor
-    real: torch.Tensor
-    sigma: torch.Tensor
+    now: AnyArray
+    ends: AnyArray
+    start: AnyArray
+    target: AnyArray
+    sigma: AnyArray
+    real: AnyArray | None
 
 
-def backtest(path: Path, horizon: torch.Tensor, number: torch.Tensor, most: int) -> Backtest:
-    """The latest ``number`` origins of each row, one horizon apart (both int64 [B]); ``most`` is the largest number."""
-    width = path.step.shape[1]
-    order = torch.arange(1, most + 1, device=horizon.device)
-    real = order <= number[:, None]
-    ends = torch.where(real, width - order * horizon[:, None], width)
-    targets = torch.where(real, ends + horizon[:, None], width)
-    return Backtest(ends, targets, real, past_sigma(path, ends) * horizon[:, None].sqrt())
+def backtest(path: Path, horizon: AnyArray, counts: Sequence[int], every: int | None = None) -> Backtest:
+    """The latest ``counts`` origins of each row, one ``horizon`` (int64 [B]) apart.
+
+    ``every`` is the horizon where that of all rows is known to be the same.
+    """
+    xp, device, (rows, width), most = namespace(path.step), path.step.device, path.step.shape, max(counts)
+    if every is not None and min(counts) == most:
+        every = min(every, width)
+        level, real = path.level[:, width - most * every :: every], None
+        ends, mean = _alike(path, every, most)
+    else:
+        order = xp.arange(most, -1, -1, device=device)
+        known = order <= put(np.array(counts), device)[:, None]
+        ends = xp.where(known, width - order * horizon[:, None], width)
+        level, real = path.level[xp.arange(rows, device=device)[:, None], ends], known[:, :-1]
+        mean = _mean_squares(path, ends)
+    sigma, reach = _sigma(path, mean), xp.sqrt(horizon)[:, None]
+    return Backtest(sigma[:, -1], ends[:, :-1], level[:, :-1], level[:, 1:], sigma[:, :-1] * reach, real)
+
+
+def _alike(path: Path, horizon: int, most: int) -> tuple[AnyArray, AnyArray]:
+    """The columns of ``most`` origins and the end, [1, most + 1], and _mean_squares() there."""
+    device, width = path.step.device, path.step.shape[1]
+    ends, mass = _columns(width, horizon, most, device)
+    size = _size(width)
+    all_origins = room(size + 1, horizon)
+    if path.mask is not None or size * (all_origins + 1) > LARGEST_PRODUCT:
+        return ends, _mean_squares(path, ends)
+    weights = _weights(size, horizon, all_origins, device)[:, size - width :, all_origins - most :]
+    return ends, (path.step * path.step) @ weights / mass
