@@ -10,7 +10,8 @@ CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto proto-check constraints evaluate bench-engines check-cuda soak chaos fuzz clean
+.PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
+  check-images bench-engines check-cuda soak chaos fuzz clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +108,11 @@ soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
 
 chaos: $(VENV)/.dev ## Kill, hang, restart, drain and overload a real fleet under load; prints what callers noticed
 	@$(BIN)/python -m benchmarks.chaos
+
+test-native: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## The RPC tests and the chaos runs on the native transport
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" MARKET_GATEWAY_TRANSPORT=native \
+	  $(BIN)/python -m pytest tests/gateway tests/pair tests/streaming
+	@MARKET_GATEWAY_TRANSPORT=native $(BIN)/python -m benchmarks.chaos
 
 fuzz: $(VENV)/.dev ## Hostile bytes and messages, 20,000 of each kind
 	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/gateway/test_hostile.py tests/wire/test_bounds.py --timeout 0

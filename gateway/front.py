@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -137,7 +136,7 @@ class NativeFront:
         self._share_port = share_port
         self._methods = [method for method in contract.METHODS.values() if not method.streams]
         self._behind = GrpcioFront(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
-        self._folder = Path(tempfile.mkdtemp(prefix="market-gateway-"))
+        self._folder = ""
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
         self._front: Any = None
@@ -155,10 +154,11 @@ class NativeFront:
         return int(self._front.bound_port)
 
     async def start(self) -> None:
-        socket = self._folder / "front.sock"
+        self._folder = tempfile.mkdtemp(prefix="market-gateway-")
+        socket = f"{self._folder}/front.sock"
         self._behind.add_port(f"unix:{socket}")
         await self._behind.start()
-        self._front.set_fallback(str(socket))
+        self._front.set_fallback(socket)
         self._front.start()
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._receive, args=(loop,), name="front", daemon=True).start()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from gateway.config import Config
 from gateway.security import ConfigurationError
 from gateway.server import Server
-from gateway.workers import WorkerFailedError, Workers
+from gateway.workers import WorkerFailedError, Workers, follow_parent
 from wire import listen, logs, process
 from wire.extra import ExtraMissingError
 
@@ -23,6 +23,8 @@ def main() -> None:
         if config.workers > 1:
             Workers(config).run()
         else:
+            if config.share_port:
+                follow_parent()
             uvloop.run(process.serve(lambda: Server(config), log))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")

@@ -28,6 +28,7 @@ from gateway.router import Router
 from gateway.security import ConfigurationError, Security
 from gateway.servicer import Servicer
 from wire import contract, deadline, tls
+from wire.extra import ExtraMissingError
 from wire.health import LIVE
 from wire.listen import bind, is_loopback
 from wire.profiles import ProfileServer
@@ -119,7 +120,7 @@ def _front(config: Config, servicer: Servicer, register: Register, files: tls.Fi
 
 
 def _native(config: Config, servicer: Servicer, register: Register) -> Front:
-    """Raises ConfigurationError for what the native transport cannot do."""
+    """Raises ConfigurationError for what the native transport cannot do, ExtraMissingError where it is missing."""
     for name in ("tls_certificate", "tls_client_ca", "max_connection_age"):
         if name in config.model_fields_set and getattr(config, name):
             raise ConfigurationError(
@@ -136,9 +137,7 @@ def _native(config: Config, servicer: Servicer, register: Register) -> Front:
     try:
         return NativeFront(servicer, register, share_port=config.share_port)
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            "MARKET_GATEWAY_TRANSPORT=native is not installed: pip install 'market-inference[native]'"
-        ) from error
+        raise ExtraMissingError("MARKET_GATEWAY_TRANSPORT=native", "native") from error
 
 
 class Server:

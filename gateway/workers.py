@@ -48,7 +48,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gateway"],
             env={**os.environ, **settings},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its other end is the parent's life, see follow_parent()
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -63,6 +63,16 @@ class _Worker:
                 pass
         self.process.wait()
         ended.put(self)
+
+
+def follow_parent() -> None:
+    """In a worker: drain and end, as by SIGTERM, once the parent that holds the other end of stdin is gone."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 class Workers:

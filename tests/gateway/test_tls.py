@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 from pathlib import Path
 
 import grpc
@@ -15,7 +16,10 @@ from benchmarks.fleet import LIGHT, Fleet
 from benchmarks.pressure import predictions
 from market.inference.v1 import inference_pb2_grpc
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("MARKET_GATEWAY_TRANSPORT") == "native", reason="native speaks no TLS"),
+]
 PEM, PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import generate_latest
 
@@ -104,6 +105,17 @@ async def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_pat
         events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
         assert events.count("worker died") == 1
         assert events.count("stopped") == WORKERS
+
+
+@pytest.mark.slow
+def test_workers_whose_parent_is_killed_end(tmp_path):
+    with Fleet(tmp_path, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": "2"}) as fleet:
+        assert fleet.gateway is not None
+        children = psutil.Process(fleet.gateway.pid).children()
+        assert len(children) == 2
+        fleet.gateway.kill()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
 
 
 def samples(page: bytes) -> dict[str, float]:
