@@ -37,6 +37,8 @@ METADATA_BYTES = (16 * 1024, 32 * 1024)
 # What a connection that is asked to be made anew has for its calls in flight.
 CONNECTION_GRACE_SECONDS = 300
 _EVENTS_AT_ONCE = 256
+# close() cuts off what a socket has not taken yet, and nothing tells when the last answer has left.
+_LAST_BYTES_SECONDS = 0.2
 # More of them would compete with the event loop for the cores.
 _IO_THREADS = 1
 
@@ -213,6 +215,7 @@ class NativeFront:
             task.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await behind
+        await asyncio.sleep(_LAST_BYTES_SECONDS)
         await asyncio.to_thread(self._front.close)
         shutil.rmtree(self._folder, ignore_errors=True)
 
