@@ -48,7 +48,9 @@ def _look(descriptor: Descriptor) -> Look:
 
 
 def _message(descriptor: Descriptor) -> Look:
-    if descriptor.GetOptions().Extensions[validate_pb2.message].ByteSize():
+    own: list[Message] = [descriptor.GetOptions().Extensions[validate_pb2.message]]
+    own += [choice.GetOptions().Extensions[validate_pb2.oneof] for choice in descriptor.oneofs]
+    if any(rules.ByteSize() for rules in own):
         raise _UnknownRuleError(descriptor.full_name)
     if descriptor is inference_pb2.Panel.DESCRIPTOR:
         return _panel(descriptor)
@@ -67,14 +69,10 @@ def _field(field: FieldDescriptor) -> Look | None:
     """The look at one field's value; None where there is nothing to look at."""
     if contract.column_rules(field).ByteSize():
         return _column(field)
+    if field.message_type is not None and not field.is_repeated:
+        raise _UnknownRuleError(f"{field.full_name}: what is inside")
     rules = dict(_flat(contract.field_rules(field)))
-    if field.message_type is not None and not field.is_repeated and rules:
-        raise _UnknownRuleError(field.full_name)
-    looks = []
-    if field.is_repeated:
-        looks = [*_list(field, rules)]
-    elif field.message_type is None:
-        looks = [*_single(rules, f"{_KINDS.get(field.type, '')}.")]
+    looks = [*_list(field, rules)] if field.is_repeated else [*_single(rules, f"{_KINDS.get(field.type, '')}.")]
     if rules:
         raise _UnknownRuleError(f"{field.full_name}: {', '.join(rules)}")
     return _all(looks)
@@ -107,8 +105,8 @@ def _list(field: FieldDescriptor, rules: dict[str, Any]) -> Iterator[Look]:
         each = _message(field.message_type)
         if field.message_type is inference_pb2.IndicatorSpec.DESCRIPTOR:
             each = _remembered(field.message_type, each)
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
-        yield _numbers(unique, each or bool)
+    if field.type == FieldDescriptor.TYPE_DOUBLE and each is not None:
+        yield _numbers(unique, each)
     elif unique:
         raise _UnknownRuleError(field.full_name)
     elif each is not None:

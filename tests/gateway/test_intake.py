@@ -93,6 +93,14 @@ def test_an_ordinary_request_takes_the_quick_way_and_its_bytes_are_passed_on_as_
     assert intake.check(method, raw).raw is raw
 
 
+def test_a_type_with_a_rule_that_the_quick_look_does_not_know_is_always_looked_at_closely():
+    analyze = pb.AnalyzeRequest(sentiment=pb.AnalyzeSentimentRequest(texts=["good"]))
+    twin = columns.read(pb.AnalyzeRequest, analyze.SerializeToString())
+    assert twin is not None
+    assert not conforms(pb.AnalyzeRequest, twin)
+    assert validation.check(analyze) == []
+
+
 def length_delimited(number: int, body: bytes) -> bytes:
     size = len(body)
     return bytes([number << 3 | 2, *([size & 0x7F | 0x80, size >> 7] if size > 0x7F else [size])]) + body
