@@ -7,12 +7,12 @@ from google.protobuf.message import Message
 
 from market.inference.v1 import inference_pb2 as pb
 from market.inference.v1 import requests_pb2 as twins
+from wire.columns import NUMBER_BYTES
 
 # English text has about four characters a token; the tokenizer itself is the inference service's.
 CHARACTERS_PER_TOKEN = 4
 # Every engine of every replica runs for it.
 STATUS_UNITS = 100
-_NUMBER_BYTES = 8
 
 
 def units(message: Message) -> int:
@@ -22,7 +22,7 @@ def units(message: Message) -> int:
 
 def of_bytes(size: int) -> int:
     """What a message costs that cannot be read, or breaks a rule: its bytes as if they were points."""
-    return max(1, size // 8)
+    return max(1, size // NUMBER_BYTES)
 
 
 def of_bar(opened: pb.WatchOpen) -> int:
@@ -33,11 +33,11 @@ def of_bar(opened: pb.WatchOpen) -> int:
 
 def _units(message: Message) -> int:
     if isinstance(message, twins.PredictColumns):
-        return sum(len(series.values) // _NUMBER_BYTES + message.horizon for series in message.series)
+        return sum(len(series.values) // NUMBER_BYTES + message.horizon for series in message.series)
     if isinstance(message, pb.AnalyzeSentimentRequest):
         return sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in message.texts)
     if isinstance(message, twins.ComputeIndicatorsColumns):
-        return sum(len(panel.close) // _NUMBER_BYTES for panel in message.panels) * len(message.indicators)
+        return sum(len(panel.close) // NUMBER_BYTES for panel in message.panels) * len(message.indicators)
     if isinstance(message, twins.AnalyzeColumns):
         return _units(message.predict) + _units(message.sentiment) + _units(message.indicators)
     if isinstance(message, pb.WatchOpen):

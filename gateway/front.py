@@ -108,14 +108,10 @@ def _unary(servicer: Servicer, method: Method) -> Any:
     async def handler(raw: bytes, context: Any) -> bytes:
         sent = dict(context.invocation_metadata() or ())
         ended = await servicer.unary(method, sent, context.time_remaining(), context.peer, raw)
-        if ended.status is None:
-            context.set_trailing_metadata(ended.trailers)
-            return ended.body
-        try:
-            await context.abort(codes.BY_NUMBER[ended.status.code], ended.status.message, ended.trailers)
-        except grpc.aio.InternalError as error:  # the caller has gone meanwhile, so there is nobody to tell
-            raise asyncio.CancelledError from error
-        raise AssertionError("abort() always raises")
+        if ended.status is not None:
+            await codes.end(context, ended.status, ended.trailers)
+        context.set_trailing_metadata(ended.trailers)
+        return ended.body
 
     return handler
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
@@ -65,11 +64,14 @@ _STATUS_SECONDS = 6.0
 _STATUS_SHARED_SECONDS = 0.5
 
 
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
 class Ended(NamedTuple):
     """How a call ended: its answer's bytes, or the status of its failure; and the trailers that go with either."""
 
     body: bytes
-    trailers: tuple[tuple[str, str | bytes], ...]
+    trailers: Trailers
     status: status_pb2.Status | None = None
 
 
@@ -123,11 +125,10 @@ class Servicer:
         except asyncio.CancelledError:
             code = reason = CallCancelledError.reason
             raise
-        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _status_of
-            status = self._status_of(error, request, peer)
+        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _failure
+            status, trailers = self._failure(error, request, peer)
             code, reason = code_name(status.code), reason_of(status)
-            details = (metadata.STATUS_DETAILS, status.SerializeToString())
-            return Ended(b"", (*_identity(request), details), status)
+            return Ended(b"", trailers, status)
         finally:
             self._done(request, code, reason)
 
@@ -140,28 +141,24 @@ class Servicer:
         except asyncio.CancelledError:
             code = reason = CallCancelledError.reason
             raise
-        except Exception as error:
-            status = self._status_of(error, request, context.peer)
+        except Exception as error:  # noqa: BLE001 -- as in unary()
+            status, trailers = self._failure(error, request, context.peer)
             code, reason = code_name(status.code), reason_of(status)
-            details = ((metadata.STATUS_DETAILS, status.SerializeToString()),)
-            try:
-                await context.abort(codes.BY_NUMBER[status.code], status.message, (*_identity(request), *details))
-            except grpc.aio.InternalError:  # the caller has gone meanwhile, so there is nobody to tell
-                raise asyncio.CancelledError from error
-            raise AssertionError("abort() always raises") from error
+            await codes.end(context, status, trailers)
         finally:
             if code == "OK":
                 context.set_trailing_metadata(_identity(request))
             self._done(request, code, reason)
 
     @staticmethod
-    def _status_of(error: Exception, request: Request, peer: Callable[[], str]) -> status_pb2.Status:
-        """What is no ServiceError is a bug: the caller learns nothing of it, the log everything."""
+    def _failure(error: Exception, request: Request, peer: Callable[[], str]) -> tuple[status_pb2.Status, Trailers]:
+        """How an error ends a call. What is no ServiceError is a bug: the caller learns nothing of it, the log all."""
         if not isinstance(error, ServiceError):
             log.error("bug", exc_info=error, extra=fields(request_id=request.request_id, method=request.method.name))
             error = InternalError()
         audit.note(request, error, peer)
-        return error.status(request.request_id)
+        status = error.status(request.request_id)
+        return status, (*_identity(request), (metadata.STATUS_DETAILS, status.SerializeToString()))
 
     async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
         """The answer to a request that came over a stream, whose caller is known. Raises ServiceError."""

@@ -14,6 +14,8 @@ from market.inference.v1 import inference_pb2 as public
 from market.inference.v1 import requests_pb2 as twins
 
 Array: TypeAlias = NDArray[np.float64]
+NUMBER_BYTES: Final = 8
+"""What a column's every number takes."""
 
 TWINS: Final[dict[type[Message], type[Message]]] = {
     public.PredictRequest: twins.PredictColumns,

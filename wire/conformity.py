@@ -21,12 +21,11 @@ from google.protobuf.message_factory import GetMessageClass
 from buf.validate import validate_pb2
 from market.inference.v1 import inference_pb2
 from wire import columns, contract
-from wire.columns import Array, array
+from wire.columns import NUMBER_BYTES, Array, array
 
 Look = Callable[[Any], bool]
 
 _OHLC = ("open", "high", "low", "close")
-_NUMBER_BYTES = 8
 _REMEMBERED, _REMEMBERED_BYTES = 4096, 256
 
 
@@ -165,7 +164,7 @@ def _column(field: FieldDescriptor) -> Look:
 
     def obeys(values: bytes) -> bool:
         size = len(values)
-        return least <= size <= most and not size % _NUMBER_BYTES and _finite(array(values))
+        return least <= size <= most and not size % NUMBER_BYTES and _finite(array(values))
 
     return obeys
 
@@ -174,8 +173,8 @@ def _sizes(field: FieldDescriptor) -> tuple[float, float]:
     """A column's least and most bytes. Its values have to be finite."""
     rules = dict(_flat(contract.field_rules(field)))
     sizes = (
-        rules.pop("repeated.min_items", 0) * _NUMBER_BYTES,
-        rules.pop("repeated.max_items", math.inf) * _NUMBER_BYTES,
+        rules.pop("repeated.min_items", 0) * NUMBER_BYTES,
+        rules.pop("repeated.max_items", math.inf) * NUMBER_BYTES,
     )
     if rules or not contract.column_rules(field).finite:
         raise _UnknownRuleError(field.full_name)
@@ -195,18 +194,13 @@ def _panel(descriptor: Descriptor) -> Look:
     def obeys(panel: Any) -> bool:
         prices = [getattr(panel, name) for name in _OHLC]
         volume, size = panel.volume, len(prices[3])
-        if (
-            not least <= size <= most
-            or size % _NUMBER_BYTES
-            or len(volume) not in (0, size)
-            or not symbol(panel.symbol)
-        ):
+        if not least <= size <= most or size % NUMBER_BYTES or len(volume) not in (0, size) or not symbol(panel.symbol):
             return False
         if [len(column) for column in prices] != [size] * 4:
             return not (any(prices[:3]) or volume) and _finite(array(prices[3]))
         # Of one array over all columns, each look costs as much as of one column.
         whole = array(b"".join([*prices, volume]))
-        bars = size // _NUMBER_BYTES
+        bars = size // NUMBER_BYTES
         opened, high, low, close = whole[: 4 * bars].reshape(4, bars)
         return (
             _finite(whole)
