@@ -9,6 +9,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from wire import bounds, columns, validation
+from wire.columns import Split
 from wire.conformity import conforms
 from wire.contract import Method
 from wire.errors import InvalidRequestError, RequestTooLargeError, Violation
@@ -20,23 +21,35 @@ SMALL_BYTES = 64 << 10
 class Checked(NamedTuple):
     """A request that obeys the contract.
 
-    `message` is read through its twin, `raw` are its bytes for the replica, `refused` the items that are left out.
+    `raw` are its bytes for the replica, `split` the same taken apart where there is a use for that, `refused` the items
+    that are left out.
     """
 
-    message: Message
+    method: Method
     raw: bytes
+    split: Split | None = None
     refused: Sequence[validation.Refusal] = ()
+
+    @property
+    def message(self) -> Message:
+        """The request through its twin."""
+        kind = self.method.request
+        return columns.TWINS.get(kind, kind).FromString(self.raw)
 
 
 def check(method: Method, raw: bytes) -> Checked:
     """Raises RequestTooLargeError or InvalidRequestError."""
     if len(raw) > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
+    kind = method.request
     if len(raw) > SMALL_BYTES:
-        bounds.check(raw, method.request.DESCRIPTOR)
-    message = columns.read(method.request, raw)
-    if message is not None and conforms(method.request, message):
-        return Checked(message, raw)
+        bounds.check(raw, kind.DESCRIPTOR)
+    if kind in columns.ITEMS:
+        split = columns.split(kind, raw)
+        if split is not None and conforms(kind, split):
+            return Checked(method, raw, split)
+    elif (message := columns.read(kind, raw)) is not None and conforms(kind, message):
+        return Checked(method, raw)
     return _closely(method, raw)
 
 
@@ -48,5 +61,4 @@ def _closely(method: Method, raw: bytes) -> Checked:
         name = method.request.DESCRIPTOR.name
         raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error
     refused = validation.check(message)
-    raw = columns.rewrite(message)
-    return Checked(columns.TWINS.get(method.request, method.request).FromString(raw), raw, refused)
+    return Checked(method, columns.rewrite(message), refused=refused)

@@ -6,7 +6,7 @@ Owns the connection and the frames. Which replica serves a request, and what to 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,8 +123,9 @@ class Replica:
         stream = min(self._open, key=lambda stream: len(stream.pending), default=None)
         if stream is None:
             raise ReplicaLostError(self.address)
+        calls = envelope.calls or 1
         self.outstanding += cost
-        self.in_flight += 1
+        self.in_flight += calls
         try:
             return await stream.send(envelope, until)
         except (asyncio.CancelledError, DeadlineExceededError):
@@ -132,8 +133,13 @@ class Replica:
             raise
         finally:
             stream.settle(envelope.id)
-            self.in_flight -= 1
+            self.in_flight -= calls
             self.outstanding = max(0.0, self.outstanding - cost)
+
+    def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
+        """Of a request that is in flight here, if it is: nobody waits for these items any more."""
+        for stream in self._streams:
+            stream.withdraw(envelope_id, items)
 
     def exchange(self) -> Any:
         """An Exchange call of the caller's own on this replica's connection."""
@@ -313,10 +319,10 @@ class _Stream:
         self._wake.set()
         return reply
 
-    def withdraw(self, envelope_id: int) -> None:
-        """The caller has gone: the replica need not answer."""
+    def withdraw(self, envelope_id: int, items: Sequence[int] = ()) -> None:
+        """The caller has gone: the replica need not answer, or not these items."""
         if envelope_id in self.pending:
-            self._outbox.append(exchange_pb2.Envelope(id=envelope_id, cancel=exchange_pb2.ExchangeCancel()))
+            self._outbox.append(exchange_pb2.Envelope(id=envelope_id, cancel=exchange_pb2.ExchangeCancel(items=items)))
             self._wake.set()
 
     def settle(self, envelope_id: int) -> None:

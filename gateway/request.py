@@ -9,6 +9,15 @@ from wire import metadata
 from wire.contract import Method
 from wire.traces import Span
 
+BODIES = {
+    "Predict": "predict",
+    "AnalyzeSentiment": "sentiment",
+    "ComputeIndicators": "indicators",
+    "Analyze": "analyze",
+    "ListModels": "models",
+}
+"""The envelope's body for each method that a replica answers alone."""
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -50,6 +59,13 @@ class Request:
         self.encode_seconds = timing.encode_us * 1e-6
         self.device_seconds = timing.device_us * 1e-6
         self.batch_items = timing.batch_items
+
+    def shared(self, other: "Request", timing: exchange_pb2.Timing, calls: int) -> None:
+        """Take over what became of the request that stood for this one and others, `calls` of them in all."""
+        self.replica, self.attempts, self.hedges = other.replica, other.attempts, other.hedges
+        self.gateway_seconds = other.began + other.gateway_seconds - self.began
+        self.answered(timing)
+        self.device_seconds /= calls
 
 
 def priority(sent: Mapping[str, str | bytes]) -> str:

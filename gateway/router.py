@@ -289,6 +289,11 @@ class Router:
             for task in asked:
                 task.cancel()
 
+    def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
+        """Nobody waits any more for these items of a request in flight."""
+        for replica in (*self.replicas, *self._leaving):
+            replica.withdraw(envelope_id, items)
+
     async def pick(self, request: Request) -> Replica:
         """A replica for something that will stay there. Raises ServiceUnavailableError or DeadlineExceededError."""
         replica = await self._pick(request, ())

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
@@ -21,11 +20,12 @@ from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.budget import Limits
 from gateway.intake import Checked
+from gateway.joint import Joint
 from gateway.limits import InFlight
 from gateway.link import Links
 from gateway.metrics import Metrics
 from gateway.replica import Replica, ReplicaLostError
-from gateway.request import Request
+from gateway.request import BODIES, Request
 from gateway.router import Router
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
@@ -52,14 +52,6 @@ from wire.traces import Traces
 
 log = logging.getLogger("gateway.request")
 
-# The envelope's body for each method that a replica answers alone.
-BODIES = {
-    "Predict": "predict",
-    "AnalyzeSentiment": "sentiment",
-    "ComputeIndicators": "indicators",
-    "Analyze": "analyze",
-    "ListModels": "models",
-}
 _STATUS_SECONDS = 6.0
 _STATUS_SHARED_SECONDS = 0.5
 
@@ -101,6 +93,7 @@ class Servicer:
         self._links = Links()
         self._limits = limits
         self._router = router
+        self._joint = Joint(router)
         self._metrics = metrics
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
@@ -186,20 +179,17 @@ class Servicer:
                 checked = intake.check(request.method, raw)
             except InvalidRequestError:
                 # Mistakes cost too, or sending them would be free.
-                await self._charge(request, client, None)
+                await self._charge(request, client, lambda: cost.of_bytes(len(raw)))
                 raise
-            await self._charge(request, client, checked.message)
+            await self._charge(request, client, lambda: cost.units(checked.message))
             return await self._ask(request, checked)
         finally:
             self._in_flight.leave(client.name)
 
-    async def _charge(self, request: Request, client: Client, message: Message | None) -> None:
-        """Take what the request costs from the client's budget; None is one that came to nothing.
-
-        Raises RateLimitedError or QuotaExceededError.
-        """
+    async def _charge(self, request: Request, client: Client, units: Callable[[], int]) -> None:
+        """Take what the request costs from the client's budget. Raises RateLimitedError or QuotaExceededError."""
         if (allowance := self._limits.allowance(client)) is not None:
-            request.units = cost.of_bytes(request.cost) if message is None else cost.units(message)
+            request.units = units()
             request.remaining = await self._limits.spend(client.name, allowance, request.units)
 
     def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
@@ -252,7 +242,7 @@ class Servicer:
             call.cost = len(raw)
             message = read_open(raw)
             validation.check(message)
-            await self._charge(call, client, message)
+            await self._charge(call, client, lambda: cost.units(message))
             link = self._links.to(await self._router.pick(call))
             envelope = self._router.envelope(call)
             envelope.timeout_us = 0
@@ -317,6 +307,8 @@ class Servicer:
             raise NotImplementedYetError(f"{name} is not served by this version")
         if self.draining:
             raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
+        if checked.split is not None and (response := await self._joint.ask(request, checked.split)) is not None:
+            return response
         envelope = self._router.envelope(request)
         setattr(envelope, BODIES[name], checked.raw)
         for refusal in checked.refused:

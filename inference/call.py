@@ -1,5 +1,6 @@
 """What comes with a request besides its message: who asks, until when, and which items the front has refused."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from google.rpc import status_pb2
@@ -33,6 +34,9 @@ class Call:
     delivered: float = 0.0
     # Where the request is traced.
     span: Span | None = None
+    # How many calls it stands for, which the front parts its answer to; and then the items without one, by place.
+    calls: int = 1
+    failed: Sequence[int] = ()
 
     def took(self, job: Job) -> None:
         """Add a job's time, now that its outcomes are there. Parts that ran side by side count with the longest."""

@@ -101,6 +101,7 @@ class Exchange:
             if serve is None:
                 raise InternalError
             response = await serve(getattr(envelope, method), call)
+            reply.failed.extend(call.failed)
         except ServiceError as error:
             status = error.status(call.request_id)
             outcome = reason_of(status)
@@ -139,6 +140,7 @@ def _call(envelope: exchange_pb2.Envelope) -> Call:
         traceparent=envelope.traceparent,
         deadline=deadline.from_microseconds(envelope.timeout_us, deadline.now()),
         refused=refused,
+        calls=envelope.calls or 1,
     )
 
 

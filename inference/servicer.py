@@ -51,7 +51,9 @@ class Servicer:
         ]
         found = await self._run("forecast", model, items, call)
         symbols = [series.symbol for series in request.series]
-        return answers.forecasts(symbols, _merge(refused, found), levels, model, call.request_id)
+        outcomes = _merge(refused, found)
+        call.failed = _failed(outcomes, call)
+        return answers.forecasts(symbols, outcomes, levels, model, call.request_id)
 
     async def sentiment(self, raw: bytes, call: Call) -> bytes:
         return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
@@ -80,7 +82,9 @@ class Servicer:
         ]
         found = await self._run("indicators", model, items, call)
         symbols = [panel.symbol for panel in request.panels]
-        return answers.indicators(symbols, _merge(refused, found), program, model, call.request_id)
+        outcomes = _merge(refused, found)
+        call.failed = _failed(outcomes, call)
+        return answers.indicators(symbols, outcomes, program, model, call.request_id)
 
     async def analyze(self, raw: bytes, call: Call) -> bytes:
         """The parts side by side; one that fails carries its own status in the answer."""
@@ -127,7 +131,8 @@ class Servicer:
             outcomes: list[Any] = await reply
         finally:
             call.took(job)
-        if isinstance(outcomes[0], ServiceError) and all(isinstance(outcome, ServiceError) for outcome in outcomes):
+        # What befell one call's items is not what another's are told.
+        if call.calls == 1 and isinstance(outcomes[0], ServiceError) and all(map(_is_error, outcomes)):
             raise outcomes[0]
         return outcomes
 
@@ -142,6 +147,17 @@ def _merge(refused: Sequence[Any], found: Sequence[Any]) -> list[Any]:
     """Outcomes in the request's order: the refused items' statuses, and what was found for the others."""
     rest = iter(found)
     return [next(rest) if status is None else status for status in refused]
+
+
+def _is_error(outcome: Any) -> bool:
+    return isinstance(outcome, ServiceError | status_pb2.Status)
+
+
+def _failed(outcomes: Sequence[Any], call: Call) -> Sequence[int]:
+    """The places of errors, for the front that has to part the answer."""
+    if call.calls == 1:
+        return ()
+    return [place for place, outcome in enumerate(outcomes) if _is_error(outcome)]
 
 
 def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) -> list[Any]:

@@ -1,15 +1,17 @@
-"""Requests read through their twins (requests.proto): columns of numbers as bytes, not one object a number.
+"""Messages read through their twins (requests.proto): columns of numbers as bytes, not one object a number.
 
 Owns which twin stands for which request, and that nothing of the bytes is lost on the way. What a column may hold is
 conformity.py's.
 """
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
+from market.inference.v1 import answers_pb2
 from market.inference.v1 import inference_pb2 as public
 from market.inference.v1 import requests_pb2 as twins
 
@@ -22,8 +24,25 @@ TWINS: Final[dict[type[Message], type[Message]]] = {
     public.ComputeIndicatorsRequest: twins.ComputeIndicatorsColumns,
     public.AnalyzeRequest: twins.AnalyzeColumns,
     public.StreamRequest: twins.StreamColumns,
+    public.Series: twins.SeriesColumns,
+    public.Panel: twins.PanelColumns,
 }
 """Requests without bulky columns are read as they are."""
+
+ITEMS: Final[dict[type[Message], tuple[type[Any], str]]] = {
+    public.PredictRequest: (twins.PredictItems, "series"),
+    public.ComputeIndicatorsRequest: (twins.ComputeIndicatorsItems, "panels"),
+    public.PredictResponse: (answers_pb2.PredictAnswerItems, "forecasts"),
+    public.ComputeIndicatorsResponse: (answers_pb2.ComputeIndicatorsAnswerItems, "panels"),
+}
+"""Messages that are a list of bulky items and a little more: the twin that leaves the items unread, and their field."""
+
+
+class Split(NamedTuple):
+    """A message's items, each as its own bytes, and the bytes of all the rest."""
+
+    items: Sequence[bytes]
+    rest: bytes
 
 
 def read(kind: type[Message], raw: bytes) -> Message | None:
@@ -37,6 +56,21 @@ def read(kind: type[Message], raw: bytes) -> Message | None:
         return None
     message.DiscardUnknownFields()
     return message if message.ByteSize() == len(raw) else None
+
+
+def split(kind: type[Message], raw: bytes) -> Split | None:
+    """The message in the bytes, taken apart; None as in read(). `kind` is one of ITEMS."""
+    twin, field = ITEMS[kind]
+    try:
+        message = twin.FromString(raw)
+    except DecodeError:
+        return None
+    message.DiscardUnknownFields()
+    if message.ByteSize() != len(raw):
+        return None
+    items = tuple(getattr(message, field))
+    message.ClearField(field)
+    return Split(items, message.SerializeToString())
 
 
 def rewrite(message: Message) -> bytes:

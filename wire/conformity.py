@@ -21,17 +21,20 @@ from google.protobuf.message_factory import GetMessageClass
 from buf.validate import validate_pb2
 from market.inference.v1 import inference_pb2
 from wire import columns, contract
-from wire.columns import NUMBER_BYTES, Array, array
+from wire.columns import NUMBER_BYTES, Array, Split, array
 
 Look = Callable[[Any], bool]
 
 _OHLC = ("open", "high", "low", "close")
-_REMEMBERED, _REMEMBERED_BYTES = 4096, 256
+_REMEMBERED, _REMEMBERED_BYTES = 4096, 512
 
 
-def conforms(kind: type[Message], twin: Message) -> bool:
-    """Whether `twin`, a request of the public type `kind`, obeys. False may also mean that a closer look is needed."""
-    return _look(kind.DESCRIPTOR)(twin)
+def conforms(kind: type[Message], request: Message | Split) -> bool:
+    """Whether a request of the public type `kind` obeys. False may also mean that a closer look is needed.
+
+    `request` is taken apart where columns.ITEMS says how, and its twin otherwise.
+    """
+    return _look(kind)(request)
 
 
 class _UnknownRuleError(Exception):
@@ -39,21 +42,51 @@ class _UnknownRuleError(Exception):
 
 
 @cache
-def _look(descriptor: Descriptor) -> Look:
+def _look(kind: type[Message]) -> Look:
     try:
-        return _message(descriptor)
+        return _split(kind) if kind in columns.ITEMS else _message(kind.DESCRIPTOR)
     except _UnknownRuleError:
         return lambda _: False
 
 
-def _message(descriptor: Descriptor) -> Look:
+def _split(kind: type[Message]) -> Look:
+    """Each item is looked at, the rest is known by its bytes: callers send the same again and again."""
+    items = kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind][1]]
+    rules = dict(_flat(contract.field_rules(items)))
+    least, most = rules.pop("repeated.min_items", 0), rules.pop("repeated.max_items", math.inf)
+    if rules:
+        raise _UnknownRuleError(items.full_name)
+    item = _of_bytes(GetMessageClass(items.message_type), _message(items.message_type))
+    rest = _remembered(_of_bytes(kind, _message(kind.DESCRIPTOR, but=items.number)))
+    return lambda split: least <= len(split.items) <= most and rest(split.rest) and all(map(item, split.items))
+
+
+def _of_bytes(kind: type[Message], look: Look) -> Look:
+    """The look at a message that is still in its bytes."""
+
+    def obeys(raw: bytes) -> bool:
+        message = columns.read(kind, raw)
+        return message is not None and look(message)
+
+    return obeys
+
+
+def _remembered(look: Look) -> Look:
+    """The look at bytes that come again and again."""
+    known = lru_cache(maxsize=_REMEMBERED)(look)
+    return lambda raw: known(raw) if len(raw) <= _REMEMBERED_BYTES else look(raw)
+
+
+def _message(descriptor: Descriptor, but: int = 0) -> Look:
+    """The look at a message, the field of the number `but` left out."""
     own: list[Message] = [descriptor.GetOptions().Extensions[validate_pb2.message]]
     own += [choice.GetOptions().Extensions[validate_pb2.oneof] for choice in descriptor.oneofs]
     if any(rules.ByteSize() for rules in own):
         raise _UnknownRuleError(descriptor.full_name)
     if descriptor is inference_pb2.Panel.DESCRIPTOR:
         return _panel(descriptor)
-    looks = [(field.name, look) for field in descriptor.fields if (look := _field(field)) is not None]
+    fields = [field for field in descriptor.fields if field.number != but]
+    looks = [(field.name, look) for field in fields if (look := _field(field)) is not None]
 
     def obeys(message: Any) -> bool:
         for name, look in looks:  # noqa: SIM110 -- all() over a generator takes half as long again
@@ -103,7 +136,8 @@ def _list(field: FieldDescriptor, rules: dict[str, Any]) -> Iterator[Look]:
     if field.message_type is not None and not field.message_type.GetOptions().map_entry:
         each = _message(field.message_type)
         if field.message_type is inference_pb2.IndicatorSpec.DESCRIPTOR:
-            each = _remembered(field.message_type, each)
+            # Its twin is its own bytes.
+            each = _remembered(_of_bytes(inference_pb2.IndicatorSpec, each))
     if field.type == FieldDescriptor.TYPE_DOUBLE and each is not None:
         yield _numbers(unique, each)
     elif unique:
@@ -120,18 +154,6 @@ def _numbers(unique: bool, each: Look) -> Look:
         return (not unique or len(set(values)) == len(values)) and all(map(each, values))
 
     return lambda values: obeys(tuple(values))
-
-
-def _remembered(descriptor: Descriptor, look: Look) -> Look:
-    """The look at a message that callers send again and again, such as an indicator's: its twin is its own bytes."""
-    kind = GetMessageClass(descriptor)
-
-    def closely(raw: bytes) -> bool:
-        message = columns.read(kind, raw)
-        return message is not None and look(message)
-
-    known = lru_cache(maxsize=_REMEMBERED)(closely)
-    return lambda raw: known(raw) if len(raw) <= _REMEMBERED_BYTES else closely(raw)
 
 
 def _single(rules: dict[str, Any], prefix: str) -> Iterator[Look]:

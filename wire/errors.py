@@ -230,6 +230,14 @@ class RemoteError(ServiceError):
         self.carried = status
 
     def status(self, request_id: str = "") -> status_pb2.Status:
+        """As it came, but under this request's id: it may be what several were told."""
+        told = error_details_pb2.RequestInfo()
+        for place, detail in enumerate(self.carried.details):
+            if detail.Unpack(told) and request_id not in {"", told.request_id}:
+                status = status_pb2.Status()
+                status.CopyFrom(self.carried)
+                status.details[place].Pack(error_details_pb2.RequestInfo(request_id=request_id))
+                return status
         return self.carried
 
 

@@ -24,6 +24,71 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class PredictAnswerItems(_message.Message):
+    """PredictResponse with each forecast as its own bytes, for parting the answer of several callers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORECASTS_FIELD_NUMBER: _builtins.int
+    QUANTILE_LEVELS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    quantile_levels: _builtins.bytes
+    model: _builtins.str
+    model_version: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def forecasts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        forecasts: _abc.Iterable[_builtins.bytes] | None = ...,
+        quantile_levels: _builtins.bytes = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecasts", b"forecasts", "model", b"model", "model_version", b"model_version", "quantile_levels", b"quantile_levels", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictAnswerItems: _TypeAlias = PredictAnswerItems  # noqa: Y015
+
+@_typing.final
+class ComputeIndicatorsAnswerItems(_message.Message):
+    """The same of ComputeIndicatorsResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PANELS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    model_version: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def panels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        panels: _abc.Iterable[_builtins.bytes] | None = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "panels", b"panels", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComputeIndicatorsAnswerItems: _TypeAlias = ComputeIndicatorsAnswerItems  # noqa: Y015
+
+@_typing.final
 class PredictAnswer(_message.Message):
     """Twin of PredictResponse."""
 

@@ -77,6 +77,7 @@ class Envelope(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     PREDICT_FIELD_NUMBER: _builtins.int
     SENTIMENT_FIELD_NUMBER: _builtins.int
     INDICATORS_FIELD_NUMBER: _builtins.int
@@ -95,6 +96,8 @@ class Envelope(_message.Message):
     """Whose work it is, for fair shares between clients."""
     priority: Global___Priority.ValueType
     traceparent: _builtins.str
+    calls: _builtins.int
+    """How many calls this one stands for, which asked the same of different items; 0 is one."""
     predict: _builtins.bytes
     """The public request messages, serialised: the gateway has checked them and passes their bytes on."""
     sentiment: _builtins.bytes
@@ -128,6 +131,7 @@ class Envelope(_message.Message):
         priority: Global___Priority.ValueType = ...,
         traceparent: _builtins.str = ...,
         refused: _abc.Iterable[Global___RefusedItem] | None = ...,
+        calls: _builtins.int = ...,
         predict: _builtins.bytes = ...,
         sentiment: _builtins.bytes = ...,
         indicators: _builtins.bytes = ...,
@@ -140,7 +144,7 @@ class Envelope(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "indicators", b"indicators", "models", b"models", "predict", b"predict", "sentiment", b"sentiment", "status", b"status", "watch_bar", b"watch_bar", "watch_open", b"watch_open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "cancel", b"cancel", "client", b"client", "id", b"id", "indicators", b"indicators", "models", b"models", "predict", b"predict", "priority", b"priority", "refused", b"refused", "request_id", b"request_id", "sentiment", b"sentiment", "status", b"status", "timeout_us", b"timeout_us", "traceparent", b"traceparent", "watch_bar", b"watch_bar", "watch_open", b"watch_open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "body", b"body", "calls", b"calls", "cancel", b"cancel", "client", b"client", "id", b"id", "indicators", b"indicators", "models", b"models", "predict", b"predict", "priority", b"priority", "refused", b"refused", "request_id", b"request_id", "sentiment", b"sentiment", "status", b"status", "timeout_us", b"timeout_us", "traceparent", b"traceparent", "watch_bar", b"watch_bar", "watch_open", b"watch_open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "status", "models", "cancel", "watch_open", "watch_bar"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -180,12 +184,19 @@ Global___RefusedItem: _TypeAlias = RefusedItem  # noqa: Y015
 class ExchangeCancel(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The items that nobody waits for any more, by place; none given: all."""
+
     def __init__(
         self,
+        *,
+        items: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +239,7 @@ class Reply(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     WATCH_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     response: _builtins.bytes
     """The public response message, serialised once where it was computed: the gateway relays it unopened."""
@@ -239,6 +251,10 @@ class Reply(_message.Message):
 
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a response to several calls: the items that carry an error, by place."""
+
     def __init__(
         self,
         *,
@@ -247,10 +263,11 @@ class Reply(_message.Message):
         error: _status_pb2.Status | None = ...,
         watch: Global___WatchReply | None = ...,
         timing: Global___Timing | None = ...,
+        failed: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response", "timing", b"timing", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response", "timing", b"timing", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "failed", b"failed", "id", b"id", "outcome", b"outcome", "response", b"response", "timing", b"timing", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error", "watch"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
