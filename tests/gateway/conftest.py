@@ -34,6 +34,7 @@ class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
         self.behave: Behaviour = reply
         self.asked = 0
         self.withdrawn: list[int] = []
+        self.withdraw: Behaviour = lambda envelope: None
         self.came = asyncio.Event()
         self.address = ""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -53,10 +54,11 @@ class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
             for envelope in frame.envelopes:
                 if envelope.HasField("cancel"):
                     self.withdrawn.append(envelope.id)
-                    continue
-                self.asked += 1
-                self.came.set()
-                answer = self.behave(envelope)
+                    answer = self.withdraw(envelope)
+                else:
+                    self.asked += 1
+                    self.came.set()
+                    answer = self.behave(envelope)
                 if asyncio.iscoroutine(answer):
                     answer = await answer
                 if answer is not None:
