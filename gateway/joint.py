@@ -1,7 +1,7 @@
 """Calls that ask the same of different items and are ready in the same loop turn: one request to a replica.
 
-Owns which calls share a request, and the parting of its answer. Nobody waits for company: the loop turn that a call comes
-in is the one that its request leaves in. So what a frame, a parse, a job, a reply cost is shared by those who come
+Owns which calls share a request, and the parting of its answer. Nobody waits for company: a request leaves when the
+loop turn ends in which its calls came. So what a frame, a parse, a job, a reply cost is shared by those who come
 together, which are many when there is much to do.
 
 Only what concerns all of them alike is told to all. Where anything befell an item, its call is sent again, alone.
@@ -132,7 +132,8 @@ class Joint:
         if all(member.answer.done() for member in group.members):
             group.carrying.cancel()
             return
-        gone, place = [], 0
+        gone: list[int] = []
+        place = 0
         for member in group.members:
             if member.answer.cancelled():
                 gone += range(place, place + len(member.items))

@@ -8,15 +8,16 @@ reader stops while either is used up, so that HTTP/2 flow control reaches the cl
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 
 from gateway.auth import Client
 from gateway.intake import SMALL_BYTES
 from gateway.request import Request
 from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
-from wire import bounds, columns, contract, deadline
+from wire import bounds, columns, contract, deadline, delimited
 from wire.contract import METHODS, Method
 from wire.errors import (
     CallCancelledError,
@@ -34,12 +35,24 @@ MESSAGE_BYTES = 256 << 10
 MOST_REQUESTS = contract.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
 ).repeated.max_items
+_ANSWERS = inference_pb2.StreamResponse.ANSWERS_FIELD_NUMBER
+_RESULTS = {name: field.number for name, field in inference_pb2.StreamResult.DESCRIPTOR.fields_by_name.items()}
 KINDS = {
     "predict": METHODS["Predict"],
     "sentiment": METHODS["AnalyzeSentiment"],
     "indicators": METHODS["ComputeIndicators"],
     "analyze": METHODS["Analyze"],
 }
+
+
+class _Written(NamedTuple):
+    """An answer as it lies in a message, in pieces, the bulky one last: it is copied once, into the message.
+
+    `size` is what it takes of the credit in bytes. Errors take none: they are small, and few by the credit in requests.
+    """
+
+    pieces: tuple[bytes, ...]
+    size: int = 0
 
 
 class Service(Protocol):
@@ -74,7 +87,7 @@ class Stream:
         self._max_timeout = max_timeout
         self._credits = credits
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._answers: list[answers_pb2.StreamResultAnswer] = []
+        self._answers: list[_Written] = []
         self._in_flight = 0
         self._bytes = 0
         self._ended = False
@@ -171,18 +184,17 @@ class Stream:
 
     async def _serve(self, item: requests_pb2.StreamItemColumns, kind: str) -> None:
         request = self._request(item, KINDS[kind])
-        answer = answers_pb2.StreamResultAnswer(id=item.id)
         code = reason = "CANCELLED"
         try:
-            setattr(answer, kind, await self._service.serve(request, self._client, getattr(item, kind)))
+            answer = _result(item.id, kind, await self._service.serve(request, self._client, getattr(item, kind)))
             code, reason = "OK", ""
         except ServiceError as error:
             status = error.status(request.request_id)
             code, reason = code_name(status.code), reason_of(status)
-            answer.error.CopyFrom(status)
+            answer = _error(item.id, status)
         finally:
             self._service.done(request, code, reason)
-        self._bytes += _size(answer)
+        self._bytes += answer.size
         self._queue(answer)
 
     def _request(self, item: requests_pb2.StreamItemColumns, method: Method) -> Request:
@@ -203,15 +215,15 @@ class Stream:
         del self._tasks[item.id]
         self._bytes -= size
         if task.cancelled():
-            error = CallCancelledError("the request was withdrawn").status(f"{self._call.request_id}/{item.id}")
-            self._queue(answers_pb2.StreamResultAnswer(id=item.id, error=error))
+            error = CallCancelledError("the request was withdrawn")
+            self._queue(_error(item.id, error.status(f"{self._call.request_id}/{item.id}")))
         self._ready.set()
 
     def _refuse(self, item_id: int, error: ServiceError) -> None:
         self._in_flight += 1
-        self._queue(answers_pb2.StreamResultAnswer(id=item_id, error=error.status(self._call.request_id)))
+        self._queue(_error(item_id, error.status(self._call.request_id)))
 
-    def _queue(self, answer: answers_pb2.StreamResultAnswer) -> None:
+    def _queue(self, answer: _Written) -> None:
         self._answers.append(answer)
         self._ready.set()
 
@@ -221,9 +233,9 @@ class Stream:
             self._ready.clear()
             while self._answers:
                 count, size = self._message()
-                message = answers_pb2.StreamAnswer(answers=self._answers[:count])
+                message = b"".join([piece for answer in self._answers[:count] for piece in answer.pieces])
                 del self._answers[:count]
-                await context.write(message.SerializeToString())
+                await context.write(message)
                 self._in_flight -= count
                 self._bytes -= size
                 self._room.set()
@@ -234,20 +246,27 @@ class Stream:
         for answer in self._answers:
             if count and size >= MESSAGE_BYTES:
                 break
-            count, size = count + 1, size + _size(answer)
+            count, size = count + 1, size + answer.size
         return count, size
 
 
-def _size(answer: answers_pb2.StreamResultAnswer) -> int:
-    """Bytes of an answer. Errors are small and few: the credit in requests bounds them."""
-    kind = answer.WhichOneof("result")
-    return 0 if kind is None or kind == "error" else len(getattr(answer, kind))
+def _result(item_id: int, kind: str, response: bytes) -> _Written:
+    head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
+    opening = delimited.head(_RESULTS[kind], len(response))
+    whole = delimited.head(_ANSWERS, len(head) + len(opening) + len(response))
+    return _Written((whole, head, opening, response), len(response))
+
+
+def _error(item_id: int, status: status_pb2.Status) -> _Written:
+    answer = answers_pb2.StreamResultAnswer(id=item_id, error=status).SerializeToString()
+    return _Written((delimited.head(_ANSWERS, len(answer)), answer))
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:
     """The requests of one message, each as its own bytes. Raises InvalidRequestError, DecodeError."""
     if len(raw) > SMALL_BYTES:
-        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+        # What is inside a request is looked at with the request.
+        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR, inside=False)
     message = columns.read(inference_pb2.StreamRequest, raw)
     if not isinstance(message, requests_pb2.StreamColumns):
         bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)

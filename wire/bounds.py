@@ -7,7 +7,7 @@ a process for minutes and a large one would fill its memory. The limits are the 
 Source: Protocol Buffers, Encoding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -34,12 +34,16 @@ class _Field:
     inside: "dict[int, _Field] | None"
 
 
-def check(raw: bytes, descriptor: Any) -> None:
-    """Raises InvalidRequestError for a list that is too long. Bytes that are no message are left to the parser."""
+def check(raw: bytes, descriptor: Any, *, inside: bool = True) -> None:
+    """Raises InvalidRequestError for a list that is too long. Bytes that are no message are left to the parser.
+
+    `inside=False` leaves lists of messages within the message to whoever reads those.
+    """
+    plan = _plan(descriptor) if inside else _shallow(descriptor)
     try:
         counts: dict[str, int] = {}
         excess: dict[str, int] = {}
-        _walk(raw, 0, len(raw), _plan(descriptor), "", counts, excess, [MOST_FIELDS])
+        _walk(raw, 0, len(raw), plan, "", counts, excess, [MOST_FIELDS])
     except IndexError:
         return
     for path, most in excess.items():
@@ -130,6 +134,11 @@ def _plan(descriptor: Descriptor) -> dict[int, _Field]:
             width = 8 if field.type == FieldDescriptor.TYPE_DOUBLE else 0
             found[field.number] = _Field(field.name, most, width, inside or None)
     return found
+
+
+@cache
+def _shallow(descriptor: Descriptor) -> dict[int, _Field]:
+    return {number: replace(field, inside=None) for number, field in _plan(descriptor).items()}
 
 
 def _most(field: FieldDescriptor) -> int:

@@ -34,7 +34,7 @@ def conforms(kind: type[Message], request: Message | Split) -> bool:
 
     `request` is taken apart where columns.ITEMS says how, and its twin otherwise.
     """
-    return _look(kind)(request)
+    return _look(kind.DESCRIPTOR)(request)
 
 
 class _UnknownRuleError(Exception):
@@ -42,22 +42,24 @@ class _UnknownRuleError(Exception):
 
 
 @cache
-def _look(kind: type[Message]) -> Look:
+def _look(descriptor: Descriptor) -> Look:
+    kind = GetMessageClass(descriptor)
     try:
-        return _split(kind) if kind in columns.ITEMS else _message(kind.DESCRIPTOR)
+        return _split(kind, descriptor) if kind in columns.ITEMS else _message(descriptor)
     except _UnknownRuleError:
         return lambda _: False
 
 
-def _split(kind: type[Message]) -> Look:
+def _split(kind: type[Message], descriptor: Descriptor) -> Look:
     """Each item is looked at, the rest is known by its bytes: callers send the same again and again."""
-    items = kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind][1]]
+    items = descriptor.fields_by_name[columns.ITEMS[kind][1]]
+    inner = items.message_type
     rules = dict(_flat(contract.field_rules(items)))
     least, most = rules.pop("repeated.min_items", 0), rules.pop("repeated.max_items", math.inf)
-    if rules:
+    if rules or inner is None:
         raise _UnknownRuleError(items.full_name)
-    item = _of_bytes(GetMessageClass(items.message_type), _message(items.message_type))
-    rest = _remembered(_of_bytes(kind, _message(kind.DESCRIPTOR, but=items.number)))
+    item = _of_bytes(GetMessageClass(inner), _message(inner))
+    rest = _remembered(_of_bytes(kind, _message(descriptor, but=items.number)))
     return lambda split: least <= len(split.items) <= most and rest(split.rest) and all(map(item, split.items))
 
 

@@ -71,9 +71,7 @@ class Asker:
         return found
 
     async def cancel(self, *ids: int) -> None:
-        await self._call.write(
-            pb.StreamRequest(requests=[pb.StreamItem(id=n, cancel=pb.StreamCancel()) for n in ids])
-        )
+        await self._call.write(pb.StreamRequest(requests=[pb.StreamItem(id=n, cancel=pb.StreamCancel()) for n in ids]))
 
     @property
     def calls(self) -> list[int]:
