@@ -1,17 +1,27 @@
 """What the gateway tells Prometheus. Labels are few and never chosen by a client."""
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
+from threading import Lock
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollector
 
 from gateway.request import Request
 from wire import histogram
 from wire.exemplar import exemplar
+from wire.registry import Registry
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PHASES = ("gateway", "queue", "form", "device", "encode", "transport")
+# One by one, a request's figures would cost several times as much to count.
+_AT_ONCE = 256
+_Labels = tuple[str, str, str]
+_Figures = tuple[float, ...]
 STATES = ("ready", "ejected", "draining", "away")
 
 
@@ -31,7 +41,9 @@ class Metrics:
     """The gateway's own registry, so that several gateways in one process, as in tests, do not share figures."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = Registry(self._settle)
+        self._answered: deque[tuple[_Labels, _Figures]] = deque()
+        self._settling = Lock()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.build = Gauge(
@@ -109,28 +121,53 @@ class Metrics:
 
     def answered(self, request: Request, code: str, reason: str, seconds: float) -> None:
         """One request is done; `reason` is empty for a good answer."""
-        method = request.method.name
-        self._requests(method, code).inc()
-        self._bytes(method).inc(request.cost)
-        self.seconds.labels(method, "total").observe(seconds, exemplar(request.traceparent))
-        if reason:
-            self.refusals.labels(method, reason).inc()
-        if request.batch_items:
-            self._phases(method, request, seconds)
-        if request.attempts > 1:
-            self.hedges.inc(request.hedges)
-            self.resends.inc(request.attempts - 1 - request.hedges)
+        if request.traceparent and (trace := exemplar(request.traceparent)):
+            self.seconds.labels(request.method.name, "total").exemplify(seconds, trace)
+        figures = (
+            seconds,
+            request.cost,
+            request.attempts,
+            request.hedges,
+            request.batch_items,
+            request.gateway_seconds,
+            request.queue_seconds,
+            request.form_seconds,
+            request.run_seconds,
+            request.encode_seconds,
+        )
+        self._answered.append(((request.method.name, code, reason), figures))
+        if len(self._answered) >= _AT_ONCE:
+            self._settle()
 
-    def _phases(self, method: str, request: Request, seconds: float) -> None:
-        gateway, queue, form, device, encode, transport = self._series(method)
-        gateway.observe(request.gateway_seconds)
-        queue.observe(request.queue_seconds)
-        form.observe(request.form_seconds)
-        device.observe(request.run_seconds)
-        encode.observe(request.encode_seconds)
-        computed = request.queue_seconds + request.form_seconds + request.run_seconds + request.encode_seconds
-        # Parts that ran side by side may add up to more than the whole.
-        transport.observe(max(0.0, seconds - request.gateway_seconds - computed))
+    def _settle(self) -> None:
+        """Count what was answered; on the event loop, or on the thread of somebody who looks."""
+        with self._settling:
+            groups: defaultdict[_Labels, list[_Figures]] = defaultdict(list)
+            # The event loop may append meanwhile: that is for the next time.
+            for _ in range(len(self._answered)):
+                labels, row = self._answered.popleft()
+                groups[labels].append(row)
+            for (method, code, reason), rows in groups.items():
+                figures = np.fromiter(chain.from_iterable(rows), np.float64)
+                self._count(method, code, reason, figures.reshape(len(rows), -1))
+
+    def _count(self, method: str, code: str, reason: str, rows: NDArray[np.float64]) -> None:
+        """`rows` is [requests, figures]."""
+        seconds, sizes, attempts, hedges, batch_items = rows[:, :5].T
+        self._requests(method, code).inc(len(rows))
+        self._bytes(method).inc(float(sizes.sum()))
+        self.seconds.labels(method, "total").observe_all(seconds)
+        if reason:
+            self.refusals.labels(method, reason).inc(len(rows))
+        self.hedges.inc(float(hedges.sum()))
+        self.resends.inc(float((np.maximum(attempts - 1, 0) - hedges).sum()))
+        computed = batch_items > 0
+        if computed.any():
+            known = rows[computed, 5:]
+            # Parts that ran side by side may add up to more than the whole.
+            transport = np.maximum(seconds[computed] - known.sum(axis=1), 0)
+            for series, phase in zip(self._series(method), (*known.T, transport), strict=True):
+                series.observe_all(phase)
 
     def _series_of(self, method: str) -> tuple[histogram.Series, ...]:
         return tuple(self.seconds.labels(method, phase) for phase in PHASES)

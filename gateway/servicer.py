@@ -52,6 +52,11 @@ from wire.traces import Traces
 
 log = logging.getLogger("gateway.request")
 
+# Errors of ours are errors, refusals are warnings, and callers' mistakes are no more than information.
+_LEVELS = {
+    **dict.fromkeys(("INTERNAL", "UNKNOWN"), logging.ERROR),
+    **dict.fromkeys(("UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"), logging.WARNING),
+}
 _STATUS_SECONDS = 6.0
 _STATUS_SHARED_SECONDS = 0.5
 
@@ -287,13 +292,14 @@ class Servicer:
 
     def _request(self, method: Method, sent: Mapping[str, str | bytes], left: float | None) -> Request:
         began = deadline.now()
+        # By position, since keywords would cost as much as the rest.
         request = Request(
-            method=method,
-            request_id=metadata.request_id(sent.get(metadata.REQUEST_ID)),
-            began=began,
-            deadline=began + min(self._default_timeout if left is None else left, self._max_timeout),
-            priority=incoming.priority(sent),
-            traceparent=str(sent.get(metadata.TRACEPARENT, "")),
+            method,
+            metadata.request_id(sent.get(metadata.REQUEST_ID)),
+            began,
+            began + min(self._default_timeout if left is None else left, self._max_timeout),
+            incoming.priority(sent),
+            str(sent.get(metadata.TRACEPARENT, "")),
         )
         if self._traces is not None:
             traces.begin(self._traces, request, "server")
@@ -366,24 +372,22 @@ class Servicer:
         if request.span is not None:
             traces.end(request.span, request, code, reason)
         self._metrics.answered(request, code, reason, seconds)
-        logs.event(
-            log,
-            _level(code),
-            "request",
-            request_id=request.request_id,
-            client=request.client,
-            method=request.method.name,
-            code=code,
-            reason=reason,
-            bytes=request.cost,
-            units=request.units,
-            seconds=round(seconds, 6),
-            queue_seconds=request.queue_seconds,
-            device_seconds=request.device_seconds,
-            batch_items=request.batch_items,
-            replica=request.replica,
-            attempts=request.attempts,
-        )
+        values = {
+            "request_id": request.request_id,
+            "client": request.client,
+            "method": request.method.name,
+            "code": code,
+            "reason": reason,
+            "bytes": request.cost,
+            "units": request.units,
+            "seconds": int(seconds * 1e6) / 1e6,  # round() takes four times as long
+            "queue_seconds": request.queue_seconds,
+            "device_seconds": request.device_seconds,
+            "batch_items": request.batch_items,
+            "replica": request.replica,
+            "attempts": request.attempts,
+        }
+        logs.event(log, _LEVELS.get(code, logging.INFO), "request", values)
 
 
 async def _opening(context: Any, seconds: float) -> bytes:
@@ -394,13 +398,6 @@ async def _opening(context: Any, seconds: float) -> bytes:
     except TimeoutError as error:
         raise DeadlineExceededError(f"no message came within {seconds:g} s of opening the call") from error
     return raw if isinstance(raw, bytes) else b""
-
-
-def _level(code: str) -> int:
-    """Errors of ours are errors, refusals are warnings, and callers' mistakes are no more than information."""
-    if code in {"INTERNAL", "UNKNOWN"}:
-        return logging.ERROR
-    return logging.WARNING if code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"} else logging.INFO
 
 
 def _identity(request: Request) -> tuple[tuple[str, str], ...]:

@@ -5,38 +5,42 @@ codes, sizes and timings, never keys, tokens, texts or series.
 """
 
 import asyncio
+import atexit
 import logging
 import sys
 import time
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
 # Where configure() sends the lines; None before it was called.
 _stream: BinaryIO | None = None
 _flushing = False
+# Some hundred lines.
+_BUFFER_BYTES = 64 * 1024
 
 
 class JsonLines(logging.Formatter):
     """One JSON object a line. An exception's trace goes in as a field: one event stays one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _line(record.created, record.levelno, record.name, record.getMessage(), getattr(record, "fields", {}))
+        line = _head(int(record.created * 1000), record.levelno, record.name, record.getMessage())
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
 
 
-def _line(at: float, level: int, logger: str, name: str, values: dict[str, object]) -> dict[str, Any]:
-    return {"time": _time(at), "level": _level(level), "logger": logger, "event": name, **values}
+def _head(at: int, level: int, logger: str, name: str) -> dict[str, object]:
+    """What every line begins with. `at` is a Unix time in milliseconds."""
+    return {"time": _time(at), "level": _level(level), "logger": logger, "event": name}
 
 
-def _time(at: float) -> str:
-    """A Unix time as ISO 8601 in milliseconds, UTC."""
-    second = int(at)
-    return f"{_second(second)}.{int((at - second) * 1000):03d}+00:00"
+def _time(at: int) -> str:
+    """A Unix time in milliseconds as ISO 8601, UTC."""
+    return f"{_second(at // 1000)}.{at % 1000:03d}+00:00"
 
 
 @lru_cache(maxsize=2)
@@ -49,19 +53,25 @@ def _level(number: int) -> str:
     return logging.getLevelName(number).lower()
 
 
-def event(log: logging.Logger, level: int, name: str, **values: object) -> None:
-    """As `log.log(level, name, extra=fields(...))`, at a fifth of its cost: for the line that every request writes.
+def event(log: logging.Logger, level: int, name: str, values: dict[str, object]) -> None:
+    """As `log.log(level, name, extra={"fields": values})`, at an eighth of its cost: for every request's own line.
 
-    Called on an event loop.
+    Called on an event loop, with at least one value.
     """
     if not log.isEnabledFor(level):
         return
     if _stream is None:
-        log.log(level, name, extra=fields(**values))
+        log.log(level, name, extra={"fields": values})
         return
-    line = _line(time.time(), level, log.name, name, values)
-    _stream.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    written = orjson.dumps(values, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    _stream.write(_opening(int(time.time() * 1000), level, log.name, name) + written[1:])
     _flush_soon()
+
+
+@lru_cache(maxsize=4)
+def _opening(at: int, level: int, logger: str, name: str) -> bytes:
+    """A line's head as it is written before its values: requests that end together have it in common."""
+    return orjson.dumps(_head(at, level, logger, name))[:-1] + b","
 
 
 def _flush_soon() -> None:
@@ -82,7 +92,9 @@ def _flush() -> None:
 def configure(level: str) -> None:
     """Send every logger's records of at least `level` (debug, info, warning, error) to stderr as JSON lines."""
     global _stream
-    _stream = sys.stderr.buffer
+    # Its own buffer, since stderr has none under PYTHONUNBUFFERED; what is in it at the end is written at exit.
+    _stream = open(sys.stderr.fileno(), "wb", buffering=_BUFFER_BYTES, closefd=False)  # noqa: SIM115
+    atexit.register(_stream.flush)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import uuid
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
@@ -15,6 +16,12 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
+_UUIDS_AT_ONCE = 100
+_uuids: list[str] = []
+if hasattr(os, "register_at_fork"):  # not where there is no fork: the client runs on Windows, too
+    # A child would give out its parent's.
+    os.register_at_fork(after_in_child=_uuids.clear)
+
 
 def request_id(*candidates: object) -> str:
     """The first candidate that is 1 to 128 harmless characters, else a new UUID."""
@@ -25,7 +32,16 @@ def request_id(*candidates: object) -> str:
 
 
 def _uuid() -> str:
-    """A random UUID (RFC 9562, version 4), in a third of the time that uuid.uuid4() and str() take."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    """A random UUID (RFC 9562, version 4).
+
+    Made many at once, at a quarter of the cost: of the random bits they share 66, and each has 56 of its own.
+    """
+    try:
+        return _uuids.pop()
+    except IndexError:
+        shared = str(uuid.uuid4())[:21]
+        own = os.urandom(7 * _UUIDS_AT_ONCE)
+        made = [shared + own[at : at + 7].hex("-", 6) for at in range(0, len(own), 7)]
+        last = made.pop()
+        _uuids.extend(made)
+        return last

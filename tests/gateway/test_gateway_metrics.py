@@ -1,14 +1,17 @@
 """What the gateway counts is what has happened."""
 
 import asyncio
+import threading
 from importlib.metadata import version
 
 import grpc
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from gateway.metrics import STATES
+from gateway.metrics import STATES, Metrics
+from gateway.request import Request
 from market.inference.v1 import exchange_pb2
+from wire import contract
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -105,3 +108,31 @@ async def test_the_process_and_its_version_are_told(start):
     async with start(1) as gateway:
         assert value(gateway, "market_gateway_build_info", version=version("market-inference")) == 1
         assert value(gateway, "process_resident_memory_bytes") > 1 << 20
+
+
+def test_nothing_is_lost_or_counted_twice_when_it_is_looked_at_meanwhile():
+    metrics = Metrics()
+    good, bad = (Request(contract.METHODS[name], "r", 0.0, 1.0, cost=10) for name in ("Predict", "Analyze"))
+    good.batch_items, good.attempts, good.hedges = 3, 3, 1
+    ended = threading.Event()
+
+    def look():
+        while not ended.is_set():
+            metrics.registry.get_sample_value("market_gateway_resends_total")
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(5000):
+        metrics.answered(good, "OK", "", 0.25)
+        metrics.answered(bad, "INTERNAL", "BUG", 0.5)
+    ended.set()
+    looking.join()
+    get = metrics.registry.get_sample_value
+    assert get("market_gateway_requests_total", {"method": "Predict", "code": "OK"}) == 5000
+    assert get("market_gateway_requests_total", {"method": "Analyze", "code": "INTERNAL"}) == 5000
+    assert get("market_gateway_refusals_total", {"method": "Analyze", "reason": "BUG"}) == 5000
+    assert get("market_gateway_request_bytes_total", {"method": "Predict"}) == 50_000
+    assert get("market_gateway_resends_total") == get("market_gateway_hedges_total") == 5000
+    total = {"method": "Predict", "phase": "total"}
+    assert get("market_gateway_request_phase_seconds_count", total) == 5000
+    assert get("market_gateway_request_phase_seconds_sum", total) == 1250

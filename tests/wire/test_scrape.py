@@ -3,9 +3,10 @@
 from http.client import HTTPConnection
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from wire.histogram import Histogram
+from wire.registry import Registry
 from wire.scrape import MetricsServer
 
 # As Prometheus 3 asks.
@@ -24,9 +25,9 @@ def served():
     server.close()
 
 
-def scraped(address, **headers):
+def scraped(address, path="/metrics", **headers):
     connection = HTTPConnection(address, timeout=10)
-    connection.request("GET", "/metrics", headers=headers)
+    connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     page = answer.read().decode()
     connection.close()
@@ -44,3 +45,13 @@ def test_plain_text_without_exemplars_otherwise(served):
     kind, page = scraped(served)
     assert kind.startswith("text/plain; version=0.0.4")
     assert "abc" not in page
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=looks_total"])
+def test_what_is_counted_late_is_counted_before_the_page_is_made(path):
+    registry = Registry(lambda: looks.inc())
+    looks = Counter("looks", "Looks.", registry=registry)
+    server = MetricsServer("127.0.0.1:0", registry)
+    pages = [scraped(server.address, path)[1] for _ in range(2)]
+    server.close()
+    assert ["looks_total 1.0\n" in pages[0], "looks_total 2.0\n" in pages[1]] == [True, True]
