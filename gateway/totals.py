@@ -11,6 +11,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 SCRAPE_SECONDS = 2.0
@@ -30,6 +31,8 @@ _JOINED: dict[str, _Join] = {
 }
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+# By family, and in it by sample and labels.
+_Sums = defaultdict[str, defaultdict[_Key, float]]
 
 
 class Totals:
@@ -38,7 +41,7 @@ class Totals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[str, str] = {}
-        self._buried: dict[_Key, float] = defaultdict(float)
+        self._buried: _Sums = defaultdict(lambda: defaultdict(float))
 
     def add_up(self, addresses: Iterable[str]) -> bytes:
         """The sums as a Prometheus text page; a worker that does not answer counts with its last page."""
@@ -59,30 +62,35 @@ class Totals:
         with self._lock:
             for family in text_string_to_metric_families(self._last.pop(address, "")):
                 if family.type in {"counter", "histogram"}:
+                    sums = self._buried[_name(family)]
                     for sample in family.samples:
                         if not sample.name.endswith("_created"):
-                            self._buried[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
+                            sums[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
 
 
-def _written(pages: Iterable[str], buried: Mapping[_Key, float]) -> bytes:
-    sums = dict(buried)
+def _name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _written(pages: Iterable[str], buried: Mapping[str, Mapping[_Key, float]]) -> bytes:
     heads: dict[str, str] = {}
-    order: dict[str, dict[_Key, None]] = {}
+    found: dict[str, dict[_Key, float]] = {}
     for page in pages:
         for family in text_string_to_metric_families(page):
             if family.name.startswith(_LEFT_OUT) or family.name.endswith("_created"):
                 continue
-            name = f"{family.name}_total" if family.type == "counter" else family.name
+            name = _name(family)
             heads[name] = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+            # What the dead had counted is told, too, where none of the living has anything to count.
+            sums = found.setdefault(name, dict(buried.get(name, {})))
+            join: _Join = _JOINED.get(name, operator.add)
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
-                order.setdefault(name, {})[key] = None
-                join: _Join = _JOINED.get(name, operator.add)
                 sums[key] = join(sums[key], sample.value) if key in sums else sample.value
     lines = []
-    for name, keys in order.items():
+    for name, sums in found.items():
         lines.append(heads[name])
-        lines.extend(f"{sample}{_labels(labels)} {float(sums[sample, labels])}\n" for sample, labels in keys)
+        lines.extend(f"{sample}{_labels(labels)} {float(value)}\n" for (sample, labels), value in sums.items())
     return "".join(lines).encode()
 
 

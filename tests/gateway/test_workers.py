@@ -40,6 +40,16 @@ def test_a_dead_workers_counts_stay_in_the_sum():
     assert "g 2.0" in text.splitlines()
 
 
+def test_a_dead_workers_counts_stay_where_no_other_has_any():
+    totals = Totals()
+    totals._last = {"dead:1": page(a=3, g=1, h=5)}
+    totals.bury("dead:1")
+    alive = "# TYPE a_total counter\n# TYPE g gauge\n# TYPE h histogram\n"
+    text = _written([alive], totals._buried).decode()
+    for line in ('a_total{m="x"} 3.0', 'h_bucket{le="+Inf"} 5.0', "h_count 5.0", "h_sum 0.5"):
+        assert line in text.splitlines()
+
+
 def test_processes_add_up_but_for_their_ages_and_limits():
     def process(**values: float) -> str:
         kinds = {"cpu_seconds_total": "counter"}

@@ -32,9 +32,14 @@ def test_an_overload_says_when_to_come_back():
 
 def test_a_remote_error_passes_on_as_it_came():
     status = errors.UnknownModelError("forecast", "oracle", ["auto"]).status("r-2")
-    assert errors.RemoteError(status).status("another") is status
+    assert errors.RemoteError(status).status("r-2") is status
     assert "oracle" in status.message
     assert "auto" in status.message
+
+
+def test_a_remote_error_that_several_are_told_carries_each_ones_request_id():
+    error = errors.OverloadedError("full", retry_after=1)
+    assert errors.RemoteError(error.status("first")).status("second") == error.status("second")
 
 
 def test_every_error_has_a_serverless_form():
