@@ -165,21 +165,23 @@ class NativeFront:
         """A thread's life: hand what has come in to the event loop, many calls at once when many wait."""
         while (events := self._front.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
             try:
-                loop.call_soon_threadsafe(self._take, events)
+                loop.call_soon_threadsafe(self._take, loop, events)
             except RuntimeError:  # the loop has been closed without stop()
                 self._front.close()
                 return
 
-    def _take(self, events: Sequence[Any]) -> None:
+    def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
+        cancelled, methods = self._native.EVENT_CANCEL, self._methods
         for kind, call_id, number, raw, _, details in events:
-            if kind == self._native.EVENT_CANCEL:
+            if kind == cancelled:
                 # Taken out here, since a task that is cancelled before its first step runs none of its own code.
                 if task := self._calls.pop(call_id, None):
                     task.cancel()
             elif self._stopping:
                 self._end(call_id, _refusal())
             else:
-                self._calls[call_id] = asyncio.create_task(self._serve(call_id, self._methods[number], raw, *details))
+                # Not asyncio.create_task(), which takes a third longer.
+                self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, *details))
 
     async def _serve(
         self,

@@ -3,7 +3,6 @@
 Owns the counts. Sizes of requests are the contract's.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,24 +16,27 @@ class InFlight:
         self._what = what
         self._most = most
         self._most_per_client = most_per_client
-        self._clients: Counter[str] = Counter()
+        self._clients: dict[str, int] = {}
         self.total = 0
 
     def enter(self, client: str) -> None:
         """Take a place, to be given back by leave(). Raises OverloadedError."""
         if self.total >= self._most:
             raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
-        if self._clients[client] >= self._most_per_client:
+        held = self._clients.get(client, 0)
+        if held >= self._most_per_client:
             raise OverloadedError(
                 f"too many {self._what} of this client in flight (max {self._most_per_client})", retry_after=0.1
             )
-        self._clients[client] += 1
+        self._clients[client] = held + 1
         self.total += 1
 
     def leave(self, client: str) -> None:
         self.total -= 1
-        self._clients[client] -= 1
-        if not self._clients[client]:
+        held = self._clients[client] - 1
+        if held:
+            self._clients[client] = held
+        else:
             del self._clients[client]
 
     @contextmanager
