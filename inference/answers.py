@@ -18,7 +18,6 @@ from wire.errors import ServiceError
 
 # An item's outcome: the model's answer, or what befell it.
 Outcome = Any
-NOMINAL_COVERAGE = 0.8
 _LABELS = (
     inference_pb2.SENTIMENT_LABEL_NEGATIVE,
     inference_pb2.SENTIMENT_LABEL_NEUTRAL,
@@ -26,10 +25,17 @@ _LABELS = (
 )
 
 
-def _error(outcome: Outcome, request_id: str) -> status_pb2.Status | None:
-    if isinstance(outcome, status_pb2.Status):
-        return outcome
-    return outcome.status(request_id) if isinstance(outcome, ServiceError) else None
+_FAILED = (status_pb2.Status, ServiceError)
+
+
+def _error(outcome: Outcome, request_id: str) -> status_pb2.Status:
+    return outcome.status(request_id) if isinstance(outcome, ServiceError) else outcome
+
+
+def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, bytes]:
+    """A failed item, of SeriesForecast as of PanelIndicators."""
+    item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_error(outcome, request_id)).SerializeToString()
+    return skeleton.field(1, len(item)), item
 
 
 def forecasts(
@@ -38,13 +44,11 @@ def forecasts(
     """A PredictResponse; outcomes are models.forecast.Forecast."""
     written: list[bytes] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        entry = answers_pb2.SeriesForecastAnswer(symbol=symbol)
-        if (error := _error(outcome, request_id)) is not None:
-            entry.error.CopyFrom(error)
+        if isinstance(outcome, _FAILED):
+            written += _failed(symbol, outcome, request_id)
         else:
-            write_forecast(entry.forecast, outcome)
-        body = entry.SerializeToString()
-        written += (skeleton.field(1, len(body)), body)
+            forecast = skeleton.forecast(outcome)
+            written += (skeleton.item(symbol, len(forecast)), forecast)
     rest = answers_pb2.PredictAnswer(
         quantile_levels=_level_bytes(levels), model=model.name, model_version=model.version, request_id=request_id
     )
@@ -58,16 +62,8 @@ def _level_bytes(levels: tuple[float, ...]) -> bytes:
 
 
 def write_forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
-    """A forecast in its message."""
-    target.point = forecast.point.tobytes()
-    target.quantiles = forecast.quantiles.tobytes()
-    target.gate = forecast.gate
-    target.logs = forecast.logs
-    target.context = forecast.context
-    coverage = target.coverage
-    coverage.nominal = NOMINAL_COVERAGE
-    coverage.measured = forecast.coverage
-    coverage.origins = forecast.coverage_count
+    """A forecast in its message, which is empty so far."""
+    target.MergeFromString(skeleton.forecast(forecast))
 
 
 def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> bytes:
@@ -77,8 +73,8 @@ def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> byte
     )
     for outcome in outcomes:
         entry = answer.sentiments.add()
-        if (error := _error(outcome, request_id)) is not None:
-            entry.error.CopyFrom(error)
+        if isinstance(outcome, _FAILED):
+            entry.error.CopyFrom(_error(outcome, request_id))
             continue
         probabilities, chunks = outcome
         negative, neutral, positive = probabilities.tolist()
@@ -94,13 +90,14 @@ def indicators(
     symbols: Sequence[str], outcomes: Sequence[Outcome], program: Program, model: Any, request_id: str
 ) -> bytes:
     """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
-    written: list[bytes] = []
+    written: list[Any] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        if (error := _error(outcome, request_id)) is not None:
-            panel = answers_pb2.PanelIndicatorsAnswer(symbol=symbol, error=error).SerializeToString()
+        if isinstance(outcome, _FAILED):
+            written += _failed(symbol, outcome, request_id)
         else:
-            panel = skeleton.panel(symbol, program, outcome)
-        written += (skeleton.field(1, len(panel)), panel)
+            size, pieces = skeleton.panel(program, outcome)
+            written.append(skeleton.item(symbol, size))
+            written += pieces
     rest = answers_pb2.ComputeIndicatorsAnswer(model=model.name, model_version=model.version, request_id=request_id)
     # Serialised messages that are joined are one message with the fields of both.
     return b"".join((*written, rest.SerializeToString()))

@@ -7,11 +7,14 @@ runs is the engine's.
 import asyncio
 import math
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from inference.costs import Costs, Line
-from inference.job import PATIENCE, Entry, Job, Key
+from inference.job import DUE, PATIENCE, Entry, Job, Key
 from inference.schedule import Budget, Plan, schedule, urgency
 from wire.deadline import now
 from wire.errors import CallCancelledError, DeadlineExceededError, OverloadedError
@@ -26,6 +29,9 @@ SMALL_ESTIMATE_SECONDS = 0.02
 
 # Arrivals further apart than this say nothing about the next one.
 _LONGEST_GAP = 1.0
+
+# A batch's entries by job: those of one mostly stand together, and share its bookkeeping.
+_JOB = attrgetter("job")
 
 
 class Ran(Protocol):
@@ -63,7 +69,7 @@ class Batcher:
         self._budget = budget
         self._max_queued = max_queued_seconds
         self.costs = Costs()
-        self._waiting: dict[Key, list[Entry]] = {}
+        self._waiting: defaultdict[Key, list[Entry]] = defaultdict(list)
         self._finish: dict[str, float] = {}
         # Expected seconds of what waits, by priority.
         self._queued = dict.fromkeys(PATIENCE, 0.0)
@@ -98,7 +104,7 @@ class Batcher:
         job.enqueued = at
         self._share(job, entries, at)
         for entry in entries:
-            insort(self._waiting.setdefault(entry.key, []), entry)
+            insort(self._waiting[entry.key], entry, key=DUE)
         self._queued_items += len(entries)
         self._queued[job.priority] += seconds
         self._note_arrival(at)
@@ -106,10 +112,16 @@ class Batcher:
             self._ask_soon()
 
     def _entries(self, job: Job) -> list[Entry]:
-        entries = []
+        model, entries = job.model, []
+        # Most items of a job are alike, so that few estimates serve them all.
+        known: dict[tuple[Hashable, int], tuple[Key, float]] = {}
         for index, item in enumerate(job.items):
-            key, size = (job.model, job.model.bucket(item)), job.model.cost(item)
-            entries.append(Entry(job, index, key, size, self._share_of_a_batch(self.costs.line(key), size)))
+            kind = bucket, size = model.bucket(item), model.cost(item)
+            if kind not in known:
+                key = model, bucket
+                known[kind] = key, self._share_of_a_batch(self.costs.line(key), size)
+            key, seconds = known[kind]
+            entries.append(Entry(job, index, key, size, seconds))
         return entries
 
     def _share_of_a_batch(self, line: Line, size: int) -> float:
@@ -154,8 +166,9 @@ class Batcher:
     def _share(self, job: Job, entries: Sequence[Entry], at: float) -> None:
         """Start-time fair queueing (Goyal, Vin, Cheng 1996): a client's next item starts where its last one ended."""
         start = max(at, self._finish.get(job.client, 0.0))
+        deadline, patience = job.deadline, PATIENCE[job.priority]
         for entry in entries:
-            entry.due = urgency(job.deadline, start, PATIENCE[job.priority])
+            entry.due = urgency(deadline, start, patience)
             start += entry.seconds
         self._finish[job.client] = start
         if len(self._finish) > 4096:
@@ -221,8 +234,8 @@ class Batcher:
     def _run(self, plan: Plan) -> None:
         units = max(entry.size for entry in plan.batch) * len(plan.batch)
         at = now()
-        for entry in plan.batch:
-            entry.job.started = entry.job.started or at
+        for job, _ in groupby(plan.batch, _JOB):
+            job.started = job.started or at
         self._running = True
         self._running_until = at + self.costs.line(plan.batch[0].key).seconds(units)
         model = plan.batch[0].job.model
@@ -232,14 +245,14 @@ class Batcher:
         seconds = ran.ended - ran.started
         line = self.costs.line(plan.batch[0].key)
         line.learn(units, seconds)
-        size = len(plan.batch)
-        for entry, answer in zip(plan.batch, ran.answers, strict=True):
-            job = entry.job
+        size, answers = len(plan.batch), iter(ran.answers)
+        for job, entries in groupby(plan.batch, _JOB):
+            indices = [entry.index for entry in entries]
             job.device_began = job.device_began or ran.started
             job.device_ended = ran.ended
-            job.device_seconds += seconds / size
+            job.device_seconds += seconds * len(indices) / size
             job.batch_items = max(job.batch_items, size)
-            job.answer(entry.index, answer)
+            job.answer(indices, answers)
             if job.left == 0:
                 self._learn_lateness(job, ran.ended)
         if ran.fitted is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# The tails of the interval whose nominal coverage is answers.NOMINAL_COVERAGE.
+# The tails of the interval whose nominal coverage is skeleton.NOMINAL_COVERAGE.
 LOWER, UPPER = 0.1, 0.9
 
 

@@ -4,8 +4,9 @@ Owns what it means for a job to be settled. Knows neither queues nor devices.
 """
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from wire.deadline import NEVER
@@ -52,10 +53,11 @@ class Job:
         """Nobody waits for it any more: answered, failed or cancelled."""
         return self.reply.done()
 
-    def answer(self, index: int, answer: Any) -> None:
-        """Hand in the answer of one item; the last one resolves the reply."""
-        self.answers[index] = answer
-        self.left -= 1
+    def answer(self, indices: Sequence[int], answers: Iterator[Any]) -> None:
+        """Hand in the next of ``answers``, one for each of these items; the last one resolves the reply."""
+        for index in indices:
+            self.answers[index] = next(answers)
+        self.left -= len(indices)
         if self.left == 0 and not self.reply.done():
             self.reply.set_result(self.answers)
 
@@ -81,9 +83,10 @@ class Entry:
     seconds: float
     due: float = 0.0
 
-    def __lt__(self, other: "Entry") -> bool:
-        return self.due < other.due
-
     @property
     def item(self) -> Any:
         return self.job.items[self.index]
+
+
+DUE = attrgetter("due")
+"""What a queue is ordered by."""

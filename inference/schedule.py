@@ -63,23 +63,25 @@ def schedule(
     if key is None:
         return Plan()
     plan, line = Plan(key), costs.line(key)
-    units = min(budget.units, line.ceiling)
+    batch, units = plan.batch, min(budget.units, line.ceiling)
+    # A batch's end is line.seconds() from now, taken apart: this loop runs for every item of every request.
+    begin, per_unit = now + line.fixed, line.per_unit
     longest, tightest = 0, NEVER
     for entry in waiting[key]:
-        job = entry.job
-        if job.settled or job.deadline <= now:
+        job, size = entry.job, entry.size
+        deadline = job.deadline
+        if deadline <= now or job.settled:
             plan.dropped.append(entry)
             continue
-        padded = max(longest, entry.size) * (len(plan.batch) + 1)
         # What would be late even alone must not keep the batch small, which would make the next ones late too.
-        limit = NEVER if now + line.seconds(entry.size) > job.deadline else job.deadline
-        if plan.batch:
-            if padded > units or len(plan.batch) == budget.items:
+        limit = NEVER if begin + per_unit * size > deadline else deadline
+        longer, sooner = max(longest, size), min(tightest, limit)
+        if batch:
+            padded = longer * (len(batch) + 1)
+            if padded > units or len(batch) == budget.items or begin + per_unit * padded > sooner:
                 return plan
-            if now + line.seconds(padded) > min(tightest, limit):
-                return plan
-        plan.batch.append(entry)
-        longest, tightest = max(longest, entry.size), min(tightest, limit)
+        batch.append(entry)
+        longest, tightest = longer, sooner
     if plan.batch:
         plan.wait = delay(line, len(plan.batch), longest, gap, tightest - now)
         if plan.wait:

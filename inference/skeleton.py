@@ -1,28 +1,53 @@
-"""The bytes around the rows of an indicator answer: all that stays the same from one panel to the next.
+"""The bytes around the numbers of an answer: all that stays the same from one item to the next.
 
-Owns one layout, PanelIndicators of the contract as it lies on the wire (protobuf: a length-delimited field is
-its tag, its length, its bytes). Live users ask for the same indicators at every bar, so that writing an answer comes
-down to joining these constant pieces with the rows; the twin in answers.proto does the same field by field, ten times
-slower. A test holds the two together.
+Owns the layout of PanelIndicators and SeriesForecast of the contract as they lie on the wire (protobuf: a
+length-delimited field is its tag, its length, its bytes). Live users ask for the same at every bar, so that writing an
+answer comes down to joining these constant pieces with the numbers; the twins in answers.proto do the same field by
+field, several times slower. Tests hold the two together.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from market.inference.v1 import answers_pb2
+from market.inference.v1 import answers_pb2, inference_pb2
+from models.forecast import Forecast
 from models.indicators import Program
 
+NOMINAL_COVERAGE = 0.8
 _FLOAT64_BYTES = 8
 
 
-def panel(symbol: str, program: Program, rows: Sequence[Any]) -> bytes:
-    """A serialised PanelIndicators. `rows` are contiguous float64 arrays, one per output of the program."""
-    pieces = _pieces(symbol, program, tuple([len(row) for row in rows]))
-    joined: list[Any] = []
-    for piece, row in zip(pieces, rows, strict=True):
-        joined += (piece, row)
-    return b"".join(joined)
+def forecast(answer: Forecast) -> bytes:
+    """A serialised Forecast."""
+    point, quantiles = answer.point.tobytes(), answer.quantiles.tobytes()
+    return b"".join((field(1, len(point)), point, field(2, len(quantiles)), quantiles, _figures(*answer[2:])))
+
+
+@lru_cache(maxsize=4096)
+def _figures(gate: float, logs: bool, context: int, coverage: float, origins: int) -> bytes:
+    """What comes after a forecast's numbers. Series of one length differ in few of these."""
+    measured = inference_pb2.Coverage(nominal=NOMINAL_COVERAGE, measured=coverage, origins=origins)
+    return answers_pb2.ForecastAnswer(coverage=measured, gate=gate, logs=logs, context=context).SerializeToString()
+
+
+def panel(program: Program, rows: Sequence[Any]) -> tuple[int, list[Any]]:
+    """A serialised IndicatorSet: its size and its pieces.
+
+    `rows` are contiguous float64 arrays, one per output of the program.
+    """
+    rows = list(rows)
+    size, heads = _heads(program, tuple(map(len, rows)))
+    pieces: list[Any] = [None] * (2 * len(rows))
+    pieces[::2], pieces[1::2] = heads, rows
+    return size, pieces
+
+
+@lru_cache(maxsize=4096)
+def item(symbol: str, size: int) -> bytes:
+    """What comes before an item's answer of so many bytes in a list of SeriesForecast, or of PanelIndicators."""
+    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + field(2, size)
+    return field(1, len(opening) + size) + opening
 
 
 @lru_cache(maxsize=4096)
@@ -41,9 +66,9 @@ def _varint(value: int) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _pieces(symbol: str, program: Program, lengths: tuple[int, ...]) -> tuple[bytes, ...]:
-    """What comes before each row."""
-    pieces: list[bytes] = []
+def _heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[bytes, ...]]:
+    """What comes before each row, and the size of all with the rows."""
+    found: list[bytes] = []
     total = 0
     for call, outputs in zip(program.calls, program.rows, strict=True):
         heads, inner = [], 0
@@ -57,6 +82,5 @@ def _pieces(symbol: str, program: Program, lengths: tuple[int, ...]) -> tuple[by
         opening = field(1, len(named) + inner) + named
         heads[0] = opening + heads[0]
         total += len(opening) + inner
-        pieces += heads
-    pieces[0] = answers_pb2.PanelIndicatorsAnswer(symbol=symbol).SerializeToString() + field(2, total) + pieces[0]
-    return tuple(pieces)
+        found += heads
+    return total, tuple(found)

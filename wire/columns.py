@@ -18,6 +18,7 @@ from market.inference.v1 import requests_pb2 as twins
 Array: TypeAlias = NDArray[np.float64]
 NUMBER_BYTES: Final = 8
 """What a column's every number takes."""
+_NUMBER: Final = np.dtype("<f8")
 
 TWINS: Final[dict[type[Message], type[Message]]] = {
     public.PredictRequest: twins.PredictColumns,
@@ -81,4 +82,4 @@ def rewrite(message: Message) -> bytes:
 
 def array(column: bytes) -> Array:
     """Float64 [n] over the column's own memory, so not to be written to. Raises ValueError for a part of a number."""
-    return np.frombuffer(column, "<f8")
+    return np.frombuffer(column, _NUMBER)

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Protocol
 
-from wire import listen
+from wire import allocator, listen
 from wire.logs import fields
 
 
@@ -25,6 +25,7 @@ class Server(Protocol):
 
 async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
     """Make a server on the event loop and serve until SIGTERM or SIGINT, then drain. Raises what start() raises."""
+    allocator.keep_freed()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -74,6 +74,11 @@ def with_rows(array: AnyArray, rows: AnyArray, values: AnyArray) -> AnyArray:
     return array
 
 
+def largest(array: AnyArray) -> AnyArray:
+    """[B]: the largest element of each row [B, W]; not a number where one is."""
+    return np.maximum.reduce(array, 1) if isinstance(array, np.ndarray) else array.amax(1)
+
+
 def running_max(array: AnyArray) -> AnyArray:
     """The largest so far along the last axis."""
     if isinstance(array, torch.Tensor):

@@ -43,15 +43,16 @@ class Batch:
     def __init__(self, items: Sequence[Series], device: Device) -> None:
         self.items = items
         self.device = device
-        values, self.lengths = pack(items)
-        self.horizons = [item.horizon for item in items]
+        series, self.horizons, self.levels = zip(*items, strict=True)
+        self.lengths = list(map(len, series))
         self.steps = max(self.horizons)
-        self.columns = max(len(item.levels) for item in items)
-        count = self.numbers([length - 1 for length in self.lengths])
-        self.path = make_path(put(values, device), count, padded=min(self.lengths) < max(self.lengths))
+        self.widths = list(map(len, self.levels))
+        self.columns = max(self.widths)
+        padded = min(self.lengths) < max(self.lengths)
+        self.path = make_path(put(pack(series), device), self.numbers(self.lengths) - 1, padded=padded)
         self.reach = self._reach()
         self.horizon = self.vector(self.horizons)
-        self.origins = [volatility.room(*pair) for pair in zip(self.lengths, self.horizons, strict=True)]
+        self.origins = list(map(volatility.room, self.lengths, self.horizons))
         every = self.steps if min(self.horizons) == self.steps else None
         self.walk = volatility.backtest(self.path, self.horizon, self.origins, every)
 
@@ -64,7 +65,7 @@ class Batch:
         return put(np.array(numbers, dtype=np.float64), self.device)
 
     def _reach(self) -> AnyArray:
-        sets = list(dict.fromkeys(item.levels for item in self.items))
+        sets = list(dict.fromkeys(self.levels))
         if len(sets) == 1:
             return table(sets[0], self.device)[None, : self.steps]
         xp = namespace(self.path.level)
@@ -72,7 +73,7 @@ class Batch:
         for index, levels in enumerate(sets):
             stacked[index, :, : len(levels)] = table(levels, self.device)[: self.steps]
         place = {levels: index for index, levels in enumerate(sets)}
-        return stacked[self.vector([place[item.levels] for item in self.items])]
+        return stacked[self.vector([place[levels] for levels in self.levels])]
 
     def random_walk(self) -> Outlook:
         """No drift, the exponentially weighted sigma, Student tails."""
@@ -95,9 +96,9 @@ class Batch:
     def answers(self, outlook: Outlook, gates: Sequence[float], coverage: Coverage) -> list[Forecast]:
         """Forecasts on the host, cut to each item's own horizon and levels."""
         medians, bands = list(host(outlook.point)), list(host(outlook.quantiles))
-        if min(self.horizons) < self.steps or min(len(item.levels) for item in self.items) < self.columns:
-            medians = [median[: item.horizon] for median, item in zip(medians, self.items, strict=True)]
-            pairs = zip(bands, self.items, strict=True)
-            bands = [np.ascontiguousarray(band[: item.horizon, : len(item.levels)]) for band, item in pairs]
+        if min(self.horizons) < self.steps or min(self.widths) < self.columns:
+            medians = [median[:horizon] for median, horizon in zip(medians, self.horizons, strict=True)]
+            sizes = zip(bands, self.horizons, self.widths, strict=True)
+            bands = [np.ascontiguousarray(band[:horizon, :width]) for band, horizon, width in sizes]
         logs, shares = self.path.logs.tolist(), coverage.shares()
         return list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, coverage.counts))

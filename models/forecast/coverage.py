@@ -4,6 +4,7 @@ Owns which origins are tried and the count of kept promises. Origins lie one hor
 overlap: the count is small, and honest.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Coverage:
     def shares(self) -> list[float]:
         """Hits over counts, NaN where nothing could be tried."""
         pairs = zip(self.hits.tolist(), self.counts, strict=True)
-        return [hits / count if count else float("nan") for hits, count in pairs]
+        return [hits / count if count else math.nan for hits, count in pairs]
 
 
 def blend(first: AnyArray, second: AnyArray, weight: AnyArray) -> AnyArray:

@@ -5,6 +5,7 @@ autoregression and coverage.
 """
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 import torch
 
@@ -86,8 +87,12 @@ class Embedded:
 
 def bucket(item: Series) -> Hashable:
     """Classes of context and horizon, so that padding at most doubles a row and short horizons wait for no long one."""
-    horizon = next(longest for longest in _HORIZON_CLASSES if item.horizon <= longest)
-    return (max(len(item.values) - 2, 31).bit_length(), horizon)
+    return _class(len(item.values), item.horizon)
+
+
+@lru_cache(maxsize=1 << 14)
+def _class(points: int, horizon: int) -> Hashable:
+    return max(points - 2, 31).bit_length(), next(longest for longest in _HORIZON_CLASSES if horizon <= longest)
 
 
 def cost(item: Series) -> int:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from models.forecast.arrays import AnyArray, holds, namespace, tensor
-from models.forecast.series import Series
+from models.forecast.arrays import AnyArray, holds, largest, namespace, tensor
+from models.forecast.series import Array
 
 LARGEST_LOG_STEP = 2.0
 LARGEST = float(np.finfo(np.float64).max)
@@ -94,17 +93,17 @@ def real_steps(count: AnyArray, width: int) -> AnyArray:
     return xp.where(age <= count[:, None], 1.0, xp.zeros_like(count)[:, None])
 
 
-def pack(items: Sequence[Series]) -> tuple[NDArray[np.float64], list[int]]:
-    """Right-aligned values [B, W + 1], the left filled with each row's oldest value, and the rows' lengths."""
-    lengths = [len(item.values) for item in items]
+def pack(series: Sequence[Array]) -> Array:
+    """Right-aligned values [B, W + 1], the left filled with each row's oldest value."""
+    lengths = list(map(len, series))
     longest = max(lengths)
     if min(lengths) == longest:
-        return np.array([item.values for item in items]), lengths
-    values = np.empty((len(items), longest))
-    for row, item, length in zip(values, items, lengths, strict=True):
-        row[longest - length :] = item.values
-        row[: longest - length] = item.values[0]
-    return values, lengths
+        return np.array(series)
+    values = np.empty((len(series), longest))
+    for row, own, length in zip(values, series, lengths, strict=True):
+        row[longest - length :] = own
+        row[: longest - length] = own[0]
+    return values
 
 
 def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
@@ -118,10 +117,10 @@ def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
     # A value that is not positive leaves a step that is not finite, which no comparison lets pass.
     level = xp.log(values)
     step = level[:, 1:] - level[:, :-1]
-    logs = xp.amax(abs(step), 1) < LARGEST_LOG_STEP
+    logs = largest(abs(step)) < LARGEST_LOG_STEP
     if holds(logs):
         return Path(level - level[:, -1:], step, mask, count, logs, last, None)
-    size = xp.amax(abs(values), 1)
+    size = largest(abs(values))
     unit = xp.where(size > 0, size, 1.0)
     level = xp.where(logs[:, None], level, values / unit[:, None])
     return Path(level - level[:, -1:], level[:, 1:] - level[:, :-1], mask, count, logs, last, unit)

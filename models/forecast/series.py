@@ -3,7 +3,6 @@
 Owns the two records. Checking that values are finite and within the limits belongs to the caller, at the edge.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One item: ``values`` float64 [T], contiguous, oldest first; ``levels`` strictly increasing in (0, 1)."""
 
     values: Array

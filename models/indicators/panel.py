@@ -36,14 +36,14 @@ class Panel:
         for place, column in enumerate((self.open, self.high, self.low, self.close, self.volume)):
             if column is None:
                 continue
-            name = COLUMNS[place]
+            given = len(column)
             if column.dtype != _FLOAT64 or column.ndim != 1 or not column.flags.c_contiguous:
-                raise ValueError(f"column {name} must be a C-contiguous float64 array of one dimension")
-            if bars and len(column) != bars:
-                raise ValueError(f"column {name} has {len(column)} bars, others have {bars}")
-            bars = len(column)
-            if bars == 0:
-                raise ValueError(f"column {name} has no bars, a panel needs at least one")
+                raise ValueError(f"column {COLUMNS[place]} must be a C-contiguous float64 array of one dimension")
+            if given != (bars or given):
+                raise ValueError(f"column {COLUMNS[place]} has {given} bars, others have {bars}")
+            if given == 0:
+                raise ValueError(f"column {COLUMNS[place]} has no bars, a panel needs at least one")
+            bars = given
         if bars == 0:
             raise ValueError("a panel needs at least one column")
         object.__setattr__(self, "bars", bars)

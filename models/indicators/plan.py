@@ -32,8 +32,8 @@ class Plan:
         integers = [output.integer for call in program.calls for output in call.function.outputs]
         self.capacity = capacity
         self._program = program
-        self._columns = tuple(sorted(program.needs))
-        self._inputs = np.empty((len(self._columns), capacity))
+        columns = sorted(program.needs)
+        self._inputs = dict(zip(columns, np.empty((len(columns), capacity)), strict=True))
         # TA-Lib never writes the warm-up, so filling it once is enough: NaN for real outputs, 0 for integers.
         self._outputs = np.full((len(integers), capacity), np.nan)
         self._integers = {row: np.zeros(capacity, dtype=np.int32) for row, integer in enumerate(integers) if integer}
@@ -47,13 +47,14 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
-        return self._inputs.nbytes + self._outputs.nbytes + sum(row.nbytes for row in self._integers.values())
+        buffers = [*self._inputs.values(), self._outputs, *self._integers.values()]
+        return sum(buffer.nbytes for buffer in buffers)
 
     def run(self, panel: Panel) -> Answer:
         """Compute every call over a panel that has the program's columns and at most `capacity` bars."""
         bars = panel.bars
         self._end.value = bars - 1
-        for buffer, column in zip(self._inputs, self._columns, strict=True):
+        for column, buffer in self._inputs.items():
             buffer[:bars] = getattr(panel, column)
         for function, arguments in self._releasing if bars > _LOCK_RELEASED_ABOVE else self._holding:
             code = function(*arguments)
@@ -65,7 +66,7 @@ class Plan:
 
     def _arguments(self, call: Call, rows: slice) -> tuple[object, ...]:
         """The C function's arguments: first and last bar, inputs, parameters, two results we know already, outputs."""
-        inputs = [_address(self._inputs[self._columns.index(column)]) for column in call.function.columns]
+        inputs = [_address(self._inputs[column]) for column in call.function.columns]
         parameters = [
             library.argument(value, parameter.integer)
             for value, parameter in zip(call.values, call.function.parameters, strict=True)

@@ -4,6 +4,8 @@ Owns what the batcher sees of it. The computation is in plan.py.
 """
 
 from collections.abc import Hashable, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from models.indicators import library, selftest
 from models.indicators.answer import Answer
@@ -32,7 +34,12 @@ class TALibModel:
 
     def run(self, items: Sequence[Task]) -> list[Answer]:
         """One answer per task, each independent of the others."""
-        return [self._plans.of(item.program, item.panel.bars).run(item.panel) for item in items]
+        answers: list[Answer] = []
+        for program, alike in groupby(items, attrgetter("program")):
+            panels = [item.panel for item in alike]
+            plan = self._plans.of(program, max([panel.bars for panel in panels]))
+            answers += map(plan.run, panels)
+        return answers
 
     def check(self) -> None:
         """Compute the stored self-test; raises RuntimeError when an output differs."""

@@ -76,6 +76,38 @@ def test_a_forecast_keeps_every_number():
     assert list(answer.quantile_levels) == list(levels)
 
 
+@given(
+    st.text(max_size=64).filter(lambda text: "\x00" not in text),
+    st.integers(1, 40),
+    st.integers(1, 99),
+    st.sampled_from([0.0, 0.25, 1.0]),
+    st.booleans(),
+    st.integers(30, 10_000),
+    st.sampled_from([(float("nan"), 0), (0.0, 3), (0.8, 200)]),
+)
+def test_a_joined_forecast_is_the_message_written_field_by_field(symbol, steps, levels, gate, logs, context, covered):
+    quantiles = np.arange(float(steps * levels)).reshape(steps, levels)
+    given_ = Forecast(quantiles[:, 0].copy(), quantiles, gate, logs, context, *covered)
+    twin = answers_pb2.SeriesForecastAnswer(
+        symbol=symbol,
+        forecast=answers_pb2.ForecastAnswer(
+            point=given_.point.tobytes(), quantiles=quantiles.tobytes(), gate=gate, logs=logs, context=context,
+            coverage=inference_pb2.Coverage(nominal=0.8, measured=covered[0], origins=covered[1]),
+        ),
+    )  # fmt: skip
+    raw = answers.forecasts([symbol], [given_], (), Named, "r")
+    whole = answers_pb2.PredictAnswer(forecasts=[twin], model="m", model_version="1", request_id="r")
+    assert raw == whole.SerializeToString()
+
+
+def test_a_failed_series_carries_its_status_among_the_others():
+    found = Forecast(np.ones(1), np.ones((1, 1)), 0.0, True, 30, 0.5, 2)
+    raw = answers.forecasts(["A", "B"], [InternalError(), found], (0.5,), Named, "r")
+    failed, well = inference_pb2.PredictResponse.FromString(raw).forecasts
+    assert (failed.symbol, failed.error) == ("A", InternalError().status("r"))
+    assert (well.symbol, well.forecast.context) == ("B", 30)
+
+
 def test_sentiment_tells_label_score_and_probabilities():
     raw = answers.sentiments([(np.array([0.7, 0.2, 0.1], dtype=np.float32), 3)], Named, "r")
     sentiment = inference_pb2.AnalyzeSentimentResponse.FromString(raw).sentiments[0].sentiment

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from inference.answers import NOMINAL_COVERAGE
 from inference.interval import LOWER, UPPER, Interval
 from inference.servicer import DEFAULT_LEVELS
+from inference.skeleton import NOMINAL_COVERAGE
 
 LEVELS = (0.1, 0.5, 0.9)
 QUANTILES = np.array([1.0, 2.0, 3.0])

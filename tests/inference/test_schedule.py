@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.costs import Costs
-from inference.job import Entry, Job, Key
+from inference.job import DUE, Entry, Job, Key
 from inference.schedule import Budget, delay, schedule, urgency
 from wire.deadline import NEVER
 
@@ -57,7 +57,7 @@ lines = st.tuples(st.floats(0, 0.5), st.floats(0, 0.01))
 def queues(items: list[Entry]) -> dict[Key, list[Entry]]:
     waiting: dict[Key, list[Entry]] = {}
     for item in items:
-        insort(waiting.setdefault(item.key, []), item)
+        insort(waiting.setdefault(item.key, []), item, key=DUE)
     return waiting
 
 

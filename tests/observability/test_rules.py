@@ -11,8 +11,8 @@ import yaml
 
 import gateway.metrics
 from gateway.config import Config as GatewayConfig
-from inference.answers import NOMINAL_COVERAGE
 from inference.config import Config as InferenceConfig
+from inference.skeleton import NOMINAL_COVERAGE
 from wire import errors
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,32 @@
+"""What is freed is handed out again without the kernel."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+_FAULTS = """
+import resource
+from wire import allocator
+
+def answers():
+    return [b"x" * (1 << 20) for _ in range(8)]
+
+if {keep}:
+    allocator.keep_freed()
+answers()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+answers()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(keep: bool) -> int:
+    # A process of its own: what was freed before changes how malloc works.
+    return int(subprocess.check_output([sys.executable, "-c", _FAULTS.format(keep=keep)]))
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_blocks_that_are_freed_are_handed_out_again_without_faults() -> None:
+    assert faults(keep=True) < 100 < faults(keep=False)
