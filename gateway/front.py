@@ -13,6 +13,7 @@ import importlib
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +38,10 @@ METADATA_BYTES = (16 * 1024, 32 * 1024)
 # What a connection that is asked to be made anew has for its calls in flight.
 CONNECTION_GRACE_SECONDS = 300
 _EVENTS_AT_ONCE = 256
+# Of many calls, some are begun and on their way to a replica before the next ones: so the processes work side by side.
+# The turns are those from a call's first step to its frame.
+_CALLS_AT_ONCE = 32
+_TURNS_TO_LEAVE = 5
 # close() cuts off what a socket has not taken yet, and nothing tells when the last answer has left.
 _LAST_BYTES_SECONDS = 0.2
 # More of them would compete with the event loop for the cores.
@@ -135,6 +140,7 @@ class NativeFront:
         self._methods = [method for method in contract.METHODS.values() if not method.streams]
         self._behind = GrpcioFront(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
         self._folder = ""
+        self._came: deque[Any] = deque()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
         self._front: Any = None
@@ -171,8 +177,19 @@ class NativeFront:
                 return
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
+        idle = not self._came
+        self._came.extend(events)
+        if idle:
+            self._begin(loop, 0)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        """Begin some of the calls that have come in, after so many turns of the loop."""
+        if turns:
+            loop.call_soon(self._begin, loop, turns - 1)
+            return
         cancelled, methods = self._native.EVENT_CANCEL, self._methods
-        for kind, call_id, number, raw, _, details in events:
+        for _ in range(min(_CALLS_AT_ONCE, len(self._came))):
+            kind, call_id, number, raw, _, details = self._came.popleft()
             if kind == cancelled:
                 # Taken out here, since a task that is cancelled before its first step runs none of its own code.
                 if task := self._calls.pop(call_id, None):
@@ -182,6 +199,8 @@ class NativeFront:
             else:
                 # Not asyncio.create_task(), which takes a third longer.
                 self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, *details))
+        if self._came:
+            self._begin(loop, _TURNS_TO_LEAVE)
 
     async def _serve(
         self,

@@ -14,6 +14,7 @@ from inference import skeleton
 from market.inference.v1 import answers_pb2, inference_pb2
 from models.forecast import Forecast
 from models.indicators import Program
+from wire import delimited
 from wire.errors import ServiceError
 
 # An item's outcome: the model's answer, or what befell it.
@@ -35,7 +36,7 @@ def _error(outcome: Outcome, request_id: str) -> status_pb2.Status:
 def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, bytes]:
     """A failed item, of SeriesForecast as of PanelIndicators."""
     item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_error(outcome, request_id)).SerializeToString()
-    return skeleton.field(1, len(item)), item
+    return delimited.head(1, len(item)), item
 
 
 def forecasts(

@@ -225,9 +225,13 @@ class Batcher:
             self._queued = dict.fromkeys(PATIENCE, 0.0)  # sheds the rounding
         at = now()
         for entry in plan.dropped:
-            if not entry.job.settled:
-                self._learn_lateness(entry.job, at)
-            entry.job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
+            job = entry.job
+            if entry.index in job.gone and job.deadline > at:
+                job.answer([entry.index], iter([CallCancelledError("nobody waits for this item")]))
+                continue
+            if not job.settled:
+                self._learn_lateness(job, at)
+            job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
         if plan.dropped:
             self._observer.dropped(len(plan.dropped))
 

@@ -34,9 +34,11 @@ class Call:
     delivered: float = 0.0
     # Where the request is traced.
     span: Span | None = None
-    # How many calls it stands for, which the front parts its answer to; and then the items without one, by place.
+    # How many calls it stands for, which the front parts its answer to; and then, by place, the items that carry an
+    # error, and those that nobody waits for any more.
     calls: int = 1
     failed: Sequence[int] = ()
+    gone: set[int] = field(default_factory=set)
 
     def took(self, job: Job) -> None:
         """Add a job's time, now that its outcomes are there. Parts that ran side by side count with the longest."""

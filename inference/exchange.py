@@ -12,15 +12,13 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
-from inference import skeleton
 from inference.call import Call
 from inference.servicer import Servicer
 from inference.sessions import Live, Sessions
 from market.inference.v1 import exchange_pb2
-from wire import deadline
+from wire import deadline, delimited
 from wire.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
 from wire.logs import fields
-from wire.traces import Span
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +79,9 @@ class Exchange:
     def load(self) -> exchange_pb2.Load:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
-    async def answer(
-        self, envelope: exchange_pb2.Envelope, span: Span | None = None
-    ) -> tuple[exchange_pb2.Reply, bytes | None]:
-        """One request's reply, whatever becomes of it, and its response where there is one.
-
-        `span` is the request's, where it is traced.
-        """
+    async def answer(self, envelope: exchange_pb2.Envelope, call: Call) -> tuple[exchange_pb2.Reply, bytes | None]:
+        """One request's reply, whatever becomes of it, and its response where there is one."""
         method = envelope.WhichOneof("body") or "none"
-        call = _call(envelope)
-        call.span = span
         reply = exchange_pb2.Reply(id=envelope.id)
         response = None
         began, outcome = deadline.now(), "OK"
@@ -129,7 +120,8 @@ def _tell_timing(timing: exchange_pb2.Timing, call: Call) -> None:
     timing.encode_us = int(call.encode_seconds * 1e6)
 
 
-def _call(envelope: exchange_pb2.Envelope) -> Call:
+def call_of(envelope: exchange_pb2.Envelope) -> Call:
+    """A request's circumstances, as its envelope tells them on arrival."""
     refused: dict[tuple[str, int], status_pb2.Status] = {}
     for item in envelope.refused:
         refused[item.list, item.index] = item.status
@@ -150,6 +142,8 @@ class _Stream:
     def __init__(self, exchange: Exchange, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
         self._exchange = exchange
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        # Of the requests in flight, those that stand for several calls.
+        self._joint: dict[int, Call] = {}
         self._sessions: dict[int, Live] = {}
         # Replies as they lie in a frame, in pieces.
         self._ready: list[tuple[bytes, ...]] = []
@@ -180,7 +174,10 @@ class _Stream:
 
     def _take(self, envelope: exchange_pb2.Envelope) -> None:
         if envelope.HasField("cancel"):
-            if task := self._tasks.get(envelope.id):
+            if envelope.cancel.items:
+                if call := self._joint.get(envelope.id):
+                    call.gone.update(envelope.cancel.items)
+            elif task := self._tasks.get(envelope.id):
                 task.cancel()
             elif live := self._sessions.pop(envelope.id, None):
                 self._exchange.sessions.close(live)
@@ -192,7 +189,10 @@ class _Stream:
             self._sessions[envelope.id] = self._exchange.sessions.open(envelope, self._send)
             return
         self._idle.clear()
-        task = self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope))
+        call = call_of(envelope)
+        if call.calls > 1:
+            self._joint[envelope.id] = call
+        task = self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope, call))
         # A callback, since a task that is cancelled before its first step runs none of its own code.
         task.add_done_callback(lambda _: self._over(envelope.id))
 
@@ -204,8 +204,8 @@ class _Stream:
         error = SessionLostError("there is no such session here", retry_after=0.0)
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status()))
 
-    async def _serve(self, envelope: exchange_pb2.Envelope) -> None:
-        self._send(*await self._exchange.answer(envelope))
+    async def _serve(self, envelope: exchange_pb2.Envelope, call: Call) -> None:
+        self._send(*await self._exchange.answer(envelope, call))
 
     def _send(self, reply: exchange_pb2.Reply, response: bytes | None = None) -> None:
         """Answer in the next frame; a session's error is its end."""
@@ -216,6 +216,7 @@ class _Stream:
 
     def _over(self, envelope_id: int) -> None:
         del self._tasks[envelope_id]
+        self._joint.pop(envelope_id, None)
         if not self._tasks and not self._ready:
             self._idle.set()
 
@@ -261,6 +262,6 @@ def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, 
     """A reply as it lies in a frame, in pieces, the bulky one last: it is copied once, into the frame."""
     head = reply.SerializeToString()
     if response is None:
-        return skeleton.field(_REPLIES, len(head)), head
-    opening = skeleton.field(_RESPONSE, len(response))
-    return skeleton.field(_REPLIES, len(head) + len(opening) + len(response)), head, opening, response
+        return delimited.head(_REPLIES, len(head)), head
+    opening = delimited.head(_RESPONSE, len(response))
+    return delimited.head(_REPLIES, len(head) + len(opening) + len(response)), head, opening, response

@@ -4,7 +4,7 @@ Owns what it means for a job to be settled. Knows neither queues nor devices.
 """
 
 import asyncio
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -43,6 +43,8 @@ class Job:
     batch_items: int = 0
     # The request's wire.traces.Span, where it is traced.
     span: Any = None
+    # Items that nobody waits for, by place; whoever made the job may add to them.
+    gone: Set[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.left = len(self.items)

@@ -131,15 +131,16 @@ class Metrics:
         self._requests = cache(self.requests.labels)
 
     def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
-        """One request is done."""
-        self._requests(method, code).inc()
-        self.seconds.labels(method, "total").observe(seconds, exemplar(call.traceparent))
+        """One request is done, or the calls that it stands for."""
+        calls = call.calls
+        self._requests(method, code).inc(calls)
+        self.seconds.labels(method, "total").observe(seconds, exemplar(call.traceparent), calls)
         if call.batch_items:
-            self.seconds.labels(method, "queue").observe(call.queue_seconds)
-            self.seconds.labels(method, "form").observe(call.form_seconds)
-            self.seconds.labels(method, "device").observe(call.run_seconds)
+            self.seconds.labels(method, "queue").observe(call.queue_seconds, times=calls)
+            self.seconds.labels(method, "form").observe(call.form_seconds, times=calls)
+            self.seconds.labels(method, "device").observe(call.run_seconds, times=calls)
         if call.encode_seconds:
-            self.seconds.labels(method, "encode").observe(call.encode_seconds)
+            self.seconds.labels(method, "encode").observe(call.encode_seconds, times=calls)
 
     def watch_sessions(self, sessions: Sessions) -> None:
         self.sessions.set_function(lambda: sessions.count)

@@ -70,7 +70,7 @@ def schedule(
     for entry in waiting[key]:
         job, size = entry.job, entry.size
         deadline = job.deadline
-        if deadline <= now or job.settled:
+        if deadline <= now or job.settled or entry.index in job.gone:
             plan.dropped.append(entry)
             continue
         # What would be late even alone must not keep the batch small, which would make the next ones late too.

@@ -4,7 +4,7 @@ Owns what a request means. Knows neither gRPC (exchange.py carries it, or the se
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence, Set
 from functools import lru_cache
 from typing import Any
 
@@ -50,7 +50,7 @@ class Servicer:
             for series, status in zip(asked, refused, strict=True)
             if status is None
         ]
-        found = await self._run("forecast", model, items, call)
+        found = await self._run("forecast", model, items, call, _gone(call, refused))
         symbols = [series.symbol for series in asked]
         outcomes = _merge(refused, found)
         call.failed = _failed(outcomes, call)
@@ -84,7 +84,7 @@ class Servicer:
             for panel, status in zip(panels, refused, strict=True)
             if status is None
         ]
-        found = await self._run("indicators", model, items, call)
+        found = await self._run("indicators", model, items, call, _gone(call, refused))
         symbols = [panel.symbol for panel in asked]
         outcomes = _merge(refused, found)
         call.failed = _failed(outcomes, call)
@@ -124,12 +124,14 @@ class Servicer:
         listing = self._status.models()
         return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
 
-    async def _run(self, engine: str, model: Any, items: Sequence[Any], call: Call) -> list[Any]:
-        """Submit the items as one job and await their outcomes."""
+    async def _run(
+        self, engine: str, model: Any, items: Sequence[Any], call: Call, gone: Set[int] = frozenset()
+    ) -> list[Any]:
+        """Submit the items as one job and await their outcomes. `gone` are those that nobody waits for, by place."""
         if not items:
             return []
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span)
+        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span, gone=gone)
         self._batchers[engine].submit(job)
         try:
             outcomes: list[Any] = await reply
@@ -151,6 +153,11 @@ def _refused(call: Call, name: str, count: int) -> list[status_pb2.Status | None
     if not call.refused:
         return [None] * count
     return [call.refused.get((name, index)) for index in range(count)]
+
+
+def _gone(call: Call, refused: Sequence[status_pb2.Status | None]) -> Set[int]:
+    """The items that nobody waits for, as places among those that are computed: the same ones where none is refused."""
+    return frozenset() if any(refused) else call.gone
 
 
 def _merge(refused: Sequence[Any], found: Sequence[Any]) -> list[Any]:

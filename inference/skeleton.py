@@ -13,6 +13,7 @@ from typing import Any
 from market.inference.v1 import answers_pb2, inference_pb2
 from models.forecast import Forecast
 from models.indicators import Program
+from wire import delimited
 
 NOMINAL_COVERAGE = 0.8
 _FLOAT64_BYTES = 8
@@ -21,7 +22,9 @@ _FLOAT64_BYTES = 8
 def forecast(answer: Forecast) -> bytes:
     """A serialised Forecast."""
     point, quantiles = answer.point.tobytes(), answer.quantiles.tobytes()
-    return b"".join((field(1, len(point)), point, field(2, len(quantiles)), quantiles, _figures(*answer[2:])))
+    return b"".join(
+        (delimited.head(1, len(point)), point, delimited.head(2, len(quantiles)), quantiles, _figures(*answer[2:]))
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -46,23 +49,8 @@ def panel(program: Program, rows: Sequence[Any]) -> tuple[int, list[Any]]:
 @lru_cache(maxsize=4096)
 def item(symbol: str, size: int) -> bytes:
     """What comes before an item's answer of so many bytes in a list of SeriesForecast, or of PanelIndicators."""
-    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + field(2, size)
-    return field(1, len(opening) + size) + opening
-
-
-@lru_cache(maxsize=4096)
-def field(number: int, length: int) -> bytes:
-    """Tag and length of a length-delimited field."""
-    return bytes([number << 3 | 2]) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + delimited.head(2, size)
+    return delimited.head(1, len(opening) + size) + opening
 
 
 @lru_cache(maxsize=1024)
@@ -75,11 +63,11 @@ def _heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[bytes
         for name, length in zip(program.outputs[outputs], lengths[outputs], strict=True):
             size = length * _FLOAT64_BYTES
             # An empty field is not written, which a reader takes for an empty list all the same.
-            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + field(2, size)
-            heads.append(field(2, len(head) + size) + head)
+            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + delimited.head(2, size)
+            heads.append(delimited.head(2, len(head) + size) + head)
             inner += len(heads[-1]) + size
         named = answers_pb2.IndicatorAnswer(name=call.function.name).SerializeToString()
-        opening = field(1, len(named) + inner) + named
+        opening = delimited.head(1, len(named) + inner) + named
         heads[0] = opening + heads[0]
         total += len(opening) + inner
         found += heads

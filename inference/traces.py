@@ -8,12 +8,13 @@ it, as their `device` spans point at the batch. Bars of live sessions are not tr
 from typing import Any
 
 from inference.batcher import Observer, Ran
+from inference.call import Call
 from inference.exchange import SERVICE, Exchange
 from inference.schedule import Plan
 from market.inference.v1 import exchange_pb2
 from wire import deadline
 from wire.errors import CallCancelledError, code_name, reason_of
-from wire.traces import Span, Traces
+from wire.traces import Traces
 
 _METHOD = f"{SERVICE.full_name}/Exchange"
 
@@ -25,12 +26,10 @@ class TracedExchange(Exchange):
         super().__init__(*parts)
         self._traces = traces
 
-    async def answer(
-        self, envelope: exchange_pb2.Envelope, span: Span | None = None
-    ) -> tuple[exchange_pb2.Reply, bytes | None]:
+    async def answer(self, envelope: exchange_pb2.Envelope, call: Call) -> tuple[exchange_pb2.Reply, bytes | None]:
         """As Exchange.answer."""
         method = envelope.WhichOneof("body") or "none"
-        span = self._traces.request(
+        span = call.span = self._traces.request(
             f"{_METHOD} {method}",
             "server",
             envelope.traceparent,
@@ -39,7 +38,7 @@ class TracedExchange(Exchange):
         )
         code, reason = "CANCELLED", CallCancelledError.reason
         try:
-            reply, response = await super().answer(envelope, span)
+            reply, response = await super().answer(envelope, call)
             code, reason = _outcome(reply)
             if span.sampled and reply.timing.encode_us:
                 ended = deadline.now()

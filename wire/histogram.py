@@ -33,11 +33,11 @@ class Series:
         self.exemplars: dict[int, Exemplar] = {}
         self.total = 0.0
 
-    def observe(self, value: float, exemplar: Mapping[str, str] | None = None) -> None:
-        """Count a value; its bucket keeps the newest exemplar."""
+    def observe(self, value: float, exemplar: Mapping[str, str] | None = None, times: int = 1) -> None:
+        """Count a value so many times; its bucket keeps the newest exemplar."""
         place = bisect_left(self._bounds, value)
-        self.counts[place] += 1
-        self.total += value
+        self.counts[place] += times
+        self.total += value * times
         if exemplar is not None:
             self.exemplars[place] = Exemplar(dict(exemplar), value, time.time())
 

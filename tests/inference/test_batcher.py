@@ -10,7 +10,7 @@ from inference.batcher import Batcher
 from inference.job import Job
 from inference.schedule import Budget
 from wire import deadline
-from wire.errors import DeadlineExceededError, InternalError, OverloadedError
+from wire.errors import CallCancelledError, DeadlineExceededError, InternalError, OverloadedError
 
 
 def submit(batcher: Batcher, model: Any, *items: Any, client: str = "c", **more: Any) -> asyncio.Future:
@@ -86,6 +86,20 @@ async def test_a_cancelled_caller_never_reaches_the_device_and_never_disturbs_it
     assert await stays == [4]
     await held
     assert model.batches == [[0], [2]]
+    assert seen.gone == 1
+
+
+async def test_an_item_that_nobody_waits_for_never_reaches_the_device(batcher, model, seen):
+    held = await hold(batcher, model)
+    gone: set[int] = set()
+    reply = submit(batcher, model, 1, 2, 3, gone=gone)
+    gone.add(1)
+    model.gate.set()
+    first, second, third = await reply
+    assert (first, third) == (2, 6)
+    assert isinstance(second, CallCancelledError)
+    await held
+    assert model.batches == [[0], [1, 3]]
     assert seen.gone == 1
 
 
