@@ -15,12 +15,13 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
 from typing import Any, Protocol
 
 import grpc
 
 from gateway.servicer import Ended, Servicer
-from wire import codes, contract, tls
+from wire import codes, contract, deadline, tls
 from wire.contract import Method
 from wire.errors import DrainingError
 
@@ -140,7 +141,8 @@ class NativeFront:
         self._methods = [method for method in contract.METHODS.values() if not method.streams]
         self._behind = GrpcioFront(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
         self._folder = ""
-        self._came: deque[Any] = deque()
+        # Calls and cancels that wait to be begun, each with when it came. While there are any, a _begin() is due.
+        self._came: deque[tuple[float, Any]] = deque()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
         self._front: Any = None
@@ -178,7 +180,7 @@ class NativeFront:
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
         idle = not self._came
-        self._came.extend(events)
+        self._came.extend(zip(repeat(deadline.now()), events))
         if idle:
             self._begin(loop, 0)
 
@@ -187,9 +189,18 @@ class NativeFront:
         if turns:
             loop.call_soon(self._begin, loop, turns - 1)
             return
-        cancelled, methods = self._native.EVENT_CANCEL, self._methods
-        for _ in range(min(_CALLS_AT_ONCE, len(self._came))):
-            kind, call_id, number, raw, _, details = self._came.popleft()
+        waiting = len(self._came)
+        try:
+            # A crowd is not let in bit by bit: it is counted against the limits, and refused by them, at once.
+            self._begin_some(loop, waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
+        finally:
+            if self._came:
+                self._begin(loop, _TURNS_TO_LEAVE)
+
+    def _begin_some(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
+        cancelled, methods, now = self._native.EVENT_CANCEL, self._methods, deadline.now()
+        for _ in range(count):
+            came, (kind, call_id, number, raw, _, details) = self._came.popleft()
             if kind == cancelled:
                 # Taken out here, since a task that is cancelled before its first step runs none of its own code.
                 if task := self._calls.pop(call_id, None):
@@ -198,9 +209,10 @@ class NativeFront:
                 self._end(call_id, _refusal())
             else:
                 # Not asyncio.create_task(), which takes a third longer.
-                self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, *details))
-        if self._came:
-            self._begin(loop, _TURNS_TO_LEAVE)
+                sent, peer, left = details
+                if left is not None:
+                    left -= now - came
+                self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, sent, peer, left))
 
     async def _serve(
         self,

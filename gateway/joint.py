@@ -4,10 +4,11 @@ Owns which calls share a request, and the parting of its answer. Nobody waits fo
 loop turn ends in which its calls came. So what a frame, a parse, a job, a reply cost is shared by those who come
 together, which are many when there is much to do.
 
-Only what concerns all of them alike is told to all. Where anything befell an item, its call is sent again, alone.
+Only what concerns all of them alike is told to all. Where anything befell an item, its call is sent again, alone: once.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,8 +28,13 @@ from wire.exemplar import exemplar
 MOST_ITEMS = 32
 # Above so many bytes a call has nothing to gain: what is shared costs less than its own bytes.
 MOST_BYTES = 64 << 10
-# Deadlines of those who share a request differ by less.
-_SLOT_SECONDS = 0.05
+# Nor has one whose items take long to compute: they would be admitted, or refused, together.
+MOST_SECONDS = 0.02
+# Deadlines of those who share a request differ by less; who has little more left than that goes alone.
+_APART_SECONDS = 0.05
+_HURRY_SECONDS = 4 * _APART_SECONDS
+# What may be an item's fault, or names items by their places.
+_OF_AN_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
 
 
 class _Member(NamedTuple):
@@ -41,13 +47,26 @@ class _Member(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Calls that share a request. `rest` is what they have in common."""
+    """Calls that share a request. `rest` is what they have in common, `until` the first one's deadline."""
 
     rest: bytes
+    until: float
     members: list[_Member] = field(default_factory=list)
     items: int = 0
+    # Of the device, as expected.
+    seconds: float = 0.0
+    # Once it is closed, with more than one member.
     carrying: asyncio.Task[None] | None = None
+    request: Request | None = None
     envelope_id: int = 0
+
+    def takes(self, until: float, items: int, seconds: float) -> bool:
+        """Whether there is room for so much more, with this deadline."""
+        return (
+            self.items + items <= MOST_ITEMS
+            and self.seconds + seconds <= MOST_SECONDS
+            and abs(until - self.until) < _APART_SECONDS
+        )
 
 
 class Joint:
@@ -55,8 +74,8 @@ class Joint:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        # Those that may still grow, by what their members have in common; and all of this loop turn.
-        self._growing: dict[Hashable, _Group] = {}
+        # Those of this loop turn, by what their members have in common, and all.
+        self._growing: defaultdict[Hashable, list[_Group]] = defaultdict(list)
         self._groups: list[_Group] = []
 
     async def ask(self, request: Request, split: Split) -> bytes | None:
@@ -64,27 +83,38 @@ class Joint:
 
         Raises ServiceError.
         """
-        if request.cost > MOST_BYTES or exemplar(request.traceparent) is not None:
-            return None  # a trace shows one request
+        hurries = request.deadline - request.began < _HURRY_SECONDS
+        if hurries or request.cost > MOST_BYTES or exemplar(request.traceparent) is not None:
+            return None  # as for the last of these: a trace shows one request
         group = self._group(request, split)
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         group.members.append(_Member(request, split.items, answer))
-        group.items += len(split.items)
         try:
-            return await answer
+            response = await answer
         except asyncio.CancelledError:
             self._left(group)
+            if group.request is not None:
+                request.sent_as(group.request)
             raise
+        if response is None:
+            request.begin_again()
+        return response
 
     def _group(self, request: Request, split: Split) -> _Group:
-        slot = request.deadline // _SLOT_SECONDS
-        key = (request.method.name, request.client, request.priority, slot, split.rest)
-        group = self._growing.get(key)
-        if group is None or group.items + len(split.items) > MOST_ITEMS:
+        seconds = self._router.expected_seconds(request)
+        key = (request.method.name, request.client, request.priority, split.rest)
+        alike = self._growing[key]
+        for group in reversed(alike):
+            if group.takes(request.deadline, len(split.items), seconds):
+                break
+        else:
             if not self._groups:
                 asyncio.get_running_loop().call_soon(self._close)
-            group = self._growing[key] = _Group(split.rest)
+            group = _Group(split.rest, request.deadline)
+            alike.append(group)
             self._groups.append(group)
+        group.items += len(split.items)
+        group.seconds += seconds
         return group
 
     def _close(self) -> None:
@@ -107,7 +137,7 @@ class Joint:
             _send_alone(group.members)
 
     async def _send(self, group: _Group) -> None:
-        request = _request(group.members)
+        request = group.request = _request(group.members)
         kind = request.method.request
         envelope = self._router.envelope(request)
         group.envelope_id = envelope.id
@@ -118,11 +148,14 @@ class Joint:
         except ServiceError as error:
             _fail(group.members, error)
             return
+        finally:
+            for member in group.members:
+                member.request.sent_as(request)
         for member in group.members:
-            member.request.shared(request, reply.timing, len(group.members))
+            member.request.answered(reply.timing, len(group.members))
         if not reply.HasField("error"):
             _part(group, request.method.response, reply)
-        elif reply.error.code != code_pb2.INVALID_ARGUMENT:  # which names items by their places
+        elif reply.error.code not in _OF_AN_ITEM:
             _fail(group.members, RemoteError(reply.error))
 
     def _left(self, group: _Group) -> None:
@@ -138,7 +171,8 @@ class Joint:
             if member.answer.cancelled():
                 gone += range(place, place + len(member.items))
             place += len(member.items)
-        self._router.withdraw(group.envelope_id, gone)
+        if gone:  # none at all would withdraw the request
+            self._router.withdraw(group.envelope_id, gone)
 
 
 def _request(members: Sequence[_Member]) -> Request:
@@ -150,6 +184,7 @@ def _request(members: Sequence[_Member]) -> Request:
         began=first.began,
         deadline=max(member.request.deadline for member in members),
         priority=first.priority,
+        traceparent=first.traceparent,
         client=first.client,
         cost=sum(member.request.cost for member in members),
     )

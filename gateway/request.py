@@ -51,21 +51,24 @@ class Request:
     # Where it is traced.
     span: Span | None = None
 
-    def answered(self, timing: exchange_pb2.Timing) -> None:
-        """Take over where a replica's time went."""
+    def answered(self, timing: exchange_pb2.Timing, calls: int = 1) -> None:
+        """Take over where a replica's time went, for this request and those that shared it, `calls` in all."""
         self.queue_seconds = timing.queue_us * 1e-6
         self.form_seconds = timing.form_us * 1e-6
         self.run_seconds = timing.run_us * 1e-6
         self.encode_seconds = timing.encode_us * 1e-6
-        self.device_seconds = timing.device_us * 1e-6
+        self.device_seconds = timing.device_us * 1e-6 / calls
         self.batch_items = timing.batch_items
 
-    def shared(self, other: "Request", timing: exchange_pb2.Timing, calls: int) -> None:
-        """Take over what became of the request that stood for this one and others, `calls` of them in all."""
-        self.replica, self.attempts, self.hedges = other.replica, other.attempts, other.hedges
-        self.gateway_seconds = other.began + other.gateway_seconds - self.began
-        self.answered(timing)
-        self.device_seconds /= calls
+    def sent_as(self, other: "Request") -> None:
+        """Take over how the request was sent that stands for this one and others."""
+        if other.attempts:
+            self.replica, self.attempts, self.hedges = other.replica, other.attempts, other.hedges
+            self.gateway_seconds = other.began + other.gateway_seconds - self.began
+
+    def begin_again(self) -> None:
+        """It is sent alone, after what came of sending it with others, which was nobody's failure to answer."""
+        self.attempts = self.hedges = 0
 
 
 def priority(sent: Mapping[str, str | bytes]) -> str:

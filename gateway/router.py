@@ -248,7 +248,7 @@ class Router:
             request.gateway_seconds = began - request.began
         request.attempts += 1
         envelope.timeout_us = deadline.microseconds_left(request.deadline, began)
-        cost = self._prices.estimate(request.method.name, request.cost)
+        cost = self.expected_seconds(request)
         try:
             if self._latencies is None:
                 return await replica.ask(envelope, cost, request.deadline)
@@ -288,6 +288,10 @@ class Router:
         finally:
             for task in asked:
                 task.cancel()
+
+    def expected_seconds(self, request: Request) -> float:
+        """Of the device, as learnt from replies to its method."""
+        return self._prices.estimate(request.method.name, request.cost)
 
     def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
         """Nobody waits any more for these items of a request in flight."""

@@ -10,14 +10,14 @@ import ctypes
 from typing import Final
 
 KEPT_BYTES: Final = 32 << 20
-"""Free memory that stays with the process, and the size of blocks that come from the kernel one by one."""
+"""Free memory that stays at the end of a heap, and the size from which blocks come from the kernel one by one."""
 # From malloc.h.
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
 
 def keep_freed() -> None:
-    """Keep up to KEPT_BYTES of freed memory. Does nothing where the C library has no mallopt()."""
+    """Keep freed memory within these bounds. Does nothing where the C library has no mallopt()."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

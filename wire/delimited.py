@@ -9,7 +9,7 @@ from functools import lru_cache
 @lru_cache(maxsize=4096)
 def head(number: int, length: int) -> bytes:
     """Tag and length of the field `number`; its bytes follow."""
-    return bytes([number << 3 | 2]) + _varint(length)
+    return _varint(number << 3 | 2) + _varint(length)
 
 
 def _varint(value: int) -> bytes:

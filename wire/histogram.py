@@ -74,9 +74,8 @@ class Histogram(Collector):
     def labels(self, *values: str) -> Series:
         """The series of these values, made when it is first asked for."""
         found = self._series.get(values)
-        if found is None:
-            found = self._series[values] = Series(self.bounds)
-        return found
+        # Two threads may ask for the first time at once, and get the same one.
+        return found if found is not None else self._series.setdefault(values, Series(self.bounds))
 
     def describe(self) -> list[HistogramMetricFamily]:
         return [HistogramMetricFamily(*self._described, labels=self._labels)]

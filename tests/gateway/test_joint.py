@@ -53,16 +53,20 @@ class Asker:
         self.asked: list[exchange_pb2.Envelope] = []
         gateway.replicas[0].behave = self.behave
         self.bad: tuple[str, ...] = ()
+        self.device_us = 0
 
     def behave(self, envelope):
         self.asked.append(envelope)
-        return answered(envelope, *self.bad)
+        reply = answered(envelope, *self.bad)
+        reply.timing.device_us += self.device_us
+        return reply
 
     async def ask(self, *requests: pb.PredictRequest) -> dict[int, pb.StreamResult]:
-        await self._call.write(
-            pb.StreamRequest(requests=[pb.StreamItem(id=n, predict=r) for n, r in enumerate(requests, 1)])
-        )
+        await self.send(*(pb.StreamItem(id=n, predict=request) for n, request in enumerate(requests, 1)))
         return await self.results(len(requests))
+
+    async def send(self, *items: pb.StreamItem) -> None:
+        await self._call.write(pb.StreamRequest(requests=items))
 
     async def results(self, count: int) -> dict[int, pb.StreamResult]:
         found: dict[int, pb.StreamResult] = {}
@@ -71,7 +75,7 @@ class Asker:
         return found
 
     async def cancel(self, *ids: int) -> None:
-        await self._call.write(pb.StreamRequest(requests=[pb.StreamItem(id=n, cancel=pb.StreamCancel()) for n in ids]))
+        await self.send(*(pb.StreamItem(id=n, cancel=pb.StreamCancel()) for n in ids))
 
     @property
     def calls(self) -> list[int]:
@@ -237,3 +241,55 @@ async def test_every_call_is_counted_and_told_its_share(asking, monkeypatch):
     assert [request.batch_items for request in requests] == [2, 2]
     assert [request.device_seconds for request in requests] == pytest.approx([0.001, 0.001])
     assert all(request.gateway_seconds > 0 and request.attempts == 1 for request in requests)
+
+
+async def test_an_internal_error_is_told_to_nobody_before_each_was_sent_alone(asking):
+    async with asking() as asker:
+
+        def behave(envelope):
+            asker.asked.append(envelope)
+            if envelope.calls:
+                error = errors.InternalError().status(envelope.request_id)
+                return exchange_pb2.Reply(id=envelope.id, error=error)
+            return answered(envelope)
+
+        asker.gateway.replicas[0].behave = behave
+        found = await asker.ask(predict("a"), predict("bb"))
+    assert asker.calls == [2, 0, 0]
+    assert symbols(found[1]) + symbols(found[2]) == [("a", 1), ("bb", 2)]
+
+
+async def test_to_be_sent_again_alone_is_not_counted_as_a_resend(asking, monkeypatch):
+    told = []
+    monkeypatch.setattr("gateway.metrics.Metrics.answered", lambda self, request, *_: told.append(request))
+    async with asking() as asker:
+        asker.bad = ("bb",)
+        await asker.ask(predict("a"), predict("bb"))
+    requests = [request for request in told if request.method.name == "Predict"]
+    assert [request.attempts for request in requests] == [1, 1]
+    assert all(request.replica for request in requests)
+
+
+async def test_who_is_in_a_hurry_goes_alone(asking):
+    async with asking() as asker:
+        items = [pb.StreamItem(id=n, predict=predict("a")) for n in (1, 2)]
+        for item in items:
+            item.timeout.FromMilliseconds(150)
+        await asker.send(*items)
+        assert len(await asker.results(2)) == 2
+    assert asker.calls == [0, 0]
+
+
+async def test_items_that_take_long_are_not_joined_once_that_is_known(asking):
+    async with asking() as asker:
+        asker.device_us = 100_000
+        await asker.ask(predict("a"), predict("b"))
+        await asker.ask(predict("a"), predict("b"))
+    assert asker.calls == [2, 0, 0]
+
+
+async def test_an_unsampled_trace_stays_unsampled(asking):
+    unsampled = f"00-{'a' * 32}-{'b' * 16}-00"
+    async with asking(("traceparent", unsampled)) as asker:
+        await asker.ask(predict("a"), predict("b"))
+    assert [(envelope.calls, envelope.traceparent) for envelope in asker.asked] == [(2, unsampled)]

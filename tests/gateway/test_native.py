@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from gateway import security
 from gateway.config import Config
+from gateway.front import NativeFront
 from gateway.security import ConfigurationError
 from gateway.server import Server
 from market.inference.v1 import exchange_pb2
@@ -130,3 +131,30 @@ async def test_what_it_cannot_do_is_refused(settings, why, tmp_path, monkeypatch
     monkeypatch.setattr(security.tls, "server", lambda files: None)
     with pytest.raises(ConfigurationError, match=why):
         Server(Config(transport="native", **settings))
+
+
+async def test_of_a_crowd_everyone_is_answered_and_limits_count_them_all(native):
+    async with native(max_in_flight_per_client=40) as gateway:
+        (replica,) = gateway.replicas
+        silent: list[exchange_pb2.Envelope] = []
+        replica.behave = silent.append
+        calls = [gateway.predict(timeout=2.0) for _ in range(300)]
+        codes = [outcome.code() for outcome in await asyncio.gather(*calls, return_exceptions=True)]
+        assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) == 40
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 260
+
+
+async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native, monkeypatch):
+    async with native() as gateway:
+        real, broken = NativeFront._begin_some, []
+
+        def begin(front, loop, count):
+            if not broken:
+                broken.append(count)
+                raise RuntimeError("a bug")
+            real(front, loop, count)
+
+        monkeypatch.setattr(NativeFront, "_begin_some", begin)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        assert (await gateway.predict()).request_id
+        assert broken == [1]
