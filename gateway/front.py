@@ -208,10 +208,10 @@ class NativeFront:
             elif self._stopping:
                 self._end(call_id, _refusal())
             else:
-                # Not asyncio.create_task(), which takes a third longer.
                 sent, peer, left = details
                 if left is not None:
                     left -= now - came
+                # Not asyncio.create_task(), which takes a third longer.
                 self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, sent, peer, left))
 
     async def _serve(

@@ -9,7 +9,7 @@ Only what concerns all of them alike is told to all. Where anything befell an it
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,6 +67,14 @@ class _Group:
             and self.seconds + seconds <= MOST_SECONDS
             and abs(until - self.until) < _APART_SECONDS
         )
+
+    def placed(self) -> Iterator[tuple[_Member, range]]:
+        """Each member, with the places of its items in the request and in its answer."""
+        start = 0
+        for member in self.members:
+            places = range(start, start + len(member.items))
+            start = places.stop
+            yield member, places
 
 
 class Joint:
@@ -165,12 +173,7 @@ class Joint:
         if all(member.answer.done() for member in group.members):
             group.carrying.cancel()
             return
-        gone: list[int] = []
-        place = 0
-        for member in group.members:
-            if member.answer.cancelled():
-                gone += range(place, place + len(member.items))
-            place += len(member.items)
+        gone = [place for member, places in group.placed() if member.answer.cancelled() for place in places]
         if gone:  # none at all would withdraw the request
             self._router.withdraw(group.envelope_id, gone)
 
@@ -192,12 +195,8 @@ def _request(members: Sequence[_Member]) -> Request:
 
 def _joined(kind: type[Message], group: _Group) -> bytes:
     number = kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind][1]].number
-    pieces = [piece for member in group.members for item in member.items for piece in _item(number, item)]
+    pieces = [piece for member in group.members for item in member.items for piece in delimited.field(number, item)]
     return b"".join((*pieces, group.rest))
-
-
-def _item(number: int, item: bytes) -> tuple[bytes, bytes]:
-    return delimited.head(number, len(item)), item
 
 
 def _part(group: _Group, kind: type[Message], reply: exchange_pb2.Reply) -> None:
@@ -212,14 +211,12 @@ def _part(group: _Group, kind: type[Message], reply: exchange_pb2.Reply) -> None
     rest = response.SerializeToString()
     fields = kind.DESCRIPTOR.fields_by_name
     number, id_number = fields[name].number, fields["request_id"].number
-    failed, place = set(reply.failed), 0
-    for member in group.members:
-        places = range(place, place + len(member.items))
-        place = places.stop
+    failed = set(reply.failed)
+    for member, places in group.placed():
         if member.answer.done() or not failed.isdisjoint(places):
             continue
-        pieces = [piece for at in places for piece in _item(number, items[at])]
-        pieces += (rest, *_item(id_number, member.request.request_id.encode()))
+        pieces = [piece for place in places for piece in delimited.field(number, items[place])]
+        pieces += (rest, *delimited.field(id_number, member.request.request_id.encode()))
         member.answer.set_result(b"".join(pieces))
 
 

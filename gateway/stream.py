@@ -252,14 +252,13 @@ class Stream:
 
 def _result(item_id: int, kind: str, response: bytes) -> _Written:
     head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
-    opening = delimited.head(_RESULTS[kind], len(response))
-    whole = delimited.head(_ANSWERS, len(head) + len(opening) + len(response))
-    return _Written((whole, head, opening, response), len(response))
+    result = delimited.field(_RESULTS[kind], response)
+    return _Written(delimited.field(_ANSWERS, head, *result), len(response))
 
 
 def _error(item_id: int, status: status_pb2.Status) -> _Written:
     answer = answers_pb2.StreamResultAnswer(id=item_id, error=status).SerializeToString()
-    return _Written((delimited.head(_ANSWERS, len(answer)), answer))
+    return _Written(delimited.field(_ANSWERS, answer))
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:

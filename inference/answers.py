@@ -26,17 +26,18 @@ _LABELS = (
 )
 
 
-_FAILED = (status_pb2.Status, ServiceError)
+FAILED = (status_pb2.Status, ServiceError)
+"""What an outcome is that is no answer."""
 
 
 def _error(outcome: Outcome, request_id: str) -> status_pb2.Status:
     return outcome.status(request_id) if isinstance(outcome, ServiceError) else outcome
 
 
-def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, bytes]:
+def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, ...]:
     """A failed item, of SeriesForecast as of PanelIndicators."""
     item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_error(outcome, request_id)).SerializeToString()
-    return delimited.head(1, len(item)), item
+    return delimited.field(1, item)
 
 
 def forecasts(
@@ -45,7 +46,7 @@ def forecasts(
     """A PredictResponse; outcomes are models.forecast.Forecast."""
     written: list[bytes] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        if isinstance(outcome, _FAILED):
+        if isinstance(outcome, FAILED):
             written += _failed(symbol, outcome, request_id)
         else:
             forecast = skeleton.forecast(outcome)
@@ -74,7 +75,7 @@ def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> byte
     )
     for outcome in outcomes:
         entry = answer.sentiments.add()
-        if isinstance(outcome, _FAILED):
+        if isinstance(outcome, FAILED):
             entry.error.CopyFrom(_error(outcome, request_id))
             continue
         probabilities, chunks = outcome
@@ -93,7 +94,7 @@ def indicators(
     """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
     written: list[Any] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
-        if isinstance(outcome, _FAILED):
+        if isinstance(outcome, FAILED):
             written += _failed(symbol, outcome, request_id)
         else:
             size, pieces = skeleton.panel(program, outcome)

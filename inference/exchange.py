@@ -260,8 +260,5 @@ class _Stream:
 
 def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:
     """A reply as it lies in a frame, in pieces, the bulky one last: it is copied once, into the frame."""
-    head = reply.SerializeToString()
-    if response is None:
-        return delimited.head(_REPLIES, len(head)), head
-    opening = delimited.head(_RESPONSE, len(response))
-    return delimited.head(_REPLIES, len(head) + len(opening) + len(response)), head, opening, response
+    outcome = () if response is None else delimited.field(_RESPONSE, response)
+    return delimited.field(_REPLIES, reply.SerializeToString(), *outcome)

@@ -138,7 +138,7 @@ class Servicer:
         finally:
             call.took(job)
         # What befell one call's items is not what another's are told.
-        if call.calls == 1 and isinstance(outcomes[0], ServiceError) and all(map(_is_error, outcomes)):
+        if call.calls == 1 and all(isinstance(outcome, ServiceError) for outcome in outcomes):
             raise outcomes[0]
         return outcomes
 
@@ -166,15 +166,11 @@ def _merge(refused: Sequence[Any], found: Sequence[Any]) -> list[Any]:
     return [next(rest) if status is None else status for status in refused]
 
 
-def _is_error(outcome: Any) -> bool:
-    return isinstance(outcome, ServiceError | status_pb2.Status)
-
-
 def _failed(outcomes: Sequence[Any], call: Call) -> Sequence[int]:
     """The places of errors, for the front that has to part the answer."""
     if call.calls == 1:
         return ()
-    return [place for place, outcome in enumerate(outcomes) if _is_error(outcome)]
+    return [place for place, outcome in enumerate(outcomes) if isinstance(outcome, answers.FAILED)]
 
 
 def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) -> list[Any]:

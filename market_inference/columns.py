@@ -10,19 +10,9 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from wire import delimited
+
 Floats = NDArray[np.float64]
-
-_LENGTH_DELIMITED = 2
-
-
-def _varint(number: int) -> bytes:
-    """Base-128 varint (Protocol Buffers encoding guide)."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def write(message: Message, field: str, values: Floats) -> None:
@@ -32,8 +22,8 @@ def write(message: Message, field: str, values: Floats) -> None:
     converts element by element: 40 times slower at 10,000 values.
     """
     raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
-    tag = message.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED
-    message.MergeFromString(_varint(tag) + _varint(len(raw)) + raw)
+    number = message.DESCRIPTOR.fields_by_name[field].number
+    message.MergeFromString(b"".join(delimited.field(number, raw)))
 
 
 def read(repeated: Iterable[float]) -> Floats:

@@ -12,6 +12,11 @@ def head(number: int, length: int) -> bytes:
     return _varint(number << 3 | 2) + _varint(length)
 
 
+def field(number: int, *parts: bytes) -> tuple[bytes, ...]:
+    """The field `number` in pieces: its head, and the parts that its bytes are joined from."""
+    return (head(number, sum(map(len, parts))), *parts)
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

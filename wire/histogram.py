@@ -39,7 +39,7 @@ class Series:
         self.counts[place] += times
         self.total += value * times
         if exemplar is not None:
-            self.exemplars[place] = Exemplar(dict(exemplar), value, time.time())
+            self.exemplify(value, exemplar)
 
     def observe_all(self, values: NDArray[np.float64]) -> None:
         """Count a vector of values."""
@@ -49,7 +49,7 @@ class Series:
         self.total += float(values.sum())
 
     def exemplify(self, value: float, exemplar: Mapping[str, str]) -> None:
-        """The newest exemplar of a value's bucket; the value itself is counted by observe_all()."""
+        """The newest exemplar of a value's bucket; the value itself is counted by whoever observes it."""
         self.exemplars[bisect_left(self._bounds, value)] = Exemplar(dict(exemplar), value, time.time())
 
 
