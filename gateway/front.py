@@ -15,18 +15,24 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 
 from gateway.servicer import Ended, Servicer
+from gateway.serving import Serving
 from wire import codes, contract, deadline, tls
 from wire.contract import Method
 from wire.errors import DrainingError
 
 Register = Callable[[grpc.aio.Server], None]
 """Adds the services that stand beside the contract's: health, reflection."""
+
+Details: TypeAlias = tuple[Sequence[tuple[str, str | bytes]], str, float | None]
+"""What comes with a call by the native transport: metadata, peer, the seconds that its caller waits."""
 
 LIMITS = {
     # A peer that is gone is noticed.
@@ -42,7 +48,7 @@ _EVENTS_AT_ONCE = 256
 # Of many calls, some are begun and on their way to a replica before the next ones: so the processes work side by side.
 # The turns are those from a call's first step to its frame.
 _CALLS_AT_ONCE = 32
-_TURNS_TO_LEAVE = 5
+_TURNS_TO_LEAVE = 3
 # close() cuts off what a socket has not taken yet, and nothing tells when the last answer has left.
 _LAST_BYTES_SECONDS = 0.2
 # More of them would compete with the event loop for the cores.
@@ -113,7 +119,19 @@ def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
 def _unary(servicer: Servicer, method: Method) -> Any:
     async def handler(raw: bytes, context: Any) -> bytes:
         sent = dict(context.invocation_metadata() or ())
-        ended = await servicer.unary(method, sent, context.time_remaining(), context.peer, raw)
+        end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+        def tell(ended: Ended | None) -> None:
+            if not end.done():  # it is when gRPC has cancelled it
+                end.set_result(ended) if ended is not None else end.cancel()
+
+        serving = servicer.unary(method, sent, context.time_remaining(), context.peer, raw, tell)
+        try:
+            ended = await end
+        except asyncio.CancelledError:
+            if serving is not None:
+                serving.cancel()
+            raise
         if ended.status is not None:
             await codes.end(context, ended.status, ended.trailers)
         context.set_trailing_metadata(ended.trailers)
@@ -143,8 +161,10 @@ class NativeFront:
         self._folder = ""
         # Calls and cancels that wait to be begun, each with when it came. While there are any, a _begin() is due.
         self._came: deque[tuple[float, Any]] = deque()
-        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._calls: dict[int, Serving] = {}
         self._stopping = False
+        # Set while stopping, once no call is left.
+        self._idle = asyncio.Event()
         self._front: Any = None
 
     def add_port(self, address: str) -> int:
@@ -192,43 +212,39 @@ class NativeFront:
         waiting = len(self._came)
         try:
             # A crowd is not let in bit by bit: it is counted against the limits, and refused by them, at once.
-            self._begin_some(loop, waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
+            self._begin_some(waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
         finally:
             if self._came:
                 self._begin(loop, _TURNS_TO_LEAVE)
 
-    def _begin_some(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
-        cancelled, methods, now = self._native.EVENT_CANCEL, self._methods, deadline.now()
+    def _begin_some(self, count: int) -> None:
+        cancelled, now = self._native.EVENT_CANCEL, deadline.now()
         for _ in range(count):
             came, (kind, call_id, number, raw, _, details) = self._came.popleft()
             if kind == cancelled:
-                # Taken out here, since a task that is cancelled before its first step runs none of its own code.
-                if task := self._calls.pop(call_id, None):
-                    task.cancel()
+                if call := self._calls.get(call_id):
+                    call.cancel()
             elif self._stopping:
-                self._end(call_id, _refusal())
+                self._tell(call_id, _refusal())
             else:
-                sent, peer, left = details
-                if left is not None:
-                    left -= now - came
-                # Not asyncio.create_task(), which takes a third longer.
-                self._calls[call_id] = loop.create_task(self._serve(call_id, methods[number], raw, sent, peer, left))
+                self._begin_one(call_id, self._methods[number], raw, details, now - came)
 
-    async def _serve(
-        self,
-        call_id: int,
-        method: Method,
-        raw: bytes,
-        sent: Sequence[tuple[str, str | bytes]],
-        peer: str,
-        left: float | None,
-    ) -> None:
-        try:
-            self._end(call_id, await self._servicer.unary(method, dict(sent), left, lambda: peer, raw))
-        finally:
-            self._calls.pop(call_id, None)
+    def _begin_one(self, call_id: int, method: Method, raw: bytes, details: Details, waited: float) -> None:
+        sent, peer, left = details
+        if left is not None:
+            left -= waited
+        call = self._servicer.unary(method, dict(sent), left, lambda: peer, raw, partial(self._end, call_id))
+        if call is not None:
+            self._calls[call_id] = call
 
-    def _end(self, call_id: int, ended: Ended) -> None:
+    def _end(self, call_id: int, ended: Ended | None) -> None:
+        self._calls.pop(call_id, None)
+        if ended is not None:
+            self._tell(call_id, ended)
+        if self._stopping and not self._calls:
+            self._idle.set()
+
+    def _tell(self, call_id: int, ended: Ended) -> None:
         if ended.status is None:
             self._front.respond(call_id, ended.body, None, ended.trailers)
         else:
@@ -237,12 +253,14 @@ class NativeFront:
     async def stop(self, grace: float) -> None:
         self._stopping = True
         behind = asyncio.create_task(self._behind.stop(grace))
-        calls = tuple(self._calls.values())
-        if calls:
-            await asyncio.wait(calls, timeout=grace)
-        for task in calls:
-            task.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        if not self._calls:
+            self._idle.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        for call in tuple(self._calls.values()):
+            call.cancel()
+        await self._idle.wait()
         await behind
         await asyncio.sleep(_LAST_BYTES_SECONDS)
         await asyncio.to_thread(self._front.close)

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Protocol
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -20,7 +20,6 @@ from gateway.request import BODIES, Request
 from gateway.router import Router
 from market.inference.v1 import exchange_pb2
 from wire import columns, delimited
-from wire.columns import Split
 from wire.errors import RemoteError, ServiceError
 from wire.exemplar import exemplar
 
@@ -37,21 +36,31 @@ _HURRY_SECONDS = 4 * _APART_SECONDS
 _OF_AN_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
 
 
-class _Member(NamedTuple):
-    """A call that shares a request. `answer` resolves to its response, or to None when it has to be sent alone."""
+class Member(Protocol):
+    """A call that may share a request."""
 
     request: Request
     items: Sequence[bytes]
-    answer: asyncio.Future[bytes | None]
+
+    @property
+    def settled(self) -> bool: ...
+
+    def settle(self, outcome: bytes | BaseException) -> None:
+        """Its response is there, or it has failed with the rest."""
+        ...
+
+    def send_alone(self) -> None:
+        """Nothing came of it: it is on its own."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
+class Group:
     """Calls that share a request. `rest` is what they have in common, `until` the first one's deadline."""
 
     rest: bytes
     until: float
-    members: list[_Member] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
     items: int = 0
     # Of the device, as expected.
     seconds: float = 0.0
@@ -68,7 +77,11 @@ class _Group:
             and abs(until - self.until) < _APART_SECONDS
         )
 
-    def placed(self) -> Iterator[tuple[_Member, range]]:
+    @property
+    def waiting(self) -> list[Member]:
+        return [member for member in self.members if not member.settled]
+
+    def placed(self) -> Iterator[tuple[Member, range]]:
         """Each member, with the places of its items in the request and in its answer."""
         start = 0
         for member in self.members:
@@ -83,68 +96,64 @@ class Joint:
     def __init__(self, router: Router) -> None:
         self._router = router
         # Those of this loop turn, by what their members have in common, and all.
-        self._growing: defaultdict[Hashable, list[_Group]] = defaultdict(list)
-        self._groups: list[_Group] = []
+        self._growing: defaultdict[Hashable, list[Group]] = defaultdict(list)
+        self._groups: list[Group] = []
 
-    async def ask(self, request: Request, split: Split) -> bytes | None:
-        """The response to a call that shares a request with others; None when it has to be sent alone.
-
-        Raises ServiceError.
-        """
+    def take(self, member: Member, rest: bytes) -> Group | None:
+        """Let a call share a request with others that have the same `rest`; None when it is better off alone."""
+        request = member.request
         hurries = request.deadline - request.began < _HURRY_SECONDS
         if hurries or request.cost > MOST_BYTES or exemplar(request.traceparent) is not None:
             return None  # as for the last of these: a trace shows one request
-        group = self._group(request, split)
-        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        group.members.append(_Member(request, split.items, answer))
-        try:
-            response = await answer
-        except asyncio.CancelledError:
-            self._left(group)
-            if group.request is not None:
-                request.sent_as(group.request)
-            raise
-        if response is None:
-            request.begin_again()
-        return response
-
-    def _group(self, request: Request, split: Split) -> _Group:
-        seconds = self._router.expected_seconds(request)
-        key = (request.method.name, request.client, request.priority, split.rest)
-        alike = self._growing[key]
+        items, seconds = len(member.items), self._router.expected_seconds(request)
+        alike = self._growing[request.method.name, request.client, request.priority, rest]
         for group in reversed(alike):
-            if group.takes(request.deadline, len(split.items), seconds):
+            if group.takes(request.deadline, items, seconds):
                 break
         else:
             if not self._groups:
                 asyncio.get_running_loop().call_soon(self._close)
-            group = _Group(split.rest, request.deadline)
+            group = Group(rest, request.deadline)
             alike.append(group)
             self._groups.append(group)
-        group.items += len(split.items)
+        group.members.append(member)
+        group.items += items
         group.seconds += seconds
         return group
+
+    def left(self, group: Group, member: Member) -> None:
+        """A member is about to be settled, as its caller has left: nobody need compute its items any more."""
+        if group.request is not None:
+            member.request.sent_as(group.request)
+        if group.carrying is None:
+            return
+        if all(other is member for other in group.waiting):
+            group.carrying.cancel()
+            return
+        gone = next((places for other, places in group.placed() if other is member), range(0))
+        if gone:  # none at all would withdraw the request
+            self._router.withdraw(group.envelope_id, gone)
 
     def _close(self) -> None:
         """The loop turn is over: send what came together; who is alone goes alone."""
         groups, self._groups = self._groups, []
         self._growing.clear()
         for group in groups:
-            waiting = [member for member in group.members if not member.answer.done()]
-            if len(waiting) > 1:
-                group.members, group.items = waiting, sum(len(member.items) for member in waiting)
+            group.members = group.waiting
+            if len(group.members) > 1:
+                group.items = sum(len(member.items) for member in group.members)
                 group.carrying = asyncio.create_task(self._carry(group))
             else:
-                _send_alone(waiting)
+                _send_alone(group.members)
 
-    async def _carry(self, group: _Group) -> None:
+    async def _carry(self, group: Group) -> None:
         try:
             await self._send(group)
         finally:
             # After a bug in here, which the event loop logs, too.
-            _send_alone(group.members)
+            _send_alone(group.waiting)
 
-    async def _send(self, group: _Group) -> None:
+    async def _send(self, group: Group) -> None:
         request = group.request = _request(group.members)
         kind = request.method.request
         envelope = self._router.envelope(request)
@@ -154,7 +163,7 @@ class Joint:
         try:
             reply = await self._router.ask(request, envelope)
         except ServiceError as error:
-            _fail(group.members, error)
+            _fail(group, error)
             return
         finally:
             for member in group.members:
@@ -164,21 +173,10 @@ class Joint:
         if not reply.HasField("error"):
             _part(group, request.method.response, reply)
         elif reply.error.code not in _OF_AN_ITEM:
-            _fail(group.members, RemoteError(reply.error))
-
-    def _left(self, group: _Group) -> None:
-        """A member has gone: nobody need compute its items any more."""
-        if group.carrying is None:
-            return
-        if all(member.answer.done() for member in group.members):
-            group.carrying.cancel()
-            return
-        gone = [place for member, places in group.placed() if member.answer.cancelled() for place in places]
-        if gone:  # none at all would withdraw the request
-            self._router.withdraw(group.envelope_id, gone)
+            _fail(group, RemoteError(reply.error))
 
 
-def _request(members: Sequence[_Member]) -> Request:
+def _request(members: Sequence[Member]) -> Request:
     """The request that stands for all of them, until the last one's deadline, under the first one's id."""
     first = members[0].request
     return Request(
@@ -193,13 +191,13 @@ def _request(members: Sequence[_Member]) -> Request:
     )
 
 
-def _joined(kind: type[Message], group: _Group) -> bytes:
+def _joined(kind: type[Message], group: Group) -> bytes:
     number = kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind][1]].number
     pieces = [piece for member in group.members for item in member.items for piece in delimited.field(number, item)]
     return b"".join((*pieces, group.rest))
 
 
-def _part(group: _Group, kind: type[Message], reply: exchange_pb2.Reply) -> None:
+def _part(group: Group, kind: type[Message], reply: exchange_pb2.Reply) -> None:
     """Give each member its items' part of the response, under its own request id."""
     twin, name = columns.ITEMS[kind]
     response = twin.FromString(reply.response)
@@ -213,20 +211,18 @@ def _part(group: _Group, kind: type[Message], reply: exchange_pb2.Reply) -> None
     number, id_number = fields[name].number, fields["request_id"].number
     failed = set(reply.failed)
     for member, places in group.placed():
-        if member.answer.done() or not failed.isdisjoint(places):
+        if member.settled or not failed.isdisjoint(places):
             continue
         pieces = [piece for place in places for piece in delimited.field(number, items[place])]
         pieces += (rest, *delimited.field(id_number, member.request.request_id.encode()))
-        member.answer.set_result(b"".join(pieces))
+        member.settle(b"".join(pieces))
 
 
-def _fail(members: Sequence[_Member], error: ServiceError) -> None:
+def _fail(group: Group, error: ServiceError) -> None:
+    for member in group.waiting:
+        member.settle(error)
+
+
+def _send_alone(members: Sequence[Member]) -> None:
     for member in members:
-        if not member.answer.done():
-            member.answer.set_exception(error)
-
-
-def _send_alone(members: Sequence[_Member]) -> None:
-    for member in members:
-        if not member.answer.done():
-            member.answer.set_result(None)
+        member.send_alone()

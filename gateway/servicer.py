@@ -12,24 +12,21 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from gateway import audit, cost, intake, traces
+from gateway import audit, cost, traces
 from gateway import request as incoming
 from gateway.auth import Authenticator, Client, authorise, public_part
 from gateway.budget import Limits
-from gateway.intake import Checked
-from gateway.joint import Joint
 from gateway.limits import InFlight
 from gateway.link import Links
 from gateway.metrics import Metrics
-from gateway.replica import Replica, ReplicaLostError
-from gateway.request import BODIES, Request
+from gateway.request import Request
 from gateway.router import Router
+from gateway.serving import Backend, Outcome, Serving, Settle
+from gateway.status import Status
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
-from market.inference.v1 import exchange_pb2, inference_pb2
 from wire import codes, deadline, logs, metadata, validation
 from wire.contract import Method
 from wire.errors import (
@@ -37,12 +34,7 @@ from wire.errors import (
     DeadlineExceededError,
     DrainingError,
     InternalError,
-    InvalidRequestError,
-    NotImplementedYetError,
-    PermissionDeniedError,
-    RemoteError,
     ServiceError,
-    ServiceUnavailableError,
     UnauthenticatedError,
     code_name,
     reason_of,
@@ -57,8 +49,6 @@ _LEVELS = {
     **dict.fromkeys(("INTERNAL", "UNKNOWN"), logging.ERROR),
     **dict.fromkeys(("UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"), logging.WARNING),
 }
-_STATUS_SECONDS = 6.0
-_STATUS_SHARED_SECONDS = 0.5
 
 
 Trailers = tuple[tuple[str, str | bytes], ...]
@@ -92,41 +82,58 @@ class Servicer:
         traces: Traces | None = None,
     ) -> None:
         self._authenticator = authenticator
-        self._in_flight = in_flight
         self._stream_slots = streams
         self._session_slots = sessions
         self._links = Links()
-        self._limits = limits
         self._router = router
-        self._joint = Joint(router)
+        self._backend = Backend(in_flight, limits, router, Status(router, version))
         self._metrics = metrics
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
-        self._version = version
         self._traces = traces
         self._streams: set[Stream | Watch] = set()
-        self._probes: asyncio.Future[list[inference_pb2.ReplicaStatus]] | None = None
-        self._probes_until = 0.0
-        self.draining = False
 
-    async def unary(
-        self, method: Method, sent: Mapping[str, str | bytes], left: float | None, peer: Callable[[], str], raw: bytes
-    ) -> Ended:
-        """One call from its bytes to its end, whatever that is. `left` are the seconds that the caller waits."""
+    def unary(
+        self,
+        method: Method,
+        sent: Mapping[str, str | bytes],
+        left: float | None,
+        peer: Callable[[], str],
+        raw: bytes,
+        end: Callable[[Ended | None], None],
+    ) -> Serving | None:
+        """Begin one call; None when it has ended already. `left` are the seconds that the caller waits.
+
+        `end` is told once how it ended, None when that was a cancel: nobody listens any more.
+        """
         request = self._request(method, sent, left)
-        code, reason = "OK", ""
+
+        def settle(outcome: Outcome) -> None:
+            self._ended(request, outcome, peer, end)
+
         try:
             client = self._admit(request, sent)
-            body = await self._answer(request, client, raw)
-            return Ended(body, _identity(request))
-        except asyncio.CancelledError:
-            code = reason = CallCancelledError.reason
-            raise
-        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _failure
-            status, trailers = self._failure(error, request, peer)
-            code, reason = code_name(status.code), reason_of(status)
-            return Ended(b"", trailers, status)
+        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _explained
+            settle(error)
+            return None
+        serving = self._backend.serve(request, client, raw, settle)
+        return None if serving.settled else serving
+
+    def _ended(
+        self, request: Request, outcome: Outcome, peer: Callable[[], str], end: Callable[[Ended | None], None]
+    ) -> None:
+        code, reason = "OK", ""
+        try:
+            if isinstance(outcome, bytes):
+                end(Ended(outcome, _identity(request)))
+            elif isinstance(outcome, asyncio.CancelledError):
+                code = reason = CallCancelledError.reason
+                end(None)
+            else:
+                status, trailers = _failure(outcome, request, peer)
+                code, reason = code_name(status.code), reason_of(status)
+                end(Ended(b"", trailers, status))
         finally:
             self._done(request, code, reason)
 
@@ -139,8 +146,8 @@ class Servicer:
         except asyncio.CancelledError:
             code = reason = CallCancelledError.reason
             raise
-        except Exception as error:  # noqa: BLE001 -- as in unary()
-            status, trailers = self._failure(error, request, context.peer)
+        except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _explained
+            status, trailers = _failure(error, request, context.peer)
             code, reason = code_name(status.code), reason_of(status)
             await codes.end(context, status, trailers)
         finally:
@@ -148,54 +155,27 @@ class Servicer:
                 context.set_trailing_metadata(_identity(request))
             self._done(request, code, reason)
 
-    @staticmethod
-    def _failure(error: Exception, request: Request, peer: Callable[[], str]) -> tuple[status_pb2.Status, Trailers]:
-        """How an error ends a call. What is no ServiceError is a bug: the caller learns nothing of it, the log all."""
-        if not isinstance(error, ServiceError):
-            log.error("bug", exc_info=error, extra=fields(request_id=request.request_id, method=request.method.name))
-            error = InternalError()
-        audit.note(request, error, peer)
-        status = error.status(request.request_id)
-        return status, (*_identity(request), (metadata.STATUS_DETAILS, status.SerializeToString()))
+    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> Serving | None:
+        """Begin to serve a request that came over a stream, whose caller is known; None when it is settled already.
 
-    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
-        """The answer to a request that came over a stream, whose caller is known. Raises ServiceError."""
+        `settle` is told the outcome once: the response's bytes, a ServiceError, or CancelledError.
+        """
+
+        def explained(outcome: Outcome) -> None:
+            if not isinstance(outcome, bytes | asyncio.CancelledError):
+                outcome = _explained(outcome, request, str)
+            settle(outcome)
+
         try:
             authorise(client, request.method)
             if self._traces is not None:
                 traces.begin(self._traces, request, "internal")
             _check_time(request)
-            return await self._answer(request, client, raw)
-        except PermissionDeniedError as error:
-            audit.note(request, error, str)
-            raise
-        except ServiceError:
-            raise
-        except Exception as error:
-            log.exception("bug", extra=fields(request_id=request.request_id, method=request.method.name))
-            raise InternalError from error
-
-    async def _answer(self, request: Request, client: Client, raw: bytes) -> bytes:
-        """The steps that requests of calls and of streams share, in their order. Raises ServiceError."""
-        request.cost = len(raw)
-        self._in_flight.enter(client.name)
-        try:
-            try:
-                checked = intake.check(request.method, raw)
-            except InvalidRequestError:
-                # Mistakes cost too, or sending them would be free.
-                await self._charge(request, client, lambda: cost.of_bytes(len(raw)))
-                raise
-            await self._charge(request, client, lambda: cost.units(checked.message))
-            return await self._ask(request, checked)
-        finally:
-            self._in_flight.leave(client.name)
-
-    async def _charge(self, request: Request, client: Client, units: Callable[[], int]) -> None:
-        """Take what the request costs from the client's budget. Raises RateLimitedError or QuotaExceededError."""
-        if (allowance := self._limits.allowance(client)) is not None:
-            request.units = units()
-            request.remaining = await self._limits.spend(client.name, allowance, request.units)
+        except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
+            explained(error)
+            return None
+        serving = self._backend.serve(request, client, raw, explained)
+        return None if serving.settled else serving
 
     def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
         """The caller, who may make this call, in time. Raises ServiceError."""
@@ -247,7 +227,8 @@ class Servicer:
             call.cost = len(raw)
             message = read_open(raw)
             validation.check(message)
-            await self._charge(call, client, lambda: cost.units(message))
+            if (allowance := self._backend.limits.allowance(client)) is not None:
+                await self._backend.charge(call, client, allowance, cost.units(message))
             link = self._links.to(await self._router.pick(call))
             envelope = self._router.envelope(call)
             envelope.timeout_us = 0
@@ -266,18 +247,22 @@ class Servicer:
 
     async def _pay(self, client: Client, units: int, bars: int) -> None:
         """Take what so many bars of a session cost. Raises RateLimitedError or QuotaExceededError."""
-        allowance = self._limits.allowance(client)
-        if allowance is not None:
-            await self._limits.spend(client.name, allowance, units * bars)
+        limits = self._backend.limits
+        if (allowance := limits.allowance(client)) is not None:
+            await limits.spend(client.name, allowance, units * bars)
 
     @property
     def in_flight(self) -> int:
         """Requests being served, those of streams included."""
-        return self._in_flight.total
+        return self._backend.in_flight.total
+
+    @property
+    def draining(self) -> bool:
+        return self._backend.draining
 
     def drain(self) -> None:
         """Take no new work; streams end with their last answer."""
-        self.draining = True
+        self._backend.draining = True
         for stream in self._streams:
             stream.drain()
 
@@ -305,68 +290,6 @@ class Servicer:
             traces.begin(self._traces, request, "server")
         return request
 
-    async def _ask(self, request: Request, checked: Checked) -> bytes:
-        name = request.method.name
-        if name == "GetStatus":
-            return await self._status(request)
-        if name not in BODIES:
-            raise NotImplementedYetError(f"{name} is not served by this version")
-        if self.draining:
-            raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
-        if checked.split is not None and (response := await self._joint.ask(request, checked.split)) is not None:
-            return response
-        envelope = self._router.envelope(request)
-        setattr(envelope, BODIES[name], checked.raw)
-        for refusal in checked.refused:
-            envelope.refused.add(
-                list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
-            )
-        reply = await self._router.ask(request, envelope)
-        request.answered(reply.timing)
-        if reply.HasField("error"):
-            raise RemoteError(reply.error)
-        return reply.response
-
-    async def _status(self, request: Request) -> bytes:
-        """Every replica's health by its own probes; one that does not answer is unhealthy.
-
-        The probes run every engine, so callers within a moment share them.
-        """
-        if self._probes is None or deadline.now() >= self._probes_until:
-            self._probes_until = deadline.after(_STATUS_SHARED_SECONDS)
-            asked = (self._replica_status(request, replica) for replica in self._router.replicas)
-            self._probes = asyncio.gather(*asked)
-        replicas = await asyncio.shield(self._probes)
-        healthy = [replica.health == inference_pb2.HEALTH_HEALTHY for replica in replicas]
-        working = any(replica.health != inference_pb2.HEALTH_UNHEALTHY for replica in replicas)
-        health = inference_pb2.HEALTH_DEGRADED if working else inference_pb2.HEALTH_UNHEALTHY
-        time = Timestamp()
-        time.GetCurrentTime()
-        return inference_pb2.GetStatusResponse(
-            health=inference_pb2.HEALTH_HEALTHY if healthy and all(healthy) else health,
-            time=time,
-            version=self._version,
-            replicas=replicas,
-            request_id=request.request_id,
-        ).SerializeToString()
-
-    async def _replica_status(self, request: Request, replica: Replica) -> inference_pb2.ReplicaStatus:
-        address = replica.address
-        envelope = self._router.envelope(request)
-        envelope.status = b""
-        until = deadline.after(_STATUS_SECONDS)
-        envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
-        try:
-            reply: exchange_pb2.Reply = await replica.ask(envelope, 0.0, until)
-        except (ReplicaLostError, DeadlineExceededError) as error:
-            why = "not connected" if isinstance(error, ReplicaLostError) else "did not answer in time"
-            return inference_pb2.ReplicaStatus(name=address, health=inference_pb2.HEALTH_UNHEALTHY, message=why)
-        if reply.HasField("error"):
-            return inference_pb2.ReplicaStatus(
-                name=address, health=inference_pb2.HEALTH_UNHEALTHY, message=reply.error.message
-            )
-        return inference_pb2.GetStatusResponse.FromString(reply.response).replicas[0]
-
     def _done(self, request: Request, code: str, reason: str) -> None:
         seconds = deadline.now() - request.began
         if request.span is not None:
@@ -388,6 +311,21 @@ class Servicer:
             "attempts": request.attempts,
         }
         logs.event(log, _LEVELS.get(code, logging.INFO), "request", values)
+
+
+def _explained(error: BaseException, request: Request, peer: Callable[[], str]) -> ServiceError:
+    """What the caller is told. What is no ServiceError is a bug: the caller learns nothing of it, the log all."""
+    if not isinstance(error, ServiceError):
+        log.error("bug", exc_info=error, extra=fields(request_id=request.request_id, method=request.method.name))
+        return InternalError()
+    audit.note(request, error, peer)
+    return error
+
+
+def _failure(error: BaseException, request: Request, peer: Callable[[], str]) -> tuple[status_pb2.Status, Trailers]:
+    """How an error ends a call."""
+    status = _explained(error, request, peer).status(request.request_id)
+    return status, (*_identity(request), (metadata.STATUS_DETAILS, status.SerializeToString()))
 
 
 async def _opening(context: Any, seconds: float) -> bytes:

@@ -8,6 +8,7 @@ reader stops while either is used up, so that HTTP/2 flow control reaches the cl
 """
 
 import asyncio
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from google.rpc import status_pb2
 from gateway.auth import Client
 from gateway.intake import SMALL_BYTES
 from gateway.request import Request
+from gateway.serving import Settle
 from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
 from wire import bounds, columns, contract, deadline, delimited
 from wire.contract import METHODS, Method
@@ -55,11 +57,19 @@ class _Written(NamedTuple):
     size: int = 0
 
 
+class Served(Protocol):
+    """A request on its way."""
+
+    def cancel(self) -> None: ...
+
+
 class Service(Protocol):
     """What a stream needs of the gateway."""
 
-    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
-        """The answer to one request in its bytes. Raises ServiceError."""
+    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> Served | None:
+        """Begin to serve one request in its bytes; None when it is settled already. `settle` is told its outcome once:
+        the response's bytes, a ServiceError, or CancelledError.
+        """
         ...
 
     def done(self, request: Request, code: str, reason: str) -> None:
@@ -86,7 +96,8 @@ class Stream:
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        # Those that are being served, by id; None for one that is just begun.
+        self._served: dict[int, Served | None] = {}
         self._answers: list[_Written] = []
         self._in_flight = 0
         self._bytes = 0
@@ -109,8 +120,9 @@ class Stream:
             await reader  # raises what the reader raised
         finally:
             reader.cancel()
-            for task in self._tasks.values():
-                task.cancel()
+            for served in tuple(self._served.values()):
+                if served is not None:
+                    served.cancel()
 
     def drain(self) -> None:
         """Take no more requests; the stream ends with its last answer."""
@@ -160,16 +172,21 @@ class Stream:
         """Take one request; `size` is its share of its message's bytes."""
         kind = item.WhichOneof("request")
         if kind == "cancel":
-            if task := self._tasks.get(item.id):
-                task.cancel()
+            if served := self._served.get(item.id):
+                served.cancel()
             return
         if (wrong := self._wrong(item, kind)) is not None:
             self._refuse(item.id, wrong)
             return
         self._in_flight += 1
         self._bytes += size
-        task = self._tasks[item.id] = asyncio.create_task(self._serve(item, str(kind)))
-        task.add_done_callback(lambda task: self._over(item, task, size))
+        request = self._request(item, KINDS[str(kind)])
+        # Before it is begun, since it may be over then.
+        self._served[item.id] = None
+        settle = partial(self._over, item.id, str(kind), request, size)
+        served = self._service.serve(request, self._client, getattr(item, str(kind)), settle)
+        if served is not None:
+            self._served[item.id] = served
 
     def _wrong(self, item: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
         if kind is None:
@@ -178,24 +195,9 @@ class Stream:
             )
         if item.id == 0:
             return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
-        if item.id in self._tasks:
+        if item.id in self._served:
             return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
         return None
-
-    async def _serve(self, item: requests_pb2.StreamItemColumns, kind: str) -> None:
-        request = self._request(item, KINDS[kind])
-        code = reason = "CANCELLED"
-        try:
-            answer = _result(item.id, kind, await self._service.serve(request, self._client, getattr(item, kind)))
-            code, reason = "OK", ""
-        except ServiceError as error:
-            status = error.status(request.request_id)
-            code, reason = code_name(status.code), reason_of(status)
-            answer = _error(item.id, status)
-        finally:
-            self._service.done(request, code, reason)
-        self._bytes += answer.size
-        self._queue(answer)
 
     def _request(self, item: requests_pb2.StreamItemColumns, method: Method) -> Request:
         began = deadline.now()
@@ -210,14 +212,20 @@ class Stream:
             client=self._client.name,
         )
 
-    def _over(self, item: requests_pb2.StreamItemColumns, task: asyncio.Task[None], size: int) -> None:
-        """A callback, since a task that is cancelled before its first step runs none of its own code."""
-        del self._tasks[item.id]
+    def _over(self, item_id: int, kind: str, request: Request, size: int, outcome: bytes | BaseException) -> None:
+        del self._served[item_id]
         self._bytes -= size
-        if task.cancelled():
-            error = CallCancelledError("the request was withdrawn")
-            self._queue(_error(item.id, error.status(f"{self._call.request_id}/{item.id}")))
-        self._ready.set()
+        code, reason = "OK", ""
+        if isinstance(outcome, bytes):
+            answer = _result(item_id, kind, outcome)
+        else:
+            error = outcome if isinstance(outcome, ServiceError) else CallCancelledError("the request was withdrawn")
+            status = error.status(request.request_id)
+            code, reason = code_name(status.code), reason_of(status)
+            answer = _error(item_id, status)
+        self._service.done(request, code, reason)
+        self._bytes += answer.size
+        self._queue(answer)
 
     def _refuse(self, item_id: int, error: ServiceError) -> None:
         self._in_flight += 1
@@ -228,7 +236,7 @@ class Stream:
         self._ready.set()
 
     async def _write(self, context: Any) -> None:
-        while self._answers or self._tasks or not self._ended:
+        while self._answers or self._served or not self._ended:
             await self._ready.wait()
             self._ready.clear()
             while self._answers:

@@ -51,10 +51,15 @@ class Target:
 
     def send(self, method: contract.Method, raw: bytes, **sent: str | bytes) -> Ended:
         sent = {"x-api-key": self.secret, **sent}
-        ended = asyncio.run(self.servicer.unary(method, sent, 5.0, str, raw))
+        ended = asyncio.run(self._ended(method, sent, raw))
         if ended.status is not None:
             assert reason_of(ended.status) != InternalError.reason
         return ended
+
+    async def _ended(self, method: contract.Method, sent: dict[str, str | bytes], raw: bytes) -> Ended:
+        end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.servicer.unary(method, sent, 5.0, str, raw, end.set_result)
+        return await end
 
 
 @pytest.fixture(scope="module")

@@ -148,11 +148,11 @@ async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native,
     async with native() as gateway:
         real, broken = NativeFront._begin_some, []
 
-        def begin(front, loop, count):
+        def begin(front, count):
             if not broken:
                 broken.append(count)
                 raise RuntimeError("a bug")
-            real(front, loop, count)
+            real(front, count)
 
         monkeypatch.setattr(NativeFront, "_begin_some", begin)
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.auth import Client
 from gateway.request import Request
+from gateway.serving import Settle
 from gateway.stream import Stream
 from market.inference.v1 import inference_pb2 as pb
 from wire.contract import METHODS
@@ -33,7 +34,15 @@ class Slow:
         for symbol in symbols:
             self.gates.setdefault(symbol, asyncio.Event()).set()
 
-    async def serve(self, request: Request, client: Client, raw: bytes) -> bytes:
+    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> asyncio.Task[bytes]:
+        def over(task: asyncio.Task[bytes]) -> None:
+            settle(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
+
+        task = asyncio.create_task(self._serve(request, raw))
+        task.add_done_callback(over)
+        return task
+
+    async def _serve(self, request: Request, raw: bytes) -> bytes:
         symbol = pb.ComputeIndicatorsRequest.FromString(raw).panels[0].symbol
         self.begun.append(symbol)
         self.requests.append(request)

@@ -1,0 +1,166 @@
+"""A request whose caller is known: the steps that calls and streams share, in their order, up to its one outcome.
+
+Owns these steps, and that a request is settled once, with its place in flight given back. A request is no task: most
+share another's way to a replica and have nothing to wait for by themselves. What has to wait gets a task.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeAlias
+
+from gateway import cost, intake
+from gateway.auth import Client
+from gateway.budget import Allowance, Limits
+from gateway.intake import Checked
+from gateway.joint import Group, Joint
+from gateway.limits import InFlight
+from gateway.request import BODIES, Request
+from gateway.router import Router
+from gateway.status import Status
+from wire.errors import (
+    InvalidRequestError,
+    NotImplementedYetError,
+    RemoteError,
+    ServiceUnavailableError,
+)
+
+Outcome: TypeAlias = bytes | BaseException
+"""The response's bytes, or why there is none: a ServiceError, CancelledError when the caller has left, or a bug."""
+Settle: TypeAlias = Callable[[Outcome], None]
+
+
+class Backend:
+    """What requests are served with: places in flight, budgets, replicas."""
+
+    def __init__(self, in_flight: InFlight, limits: Limits, router: Router, status: Status) -> None:
+        self.in_flight = in_flight
+        self.limits = limits
+        self.router = router
+        self.status = status
+        self.joint = Joint(router)
+        self.draining = False
+
+    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> "Serving":
+        """Begin to serve a request in its bytes; `settle` is told the outcome, once, perhaps before this returns."""
+        serving = Serving(self, request, client, settle)
+        serving.begin(raw)
+        return serving
+
+    async def charge(self, request: Request, client: Client, allowance: Allowance, units: int) -> None:
+        """Take what a request costs from its client's budget. Raises RateLimitedError or QuotaExceededError."""
+        request.units = units
+        request.remaining = await self.limits.spend(client.name, allowance, units)
+
+
+class Serving:
+    """One request that is being served."""
+
+    __slots__ = ("_backend", "_checked", "_client", "_entered", "_group", "_settle", "_task", "items", "request")
+
+    def __init__(self, backend: Backend, request: Request, client: Client, settle: Settle) -> None:
+        self.request = request
+        # Where it shares a request with others: its items, each as its own bytes.
+        self.items: Sequence[bytes] = ()
+        self._group: Group | None = None
+        self._checked: Checked | None = None
+        self._backend = backend
+        self._client = client
+        self._settle: Settle | None = settle
+        self._entered = False
+        self._task: asyncio.Task[bytes | None] | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self._settle is None
+
+    def settle(self, outcome: Outcome) -> None:
+        """It has come to this; what comes later is nothing to anybody."""
+        settle, self._settle = self._settle, None
+        if settle is not None:
+            if self._entered:
+                self._backend.in_flight.leave(self._client.name)
+            settle(outcome)
+
+    def cancel(self) -> None:
+        """Its caller has left."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            return
+        if self._group is not None and not self.settled:
+            self._backend.joint.left(self._group, self)
+        self.settle(asyncio.CancelledError())
+
+    def begin(self, raw: bytes) -> None:
+        request, backend = self.request, self._backend
+        request.cost = len(raw)
+        try:
+            backend.in_flight.enter(self._client.name)
+            self._entered = True
+            if (allowance := backend.limits.allowance(self._client)) is not None:
+                self._spawn(self._paid(raw, allowance))
+            elif not self._joins(checked := intake.check(request.method, raw)):
+                self._spawn(self._alone(checked))
+        except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
+            self.settle(error)
+
+    def _spawn(self, work: Coroutine[None, None, bytes | None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+        # A callback, since a task that is cancelled before its first step runs none of its own code.
+        self._task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[bytes | None]) -> None:
+        if task.cancelled():
+            self.settle(asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self.settle(error)
+        elif (response := task.result()) is not None:
+            self.settle(response)
+
+    async def _paid(self, raw: bytes, allowance: Allowance) -> bytes | None:
+        """For a client with a budget; None when it has gone on with others. Raises ServiceError."""
+        request, charge = self.request, self._backend.charge
+        try:
+            checked = intake.check(request.method, raw)
+        except InvalidRequestError:
+            # Mistakes cost too, or sending them would be free.
+            await charge(request, self._client, allowance, cost.of_bytes(len(raw)))
+            raise
+        await charge(request, self._client, allowance, cost.units(checked.message))
+        return None if self._joins(checked) else await self._alone(checked)
+
+    def _joins(self, checked: Checked) -> bool:
+        """Whether it goes on with others that ask the same: they settle it, or send it alone."""
+        if checked.split is None or self._backend.draining:
+            return False
+        self._checked, self.items = checked, checked.split.items
+        self._group = self._backend.joint.take(self, checked.split.rest)
+        return self._group is not None
+
+    def send_alone(self) -> None:
+        """Nothing came of going with others, which was nobody's failure to answer."""
+        if self._checked is not None:
+            self._group = None
+            self.request.begin_again()
+            self._spawn(self._alone(self._checked))
+
+    async def _alone(self, checked: Checked) -> bytes:
+        """Ask a replica. Raises ServiceError."""
+        request, router = self.request, self._backend.router
+        name = request.method.name
+        if name == "GetStatus":
+            return await self._backend.status.answer(request)
+        if name not in BODIES:
+            raise NotImplementedYetError(f"{name} is not served by this version")
+        if self._backend.draining:
+            raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
+        envelope = router.envelope(request)
+        setattr(envelope, BODIES[name], checked.raw)
+        for refusal in checked.refused:
+            envelope.refused.add(
+                list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
+            )
+        reply = await router.ask(request, envelope)
+        request.answered(reply.timing)
+        if reply.HasField("error"):
+            raise RemoteError(reply.error)
+        return reply.response
