@@ -9,7 +9,6 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from wire import bounds, columns, validation
-from wire.columns import Split
 from wire.conformity import conforms
 from wire.contract import Method
 from wire.errors import InvalidRequestError, RequestTooLargeError, Violation
@@ -21,13 +20,11 @@ SMALL_BYTES = 64 << 10
 class Checked(NamedTuple):
     """A request that obeys the contract.
 
-    `raw` are its bytes for the replica, `split` the same taken apart where there is a use for that, `refused` the items
-    that are left out.
+    `raw` are its bytes for the replica, `refused` the items that are left out.
     """
 
     method: Method
     raw: bytes
-    split: Split | None = None
     refused: Sequence[validation.Refusal] = ()
 
     @property
@@ -47,7 +44,7 @@ def check(method: Method, raw: bytes) -> Checked:
     if kind in columns.ITEMS:
         split = columns.split(kind, raw)
         if split is not None and conforms(kind, split):
-            return Checked(method, raw, split)
+            return Checked(method, raw)
     elif (message := columns.read(kind, raw)) is not None and conforms(kind, message):
         return Checked(method, raw)
     return _closely(method, raw)

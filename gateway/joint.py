@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -20,6 +20,8 @@ from gateway.request import BODIES, Request
 from gateway.router import Router
 from market.inference.v1 import exchange_pb2
 from wire import columns, delimited
+from wire.columns import Split
+from wire.conformity import conforms
 from wire.errors import RemoteError, ServiceError
 from wire.exemplar import exemplar
 
@@ -37,7 +39,7 @@ _OF_AN_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
 
 
 class Member(Protocol):
-    """A call that may share a request."""
+    """A call that may share a request. Its items, at least one, may yet break a rule."""
 
     request: Request
     items: Sequence[bytes]
@@ -62,6 +64,8 @@ class Group:
     until: float
     members: list[Member] = field(default_factory=list)
     items: int = 0
+    # The request for all of them.
+    body: bytes = b""
     # Of the device, as expected.
     seconds: float = 0.0
     # Once it is closed, with more than one member.
@@ -99,12 +103,16 @@ class Joint:
         self._growing: defaultdict[Hashable, list[Group]] = defaultdict(list)
         self._groups: list[Group] = []
 
-    def take(self, member: Member, rest: bytes) -> Group | None:
-        """Let a call share a request with others that have the same `rest`; None when it is better off alone."""
-        request = member.request
+    @staticmethod
+    def welcomes(request: Request) -> bool:
+        """Whether a call may share a request: one in a hurry, a big one and a traced one are better off alone."""
         hurries = request.deadline - request.began < _HURRY_SECONDS
-        if hurries or request.cost > MOST_BYTES or exemplar(request.traceparent) is not None:
-            return None  # as for the last of these: a trace shows one request
+        # As for the last of these: a trace shows one request.
+        return not (hurries or request.cost > MOST_BYTES or (request.traceparent and exemplar(request.traceparent)))
+
+    def take(self, member: Member, rest: bytes) -> Group:
+        """Let a call share a request with others that have the same `rest`."""
+        request = member.request
         items, seconds = len(member.items), self._router.expected_seconds(request)
         alike = self._growing[request.method.name, request.client, request.priority, rest]
         for group in reversed(alike):
@@ -140,8 +148,7 @@ class Joint:
         self._growing.clear()
         for group in groups:
             group.members = group.waiting
-            if len(group.members) > 1:
-                group.items = sum(len(member.items) for member in group.members)
+            if len(group.members) > 1 and _conforms(group):
                 group.carrying = asyncio.create_task(self._carry(group))
             else:
                 _send_alone(group.members)
@@ -155,11 +162,10 @@ class Joint:
 
     async def _send(self, group: Group) -> None:
         request = group.request = _request(group.members)
-        kind = request.method.request
         envelope = self._router.envelope(request)
         group.envelope_id = envelope.id
         envelope.calls = len(group.members)
-        setattr(envelope, BODIES[request.method.name], _joined(kind, group))
+        setattr(envelope, BODIES[request.method.name], group.body)
         try:
             reply = await self._router.ask(request, envelope)
         except ServiceError as error:
@@ -174,6 +180,16 @@ class Joint:
             _part(group, request.method.response, reply)
         elif reply.error.code not in _OF_AN_ITEM:
             _fail(group, RemoteError(reply.error))
+
+
+def _conforms(group: Group) -> bool:
+    """Make the body, if it obeys the contract: what is left of a request's rules then is that it has an item at all."""
+    kind = group.members[0].request.method.request
+    split = Split([item for member in group.members for item in member.items], group.rest)
+    if not conforms(kind, split):
+        return False
+    group.items, group.body = len(split.items), columns.join(kind, *split)
+    return True
 
 
 def _request(members: Sequence[Member]) -> Request:
@@ -191,31 +207,20 @@ def _request(members: Sequence[Member]) -> Request:
     )
 
 
-def _joined(kind: type[Message], group: Group) -> bytes:
-    number = kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind][1]].number
-    pieces = [piece for member in group.members for item in member.items for piece in delimited.field(number, item)]
-    return b"".join((*pieces, group.rest))
-
-
 def _part(group: Group, kind: type[Message], reply: exchange_pb2.Reply) -> None:
     """Give each member its items' part of the response, under its own request id."""
-    twin, name = columns.ITEMS[kind]
-    response = twin.FromString(reply.response)
-    items = list(getattr(response, name))
-    if len(items) != group.items:
-        raise ValueError(f"{len(items)} answers to {group.items} items")
-    response.ClearField(name)
-    response.ClearField("request_id")
-    rest = response.SerializeToString()
-    fields = kind.DESCRIPTOR.fields_by_name
-    number, id_number = fields[name].number, fields["request_id"].number
+    split = columns.split(kind, reply.response)
+    if split is None or len(split.items) != group.items:
+        raise ValueError(f"the answers to {group.items} items are not there")
+    others: Any = kind.FromString(split.rest)
+    others.ClearField("request_id")
+    rest = others.SerializeToString()
+    number = kind.DESCRIPTOR.fields_by_name["request_id"].number
     failed = set(reply.failed)
     for member, places in group.placed():
-        if member.settled or not failed.isdisjoint(places):
-            continue
-        pieces = [piece for place in places for piece in delimited.field(number, items[place])]
-        pieces += (rest, *delimited.field(id_number, member.request.request_id.encode()))
-        member.settle(b"".join(pieces))
+        if not (member.settled or failed.intersection(places)):
+            own = delimited.field(number, member.request.request_id.encode())
+            member.settle(columns.join(kind, split.items[places.start : places.stop], b"".join((rest, *own))))
 
 
 def _fail(group: Group, error: ServiceError) -> None:

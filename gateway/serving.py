@@ -17,6 +17,7 @@ from gateway.limits import InFlight
 from gateway.request import BODIES, Request
 from gateway.router import Router
 from gateway.status import Status
+from wire import columns
 from wire.errors import (
     InvalidRequestError,
     NotImplementedYetError,
@@ -42,8 +43,8 @@ class Backend:
 
     def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> "Serving":
         """Begin to serve a request in its bytes; `settle` is told the outcome, once, perhaps before this returns."""
-        serving = Serving(self, request, client, settle)
-        serving.begin(raw)
+        serving = Serving(self, request, client, raw, settle)
+        serving.begin()
         return serving
 
     async def charge(self, request: Request, client: Client, allowance: Allowance, units: int) -> None:
@@ -55,14 +56,14 @@ class Backend:
 class Serving:
     """One request that is being served."""
 
-    __slots__ = ("_backend", "_checked", "_client", "_entered", "_group", "_settle", "_task", "items", "request")
+    __slots__ = ("_backend", "_client", "_entered", "_group", "_raw", "_settle", "_task", "items", "request")
 
-    def __init__(self, backend: Backend, request: Request, client: Client, settle: Settle) -> None:
+    def __init__(self, backend: Backend, request: Request, client: Client, raw: bytes, settle: Settle) -> None:
         self.request = request
+        self._raw = raw
         # Where it shares a request with others: its items, each as its own bytes.
         self.items: Sequence[bytes] = ()
         self._group: Group | None = None
-        self._checked: Checked | None = None
         self._backend = backend
         self._client = client
         self._settle: Settle | None = settle
@@ -90,16 +91,16 @@ class Serving:
             self._backend.joint.left(self._group, self)
         self.settle(asyncio.CancelledError())
 
-    def begin(self, raw: bytes) -> None:
+    def begin(self) -> None:
         request, backend = self.request, self._backend
-        request.cost = len(raw)
+        request.cost = len(self._raw)
         try:
             backend.in_flight.enter(self._client.name)
             self._entered = True
             if (allowance := backend.limits.allowance(self._client)) is not None:
-                self._spawn(self._paid(raw, allowance))
-            elif not self._joins(checked := intake.check(request.method, raw)):
-                self._spawn(self._alone(checked))
+                self._spawn(self._paid(allowance))
+            elif not self._joins():
+                self._go(intake.check(request.method, self._raw))
         except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
             self.settle(error)
 
@@ -116,32 +117,41 @@ class Serving:
         elif (response := task.result()) is not None:
             self.settle(response)
 
-    async def _paid(self, raw: bytes, allowance: Allowance) -> bytes | None:
+    async def _paid(self, allowance: Allowance) -> bytes | None:
         """For a client with a budget; None when it has gone on with others. Raises ServiceError."""
         request, charge = self.request, self._backend.charge
         try:
-            checked = intake.check(request.method, raw)
+            checked = intake.check(request.method, self._raw)
         except InvalidRequestError:
             # Mistakes cost too, or sending them would be free.
-            await charge(request, self._client, allowance, cost.of_bytes(len(raw)))
+            await charge(request, self._client, allowance, cost.of_bytes(request.cost))
             raise
         await charge(request, self._client, allowance, cost.units(checked.message))
-        return None if self._joins(checked) else await self._alone(checked)
+        return None if self._joins() else await self._alone(checked)
 
-    def _joins(self, checked: Checked) -> bool:
+    def _joins(self) -> bool:
         """Whether it goes on with others that ask the same: they settle it, or send it alone."""
-        if checked.split is None or self._backend.draining:
+        kind, joint = self.request.method.request, self._backend.joint
+        if kind not in columns.ITEMS or self._backend.draining or not joint.welcomes(self.request):
             return False
-        self._checked, self.items = checked, checked.split.items
-        self._group = self._backend.joint.take(self, checked.split.rest)
-        return self._group is not None
+        split = columns.split(kind, self._raw)
+        if split is None or not split.items:
+            return False
+        self.items = split.items
+        self._group = joint.take(self, split.rest)
+        return True
 
     def send_alone(self) -> None:
         """Nothing came of going with others, which was nobody's failure to answer."""
-        if self._checked is not None:
-            self._group = None
-            self.request.begin_again()
-            self._spawn(self._alone(self._checked))
+        self._group = None
+        self.request.begin_again()
+        try:
+            self._go(intake.check(self.request.method, self._raw))
+        except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
+            self.settle(error)
+
+    def _go(self, checked: Checked) -> None:
+        self._spawn(self._alone(checked))
 
     async def _alone(self, checked: Checked) -> bytes:
         """Ask a replica. Raises ServiceError."""

@@ -9,8 +9,10 @@ Messages are looked at through their twins (columns.py), whose fields have the s
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ from wire.columns import NUMBER_BYTES, Array, Split, array
 Look = Callable[[Any], bool]
 
 _OHLC = ("open", "high", "low", "close")
+_COLUMNS = attrgetter(*_OHLC, "volume")
+# Items that are looked at together: enough to share the cost, and few enough to stay in the caches.
+_TOGETHER = 32
 _REMEMBERED, _REMEMBERED_BYTES = 4096, 512
 
 
@@ -51,16 +56,48 @@ def _look(descriptor: Descriptor) -> Look:
 
 
 def _split(kind: type[Message], descriptor: Descriptor) -> Look:
-    """Each item is looked at, the rest is known by its bytes: callers send the same again and again."""
-    items = descriptor.fields_by_name[columns.ITEMS[kind][1]]
-    inner = items.message_type
+    """The items are looked at together, the rest is known by its bytes: callers send the same again and again."""
+    name = columns.ITEMS[kind]
+    items = descriptor.fields_by_name[name]
     rules = dict(_flat(contract.field_rules(items)))
     least, most = rules.pop("repeated.min_items", 0), rules.pop("repeated.max_items", math.inf)
-    if rules or inner is None:
+    if rules or items.message_type is None:
         raise _UnknownRuleError(items.full_name)
-    item = _of_bytes(GetMessageClass(inner), _message(inner))
-    rest = _remembered(_of_bytes(kind, _message(descriptor, but=items.number)))
-    return lambda split: least <= len(split.items) <= most and rest(split.rest) and all(map(item, split.items))
+    every = _every(items.message_type)
+    others = _message(descriptor, but=items.number)
+    rest = _remembered(_of_bytes(kind, lambda message: not getattr(message, name) and others(message)))
+
+    def together(found: Sequence[bytes]) -> bool:
+        message = columns.read(kind, columns.join(kind, found))
+        return message is not None and every(getattr(message, name)[:])
+
+    def obeys(split: Split) -> bool:
+        found, count = split.items, len(split.items)
+        return (
+            least <= count <= most
+            and rest(split.rest)
+            and all(together(found[at : at + _TOGETHER]) for at in range(0, count, _TOGETHER))
+        )
+
+    return obeys
+
+
+def _every(descriptor: Descriptor) -> Look:
+    """The look at messages of one type, field by field over all: at arrays in a row it costs as much as at one."""
+    if descriptor is inference_pb2.Panel.DESCRIPTOR:
+        return _panels(descriptor)
+    _know(descriptor)
+    looks = []
+    for field in descriptor.fields:
+        if contract.column_rules(field).ByteSize():
+            looks.append((attrgetter(field.name), _columns(field)))
+        elif (each := _field(field)) is not None:
+            looks.append((attrgetter(field.name), _each(each)))
+    return lambda messages: all(look([*map(value, messages)]) for value, look in looks)
+
+
+def _each(look: Look) -> Look:
+    return lambda values: all(map(look, values))
 
 
 def _of_bytes(kind: type[Message], look: Look) -> Look:
@@ -81,12 +118,7 @@ def _remembered(look: Look) -> Look:
 
 def _message(descriptor: Descriptor, but: int = 0) -> Look:
     """The look at a message, the field of the number `but` left out."""
-    own: list[Message] = [descriptor.GetOptions().Extensions[validate_pb2.message]]
-    own += [choice.GetOptions().Extensions[validate_pb2.oneof] for choice in descriptor.oneofs]
-    if any(rules.ByteSize() for rules in own):
-        raise _UnknownRuleError(descriptor.full_name)
-    if descriptor is inference_pb2.Panel.DESCRIPTOR:
-        return _panel(descriptor)
+    _know(descriptor)
     fields = [field for field in descriptor.fields if field.number != but]
     looks = [(field.name, look) for field in fields if (look := _field(field)) is not None]
 
@@ -99,10 +131,18 @@ def _message(descriptor: Descriptor, but: int = 0) -> Look:
     return obeys
 
 
+def _know(descriptor: Descriptor) -> None:
+    """Raises _UnknownRuleError when a message has rules beside its fields'."""
+    own: list[Message] = [descriptor.GetOptions().Extensions[validate_pb2.message]]
+    own += [choice.GetOptions().Extensions[validate_pb2.oneof] for choice in descriptor.oneofs]
+    if any(rules.ByteSize() for rules in own):
+        raise _UnknownRuleError(descriptor.full_name)
+
+
 def _field(field: FieldDescriptor) -> Look | None:
     """The look at one field's value; None where there is nothing to look at."""
     if contract.column_rules(field).ByteSize():
-        return _column(field)
+        raise _UnknownRuleError(f"{field.full_name}: a column by itself")
     if field.message_type is not None and not field.is_repeated:
         raise _UnknownRuleError(f"{field.full_name}: what is inside")
     rules = dict(_flat(contract.field_rules(field)))
@@ -181,14 +221,20 @@ def _all(looks: list[Look]) -> Look | None:
     return lambda value: first(value) and rest(value)  # type: ignore[misc]  # there is a rest
 
 
-def _column(field: FieldDescriptor) -> Look:
+def _columns(field: FieldDescriptor) -> Look:
+    """The look at a column of several messages."""
     least, most = _sizes(field)
     if contract.column_rules(field).non_negative:
         raise _UnknownRuleError(field.full_name)
 
-    def obeys(values: bytes) -> bool:
-        size = len(values)
-        return least <= size <= most and not size % NUMBER_BYTES and _finite(array(values))
+    def obeys(found: Sequence[bytes]) -> bool:
+        sizes = {*map(len, found)}
+        return (
+            least <= min(sizes)
+            and max(sizes) <= most
+            and not any(size % NUMBER_BYTES for size in sizes)
+            and _finite(array(b"".join(found)))
+        )
 
     return obeys
 
@@ -205,7 +251,7 @@ def _sizes(field: FieldDescriptor) -> tuple[float, float]:
     return sizes
 
 
-def _panel(descriptor: Descriptor) -> Look:
+def _panels(descriptor: Descriptor) -> Look:
     """Columns of one length, low <= open/close <= high, no negative volume; closes alone have no order."""
     fields = descriptor.fields_by_name
     sizes = {name: _sizes(fields[name]) for name in (*_OHLC, "volume")}
@@ -214,23 +260,33 @@ def _panel(descriptor: Descriptor) -> Look:
     others = {name for name in fields if contract.column_rules(fields[name]).non_negative}
     if others != {"volume"} or any(sizes[name] != (0, most) for name in (*_OHLC[:3], "volume")) or symbol is None:
         raise _UnknownRuleError(descriptor.full_name)
+    known = {*_OHLC, "volume", "symbol"}
+    if known != set(fields):
+        raise _UnknownRuleError(descriptor.full_name)
 
-    def obeys(panel: Any) -> bool:
-        prices = [getattr(panel, name) for name in _OHLC]
-        volume, size = panel.volume, len(prices[3])
-        if not least <= size <= most or size % NUMBER_BYTES or len(volume) not in (0, size) or not symbol(panel.symbol):
+    def obeys(panels: Sequence[Any]) -> bool:
+        # Panels of one shape are looked at as one array.
+        alike: defaultdict[tuple[int, int, int, int, int], list[bytes]] = defaultdict(list)
+        for panel in panels:
+            found = _COLUMNS(panel)
+            if not symbol(panel.symbol):
+                return False
+            alike[tuple(map(len, found))] += found  # type: ignore[index]  # there are five
+        return all(shape(*lengths, b"".join(found)) for lengths, found in alike.items())
+
+    def shape(opened: int, high: int, low: int, size: int, volume: int, found: bytes) -> bool:
+        if not least <= size <= most or size % NUMBER_BYTES or volume not in (0, size):
             return False
-        if [len(column) for column in prices] != [size] * 4:
-            return not (any(prices[:3]) or volume) and _finite(array(prices[3]))
-        # Of one array over all columns, each look costs as much as of one column.
-        whole = array(b"".join([*prices, volume]))
-        bars = size // NUMBER_BYTES
-        opened, high, low, close = whole[: 4 * bars].reshape(4, bars)
+        bars, whole = size // NUMBER_BYTES, array(found)
+        if (opened, high, low) != (size, size, size):
+            return not (opened or high or low or volume) and _finite(whole)
+        columns = whole.reshape(-1, 5 if volume else 4, bars)
+        first, highest, lowest, close = (columns[:, place] for place in range(4))
         return (
             _finite(whole)
-            and not np.count_nonzero(np.minimum(opened, close) < low)
-            and not np.count_nonzero(np.maximum(opened, close) > high)
-            and not np.count_nonzero(whole[4 * bars :] < 0)
+            and not np.count_nonzero(np.minimum(first, close) < lowest)
+            and not np.count_nonzero(np.maximum(first, close) > highest)
+            and not np.count_nonzero(columns[:, 4:] < 0)
         )
 
     return obeys

@@ -17,6 +17,15 @@ def field(number: int, *parts: bytes) -> tuple[bytes, ...]:
     return (head(number, sum(map(len, parts))), *parts)
 
 
+def length(raw: bytes, at: int) -> tuple[int, int]:
+    """The length that is written at a place, and the place of the bytes that it counts. Raises IndexError."""
+    value = shift = 0
+    while (byte := raw[at]) > 0x7F:
+        value |= (byte & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+    return value | byte << shift, at + 1
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

@@ -8,8 +8,6 @@ from market.inference.v1 import answers_pb2, inference_pb2, requests_pb2
 from wire import contract
 
 ANSWERS = {
-    "PredictAnswerItems": "PredictResponse",
-    "ComputeIndicatorsAnswerItems": "ComputeIndicatorsResponse",
     "PredictAnswer": "PredictResponse",
     "SeriesForecastAnswer": "SeriesForecast",
     "ForecastAnswer": "Forecast",
@@ -25,8 +23,6 @@ ANSWERS = {
     "WatchUpdateAnswer": "WatchUpdate",
 }
 REQUESTS = {
-    "PredictItems": "PredictRequest",
-    "ComputeIndicatorsItems": "ComputeIndicatorsRequest",
     "PredictColumns": "PredictRequest",
     "SeriesColumns": "Series",
     "ComputeIndicatorsColumns": "ComputeIndicatorsRequest",

@@ -26,41 +26,37 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from market.inference.v1 import inference_pb2 as market_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/answers.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"z\n\x12PredictAnswerItems\x12\x11\n\tforecasts\x18\x01 \x03(\x0c\x12\x17\n\x0fquantile_levels\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"h\n\x1c\x43omputeIndicatorsAnswerItems\x12\x0e\n\x06panels\x18\x01 \x03(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xa0\x01\n\rPredictAnswer\x12<\n\tforecasts\x18\x01 \x03(\x0b\x32).market.inference.v1.SeriesForecastAnswer\x12\x17\n\x0fquantile_levels\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x8e\x01\n\x14SeriesForecastAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x90\x01\n\x0e\x46orecastAnswer\x12\r\n\x05point\x18\x01 \x01(\x0c\x12\x11\n\tquantiles\x18\x02 \x01(\x0c\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.market.inference.v1.Coverage\x12\x0c\n\x04gate\x18\x04 \x01(\x01\x12\x0c\n\x04logs\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\"\x8f\x01\n\x17\x43omputeIndicatorsAnswer\x12:\n\x06panels\x18\x01 \x03(\x0b\x32*.market.inference.v1.PanelIndicatorsAnswer\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x95\x01\n\x15PanelIndicatorsAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12=\n\nindicators\x18\x02 \x01(\x0b\x32\'.market.inference.v1.IndicatorSetAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"N\n\x12IndicatorSetAnswer\x12\x38\n\nindicators\x18\x01 \x03(\x0b\x32$.market.inference.v1.IndicatorAnswer\"\\\n\x0fIndicatorAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.market.inference.v1.IndicatorOutputAnswer\"5\n\x15IndicatorOutputAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xa8\x02\n\rAnalyzeAnswer\x12\x11\n\x07predict\x18\x01 \x01(\x0cH\x00\x12+\n\rpredict_error\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x01\x12-\n\x0fsentiment_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x12\x14\n\nindicators\x18\x05 \x01(\x0cH\x02\x12.\n\x10indicators_error\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x10\n\x0epredict_resultB\x12\n\x10sentiment_resultB\x13\n\x11indicators_result\"}\n\x0cStreamAnswer\x12\x38\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\'.market.inference.v1.StreamResultAnswer\x12\x33\n\x07\x63redits\x18\x02 \x01(\x0b\x32\".market.inference.v1.StreamCredits\"\xa0\x01\n\x12StreamResultAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xa1\x01\n\x11WatchUpdateAnswer\x12\x12\n\nindicators\x18\x01 \x01(\x0c\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12,\n\x0e\x66orecast_error\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x11\n\x0f\x66orecast_result\"\xcb\x01\n\x0bWatchAnswer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.market.inference.v1.WatchUpdateAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\x06opened\x18\x04 \x01(\x0b\x32 .market.inference.v1.WatchOpenedH\x00\x12\r\n\x05taken\x18\x05 \x01(\x04\x42\x08\n\x06resultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/answers.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"\xa0\x01\n\rPredictAnswer\x12<\n\tforecasts\x18\x01 \x03(\x0b\x32).market.inference.v1.SeriesForecastAnswer\x12\x17\n\x0fquantile_levels\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x8e\x01\n\x14SeriesForecastAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x90\x01\n\x0e\x46orecastAnswer\x12\r\n\x05point\x18\x01 \x01(\x0c\x12\x11\n\tquantiles\x18\x02 \x01(\x0c\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.market.inference.v1.Coverage\x12\x0c\n\x04gate\x18\x04 \x01(\x01\x12\x0c\n\x04logs\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\"\x8f\x01\n\x17\x43omputeIndicatorsAnswer\x12:\n\x06panels\x18\x01 \x03(\x0b\x32*.market.inference.v1.PanelIndicatorsAnswer\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x95\x01\n\x15PanelIndicatorsAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12=\n\nindicators\x18\x02 \x01(\x0b\x32\'.market.inference.v1.IndicatorSetAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"N\n\x12IndicatorSetAnswer\x12\x38\n\nindicators\x18\x01 \x03(\x0b\x32$.market.inference.v1.IndicatorAnswer\"\\\n\x0fIndicatorAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.market.inference.v1.IndicatorOutputAnswer\"5\n\x15IndicatorOutputAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xa8\x02\n\rAnalyzeAnswer\x12\x11\n\x07predict\x18\x01 \x01(\x0cH\x00\x12+\n\rpredict_error\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x01\x12-\n\x0fsentiment_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x12\x14\n\nindicators\x18\x05 \x01(\x0cH\x02\x12.\n\x10indicators_error\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x10\n\x0epredict_resultB\x12\n\x10sentiment_resultB\x13\n\x11indicators_result\"}\n\x0cStreamAnswer\x12\x38\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\'.market.inference.v1.StreamResultAnswer\x12\x33\n\x07\x63redits\x18\x02 \x01(\x0b\x32\".market.inference.v1.StreamCredits\"\xa0\x01\n\x12StreamResultAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xa1\x01\n\x11WatchUpdateAnswer\x12\x12\n\nindicators\x18\x01 \x01(\x0c\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12,\n\x0e\x66orecast_error\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x11\n\x0f\x66orecast_result\"\xcb\x01\n\x0bWatchAnswer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.market.inference.v1.WatchUpdateAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\x06opened\x18\x04 \x01(\x0b\x32 .market.inference.v1.WatchOpenedH\x00\x12\r\n\x05taken\x18\x05 \x01(\x04\x42\x08\n\x06resultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'market.inference.v1.answers_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTANSWERITEMS']._serialized_start=120
-  _globals['_PREDICTANSWERITEMS']._serialized_end=242
-  _globals['_COMPUTEINDICATORSANSWERITEMS']._serialized_start=244
-  _globals['_COMPUTEINDICATORSANSWERITEMS']._serialized_end=348
-  _globals['_PREDICTANSWER']._serialized_start=351
-  _globals['_PREDICTANSWER']._serialized_end=511
-  _globals['_SERIESFORECASTANSWER']._serialized_start=514
-  _globals['_SERIESFORECASTANSWER']._serialized_end=656
-  _globals['_FORECASTANSWER']._serialized_start=659
-  _globals['_FORECASTANSWER']._serialized_end=803
-  _globals['_COMPUTEINDICATORSANSWER']._serialized_start=806
-  _globals['_COMPUTEINDICATORSANSWER']._serialized_end=949
-  _globals['_PANELINDICATORSANSWER']._serialized_start=952
-  _globals['_PANELINDICATORSANSWER']._serialized_end=1101
-  _globals['_INDICATORSETANSWER']._serialized_start=1103
-  _globals['_INDICATORSETANSWER']._serialized_end=1181
-  _globals['_INDICATORANSWER']._serialized_start=1183
-  _globals['_INDICATORANSWER']._serialized_end=1275
-  _globals['_INDICATOROUTPUTANSWER']._serialized_start=1277
-  _globals['_INDICATOROUTPUTANSWER']._serialized_end=1330
-  _globals['_ANALYZEANSWER']._serialized_start=1333
-  _globals['_ANALYZEANSWER']._serialized_end=1629
-  _globals['_STREAMANSWER']._serialized_start=1631
-  _globals['_STREAMANSWER']._serialized_end=1756
-  _globals['_STREAMRESULTANSWER']._serialized_start=1759
-  _globals['_STREAMRESULTANSWER']._serialized_end=1919
-  _globals['_WATCHUPDATEANSWER']._serialized_start=1922
-  _globals['_WATCHUPDATEANSWER']._serialized_end=2083
-  _globals['_WATCHANSWER']._serialized_start=2086
-  _globals['_WATCHANSWER']._serialized_end=2289
+  _globals['_PREDICTANSWER']._serialized_start=121
+  _globals['_PREDICTANSWER']._serialized_end=281
+  _globals['_SERIESFORECASTANSWER']._serialized_start=284
+  _globals['_SERIESFORECASTANSWER']._serialized_end=426
+  _globals['_FORECASTANSWER']._serialized_start=429
+  _globals['_FORECASTANSWER']._serialized_end=573
+  _globals['_COMPUTEINDICATORSANSWER']._serialized_start=576
+  _globals['_COMPUTEINDICATORSANSWER']._serialized_end=719
+  _globals['_PANELINDICATORSANSWER']._serialized_start=722
+  _globals['_PANELINDICATORSANSWER']._serialized_end=871
+  _globals['_INDICATORSETANSWER']._serialized_start=873
+  _globals['_INDICATORSETANSWER']._serialized_end=951
+  _globals['_INDICATORANSWER']._serialized_start=953
+  _globals['_INDICATORANSWER']._serialized_end=1045
+  _globals['_INDICATOROUTPUTANSWER']._serialized_start=1047
+  _globals['_INDICATOROUTPUTANSWER']._serialized_end=1100
+  _globals['_ANALYZEANSWER']._serialized_start=1103
+  _globals['_ANALYZEANSWER']._serialized_end=1399
+  _globals['_STREAMANSWER']._serialized_start=1401
+  _globals['_STREAMANSWER']._serialized_end=1526
+  _globals['_STREAMRESULTANSWER']._serialized_start=1529
+  _globals['_STREAMRESULTANSWER']._serialized_end=1689
+  _globals['_WATCHUPDATEANSWER']._serialized_start=1692
+  _globals['_WATCHUPDATEANSWER']._serialized_end=1853
+  _globals['_WATCHANSWER']._serialized_start=1856
+  _globals['_WATCHANSWER']._serialized_end=2059
 # @@protoc_insertion_point(module_scope)

@@ -25,64 +25,6 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class PredictItems(_message.Message):
-    """PredictRequest with each series as its own bytes: what two requests have in common is everything else."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SERIES_FIELD_NUMBER: _builtins.int
-    HORIZON_FIELD_NUMBER: _builtins.int
-    QUANTILES_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
-    horizon: _builtins.int
-    model: _builtins.str
-    @_builtins.property
-    def series(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    @_builtins.property
-    def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
-    def __init__(
-        self,
-        *,
-        series: _abc.Iterable[_builtins.bytes] | None = ...,
-        horizon: _builtins.int = ...,
-        quantiles: _abc.Iterable[_builtins.float] | None = ...,
-        model: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["horizon", b"horizon", "model", b"model", "quantiles", b"quantiles", "series", b"series"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PredictItems: _TypeAlias = PredictItems  # noqa: Y015
-
-@_typing.final
-class ComputeIndicatorsItems(_message.Message):
-    """The same of ComputeIndicatorsRequest."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PANELS_FIELD_NUMBER: _builtins.int
-    INDICATORS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def panels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    @_builtins.property
-    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    def __init__(
-        self,
-        *,
-        panels: _abc.Iterable[_builtins.bytes] | None = ...,
-        indicators: _abc.Iterable[_builtins.bytes] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["indicators", b"indicators", "panels", b"panels"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ComputeIndicatorsItems: _TypeAlias = ComputeIndicatorsItems  # noqa: Y015
-
-@_typing.final
 class PredictColumns(_message.Message):
     """Twin of PredictRequest."""
 
