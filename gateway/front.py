@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 import grpc
 
+from gateway.caller import Sent
 from gateway.servicer import Ended, Servicer
 from gateway.serving import Serving
 from wire import codes, contract, deadline, tls
@@ -31,7 +32,7 @@ from wire.errors import DrainingError
 Register = Callable[[grpc.aio.Server], None]
 """Adds the services that stand beside the contract's: health, reflection."""
 
-Details: TypeAlias = tuple[Sequence[tuple[str, str | bytes]], str, float | None]
+Details: TypeAlias = tuple[Sent, str, float | None]
 """What comes with a call by the native transport: metadata, peer, the seconds that its caller waits."""
 
 LIMITS = {
@@ -118,7 +119,7 @@ def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
 
 def _unary(servicer: Servicer, method: Method) -> Any:
     async def handler(raw: bytes, context: Any) -> bytes:
-        sent = dict(context.invocation_metadata() or ())
+        sent = tuple(context.invocation_metadata() or ())
         end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
         def tell(ended: Ended | None) -> None:
@@ -233,7 +234,7 @@ class NativeFront:
         sent, peer, left = details
         if left is not None:
             left -= waited
-        call = self._servicer.unary(method, dict(sent), left, lambda: peer, raw, partial(self._end, call_id))
+        call = self._servicer.unary(method, sent, left, lambda: peer, raw, partial(self._end, call_id))
         if call is not None:
             self._calls[call_id] = call
 

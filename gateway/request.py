@@ -1,11 +1,9 @@
 """One request on its way through the gateway: identity, deadline, caller, and where its time went."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.budget import Remaining
 from market.inference.v1 import exchange_pb2
-from wire import metadata
 from wire.contract import Method
 from wire.traces import Span
 
@@ -69,8 +67,3 @@ class Request:
     def begin_again(self) -> None:
         """It is sent alone, after what came of sending it with others, which was nobody's failure to answer."""
         self.attempts = self.hedges = 0
-
-
-def priority(sent: Mapping[str, str | bytes]) -> str:
-    """`batch` when asked for, else `interactive`."""
-    return "batch" if sent.get(metadata.PRIORITY) == "batch" else "interactive"

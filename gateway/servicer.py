@@ -8,26 +8,27 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from google.rpc import status_pb2
 
 from gateway import audit, cost, traces
-from gateway import request as incoming
-from gateway.auth import Authenticator, Client, authorise, public_part
+from gateway.auth import Authenticator, Client, authorise
 from gateway.budget import Limits
+from gateway.caller import Caller, Callers, Sent
 from gateway.limits import InFlight
 from gateway.link import Links
 from gateway.metrics import Metrics
+from gateway.records import Records
 from gateway.request import Request
 from gateway.router import Router
 from gateway.serving import Backend, Outcome, Serving, Settle
 from gateway.status import Status
 from gateway.stream import Stream
 from gateway.watch import Watch, read_open
-from wire import codes, deadline, logs, metadata, validation
+from wire import codes, deadline, metadata, validation
 from wire.contract import Method
 from wire.errors import (
     CallCancelledError,
@@ -35,7 +36,6 @@ from wire.errors import (
     DrainingError,
     InternalError,
     ServiceError,
-    UnauthenticatedError,
     code_name,
     reason_of,
 )
@@ -43,13 +43,6 @@ from wire.logs import fields
 from wire.traces import Traces
 
 log = logging.getLogger("gateway.request")
-
-# Errors of ours are errors, refusals are warnings, and callers' mistakes are no more than information.
-_LEVELS = {
-    **dict.fromkeys(("INTERNAL", "UNKNOWN"), logging.ERROR),
-    **dict.fromkeys(("UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"), logging.WARNING),
-}
-
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
@@ -81,13 +74,13 @@ class Servicer:
         version: str,
         traces: Traces | None = None,
     ) -> None:
-        self._authenticator = authenticator
+        self._callers = Callers(authenticator)
         self._stream_slots = streams
         self._session_slots = sessions
         self._links = Links()
         self._router = router
         self._backend = Backend(in_flight, limits, router, Status(router, version))
-        self._metrics = metrics
+        self._records = Records(metrics)
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
@@ -97,7 +90,7 @@ class Servicer:
     def unary(
         self,
         method: Method,
-        sent: Mapping[str, str | bytes],
+        sent: Sent,
         left: float | None,
         peer: Callable[[], str],
         raw: bytes,
@@ -107,13 +100,14 @@ class Servicer:
 
         `end` is told once how it ended, None when that was a cancel: nobody listens any more.
         """
-        request = self._request(method, sent, left)
+        caller = self._callers.of(sent)
+        request = self._request(method, caller, left)
 
         def settle(outcome: Outcome) -> None:
             self._ended(request, outcome, peer, end)
 
         try:
-            client = self._admit(request, sent)
+            client = _admit(request, caller)
         except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _explained
             settle(error)
             return None
@@ -135,7 +129,7 @@ class Servicer:
                 code, reason = code_name(status.code), reason_of(status)
                 end(Ended(b"", trailers, status))
         finally:
-            self._done(request, code, reason)
+            self._records.over(request, code, reason)
 
     @asynccontextmanager
     async def _call(self, request: Request, context: Any) -> AsyncIterator[None]:
@@ -153,7 +147,7 @@ class Servicer:
         finally:
             if code == "OK":
                 context.set_trailing_metadata(_identity(request))
-            self._done(request, code, reason)
+            self._records.over(request, code, reason)
 
     def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> Serving | None:
         """Begin to serve a request that came over a stream, whose caller is known; None when it is settled already.
@@ -177,32 +171,20 @@ class Servicer:
         serving = self._backend.serve(request, client, raw, explained)
         return None if serving.settled else serving
 
-    def _admit(self, request: Request, sent: Mapping[str, str | bytes]) -> Client:
-        """The caller, who may make this call, in time. Raises ServiceError."""
-        try:
-            client = self._authenticator.authenticate(sent)
-        except UnauthenticatedError:
-            request.credential = public_part(sent)
-            raise
-        request.client = client.name
-        authorise(client, request.method)
-        _check_time(request)
-        return client
-
     async def stream(self, method: Method, context: Any) -> None:
         """A Stream call: its requests one by one, and a log line when it ends."""
-        sent = dict(context.invocation_metadata() or ())
+        caller = self._callers.of(tuple(context.invocation_metadata() or ()))
         left = context.time_remaining()
-        call = self._request(method, sent, left)
+        call = self._request(method, caller, left)
         # The stream may live as long as its caller wants; max_timeout bounds each of its requests.
         call.deadline = deadline.NEVER if left is None else call.began + left
         async with self._call(call, context):
-            await self._stream(call, sent, context)
+            await self._stream(call, caller, context)
 
-    async def _stream(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
+    async def _stream(self, call: Request, caller: Caller, context: Any) -> None:
         if self.draining:
             raise DrainingError("the gateway is draining", retry_after=0.1)
-        client = self._admit(call, sent)
+        client = _admit(call, caller)
         stream = Stream(self, call, client, default_timeout=self._default_timeout, max_timeout=self._max_timeout)
         with self._stream_slots.slot(client.name):
             self._streams.add(stream)
@@ -213,15 +195,15 @@ class Servicer:
 
     async def watch(self, method: Method, context: Any) -> None:
         """A Watch call: a session on the replica that is picked now, and a log line when it ends."""
-        sent = dict(context.invocation_metadata() or ())
-        call = self._request(method, sent, context.time_remaining())
+        caller = self._callers.of(tuple(context.invocation_metadata() or ()))
+        call = self._request(method, caller, context.time_remaining())
         async with self._call(call, context):
-            await self._watch(call, sent, context)
+            await self._watch(call, caller, context)
 
-    async def _watch(self, call: Request, sent: Mapping[str, str | bytes], context: Any) -> None:
+    async def _watch(self, call: Request, caller: Caller, context: Any) -> None:
         if self.draining:
             raise DrainingError("the gateway is draining", retry_after=0.1)
-        client = self._admit(call, sent)
+        client = _admit(call, caller)
         with self._session_slots.slot(client.name):
             raw = await _opening(context, self._default_timeout)
             call.cost = len(raw)
@@ -267,50 +249,19 @@ class Servicer:
             stream.drain()
 
     def done(self, request: Request, code: str, reason: str) -> None:
-        """One request of a stream is over: counted, and logged when it failed."""
-        if code == "OK":
-            if request.span is not None:
-                traces.end(request.span, request, code, reason)
-            self._metrics.answered(request, code, reason, deadline.now() - request.began)
-        else:
-            self._done(request, code, reason)
+        """One request of a stream is over; it has a log line when it failed."""
+        self._records.over(request, code, reason, line=code != "OK")
 
-    def _request(self, method: Method, sent: Mapping[str, str | bytes], left: float | None) -> Request:
+    def _request(self, method: Method, caller: Caller, left: float | None) -> Request:
         began = deadline.now()
+        until = began + min(self._default_timeout if left is None else left, self._max_timeout)
         # By position, since keywords would cost as much as the rest.
         request = Request(
-            method,
-            metadata.request_id(sent.get(metadata.REQUEST_ID)),
-            began,
-            began + min(self._default_timeout if left is None else left, self._max_timeout),
-            incoming.priority(sent),
-            str(sent.get(metadata.TRACEPARENT, "")),
+            method, metadata.request_id(caller.request_id), began, until, caller.priority, caller.traceparent
         )
         if self._traces is not None:
             traces.begin(self._traces, request, "server")
         return request
-
-    def _done(self, request: Request, code: str, reason: str) -> None:
-        seconds = deadline.now() - request.began
-        if request.span is not None:
-            traces.end(request.span, request, code, reason)
-        self._metrics.answered(request, code, reason, seconds)
-        values = {
-            "request_id": request.request_id,
-            "client": request.client,
-            "method": request.method.name,
-            "code": code,
-            "reason": reason,
-            "bytes": request.cost,
-            "units": request.units,
-            "seconds": int(seconds * 1e6) / 1e6,  # round() takes four times as long
-            "queue_seconds": request.queue_seconds,
-            "device_seconds": request.device_seconds,
-            "batch_items": request.batch_items,
-            "replica": request.replica,
-            "attempts": request.attempts,
-        }
-        logs.event(log, _LEVELS.get(code, logging.INFO), "request", values)
 
 
 def _explained(error: BaseException, request: Request, peer: Callable[[], str]) -> ServiceError:
@@ -349,6 +300,16 @@ def _identity(request: Request) -> tuple[tuple[str, str], ...]:
     if left.day != math.inf:
         found.append((metadata.QUOTA_REMAINING, f"{left.day:.0f}"))
     return tuple(found)
+
+
+def _admit(request: Request, caller: Caller) -> Client:
+    """The caller, who may make this call, in time. Raises ServiceError."""
+    request.credential = caller.credential
+    client = caller.admitted()
+    request.client = client.name
+    authorise(client, request.method)
+    _check_time(request)
+    return client
 
 
 def _check_time(request: Request) -> None:

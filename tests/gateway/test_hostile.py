@@ -58,7 +58,7 @@ class Target:
 
     async def _ended(self, method: contract.Method, sent: dict[str, str | bytes], raw: bytes) -> Ended:
         end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self.servicer.unary(method, sent, 5.0, str, raw, end.set_result)
+        self.servicer.unary(method, tuple(sent.items()), 5.0, str, raw, end.set_result)
         return await end
 
 
