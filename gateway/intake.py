@@ -41,11 +41,7 @@ def check(method: Method, raw: bytes) -> Checked:
     kind = method.request
     if len(raw) > SMALL_BYTES:
         bounds.check(raw, kind.DESCRIPTOR)
-    if kind in columns.ITEMS:
-        split = columns.split(kind, raw)
-        if split is not None and conforms(kind, split):
-            return Checked(method, raw)
-    elif (message := columns.read(kind, raw)) is not None and conforms(kind, message):
+    if conforms(kind, raw):
         return Checked(method, raw)
     return _closely(method, raw)
 

@@ -20,7 +20,6 @@ from gateway.request import BODIES, Request
 from gateway.router import Router
 from market.inference.v1 import exchange_pb2
 from wire import columns, delimited
-from wire.columns import Split
 from wire.conformity import conforms
 from wire.errors import RemoteError, ServiceError
 from wire.exemplar import exemplar
@@ -42,7 +41,7 @@ class Member(Protocol):
     """A call that may share a request. Its items, at least one, may yet break a rule."""
 
     request: Request
-    items: Sequence[bytes]
+    items: Sequence[memoryview]
 
     @property
     def settled(self) -> bool: ...
@@ -183,13 +182,11 @@ class Joint:
 
 
 def _conforms(group: Group) -> bool:
-    """Make the body, if it obeys the contract: what is left of a request's rules then is that it has an item at all."""
+    """Make the body, and say whether it obeys the contract, which leaves of a request's rules that it has an item."""
     kind = group.members[0].request.method.request
-    split = Split([item for member in group.members for item in member.items], group.rest)
-    if not conforms(kind, split):
-        return False
-    group.items, group.body = len(split.items), columns.join(kind, *split)
-    return True
+    items = [item for member in group.members for item in member.items]
+    group.items, group.body = len(items), columns.join(kind, items, group.rest)
+    return conforms(kind, group.body, group.rest)
 
 
 def _request(members: Sequence[Member]) -> Request:

@@ -62,7 +62,7 @@ class Serving:
         self.request = request
         self._raw = raw
         # Where it shares a request with others: its items, each as its own bytes.
-        self.items: Sequence[bytes] = ()
+        self.items: Sequence[memoryview] = ()
         self._group: Group | None = None
         self._backend = backend
         self._client = client

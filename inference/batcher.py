@@ -104,7 +104,12 @@ class Batcher:
         job.enqueued = at
         self._share(job, entries, at)
         for entry in entries:
-            insort(self._waiting[entry.key], entry, key=DUE)
+            queue = self._waiting[entry.key]
+            # Mostly it is the last in order.
+            if not queue or queue[-1].due <= entry.due:
+                queue.append(entry)
+            else:
+                insort(queue, entry, key=DUE)
         self._queued_items += len(entries)
         self._queued[job.priority] += seconds
         self._note_arrival(at)

@@ -42,9 +42,9 @@ _TAGS: Final = {kind: delimited.head(number, 0)[0] for kind, number in _NUMBERS.
 
 
 class Split(NamedTuple):
-    """A message's items, each as its own bytes, and the bytes of all the rest."""
+    """A message's items, each as its own bytes over the message's memory, and the bytes of all the rest."""
 
-    items: Sequence[bytes]
+    items: Sequence[memoryview]
     rest: bytes
 
 
@@ -68,23 +68,23 @@ def split(kind: type[Message], raw: bytes) -> Split | None:
     into. By hand, since every call is taken apart, and protobuf takes three times as long.
     """
     tag, at, end = _TAGS[kind], 0, len(raw)
-    items = []
+    items, memory = [], memoryview(raw)
     try:
         while at < end and raw[at] == tag:
             size, at = raw[at + 1], at + 2
             if size > 0x7F:
                 size, at = delimited.length(raw, at - 1)
-            items.append(raw[at : at + size])
+            items.append(memory[at : at + size])
             at += size
     except IndexError:
         return None
     return Split(items, raw[at:]) if at <= end else None
 
 
-def join(kind: type[Message], items: Iterable[bytes], rest: bytes = b"") -> bytes:
+def join(kind: type[Message], items: Iterable[memoryview], rest: bytes = b"") -> bytes:
     """What split() takes apart."""
     number = _NUMBERS[kind]
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     for item in items:
         pieces += (delimited.head(number, len(item)), item)
     pieces.append(rest)

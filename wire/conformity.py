@@ -23,7 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from buf.validate import validate_pb2
 from market.inference.v1 import inference_pb2
 from wire import columns, contract
-from wire.columns import NUMBER_BYTES, Array, Split, array
+from wire.columns import NUMBER_BYTES, Array, array
 
 Look = Callable[[Any], bool]
 
@@ -34,12 +34,22 @@ _TOGETHER = 32
 _REMEMBERED, _REMEMBERED_BYTES = 4096, 512
 
 
-def conforms(kind: type[Message], request: Message | Split) -> bool:
-    """Whether a request of the public type `kind` obeys. False may also mean that a closer look is needed.
+def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool:
+    """Whether the bytes are a request of the public type `kind` that obeys, and columns.read() holds all of it.
 
-    `request` is taken apart where columns.ITEMS says how, and its twin otherwise.
+    False may also mean that a closer look is needed. `rest` is what columns.split() says, where that is known.
     """
-    return _look(kind.DESCRIPTOR)(request)
+    message = columns.read(kind, raw)
+    if message is None:
+        return False
+    if kind not in columns.ITEMS:
+        return _look(kind.DESCRIPTOR)(message)
+    if rest is None:
+        split = columns.split(kind, raw)
+        if split is None:
+            return False
+        rest = split.rest
+    return _look(kind.DESCRIPTOR)((message, rest))
 
 
 class _UnknownRuleError(Exception):
@@ -65,18 +75,15 @@ def _split(kind: type[Message], descriptor: Descriptor) -> Look:
         raise _UnknownRuleError(items.full_name)
     every = _every(items.message_type)
     others = _message(descriptor, but=items.number)
-    rest = _remembered(_of_bytes(kind, lambda message: not getattr(message, name) and others(message)))
+    in_order = _remembered(_of_bytes(kind, lambda message: not getattr(message, name) and others(message)))
 
-    def together(found: Sequence[bytes]) -> bool:
-        message = columns.read(kind, columns.join(kind, found))
-        return message is not None and every(getattr(message, name)[:])
-
-    def obeys(split: Split) -> bool:
-        found, count = split.items, len(split.items)
+    def obeys(request: tuple[Any, bytes]) -> bool:
+        message, rest = request
+        found = getattr(message, name)[:]
         return (
-            least <= count <= most
-            and rest(split.rest)
-            and all(together(found[at : at + _TOGETHER]) for at in range(0, count, _TOGETHER))
+            least <= len(found) <= most
+            and in_order(rest)
+            and all(every(found[at : at + _TOGETHER]) for at in range(0, len(found), _TOGETHER))
         )
 
     return obeys

@@ -55,11 +55,7 @@ METHODS = {
 
 @given(message=st.one_of(predicts, indicators, sentiments, analyses))
 def test_the_quick_look_says_yes_only_to_what_the_close_one_finds_nothing_in(message):
-    raw = message.SerializeToString()
-    kind = type(message)
-    read = columns.split(kind, raw) if kind in columns.ITEMS else columns.read(kind, raw)
-    assert read is not None
-    if conforms(kind, read):
+    if conforms(type(message), message.SerializeToString()):
         assert validation.check(message) == []
 
 
@@ -96,9 +92,7 @@ def test_an_ordinary_request_takes_the_quick_way_and_its_bytes_are_passed_on_as_
 
 def test_a_type_with_a_rule_that_the_quick_look_does_not_know_is_always_looked_at_closely():
     analyze = pb.AnalyzeRequest(sentiment=pb.AnalyzeSentimentRequest(texts=["good"]))
-    twin = columns.read(pb.AnalyzeRequest, analyze.SerializeToString())
-    assert twin is not None
-    assert not conforms(pb.AnalyzeRequest, twin)
+    assert not conforms(pb.AnalyzeRequest, analyze.SerializeToString())
     assert validation.check(analyze) == []
 
 
