@@ -95,6 +95,8 @@ class Serving:
         request, backend = self.request, self._backend
         request.cost = len(self._raw)
         try:
+            if backend.draining and request.method.name in BODIES:
+                raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
             backend.in_flight.enter(self._client.name)
             self._entered = True
             if (allowance := backend.limits.allowance(self._client)) is not None:
@@ -132,7 +134,7 @@ class Serving:
     def _joins(self) -> bool:
         """Whether it goes on with others that ask the same: they settle it, or send it alone."""
         kind, joint = self.request.method.request, self._backend.joint
-        if kind not in columns.ITEMS or self._backend.draining or not joint.welcomes(self.request):
+        if kind not in columns.ITEMS or not joint.welcomes(self.request):
             return False
         split = columns.split(kind, self._raw)
         if split is None or not split.items:
@@ -161,8 +163,6 @@ class Serving:
             return await self._backend.status.answer(request)
         if name not in BODIES:
             raise NotImplementedYetError(f"{name} is not served by this version")
-        if self._backend.draining:
-            raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
         envelope = router.envelope(request)
         setattr(envelope, BODIES[name], checked.raw)
         for refusal in checked.refused:
