@@ -77,6 +77,8 @@ class Serving:
     def settle(self, outcome: Outcome) -> None:
         """It has come to this; what comes later is nothing to anybody."""
         settle, self._settle = self._settle, None
+        # Whoever holds it is done with it: nothing is left to be found by the collector.
+        self._group = self._task = None
         if settle is not None:
             if self._entered:
                 self._backend.in_flight.leave(self._client.name)
