@@ -4,6 +4,7 @@ The requests of one message of a Stream are ready in one loop turn, so what shar
 """
 
 import asyncio
+import math
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -130,6 +131,25 @@ async def test_one_whose_item_fails_is_sent_again_alone(asking):
     assert asker.calls == [3, 0]
     assert symbols(found[1]) + symbols(found[3]) == [("a", 1), ("ccc", 3)]
     assert found[2].error.code == grpc.StatusCode.INTERNAL.value[0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+async def test_a_broken_rule_is_its_callers_alone(asking, value):
+    broken = predict("bad")
+    broken.series[0].values[7] = value
+    async with asking() as asker:
+        found = await asker.ask(predict("a"), broken, predict("ccc"))
+    assert asker.calls == [0, 0]
+    assert symbols(found[1]) + symbols(found[3]) == [("a", 1), ("ccc", 3)]
+    assert "series[0].values[7]" in found[2].error.message
+
+
+async def test_a_request_without_items_spoils_none(asking):
+    async with asking() as asker:
+        found = await asker.ask(predict("a"), predict(), predict("ccc"))
+    assert asker.calls == [2]
+    assert symbols(found[1]) + symbols(found[3]) == [("a", 1), ("ccc", 3)]
+    assert "series" in found[2].error.message
 
 
 def request_ids(status) -> list[str]:
