@@ -240,10 +240,10 @@ class NativeFront:
 
     def _end(self, call_id: int, ended: Ended | None) -> None:
         self._calls.pop(call_id, None)
-        if ended is not None:
-            self._tell(call_id, ended)
         if self._stopping and not self._calls:
             self._idle.set()
+        if ended is not None:
+            self._tell(call_id, ended)
 
     def _tell(self, call_id: int, ended: Ended) -> None:
         if ended.status is None:

@@ -1,6 +1,7 @@
 """A request's bytes, checked: quickly where everything is in order, closely where it is not.
 
-Owns the order of the checks. The rules are the contract's; what a broken one is called is wire/validation.py's.
+Owns the order of the checks of one request; those that travel together are checked together by joint.py. The rules are
+the contract's; what a broken one is called is wire/validation.py's.
 """
 
 from collections.abc import Sequence

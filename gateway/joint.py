@@ -1,8 +1,8 @@
 """Calls that ask the same of different items and are ready in the same loop turn: one request to a replica.
 
-Owns which calls share a request, and the parting of its answer. Nobody waits for company: a request leaves when the
-loop turn ends in which its calls came. So what a frame, a parse, a job, a reply cost is shared by those who come
-together, which are many when there is much to do.
+Owns which calls share a request, that it is checked as one, and the parting of its answer. Nobody waits for company: a
+request leaves when the loop turn ends in which its calls came. So what a frame, a parse, a job, a reply cost is shared
+by those who come together, which are many when there is much to do.
 
 Only what concerns all of them alike is told to all. Where anything befell an item, its call is sent again, alone: once.
 """
@@ -63,12 +63,11 @@ class Group:
     until: float
     members: list[Member] = field(default_factory=list)
     items: int = 0
-    # The request for all of them.
-    body: bytes = b""
     # Of the device, as expected.
     seconds: float = 0.0
-    # Once it is closed, with more than one member.
+    # Once it is closed, with more than one member; and those who have left since, until the replica is told.
     carrying: asyncio.Task[None] | None = None
+    gone: set[Member] = field(default_factory=set)
     request: Request | None = None
     envelope_id: int = 0
 
@@ -134,12 +133,19 @@ class Joint:
             member.request.sent_as(group.request)
         if group.carrying is None:
             return
-        if all(other is member for other in group.waiting):
-            group.carrying.cancel()
-            return
-        gone = next((places for other, places in group.placed() if other is member), range(0))
-        if gone:  # none at all would withdraw the request
-            self._router.withdraw(group.envelope_id, gone)
+        if not group.gone:
+            # Many leave together, as when a stream breaks off.
+            asyncio.get_running_loop().call_soon(self._withdraw, group, group.carrying)
+        group.gone.add(member)
+
+    def _withdraw(self, group: Group, carrying: asyncio.Task[None]) -> None:
+        gone, group.gone = group.gone, set()
+        if group.waiting:
+            self._router.withdraw(
+                group.envelope_id, [place for member, places in group.placed() if member in gone for place in places]
+            )
+        else:
+            carrying.cancel()
 
     def _close(self) -> None:
         """The loop turn is over: send what came together; who is alone goes alone."""
@@ -147,24 +153,25 @@ class Joint:
         self._growing.clear()
         for group in groups:
             group.members = group.waiting
-            if len(group.members) > 1 and _conforms(group):
+            if len(group.members) > 1:
                 group.carrying = asyncio.create_task(self._carry(group))
             else:
                 _send_alone(group.members)
 
     async def _carry(self, group: Group) -> None:
         try:
-            await self._send(group)
+            if body := _body(group):
+                await self._send(group, body)
         finally:
             # After a bug in here, which the event loop logs, too.
             _send_alone(group.waiting)
 
-    async def _send(self, group: Group) -> None:
+    async def _send(self, group: Group, body: bytes) -> None:
         request = group.request = _request(group.members)
         envelope = self._router.envelope(request)
         group.envelope_id = envelope.id
         envelope.calls = len(group.members)
-        setattr(envelope, BODIES[request.method.name], group.body)
+        setattr(envelope, BODIES[request.method.name], body)
         try:
             reply = await self._router.ask(request, envelope)
         except ServiceError as error:
@@ -181,12 +188,16 @@ class Joint:
             _fail(group, RemoteError(reply.error))
 
 
-def _conforms(group: Group) -> bool:
-    """Make the body, and say whether it obeys the contract, which leaves of a request's rules that it has an item."""
+def _body(group: Group) -> bytes | None:
+    """The request for all of them; None when it breaks a rule, or may do so.
+
+    What obeys together obeys alone, but for the rule that there has to be an item.
+    """
     kind = group.members[0].request.method.request
     items = [item for member in group.members for item in member.items]
-    group.items, group.body = len(items), columns.join(kind, items, group.rest)
-    return conforms(kind, group.body, group.rest)
+    group.items = len(items)
+    body = columns.join(kind, items, group.rest)
+    return body if conforms(kind, body, group.rest) else None
 
 
 def _request(members: Sequence[Member]) -> Request:

@@ -5,6 +5,7 @@ Owns what the line says, and when: after the answers of a loop turn have left, w
 
 import asyncio
 import logging
+from collections import deque
 from typing import NamedTuple
 
 from gateway import traces
@@ -25,7 +26,7 @@ class _Over(NamedTuple):
     request: Request
     code: str
     reason: str
-    seconds: float
+    at: float
     line: bool
 
 
@@ -34,22 +35,29 @@ class Records:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._ended: list[_Over] = []
+        self._ended: deque[_Over] = deque()
 
     def over(self, request: Request, code: str, reason: str, *, line: bool = True) -> None:
         """A request has ended; `reason` is empty for a good answer, `line` is whether it gets a log line."""
         if not self._ended:
             asyncio.get_running_loop().call_soon(self._keep)
-        self._ended.append(_Over(request, code, reason, deadline.now() - request.began, line))
+        self._ended.append(_Over(request, code, reason, deadline.now(), line))
 
     def _keep(self) -> None:
-        ended, self._ended = self._ended, []
-        for request, code, reason, seconds, line in ended:
-            if request.span is not None:
-                traces.end(request.span, request, code, reason)
-            self._metrics.answered(request, code, reason, seconds)
-            if line:
-                _log(request, code, reason, seconds)
+        try:
+            while self._ended:
+                self._keep_one(*self._ended.popleft())
+        finally:
+            if self._ended:  # one record's bug is not the others'
+                asyncio.get_running_loop().call_soon(self._keep)
+
+    def _keep_one(self, request: Request, code: str, reason: str, at: float, line: bool) -> None:
+        seconds = at - request.began
+        if request.span is not None:
+            traces.end(request.span, request, code, reason, at)
+        self._metrics.answered(request, code, reason, seconds)
+        if line:
+            _log(request, code, reason, seconds)
 
 
 def _log(request: Request, code: str, reason: str, seconds: float) -> None:

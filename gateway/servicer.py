@@ -1,7 +1,7 @@
-"""A call's way through the gateway, from its bytes to the answer's bytes.
+"""The contract's calls: whose each is, and how it ends.
 
-Owns the order of the steps (see unary()) and what every call gets: an id, a deadline, typed errors, a log line and
-metrics. Each step's rules are in the room named after it.
+Owns what every call gets: an id, a deadline, a caller who may make it, and an end that callers understand. The steps in
+between are serving.py's, what is kept of a call records.py's.
 """
 
 import asyncio
@@ -270,6 +270,8 @@ def _explained(error: BaseException, request: Request, peer: Callable[[], str]) 
         log.error("bug", exc_info=error, extra=fields(request_id=request.request_id, method=request.method.name))
         return InternalError()
     audit.note(request, error, peer)
+    # Else it and the frames on its way would hold each other until the collector finds them: at each wrong key.
+    error.__traceback__ = None
     return error
 
 

@@ -56,7 +56,18 @@ class Backend:
 class Serving:
     """One request that is being served."""
 
-    __slots__ = ("_backend", "_client", "_entered", "_group", "_raw", "_settle", "_task", "items", "request")
+    __slots__ = (
+        "_backend",
+        "_checked",
+        "_client",
+        "_entered",
+        "_group",
+        "_raw",
+        "_settle",
+        "_task",
+        "items",
+        "request",
+    )
 
     def __init__(self, backend: Backend, request: Request, client: Client, raw: bytes, settle: Settle) -> None:
         self.request = request
@@ -64,6 +75,7 @@ class Serving:
         # Where it shares a request with others: its items, each as its own bytes.
         self.items: Sequence[memoryview] = ()
         self._group: Group | None = None
+        self._checked: Checked | None = None
         self._backend = backend
         self._client = client
         self._settle: Settle | None = settle
@@ -77,7 +89,7 @@ class Serving:
     def settle(self, outcome: Outcome) -> None:
         """It has come to this; what comes later is nothing to anybody."""
         settle, self._settle = self._settle, None
-        # Whoever holds it is done with it: nothing is left to be found by the collector.
+        # Nothing that it refers to may refer to it, or only the collector would find them.
         self._group = self._task = None
         if settle is not None:
             if self._entered:
@@ -104,7 +116,7 @@ class Serving:
             if (allowance := backend.limits.allowance(self._client)) is not None:
                 self._spawn(self._paid(allowance))
             elif not self._joins():
-                self._go(intake.check(request.method, self._raw))
+                self._spawn(self._alone())
         except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
             self.settle(error)
 
@@ -125,13 +137,14 @@ class Serving:
         """For a client with a budget; None when it has gone on with others. Raises ServiceError."""
         request, charge = self.request, self._backend.charge
         try:
-            checked = intake.check(request.method, self._raw)
+            checked = self._checked = intake.check(request.method, self._raw)
         except InvalidRequestError:
             # Mistakes cost too, or sending them would be free.
             await charge(request, self._client, allowance, cost.of_bytes(request.cost))
             raise
         await charge(request, self._client, allowance, cost.units(checked.message))
-        return None if self._joins() else await self._alone(checked)
+        # What had to be looked at closely would only keep others from being checked together.
+        return None if checked.raw is self._raw and self._joins() else await self._alone()
 
     def _joins(self) -> bool:
         """Whether it goes on with others that ask the same: they settle it, or send it alone."""
@@ -149,17 +162,12 @@ class Serving:
         """Nothing came of going with others, which was nobody's failure to answer."""
         self._group = None
         self.request.begin_again()
-        try:
-            self._go(intake.check(self.request.method, self._raw))
-        except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
-            self.settle(error)
+        self._spawn(self._alone())
 
-    def _go(self, checked: Checked) -> None:
-        self._spawn(self._alone(checked))
-
-    async def _alone(self, checked: Checked) -> bytes:
+    async def _alone(self) -> bytes:
         """Ask a replica. Raises ServiceError."""
         request, router = self.request, self._backend.router
+        checked = self._checked or intake.check(request.method, self._raw)
         name = request.method.name
         if name == "GetStatus":
             return await self._backend.status.answer(request)

@@ -17,8 +17,8 @@ def begin(traces: Traces, request: Request, kind: Kind) -> None:
     request.traceparent = request.span.traceparent
 
 
-def end(span: Span, request: Request, code: str, reason: str) -> None:
-    """The request is over, and so is its span."""
+def end(span: Span, request: Request, code: str, reason: str, at: float) -> None:
+    """The request was over at an instant of the monotonic clock, and so was its span."""
     told: dict[str, str | int] = {
         "market.request_id": request.request_id,
         "market.client": request.client,
@@ -27,4 +27,4 @@ def end(span: Span, request: Request, code: str, reason: str) -> None:
         "market.batch_items": request.batch_items,
         "market.request_bytes": request.cost,
     }
-    span.end(code, reason, {name: value for name, value in told.items() if value})
+    span.end(code, reason, at, {name: value for name, value in told.items() if value})

@@ -44,7 +44,7 @@ class TracedExchange(Exchange):
                 ended = deadline.now()
                 span.part("encode", ended - reply.timing.encode_us * 1e-6, ended, {})
         finally:
-            span.end(code, reason, {"market.client": envelope.client} if envelope.client else {})
+            span.end(code, reason, deadline.now(), {"market.client": envelope.client} if envelope.client else {})
         return reply, response
 
 

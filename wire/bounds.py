@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from market.inference.v1 import options_pb2
 from wire import contract
+from wire.delimited import varint
 from wire.errors import InvalidRequestError, Violation
 
 # Counting goes on for so many times the limit, to say how many there were.
@@ -68,14 +69,14 @@ def _walk(
         left[0] -= 1
         if left[0] < 0:
             raise InvalidRequestError([Violation("", f"too many fields (max {MOST_FIELDS})", "max_fields")])
-        tag, at = _varint(raw, at)
+        tag, at = varint(raw, at)
         kind = tag & 7
         field = plan.get(tag >> 3)
         size = 0
         if kind == _BYTES:
-            size, at = _varint(raw, at)
+            size, at = varint(raw, at)
         elif kind == _VARINT:
-            _, at = _varint(raw, at)
+            _, at = varint(raw, at)
         elif kind == _FIXED64:
             size = 8
         elif kind == _FIXED32:
@@ -94,23 +95,6 @@ def _walk(
             if field.inside is not None and kind == _BYTES:
                 _walk(raw, at, min(at + size, end), field.inside, f"{path}.", counts, excess, left)
         at += size
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at a place and the place after it. Raises IndexError at the end of the bytes."""
-    byte = raw[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while True:
-        at += 1
-        byte = raw[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at + 1
-        shift += 7
-        if shift > 63:
-            raise IndexError
 
 
 def _refuse(path: str, most: int, got: str) -> None:

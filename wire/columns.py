@@ -73,7 +73,7 @@ def split(kind: type[Message], raw: bytes) -> Split | None:
         while at < end and raw[at] == tag:
             size, at = raw[at + 1], at + 2
             if size > 0x7F:
-                size, at = delimited.length(raw, at - 1)
+                size, at = delimited.varint(raw, at - 1)
             items.append(memory[at : at + size])
             at += size
     except IndexError:

@@ -284,9 +284,9 @@ def _panels(descriptor: Descriptor) -> Look:
     def shape(opened: int, high: int, low: int, size: int, volume: int, found: bytes) -> bool:
         if not least <= size <= most or size % NUMBER_BYTES or volume not in (0, size):
             return False
-        bars, whole = size // NUMBER_BYTES, array(found)
         if (opened, high, low) != (size, size, size):
-            return not (opened or high or low or volume) and _finite(whole)
+            return not (opened or high or low or volume) and _finite(array(found))
+        bars, whole = size // NUMBER_BYTES, array(found)
         columns = whole.reshape(-1, 5 if volume else 4, bars)
         first, highest, lowest, close = (columns[:, place] for place in range(4))
         return (

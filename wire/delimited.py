@@ -9,7 +9,7 @@ from functools import lru_cache
 @lru_cache(maxsize=4096)
 def head(number: int, length: int) -> bytes:
     """Tag and length of the field `number`; its bytes follow."""
-    return _varint(number << 3 | 2) + _varint(length)
+    return _written(number << 3 | 2) + _written(length)
 
 
 def field(number: int, *parts: bytes) -> tuple[bytes, ...]:
@@ -17,16 +17,26 @@ def field(number: int, *parts: bytes) -> tuple[bytes, ...]:
     return (head(number, sum(map(len, parts))), *parts)
 
 
-def length(raw: bytes, at: int) -> tuple[int, int]:
-    """The length that is written at a place, and the place of the bytes that it counts. Raises IndexError."""
-    value = shift = 0
-    while (byte := raw[at]) > 0x7F:
+def varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The number at a place and the place after it. Raises IndexError where there is none: at the end of the bytes, or
+    where it goes on for longer than protobuf's numbers do.
+    """
+    byte = raw[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = raw[at]
         value |= (byte & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-    return value | byte << shift, at + 1
+        if byte < 0x80:
+            return value, at + 1
+        shift += 7
+        if shift > 63:
+            raise IndexError
 
 
-def _varint(value: int) -> bytes:
+def _written(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -80,8 +80,8 @@ class Span:
         child = self._tracer.start_span(name, parent, attributes=attributes, links=links, start_time=at)
         child.end(self._offset + int(ended * 1e9))
 
-    def end(self, code: str, reason: str, attributes: Attributes) -> None:
-        """It is over now, with a status code's name, and the reason of a failure."""
+    def end(self, code: str, reason: str, at: float, attributes: Attributes) -> None:
+        """It was over at an instant of the monotonic clock, with a status code's name, and the reason of a failure."""
         if not self.sampled:
             return
         from opentelemetry import trace
@@ -92,7 +92,7 @@ class Span:
         if code in _SERVER_ERRORS:
             self._span.set_attribute("error.type", code)
             self._span.set_status(trace.StatusCode.ERROR)
-        self._span.end(self._offset + int(deadline.now() * 1e9))
+        self._span.end(self._offset + int(at * 1e9))
 
 
 class Traces:

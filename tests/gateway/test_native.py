@@ -158,3 +158,27 @@ async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native,
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         assert (await gateway.predict()).request_id
         assert broken == [1]
+
+
+async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeypatch):
+    async with native() as gateway:
+
+        def broken(front, call_id, ended):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(NativeFront, "_tell", broken)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        held = asyncio.Event()
+
+        async def slow(envelope):
+            await held.wait()
+            return exchange_pb2.Reply(id=envelope.id, response=pb.PredictResponse(model="late").SerializeToString())
+
+        gateway.replicas[0].behave = slow
+        call = gateway.predict(timeout=5)
+        await gateway.replicas[0].came.wait()
+        stopping = asyncio.create_task(gateway.server.stop())
+        held.set()
+        async with asyncio.timeout(10):
+            await stopping
+        call.cancel()

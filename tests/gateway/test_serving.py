@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.auth import Authenticator
+from gateway.caller import Caller
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.router import Router
@@ -111,9 +112,10 @@ async def test_nothing_is_left_for_the_collector(gateway):
         for _ in range(100):
             gateway.call()
         gateway.call(pb.PredictRequest(horizon=3).SerializeToString())
-        await gateway.ended(101)
+        gateway.call(**{"x-api-key": "wrong"})
+        await gateway.ended(102)
         for _ in range(5):  # callbacks that hold what has ended
             await asyncio.sleep(0)
-        assert not [found for found in gc.get_objects() if isinstance(found, Serving)]
+        assert not [found for found in gc.get_objects() if isinstance(found, Serving | Caller)]
     finally:
         gc.enable()

@@ -80,14 +80,14 @@ async def test_a_collector_that_is_silent_costs_no_request_and_ends_within_the_t
     with socket.create_server(("127.0.0.1", 0)) as silent:
         made = traces(f"http://127.0.0.1:{silent.getsockname()[1]}")
         for _ in range(5000):  # more than wait for the collector at most
-            made.request("x", "server", "", deadline.now(), {}).end("OK", "", {})
+            made.request("x", "server", "", deadline.now(), {}).end("OK", "", deadline.now(), {})
         await asyncio.wait_for(made.close(deadline.after(1.5)), 20)
 
 
 async def test_the_end_sends_what_is_left(collector):
     made = traces(f"http://{collector.address}")
     span = made.request("last", "server", "", deadline.now(), {})
-    span.end("OK", "", {})
+    span.end("OK", "", deadline.now(), {})
     await made.close(deadline.after(30))
     assert "last" in collector.spans("test", bytes.fromhex(span.traceparent.split("-")[1]))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market.inference.v1 import inference_pb2 as pb
-from wire import columns
+from wire import columns, delimited
 
 series = st.builds(pb.Series, symbol=st.text(max_size=8), values=st.lists(st.floats(), max_size=40))
 messages = st.builds(pb.PredictRequest, series=st.lists(series, max_size=5), horizon=st.integers(0, 2**32 - 1))
@@ -40,3 +40,10 @@ def test_any_bytes_are_taken_apart_without_loss_or_not_at_all(raw):
 @pytest.mark.parametrize("kind", columns.ITEMS)
 def test_the_tag_of_every_kinds_items_is_one_byte(kind):
     assert kind.DESCRIPTOR.fields_by_name[columns.ITEMS[kind]].number < 16
+
+
+def test_a_length_of_more_bytes_than_protobuf_writes_is_none():
+    """To add up more takes the square of their number."""
+    assert columns.split(pb.PredictRequest, b"\x0a" + b"\xff" * 65_000) is None
+    with pytest.raises(IndexError):
+        delimited.varint(b"\xff" * 10 + b"\x01", 0)
