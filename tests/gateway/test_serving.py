@@ -116,6 +116,7 @@ async def test_nothing_is_left_for_the_collector(gateway):
         await gateway.ended(102)
         for _ in range(5):  # callbacks that hold what has ended
             await asyncio.sleep(0)
-        assert not [found for found in gc.get_objects() if isinstance(found, Serving | Caller)]
+        # By type(): some objects of other people answer isinstance() with a warning.
+        assert not [found for found in gc.get_objects() if type(found) in (Serving, Caller)]
     finally:
         gc.enable()
