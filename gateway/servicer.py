@@ -111,8 +111,7 @@ class Servicer:
         except Exception as error:  # noqa: BLE001 -- a bug is an end, too: see _explained
             settle(error)
             return None
-        serving = self._backend.serve(request, client, raw, settle)
-        return None if serving.settled else serving
+        return self._backend.serve(request, client, raw, settle)
 
     def _ended(
         self, request: Request, outcome: Outcome, peer: Callable[[], str], end: Callable[[Ended | None], None]
@@ -168,8 +167,7 @@ class Servicer:
         except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
             explained(error)
             return None
-        serving = self._backend.serve(request, client, raw, explained)
-        return None if serving.settled else serving
+        return self._backend.serve(request, client, raw, explained)
 
     async def stream(self, method: Method, context: Any) -> None:
         """A Stream call: its requests one by one, and a log line when it ends."""

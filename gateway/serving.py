@@ -41,11 +41,11 @@ class Backend:
         self.joint = Joint(router)
         self.draining = False
 
-    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> "Serving":
-        """Begin to serve a request in its bytes; `settle` is told the outcome, once, perhaps before this returns."""
+    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> "Serving | None":
+        """Begin to serve a request in its bytes; None when it is settled already. `settle` is told the outcome once."""
         serving = Serving(self, request, client, raw, settle)
         serving.begin()
-        return serving
+        return None if serving.settled else serving
 
     async def charge(self, request: Request, client: Client, allowance: Allowance, units: int) -> None:
         """Take what a request costs from its client's budget. Raises RateLimitedError or QuotaExceededError."""
@@ -101,7 +101,7 @@ class Serving:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             return
-        if self._group is not None and not self.settled:
+        if self._group is not None:
             self._backend.joint.left(self._group, self)
         self.settle(asyncio.CancelledError())
 

@@ -96,8 +96,8 @@ class Stream:
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
-        # Those that are being served, by id; None for one that is just begun.
-        self._served: dict[int, Served | None] = {}
+        # Those that are being served, by id.
+        self._served: dict[int, Served] = {}
         self._answers: list[_Written] = []
         self._in_flight = 0
         self._bytes = 0
@@ -121,8 +121,7 @@ class Stream:
         finally:
             reader.cancel()
             for served in tuple(self._served.values()):
-                if served is not None:
-                    served.cancel()
+                served.cancel()
 
     def drain(self) -> None:
         """Take no more requests; the stream ends with its last answer."""
@@ -181,8 +180,6 @@ class Stream:
         self._in_flight += 1
         self._bytes += size
         request = self._request(item, KINDS[str(kind)])
-        # Before it is begun, since it may be over then.
-        self._served[item.id] = None
         settle = partial(self._over, item.id, str(kind), request, size)
         served = self._service.serve(request, self._client, getattr(item, str(kind)), settle)
         if served is not None:
@@ -213,7 +210,7 @@ class Stream:
         )
 
     def _over(self, item_id: int, kind: str, request: Request, size: int, outcome: bytes | BaseException) -> None:
-        del self._served[item_id]
+        self._served.pop(item_id, None)  # it may be over before it is there
         self._bytes -= size
         code, reason = "OK", ""
         if isinstance(outcome, bytes):

@@ -192,7 +192,7 @@ def _list(field: FieldDescriptor, rules: dict[str, Any]) -> Iterator[Look]:
     elif unique:
         raise _UnknownRuleError(field.full_name)
     elif each is not None:
-        yield lambda values: all(map(each, values))
+        yield _each(each)
 
 
 def _numbers(unique: bool, each: Look) -> Look:
@@ -267,9 +267,8 @@ def _panels(descriptor: Descriptor) -> Look:
     others = {name for name in fields if contract.column_rules(fields[name]).non_negative}
     if others != {"volume"} or any(sizes[name] != (0, most) for name in (*_OHLC[:3], "volume")) or symbol is None:
         raise _UnknownRuleError(descriptor.full_name)
-    known = {*_OHLC, "volume", "symbol"}
-    if known != set(fields):
-        raise _UnknownRuleError(descriptor.full_name)
+    if set(fields) != {*sizes, "symbol"}:
+        raise _UnknownRuleError(f"{descriptor.full_name}: a field that nobody looks at")
 
     def obeys(panels: Sequence[Any]) -> bool:
         # Panels of one shape are looked at as one array.

@@ -51,6 +51,13 @@ class Gateway:
     def call(self, raw: bytes = GOOD, **sent: str) -> Serving | None:
         return self.servicer.unary(PREDICT, (*self._sent, *sent.items()), 5.0, str, raw, self.ends.append)
 
+    async def calls(self, count: int, turns: int) -> list[Serving | None]:
+        """So many calls, so many loop turns after they were begun."""
+        begun = [self.call() for _ in range(count)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return begun
+
     async def ended(self, count: int) -> list[Ended | None]:
         async with asyncio.timeout(20):
             while len(self.ends) < count:  # noqa: ASYNC110 -- ends are told by a callback
@@ -76,9 +83,7 @@ async def test_calls_end_once_and_give_their_places_back(gateway, count):
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_call_may_be_cancelled_at_any_moment(gateway, turns):
-    calls = [gateway.call() for _ in range(3)]
-    for _ in range(turns):
-        await asyncio.sleep(0)
+    calls = await gateway.calls(3, turns)
     calls[1].cancel()
     calls[1].cancel()
     gateway.replicas.open.set()
@@ -89,9 +94,7 @@ async def test_a_call_may_be_cancelled_at_any_moment(gateway, turns):
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_all_calls_of_a_request_may_be_cancelled(gateway, turns):
-    calls = [gateway.call() for _ in range(3)]
-    for _ in range(turns):
-        await asyncio.sleep(0)
+    calls = await gateway.calls(3, turns)
     for call in calls:
         call.cancel()
     assert await gateway.ended(3) == [None] * 3
