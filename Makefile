@@ -115,7 +115,7 @@ test-native: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## The RPC tests and the 
 	@MARKET_GATEWAY_TRANSPORT=native $(BIN)/python -m benchmarks.chaos
 
 fuzz: $(VENV)/.dev ## Hostile bytes and messages, 20,000 of each kind
-	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/gateway/test_hostile.py tests/wire/test_bounds.py --timeout 0
+	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/gateway/test_hostile.py tests/market_inference/contract/validation/test_bounds.py --timeout 0
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) $(CUDA_VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache

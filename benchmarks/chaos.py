@@ -21,8 +21,8 @@ import psutil
 
 from benchmarks.fleet import Fleet
 from benchmarks.pressure import OPTIONS, Pressure, Tally, percentile, pressure, sentiments
-from wire.contract import METHODS
-from wire.listen import split
+from market_inference.contract.methods import METHODS
+from runtime.listen import split
 
 CALLERS = 16
 CONNECTIONS = 500

@@ -13,8 +13,8 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from market.inference.v1 import exchange_pb2, exchange_pb2_grpc, inference_pb2
-from wire import listen
+from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc, inference_pb2
+from runtime import listen
 
 ANSWER = inference_pb2.ComputeIndicatorsResponse(
     panels=[

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from market_inference.process import Ready, ServiceProcess
+from market_inference.cli.process import Ready, ServiceProcess
 
 START_SECONDS = 120.0
 GRACE_SECONDS = 30.0

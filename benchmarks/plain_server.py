@@ -5,8 +5,8 @@ import asyncio
 import grpc
 import numpy as np
 
-from inference import answers
-from market.inference.v1 import inference_pb2_grpc as rpc
+from inference.calls import answers
+from market_inference.contract.generated import inference_pb2_grpc as rpc
 from models import forecast, indicators, sentiment
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1 import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2_grpc
 
 OPTIONS = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1))
 REFUSALS = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}

@@ -31,8 +31,8 @@ from rich.table import Table
 
 from benchmarks import stream, watch, workloads
 from benchmarks.services import Gateway, Replica, Services
-from market.inference.v1 import inference_pb2 as pb
-from market_inference.process import ServiceProcess
+from market_inference.cli.process import ServiceProcess
+from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast, indicators, sentiment
 
 RESULTS = Path(__file__).parent / "results"

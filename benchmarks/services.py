@@ -12,8 +12,8 @@ from typing import Self
 import psutil
 
 from market_inference import Client
-from market_inference.process import ServiceProcess
-from wire.state import development_key_file
+from market_inference.cli.process import ServiceProcess
+from market_inference.contract.state import development_key_file
 
 ANY_PORT = "127.0.0.1:0"
 START_SECONDS = 60.0

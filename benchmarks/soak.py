@@ -17,11 +17,11 @@ import psutil
 import torch
 
 from inference.build import Parts, build
-from inference.call import Call
+from inference.calls.call import Call
 from inference.config import Config
-from market.inference.v1 import inference_pb2
-from wire import deadline
-from wire.errors import ServiceError
+from market_inference.contract import deadline
+from market_inference.contract.errors import ServiceError
+from market_inference.contract.generated import inference_pb2
 
 REQUESTS, STEP = 10_000, 1_000
 IN_FLIGHT = 24

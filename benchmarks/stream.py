@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 
 from benchmarks.services import Gateway, Services
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 
 REQUEST = pb.ComputeIndicatorsRequest(
     panels=[pb.Panel(close=100 + np.cumsum(np.random.default_rng(0).normal(size=60)))],

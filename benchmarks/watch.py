@@ -22,8 +22,8 @@ import psutil
 import uvloop
 
 from benchmarks.services import Services
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 
 INDICATORS = ("RSI", "MACD", "BBANDS", "ATR", "SMA", "EMA")
 HISTORY = 100

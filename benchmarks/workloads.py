@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from market.inference.v1 import inference_pb2 as pb
-from wire import contract
+from market_inference.contract import methods
+from market_inference.contract.generated import inference_pb2 as pb
 
 BARS = 256
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -87,7 +87,7 @@ def mix() -> Workload:
 
 
 def _workload(name: str, method: str, requests: list, items: int) -> Workload:
-    path = contract.METHODS[method].path
+    path = methods.METHODS[method].path
     label = name if items == 1 else f"{name} x{items}"
     return Workload(label, tuple((path, request.SerializeToString()) for request in requests), items)
 

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address, Loopback
-from wire.traces import Endpoint
+from runtime.listen import Address, Loopback
+from runtime.tracing import Endpoint
 
 
 class Config(BaseSettings):

@@ -1,4 +1,4 @@
-"""The process: configuration and logs. Its life is wire/process.py's, everything else server.py's."""
+"""The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
 
 import logging
 import sys
@@ -6,12 +6,12 @@ import sys
 import uvloop
 from pydantic import ValidationError
 
+from gateway.access.security import ConfigurationError
 from gateway.config import Config
-from gateway.security import ConfigurationError
 from gateway.server import Server
 from gateway.workers import WorkerFailedError, Workers, follow_parent
-from wire import listen, logs, process
-from wire.extra import ExtraMissingError
+from runtime import listen, logs, process
+from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("gateway")
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollector
 
-from gateway.request import Request
-from wire import histogram
-from wire.exemplar import exemplar
-from wire.registry import Registry
+from gateway.calls.request import Request
+from runtime.metrics import histogram
+from runtime.metrics.exemplar import exemplar
+from runtime.metrics.registry import Registry
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PHASES = ("gateway", "queue", "form", "device", "encode", "transport")

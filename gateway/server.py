@@ -16,24 +16,27 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from gateway.auth import Authenticator
-from gateway.budget import Budget, Limits, LocalBudget
+from gateway.access.auth import Authenticator
+from gateway.access.budget import Budget, Limits, LocalBudget
+from gateway.access.in_flight import InFlight
+from gateway.access.security import ConfigurationError, Security
+from gateway.calls.servicer import Servicer
 from gateway.config import Config
-from gateway.discovery import Discovery, Endpoint
-from gateway.front import Front, GrpcioFront, NativeFront, Register
-from gateway.limits import InFlight
 from gateway.metrics import Metrics
-from gateway.replica import Replica, Settings
-from gateway.router import Router
-from gateway.security import ConfigurationError, Security
-from gateway.servicer import Servicer
-from wire import contract, deadline, tls
-from wire.extra import ExtraMissingError
-from wire.health import LIVE
-from wire.listen import bind, is_loopback
-from wire.profiles import ProfileServer
-from wire.scrape import MetricsServer
-from wire.traces import Traces
+from gateway.replicas.discovery import Discovery, Endpoint
+from gateway.replicas.replica import Replica, Settings
+from gateway.replicas.router import Router
+from gateway.transport.grpcio import GrpcioTransport
+from gateway.transport.interface import Register, Transport
+from gateway.transport.native import NativeTransport
+from market_inference.contract import deadline, methods
+from runtime import tls
+from runtime.extra import ExtraMissingError
+from runtime.health import LIVE
+from runtime.listen import bind, is_loopback
+from runtime.metrics.scrape import MetricsServer
+from runtime.profiling.profiles import ProfileServer
+from runtime.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ def _limits(config: Config, metrics: Metrics) -> Limits:
     budget: Budget = LocalBudget()
     if config.redis_url:
         # Imported here, since only this setting needs it.
-        from gateway.shared_budget import SharedBudget
+        from gateway.access.shared_budget import SharedBudget
 
         shared = budget = SharedBudget(config.redis_url)
         metrics.watch_budget(lambda: shared.away)
@@ -112,14 +115,14 @@ def _discovery(config: Config) -> Discovery:
         raise ConfigurationError(f"MARKET_GATEWAY_REPLICAS={config.replicas}: {error}") from error
 
 
-def _front(config: Config, servicer: Servicer, register: Register, files: tls.Files) -> Front:
+def _transport(config: Config, servicer: Servicer, register: Register, files: tls.Files) -> Transport:
     if config.transport == "native":
         return _native(config, servicer, register)
     age = config.max_connection_age
-    return GrpcioFront(servicer, register, files=files, share_port=config.share_port, max_connection_age=age)
+    return GrpcioTransport(servicer, register, files=files, share_port=config.share_port, max_connection_age=age)
 
 
-def _native(config: Config, servicer: Servicer, register: Register) -> Front:
+def _native(config: Config, servicer: Servicer, register: Register) -> Transport:
     """Raises ConfigurationError for what the native transport cannot do, ExtraMissingError where it is missing."""
     for name in ("tls_certificate", "tls_client_ca", "max_connection_age"):
         if name in config.model_fields_set and getattr(config, name):
@@ -131,11 +134,11 @@ def _native(config: Config, servicer: Servicer, register: Register) -> Front:
         raise ConfigurationError(
             f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines, and MARKET_GATEWAY_TRANSPORT=native "
             "holds a message in memory, however large, before it can be refused: let what stands in front of it refuse "
-            f"bodies above {contract.MAX_REQUEST_BYTES} bytes, and say so with "
+            f"bodies above {methods.MAX_REQUEST_BYTES} bytes, and say so with "
             "MARKET_GATEWAY_BODIES_BOUNDED_IN_FRONT=true"
         )
     try:
-        return NativeFront(servicer, register, share_port=config.share_port)
+        return NativeTransport(servicer, register, share_port=config.share_port)
     except ModuleNotFoundError as error:
         raise ExtraMissingError("MARKET_GATEWAY_TRANSPORT=native", "native") from error
 
@@ -156,7 +159,7 @@ class Server:
         self._profiles = _profiles(config)
         self._health = health_aio.HealthServicer()
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
-        self._front = _front(config, self.servicer, self._register, self._security.files)
+        self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
         self._fresh: asyncio.Task[None] | None = None
         self.address = ""
@@ -165,7 +168,7 @@ class Server:
     async def start(self) -> None:
         """Listen and connect to the replicas. Raises CannotListenError and ConfigurationError."""
         config = self._config
-        self.address = bind(self._front.add_port, config.listen)
+        self.address = bind(self._transport.add_port, config.listen)
         self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
         self.metrics_address = self._scraped.address
         await self._tell(NOT_READY)
@@ -177,12 +180,12 @@ class Server:
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
         self._fresh = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
         self._readiness = asyncio.create_task(self._tell_readiness())
-        await self._front.start()
+        await self._transport.start()
 
     def _register(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._config.reflection:
-            names = (contract.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
+            names = (methods.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
@@ -203,7 +206,7 @@ class Server:
             await change.wait()
 
     async def _tell(self, ready: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for service in ("", contract.SERVICE.full_name):
+        for service in ("", methods.SERVICE.full_name):
             await self._health.set(service, ready)
 
     async def stop(self) -> None:
@@ -214,7 +217,7 @@ class Server:
                 task.cancel()
         await self._tell(NOT_READY)
         self.servicer.drain()
-        await self._front.stop(self._config.drain_seconds)
+        await self._transport.stop(self._config.drain_seconds)
         await self.router.close()
         if self._profiles is not None:
             await self._profiles.stop()

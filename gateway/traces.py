@@ -1,16 +1,16 @@
 """What a trace tells of a request in the gateway.
 
-Owns names and attributes; spans and their way to a collector are wire/traces.py's.
+Owns names and attributes; spans and their way to a collector are runtime/tracing.py's.
 """
 
-from gateway.request import Request
-from wire import contract
-from wire.traces import Kind, Span, Traces
+from gateway.calls.request import Request
+from market_inference.contract import methods
+from runtime.tracing import Kind, Span, Traces
 
 
 def begin(traces: Traces, request: Request, kind: Kind) -> None:
     """Give the request its span, which whoever serves it will be told of as its parent."""
-    name = f"{contract.SERVICE.full_name}/{request.method.name}"
+    name = f"{methods.SERVICE.full_name}/{request.method.name}"
     # An item of a Stream is no RPC of its own.
     attributes = {"rpc.system.name": "grpc", "rpc.method": name} if kind == "server" else {}
     request.span = traces.request(name, kind, request.traceparent, request.began, attributes)

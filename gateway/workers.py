@@ -14,18 +14,22 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 
 from gateway.config import Config
 from gateway.totals import Totals
-from wire import listen
-from wire.listen import bind, split
-from wire.logs import fields
+from runtime import listen
+from runtime.listen import bind, split
+from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
 # A worker that dies sooner than this after its start waits so long before it is replaced, lest a bad setting spins.
 CRASH_PAUSE_SECONDS = 1.0
+
+# Where this package is: a worker imports from here and from nowhere that the environment names.
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class WorkerFailedError(Exception):
@@ -46,8 +50,8 @@ class _Worker:
         self.metrics = ""
         self.ready = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"],
-            env={**os.environ, **settings},
+            [sys.executable, "-P", "-m", "gateway"],
+            env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,  # its other end is the parent's life, see follow_parent()
             stdout=subprocess.PIPE,
             text=True,

@@ -13,25 +13,25 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from inference import warmup
-from inference.batcher import Batcher, Observer
-from inference.catalogue import Catalogue, Slot
+from inference.batching.batcher import Batcher, Observer
+from inference.batching.schedule import Budget
+from inference.calls.servicer import Servicer
 from inference.config import Config, model_list
-from inference.device_metrics import DeviceMetrics
-from inference.engine import Engine, device_figures, limit_memory, pick_device
+from inference.device import warmup
+from inference.device.device_metrics import DeviceMetrics
+from inference.device.engine import Engine, device_figures, limit_memory, pick_device
+from inference.device.nvml import Gpu
+from inference.loading.catalogue import Catalogue, Slot
+from inference.loading.registry import Loader, Registry
 from inference.metrics import BatcherMetrics, Metrics, SessionMetrics
-from inference.nvml import Gpu
-from inference.registry import Loader, Registry
-from inference.schedule import Budget
-from inference.servicer import Servicer
-from inference.sessions import Sessions
+from inference.sessions.sessions import Sessions
 from inference.status import Status
 from inference.traces import BatchTraces
-from market.inference.v1 import inference_pb2
+from market_inference.contract import deadline
+from market_inference.contract.generated import inference_pb2
 from models import forecast, indicators, sentiment
 from models.manifest import Manifest
-from wire import deadline
-from wire.traces import Traces
+from runtime.tracing import Traces
 
 VERSION = version("market-inference")
 # A batch's padded units: points, tokens and bars times functions. About 50 to 100 ms of one CPU core each.

@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address, Loopback, is_loopback
-from wire.traces import Endpoint
+from runtime.listen import Address, Loopback, is_loopback
+from runtime.tracing import Endpoint
 
 
 class Config(BaseSettings):

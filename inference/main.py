@@ -1,4 +1,4 @@
-"""The process: configuration and logs. Its life is wire/process.py's, everything else server.py's."""
+"""The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
 
 import logging
 import os
@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from inference.config import Config
 from inference.server import Server
-from wire import listen, logs, process, tls
-from wire.extra import ExtraMissingError
+from runtime import listen, logs, process, tls
+from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("inference")
 

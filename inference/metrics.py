@@ -8,12 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from inference.batcher import Batcher, Ran
-from inference.call import Call
-from inference.catalogue import Slot
-from inference.schedule import Plan
-from wire import deadline, histogram
-from wire.exemplar import exemplar
+from inference.batching.batcher import Batcher, Ran
+from inference.batching.schedule import Plan
+from inference.calls.call import Call
+from inference.loading.catalogue import Slot
+from market_inference.contract import deadline
+from runtime.metrics import histogram
+from runtime.metrics.exemplar import exemplar
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -13,19 +13,20 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from inference import device_profile
-from inference.admin import Admin
 from inference.build import VERSION, Parts, build
+from inference.calls.admin import Admin
 from inference.config import Config
-from inference.exchange import SERVICE, Exchange
+from inference.device import device_profile
 from inference.traces import TracedExchange
-from market.inference.v1 import admin_pb2_grpc, profile_pb2
-from wire import deadline, tls
-from wire.health import LIVE
-from wire.listen import bind
-from wire.profiles import ProfileServer, Take
-from wire.scrape import MetricsServer
-from wire.traces import Traces
+from inference.transport.exchange import SERVICE, Exchange
+from market_inference.contract import deadline
+from market_inference.contract.generated import admin_pb2_grpc, profile_pb2
+from runtime import tls
+from runtime.health import LIVE
+from runtime.listen import bind
+from runtime.metrics.scrape import MetricsServer
+from runtime.profiling.profiles import ProfileServer, Take
+from runtime.tracing import Traces
 
 log = logging.getLogger(__name__)
 

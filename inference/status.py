@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from inference.batcher import Batcher
-from inference.catalogue import Catalogue, Slot
-from inference.job import Job
-from market.inference.v1 import inference_pb2
+from inference.batching.batcher import Batcher
+from inference.batching.job import Job
+from inference.loading.catalogue import Catalogue, Slot
+from market_inference.contract import deadline
+from market_inference.contract.errors import OverloadedError, ServiceError
+from market_inference.contract.generated import inference_pb2
 from models import indicators
 from models.forecast import Series
-from wire import deadline
-from wire.errors import OverloadedError, ServiceError
 
 _PROBE_SECONDS = 5.0
 _VALUES = 100.0 + np.sin(np.arange(64.0)) + 0.1 * np.arange(64.0)

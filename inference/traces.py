@@ -1,20 +1,20 @@
 """What a trace tells of a request in the inference service: its queue, its time on the device, its encoding.
 
-Owns names and attributes; spans and their way to a collector are wire/traces.py's. A request is a span of the gateway's
-trace. A batch belongs to no request more than to another, so it is a trace of its own, which points at the requests in
+Owns names and attributes; spans and their way to a collector are runtime/tracing.py's. A request is a span of the
+gateway's trace. A batch belongs to no request more than to another, so it is a trace of its own, which points at the requests in
 it, as their `device` spans point at the batch. Bars of live sessions are not traced one by one.
 """
 
 from typing import Any
 
-from inference.batcher import Observer, Ran
-from inference.call import Call
-from inference.exchange import SERVICE, Exchange
-from inference.schedule import Plan
-from market.inference.v1 import exchange_pb2
-from wire import deadline
-from wire.errors import CallCancelledError, code_name, reason_of
-from wire.traces import Traces
+from inference.batching.batcher import Observer, Ran
+from inference.batching.schedule import Plan
+from inference.calls.call import Call
+from inference.transport.exchange import SERVICE, Exchange
+from market_inference.contract import deadline
+from market_inference.contract.errors import CallCancelledError, code_name, reason_of
+from market_inference.contract.generated import exchange_pb2
+from runtime.tracing import Traces
 
 _METHOD = f"{SERVICE.full_name}/Exchange"
 

@@ -15,39 +15,39 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from market_inference import errors
-    from market_inference.aio import AsyncClient
-    from market_inference.answers import Analysis, Answers, Indicators, Sentiment
-    from market_inference.client import Client
-    from market_inference.connection import TLS
+    from market_inference.cli.pair import Pair
+    from market_inference.client.aio import AsyncClient
+    from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.client import Client
+    from market_inference.client.connection import TLS
+    from market_inference.client.forecast import Coverage, Forecast
+    from market_inference.client.retries import Retries
+    from market_inference.client.session import ForecastEvery, Update
+    from market_inference.client.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
     from market_inference.errors import MarketInferenceError
-    from market_inference.forecast import Coverage, Forecast
-    from market_inference.pair import Pair
-    from market_inference.retries import Retries
-    from market_inference.session import ForecastEvery, Update
-    from market_inference.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Analysis": "answers",
-    "Answers": "answers",
-    "AsyncClient": "aio",
-    "Client": "client",
-    "Coverage": "forecast",
-    "Device": "status",
-    "EngineStatus": "status",
-    "Forecast": "forecast",
-    "ForecastEvery": "session",
-    "Indicators": "answers",
+    "Analysis": "client.answers",
+    "Answers": "client.answers",
+    "AsyncClient": "client.aio",
+    "Client": "client.client",
+    "Coverage": "client.forecast",
+    "Device": "client.status",
+    "EngineStatus": "client.status",
+    "Forecast": "client.forecast",
+    "ForecastEvery": "client.session",
+    "Indicators": "client.answers",
     "MarketInferenceError": "errors",
-    "ModelInfo": "status",
-    "Pair": "pair",
-    "ReplicaStatus": "status",
-    "Retries": "retries",
-    "Sentiment": "answers",
-    "ServiceStatus": "status",
-    "TLS": "connection",
-    "Update": "session",
+    "ModelInfo": "client.status",
+    "Pair": "cli.pair",
+    "ReplicaStatus": "client.status",
+    "Retries": "client.retries",
+    "Sentiment": "client.answers",
+    "ServiceStatus": "client.status",
+    "TLS": "client.connection",
+    "Update": "client.session",
 }
 
 __all__ = [

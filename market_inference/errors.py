@@ -1,7 +1,7 @@
 """The errors that a call can end with.
 
 Owns the way from a gRPC failure or a google.rpc.Status inside an answer to a typed exception. The service's side of the
-same errors is wire/errors.py.
+same errors is market_inference/contract/errors.py.
 
     try:
         client.predict(closes, horizon=10)
@@ -17,7 +17,7 @@ from typing import Any, cast
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from wire.metadata import STATUS_DETAILS
+from market_inference.contract.metadata import STATUS_DETAILS
 
 TOO_LATE = "the timeout passed before the answer was there"
 

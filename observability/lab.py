@@ -19,7 +19,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from market_inference import Client
-from market_inference.process import ServiceProcess
+from market_inference.cli.process import ServiceProcess
 
 RULES = Path(__file__).parent / "rules"
 LOOPBACK = "127.0.0.1"

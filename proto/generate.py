@@ -2,7 +2,7 @@
 
 Owns the way from *.proto to generated code; no file ending in _pb2.py, _pb2.pyi or _pb2_grpc.py is ever edited.
 
-    python proto/generate.py            write the code beside the .proto files
+    python proto/generate.py            write the code into market_inference/contract/generated
     python proto/generate.py --check    exit 1 when the committed code differs from what would be written
     python proto/generate.py --descriptors FILE
                                         write a FileDescriptorSet with source info, for buf lint and buf breaking
@@ -10,6 +10,7 @@ Owns the way from *.proto to generated code; no file ending in _pb2.py, _pb2.pyi
 
 import argparse
 import filecmp
+import re
 import sys
 import tempfile
 from importlib.resources import files
@@ -23,6 +24,11 @@ from protovalidate._gen.buf.validate import validate_pb
 HERE = Path(__file__).resolve().parent
 CONTRACT = HERE / "market" / "inference" / "v1"
 VALIDATE = "buf/validate/validate.proto"
+TARGET = HERE.parent / "market_inference" / "contract" / "generated"
+# The generators import by the .proto files' folders. In one package all modules are neighbours.
+_FROM = re.compile(r"^from (?:buf\.validate|market\.inference\.v1) import", re.MULTILINE)
+_IMPORT = re.compile(r"^import (?:buf\.validate|market\.inference\.v1)\.(\w+)(?: as (\w+))?$", re.MULTILINE)
+_USE = re.compile(r"\b(?:buf\.validate|market\.inference\.v1)\.(?=\w+_pb2\b)")
 
 
 def validate_descriptors() -> bytes:
@@ -49,16 +55,29 @@ def run_protoc(*arguments: str) -> None:
         sys.exit(status)
 
 
-def generate(target: Path) -> list[Path]:
-    """Write all generated code under `target` and return the files, relative to it."""
+def generate(target: Path) -> list[str]:
+    """Write all generated code into the folder `target` and return the names of the files."""
     # validate.proto is generated too: protovalidate's own module is made for another protobuf runtime.
     plugins = ("python", "grpc_python", "mypy", "mypy_grpc")
-    run_protoc(*(f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{target}" for plugin in plugins), VALIDATE)
-    for stub in target.rglob("*_pb2_grpc.py"):
-        if "Stub" not in stub.read_text(encoding="utf-8"):
-            stub.unlink()
-            stub.with_suffix(".pyi").unlink(missing_ok=True)
-    return sorted(path.relative_to(target) for path in target.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"})
+    with tempfile.TemporaryDirectory() as folder:
+        run_protoc(*(f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{folder}" for plugin in plugins), VALIDATE)
+        written = [path for path in Path(folder).rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"}]
+        without_service = {path.stem for path in written if path.suffix == ".py" and _lacks_service(path)}
+        kept = [path for path in written if path.stem not in without_service]
+        for path in kept:
+            (target / path.name).write_text(_relative(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return sorted(path.name for path in kept)
+
+
+def _lacks_service(path: Path) -> bool:
+    return path.stem.endswith("_pb2_grpc") and "Stub" not in path.read_text(encoding="utf-8")
+
+
+def _relative(source: str) -> str:
+    """The source with its imports of other generated modules made relative, so that they need no import root."""
+    source = _FROM.sub("from . import", source)
+    source = _IMPORT.sub(lambda found: f"from . import {found[1]}" + (f" as {found[2]}" if found[2] else ""), source)
+    return _USE.sub("", source)
 
 
 def main() -> None:
@@ -70,14 +89,14 @@ def main() -> None:
         run_protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={options.descriptors}")
         return
     if not options.check:
-        generate(HERE)
+        generate(TARGET)
         return
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         stale = [
-            str(name)
+            name
             for name in generate(fresh)
-            if not (HERE / name).exists() or not filecmp.cmp(fresh / name, HERE / name, shallow=False)
+            if not (TARGET / name).exists() or not filecmp.cmp(fresh / name, TARGET / name, shallow=False)
         ]
     if stale:
         sys.exit("stale generated code, run `make proto`: " + ", ".join(stale))

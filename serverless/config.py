@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wire.listen import Address
+from runtime.listen import Address
 
 
 class Config(BaseSettings):

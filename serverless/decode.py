@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from wire.errors import InvalidRequestError, Violation
+from market_inference.contract.errors import InvalidRequestError, Violation
 
 M = TypeVar("M", bound=Message)
 _WANTED = {

@@ -7,7 +7,7 @@ Owns what a caller may write instead of the messages of inference.proto, and rem
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wire.errors import InvalidRequestError, Violation
+from market_inference.contract.errors import InvalidRequestError, Violation
 
 Body = Mapping[str, Any]
 # Field paths of the contract -> the caller's words.

@@ -13,14 +13,20 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from market_inference.contract import deadline
+from market_inference.contract.errors import (
+    InternalError,
+    OverloadedError,
+    ServiceError,
+    ServiceUnavailableError,
+    reason_of,
+)
+from runtime.logs import fields
 from serverless import concurrency as policy
 from serverless import limits, replies
 from serverless import request as incoming
 from serverless.replies import Result
 from serverless.visit import CANCELLED, Visit
-from wire import deadline
-from wire.errors import InternalError, OverloadedError, ServiceError, ServiceUnavailableError, reason_of
-from wire.logs import fields
 
 if TYPE_CHECKING:
     from inference.config import Config as ServiceConfig

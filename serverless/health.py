@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from market.inference.v1 import inference_pb2
+from market_inference.contract.generated import inference_pb2
 from serverless import encode
 
 _MB = 1_000_000

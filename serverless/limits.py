@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from google.rpc import code_pb2
 
-from wire.errors import InvalidRequestError, RequestTooLargeError, ServiceError, Violation
+from market_inference.contract.errors import InvalidRequestError, RequestTooLargeError, ServiceError, Violation
 
 RUN_BYTES = 10_000_000
 RUNSYNC_BYTES = 20_000_000

@@ -10,9 +10,9 @@ import sys
 from pydantic import ValidationError
 
 from inference.config import Config as ServiceConfig
+from runtime import logs
 from serverless.config import Config
 from serverless.handler import Handler
-from wire import logs
 
 
 def main() -> None:

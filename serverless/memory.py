@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
-from wire import deadline
+from market_inference.contract import deadline
 
 Policy = Literal["on_pressure", "each_job"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.rpc import error_details_pb2, status_pb2
 
-from wire.errors import SERVERLESS_ERROR_TYPES, RequestTooLargeError, reason_of
+from market_inference.contract.errors import SERVERLESS_ERROR_TYPES, RequestTooLargeError, reason_of
 
 Result = dict[str, Any]
 _MOST_VIOLATIONS = 5

@@ -9,8 +9,8 @@ from typing import Any
 
 from google.rpc import code_pb2
 
-from wire import deadline, metadata
-from wire.errors import InvalidRequestError, ServiceError, Violation
+from market_inference.contract import deadline, metadata
+from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
 
 STREAMED = ("predict_stream", "watch")
 ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)

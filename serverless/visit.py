@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference.call import Call
+from inference.calls.call import Call
+from market_inference.contract import deadline
+from market_inference.contract.errors import DrainingError, InternalError, OverloadedError, ServiceUnavailableError
+from runtime.logs import fields
 from serverless import request as incoming
 from serverless.request import Request
-from wire import deadline
-from wire.errors import DrainingError, InternalError, OverloadedError, ServiceUnavailableError
-from wire.logs import fields
 
 log = logging.getLogger("serverless.job")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from market.inference.v1 import inference_pb2
+from market_inference.contract.generated import inference_pb2
 from serverless import forms
 from serverless.forms import COLUMNS, Body, Names, invalid
 

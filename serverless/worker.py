@@ -12,17 +12,20 @@ from google.protobuf.message import Message
 from prometheus_client import start_http_server
 
 from inference.build import build
-from inference.call import Call
+from inference.calls.call import Call
 from inference.config import Config as ServiceConfig
-from inference.engine import device_figures, pick_device, release_memory
-from market.inference.v1 import inference_pb2
+from inference.device.engine import device_figures, pick_device, release_memory
+from market_inference.contract import methods
+from market_inference.contract.encoding import twins
+from market_inference.contract.errors import RemoteError, RequestTooLargeError, ServiceError
+from market_inference.contract.generated import inference_pb2
+from market_inference.contract.methods import Method
+from market_inference.contract.validation import explain
+from runtime import listen
 from serverless import decode, encode, forms, health, replies, watch
 from serverless.config import Config
 from serverless.memory import Memory, process_share, trim_heap
 from serverless.request import Request
-from wire import columns, contract, listen, validation
-from wire.contract import Method
-from wire.errors import RemoteError, RequestTooLargeError, ServiceError
 
 Serve = Callable[[bytes, Call], Awaitable[bytes]]
 
@@ -96,22 +99,22 @@ class Worker:
 
     async def _health(self, request: Request, call: Call) -> dict[str, Any]:
         """A worker loads a model at its first use, and this is one."""
-        checked(contract.METHODS["GetStatus"], request, call)
+        checked(methods.METHODS["GetStatus"], request, call)
         await self.parts.catalogue.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
 
     async def _ask(self, name: str, serve: Serve, request: Request, call: Call) -> dict[str, Any]:
         """Decode, validate, serve, encode."""
-        method = contract.METHODS[name]
+        method = methods.METHODS[name]
         message = checked(method, request, call)
-        answer = method.response.FromString(await serve(columns.rewrite(message), call))
+        answer = method.response.FromString(await serve(twins.rewrite(message), call))
         return encode.to_json(answer, request.names)
 
     async def _predict_stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """One output per series, in the order in which they are ready; `index` is its place in the request."""
         request.body, request.names = forms.predict(request.body)
-        message = checked(contract.METHODS["Predict"], request, call)
+        message = checked(methods.METHODS["Predict"], request, call)
         assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
         await self.parts.catalogue.get("forecast", message.model)
         refused, call.refused = call.refused, {}
@@ -137,7 +140,7 @@ class Worker:
             series=[message.series[index]], horizon=message.horizon, quantiles=message.quantiles, model=message.model
         )
         try:
-            answer = await self.parts.servicer.predict(columns.rewrite(one), call)
+            answer = await self.parts.servicer.predict(twins.rewrite(one), call)
         except ServiceError as error:
             status = error.status(call.request_id)
             return {"index": index, "error": replies.text(status, {}), "error_type": replies.error_type(status)}
@@ -149,18 +152,18 @@ class Worker:
         """One output per bar of `bars`, each computed from the history and the bars up to it."""
         asked = watch.read(request.body)
         request.body, request.names = asked.body, asked.names
-        message = checked(contract.METHODS["Analyze"], request, call)
+        message = checked(methods.METHODS["Analyze"], request, call)
         assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
         # There is one series and one panel: what is wrong with one of them is wrong with the watch.
         for status in call.refused.values():
             raise RemoteError(status)
         # The first bar's request may be too short by itself.
-        for refusal in validation.check(watch.until(message, asked.history + 1)):
+        for refusal in explain.check(watch.until(message, asked.history + 1)):
             raise refusal.error
         for bar in range(asked.bars):
             seen = watch.until(message, asked.history + bar + 1)
             answer = inference_pb2.AnalyzeResponse.FromString(
-                await self.parts.servicer.analyze(columns.rewrite(seen), call)
+                await self.parts.servicer.analyze(twins.rewrite(seen), call)
             )
             output = encode.to_json(answer, request.names)
             del output["request_id"]
@@ -174,7 +177,6 @@ def checked(method: Method, request: Request, call: Call) -> Message:
     if size > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, size)
     call.refused = {
-        (refusal.list_name, refusal.index): refusal.error.status(call.request_id)
-        for refusal in validation.check(message)
+        (refusal.list_name, refusal.index): refusal.error.status(call.request_id) for refusal in explain.check(message)
     }
     return message

@@ -71,7 +71,7 @@ call = Call()
 
 
 def encode(workload, sample):
-    from market.inference.v1 import inference_pb2 as pb
+    from market_inference.contract.generated import inference_pb2 as pb
 
     if workload == "sentiment":
         request = pb.AnalyzeSentimentRequest(texts=[sample])
@@ -86,7 +86,7 @@ def encode(workload, sample):
 
 
 def _indicators(_, raw):
-    from market.inference.v1 import inference_pb2 as pb
+    from market_inference.contract.generated import inference_pb2 as pb
 
     (panel,) = pb.ComputeIndicatorsResponse.FromString(raw).panels
     rows = [output.values for indicator in panel.indicators.indicators for output in indicator.outputs]

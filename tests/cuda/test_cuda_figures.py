@@ -3,8 +3,8 @@
 import pynvml
 import torch
 
-from inference.engine import device_figures
-from inference.nvml import Gpu
+from inference.device.engine import device_figures
+from inference.device.nvml import Gpu
 
 
 def test_the_driver_finds_the_device_that_pytorch_uses(device: str) -> None:

@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.soak import soak
 from inference.build import Parts, build
-from inference.call import Call
+from inference.calls.call import Call
 from inference.config import Config
-from inference.engine import Engine, run_batch
-from market.inference.v1 import inference_pb2
+from inference.device.engine import Engine, run_batch
+from market_inference.contract.generated import inference_pb2
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from grpc_health.v1.health import aio as health_aio
 
 from gateway.config import Config
 from gateway.server import Server
-from market.inference.v1 import exchange_pb2, exchange_pb2_grpc, inference_pb2_grpc
-from market.inference.v1 import inference_pb2 as pb
-from wire import errors, keys
+from market_inference.contract import errors, keys
+from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc, inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2 as pb
 
 GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
 Behaviour = Callable[[exchange_pb2.Envelope], Any]

@@ -5,8 +5,8 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from market.inference.v1 import exchange_pb2
-from wire.health import LIVE
+from market_inference.contract.generated import exchange_pb2
+from runtime.health import LIVE
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -8,10 +8,10 @@ import grpc
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 
+from gateway.calls.request import Request
 from gateway.metrics import STATES, Metrics
-from gateway.request import Request
-from market.inference.v1 import exchange_pb2
-from wire import contract
+from market_inference.contract import methods
+from market_inference.contract.generated import exchange_pb2
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -51,7 +51,7 @@ async def test_an_answer_that_met_no_device_has_no_phases(start):
 
 
 async def test_a_hedge_is_no_resend(start, monkeypatch):
-    monkeypatch.setattr("gateway.hedging.Latencies.p95", lambda self, method: 0.02)
+    monkeypatch.setattr("gateway.replicas.hedging.Latencies.p95", lambda self, method: 0.02)
     async with start(2, hedge=True) as gateway:
         gateway.replicas[0].behave = lambda envelope: None
         async with asyncio.timeout(10):
@@ -112,7 +112,7 @@ async def test_the_process_and_its_version_are_told(start):
 
 def test_nothing_is_lost_or_counted_twice_when_it_is_looked_at_meanwhile():
     metrics = Metrics()
-    good, bad = (Request(contract.METHODS[name], "r", 0.0, 1.0, cost=10) for name in ("Predict", "Analyze"))
+    good, bad = (Request(methods.METHODS[name], "r", 0.0, 1.0, cost=10) for name in ("Predict", "Analyze"))
     good.batch_items, good.attempts, good.hedges = 3, 3, 1
     ended = threading.Event()
 

@@ -14,24 +14,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.auth import Authenticator
+from gateway.access.auth import Authenticator
+from gateway.calls.servicer import Ended
 from gateway.config import Config
 from gateway.metrics import Metrics
-from gateway.router import Router
+from gateway.replicas.router import Router
 from gateway.server import build
-from gateway.servicer import Ended
-from market.inference.v1 import exchange_pb2
-from market.inference.v1 import inference_pb2 as pb
-from wire import contract, keys
-from wire.errors import InternalError, reason_of
-from wire.listen import split
+from market_inference.contract import keys, methods
+from market_inference.contract.errors import InternalError, reason_of
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
+from runtime.listen import split
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-UNARY = [method for method in contract.METHODS.values() if method.name not in {"Stream", "Watch"}]
+UNARY = [method for method in methods.METHODS.values() if method.name not in {"Stream", "Watch"}]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -49,14 +49,14 @@ class Target:
         self.secret, key = keys.issue("fuzz")
         self.servicer = build(Config(), Authenticator(keys.Keys([key])), Answering(), Metrics())
 
-    def send(self, method: contract.Method, raw: bytes, **sent: str | bytes) -> Ended:
+    def send(self, method: methods.Method, raw: bytes, **sent: str | bytes) -> Ended:
         sent = {"x-api-key": self.secret, **sent}
         ended = asyncio.run(self._ended(method, sent, raw))
         if ended.status is not None:
             assert reason_of(ended.status) != InternalError.reason
         return ended
 
-    async def _ended(self, method: contract.Method, sent: dict[str, str | bytes], raw: bytes) -> Ended:
+    async def _ended(self, method: methods.Method, sent: dict[str, str | bytes], raw: bytes) -> Ended:
         end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self.servicer.unary(method, tuple(sent.items()), 5.0, str, raw, end.set_result)
         return await end
@@ -109,7 +109,7 @@ def test_a_damaged_message_gets_an_answer_or_a_typed_error(target, message, at, 
     raw = message.SerializeToString()
     place = int(at * len(raw))
     name = type(message).DESCRIPTOR.name.removesuffix("Request")
-    target.send(contract.METHODS[name], raw[:place] + put + raw[place + cut :])
+    target.send(methods.METHODS[name], raw[:place] + put + raw[place + cut :])
 
 
 @fuzzed
@@ -120,7 +120,7 @@ def test_a_damaged_message_gets_an_answer_or_a_typed_error(target, message, at, 
     )
 )
 def test_any_metadata_gets_an_answer_or_a_typed_error(target, sent):
-    target.send(contract.METHODS["ListModels"], b"", **sent)
+    target.send(methods.METHODS["ListModels"], b"", **sent)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_any_metadata_gets_an_answer_or_a_typed_error(target, sent):
     ids=["empty elements", "small elements", "unknown fields", "open groups", "a length beyond", "invalid UTF-8"],
 )
 def test_bombs_are_refused_as_invalid(target, raw):
-    ended = target.send(contract.METHODS["Predict"], raw)
+    ended = target.send(methods.METHODS["Predict"], raw)
     assert reason_of(ended.status) in {"INVALID_REQUEST", "REQUEST_TOO_LARGE"}
 
 

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.fleet import LIGHT, Fleet
 from benchmarks.pressure import predictions
-from market.inference.v1 import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2_grpc
 
 pytestmark = [
     pytest.mark.slow,

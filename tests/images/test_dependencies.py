@@ -12,12 +12,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMAGES = {"gateway": ("gateway", "wire", "market_inference"), "gpu": ("inference", "models", "serverless", "wire")}
+IMAGES = {
+    "gateway": ("gateway", "runtime", "market_inference"),
+    "gpu": ("inference", "models", "serverless", "runtime", "market_inference"),
+}
 EXTRAS = {
     "gateway": ("gateway", "native", "profile", "traces"),
     "gpu": ("inference", "serverless", "profile", "traces"),
 }
-OURS = {"gateway", "inference", "models", "serverless", "training", "wire", "market_inference", "market", "buf"}
+OURS = {"gateway", "inference", "models", "runtime", "serverless", "training", "market_inference"}
 # Imported inside the function that needs them, which says what to install when they are missing.
 ON_DEMAND = {
     "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars"},
@@ -81,4 +84,4 @@ def test_the_copied_packages_are_the_ones_looked_at():
     for image, packages in IMAGES.items():
         copied = set(re.findall(r"^COPY (\w+)/ ", (ROOT / f"Dockerfile.{image}").read_text(), re.MULTILINE))
         assert set(packages) <= copied
-        assert copied - set(packages) <= {"constraints", "proto", "market_inference"}
+        assert copied - set(packages) <= {"constraints"}

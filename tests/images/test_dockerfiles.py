@@ -11,7 +11,7 @@ import yaml
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
-from wire.listen import split
+from runtime.listen import split
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {"gateway": GatewayConfig, "gpu": InferenceConfig}

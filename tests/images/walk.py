@@ -92,7 +92,7 @@ class Image:
             path.mkdir(parents=True)
 
     def build(self) -> None:
-        """Take every step of every stage but the last, which copies results and sets the environment."""
+        """Take every step of every stage but the last, and of that one the sources that it copies."""
         environment: dict[str, str] = {}
         for step in self.file.steps[: -len(self.file.last_stage)]:
             if step.word == "ENV":
@@ -102,7 +102,9 @@ class Image:
             elif step.word == "RUN":
                 self._run(step.rest, environment)
         for step in self.file.last_stage:
-            if step.word == "COPY" and not self._in_app(step.rest.split()[-1]).exists():
+            if step.word == "COPY" and not step.rest.startswith("--from"):
+                self._copy(step.rest)
+            elif step.word == "COPY" and not self._in_app(step.rest.split()[-1]).exists():
                 raise WalkError(f"{self.name}: COPY {step.rest}: nothing there to copy")
             if step.word == "RUN" and not any(word in step.rest for word in LEFT_OUT):
                 raise WalkError(f"{self.name}: this walk does not know how to take: RUN {step.rest}")
@@ -111,10 +113,11 @@ class Image:
         *sources, target = rest.split()
         for source in sources:
             here = ROOT / source
+            there = self._in_app(target) if target.startswith("/app/") else self.sources / target
             if here.is_dir():
-                shutil.copytree(here, self.sources / target, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))
+                shutil.copytree(here, there, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))
             else:
-                shutil.copy(here, self.sources / target)
+                shutil.copy(here, there)
 
     def _run(self, rest: str, environment: dict[str, str]) -> None:
         command = re.sub(r"^(--mount=\S+\s+)+", "", rest)

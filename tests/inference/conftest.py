@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from inference.batcher import Batcher
-from inference.engine import Engine
-from inference.schedule import Budget, Plan
+from inference.batching.batcher import Batcher
+from inference.batching.schedule import Budget, Plan
+from inference.device.engine import Engine
 
 
 class Doubler:

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 
+from inference.batching.job import Job
 from inference.build import build
-from inference.call import Call
-from inference.catalogue import Slot
+from inference.calls.call import Call
 from inference.config import Config
-from inference.job import Job
+from inference.loading.catalogue import Slot
 from inference.metrics import Metrics, SessionMetrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

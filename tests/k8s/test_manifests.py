@@ -5,8 +5,8 @@ import pytest
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
-from wire.health import LIVE
-from wire.listen import is_loopback, split
+from runtime.health import LIVE
+from runtime.listen import is_loopback, split
 
 PARTS = ("gateway", "inference")
 CONFIGS = {"gateway": GatewayConfig, "inference": InferenceConfig}

@@ -11,12 +11,12 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1.inference_pb2_grpc import (
+from market_inference.contract.errors import ServiceError, ServiceUnavailableError
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
     add_MarketInferenceServiceServicer_to_server,
 )
-from wire.errors import ServiceError, ServiceUnavailableError
 
 METHODS = ("Predict", "AnalyzeSentiment", "ComputeIndicators", "Analyze", "GetStatus", "ListModels")
 LEVELS = np.arange(1, 10) / 10

@@ -13,8 +13,8 @@ import yaml
 
 import gateway.metrics
 import inference.metrics
-from inference.device_metrics import DeviceMetrics
-from inference.engine import DeviceFigures
+from inference.device.device_metrics import DeviceMetrics
+from inference.device.engine import DeviceFigures
 
 ROOT = Path(__file__).parents[2]
 # What Prometheus and the service discovery add to every series.

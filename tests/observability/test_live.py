@@ -6,8 +6,8 @@ import shutil
 import grpc
 import pytest
 
-from market.inference.v1 import inference_pb2
-from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.contract.generated import inference_pb2
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 from observability import observe
 from observability.generate import HERE
 from observability.lab import Lab, until

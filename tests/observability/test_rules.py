@@ -11,9 +11,9 @@ import yaml
 
 import gateway.metrics
 from gateway.config import Config as GatewayConfig
+from inference.calls.skeleton import NOMINAL_COVERAGE
 from inference.config import Config as InferenceConfig
-from inference.skeleton import NOMINAL_COVERAGE
-from wire import errors
+from market_inference.contract import errors
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "observability" / "rules").glob("*.yml"))

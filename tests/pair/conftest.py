@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 import market_inference
-from market.inference.v1 import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2_grpc
 
 
 @dataclass

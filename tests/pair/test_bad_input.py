@@ -8,8 +8,8 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from market.inference.v1 import inference_pb2 as pb
-from wire import contract
+from market_inference.contract import methods
+from market_inference.contract.generated import inference_pb2 as pb
 
 GOOD = [100.0 + math.sin(i) for i in range(40)]
 CLOSES = pb.Panel(close=GOOD)
@@ -187,7 +187,7 @@ def test_without_a_valid_key_nothing_is_served(running, metadata):
 
 
 def test_a_message_over_the_methods_limit_is_refused_with_the_limit(running):
-    limit = contract.METHODS["AnalyzeSentiment"].max_request_bytes
+    limit = methods.METHODS["AnalyzeSentiment"].max_request_bytes
     raw = (
         pb.AnalyzeSentimentRequest(texts=["x"], model="").SerializeToString()
         + b"\x92\x01"
@@ -195,7 +195,7 @@ def test_a_message_over_the_methods_limit_is_refused_with_the_limit(running):
         + bytes(limit)
     )
     with pytest.raises(grpc.RpcError) as caught:
-        running.channel.unary_unary(contract.METHODS["AnalyzeSentiment"].path)(
+        running.channel.unary_unary(methods.METHODS["AnalyzeSentiment"].path)(
             raw, metadata=running.metadata, timeout=20
         )
     assert caught.value.code() is CODE.RESOURCE_EXHAUSTED
@@ -211,15 +211,15 @@ def _varint(value: int) -> bytes:
 
 
 def test_a_message_over_every_limit_is_refused_by_the_transport(running):
-    call = running.channel.unary_unary(contract.METHODS["Predict"].path)
+    call = running.channel.unary_unary(methods.METHODS["Predict"].path)
     with pytest.raises(grpc.RpcError) as caught:
-        call(bytes(contract.MAX_REQUEST_BYTES + 1), metadata=running.metadata, timeout=20)
+        call(bytes(methods.MAX_REQUEST_BYTES + 1), metadata=running.metadata, timeout=20)
     assert caught.value.code() is CODE.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 64, b"\x0a\xff\xff\xff\xff\x0f", b"garbage"])
 def test_garbage_bytes_are_an_invalid_request(running, raw):
-    call = running.channel.unary_unary(contract.METHODS["Predict"].path)
+    call = running.channel.unary_unary(methods.METHODS["Predict"].path)
     with pytest.raises(grpc.RpcError) as caught:
         call(raw, metadata=running.metadata, timeout=20)
     assert caught.value.code() is CODE.INVALID_ARGUMENT

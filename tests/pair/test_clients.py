@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from market.inference.v1 import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = ROOT / "tests" / "clients" / "node"

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1 import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2_grpc
 
 CLIENTS = 64
 ROUNDS = 4

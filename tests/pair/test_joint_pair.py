@@ -6,8 +6,8 @@ import grpc
 import numpy as np
 import pytest
 
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1 import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2_grpc
 
 CALLS = 12
 # A matrix product's last bit moves with its shape.

@@ -4,7 +4,7 @@ from http.client import HTTPConnection
 
 import numpy as np
 
-from market.inference.v1 import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2 as pb
 
 TRACE = "5bf92f3577b34da6a3ce929d0e0e4736"
 SERIES = "_request_phase_seconds"

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import market_inference
-from market.inference.v1 import profile_pb2, profile_pb2_grpc
-from market_inference.cli import main
+from market_inference.cli.main import main
+from market_inference.contract.generated import profile_pb2, profile_pb2_grpc
 
 TEXT = "Profit rose sharply at a company that nobody shall read of"
 

@@ -18,13 +18,13 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from market.inference.v1 import inference_pb2 as pb
-from market_inference.cli import main
-from market_inference.commands.serve import serve
-from market_inference.commands.top import top
-from market_inference.top.board import board
-from market_inference.top.services import Services
-from market_inference.top.view import CAPTION, view
+from market_inference.cli.commands.serve import serve
+from market_inference.cli.commands.top import top
+from market_inference.cli.main import main
+from market_inference.cli.top.board import board
+from market_inference.cli.top.services import Services
+from market_inference.cli.top.view import CAPTION, view
+from market_inference.contract.generated import inference_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from market.inference.v1 import inference_pb2 as pb
+from market_inference.contract.generated import inference_pb2 as pb
 
 
 def test_the_gateways_process_has_neither_torch_nor_transformers_in_it(running):

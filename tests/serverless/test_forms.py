@@ -8,9 +8,9 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.inference.v1 import inference_pb2 as pb
+from market_inference.contract.errors import InvalidRequestError
+from market_inference.contract.generated import inference_pb2 as pb
 from serverless import decode, encode, forms, watch
-from wire.errors import InvalidRequestError
 
 names = st.sampled_from(
     [

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.config import Config as ServiceConfig
+from market_inference.contract.errors import OverloadedError
 from serverless.concurrency import Load, concurrency
 from serverless.config import Config
 from serverless.handler import Handler
 from serverless.memory import Memory, process_share
-from wire.errors import OverloadedError
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_the_worker_watches_the_model_registry(runner, tmp_path, monkeypatch):
         await asyncio.sleep(0)
         worker.close()
 
-    monkeypatch.setattr("inference.registry.Registry.watch", watch)
+    monkeypatch.setattr("inference.loading.registry.Registry.watch", watch)
     runner.run(start())
     assert watched == [3]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import talib
 
-from market.inference.v1 import inference_pb2
+from market_inference.contract.generated import inference_pb2
 from serverless.config import Config
 from serverless.handler import Handler
 

@@ -6,11 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.watch import BARS_PAID_AT_ONCE, Watch, read_open
-from market.inference.v1 import exchange_pb2
-from market.inference.v1 import inference_pb2 as pb
-from wire import validation
-from wire.errors import (
+from gateway.streams.watch import BARS_PAID_AT_ONCE, Watch, read_open
+from market_inference.contract.errors import (
     DrainingError,
     InvalidRequestError,
     OverloadedError,
@@ -20,6 +17,9 @@ from wire.errors import (
     SessionIdleError,
     SessionLostError,
 )
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.validation import explain
 
 WINDOW = 8
 
@@ -215,5 +215,5 @@ def test_the_first_message_opens(raw):
 def test_a_history_that_breaks_a_rule_is_refused_by_its_field(changes, field):
     panel = pb.Panel(**{"close": [1.0, 1.0, 1.0], **changes})
     with pytest.raises(InvalidRequestError) as caught:
-        validation.check(pb.WatchOpen(history=panel))
+        explain.check(pb.WatchOpen(history=panel))
     assert caught.value.violations[0].field == field

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.batcher import Batcher
-from inference.catalogue import Catalogue, Slot
-from inference.engine import Engine
-from inference.schedule import Budget
-from inference.session import Session
-from inference.sessions import Sessions
-from market.inference.v1 import exchange_pb2
-from market.inference.v1 import inference_pb2 as pb
+from inference.batching.batcher import Batcher
+from inference.batching.schedule import Budget
+from inference.device.engine import Engine
+from inference.loading.catalogue import Catalogue, Slot
+from inference.sessions.session import Session
+from inference.sessions.sessions import Sessions
+from market_inference.contract.errors import DrainingError, InternalError, OverloadedError, reason_of
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
 from models.forecast import Forecast
-from wire.errors import DrainingError, InternalError, OverloadedError, reason_of
 
 CLOSES = np.arange(1.0, 41.0)
 

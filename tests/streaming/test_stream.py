@@ -6,14 +6,14 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.auth import Client
-from gateway.request import Request
-from gateway.serving import Settle
-from gateway.stream import Stream
-from market.inference.v1 import inference_pb2 as pb
-from wire.contract import METHODS
-from wire.deadline import NEVER, now
-from wire.errors import DrainingError, OverloadedError
+from gateway.access.auth import Client
+from gateway.calls.pipeline import Settle
+from gateway.calls.request import Request
+from gateway.streams.stream import Stream
+from market_inference.contract.deadline import NEVER, now
+from market_inference.contract.errors import DrainingError, OverloadedError
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.methods import METHODS
 
 CLIENT = Client("me", frozenset())
 ANSWER = pb.ComputeIndicatorsResponse(model="m").SerializeToString()

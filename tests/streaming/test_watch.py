@@ -11,10 +11,10 @@ import pytest
 import talib
 
 import market_inference
-from market.inference.v1 import inference_pb2 as pb
-from market.inference.v1.inference_pb2_grpc import MarketInferenceServiceStub
 from market_inference import errors
-from market_inference.session import ForecastEvery
+from market_inference.client.session import ForecastEvery
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 
 HISTORY = 200
 NAMES = ["RSI", "MACD", "BBANDS", "ATR", "SMA", "EMA", "STOCH", "OBV"]

@@ -4,7 +4,7 @@ import pytest
 import talib
 from click.testing import CliRunner
 
-from market_inference.cli import main
+from market_inference.cli.main import main
 
 
 @pytest.fixture

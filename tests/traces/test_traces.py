@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
-from market_inference import trace
-from wire import deadline
-from wire.traces import Traces
+from market_inference.client import trace
+from market_inference.contract import deadline
+from runtime.tracing import Traces
 
 SERVE = """
 import asyncio, sys

@@ -1,0 +1,107 @@
+"""Who is calling, and may they.
+
+Owns the reading of credentials from metadata, the clients behind them and the check of scopes. What a key is, is
+market_inference/contract/keys.py's; what a token is, tokens.py's.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.access.tokens import Token, Tokens
+from market_inference.contract import keys, metadata
+from market_inference.contract.errors import PermissionDeniedError, UnauthenticatedError
+from market_inference.contract.methods import Method
+from runtime.logs import fields
+from runtime.watched import Watched
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An authenticated caller. Limits are in cost units; 0 is the gateway's own."""
+
+    name: str
+    scopes: frozenset[str]
+    units_per_second: float = 0.0
+    units_per_day: float = 0.0
+
+
+class Keyring:
+    """The keys of a file, read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError, as keys.read() does."""
+        self._path = path
+        self._watched = Watched([path])
+        self._keys = keys.Keys(keys.read(path))
+
+    def find(self, secret: str) -> keys.Key | None:
+        return self._keys.find(secret)
+
+    def refresh(self) -> None:
+        """Read the file when it has changed; one that is broken leaves the keys as they were."""
+        if not self._watched.changed():
+            return
+        try:
+            self._keys = keys.Keys(keys.read(self._path))
+        except (OSError, ValueError) as error:
+            log.error("keys not read again", extra=fields(reason=str(error)))  # noqa: TRY400 -- no bug
+        else:
+            log.info("keys read again", extra=fields(keys=len(self._keys)))
+
+
+class Authenticator:
+    """Checks credentials: API keys, and tokens where an issuer is configured."""
+
+    def __init__(self, known: Keyring | keys.Keys, tokens: Tokens | None = None) -> None:
+        self._keys = known
+        self._tokens = tokens
+        self._clients: dict[str, tuple[keys.Key, Client]] = {}
+
+    def authenticate(self, sent: Mapping[str, str | bytes]) -> Client:
+        """The caller behind the metadata's credential. Raises UnauthenticatedError."""
+        secret = _credential(sent)
+        if not secret:
+            raise UnauthenticatedError("no API key: send metadata `authorization: Bearer <key>` or `x-api-key: <key>`")
+        if self._tokens is not None and secret.count(".") == 2:
+            return _of_token(self._tokens.verify(secret))
+        key = self._keys.find(secret)
+        if key is None:
+            raise UnauthenticatedError("the API key is not valid: it is wrong, revoked or expired")
+        return self._of_key(key)
+
+    def _of_key(self, key: keys.Key) -> Client:
+        """Made once a key: nothing of a client changes from call to call."""
+        known = self._clients.get(key.prefix)
+        if known is None or known[0] is not key:
+            client = Client(key.owner, frozenset(key.scopes), key.units_per_second, key.units_per_day)
+            known = self._clients[key.prefix] = (key, client)
+        return known[1]
+
+
+def _of_token(token: Token) -> Client:
+    """Named apart from the owners of keys: an issuer's subject must not pass for one of them."""
+    return Client(f"jwt:{token.subject}", token.scopes)
+
+
+def authorise(client: Client, method: Method) -> None:
+    """Raises PermissionDeniedError when the client lacks the method's scope."""
+    if method.scope not in client.scopes:
+        raise PermissionDeniedError(f"the credential lacks the scope {method.scope!r}, which {method.name} needs")
+
+
+def public_part(sent: Mapping[str, str | bytes]) -> str:
+    """What of the credential may be logged: a key's public prefix, or nothing."""
+    return keys.public_part(_credential(sent))
+
+
+def _credential(sent: Mapping[str, str | bytes]) -> str:
+    given = sent.get(metadata.API_KEY)
+    if not given:
+        scheme, _, given = str(sent.get(metadata.AUTHORIZATION, "")).partition(" ")
+        if scheme.lower() != "bearer":
+            return ""
+    return given.strip() if isinstance(given, str) else ""

@@ -1,0 +1,101 @@
+"""Authentication and TLS as configured, or the refusal of a configuration that would leave a door open.
+
+Owns what is put together from keys, tokens and certificates, and that changed files are read again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import grpc
+
+from gateway.access.auth import Authenticator, Keyring
+from gateway.access.tokens import KeySetError, Tokens
+from gateway.config import Config
+from market_inference.contract import keys
+from runtime import tls
+from runtime.listen import is_loopback
+from runtime.watched import Watched
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+class ConfigurationError(Exception):
+    """The configuration is readable, and not safe or not possible."""
+
+
+class Security:
+    """What a gateway needs to know whom it talks to. Raises ConfigurationError."""
+
+    def __init__(self, config: Config) -> None:
+        _refuse_open_doors(config)
+        try:
+            self._keys = keys.development_key()[1] if config.keys_file is None else Keyring(config.keys_file)
+            self._tokens = _tokens(config)
+            self.files = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
+            if self.files:
+                tls.server(self.files)
+            self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
+            self.replica_credentials()
+        except (OSError, ValueError, tls.TlsError) as error:
+            raise ConfigurationError(str(error)) from error
+        self._replica_files = Watched(self._to_replicas.paths)
+        self.authenticator = Authenticator(self._keys, self._tokens)
+
+    def replica_credentials(self) -> grpc.ChannelCredentials | None:
+        """For a connection to a replica, from the files as they are now; None for plaintext. Raises TlsError."""
+        return tls.channel(self._to_replicas) if self._to_replicas else None
+
+    async def start(self) -> None:
+        """Get the key set, so that the first token is not refused. Raises ConfigurationError."""
+        if self._tokens is None:
+            return
+        try:
+            await self._tokens.refresh()
+        except KeySetError as error:
+            raise ConfigurationError(f"MARKET_GATEWAY_JWT_KEY_SET: {error}") from error
+
+    async def keep_fresh(self, reconnect: Callable[[], None]) -> None:
+        """Read changed files again, for ever. `reconnect` is called when connections to replicas need new ones."""
+        async with asyncio.TaskGroup() as group:
+            if self._tokens is not None:
+                group.create_task(self._tokens.keep_fresh())
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    self._look(reconnect)
+                except Exception:  # revoked keys and new certificates must be seen however odd one look was
+                    log.exception("files not read again")
+
+    def _look(self, reconnect: Callable[[], None]) -> None:
+        if isinstance(self._keys, Keyring):
+            self._keys.refresh()
+        if self._replica_files.changed():
+            reconnect()
+
+
+def _refuse_open_doors(config: Config) -> None:
+    if is_loopback(config.listen):
+        return
+    where = f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines"
+    if config.keys_file is None and not config.allow_development_key:
+        raise ConfigurationError(
+            f"{where}: set MARKET_GATEWAY_KEYS_FILE, since the development key is for loopback only "
+            "(or MARKET_GATEWAY_ALLOW_DEVELOPMENT_KEY=true)"
+        )
+    if config.tls_certificate is None and not config.allow_plaintext:
+        raise ConfigurationError(
+            f"{where}: set MARKET_GATEWAY_TLS_CERTIFICATE and MARKET_GATEWAY_TLS_KEY, since keys would travel in the "
+            "clear, or MARKET_GATEWAY_ALLOW_PLAINTEXT=true where TLS ends before the gateway"
+        )
+
+
+def _tokens(config: Config) -> Tokens | None:
+    given = [config.jwt_key_set, config.jwt_issuer, config.jwt_audience]
+    if not any(given):
+        return None
+    if not all(given):
+        raise ConfigurationError("MARKET_GATEWAY_JWT_KEY_SET, _JWT_ISSUER and _JWT_AUDIENCE belong together")
+    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience)

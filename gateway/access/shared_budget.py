@@ -1,0 +1,91 @@
+"""Accounts in Redis, shared by all gateways and their workers.
+
+Owns the script, which reads, decides and writes in one step, and the policy for a Redis that is away: each gateway
+counts for itself, so that nobody is locked out and a client gets at most its allowance times the number of gateways.
+Redis is asked again after a second.
+"""
+
+import logging
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gateway.access.budget import Allowance, LocalBudget, Remaining, refusal, remaining
+from market_inference.contract import deadline
+from runtime.logs import fields
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 0.25
+CONNECTIONS = 8
+RETRY_SECONDS = 1.0
+# The clock is Redis' own, so that gateways with different clocks agree.
+SCRIPT = """
+local clock = redis.call('TIME')
+local at = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+local day = math.floor(at / 86400)
+local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local quota, units = tonumber(ARGV[3]), tonumber(ARGV[4])
+local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
+local level, used = burst, 0
+if kept[1] then level = math.min(burst, tonumber(kept[1]) + (at - tonumber(kept[2])) * rate) end
+if kept[3] and tonumber(kept[3]) == day then used = tonumber(kept[4]) end
+local refused = (quota > 0 and used + units > quota) or (rate > 0 and level <= 0)
+if not refused then
+  level, used = level - units, used + units
+  redis.call('HSET', KEYS[1], 'level', string.format('%.17g', level), 'at', string.format('%.17g', at),
+             'day', day, 'used', string.format('%.17g', used))
+  redis.call('EXPIRE', KEYS[1], 172800)
+end
+return {refused and 1 or 0, string.format('%.17g', level), string.format('%.17g', used), string.format('%.17g', at)}
+"""
+
+
+class SharedBudget:
+    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while that is away.
+
+    Redis is away when it takes longer than `timeout` seconds.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "market-inference:budget", timeout: float = TIMEOUT_SECONDS) -> None:
+        # A burst waits for one of few connections, instead of opening one a request all at once.
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis = redis.Redis.from_pool(pool)
+        self._spend = self._redis.register_script(SCRIPT)
+        self._prefix = prefix
+        self._local = LocalBudget()
+        self._away_until = 0.0
+        self.away = False
+
+    async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
+        if self._away_until > deadline.now():
+            return await self._local.spend(client, allowance, units)
+        arguments = [allowance.per_second, allowance.burst, allowance.per_day, units]
+        try:
+            answer = await self._spend(keys=[f"{self._prefix}:{client}"], args=arguments)
+        except (TimeoutError, RedisError, OSError) as error:
+            self._note(away=True, reason=type(error).__name__)
+            self._away_until = deadline.after(RETRY_SECONDS)
+            return await self._local.spend(client, allowance, units)
+        self._note(away=False)
+        level, used, at = (float(value) for value in answer[1:])
+        if answer[0]:
+            raise refusal(client, allowance, level, used, units, at)
+        return remaining(allowance, level, used)
+
+    def _note(self, *, away: bool, reason: str = "") -> None:
+        if away != self.away:
+            self.away = away
+            log.warning("shared budget away" if away else "shared budget back", extra=fields(reason=reason))
+
+    async def close(self) -> None:
+        await self._redis.aclose()

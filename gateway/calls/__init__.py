@@ -1,0 +1,1 @@
+"""A call from its admission to its one outcome."""

@@ -1,0 +1,1 @@
+"""Which inference replica serves a request, and the connection to it."""

@@ -1,0 +1,87 @@
+"""Where the inference replicas are, now.
+
+Owns how a setting becomes addresses: `10.0.0.7:8471` is itself, `inference:8471` every address that DNS has for a name
+(a headless Service names its pods so), `file:/path` the entries in a file, by line or comma. All of them are looked up
+again and again. What is done with a change is router.py's.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.listen import check, split
+
+_FILE = "file:"
+
+
+class DiscoveryError(Exception):
+    """An entry that cannot be read or resolved at the moment; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One replica: where it listens, and the name by which it was found, which its certificate must carry."""
+
+    address: str
+    name: str
+
+
+class Discovery:
+    """The entries of one setting, separated by commas."""
+
+    def __init__(self, setting: str) -> None:
+        self._entries = _entries(setting)
+        for entry in self._entries:
+            if not entry.startswith(_FILE):
+                check(entry)
+
+    async def look(self) -> list[Endpoint]:
+        """The endpoints of now, each once, in a stable order. Raises DiscoveryError."""
+        found = await asyncio.gather(*(_look(entry) for entry in self._entries))
+        return list(dict.fromkeys(endpoint for endpoints in found for endpoint in endpoints))
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.replace("\n", ",").split(",") if entry.strip()]
+
+
+async def _look(entry: str) -> list[Endpoint]:
+    if entry.startswith(_FILE):
+        path = Path(entry.removeprefix(_FILE))
+        try:
+            text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+            return [endpoint for line in _entries(text) for endpoint in await _resolve(line)]
+        except (OSError, ValueError) as error:
+            raise DiscoveryError(f"{path.name}: {error}") from error
+    return await _resolve(entry)
+
+
+async def _resolve(entry: str) -> list[Endpoint]:
+    host, port = split(check(entry))
+    if _is_ip(host):
+        return [Endpoint(entry, host)]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DiscoveryError(f"{host}: {error.strerror or error}") from error
+    return [Endpoint(_joined(ip, port), host) for ip in _one_family([str(answer[4][0]) for answer in found])]
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _one_family(ips: Sequence[str]) -> list[str]:
+    """IPv4 where there is any: a dual-stack name gives every replica two addresses, and it must not count twice."""
+    return sorted({ip for ip in ips if ":" not in ip}) or sorted(set(ips))
+
+
+def _joined(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -1,0 +1,400 @@
+"""One inference replica, as the gateway sees it: its Exchange streams, its requests in flight, its health.
+
+Owns the connection and the frames. Which replica serves a request, and what to do when one is lost, is router.py's.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.replicas.discovery import Endpoint
+from gateway.replicas.outlier import Outlier
+from market_inference.contract import deadline
+from market_inference.contract.errors import DeadlineExceededError
+from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc
+from runtime.logs import fields
+
+log = logging.getLogger(__name__)
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Each replica is a connection of its own, even when two have the same address, as after a restart.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+FRAME_BYTES = 1 << 20
+# A stream is made anew after this long, so that new replicas and connections get their share.
+STREAM_AGE_SECONDS = (240.0, 360.0)
+
+
+class ReplicaLostError(Exception):
+    """The stream that carried a request ended before its answer: the work may be sent elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the gateway talks to every replica: seconds, and `credentials` for TLS."""
+
+    streams: int = 1
+    health_interval: float = 1.0
+    health_timeout: float = 2.0
+    most_in_flight: int = 4096
+    credentials: grpc.ChannelCredentials | None = None
+
+
+class _Pending(NamedTuple):
+    """A request that a replica works on."""
+
+    reply: asyncio.Future[exchange_pb2.Reply]
+    deadline: float
+
+
+class Replica:
+    """A replica at one endpoint. Lives on the event loop; `changed` is called when `ready` may have."""
+
+    def __init__(self, endpoint: Endpoint, changed: Callable[[], None], settings: Settings) -> None:
+        self.endpoint = endpoint
+        self.address = endpoint.address
+        self.outstanding = 0.0
+        self.in_flight = 0
+        self.healthy = False
+        self.draining = False
+        self.outlier = Outlier()
+        self._changed = changed
+        self._settings = settings
+        self._channel = _channel(endpoint, settings.credentials)
+        self._stub = exchange_pb2_grpc.ExchangeServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        # Streams that take new requests, and all that still carry some.
+        self._open: list[_Stream] = []
+        self._streams: set[_Stream] = set()
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
+        self._check_now = asyncio.Event()
+        self._return: asyncio.TimerHandle | None = None
+        self._queued_seconds = 0.0
+        # When the replica last sent anything: an instant of the monotonic clock.
+        self._heard = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Takes new work."""
+        return self.healthy and not self.draining and bool(self._open)
+
+    @property
+    def state(self) -> str:
+        """For metrics: ready, ejected, draining, or away (not connected or not healthy)."""
+        if self.draining:
+            return "draining"
+        if not self.ready:
+            return "away"
+        return "ejected" if self.outlier.ejected else "ready"
+
+    @property
+    def full(self) -> bool:
+        """Has as much in flight as one replica may."""
+        return self.in_flight >= self._settings.most_in_flight
+
+    def busy(self, at: float) -> float:
+        """Expected seconds of work ahead: what its queue last reported less the time since, and what is on its way."""
+        return max(0.0, self._queued_seconds - (at - self._heard)) + self.outstanding
+
+    def start(self) -> None:
+        """Connect, stay connected and watch the health, until close()."""
+        for _ in range(self._settings.streams):
+            _spawn(self._keep_stream(), self._keeping)
+        _spawn(self._watch_health(), self._keeping)
+
+    async def ask(self, envelope: exchange_pb2.Envelope, cost: float, until: float) -> exchange_pb2.Reply:
+        """Send a request and await its reply. Raises ReplicaLostError or DeadlineExceededError.
+
+        A caller that is cancelled meanwhile withdraws the request from the replica.
+        """
+        stream = min(self._open, key=lambda stream: len(stream.pending), default=None)
+        if stream is None:
+            raise ReplicaLostError(self.address)
+        calls = envelope.calls or 1
+        self.outstanding += cost
+        self.in_flight += calls
+        try:
+            return await stream.send(envelope, until)
+        except (asyncio.CancelledError, DeadlineExceededError):
+            stream.withdraw(envelope.id)
+            raise
+        finally:
+            stream.settle(envelope.id)
+            self.in_flight -= calls
+            self.outstanding = max(0.0, self.outstanding - cost)
+
+    def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
+        """Of a request that is in flight here, if it is: nobody waits for these items any more."""
+        for stream in self._streams:
+            stream.withdraw(envelope_id, items)
+
+    def exchange(self) -> Any:
+        """An Exchange call of the caller's own on this replica's connection."""
+        return self._stub.Exchange()
+
+    def succeeded(self) -> None:
+        """It answered as it should."""
+        if self.outlier.failures:
+            was_ejected = self.outlier.ejected
+            self.outlier.succeeded()
+            if was_ejected:
+                self._returned()
+
+    def failed(self) -> None:
+        """It did not answer as it should, by its own fault; several times in a row leave it alone for a while."""
+        seconds = self.outlier.failed()
+        if seconds:
+            log.warning("replica ejected", extra=fields(replica=self.address, seconds=seconds))
+            self._return = asyncio.get_running_loop().call_later(seconds, self._try_again)
+            self._changed()
+
+    def _try_again(self) -> None:
+        self.outlier.returned()
+        self._returned()
+
+    def _returned(self) -> None:
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
+        log.info("replica returned", extra=fields(replica=self.address))
+        self._changed()
+
+    async def _keep_stream(self) -> None:
+        while True:
+            stream = _Stream(self)
+            _spawn(self._carry(stream), self._carrying)
+            await stream.over.wait()
+            if not stream.aged:
+                await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 -- jitter
+
+    async def _carry(self, stream: "_Stream") -> None:
+        self._streams.add(stream)
+        try:
+            await stream.run(self._stub.Exchange())
+        except grpc.aio.AioRpcError as error:
+            if stream.opened:
+                log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code().name))
+                self.failed()
+        finally:
+            self._streams.discard(stream)
+            self.closed(stream)
+            stream.lose()
+
+    def opened(self, stream: "_Stream") -> None:
+        """The replica has answered on a stream; its health decides whether it takes work."""
+        self._open.append(stream)
+        old = next((other for other in self._open if other.aged), None)
+        if old is not None:
+            old.retire()
+        self._check_now.set()
+
+    def closed(self, stream: "_Stream") -> None:
+        """A stream takes no more requests."""
+        if stream in self._open:
+            self._open.remove(stream)
+        if not self._open:
+            self.healthy = self.draining = False
+        stream.over.set()
+        self._changed()
+
+    def told(self, load: exchange_pb2.Load) -> None:
+        """Every frame carries the replica's load, so this is also its sign of life."""
+        self._heard = deadline.now()
+        self._queued_seconds = load.queued_seconds
+        if load.draining != self.draining:
+            self.draining = load.draining
+            self._changed()
+
+    async def _watch_health(self) -> None:
+        """A replica that does not answer its health check in time is left, and comes back when it does."""
+        while True:
+            await self._check_now.wait()
+            self._check_now.clear()
+            if self._open:
+                await self._check_health()
+                delay = self._settings.health_interval * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
+                asyncio.get_running_loop().call_later(delay, self._check_now.set)
+
+    async def _check_health(self) -> None:
+        """A replica that answers others meanwhile is busy, not hung."""
+        began = deadline.now()
+        try:
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._settings.health_timeout)
+            self._set_health(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            if late and self._heard > began:
+                return
+            self._set_health(False)
+            if late:
+                self._give_up()
+
+    def _set_health(self, healthy: bool) -> None:
+        if healthy != self.healthy:
+            log.info("replica health", extra=fields(replica=self.address, healthy=healthy))
+            self.healthy = healthy
+            self._changed()
+
+    def _give_up(self) -> None:
+        """It hangs: give up what is in flight here, so that it can be sent elsewhere."""
+        log.warning("replica does not answer", extra=fields(replica=self.address, in_flight=self.in_flight))
+        for stream in tuple(self._streams):
+            stream.end()
+
+    def expire(self, at: float) -> None:
+        """Fail requests whose deadline has passed without a word from the replica."""
+        for stream in self._streams:
+            stream.expire(at)
+
+    async def leave(self) -> None:
+        """Take no new work, wait for what is in flight, and disconnect."""
+        await _cancel(self._keeping)
+        for stream in tuple(self._open):
+            stream.retire()
+        if self._carrying:
+            await asyncio.wait(self._carrying)
+        await self.close()
+
+    async def close(self) -> None:
+        if self._return is not None:
+            self._return.cancel()
+        await _cancel(self._keeping)
+        await _cancel(self._carrying)
+        await self._channel.close()
+
+
+def _channel(endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
+    name = (("grpc.ssl_target_name_override", endpoint.name), ("grpc.default_authority", endpoint.name))
+    return grpc.aio.secure_channel(endpoint.address, credentials, options=(*CHANNEL_OPTIONS, *name))
+
+
+def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    running = tuple(tasks)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+class _Stream:
+    """One Exchange stream: envelopes that are ready in the same loop turn leave in one frame."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._outbox: list[exchange_pb2.Envelope] = []
+        self._wake = asyncio.Event()
+        self._call: Any = None
+        self.pending: dict[int, _Pending] = {}
+        self.opened = False
+        # Old enough for a successor. It takes requests until that one has opened: no moment is without a stream.
+        self.aged = False
+        self.retired = False
+        # Set once another stream is to be made.
+        self.over = asyncio.Event()
+
+    def send(self, envelope: exchange_pb2.Envelope, until: float) -> asyncio.Future[exchange_pb2.Reply]:
+        reply: asyncio.Future[exchange_pb2.Reply] = asyncio.get_running_loop().create_future()
+        self.pending[envelope.id] = _Pending(reply, until)
+        self._outbox.append(envelope)
+        self._wake.set()
+        return reply
+
+    def withdraw(self, envelope_id: int, items: Sequence[int] = ()) -> None:
+        """The caller has gone: the replica need not answer, or not these items."""
+        if envelope_id in self.pending:
+            self._outbox.append(exchange_pb2.Envelope(id=envelope_id, cancel=exchange_pb2.ExchangeCancel(items=items)))
+            self._wake.set()
+
+    def settle(self, envelope_id: int) -> None:
+        self.pending.pop(envelope_id, None)
+        if self.retired and not self.pending:
+            self._wake.set()
+
+    async def run(self, call: Any) -> None:
+        """Carry frames until the stream ends; past its age, until its last request is answered."""
+        self._call = call
+        age = random.uniform(*STREAM_AGE_SECONDS)  # noqa: S311 -- jitter
+        retire = asyncio.get_running_loop().call_later(age, self._age)
+        writer = asyncio.create_task(self._write(call))
+        try:
+            await self._read(call)
+        finally:
+            retire.cancel()
+            writer.cancel()
+            call.cancel()
+
+    def _age(self) -> None:
+        self.aged = True
+        self.over.set()
+
+    def retire(self) -> None:
+        """Take no more requests; end once the last one is answered."""
+        self.retired = True
+        self._replica.closed(self)
+        self._wake.set()
+
+    async def _read(self, call: Any) -> None:
+        async for frame in call:
+            if frame.HasField("load"):
+                self._replica.told(frame.load)
+            if not self.opened:
+                self.opened = True
+                self._replica.opened(self)
+            for reply in frame.replies:
+                pending = self.pending.get(reply.id)
+                if pending is not None and not pending.reply.done():
+                    pending.reply.set_result(reply)
+
+    async def _write(self, call: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._outbox:
+                await call.write(self._frame())
+            if self.retired and not self.pending:
+                await call.done_writing()
+                return
+
+    def _frame(self) -> exchange_pb2.ExchangeRequest:
+        count = size = 0
+        while count < len(self._outbox) and (not count or size < FRAME_BYTES):
+            size += self._outbox[count].ByteSize()
+            count += 1
+        frame = exchange_pb2.ExchangeRequest(envelopes=self._outbox[:count])
+        del self._outbox[:count]
+        return frame
+
+    def expire(self, at: float) -> None:
+        for pending in self.pending.values():
+            if pending.deadline <= at and not pending.reply.done():
+                pending.reply.set_exception(DeadlineExceededError("the deadline passed before the answer was there"))
+
+    def end(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    def lose(self) -> None:
+        """Tell everyone who waits that the stream is gone."""
+        for pending in self.pending.values():
+            if not pending.reply.done():
+                pending.reply.set_exception(ReplicaLostError(self._replica.address))

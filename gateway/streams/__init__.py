@@ -1,0 +1,1 @@
+"""Stream and Watch: long-lived calls."""

@@ -1,0 +1,1 @@
+"""Where calls enter: a gRPC server of either transport."""

@@ -1,0 +1,97 @@
+"""The default transport: grpc.aio serves every method, with TLS where there are files.
+
+Owns the grpc.aio server, its options, and how an outcome becomes a gRPC status there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from gateway.calls.servicer import Ended, Servicer
+from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
+from market_inference.contract import codes, methods
+from market_inference.contract.methods import Method
+from runtime import tls
+
+# What a connection that is asked to be made anew has for its calls in flight.
+CONNECTION_GRACE_SECONDS = 300
+
+
+class GrpcioTransport:
+    """Everything by grpc.aio, with TLS where there are files."""
+
+    def __init__(
+        self, servicer: Servicer, register: Register, *, files: tls.Files, share_port: bool, max_connection_age: float
+    ) -> None:
+        self._files = files
+        options = [
+            ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
+            ("grpc.max_send_message_length", -1),
+            # One that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.max_ping_strikes", 2),
+            ("grpc.max_metadata_size", METADATA_BYTES[0]),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
+            ("grpc.so_reuseport", int(share_port)),
+            ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
+            *((f"grpc.{name}", value) for name, value in LIMITS.items()),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((handlers(servicer),))
+        register(self._server)
+
+    def add_port(self, address: str) -> int:
+        return tls.add_port(self._server, self._files, address)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        await self._server.stop(grace)
+
+
+def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+    """The contract's methods as gRPC handlers that pass bytes, so that nothing is parsed twice."""
+    table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+    for method in methods.METHODS.values():
+        if method.name == "Stream":
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
+        elif method.name == "Watch":
+            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
+        else:
+            table[method.name] = grpc.unary_unary_rpc_method_handler(_unary(servicer, method))
+    return grpc.method_handlers_generic_handler(methods.SERVICE.full_name, table)
+
+
+def _unary(servicer: Servicer, method: Method) -> Any:
+    async def handler(raw: bytes, context: Any) -> bytes:
+        sent = tuple(context.invocation_metadata() or ())
+        end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+        def tell(ended: Ended | None) -> None:
+            if not end.done():  # it is when gRPC has cancelled it
+                end.set_result(ended) if ended is not None else end.cancel()
+
+        serving = servicer.unary(method, sent, context.time_remaining(), context.peer, raw, tell)
+        try:
+            ended = await end
+        except asyncio.CancelledError:
+            if serving is not None:
+                serving.cancel()
+            raise
+        if ended.status is not None:
+            await codes.end(context, ended.status, ended.trailers)
+        context.set_trailing_metadata(ended.trailers)
+        return ended.body
+
+    return handler
+
+
+def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
+    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context, not by iteration
+        await serve(method, context)
+
+    return handler

@@ -1,0 +1,1 @@
+"""Jobs, their queues, and which items run next."""

@@ -1,0 +1,1 @@
+"""Requests decoded, submitted as jobs, and their answers encoded."""

@@ -1,0 +1,45 @@
+"""What one engine's thread runs on its device, operator by operator (torch.profiler).
+
+Owns the profiler's way to that thread and back. Shapes, stacks and values are left out.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from inference.device.engine import Engine
+from market_inference.contract.errors import InvalidRequestError, Violation
+from market_inference.contract.generated import profile_pb2
+
+DEFAULT_ENGINE = "forecast"
+
+
+async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRequest) -> bytes:
+    """A Chrome trace (JSON) of `request.seconds`. Raises InvalidRequestError for an engine that there is not.
+
+    The engine's batches wait while the profiler starts and while it puts its records together.
+    """
+    engine = engines.get(request.engine or DEFAULT_ENGINE)
+    if engine is None:
+        raise InvalidRequestError([Violation("engine", f"unknown; there are: {', '.join(engines)}", "engine")])
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    profiler = torch.profiler.profile(activities=activities)
+    # The profiler sees the operators of the thread that starts it; that one has to end it, even when the caller leaves.
+    try:
+        await asyncio.shield(engine.call(profiler.start))
+        await asyncio.sleep(request.seconds)
+    finally:
+        await asyncio.shield(engine.call(profiler.stop))
+    return await asyncio.to_thread(_written, profiler)
+
+
+def _written(profiler: torch.profiler.profile) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        file = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(file))
+        return file.read_bytes()

@@ -1,0 +1,73 @@
+"""A folder of models that is watched: a new or changed one is loaded, checked and swapped in by itself.
+
+Owns the scan. Each subfolder is a model with a manifest.json (models/manifest.py); its `kind` is the engine, its `name`
+the name in requests. A model that does not load leaves the one before it in place.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from inference.loading.catalogue import Catalogue
+from market_inference.contract.errors import ServiceUnavailableError
+from models.manifest import FILE_NAME, Manifest
+from models.model import ModelUnavailableError
+from runtime.logs import fields
+
+log = logging.getLogger(__name__)
+
+Loader = Callable[[Manifest, Path], Any]
+
+
+class Registry:
+    """Watches one folder. `loaders` has one loader per engine."""
+
+    def __init__(self, folder: Path, catalogue: Catalogue, loaders: dict[str, Loader]) -> None:
+        self._folder = folder
+        self._catalogue = catalogue
+        self._loaders = loaders
+        self._seen: dict[Path, bytes] = {}
+
+    async def watch(self, interval: float) -> None:
+        """Scan now and then every `interval` seconds, until cancelled."""
+        while True:
+            await self.scan()
+            await asyncio.sleep(interval)
+
+    async def scan(self) -> None:
+        """Take in every folder whose manifest is new or has changed since the last scan."""
+        for folder, content in (await asyncio.to_thread(_manifests, self._folder)).items():
+            if self._seen.get(folder) != content and await self._take(folder):
+                self._seen[folder] = content
+
+    async def _take(self, folder: Path) -> bool:
+        """Whether it need not be tried again: it is taken, or it is wrong as it stands."""
+        try:
+            manifest = Manifest.of(folder)
+            loader = self._loaders.get(manifest.kind)
+            if loader is None:
+                raise ModelUnavailableError(f"its kind {manifest.kind!r} is none of {', '.join(self._loaders)}")
+        except ModelUnavailableError as error:
+            log.warning("model not taken from the registry", extra=fields(folder=folder.name, reason=str(error)))
+            return True
+        try:
+            await self._catalogue.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
+        except ServiceUnavailableError as error:
+            # Perhaps for want of memory, or of a file that is still being written: the next scan tries again.
+            log.warning("model not loaded from the registry", extra=fields(folder=folder.name, reason=error.message))
+            return False
+        return True
+
+
+def _manifests(folder: Path) -> dict[Path, bytes]:
+    """Each model folder's manifest. A folder being written has none until its manifest, the last file, is there."""
+    found = {}
+    for path in sorted(folder.glob(f"*/{FILE_NAME}")):
+        try:
+            found[path.parent] = path.read_bytes()
+        except OSError as error:
+            log.warning("unreadable manifest", extra=fields(folder=path.parent.name, error=type(error).__name__))
+    return found

@@ -1,0 +1,1 @@
+"""Where the gateway's frames enter and replies leave."""

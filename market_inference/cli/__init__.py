@@ -1,0 +1,1 @@
+"""The command line, the demo, `top`, and the pair as child processes."""

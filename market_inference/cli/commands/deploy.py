@@ -1,0 +1,27 @@
+"""`market-inference deploy`: the serverless worker on RunPod.
+
+Owns only the way there: the command itself stands beside the worker, in serverless/deploy, and runs as a process.
+"""
+
+import os
+import sys
+
+import click
+
+from market_inference.cli.checkout import NoCheckoutError, command
+
+
+@click.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    short_help="Put the worker on RunPod serverless.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def deploy(arguments: tuple[str, ...]) -> None:
+    """Put the worker on RunPod serverless; `market-inference deploy --help` lists what it takes."""
+    try:
+        program, environment = command("serverless.deploy", {})
+    except NoCheckoutError as error:
+        raise click.ClickException(str(error)) from None
+    sys.stdout.flush()
+    os.execve(program[0], [*program, *arguments], environment)

@@ -1,0 +1,65 @@
+"""`market-inference indicators`: TA-Lib indicators of bars in CSV files."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
+from market_inference.cli.commands.table import by_symbol, csv_option
+
+if TYPE_CHECKING:
+    from market_inference.client.answers import Answers, Indicators
+
+EXAMPLES = """
+\b
+Examples:
+  market-inference indicators RSI MACD ATR --csv AAPL.csv
+  market-inference indicators SMA:timeperiod=50 SMA:timeperiod=200 --csv AAPL.csv --last 5
+  market-inference indicators BBANDS:timeperiod=20,nbdevup=2.5 --csv AAPL.csv --csv MSFT.csv --json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("names", nargs=-1, required=True, metavar="INDICATOR...")
+@csv_option("A CSV file with those of the columns open, high, low, close, volume that are needed.")
+@click.option("--last", default=1, show_default=True, help="Show this many newest bars; 0 shows all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@service_options
+def indicators(service: Service, names: tuple[str, ...], paths: tuple[str, ...], last: int, as_json: bool) -> None:
+    """Compute TA-Lib indicators over bars.
+
+    INDICATOR is a TA-Lib function by its own name, with parameters by theirs where the defaults won't do:
+    SMA:timeperiod=50. The oldest bar comes first; a file's name is its symbol.
+    """
+    bars = {symbol: one.bars() for symbol, one in by_symbol(paths).items()}
+    with service.client() as client:
+        found = client.indicators(bars, names, last=last)
+        if as_json:
+            _print_json(found)
+        else:
+            _print_table(found)
+    fail_if_any_failed(found, service.target)
+
+
+def _print_json(found: "Answers[Indicators]") -> None:
+    from market_inference.cli.commands.output import print_json
+
+    print_json(
+        [
+            {"symbol": one.symbol, "indicators": one.columns(), "request_id": one.request_id}
+            for one in found.answered.values()
+        ]
+    )
+
+
+def _print_table(found: "Answers[Indicators]") -> None:
+    from market_inference.cli.commands.output import console, number, table
+
+    out = console()
+    for one in found.answered.values():
+        columns = one.columns()
+        bars = max(len(values) for values in columns.values())
+        shown = table(one.symbol or "Indicators", "bar", *columns, left=0, caption="bar 0 is the newest")
+        for at in range(bars):
+            shown.add_row(str(at - bars + 1), *(number(values[at]) for values in columns.values()))
+        out.print(shown)

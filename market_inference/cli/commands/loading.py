@@ -1,0 +1,30 @@
+"""Showing that models load.
+
+Owns the progress display of a pair that starts; no terminal, no display.
+"""
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from market_inference.cli.pair import Pair
+from market_inference.client.status import ModelInfo
+
+
+def wait_loaded(pair: Pair, console: Console) -> list[ModelInfo]:
+    """Wait until the pair's default models are there, one line per model; as Pair.wait_loaded in all else."""
+    columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(models: list[ModelInfo]) -> None:
+            for model in models:
+                if model.engine not in tasks:
+                    tasks[model.engine] = progress.add_task("", total=1)
+                done = model.state in {"ready", "failed"}
+                progress.update(
+                    tasks[model.engine],
+                    description=f"{model.engine} model {model.name}: {model.state}",
+                    completed=int(done),
+                )
+
+        return pair.wait_loaded(show)

@@ -1,0 +1,109 @@
+"""`market-inference predict`: forecasts of columns in CSV files."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
+from market_inference.cli.commands.table import by_symbol, csv_option
+
+if TYPE_CHECKING:
+    from market_inference.client.answers import Answers
+    from market_inference.client.forecast import Forecast
+
+EXAMPLES = """
+\b
+Examples:
+  market-inference predict --csv AAPL.csv --horizon 10
+  market-inference predict --csv AAPL.csv --csv MSFT.csv --column "Adj Close" --interval 0.9
+  market-inference predict --csv rates.csv --column eurusd --quantile 0.01 --quantile 0.99 --json
+  cut -d, -f5 bars.csv | market-inference predict --csv -
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@csv_option("A CSV file with a header.")
+@click.option("--column", default="close", show_default=True, help="The column to forecast, oldest value first.")
+@click.option("--horizon", default=10, show_default=True, help="Steps ahead.")
+@click.option("--interval", default=0.8, show_default=True, help="The share of outcomes that the interval shall hold.")
+@click.option(
+    "--quantile", "quantiles", type=float, multiple=True, help="A level for --json, beside the interval's. Repeatable."
+)
+@click.option(
+    "--context", type=int, help="Use this many newest values at most; by default all that a request may hold."
+)
+@click.option("--model", default="", help="A model that `market-inference models` names.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@service_options
+def predict(
+    service: Service,
+    paths: tuple[str, ...],
+    column: str,
+    horizon: int,
+    interval: float,
+    quantiles: tuple[float, ...],
+    context: int | None,
+    model: str,
+    as_json: bool,
+) -> None:
+    """Forecast a column of one or more CSV files.
+
+    Prints the median and an interval for every step ahead. A file's name is its symbol.
+    """
+    from market_inference.cli.commands.limits import max_values
+
+    newest = slice(-(context or max_values()), None)
+    series = {symbol: one.numbers(column)[newest] for symbol, one in by_symbol(paths).items()}
+    levels = sorted({round((1 - interval) / 2, 12), 0.5, round((1 + interval) / 2, 12), *quantiles})
+    with service.client() as client:
+        forecasts = client.predict(series, horizon, quantiles=levels, model=model)
+        if as_json:
+            _print_json(forecasts)
+        else:
+            _print_table(forecasts, interval)
+    fail_if_any_failed(forecasts, service.target)
+
+
+def _print_json(forecasts: "Answers[Forecast]") -> None:
+    from market_inference.cli.commands.output import print_json
+
+    document: list[dict[str, Any]] = [
+        {
+            "symbol": one.symbol,
+            "point": one.point,
+            "quantiles": {f"{level:g}": one.quantile(level) for level in one.levels},
+            "coverage": {
+                "nominal": one.coverage.nominal,
+                "measured": one.coverage.measured,
+                "origins": one.coverage.origins,
+            },
+            "model": one.model,
+            "model_version": one.model_version,
+            "request_id": one.request_id,
+        }
+        for one in forecasts.answered.values()
+    ]
+    print_json(document)
+
+
+def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
+    from market_inference.cli.commands.output import console, number, table
+
+    out = console()
+    for one in forecasts.answered.values():
+        shown = table(f"{one.symbol or 'Forecast'} (model {one.model})", "step", "median", "lower", "upper")
+        lower, upper = one.interval(interval)
+        for step in range(one.horizon):
+            shown.add_row(str(step + 1), number(one.point[step]), number(lower[step]), number(upper[step]))
+        out.print(shown)
+        out.print(_legend(one, interval))
+
+
+def _legend(one: "Forecast", interval: float) -> str:
+    text = f"lower to upper: the central {interval:.0%} interval"
+    if not one.coverage.origins:
+        return text
+    return (
+        f"{text}; on this series the {one.coverage.nominal:.0%} interval held {one.coverage.measured:.0%} "
+        f"of {one.coverage.origins} backtests"
+    )

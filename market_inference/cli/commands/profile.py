@@ -1,0 +1,61 @@
+"""`market-inference profile`: what one process of the service spends its time on."""
+
+from pathlib import Path
+
+import click
+
+ENDINGS = {"flamegraph": "svg", "speedscope": "speedscope.json", "folded": "txt", "device": "trace.json"}
+# What taking a profile may need beyond the seconds themselves.
+PATIENCE_SECONDS = 60.0
+EXAMPLES = """
+\b
+Examples:
+  market-inference profile --target 127.0.0.1:8480
+  market-inference profile --target 127.0.0.1:8481 --seconds 5 --kind device --engine sentiment
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--target",
+    required=True,
+    metavar="HOST:PORT",
+    help="What MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN says.",
+)
+@click.option("--seconds", type=click.IntRange(1, 60), default=10, show_default=True, help="How long to look.")
+@click.option(
+    "--kind",
+    type=click.Choice(list(ENDINGS)),
+    default="flamegraph",
+    show_default=True,
+    help="An SVG file; a file for speedscope.app; lines of text; or operators on the device, for ui.perfetto.dev.",
+)
+@click.option("--engine", default="", help="With --kind device: whose; forecast when not given.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; profile.* when not given."
+)
+def profile(target: str, seconds: int, kind: str, engine: str, output: Path | None) -> None:
+    """Take a profile of one process of the service.
+
+    The process must allow it by its setting PROFILE_LISTEN, and does so on its own machine alone: for a pod, run
+    `kubectl port-forward pod/NAME 8480:8480` first.
+    """
+    import grpc
+
+    from market_inference.client.connection import CHANNEL_OPTIONS
+    from market_inference.contract.generated import profile_pb2, profile_pb2_grpc
+    from market_inference.errors import from_rpc
+
+    request = profile_pb2.TakeProfileRequest(
+        seconds=seconds, kind=profile_pb2.ProfileKind.Value(f"PROFILE_KIND_{kind.upper()}"), engine=engine
+    )
+    with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+        try:
+            taken = profile_pb2_grpc.ProfileServiceStub(channel).TakeProfile(
+                request, timeout=seconds + PATIENCE_SECONDS
+            )
+        except grpc.RpcError as failure:
+            raise click.ClickException(f"{target}: {from_rpc(failure, '').message}") from None
+    file = output or Path(f"profile.{ENDINGS[kind]}")
+    file.write_bytes(taken.profile)
+    click.echo(f"{file}: {len(taken.profile)} bytes, process {taken.process_id}")

@@ -1,0 +1,80 @@
+"""`market-inference serve`: the service on this machine, until Ctrl-C."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from market_inference.cli.commands.signals import end_on_sigterm
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from market_inference.cli.pair import Pair
+
+EXAMPLES = """
+\b
+Examples:
+  market-inference serve
+  market-inference serve --port 9000 --device cpu
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--port", default=8470, show_default=True, help="Where the gateway listens on 127.0.0.1; 0 for any free port."
+)
+@click.option("--metrics-port", default=9470, show_default=True, help="Where the gateway serves /metrics; 0 for any.")
+@click.option(
+    "--inference-metrics-port",
+    default=9471,
+    show_default=True,
+    help="Where the inference service serves /metrics; 0 for any.",
+)
+@click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
+def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str) -> None:
+    """Run the service on this machine.
+
+    That is one inference process and one gateway, which only this machine can reach. Ctrl-C or SIGTERM ends both; if
+    one of the two ends by itself, so does the other, and the exit status is 1.
+    """
+    from market_inference.cli.commands.output import console
+    from market_inference.cli.pair import Pair
+    from market_inference.cli.process import ServiceProcessError
+
+    end_on_sigterm()
+    out = console()
+    pair = Pair(
+        listen=f"127.0.0.1:{port}",
+        metrics_listen=f"127.0.0.1:{metrics_port}",
+        inference_metrics_listen=f"127.0.0.1:{inference_metrics_port}",
+        device=device,
+    )
+    try:
+        with pair:
+            _run(pair, out)
+    except KeyboardInterrupt:
+        out.print("stopped")
+    except (ServiceProcessError, TimeoutError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _run(pair: "Pair", out: "Console") -> None:
+    from market_inference.cli.commands.loading import wait_loaded
+
+    out.print(f"gateway   {pair.target}")
+    out.print(f"key       {pair.key_file} (used by itself on this machine)", markup=False)
+    out.print("metrics   " + ", ".join(f"http://{address}/metrics" for address in pair.metrics.values()))
+    out.print(f"          market-inference top{_top_options(pair)}")
+    out.print("logs      " + ", ".join(str(process.log) for process in pair.processes), markup=False)
+    for model in wait_loaded(pair, out):
+        out.print(f"model     {model.engine}: {model.name} {model.state} {model.message}".rstrip(), markup=False)
+    target = "" if pair.target == "127.0.0.1:8470" else f" --target {pair.target}"
+    out.print(f'try       market-inference sentiment "Profit rose sharply"{target}', markup=False)
+    out.print("Ctrl-C ends it.")
+    pair.wait()
+
+
+def _top_options(pair: "Pair") -> str:
+    """What `market-inference top` needs to be told: nothing where it looks by itself."""
+    defaults = {"gateway": "127.0.0.1:9470", "inference": "127.0.0.1:9471"}
+    return "".join(f" --{kind} {at}" for kind, at in pair.metrics.items() if at != defaults[kind])

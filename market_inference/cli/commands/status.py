@@ -1,0 +1,67 @@
+"""`market-inference status` and `models`: is the service well, and what can it run."""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from market_inference.cli.commands.call import Service, service_options
+
+HEALTH_STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@service_options
+def status(service: Service, as_json: bool) -> None:
+    """Show the health of the service.
+
+    Every engine of every replica answers a small real input. The exit status is 1 unless all is healthy.
+    """
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with service.client() as client:
+        found = client.status()
+    if as_json:
+        print_json({**asdict(found), "time": found.time.isoformat()})
+        sys.exit(found.health != "healthy")
+    out = console()
+    out.print(
+        f"{service.target} is {_styled(found.health)}, version {found.version}, at {found.time:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    shown = table("Replicas and engines", "replica", "device", "engine", "health", "model", "probe", "queued", left=5)
+    for replica in found.replicas:
+        device = f"{replica.device.kind} {replica.device.name}".strip()
+        for at, engine in enumerate(replica.engines):
+            names = ("", "") if at else (replica.name, device)
+            model = f"{engine.model} {engine.model_version}".strip()
+            times = (f"{engine.probe_seconds * 1e3:.1f} ms", f"{engine.queued_seconds:.2f} s")
+            shown.add_row(*names, engine.name, _styled(engine.health), model, *times)
+    out.print(shown)
+    for replica in found.replicas:
+        if replica.message:
+            out.print(f"{replica.name}: {replica.message}", markup=False)
+    sys.exit(found.health != "healthy")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@service_options
+def models(service: Service, as_json: bool) -> None:
+    """List the models that a call may name."""
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with service.client() as client:
+        found = client.models()
+    if as_json:
+        print_json([asdict(model) for model in found])
+        return
+    shown = table("Models", "engine", "model", "state", "default", "version", "note", left=6)
+    for model in found:
+        default = "yes" if model.is_default else ""
+        shown.add_row(model.engine, model.name, model.state, default, model.version, model.message)
+    console().print(shown)
+
+
+def _styled(health: str) -> str:
+    return f"[{HEALTH_STYLES.get(health, 'red')}]{health}[/]"

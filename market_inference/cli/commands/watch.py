@@ -1,0 +1,176 @@
+"""`market-inference watch`: a CSV file's bars replayed through a live session, and its answers in a live table."""
+
+import math
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+
+from market_inference.cli.commands.call import Service, service_options
+from market_inference.cli.commands.table import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from market_inference.client.session import Update
+    from market_inference.client.watch import Watch
+
+EXAMPLES = """
+\b
+Examples:
+  market-inference watch --symbol AAPL --csv AAPL.csv --speed 100x
+  market-inference watch --csv AAPL.csv --indicator RSI --indicator SMA:timeperiod=50 --horizon 5 --every 10
+  market-inference watch --csv minutes.csv --interval 60 --speed max
+"""
+TIME_COLUMNS = ("time", "timestamp", "date", "datetime")
+
+
+class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """How much faster than life: `100x` or `100`; `max` (infinity) does not wait at all."""
+
+    name = "speed"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).lower()
+        try:
+            speed = math.inf if text == "max" else float(text.removesuffix("x"))
+        except ValueError:
+            speed = 0.0
+        if not speed > 0:
+            self.fail(f"{value!r} is no speed such as 100x, or max", param, ctx)
+        return speed
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--csv",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    required=True,
+    metavar="FILE",
+    help="Bars, oldest first; - is standard input.",
+)
+@click.option("--symbol", default="", help="What to call them; by default the file's name.")
+@click.option(
+    "--indicator",
+    "indicators",
+    multiple=True,
+    default=("RSI", "MACD", "BBANDS"),
+    show_default=True,
+    help="A TA-Lib function, as for `indicators`. Repeatable.",
+)
+@click.option("--history", default=100, show_default=True, help="Bars that the session starts with.")
+@click.option("--horizon", default=0, show_default=True, help="Bars ahead to forecast; 0 for no forecasts.")
+@click.option("--every", default=1, show_default=True, help="Forecast at every so many bars.")
+@click.option("--speed", type=Speed(), default="1x", show_default=True, help="How much faster than life, or max.")
+@click.option(
+    "--interval", default=1.0, show_default=True, help="Seconds of life between two bars when the file has no times."
+)
+@service_options
+def watch(
+    service: Service,
+    file: str,
+    symbol: str,
+    indicators: tuple[str, ...],
+    history: int,
+    horizon: int,
+    every: int,
+    speed: float,
+    interval: float,
+) -> None:
+    """Replay bars through a live session.
+
+    The first bars open it, each further one is sent when its time has come. Times are a column named time, timestamp,
+    date or datetime, in ISO 8601 or in seconds since the epoch; without one, bars are --interval seconds apart.
+    """
+    from market_inference.client.session import ForecastEvery
+
+    table = Table.read(file)
+    bars, times = table.bars(), _times(table, interval)
+    if not 1 <= history < len(times):
+        raise click.UsageError(f"--history must be between 1 and {len(times) - 1}: the file has {len(times)} bars")
+    forecast = ForecastEvery(horizon, quantiles=(0.1, 0.5, 0.9), every=every) if horizon else None
+    started = {name: values[:history] for name, values in bars.items()}
+    with (
+        service.client() as client,
+        client.watch(
+            symbol or table.symbol, started, times=times[:history], indicators=indicators, forecast=forecast
+        ) as session,
+    ):
+        _replay(session, symbol or table.symbol, bars, times, history, speed)
+
+
+def _replay(
+    session: "Watch", symbol: str, bars: dict[str, list[float]], times: list[datetime], first: int, speed: float
+) -> None:
+    """Send every bar when its time has come and show each answer; the last table stays on the screen."""
+    from rich.live import Live
+
+    from market_inference.cli.commands.output import console
+
+    out = console()
+    shown: RichTable | None = None
+    with Live(console=out, auto_refresh=False, transient=not out.is_terminal) as live:
+        for at in _in_time(times, first, speed):
+            session.append({name: values[at] for name, values in bars.items()}, time=times[at])
+            update = next(session)
+            shown = _table(symbol, times[at], bars["close"][at], at + 1, len(times), update)
+            if out.is_terminal:
+                live.update(shown, refresh=True)
+    if shown is not None and not out.is_terminal:
+        out.print(shown)
+
+
+def _in_time(times: list[datetime], first: int, speed: float) -> Iterator[int]:
+    """The places of the bars from `first` on, each when it is due."""
+    began = time.monotonic()
+    for at in range(first, len(times)):
+        due = (times[at] - times[first]).total_seconds() / speed
+        time.sleep(max(0.0, began + due - time.monotonic()))
+        yield at
+
+
+def _table(symbol: str, instant: datetime, close: float, at: int, of: int, update: "Update") -> "RichTable":
+    from market_inference.cli.commands.output import number, table
+
+    shown = table(f"{symbol or 'Bars'}  {instant:%Y-%m-%d %H:%M:%S}", "value", "now", caption=f"bar {at} of {of}")
+    shown.add_row("close", number(close))
+    if update.error is not None:
+        shown.add_row("refused", update.error.message)
+    for name, value in update.items():
+        shown.add_row(name, number(value))
+    if update.forecast is not None:
+        lower, upper = update.forecast.interval(0.8)
+        shown.add_row(
+            f"in {update.forecast.horizon} bars",
+            f"{number(update.forecast.point[-1])} ({number(lower[-1])} to {number(upper[-1])})",
+        )
+    return shown
+
+
+def _times(table: Table, interval: float) -> list[datetime]:
+    """When each bar opens, ascending. Raises click.UsageError."""
+    name = next((name for name in TIME_COLUMNS if name in table), None)
+    if name is None:
+        size = len(table.numbers("close"))
+        start = datetime.now(UTC) - timedelta(seconds=interval * size)
+        return [start + timedelta(seconds=interval * at) for at in range(size)]
+    times = [_time(text) for text in table.texts(name)]
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        raise click.UsageError(f"column {name!r}: bars must be oldest first, each later than the one before")
+    return times
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromtimestamp(float(text), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise click.UsageError(f"{text!r} is no time: give ISO 8601 or seconds since the epoch") from None

@@ -1,0 +1,91 @@
+"""The demo's tables.
+
+Owns what is said about forecasts, headlines and indicators, and how; the numbers come in.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.table import Table
+
+from market_inference.cli.commands.output import number, table
+from market_inference.cli.demo.bars import Bars
+from market_inference.cli.demo.headlines import HEADLINES
+from market_inference.client.answers import Answers, Indicators, Sentiment
+from market_inference.client.columns import Floats
+from market_inference.client.forecast import Forecast
+
+SHARE = 0.8
+LABEL_STYLES = {"negative": "red", "neutral": "dim", "positive": "green"}
+
+
+def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Forecast]) -> Table:
+    """One row a symbol: where the forecast ends, and where the close really was."""
+    days = found[0].horizon
+    shown = table(
+        f"Closes {days} trading days after {seen[0].days[-1]:%d %B %Y}, as forecast on that day",
+        "symbol",
+        "close",
+        "median",
+        "80% interval",
+        "came true",
+        "inside",
+        "backtests",
+        caption=(
+            "Backtests: how often the 80% interval held earlier in the same series. A flat median says that nothing "
+            "in it beats a random walk; the interval is the forecast."
+        ),
+    )
+    for bars, closes, one in zip(seen, later, found, strict=True):
+        lower, upper = (path[-1] for path in one.interval(SHARE))
+        inside = lower <= closes[-1] <= upper
+        shown.add_row(
+            bars.symbol,
+            number(bars.closes[-1]),
+            number(one.point[-1]),
+            f"{number(lower)} to {number(upper)}",
+            number(closes[-1]),
+            "[green]yes[/]" if inside else "[red]no[/]",
+            f"{one.coverage.measured:.0%} of {one.coverage.origins}" if one.coverage.origins else "none",
+        )
+    return shown
+
+
+def headlines(found: Answers[Sentiment]) -> Table:
+    """One row a headline."""
+    shown = table("Headlines, written for this demo", "symbol", "headline", "sentiment", "score", left=3)
+    for (symbol, text), one in zip(HEADLINES, found, strict=True):
+        style = LABEL_STYLES[one.label]
+        shown.add_row(symbol, text, f"[{style}]{one.label}[/]", f"{one.score:+.2f}")
+    return shown
+
+
+def indicators(seen: Sequence[Bars], found: Answers[Indicators], moods: Answers[Sentiment]) -> Table:
+    """One row a symbol: the newest values, beside the mean sentiment of its headlines."""
+    scores = defaultdict(list)
+    for (symbol, _), mood in zip(HEADLINES, moods, strict=True):
+        scores[symbol].append(mood.score)
+    shown = table(
+        f"Indicators at the close of {seen[0].days[-1]:%d %B %Y}",
+        "symbol",
+        "RSI 14",
+        "MACD histogram",
+        "ATR 14 / close",
+        "Bollinger",
+        "headlines",
+        caption="Bollinger: the close between the lower band, 0%, and the upper, 100%. Headlines: their mean score.",
+    )
+    for bars, one in zip(seen, found, strict=True):
+        close = bars.closes[-1]
+        band = {name: values[-1] for name, values in one["BBANDS"].items()}
+        place = (close - band["lowerband"]) / (band["upperband"] - band["lowerband"])
+        shown.add_row(
+            bars.symbol,
+            f"{one['RSI'][-1]:.1f}",
+            f"{one['MACD']['macdhist'][-1]:+.3f}",
+            f"{one['ATR'][-1] / close:.2%}",
+            f"{place:.0%}",
+            f"{fmean(scores[bars.symbol]):+.2f}",
+        )
+    return shown

@@ -1,0 +1,34 @@
+"""The command line `market-inference`.
+
+Owns the group of commands. Each command is a file of commands/. A failure is one clear line and exit status 1, wrong
+usage is exit status 2.
+"""
+
+import click
+
+from market_inference import __version__
+from market_inference.cli.commands.demo import demo
+from market_inference.cli.commands.deploy import deploy
+from market_inference.cli.commands.indicators import indicators
+from market_inference.cli.commands.keys import keys
+from market_inference.cli.commands.predict import predict
+from market_inference.cli.commands.profile import profile
+from market_inference.cli.commands.sentiment import sentiment
+from market_inference.cli.commands.serve import serve
+from market_inference.cli.commands.status import models, status
+from market_inference.cli.commands.top import top
+from market_inference.cli.commands.watch import watch
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, package_name="market-inference", message="%(prog)s %(version)s")
+def main() -> None:
+    """Forecasts with calibrated uncertainty, financial sentiment and technical indicators.
+
+    Start with `market-inference demo`, which needs nothing else. `market-inference serve` runs the service on this
+    machine; the other commands call a service, this machine's unless --target names another.
+    """
+
+
+for command in (demo, serve, predict, sentiment, indicators, status, models, top, profile, keys, watch, deploy):
+    main.add_command(command)

@@ -1,0 +1,184 @@
+"""An inference service and a gateway on this machine, as child processes of this one.
+
+Owns how the two are wired and that none is left behind.
+
+    with market_inference.Pair() as pair, pair.client() as client:
+        pair.wait_loaded()
+        client.predict(closes, horizon=10)
+"""
+
+import queue
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from market_inference.cli.process import Ready, ServiceProcess
+from market_inference.client.aio import AsyncClient
+from market_inference.client.client import Client
+from market_inference.client.status import ModelInfo
+from market_inference.contract.state import development_key_file, state_dir
+from market_inference.errors import UnavailableError
+
+# The modules of the two services: started by name, for this package imports neither.
+INFERENCE = "inference"
+GATEWAY = "gateway"
+ANY_PORT = "127.0.0.1:0"
+POLL_SECONDS = 0.2
+SETTLED = {"ready", "failed"}
+
+
+class Pair:
+    """Started by `with` or `start()`, ended by the end of `with` or `close()`.
+
+    `state`: the folder for the development key and the two logs, by default the user's own. `listen`, `metrics_listen`:
+    "host:port" of the gateway, `inference_metrics_listen` of the inference service's /metrics; port 0 for any that is
+    free. `device`: "cpu" or "cuda", empty for the service's choice.
+    `start_timeout`: seconds that each process may take until it listens. `grace`: seconds that each has to drain.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: Path | None = None,
+        listen: str = ANY_PORT,
+        metrics_listen: str = ANY_PORT,
+        inference_metrics_listen: str = ANY_PORT,
+        device: str = "",
+        start_timeout: float = 180.0,
+        grace: float = 25.0,
+    ) -> None:
+        self.state = state_dir() if state is None else state
+        self._listen = listen
+        self._metrics_listen = metrics_listen
+        self._inference_metrics_listen = inference_metrics_listen
+        self._device = device
+        self._start_timeout = start_timeout
+        self._grace = grace
+        self._ended: queue.SimpleQueue[ServiceProcess] = queue.SimpleQueue()
+        self._processes: list[ServiceProcess] = []
+        self._gateway = Ready("", "")
+        self._inference = Ready("", "")
+
+    @property
+    def target(self) -> str:
+        """The gateway's "host:port"."""
+        return self._gateway.listen
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Where each process serves /metrics, as "host:port"."""
+        return {"gateway": self._gateway.metrics, "inference": self._inference.metrics}
+
+    @property
+    def processes(self) -> tuple[ServiceProcess, ...]:
+        return tuple(self._processes)
+
+    @property
+    def key_file(self) -> Path:
+        """The development key that the gateway made."""
+        return self.state / development_key_file().name
+
+    def start(self) -> None:
+        """Start both and return when both listen; the models load on meanwhile. Raises ServiceProcessError."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._inference = self._spawn(
+                INFERENCE,
+                {
+                    "MARKET_INFERENCE_LISTEN": ANY_PORT,
+                    "MARKET_INFERENCE_METRICS_LISTEN": self._inference_metrics_listen,
+                    **({"MARKET_INFERENCE_DEVICE": self._device} if self._device else {}),
+                },
+            )
+            self._gateway = self._spawn(
+                GATEWAY,
+                {
+                    "MARKET_GATEWAY_LISTEN": self._listen,
+                    "MARKET_GATEWAY_METRICS_LISTEN": self._metrics_listen,
+                    "MARKET_GATEWAY_REPLICAS": self._inference.listen,
+                },
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def key(self) -> str:
+        """The development key itself: a secret."""
+        return self.key_file.read_text(encoding="utf-8").strip()
+
+    def client(self, *, timeout: float = 30.0) -> Client:
+        """A new client of the gateway, with its key; the caller closes it."""
+        return Client(self.target, api_key=self.key, timeout=timeout)
+
+    def async_client(self, *, timeout: float = 30.0) -> AsyncClient:
+        """A new asynchronous client of the gateway, with its key; to be called in the loop that will use it."""
+        return AsyncClient(self.target, api_key=self.key, timeout=timeout)
+
+    def wait_loaded(
+        self, on_progress: Callable[[list[ModelInfo]], None] = lambda models: None, timeout: float = 300.0
+    ) -> list[ModelInfo]:
+        """The default models, once each is ready or has failed; `on_progress` gets them at every look on the way.
+
+        Raises ServiceProcessError when a process ends meanwhile, TimeoutError after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                models = _defaults(client)
+                on_progress(models)
+                if models and all(model.state in SETTLED for model in models):
+                    return models
+                self._raise_if_ended(POLL_SECONDS)
+        raise TimeoutError(f"the models did not load within {timeout:g} s")
+
+    def wait(self) -> None:
+        """Block until one of the processes ends by itself; raises the ServiceProcessError that says how."""
+        raise self._ended.get().failure()
+
+    def close(self) -> None:
+        """End both, the gateway first so that it can drain; returns when they are gone. May be called again."""
+        try:
+            for process in reversed(self._processes):
+                process.stop(self._grace)
+        finally:
+            # A second Ctrl-C cuts the drain short, never the end.
+            for process in self._processes:
+                process.kill()
+            self._processes.clear()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _spawn(self, module: str, environment: dict[str, str]) -> Ready:
+        process = ServiceProcess(
+            module,
+            {**environment, "MARKET_INFERENCE_STATE_DIR": str(self.state)},
+            self.state / f"{module}.log",
+            self._ended.put,
+        )
+        self._processes.append(process)
+        return process.wait_ready(self._start_timeout)
+
+    def _raise_if_ended(self, within: float) -> None:
+        try:
+            ended = self._ended.get(timeout=within)
+        except queue.Empty:
+            return
+        raise ended.failure()
+
+
+def _defaults(client: Client) -> list[ModelInfo]:
+    """The default models; none while the gateway has not reached its replica yet."""
+    try:
+        return [model for model in client.models() if model.is_default]
+    except UnavailableError:
+        return []

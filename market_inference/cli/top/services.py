@@ -1,0 +1,60 @@
+"""The services that are looked at, again and again.
+
+Owns their addresses, the last look at each, and that one which does not answer holds up none of the others.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from market_inference.cli.top.interval import Interval
+from market_inference.cli.top.look import Look, UnreachableError, fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One service at the newest look: `problem` says why it was not reachable, `interval` needs two looks in a row."""
+
+    kind: str
+    address: str
+    look: Look | None = None
+    interval: Interval | None = None
+    problem: str = ""
+
+
+class Services:
+    """A gateway and inference replicas, by the addresses of their /metrics; ended by `with`.
+
+    `timeout`: seconds that a service has for its answer.
+    """
+
+    def __init__(self, gateways: Sequence[str], replicas: Sequence[str], timeout: float) -> None:
+        self._known = [*(("gateway", at) for at in gateways), *(("inference", at) for at in replicas)]
+        self._timeout = timeout
+        self._last: dict[tuple[str, str], Look] = {}
+        self._pool = ThreadPoolExecutor(max(1, len(self._known)), thread_name_prefix="look")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def look(self) -> list[Seen]:
+        """Look at all of them at once."""
+        return list(self._pool.map(self._look, self._known))
+
+    def _look(self, service: tuple[str, str]) -> Seen:
+        kind, address = service
+        # A gap would make rates of a time that nobody saw: the first look after it begins anew.
+        last = self._last.pop(service, None)
+        try:
+            look = fetch(address, self._timeout)
+        except UnreachableError as error:
+            return Seen(kind, address, problem=str(error))
+        self._last[service] = look
+        return Seen(kind, address, look, Interval(last, look) if last is not None else None)

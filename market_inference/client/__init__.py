@@ -1,0 +1,1 @@
+"""The Python client: calls, answers, streams and live sessions."""

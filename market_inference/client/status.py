@@ -1,0 +1,143 @@
+"""The service's health and its models, as plain values.
+
+Owns the decoding of GetStatus and ListModels answers.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from market_inference.contract.generated import inference_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a replica computes. `kind` is "cpu" or "cuda"; memory in bytes, 0 where unknown."""
+
+    kind: str
+    name: str
+    count: int
+    memory_allocated: int
+    memory_reserved: int
+    memory_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One engine: `name` is "forecast", "sentiment" or "indicators"; `health` "healthy", "degraded" or "unhealthy".
+
+    `probe_seconds` is what its small real input took, `queued_seconds` the work that waits.
+    """
+
+    name: str
+    health: str
+    model: str
+    model_version: str
+    loaded: bool
+    probe_seconds: float
+    queued_seconds: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One inference process."""
+
+    name: str
+    health: str
+    device: Device
+    engines: tuple[EngineStatus, ...]
+    message: str
+    uptime_seconds: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """The service as a whole, seen through its gateway."""
+
+    health: str
+    time: datetime
+    version: str
+    replicas: tuple[ReplicaStatus, ...]
+    request_id: str
+
+    @property
+    def engines(self) -> tuple[EngineStatus, ...]:
+        """The engines of all replicas."""
+        return tuple(engine for replica in self.replicas for engine in replica.engines)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that a request may name. `state` is "available", "loading", "ready" or "failed"."""
+
+    name: str
+    engine: str
+    version: str
+    state: str
+    is_default: bool
+    message: str
+
+
+def read_status(answer: pb.GetStatusResponse) -> ServiceStatus:
+    return ServiceStatus(
+        health=_health(answer.health),
+        time=answer.time.ToDatetime(tzinfo=UTC),
+        version=answer.version,
+        replicas=tuple(_replica(replica) for replica in answer.replicas),
+        request_id=answer.request_id,
+    )
+
+
+def read_models(answer: pb.ListModelsResponse) -> list[ModelInfo]:
+    return [
+        ModelInfo(
+            name=model.name,
+            engine=model.engine,
+            version=model.version,
+            state=pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
+            is_default=model.is_default,
+            message=model.message,
+        )
+        for model in answer.models
+    ]
+
+
+def _health(value: pb.Health.ValueType) -> str:
+    return pb.Health.Name(value).removeprefix("HEALTH_").lower()
+
+
+def _replica(replica: pb.ReplicaStatus) -> ReplicaStatus:
+    return ReplicaStatus(
+        name=replica.name,
+        health=_health(replica.health),
+        device=_device(replica.device),
+        engines=tuple(_engine(engine) for engine in replica.engines),
+        message=replica.message,
+        uptime_seconds=replica.uptime_seconds,
+        version=replica.version,
+    )
+
+
+def _device(device: pb.Device) -> Device:
+    return Device(
+        kind=device.kind,
+        name=device.name,
+        count=device.count,
+        memory_allocated=device.memory_allocated_bytes,
+        memory_reserved=device.memory_reserved_bytes,
+        memory_total=device.memory_total_bytes,
+    )
+
+
+def _engine(engine: pb.EngineStatus) -> EngineStatus:
+    return EngineStatus(
+        name=engine.name,
+        health=_health(engine.health),
+        model=engine.model,
+        model_version=engine.model_version,
+        loaded=engine.loaded,
+        probe_seconds=engine.probe_seconds,
+        queued_seconds=engine.queued_seconds,
+        message=engine.message,
+    )

@@ -1,0 +1,347 @@
+"""Live sessions: one bar in, fresh values out.
+
+Owns a session's connection: sending, receiving, and opening it again where it was after a broken connection or a lost
+replica. What is sent, and what answers mean, is session.py's.
+"""
+
+import asyncio
+import queue
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from market_inference import errors
+from market_inference.client import trace
+from market_inference.client.session import BarLike, Record, Time, Update
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.metadata import AUTHORIZATION, REQUEST_ID, TRACEPARENT
+from market_inference.errors import MarketInferenceError, UnavailableError
+
+WINDOW = 256
+"""Bars in flight; append() waits beyond it."""
+BUFFER = 1024
+"""Updates that wait to be read; beyond it nothing more is taken from the connection."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+RECONNECT_SECONDS = 60.0
+
+
+def pause(tried: int, draw: float) -> float:
+    """Seconds before the next attempt to open a session again: doubling, jittered; `draw` is uniform in [0, 1)."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(tried, 10)) * (0.5 + 0.5 * draw)
+
+
+class _Reopening:
+    """How long to go on opening a session that was lost."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.opened()
+
+    def opened(self) -> None:
+        self._tried, self._since = 0, time.monotonic()
+
+    def pause_after(self, failure: MarketInferenceError) -> float:
+        """Seconds to wait; raises the failure when going on is pointless."""
+        if self._tried == 0:
+            self._since = time.monotonic()
+        self._tried += 1
+        again = isinstance(failure, UnavailableError)
+        if not again or time.monotonic() - self._since > self._seconds:
+            raise failure
+        return pause(self._tried - 1, random.random())  # noqa: S311  # jitter
+
+
+def metadata(key: str) -> tuple[tuple[str, str], ...]:
+    """A new request id, and where there are some the caller's trace and the key."""
+    own = [(REQUEST_ID, str(uuid.uuid4()))]
+    if parent := trace.active():
+        own.append((TRACEPARENT, parent))
+    if key:
+        own.append((AUTHORIZATION, f"Bearer {key}"))
+    return tuple(own)
+
+
+class AsyncWatch:
+    """A live session, made by AsyncClient.watch().
+
+        async with client.watch("AAPL", bars, indicators=["RSI", "MACD"]) as session:
+            await session.append({"close": 101.5, ...})
+            async for update in session:
+                update["RSI"]
+
+    append() returns when the bar is on its way, and its update comes by iteration, in the order of the bars. Bars and
+    updates may be handled by different tasks. A session that is not read stops after some hundred bars.
+    """
+
+    def __init__(self, stub: Any, key: str, record: Record, reconnect_seconds: float, latest: bool) -> None:
+        self._stub = stub
+        self._key = key
+        self._record = record
+        self._reopening = _Reopening(reconnect_seconds)
+        self._latest = latest
+        self._updates: deque[Update] = deque()
+        self._sent = 0
+        self._ending = False
+        self._failure: MarketInferenceError | None = None
+        self._changed = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._is_open = False
+        self.reconnects = 0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._is_open or self._failure)
+        if self._failure:
+            raise self._failure
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session; bars in flight are not waited for."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest bar whose answer has come."""
+        return self._record.sequence
+
+    async def append(self, bar: BarLike, *, time: Time | None = None, as_of: Time | None = None) -> int:
+        """Send the next bar; its number.
+
+        `bar`: a mapping with the columns of the session's history, and "time" where `time` is not given, or the close
+        alone. `as_of`: your present, for the service to refuse bars from after it. Raises the error that ended the
+        session.
+        """
+        await self._room()
+        message = self._record.append(bar, time, as_of)
+        await self._notify()
+        return message.sequence
+
+    async def correct(self, bar: BarLike, *, as_of: Time | None = None) -> int:
+        """Send the newest bar again with other values: a bar that is still open; its number."""
+        await self._room()
+        message = self._record.correct(bar, as_of)
+        await self._notify()
+        return message.sequence
+
+    async def finish(self) -> None:
+        """No more bars: iteration ends after the last update."""
+        self._ending = True
+        await self._notify()
+
+    def __aiter__(self) -> AsyncIterator[Update]:
+        return self
+
+    async def __anext__(self) -> Update:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._updates or self._failure or self._done)
+            if self._updates:
+                update = self._updates.popleft()
+                self._changed.notify_all()
+                return update
+        if self._failure:
+            raise self._failure
+        raise StopAsyncIteration
+
+    @property
+    def _done(self) -> bool:
+        return self._ending and not self._record.pending
+
+    async def _room(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._record.pending) < WINDOW or self._failure)
+        if self._failure:
+            raise self._failure
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _run(self) -> None:
+        while not self._done:
+            try:
+                await self._carry()
+            except grpc.aio.AioRpcError as lost:
+                failure = failure_of(lost)
+            except errors.MarketInferenceError as ended:
+                failure = ended
+            else:
+                continue
+            try:
+                seconds = self._reopening.pause_after(failure)
+            except MarketInferenceError as final:
+                self._failure = final
+                await self._notify()
+                return
+            await asyncio.sleep(seconds)
+            self.reconnects += 1
+        await self._notify()
+
+    async def _carry(self) -> None:
+        """One connection: open, send what has no answer yet, go on until it ends."""
+        call = self._stub.Watch(metadata=metadata(self._key))
+        self._sent = 0
+        writer = asyncio.create_task(self._write(call))
+        try:
+            while True:
+                response = await call.read()
+                if response is grpc.aio.EOF:
+                    break
+                await self._take(response)
+        finally:
+            writer.cancel()
+            call.cancel()
+        if not self._done:
+            raise UnavailableError("the connection ended", code="UNAVAILABLE")
+
+    async def _write(self, call: Any) -> None:
+        await call.write(self._record.open())
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._unsent or self._done)
+            if self._done:
+                await call.done_writing()
+                return
+            while self._unsent:
+                message = self._record.pending[self._sent]
+                self._sent += 1
+                await call.write(pb.WatchRequest(bar=message))
+
+    @property
+    def _unsent(self) -> bool:
+        return self._is_open and self._sent < len(self._record.pending)
+
+    async def _take(self, response: pb.WatchResponse) -> None:
+        before = len(self._record.pending)
+        update = self._record.read(response)
+        self._sent -= before - len(self._record.pending)
+        async with self._changed:
+            if update is None:
+                self._is_open = True
+                self._reopening.opened()
+            elif self._latest and self._updates and update.error is None and self._updates[-1].error is None:
+                self._updates[-1] = update
+            else:
+                self._updates.append(update)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: len(self._updates) < BUFFER)
+
+
+class Watch:
+    """The same for programs without asyncio, made by Client.watch(); used by one thread.
+
+    with client.watch("AAPL", bars, indicators=["RSI"]) as session:
+        session.append(101.5)
+        update = next(session)
+    """
+
+    def __init__(self, stub: Any, key: str, record: Record, reconnect_seconds: float) -> None:
+        self._stub = stub
+        self._key = key
+        self._record = record
+        self._reopening = _Reopening(reconnect_seconds)
+        self._updates: deque[Update] = deque()
+        self._outbox: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
+        self._call: Any = None
+        self.reconnects = 0
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session; bars in flight are not waited for."""
+        self._outbox.put(None)
+        if self._call is not None:
+            self._call.cancel()
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest bar whose answer has come."""
+        return self._record.sequence
+
+    def append(self, bar: BarLike, *, time: Time | None = None, as_of: Time | None = None) -> int:
+        """As AsyncWatch.append."""
+        self._make_room()
+        return self._send(self._record.append(bar, time, as_of))
+
+    def correct(self, bar: BarLike, *, as_of: Time | None = None) -> int:
+        """As AsyncWatch.correct."""
+        self._make_room()
+        return self._send(self._record.correct(bar, as_of))
+
+    def __iter__(self) -> Iterator[Update]:
+        """The updates of the bars sent so far."""
+        return self
+
+    def __next__(self) -> Update:
+        while not self._updates:
+            if not self._record.pending:
+                raise StopIteration
+            self._receive()
+        return self._updates.popleft()
+
+    def _send(self, message: pb.WatchBar) -> int:
+        self._outbox.put(pb.WatchRequest(bar=message))
+        return message.sequence
+
+    def _make_room(self) -> None:
+        while len(self._record.pending) >= WINDOW:
+            self._receive()
+
+    def _open(self) -> None:
+        """Open the session and send what has no answer yet, as often as it takes."""
+        while True:
+            self._outbox.put(None)  # ends the thread that sent for the call before
+            self._outbox = queue.SimpleQueue()
+            self._outbox.put(self._record.open())
+            self._call = self._stub.Watch(iter(self._outbox.get, None), metadata=metadata(self._key))
+            try:
+                self._record.read(next(self._call))
+            except (grpc.RpcError, StopIteration) as lost:
+                time.sleep(self._reopening.pause_after(failure_of(lost)))
+                self.reconnects += 1
+                continue
+            self._reopening.opened()
+            for message in self._record.pending:
+                self._send(message)
+            return
+
+    def _receive(self) -> None:
+        try:
+            update = self._record.read(next(self._call))
+        except (grpc.RpcError, StopIteration) as lost:
+            time.sleep(self._reopening.pause_after(failure_of(lost)))
+            self.reconnects += 1
+            self._open()
+            return
+        if update is not None:
+            self._updates.append(update)
+
+
+def failure_of(lost: grpc.RpcError | StopIteration) -> MarketInferenceError:
+    """Why a stream ended, as the service said it; UnavailableError when the connection broke."""
+    if isinstance(lost, grpc.RpcError):
+        failure = errors.from_rpc(lost)
+        # A write to a connection that is just breaking ends the call as INTERNAL, without a reason of the service's.
+        if not (isinstance(failure, errors.InternalError) and failure.reason == failure.code):
+            return failure
+    return UnavailableError("the connection ended", code="UNAVAILABLE")

@@ -1,0 +1,1 @@
+"""What all processes agree on: generated messages, methods, errors, metadata, encoding and validation."""

@@ -1,0 +1,1 @@
+"""The wire format: fields, twin messages, and messages split into items."""

@@ -1,0 +1,1 @@
+"""Generated protobuf code. Never edited: run `make proto`."""

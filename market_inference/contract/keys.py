@@ -1,0 +1,179 @@
+"""API keys: `mi_<prefix>_<secret>`, kept as SHA-256 of the whole.
+
+Owns the form of a key, the file of hashes and its changes, and the development key. A key is 32 random bytes, so that a
+plain hash is enough: there is nothing to guess (NIST SP 800-63B asks for slow hashes where people choose secrets).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from market_inference.contract import methods
+from market_inference.contract.state import development_key_file
+
+log = logging.getLogger(__name__)
+
+FORM = "mi"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept of a key. `expires` is a Unix time; 0 is never. Limits are in cost units; 0 is the gateway's own."""
+
+    prefix: str
+    sha256: str
+    owner: str
+    scopes: tuple[str, ...]
+    expires: float = 0.0
+    units_per_second: float = 0.0
+    units_per_day: float = 0.0
+
+    def expired(self, at: float) -> bool:
+        return 0 < self.expires <= at
+
+
+class UnknownKeyError(LookupError):
+    """No key with this prefix."""
+
+
+def issue(
+    owner: str,
+    scopes: Iterable[str] = methods.SCOPES,
+    *,
+    expires: float = 0.0,
+    units_per_second: float = 0.0,
+    units_per_day: float = 0.0,
+) -> tuple[str, Key]:
+    """A new secret, which is shown once and never kept, and what is kept of it.
+
+    Raises ValueError for unknown scopes.
+    """
+    scopes = tuple(scopes)
+    if unknown := sorted(set(scopes) - set(methods.SCOPES)):
+        raise ValueError(f"no such scope: {', '.join(unknown)}; there are: {', '.join(methods.SCOPES)}")
+    prefix = secrets.token_hex(6)
+    secret = f"{FORM}_{prefix}_{secrets.token_urlsafe(32)}"
+    return secret, Key(prefix, _digest(secret), owner, scopes, expires, units_per_second, units_per_day)
+
+
+def revoke(keys: list[Key], prefix: str) -> Key:
+    """Take the key out of the list. Raises UnknownKeyError."""
+    key = _known(keys, prefix)
+    keys.remove(key)
+    return key
+
+
+def rotate(keys: list[Key], prefix: str, overlap: float) -> tuple[str, Key]:
+    """A new key with the old one's owner, scopes, limits and lifetime; the old one ends `overlap` seconds from now.
+
+    Raises UnknownKeyError.
+    """
+    old = _known(keys, prefix)
+    secret, fresh = issue(old.owner, old.scopes)
+    fresh = replace(old, prefix=fresh.prefix, sha256=fresh.sha256)
+    ends = time.time() + overlap
+    keys[keys.index(old)] = replace(old, expires=min(ends, old.expires) if old.expires else ends)
+    keys.append(fresh)
+    return secret, fresh
+
+
+def _known(keys: list[Key], prefix: str) -> Key:
+    for key in keys:
+        if key.prefix == prefix:
+            return key
+    raise UnknownKeyError(f"no key with the prefix {prefix!r}")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Keys:
+    """Keys by their public prefix."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = {key.prefix: key for key in keys}
+        # Secrets that were found right before: at most one a key, since no two secrets have one hash.
+        self._right: dict[str, Key] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, secret: str) -> Key | None:
+        """The valid key that this secret is, or None. Takes the same time for every wrong secret of a known prefix."""
+        key = self._right.get(secret)
+        if key is None:
+            key = self._keys.get(public_part(secret))
+            if key is None or not hmac.compare_digest(key.sha256, _digest(secret)):
+                return None
+            self._right[secret] = key
+        return None if key.expires and key.expired(time.time()) else key
+
+
+def public_part(secret: str) -> str:
+    """The prefix, which may be shown and logged; empty when this has not the form of a key."""
+    form, _, rest = secret.partition("_")
+    prefix, found, _ = rest.partition("_")
+    return prefix if form == FORM and found and prefix.isalnum() and len(prefix) <= 32 else ""
+
+
+def read(path: Path) -> list[Key]:
+    """The keys of a file. Raises OSError when it cannot be read, ValueError when it is not a keys file."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["keys"]
+        return [Key(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in entries]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} is not a keys file: {error}") from error
+
+
+@contextmanager
+def edit(path: Path) -> Iterator[list[Key]]:
+    """The keys of a file (none where there is no file yet), to be changed in place; written when the block ends well.
+
+    Editors wait for each other; readers see the old file or the new one. Raises as read() does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keys = read(path) if path.exists() else []
+        yield keys
+        _write_private(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n")
+
+
+def development_key() -> tuple[str, Keys]:
+    """The key of this machine's loopback gateways, made at the first start."""
+    path = development_key_file()
+    if not path.exists():
+        secret, _ = issue("development")
+        fresh = _write_aside(path, secret + "\n")
+        # Of several workers that start at once, one makes the key and the others read it.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)
+            log.info("made the development key", extra={"fields": {"file": str(path)}})
+        fresh.unlink()
+    secret = path.read_text(encoding="utf-8").strip()
+    return secret, Keys([Key(public_part(secret), _digest(secret), "development", methods.SCOPES)])
+
+
+def _write_private(path: Path, text: str) -> None:
+    _write_aside(path, text).replace(path)
+
+
+def _write_aside(path: Path, text: str) -> Path:
+    """A new file beside `path` that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return fresh

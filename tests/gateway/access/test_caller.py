@@ -1,0 +1,44 @@
+"""Who calls, by the metadata: looked up once a loop turn, so that a key that ends is refused in the next one."""
+
+import asyncio
+
+import pytest
+
+from gateway.access.auth import Authenticator
+from gateway.access.caller import Callers
+from market_inference.contract import keys
+from market_inference.contract.errors import UnauthenticatedError
+
+
+class Keyring:
+    def __init__(self, *known: keys.Key) -> None:
+        self.known = keys.Keys(known)
+        self.asked = 0
+
+    def find(self, secret: str) -> keys.Key | None:
+        self.asked += 1
+        return self.known.find(secret)
+
+
+async def test_the_same_metadata_are_looked_up_once_a_loop_turn():
+    secret, key = keys.issue("me")
+    ring = Keyring(key)
+    callers = Callers(Authenticator(ring))
+    sent = (("authorization", f"Bearer {secret}"), ("x-priority", "batch"), ("x-request-id", "mine"))
+    caller = callers.of(sent)
+    assert (caller.admitted().name, caller.priority, caller.request_id) == ("me", "batch", "mine")
+    assert callers.of(tuple(sent)) is caller
+    assert callers.of(sent[:1]).priority == "interactive"
+    assert ring.asked == 2
+    ring.known = keys.Keys([])
+    await asyncio.sleep(0)
+    with pytest.raises(UnauthenticatedError):
+        callers.of(sent).admitted()
+
+
+async def test_each_refused_caller_has_an_error_of_its_own_and_the_public_part_of_its_key():
+    secret, _ = keys.issue("me")
+    callers = Callers(Authenticator(Keyring()))
+    first, second = (callers.of((("x-api-key", secret),)) for _ in range(2))
+    assert first.client is not second.client
+    assert first.credential == keys.public_part(secret) != ""

@@ -1,0 +1,125 @@
+"""Requests in the gateway, without sockets: each is settled once, gives its place back and leaves nothing behind."""
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from gateway.access.auth import Authenticator
+from gateway.access.caller import Caller
+from gateway.calls.pipeline import Serving
+from gateway.calls.servicer import Ended
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.replicas.router import Router
+from gateway.server import build
+from market_inference.contract import keys, methods
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
+
+PREDICT = methods.METHODS["Predict"]
+GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3).SerializeToString()
+
+
+class Replicas(Router):
+    """Answers every series with an empty forecast, once `open` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.withdrawn: list[int] = []
+
+    async def ask(self, request: Any, envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply:
+        await self.open.wait()
+        count = len(pb.PredictRequest.FromString(envelope.predict).series)
+        response = pb.PredictResponse(forecasts=[pb.SeriesForecast()] * count, model="m")
+        return exchange_pb2.Reply(id=envelope.id, response=response.SerializeToString())
+
+    def withdraw(self, envelope_id: int, items: Any) -> None:
+        self.withdrawn += items
+
+
+class Gateway:
+    def __init__(self, **settings: Any) -> None:
+        secret, key = keys.issue("me")
+        self._sent = (("x-api-key", secret),)
+        self.replicas = Replicas()
+        self.servicer = build(Config(**settings), Authenticator(keys.Keys([key])), self.replicas, Metrics())
+        self.ends: list[Ended | None] = []
+
+    def call(self, raw: bytes = GOOD, **sent: str) -> Serving | None:
+        return self.servicer.unary(PREDICT, (*self._sent, *sent.items()), 5.0, str, raw, self.ends.append)
+
+    async def calls(self, count: int, turns: int) -> list[Serving | None]:
+        """So many calls, so many loop turns after they were begun."""
+        begun = [self.call() for _ in range(count)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return begun
+
+    async def ended(self, count: int) -> list[Ended | None]:
+        async with asyncio.timeout(20):
+            while len(self.ends) < count:  # noqa: ASYNC110 -- ends are told by a callback
+                await asyncio.sleep(0)
+        return self.ends
+
+
+@pytest.fixture(params=[{}, {"units_per_second": 1e9}], ids=["without a budget", "with a budget"])
+async def gateway(request):
+    return Gateway(**request.param)
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+async def test_calls_end_once_and_give_their_places_back(gateway, count):
+    for _ in range(count):
+        assert gateway.call() is not None
+    assert gateway.servicer.in_flight == count
+    gateway.replicas.open.set()
+    ends = await gateway.ended(count)
+    assert [pb.PredictResponse.FromString(end.body).model for end in ends] == ["m"] * count
+    assert gateway.servicer.in_flight == 0
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_may_be_cancelled_at_any_moment(gateway, turns):
+    calls = await gateway.calls(3, turns)
+    calls[1].cancel()
+    calls[1].cancel()
+    gateway.replicas.open.set()
+    ends = await gateway.ended(3)
+    assert ends.count(None) == 1
+    assert gateway.servicer.in_flight == 0
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_all_calls_of_a_request_may_be_cancelled(gateway, turns):
+    calls = await gateway.calls(3, turns)
+    for call in calls:
+        call.cancel()
+    assert await gateway.ended(3) == [None] * 3
+    assert gateway.servicer.in_flight == 0
+
+
+async def test_what_is_refused_at_once_has_ended_before_it_is_begun(gateway):
+    assert gateway.call(**{"x-api-key": "wrong"}) is None
+    [end] = gateway.ends
+    assert end.status.code == 16
+
+
+async def test_nothing_is_left_for_the_collector(gateway):
+    gc.collect()
+    gc.disable()
+    try:
+        gateway.replicas.open.set()
+        for _ in range(100):
+            gateway.call()
+        gateway.call(pb.PredictRequest(horizon=3).SerializeToString())
+        gateway.call(**{"x-api-key": "wrong"})
+        await gateway.ended(102)
+        for _ in range(5):  # callbacks that hold what has ended
+            await asyncio.sleep(0)
+        # By type(): some objects of other people answer isinstance() with a warning.
+        assert not [found for found in gc.get_objects() if type(found) in (Serving, Caller)]
+    finally:
+        gc.enable()

@@ -1,0 +1,184 @@
+"""The native transport keeps the promises of the other one, and refuses to be asked for what it cannot do.
+
+`make test-native` runs the gateway's, the pair's and the streaming tests on it as well.
+"""
+
+import asyncio
+import logging
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from gateway.access import security
+from gateway.access.security import ConfigurationError
+from gateway.config import Config
+from gateway.server import Server
+from gateway.transport.native import NativeTransport
+from market_inference.contract import methods
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
+
+
+@pytest.fixture
+def native(start):
+    return lambda count=1, **settings: start(count, transport="native", **settings)
+
+
+async def test_a_call_is_answered_with_its_id_in_the_trailers(native):
+    async with native() as gateway:
+        call = gateway.predict(metadata=(*gateway.metadata, ("x-request-id", "mine")))
+        assert (await call).request_id == "mine"
+        assert dict(await call.trailing_metadata())["x-request-id"] == "mine"
+
+
+async def test_an_error_comes_with_its_details(native):
+    async with native() as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.predict(pb.PredictRequest())
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        bad = error_details_pb2.BadRequest()
+        details = rpc_status.from_call(caught.value).details
+        assert any(detail.Is(bad.DESCRIPTOR) and detail.Unpack(bad) for detail in details)
+        assert {violation.field for violation in bad.field_violations} == {"series", "horizon"}
+
+
+async def test_a_wrong_key_is_refused_and_the_caller_named_in_the_audit(native, caplog):
+    async with native() as gateway:
+        with caplog.at_level(logging.WARNING), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.predict(metadata=(("x-api-key", "mi_nobody_knows"),))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        (line,) = [record.fields for record in caplog.records if record.name == "gateway.audit"]
+        assert "127.0.0.1" in line["peer"]
+        assert line["credential"] == "nobody"
+
+
+async def test_a_caller_that_leaves_withdraws_its_request(native):
+    async with native() as gateway:
+        (replica,) = gateway.replicas
+        replica.behave = lambda envelope: None
+        call = gateway.predict()
+        await replica.came.wait()
+        call.cancel()
+        async with asyncio.timeout(10):
+            while not replica.withdrawn:  # noqa: ASYNC110 -- the replica is told some turns of its loop later
+                await asyncio.sleep(0.01)
+        assert gateway.server.servicer.in_flight == 0
+
+
+async def test_a_deadline_ends_the_call_and_the_request(native):
+    async with native() as gateway:
+        gateway.replicas[0].behave = lambda envelope: None
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.predict(timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        async with asyncio.timeout(10):
+            while gateway.server.servicer.in_flight:  # noqa: ASYNC110 -- the gateway's own deadline is some turns later
+                await asyncio.sleep(0.01)
+
+
+async def test_health_reflection_and_streams_go_through_the_front_behind(native):
+    async with native() as gateway:
+        health = await health_pb2_grpc.HealthStub(gateway.channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        stream = gateway.stub.Stream(metadata=gateway.metadata)
+        assert (await stream.read()).credits.in_flight
+        series = [pb.Series(values=[1.0, 2.0] * 20)]
+        item = pb.StreamItem(id=7, predict=pb.PredictRequest(series=series, horizon=3))
+        await stream.write(pb.StreamRequest(requests=[item]))
+        assert [answer.id for answer in (await stream.read()).answers] == [7]
+        await stream.done_writing()
+
+
+async def test_stopping_lets_calls_in_flight_end(native):
+    async with native() as gateway:
+        (replica,) = gateway.replicas
+        release = asyncio.Event()
+
+        async def slowly(envelope):
+            await release.wait()
+            return exchange_pb2.Reply(id=envelope.id, response=pb.PredictResponse(model="late").SerializeToString())
+
+        replica.behave = slowly
+        call = asyncio.ensure_future(gateway.predict())
+        await replica.came.wait()
+        stopping = asyncio.create_task(gateway.server.stop())
+        await asyncio.sleep(0)  # the stop has begun
+        release.set()
+        assert (await call).model == "late"
+        await stopping
+
+
+async def test_a_request_above_the_limit_is_refused_with_the_limit(native):
+    async with native() as gateway:
+        send = gateway.channel.unary_unary(methods.METHODS["Predict"].path)
+        with pytest.raises(grpc.aio.AioRpcError, match="request too large"):
+            await send(b"\0" * (methods.METHODS["Predict"].max_request_bytes + 1), metadata=gateway.metadata)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"tls_certificate": "a.pem", "tls_key": "a.pem"}, "MARKET_GATEWAY_TLS_CERTIFICATE needs"),
+        ({"max_connection_age": 60.0}, "MARKET_GATEWAY_MAX_CONNECTION_AGE needs"),
+        ({"listen": "0.0.0.0:0", "allow_plaintext": True, "allow_development_key": True}, "BODIES_BOUNDED_IN_FRONT"),
+    ],
+)
+async def test_what_it_cannot_do_is_refused(settings, why, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(security.tls, "server", lambda files: None)
+    with pytest.raises(ConfigurationError, match=why):
+        Server(Config(transport="native", **settings))
+
+
+async def test_of_a_crowd_everyone_is_answered_and_limits_count_them_all(native):
+    async with native(max_in_flight_per_client=40) as gateway:
+        (replica,) = gateway.replicas
+        silent: list[exchange_pb2.Envelope] = []
+        replica.behave = silent.append
+        calls = [gateway.predict(timeout=2.0) for _ in range(300)]
+        codes = [outcome.code() for outcome in await asyncio.gather(*calls, return_exceptions=True)]
+        assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) == 40
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 260
+
+
+async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native, monkeypatch):
+    async with native() as gateway:
+        real, broken = NativeTransport._begin_some, []
+
+        def begin(front, count):
+            if not broken:
+                broken.append(count)
+                raise RuntimeError("a bug")
+            real(front, count)
+
+        monkeypatch.setattr(NativeTransport, "_begin_some", begin)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        assert (await gateway.predict()).request_id
+        assert broken == [1]
+
+
+async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeypatch):
+    async with native() as gateway:
+
+        def broken(front, call_id, ended):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(NativeTransport, "_tell", broken)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        held = asyncio.Event()
+
+        async def slow(envelope):
+            await held.wait()
+            return exchange_pb2.Reply(id=envelope.id, response=pb.PredictResponse(model="late").SerializeToString())
+
+        gateway.replicas[0].behave = slow
+        call = gateway.predict(timeout=5)
+        await gateway.replicas[0].came.wait()
+        stopping = asyncio.create_task(gateway.server.stop())
+        held.set()
+        async with asyncio.timeout(10):
+            await stopping
+        call.cancel()

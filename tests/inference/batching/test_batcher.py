@@ -1,0 +1,244 @@
+"""The promises of batching: batch-mates never notice each other."""
+
+import asyncio
+from threading import Event
+from typing import Any
+
+import pytest
+
+from inference.batching.batcher import Batcher
+from inference.batching.job import Job
+from inference.batching.schedule import Budget
+from market_inference.contract import deadline
+from market_inference.contract.errors import CallCancelledError, DeadlineExceededError, InternalError, OverloadedError
+
+
+def submit(batcher: Batcher, model: Any, *items: Any, client: str = "c", **more: Any) -> asyncio.Future:
+    job = Job(model, items, asyncio.get_running_loop().create_future(), client=client, **more)
+    batcher.submit(job)
+    return job.reply
+
+
+async def hold(batcher: Batcher, model: Any) -> asyncio.Future:
+    """Occupy the device until the model's gate opens."""
+    model.gate.clear()
+    model.entered.clear()
+    reply = submit(batcher, model, 0, client="holder")
+    assert await asyncio.to_thread(model.entered.wait, 10)
+    return reply
+
+
+async def test_an_idle_engine_starts_at_once(batcher, model):
+    assert await submit(batcher, model, 1) == [2]
+    assert model.batches == [[1]]
+
+
+async def test_an_arrival_that_does_not_come_is_waited_for_once(batcher, model):
+    await submit(batcher, model, 1)
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope = 30.0, 0.0  # so dear a start that waiting for company looks right
+    for _ in range(200):  # arrivals in quick succession
+        batcher._note_arrival(deadline.now())
+    async with asyncio.timeout(5):
+        assert await submit(batcher, model, 2) == [4]
+
+
+async def test_requests_of_one_loop_turn_share_a_batch(batcher, model):
+    replies = [submit(batcher, model, i) for i in range(5)]
+    assert await asyncio.gather(*replies) == [[0], [2], [4], [6], [8]]
+    assert len(model.batches) == 1
+
+
+async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, seen):
+    held = await hold(batcher, model)
+    replies = [submit(batcher, model, i, client=f"c{i}") for i in range(1, 9)]
+    model.gate.set()
+    await asyncio.gather(held, *replies)
+    assert seen.sizes == [1, 8]
+
+
+async def test_a_big_request_is_split_and_small_ones_are_joined(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=5)
+    held = await hold(batcher, model)
+    big, small = submit(batcher, model, *range(1, 7)), submit(batcher, model, 100)
+    model.gate.set()
+    assert await big == [2, 4, 6, 8, 10, 12]
+    assert await small == [200]
+    await held
+    assert sorted(seen.sizes) == [1, 3, 4]
+
+
+async def test_items_of_other_buckets_are_never_in_the_batch(batcher, model):
+    held = await hold(batcher, model)
+    await asyncio.gather(held, submit(batcher, model, 1, 2000, 3), _open(model))
+    assert sorted(map(sorted, model.batches)) == [[0], [1, 3], [2000]]
+
+
+async def _open(model: Any) -> None:
+    model.gate.set()
+
+
+async def test_a_cancelled_caller_never_reaches_the_device_and_never_disturbs_its_batch_mates(batcher, model, seen):
+    held = await hold(batcher, model)
+    gone, stays = submit(batcher, model, 1), submit(batcher, model, 2)
+    gone.cancel()
+    model.gate.set()
+    assert await stays == [4]
+    await held
+    assert model.batches == [[0], [2]]
+    assert seen.gone == 1
+
+
+async def test_an_item_that_nobody_waits_for_never_reaches_the_device(batcher, model, seen):
+    held = await hold(batcher, model)
+    gone: set[int] = set()
+    reply = submit(batcher, model, 1, 2, 3, gone=gone)
+    gone.add(1)
+    model.gate.set()
+    first, second, third = await reply
+    assert (first, third) == (2, 6)
+    assert isinstance(second, CallCancelledError)
+    await held
+    assert model.batches == [[0], [1, 3]]
+    assert seen.gone == 1
+
+
+async def test_a_caller_that_is_cancelled_while_its_batch_runs_leaves_the_others_answers_alone(batcher, model):
+    model.gate.clear()
+    gone, stays = submit(batcher, model, 1), submit(batcher, model, 2)
+    assert await asyncio.to_thread(model.entered.wait, 10)
+    gone.cancel()
+    model.gate.set()
+    assert await stays == [4]
+    assert gone.cancelled()
+
+
+async def test_work_that_expires_in_the_queue_never_reaches_the_device(batcher, model, seen):
+    held = await hold(batcher, model)
+    late = submit(batcher, model, 1, deadline=deadline.after(0.01))
+    fine = submit(batcher, model, 2)
+    await asyncio.to_thread(Event().wait, 0.02)  # past the deadline, whatever the machine does
+    model.gate.set()
+    assert await fine == [4]
+    with pytest.raises(DeadlineExceededError):
+        await late
+    await held
+    assert model.batches == [[0], [2]]
+
+
+async def test_a_deadline_already_past_is_refused_before_it_queues(batcher, model):
+    with pytest.raises(DeadlineExceededError):
+        submit(batcher, model, 1, deadline=deadline.now() - 1)
+    assert batcher.queued_items == 0
+
+
+async def test_a_poisoned_item_stands_alone(batcher, model):
+    held = await hold(batcher, model)
+    replies = [submit(batcher, model, item) for item in (1, 2, ValueError("poison"), 4, 5)]
+    model.gate.set()
+    answers = await asyncio.gather(held, *replies)
+    assert [answer[0] for answer in answers[1:] if not isinstance(answer[0], Exception)] == [2, 4, 8, 10]
+    assert isinstance(answers[3][0], InternalError)
+
+
+async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    held = await hold(batcher, model)
+    batcher.costs.line((model, "short")).slope = 0.1  # seconds an item
+    filling = [submit(batcher, model, i, priority="batch") for i in range(1, 10)]
+    with pytest.raises(OverloadedError):
+        submit(batcher, model, 10, 11, priority="batch")
+    urgent = submit(batcher, model, 50, priority="interactive", deadline=deadline.after(30))
+    model.gate.set()
+    await asyncio.gather(held, urgent, *filling)
+    assert model.batches[1][0] == 50
+
+
+async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    held = await hold(batcher, model)
+    batcher.costs.line((model, "short")).fixed = 2.0
+    waiting = [submit(batcher, model, i) for i in (1, 2)]
+    with pytest.raises(OverloadedError):
+        submit(batcher, model, 3)
+    model.gate.set()
+    await asyncio.gather(held, *waiting)
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
+    for _ in range(3):
+        await submit(batcher, model, 1)
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope, line.scale = 0.0, 0.4, 1.0
+    held = await hold(batcher, model)
+    accepted, refused = [], 0
+    for i in range(20):
+        try:
+            accepted.append(submit(batcher, model, i))
+        except OverloadedError as error:
+            refused += 1
+            assert error.retry_after > 0
+    assert refused
+    assert accepted
+    assert seen.refusals.count("queue_full") == refused
+    model.gate.set()
+    await asyncio.gather(held, *accepted)
+    assert batcher.queued_items == 0
+
+
+async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60)
+    await submit(batcher, model, 1)
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope, line.scale = 0.0, 1.0, 1.0
+    held = await hold(batcher, model)
+    patient = submit(batcher, model, 1)
+    with pytest.raises(OverloadedError, match="cannot be answered in time"):
+        submit(batcher, model, 2, deadline=deadline.after(0.5))
+    model.gate.set()
+    await asyncio.gather(held, patient)
+
+
+async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=10, items=10), max_queued_seconds=1e9)
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope, line.scale = 0.0, 0.01, 1.0
+    held = await hold(batcher, model)
+    greedy = submit(batcher, model, *range(500), client="greedy")
+    modest = submit(batcher, model, 999, client="modest")
+    model.gate.set()
+    assert await modest == [1998]
+    assert not greedy.done()
+    assert any(999 in batch for batch in model.batches[:3])
+    await asyncio.gather(held, greedy)
+
+
+async def test_interactive_work_goes_before_batch_work(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60)
+    held = await hold(batcher, model)
+    bulk = submit(batcher, model, 1, priority="batch")
+    interactive = submit(batcher, model, 2)
+    model.gate.set()
+    await asyncio.gather(held, bulk, interactive)
+    assert model.batches == [[0], [2], [1]]
+
+
+async def test_closing_tells_everyone_who_waits(batcher, model):
+    held = await hold(batcher, model)
+    waiting = submit(batcher, model, 1)
+    batcher.close()
+    model.gate.set()
+    with pytest.raises(Exception, match="stopping"):
+        await waiting
+    assert await held == [0]
+
+
+async def test_a_jobs_phases_follow_each_other(batcher, model):
+    held = await hold(batcher, model)
+    job = Job(model, [1, 2], asyncio.get_running_loop().create_future())
+    batcher.submit(job)
+    model.gate.set()
+    await asyncio.gather(held, job.reply)
+    assert 0 < job.enqueued <= job.started <= job.device_began <= job.device_ended
+    assert job.device_ended - job.device_began == pytest.approx(job.device_seconds)

@@ -1,0 +1,119 @@
+"""Batches that fail on the device: memory that runs out, items that poison."""
+
+from threading import current_thread
+
+import pytest
+import torch
+
+from inference.device import warmup
+from inference.device.engine import limit_memory, run_batch
+from market_inference.contract.errors import InternalError, OverloadedError
+from models import forecast, indicators, sentiment
+
+
+class Tight:
+    """A model whose memory holds `room` items."""
+
+    name, version = "tight", "1"
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.sizes: list[int] = []
+
+    def run(self, items):
+        self.sizes.append(len(items))
+        if len(items) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return [item + 1 for item in items]
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits_and_nobody_fails():
+    model = Tight(room=3)
+    ran = run_batch(model, list(range(16)))
+    assert ran.answers == list(range(1, 17))
+    assert ran.fitted == 2
+    assert ran.oom_recoveries == 7
+    assert max(model.sizes) == 16
+
+
+def test_an_item_that_does_not_fit_alone_fails_alone():
+    ran = run_batch(Tight(room=0), [1, 2])
+    assert all(isinstance(answer, OverloadedError) for answer in ran.answers)
+
+
+@pytest.mark.parametrize("poison", range(5))
+def test_a_poisoned_item_is_found_by_bisection_wherever_it_is(model, poison, caplog):
+    items = [RuntimeError("bad") if place == poison else place for place in range(5)]
+    answers = run_batch(model, items).answers
+    assert [a for a in answers if not isinstance(a, Exception)] == [2 * i for i in range(5) if i != poison]
+    assert isinstance(answers[poison], InternalError)
+    assert "bad" not in answers[poison].message
+    assert "item failed" in caplog.text
+
+
+async def test_a_failing_call_on_the_device_thread_reaches_its_caller(engine):
+    def fail() -> None:
+        raise RuntimeError("no such weights")
+
+    with pytest.raises(RuntimeError, match="no such weights"):
+        await engine.call(fail)
+    assert await engine.call(lambda: 7) == 7
+
+
+async def test_a_model_is_checked_and_warmed_up_on_the_thread_that_will_run_it(engine, model):
+    threads = []
+    plain_check, plain_run = model.check, model.run
+    model.check = lambda: (threads.append(current_thread().name), plain_check())
+    model.run = lambda items: (threads.append(current_thread().name), plain_run(items))[1]
+    await engine.adopt(model, [[1, 2], [3]])
+    assert model.batches == [[21], [1, 2], [3]]
+    assert set(threads) == {"engine-test"}
+
+
+async def test_a_model_that_fails_to_warm_up_is_not_adopted(engine, model):
+    with pytest.raises(ZeroDivisionError):
+        await engine.adopt(model, [[1], [ZeroDivisionError()]])
+
+
+async def test_batches_of_a_serving_model_run_between_those_of_a_warm_up(engine, model):
+    serving, answers = type(model)(), []
+
+    def batches():
+        yield [1]
+        engine.run(serving, [5], lambda ran: answers.append(ran.answers))
+        yield [2]
+        assert answers == [[10]]
+
+    await engine.adopt(model, batches())
+    assert model.batches[1:] == [[1], [2]]
+
+
+def test_the_memory_fraction_is_that_of_the_device_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *values: asked.append(values))
+    limit_memory("cpu", 0.5)
+    limit_memory("cuda:1", 0.5)
+    assert asked == [(0.5, 1)]
+
+
+@pytest.mark.parametrize(("name", "batches"), [("forecast", 28), ("sentiment", 6), ("indicators", 6)])
+def test_every_bucket_is_warmed_up_on_cuda_and_the_commonest_on_the_cpu(name, batches):
+    loads = {"forecast": lambda: forecast.load("auto"), "sentiment": sentiment.load, "indicators": indicators.load}
+    loaded = loads[name]()
+    thorough = list(warmup.batches(name, loaded, "cuda:0"))
+    assert len({loaded.bucket(items[0]) for items in thorough}) == (1 if name == "sentiment" else batches)
+    (common,) = warmup.batches(name, loaded, "cpu")
+    assert len(loaded.run(common)) == len(common)
+
+
+def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_the_engine(caplog):
+    class Short:
+        name, version = "short", "1"
+
+        def run(self, items):
+            return items[1:]
+
+    answers = run_batch(Short(), [1, 2, 3]).answers
+    assert len(answers) == 3
+    assert all(isinstance(answer, InternalError) for answer in answers)
+    assert "gave 0 answers to 1 items" in caplog.text

@@ -1,0 +1,202 @@
+"""The command line: what is printed, and the exit status."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from market_inference.cli.main import main
+from market_inference.contract.errors import InvalidRequestError, OverloadedError, UnauthenticatedError, Violation
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(service: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line against the test's service."""
+    monkeypatch.setenv("MARKET_INFERENCE_TARGET", service.target)
+
+    def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(main, arguments, input=stdin)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> str:
+    path = tmp_path / "AAPL.csv"
+    rows = "".join(f"2026-01-{at % 28 + 1:02},{at},{at + 2},{at - 1},{at + 1},{at * 10}\n" for at in range(100, 140))
+    path.write_text("\ufeffDate,Open,High,Low,Close,Volume\n" + rows, encoding="utf-8")
+    return str(path)
+
+
+def test_predict_prints_the_median_and_the_interval_of_every_step(run: Run, bars: str) -> None:
+    result = run("predict", "--csv", bars, "--horizon", "3", "--interval", "0.5")
+    assert result.exit_code == 0
+    assert "AAPL (model walk)" in result.stdout
+    assert re.search(r"3 +│ 140\.00 │ 139\.25 │ 140\.75", result.stdout)
+    assert "on this series the 80% interval held 75% of 12 backtests" in result.stdout
+
+
+def test_predict_as_json_is_for_scripts(run: Run, bars: str) -> None:
+    result = run("predict", "--csv", bars, "--horizon", "2", "--quantile", "0.25", "--json")
+    (found,) = json.loads(result.stdout)
+    assert found["symbol"] == "AAPL"
+    assert found["point"] == [140, 140]
+    assert list(found["quantiles"]) == ["0.1", "0.25", "0.5", "0.9"]
+    assert found["coverage"] == {"nominal": 0.8, "measured": 0.75, "origins": 12}
+
+
+def test_predict_takes_any_column_the_newest_values_and_standard_input(run: Run, bars: str, service: Any) -> None:
+    run("predict", "--csv", bars, "--column", "OPEN", "--context", "5")
+    run("predict", "--csv", "-", stdin="close\n1\n2\n")
+    first, second = (request.series[0] for _, request, _ in service.calls)
+    assert list(first.values) == [135, 136, 137, 138, 139]
+    assert (second.symbol, list(second.values)) == ("", [1, 2])
+
+
+def test_a_file_that_fails_alone_is_named_and_the_others_are_printed(run: Run, bars: str, tmp_path: Path) -> None:
+    (tmp_path / "BAD.csv").write_text("close\n1\nnan\n")
+    result = run("predict", "--csv", bars, "--csv", str(tmp_path / "BAD.csv"))
+    assert result.exit_code == 1
+    assert "AAPL (model walk)" in result.stdout
+    assert "Error: BAD: series[?].values: must be finite" in result.stderr
+
+
+def test_sentiment_reads_arguments_files_and_standard_input(run: Run, tmp_path: Path, service: Any) -> None:
+    (tmp_path / "news.txt").write_text("shares up\n\n  shares slip \n")
+    table = run("sentiment", "going up", "--file", str(tmp_path / "news.txt"))
+    assert re.search(r"shares slip +│ negative +│ -0\.62", table.stdout)
+    document = json.loads(run("sentiment", "--json", stdin="going up\n").stdout)
+    assert [(one["text"], one["label"], one["positive"]) for one in document] == [("going up", "positive", 0.75)]
+    assert list(service.calls[0][1].texts) == ["going up", "shares up", "shares slip"]
+    assert run("sentiment", stdin="").exit_code == 2
+
+
+def test_more_texts_than_a_request_may_hold_become_several_requests(run: Run, service: Any) -> None:
+    lines = "".join(f"up {at}\n" for at in range(250))
+    document = json.loads(run("sentiment", "--json", stdin=lines).stdout)
+    assert [one["text"] for one in document] == lines.splitlines()
+    assert [len(request.texts) for _, request, _ in service.calls] == [100, 100, 50]
+
+
+def test_indicators_prints_one_column_an_output_newest_bars_last(run: Run, bars: str, service: Any) -> None:
+    result = run("indicators", "RSI", "MACD", "SMA:timeperiod=2", "--csv", bars, "--last", "2")
+    assert result.exit_code == 0
+    for column in ("RSI", "MACD.macdhist", "SMA"):
+        assert column in result.stdout
+    assert re.search(r"-1 │ 139\.00 │(.|\n)* 0 │ 140\.00 │", result.stdout)
+    panel = service.calls[0][1].panels[0]
+    assert (panel.symbol, panel.high[0], panel.volume[0]) == ("AAPL", 102, 1000)
+    document = json.loads(run("indicators", "RSI", "--csv", bars, "--json").stdout)
+    assert document[0]["indicators"] == {"RSI": [140]}
+
+
+def test_status_shows_replicas_and_engines_and_exits_with_1_unless_all_is_healthy(run: Run) -> None:
+    result = run("status")
+    assert result.exit_code == 1
+    for expected in ("degraded", "sentiment", "unhealthy", "cpu test", "3.0 ms"):
+        assert expected in result.stdout
+    document = run("status", "--json")
+    assert document.exit_code == 1
+    assert json.loads(document.stdout)["replicas"][0]["engines"][1]["message"] == "no such file"
+
+
+def test_models_lists_what_a_call_may_name(run: Run) -> None:
+    assert re.search(r"forecast │ auto +│ ready +│ yes", run("models").stdout)
+    assert [model["name"] for model in json.loads(run("models", "--json").stdout)] == ["auto", "fracast"]
+
+
+def test_the_key_may_come_from_a_file(run: Run, service: Any, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    run("models", "--api-key-file", str(tmp_path / "key"))
+    assert service.calls[0][2]["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            InvalidRequestError([Violation("horizon", "must be at most 365")]),
+            "Error: horizon: must be at most 365 (request",
+        ),
+        (
+            UnauthenticatedError("no API key"),
+            "Error: no API key; set MARKET_INFERENCE_API_KEY or --api-key-file (request",
+        ),
+        (OverloadedError("full", retry_after=99.0), "Error: full; try again in 99 s (request id "),
+    ],
+)
+def test_a_failure_is_one_line_with_the_request_id_and_exit_status_1(
+    run: Run, service: Any, bars: str, error: Any, line: str
+) -> None:
+    service.fail("Predict", error)
+    result = run("predict", "--csv", bars)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+
+
+def test_nobody_listening_is_said_with_what_to_do() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{bound.getsockname()[1]}"
+        result = CliRunner().invoke(main, ["models", "--target", target])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: nothing answers at {target}; start one with `market-inference serve`, or name another with --target\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "Missing option '--csv'"),
+        (["predict", "--csv", "no.csv"], "does not exist"),
+        (["predict", "--csv", "{bars}", "--column", "nope"], "there are date, open, high, low, close, volume"),
+        (["predict", "--csv", "{bars}", "--column", "date"], "column 'date'"),
+        (["predict", "--csv", "{bars}", "--csv", "{bars}"], "same name"),
+        (["indicators", "--csv", "{bars}"], "Missing argument"),
+        (["indicators", "RSI:14", "--csv", "{bars}"], "parameter=number"),
+        (["demo", "--horizon", "0"], "1<=x<=60"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(
+    run: Run, bars: str, service: Any, arguments: list[str], said: str
+) -> None:
+    result = run(*(argument.format(bars=bars) for argument in arguments))
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert service.calls == []
+
+
+@pytest.mark.parametrize("text", ["", "close\n", "a,b\n1\n"])
+def test_what_is_no_table_is_wrong_usage(run: Run, text: str) -> None:
+    assert run("predict", "--csv", "-", stdin=text).exit_code == 2
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert (main.commands[command].get_short_help_str(200) or "").endswith((".", "!"))
+
+
+def test_help_loads_neither_grpc_nor_numpy_nor_matplotlib() -> None:
+    probe = (
+        "import sys; from market_inference.cli import main; "
+        "print(sorted({'grpc', 'numpy', 'matplotlib', 'rich', 'google'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

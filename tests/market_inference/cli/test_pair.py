@@ -1,0 +1,121 @@
+"""Two services as child processes of this one: how they are wired and that none is left behind.
+
+Two small modules stand in for the services; test_pair_real.py runs the real ones.
+"""
+
+import json
+import os
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from market_inference import Pair
+from market_inference.cli import pair
+from market_inference.cli.process import ServiceProcessError
+
+SERVICE = """
+    import json, os, signal, sys
+    json.dump(dict(os.environ), open(os.path.join(os.environ["MARKET_INFERENCE_STATE_DIR"], "{name}.environment"), "w"))
+    print(json.dumps(dict(event="ready", listen="127.0.0.1:{port}", metrics="127.0.0.1:{port}1")), flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Modules that the pair starts instead of the services; returns their folder."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    for constant, name, port in (("INFERENCE", "stub_inference", 1111), ("GATEWAY", "stub_gateway", 2222)):
+        (folder / f"{name}.py").write_text(textwrap.dedent(SERVICE.format(name=name, port=port)))
+        monkeypatch.setattr(pair, constant, name)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def environment(state: Path, name: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads((state / f"{name}.environment").read_text())
+    return found
+
+
+def test_the_gateway_is_told_where_the_inference_service_listens(state: Path) -> None:
+    with Pair(state=state, listen="127.0.0.1:8470", device="cpu") as running:
+        assert running.target == "127.0.0.1:2222"
+        assert running.metrics == {"gateway": "127.0.0.1:22221", "inference": "127.0.0.1:11111"}
+        inference, gateway = (environment(state, name) for name in ("stub_inference", "stub_gateway"))
+    assert gateway["MARKET_GATEWAY_REPLICAS"] == "127.0.0.1:1111"
+    assert gateway["MARKET_GATEWAY_LISTEN"] == "127.0.0.1:8470"
+    assert inference["MARKET_INFERENCE_LISTEN"] == "127.0.0.1:0"
+    assert inference["MARKET_INFERENCE_DEVICE"] == "cpu"
+    assert inference["MARKET_INFERENCE_STATE_DIR"] == gateway["MARKET_INFERENCE_STATE_DIR"] == str(state)
+
+
+def test_leaving_the_with_block_leaves_no_process_even_by_an_error(state: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Pair(state=state) as running:
+        pids = [process.pid for process in running.processes]
+        assert all(map(alive, pids))
+        raise ZeroDivisionError
+    assert len(pids) == 2
+    assert not any(map(alive, pids))
+    running.close()
+
+
+def test_a_process_that_dies_is_noticed_at_once_and_the_other_ends_with_it(state: Path) -> None:
+    ended = "stub_inference process ended with status -9"
+    with pytest.raises(ServiceProcessError, match=ended), Pair(state=state) as running:
+        pids = [process.pid for process in running.processes]
+        os.kill(pids[0], signal.SIGKILL)
+        running.wait()
+    assert not any(map(alive, pids))
+
+
+def test_a_gateway_that_cannot_start_ends_the_inference_process_too(state: Path, stand_ins: Path) -> None:
+    (stand_ins / "stub_gateway.py").write_text("import sys; sys.exit('the port is taken')")
+    started = Pair(state=state)
+    with pytest.raises(ServiceProcessError, match="the port is taken"):
+        started.start()
+    assert started.processes == ()
+    assert _children() == []
+
+
+def test_an_impatient_second_interrupt_still_leaves_no_process(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Pair(state=state)
+    running.start()
+    pids = [process.pid for process in running.processes]
+    monkeypatch.setattr(running.processes[1], "stop", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        running.close()
+    assert not any(map(alive, pids))
+
+
+def test_a_service_that_is_not_installed_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, state: Path
+) -> None:
+    monkeypatch.setattr(pair, "GATEWAY", "no_such_gateway")
+    with pytest.raises(ServiceProcessError, match=r"pip install 'market-inference\[no_such_gateway\]'"):
+        Pair(state=state).start()
+    assert _children() == []
+
+
+def _interrupt(grace: float) -> None:
+    raise KeyboardInterrupt
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()

@@ -1,0 +1,92 @@
+"""A child process: its ready line, its end, and what is said when it fails."""
+
+import os
+import queue
+import signal
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from market_inference.cli.process import Ready, ServiceProcess, ServiceProcessError
+
+Start = Callable[[str], ServiceProcess]
+READY = 'print(\'{"event": "ready", "listen": "127.0.0.1:1", "metrics": "127.0.0.1:2"}\', flush=True)'
+
+
+@pytest.fixture
+def ended() -> queue.SimpleQueue[ServiceProcess]:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def start(tmp_path: Path, ended: queue.SimpleQueue[ServiceProcess]) -> Iterator[Start]:
+    """Starts a module with the given source; whatever still runs at the end is killed."""
+    started: list[ServiceProcess] = []
+
+    def run(source: str) -> ServiceProcess:
+        (tmp_path / "stub_service.py").write_text(textwrap.dedent(source))
+        environment = {"PYTHONPATH": str(tmp_path), "SETTING": "set"}
+        started.append(ServiceProcess("stub_service", environment, tmp_path / "log", ended.put))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+
+
+def test_the_ready_line_says_where_it_listens_and_sigterm_ends_it(
+    start: Start, ended: queue.SimpleQueue[ServiceProcess]
+) -> None:
+    process = start(f"import signal\n{READY}\nsignal.pause()")
+    assert process.wait_ready(30) == Ready("127.0.0.1:1", "127.0.0.1:2")
+    assert process.returncode is None
+    process.stop(grace=30)
+    assert process.returncode == -signal.SIGTERM
+    assert ended.get(timeout=30) is process
+
+
+def test_one_that_ignores_sigterm_is_killed_after_its_grace(start: Start) -> None:
+    process = start(
+        f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}\nwhile True: signal.pause()"
+    )
+    process.wait_ready(30)
+    process.stop(grace=0.05)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_death_before_it_is_ready_carries_the_end_of_the_log(start: Start) -> None:
+    process = start("import sys\nfor at in range(99): print('line', at, file=sys.stderr)\nsys.exit(3)")
+    with pytest.raises(ServiceProcessError, match=r"ended with status 3(.|\n)*line 98") as caught:
+        process.wait_ready(30)
+    assert "line 1\n" not in str(caught.value)
+
+
+def test_one_that_never_gets_ready_is_given_up(start: Start) -> None:
+    process = start("import signal\nsignal.pause()")
+    with pytest.raises(ServiceProcessError, match=r"did not start within 0\.05 s"):
+        process.wait_ready(0.05)
+
+
+def test_a_death_later_is_reported_at_once(start: Start, ended: queue.SimpleQueue[ServiceProcess]) -> None:
+    process = start(f"import signal\n{READY}\nsignal.pause()")
+    process.wait_ready(30)
+    os.kill(process.pid, signal.SIGKILL)
+    assert ended.get(timeout=30) is process
+    assert "ended with status -9 and logged nothing" in str(process.failure())
+
+
+def test_a_child_that_prints_more_than_a_pipe_holds_is_not_blocked(
+    start: Start, ended: queue.SimpleQueue[ServiceProcess]
+) -> None:
+    process = start(f"{READY}\nfor _ in range(4096): print('x' * 100)")
+    process.wait_ready(30)
+    assert ended.get(timeout=30).returncode == 0
+
+
+def test_the_environment_is_the_parent_s_and_the_given(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_PARENT", "here")
+    process = start("import os, sys\nsys.exit(os.environ['SETTING'] + os.environ['OF_THE_PARENT'])")
+    with pytest.raises(ServiceProcessError, match="sethere"):
+        process.wait_ready(30)

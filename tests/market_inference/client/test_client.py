@@ -1,0 +1,282 @@
+"""The synchronous client against a server on a real socket."""
+
+import socket
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import market_inference
+from market_inference import Client, Retries, errors
+from market_inference.contract.errors import (
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    ServiceUnavailableError,
+    UnauthenticatedError,
+    Violation,
+)
+
+CLOSES = np.linspace(100, 129, 30)
+BARS = {
+    "Open": CLOSES,
+    "HIGH": CLOSES + 1,
+    "low": CLOSES - 1,
+    "Close": CLOSES,
+    "Volume": CLOSES * 10,
+    "Date": ["x"] * 30,
+}
+
+
+def test_one_series_gives_one_forecast_with_its_interval(service: Any) -> None:
+    with Client(service.target) as client:
+        forecast = client.predict(CLOSES, horizon=3)
+    assert forecast.horizon == 3
+    assert forecast.point.dtype == np.float64
+    np.testing.assert_array_equal(forecast.point, [129, 129, 129])
+    assert forecast.quantiles.shape == (3, 9)
+    lower, upper = forecast.interval(0.8)
+    np.testing.assert_allclose(lower, [128.6, 128.2, 127.8])
+    np.testing.assert_allclose(upper, [129.4, 129.8, 130.2])
+    assert forecast.coverage == market_inference.Coverage(0.8, 0.75, 12)
+    assert (forecast.model, forecast.context) == ("walk", 30)
+
+
+def test_an_interval_whose_levels_were_not_asked_for_says_which_there_are(service: Any) -> None:
+    with Client(service.target) as client:
+        forecast = client.predict(CLOSES, horizon=1, quantiles=[0.05, 0.5, 0.95])
+    assert forecast.interval(0.9)[0] < forecast.interval(0.9)[1]
+    with pytest.raises(ValueError, match=r"no quantile 0\.1 .*0\.05, 0\.5, 0\.95"):
+        forecast.interval(0.8)
+
+
+def test_many_series_answer_in_order_and_a_bad_one_fails_alone_when_reached_for(service: Any) -> None:
+    with Client(service.target) as client:
+        answers = client.predict({"A": CLOSES, "BAD": CLOSES * np.nan, "C": CLOSES + 1}, horizon=2)
+    assert answers.symbols == ("A", "BAD", "C")
+    assert answers["C"].point[0] == answers[2].point[0] == 130
+    assert list(answers.answered) == [0, 2]
+    assert isinstance(answers.errors[1], errors.InvalidRequestError)
+    with pytest.raises(errors.InvalidRequestError, match="must be finite"):
+        answers["BAD"]
+    with pytest.raises(errors.InvalidRequestError):
+        list(answers)
+    with pytest.raises(KeyError):
+        answers["D"]
+
+
+def test_a_single_series_that_fails_raises(service: Any) -> None:
+    with Client(service.target) as client, pytest.raises(errors.InvalidRequestError):
+        client.predict(CLOSES * np.nan, horizon=2)
+
+
+def test_a_collection_of_one_is_still_a_collection(service: Any) -> None:
+    with Client(service.target) as client:
+        assert len(client.predict([CLOSES], horizon=2)) == 1
+        assert len(client.sentiment(["up"])) == 1
+        assert len(client.indicators([BARS], "RSI")) == 1
+
+
+def test_sentiment_of_one_text_and_of_many(service: Any) -> None:
+    with Client(service.target) as client:
+        one = client.sentiment("shares up")
+        many = client.sentiment(text for text in ["shares up", "", "shares slip"])
+    assert (one.label, one.positive, one.model) == ("positive", 0.75, "words")
+    assert [many[0].label, many[2].label] == ["positive", "negative"]
+    with pytest.raises(errors.InvalidRequestError):
+        many[1]
+
+
+def test_indicators_are_reached_by_name_output_and_parameters(service: Any) -> None:
+    with Client(service.target) as client:
+        found = client.indicators(
+            BARS, ["RSI", "MACD", ("SMA", {"timeperiod": 2}), "SMA:timeperiod=0.5", "EMA:timeperiod=3"]
+        )
+    np.testing.assert_array_equal(found["RSI"], CLOSES)
+    assert list(found["MACD"]) == ["macd", "macdsignal", "macdhist"]
+    np.testing.assert_array_equal(found["MACD.macdhist"], CLOSES + 2)
+    np.testing.assert_array_equal(found["SMA:timeperiod=2"], CLOSES * 2)
+    np.testing.assert_array_equal(found["SMA:timeperiod=0.5"], CLOSES / 2)
+    np.testing.assert_array_equal(found["SMA:timeperiod=0.5.real"], CLOSES / 2)
+    np.testing.assert_array_equal(found["EMA"], found["EMA:timeperiod=3"])
+    assert list(found) == ["RSI", "MACD", "SMA:timeperiod=2", "SMA:timeperiod=0.5", "EMA"]
+    assert "MACD.macdsignal" in found.columns()
+    with pytest.raises(KeyError, match=r"ATR.*there are RSI"):
+        found["ATR"]
+    _, request, _ = service.calls[0]
+    np.testing.assert_array_equal(request.panels[0].high, CLOSES + 1)
+    assert dict(request.indicators[2].params) == {"timeperiod": 2.0}
+
+
+def test_last_bounds_every_indicator_that_names_no_own(service: Any) -> None:
+    with Client(service.target) as client:
+        found = client.indicators(CLOSES, ["RSI", {"name": "EMA", "last": 2}], last=1)
+    assert (len(found["RSI"]), len(found["EMA"])) == (1, 2)
+
+
+def test_panels_of_many_symbols_answer_by_symbol_and_a_bad_one_fails_alone(service: Any) -> None:
+    with Client(service.target) as client:
+        answers = client.indicators({"A": BARS, "BAD": {"close": -CLOSES}}, "RSI")
+    np.testing.assert_array_equal(answers["A"]["RSI"], CLOSES)
+    assert list(answers.errors) == [1]
+
+
+def test_the_same_indicator_twice_is_refused_before_it_is_sent(service: Any) -> None:
+    with Client(service.target) as client, pytest.raises(ValueError, match="asked for twice"):
+        client.indicators(BARS, ["RSI", "RSI"])
+    assert service.calls == []
+
+
+def test_analyze_gives_the_parts_asked_for_and_a_failed_part_leaves_the_others_whole(service: Any) -> None:
+    with Client(service.target) as client:
+        analysis = client.analyze({"A": CLOSES}, 2, texts="shares up", bars=BARS, indicators="RSI")
+        only = client.analyze(bars=BARS, indicators="RSI")
+    assert analysis.forecasts is not None
+    assert analysis.forecasts["A"].horizon == 2
+    assert analysis.indicators is not None
+    assert len(analysis.indicators[0]["RSI"]) == 30
+    assert list(analysis.errors) == ["sentiments"]
+    with pytest.raises(errors.UnavailableError, match="sentiment model"):
+        _ = analysis.sentiments
+    assert only.forecasts is None
+    assert only.sentiments is None
+
+
+def test_status_and_models_come_as_plain_values(service: Any) -> None:
+    with Client(service.target) as client:
+        status, models = client.status(), client.models()
+    assert (status.health, status.time.isoformat()) == ("degraded", "2026-01-02T03:04:05+00:00")
+    assert [engine.health for engine in status.engines] == ["healthy", "unhealthy"]
+    assert status.replicas[0].device.kind == "cpu"
+    assert [(model.name, model.state, model.is_default) for model in models] == [
+        ("auto", "ready", True),
+        ("fracast", "available", False),
+    ]
+
+
+def test_every_call_carries_an_id_a_priority_and_the_key(service: Any) -> None:
+    with Client(service.target, api_key="secret") as client:
+        named = client.predict(CLOSES, 1, request_id="mine", priority="batch")
+        unnamed = client.predict(CLOSES, 1)
+    assert named.request_id == "mine"
+    uuid.UUID(unnamed.request_id)
+    metadata = service.calls[0][2]
+    assert (metadata["x-request-id"], metadata["x-priority"]) == ("mine", "batch")
+    assert metadata["authorization"] == "Bearer secret"
+    assert service.calls[1][2]["x-priority"] == "interactive"
+
+
+def test_an_argument_that_does_not_exist_is_a_type_error(service: Any) -> None:
+    with Client(service.target) as client, pytest.raises(TypeError, match="timeot"):
+        client.status(timeot=1.0)  # type: ignore[call-arg]
+
+
+def test_the_key_comes_from_the_argument_then_the_environment_then_the_local_gateway(
+    service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def key_sent(**arguments: Any) -> object:
+        with Client(service.target, **arguments) as client:
+            client.status()
+        return service.calls[-1][2].get("authorization")
+
+    assert key_sent() is None
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "development-key").write_text("local\n")
+    assert key_sent() == "Bearer local"
+    monkeypatch.setenv("MARKET_INFERENCE_API_KEY", "environment")
+    assert key_sent() == "Bearer environment"
+    assert key_sent(api_key="argument") == "Bearer argument"
+    assert key_sent(api_key="") is None
+
+
+def test_errors_carry_fields_reason_and_request_id(service: Any) -> None:
+    broken = [Violation("horizon", "must be at most 365, got 366"), Violation("series[0].values", "too short")]
+    service.fail("Predict", InvalidRequestError(broken))
+    with Client(service.target) as client, pytest.raises(errors.InvalidRequestError) as caught:
+        client.predict(CLOSES, 366, request_id="r-1")
+    error = caught.value
+    assert error.violations == [("horizon", "must be at most 365, got 366"), ("series[0].values", "too short")]
+    assert (error.code, error.reason, error.request_id) == ("INVALID_ARGUMENT", "INVALID_REQUEST", "r-1")
+    assert "request id: r-1" in error.__notes__
+    assert isinstance(error, market_inference.MarketInferenceError)
+
+
+@pytest.mark.parametrize(
+    ("sent", "raised"),
+    [(UnauthenticatedError("no key"), errors.UnauthenticatedError), (InternalError(), errors.InternalError)],
+)
+def test_what_cannot_get_better_is_not_sent_again(service: Any, sent: Any, raised: type[Exception]) -> None:
+    service.fail("Predict", sent)
+    with Client(service.target) as client, pytest.raises(raised):
+        client.predict(CLOSES, 1)
+    assert service.methods_called == ["Predict"]
+
+
+def test_an_unavailable_service_and_advice_to_return_are_tried_again_under_the_same_id(service: Any) -> None:
+    service.fail("Predict", OverloadedError("full", retry_after=0.001))
+    service.fail("Predict", ServiceUnavailableError("draining"))
+    with Client(service.target, retries=Retries(first_pause=0.001)) as client:
+        client.predict(CLOSES, 1)
+    assert service.methods_called == ["Predict"] * 3
+    assert len({metadata["x-request-id"] for _, _, metadata in service.calls}) == 1
+
+
+def test_retries_end_with_the_service_s_own_error(service: Any) -> None:
+    service.fail("Predict", ServiceUnavailableError("draining"), times=99)
+    with (
+        Client(service.target, retries=Retries(attempts=1, first_pause=0.001)) as client,
+        pytest.raises(errors.UnavailableError, match="draining"),
+    ):
+        client.predict(CLOSES, 1)
+    assert service.methods_called == ["Predict"] * 2
+
+
+def test_an_overload_without_advice_or_beyond_the_timeout_is_raised_at_once(service: Any) -> None:
+    service.fail("Predict", OverloadedError("full"))
+    service.fail("AnalyzeSentiment", OverloadedError("full", retry_after=60.0))
+    with Client(service.target, timeout=5.0) as client:
+        with pytest.raises(errors.OverloadedError):
+            client.predict(CLOSES, 1)
+        with pytest.raises(errors.OverloadedError) as caught:
+            client.sentiment("up")
+    assert caught.value.retry_after == pytest.approx(60)
+    assert service.methods_called == ["Predict", "AnalyzeSentiment"]
+
+
+def test_a_timeout_is_a_deadline_exceeded_error(service: Any) -> None:
+    release = threading.Event()
+    service.on["Predict"] = lambda request: (release.wait(), _fail())
+    with Client(service.target) as client, pytest.raises(errors.DeadlineExceededError, match="timeout passed"):
+        client.predict(CLOSES, 1, timeout=0.05)
+    release.set()
+
+
+def test_nobody_listening_is_an_unavailable_error() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{bound.getsockname()[1]}"
+        with Client(target, retries=Retries(attempts=0)) as client, pytest.raises(errors.UnavailableError) as caught:
+            client.status()
+    assert caught.value.request_id
+
+
+def test_a_client_serves_many_threads(service: Any) -> None:
+    found: dict[int, float] = {}
+    with Client(service.target) as client:
+
+        def call(at: int) -> None:
+            found[at] = client.predict(CLOSES + at, 1).point[0]
+
+        threads = [threading.Thread(target=call, args=(at,)) for at in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == {at: 129.0 + at for at in range(16)}
+
+
+def _fail() -> None:
+    raise ServiceUnavailableError("too late")

@@ -1,0 +1,59 @@
+"""Errors carry a code, a stable reason, what to do, and the request id."""
+
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from market_inference.contract import errors
+
+
+def details(status: status_pb2.Status, kind: type) -> list:
+    found = []
+    for any_ in status.details:
+        message = kind()
+        if any_.Unpack(message):
+            found.append(message)
+    return found
+
+
+def test_an_invalid_request_lists_every_violation_with_its_field():
+    error = errors.InvalidRequestError([errors.Violation("horizon", "too far (max 365, got 366)", "uint32.lte")])
+    status = error.status("r-1")
+    assert status.code == code_pb2.INVALID_ARGUMENT
+    (bad,) = details(status, error_details_pb2.BadRequest)
+    assert (bad.field_violations[0].field, bad.field_violations[0].reason) == ("horizon", "uint32.lte")
+    (request,) = details(status, error_details_pb2.RequestInfo)
+    assert request.request_id == "r-1"
+    assert errors.reason_of(status) == "INVALID_REQUEST"
+
+
+def test_an_overload_says_when_to_come_back():
+    (retry,) = details(errors.OverloadedError("full", retry_after=0.25).status(), error_details_pb2.RetryInfo)
+    assert retry.retry_delay.ToMilliseconds() == 250
+
+
+def test_a_remote_error_passes_on_as_it_came():
+    status = errors.UnknownModelError("forecast", "oracle", ["auto"]).status("r-2")
+    assert errors.RemoteError(status).status("r-2") is status
+    assert "oracle" in status.message
+    assert "auto" in status.message
+
+
+def test_a_remote_error_that_several_are_told_carries_each_ones_request_id():
+    error = errors.OverloadedError("full", retry_after=1)
+    assert errors.RemoteError(error.status("first")).status("second") == error.status("second")
+
+
+def test_every_error_has_a_serverless_form():
+    known = {"validation", "runtime", "service_unavailable", "invalid_action", "internal_error"}
+    assert set(errors.SERVERLESS_ERROR_TYPES.values()) <= known
+
+
+def test_any_number_of_violations_fits_the_trailer_that_carries_them():
+    many = [
+        errors.Violation(f"series[{i}].values", "too short (min 30, got 2)", "repeated.min_items") for i in range(999)
+    ]
+    status = errors.InvalidRequestError(many).status("r-3")
+    assert status.ByteSize() < 6000
+    (bad,) = details(status, error_details_pb2.BadRequest)
+    shown = len(bad.field_violations) - 1
+    assert shown > 20
+    assert bad.field_violations[-1].description == f"and {999 - shown} more"

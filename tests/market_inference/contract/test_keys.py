@@ -1,0 +1,84 @@
+"""API keys: what is kept of them, and how the file changes."""
+
+import json
+import stat
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from market_inference.cli.commands.keys import keys as command
+from market_inference.contract import keys
+
+
+def test_the_file_holds_hashes_and_its_owner_alone_may_read_it(tmp_path):
+    path = tmp_path / "keys.json"
+    secret, key = keys.issue("desk", ["predict"])
+    with keys.edit(path) as known:
+        known.append(key)
+    assert secret not in path.read_text()
+    assert secret.split("_", 2)[2] not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = keys.Keys(keys.read(path)).find(secret)
+    assert found is not None
+    assert (found.owner, found.scopes) == ("desk", ("predict",))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "mi", "mi_", "mi_abc", "mi__", "xx_{p}_secret", "mi_{p}_secret", "mi_{p}_", "{s}x", "mi_{p}"]
+)
+def test_a_wrong_secret_is_nobodys(wrong):
+    secret, key = keys.issue("desk")
+    assert keys.Keys([key]).find(wrong.format(p=key.prefix, s=secret)) is None
+
+
+def test_an_expired_key_is_not_valid():
+    secret, key = keys.issue("desk", expires=time.time() - 1)
+    assert keys.Keys([key]).find(secret) is None
+    secret, key = keys.issue("desk", expires=time.time() + 60)
+    assert keys.Keys([key]).find(secret) is key
+
+
+def test_a_scope_that_no_method_asks_for_is_a_mistake():
+    with pytest.raises(ValueError, match="no such scope: forecast; there are: analyze"):
+        keys.issue("desk", ["forecast"])
+
+
+def test_rotation_keeps_the_rights_and_ends_the_old_key_after_the_overlap():
+    old_secret, old = keys.issue("desk", ["predict"], units_per_second=5)
+    known = [old]
+    secret, fresh = keys.rotate(known, old.prefix, overlap=3600)
+    assert (fresh.owner, fresh.scopes, fresh.units_per_second) == ("desk", ("predict",), 5)
+    both = keys.Keys(known)
+    assert both.find(secret) == fresh
+    ending = both.find(old_secret)
+    assert ending is not None
+    assert 3500 < ending.expires - time.time() <= 3600
+    keys.rotate(known, fresh.prefix, overlap=0)
+    assert keys.Keys(known).find(secret) is None
+
+
+def test_the_command_issues_lists_rotates_and_revokes(tmp_path):
+    path = str(tmp_path / "keys.json")
+    run = CliRunner().invoke
+    issued = run(command, ["issue", "--file", path, "--owner", "desk", "--scope", "predict", "--days", "1"])
+    assert issued.exit_code == 0, issued.output
+    secret = issued.stdout.strip()
+    prefix = keys.public_part(secret)
+    listed = run(command, ["list", "--file", path]).stdout
+    assert prefix in listed
+    assert "desk  predict  ends 20" in listed
+    assert secret not in listed
+    rotated = run(command, ["rotate", "--file", path, prefix, "--overlap-hours", "0"]).stdout.strip()
+    assert run(command, ["revoke", "--file", path, keys.public_part(rotated)]).exit_code == 0
+    assert run(command, ["revoke", "--file", path, "beef"]).exit_code == 1
+    assert "expired" in run(command, ["list", "--file", path]).stdout
+    assert len(json.loads((tmp_path / "keys.json").read_text())["keys"]) == 1
+
+
+def test_a_file_that_is_no_keys_file_is_one_clear_line(tmp_path):
+    path = tmp_path / "keys.json"
+    path.write_text("[]")
+    answer = CliRunner().invoke(command, ["list", "--file", str(path)])
+    assert answer.exit_code == 1
+    assert "keys.json is not a keys file" in answer.output

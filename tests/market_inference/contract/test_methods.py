@@ -1,0 +1,73 @@
+"""The contract's own description, and the twins that write its bulky answers and read its bulky requests."""
+
+import numpy as np
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from market_inference.contract import methods
+from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
+
+ANSWERS = {
+    "PredictAnswer": "PredictResponse",
+    "SeriesForecastAnswer": "SeriesForecast",
+    "ForecastAnswer": "Forecast",
+    "ComputeIndicatorsAnswer": "ComputeIndicatorsResponse",
+    "PanelIndicatorsAnswer": "PanelIndicators",
+    "IndicatorSetAnswer": "IndicatorSet",
+    "IndicatorAnswer": "Indicator",
+    "IndicatorOutputAnswer": "IndicatorOutput",
+    "AnalyzeAnswer": "AnalyzeResponse",
+    "StreamAnswer": "StreamResponse",
+    "StreamResultAnswer": "StreamResult",
+    "WatchAnswer": "WatchResponse",
+    "WatchUpdateAnswer": "WatchUpdate",
+}
+REQUESTS = {
+    "PredictColumns": "PredictRequest",
+    "SeriesColumns": "Series",
+    "ComputeIndicatorsColumns": "ComputeIndicatorsRequest",
+    "PanelColumns": "Panel",
+    "AnalyzeColumns": "AnalyzeRequest",
+    "StreamColumns": "StreamRequest",
+    "StreamItemColumns": "StreamItem",
+}
+TWINS = {**answers_pb2.DESCRIPTOR.message_types_by_name, **requests_pb2.DESCRIPTOR.message_types_by_name}
+
+
+def test_every_twin_has_its_public_message_here():
+    assert set(TWINS) == set(ANSWERS) | set(REQUESTS)
+
+
+@pytest.mark.parametrize(("twin", "public"), (ANSWERS | REQUESTS).items())
+def test_a_twin_has_the_public_messages_fields_on_the_wire(twin, public):
+    ours = TWINS[twin].fields_by_number
+    theirs = inference_pb2.DESCRIPTOR.message_types_by_name[public].fields_by_number
+    assert {n: f.name for n, f in ours.items()} == {n: f.name for n, f in theirs.items()}
+    for number, field in ours.items():
+        assert _wire_form(field) == _wire_form(theirs[number]), field.full_name
+
+
+def _wire_form(field: FieldDescriptor) -> str:
+    """How the field's bytes look; a packed list of doubles, a message and bytes all are a length and its bytes."""
+    packed = field.is_repeated and field.type == FieldDescriptor.TYPE_DOUBLE
+    if packed or field.type in {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES}:
+        return "length-delimited"
+    return f"{field.type} {field.is_repeated}"
+
+
+def test_arrays_written_through_a_twin_are_read_as_numbers():
+    point = np.array([1.5, -0.0, np.nan, np.inf])
+    raw = answers_pb2.ForecastAnswer(point=point.tobytes(), gate=0.5).SerializeToString()
+    forecast = inference_pb2.Forecast.FromString(raw)
+    np.testing.assert_array_equal(np.asarray(forecast.point), point)
+    assert forecast.gate == 0.5
+    assert forecast.SerializeToString() == raw
+
+
+def test_every_method_states_its_scope_and_its_size():
+    assert set(methods.METHODS) == {
+        "Predict", "AnalyzeSentiment", "ComputeIndicators", "Analyze", "Stream", "Watch", "GetStatus", "ListModels",
+    }  # fmt: skip
+    for method in methods.METHODS.values():
+        assert method.scope
+        assert 0 < method.max_request_bytes <= methods.MAX_REQUEST_BYTES
