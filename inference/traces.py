@@ -1,8 +1,8 @@
-"""What a trace tells of a request in the inference service: its queue, its time on the device, its encoding.
+"""Trace spans of a request in the inference service: its queue, its time on the device, its encoding.
 
 Owns names and attributes; spans and their way to a collector are runtime/tracing.py's. A request is a span of the
-gateway's trace. A batch belongs to no request more than to another, so it is a trace of its own, which points at the requests in
-it, as their `device` spans point at the batch. Bars of live sessions are not traced one by one.
+gateway's trace. A batch serves several requests, so a batch is a trace of its own: the batch links to its requests, and
+the requests' `device` spans link to the batch. Bars of live sessions have no spans of their own.
 """
 
 from typing import Any
