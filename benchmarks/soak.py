@@ -104,7 +104,7 @@ async def soak(requests: int, step: int) -> AsyncIterator[tuple[Reading, Counter
     """Run the mix; a reading before the first request and after every `step`."""
     parts = build(Config(device="auto", _env_file=None))
     try:
-        await parts.catalogue.load_defaults()
+        await parts.catalog.load_defaults()
         mix = Mix(parts)
         for done in range(0, requests + 1, step):
             yield reading(done), mix.outcomes

@@ -13,8 +13,8 @@ from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollecto
 
 from gateway.calls.request import Request
 from runtime.metrics import histogram
+from runtime.metrics.deferred import DeferredRegistry
 from runtime.metrics.exemplar import exemplar
-from runtime.metrics.registry import Registry
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PHASES = ("gateway", "queue", "form", "device", "encode", "transport")
@@ -41,7 +41,7 @@ class Metrics:
     """The gateway's own registry, so that several gateways in one process, as in tests, do not share figures."""
 
     def __init__(self) -> None:
-        self.registry = Registry(self._settle)
+        self.registry = DeferredRegistry(self._settle)
         self._answered: deque[tuple[_Labels, _Figures]] = deque()
         self._settling = Lock()
         ProcessCollector(registry=self.registry)

@@ -35,7 +35,7 @@ from runtime.extra import ExtraMissingError
 from runtime.health import LIVE
 from runtime.listen import bind, is_loopback
 from runtime.metrics.scrape import MetricsServer
-from runtime.profiling.profiles import ProfileServer
+from runtime.profiling.server import ProfileServer
 from runtime.tracing import Traces
 
 log = logging.getLogger(__name__)

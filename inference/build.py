@@ -21,10 +21,10 @@ from inference.device import warmup
 from inference.device.device_metrics import DeviceMetrics
 from inference.device.engine import Engine, device_figures, limit_memory, pick_device
 from inference.device.nvml import Gpu
-from inference.loading.catalogue import Catalogue, Slot
+from inference.loading.catalog import Catalog, Slot
 from inference.loading.registry import Loader, Registry
 from inference.metrics import BatcherMetrics, Metrics, SessionMetrics
-from inference.sessions.sessions import Sessions
+from inference.sessions.service import SessionService
 from inference.status import Status
 from inference.traces import BatchTraces
 from market_inference.contract import deadline
@@ -46,13 +46,13 @@ BUDGETS = {
 class Parts:
     """Everything but the transport. `registry` is None when no folder is configured."""
 
-    catalogue: Catalogue
+    catalog: Catalog
     engines: dict[str, Engine]
     batchers: dict[str, Batcher]
     servicer: Servicer
     metrics: Metrics
     registry: Registry | None
-    sessions: Sessions
+    sessions: SessionService
 
     def queued_seconds(self) -> float:
         at = deadline.now()
@@ -71,16 +71,16 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
     limit_memory(device, config.device_memory_fraction)
     # Matrix products of forecasts are small: numpy's own helper threads would be waited for longer than they work.
     threadpool_limits(config.engine_threads, user_api="blas")
-    catalogue = Catalogue(
+    catalog = Catalog(
         _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
     )
-    for name in catalogue.engines:
-        metrics.watch_model(catalogue.default(name))
-    metrics.watch_models(catalogue)
+    for name in catalog.engines:
+        metrics.watch_model(catalog.default(name))
+    metrics.watch_models(catalog)
     metrics.build.labels(VERSION).set(1)
     if uuid := device_figures(device).uuid:
         metrics.watch_device(DeviceMetrics(lambda: device_figures(device), Gpu.find(uuid)))
-    engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalogue.engines}
+    engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalog.engines}
     batchers = {}
     for name, engine in engines.items():
         observer: Observer = BatcherMetrics(metrics, name)
@@ -93,7 +93,7 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
         batchers[name] = batcher
         metrics.watch_queue(name, batcher, config.max_queued_seconds)
     status = Status(
-        catalogue,
+        catalog,
         batchers,
         lambda: _device(device),
         name=config.name or socket.gethostname(),
@@ -101,17 +101,17 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
     )
     # Of its own, so that a bar never waits behind a caller's bulk of indicators.
     engines["sessions"] = Engine("sessions", threads=1)
-    sessions = Sessions(
+    sessions = SessionService(
         engines["sessions"],
         batchers["forecast"],
-        catalogue,
+        catalog,
         most=config.max_sessions,
         most_bytes=config.max_session_bytes,
         observer=SessionMetrics(metrics),
     )
     metrics.watch_sessions(sessions)
-    registry = Registry(config.registry, catalogue, _loaders(device)) if config.registry else None
-    return Parts(catalogue, engines, batchers, Servicer(catalogue, batchers, status), metrics, registry, sessions)
+    registry = Registry(config.registry, catalog, _loaders(device)) if config.registry else None
+    return Parts(catalog, engines, batchers, Servicer(catalog, batchers, status), metrics, registry, sessions)
 
 
 def _slots(config: Config, device: str) -> list[Slot]:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from inference.batching.batcher import Batcher, Ran
 from inference.batching.schedule import Plan
 from inference.calls.call import Call
-from inference.loading.catalogue import Slot
+from inference.loading.catalog import Slot
 from market_inference.contract import deadline
 from runtime.metrics import histogram
 from runtime.metrics.exemplar import exemplar

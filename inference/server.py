@@ -25,7 +25,7 @@ from runtime import tls
 from runtime.health import LIVE
 from runtime.listen import bind
 from runtime.metrics.scrape import MetricsServer
-from runtime.profiling.profiles import ProfileServer, Take
+from runtime.profiling.server import ProfileServer, Take
 from runtime.tracing import Traces
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ CHANNEL_OPTIONS = (
 class Server:
     """The service on a socket: listens at once, reports ready engine by engine as their models load.
 
-    Raises wire.extra.ExtraMissingError.
+    Raises runtime.extra.ExtraMissingError.
     """
 
     def __init__(self, config: Config) -> None:
@@ -66,7 +66,7 @@ class Server:
     async def start(self) -> None:
         """Listen, then load the models in the background. Raises CannotListenError and TlsError."""
         self._server.add_generic_rpc_handlers((self._exchange.handler(),))
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalogue), self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.parts.catalog), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", NOT_READY)
         await self._health.set(LIVE, READY)
@@ -86,14 +86,14 @@ class Server:
     async def _unload_idle(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds / 4)
-            self.parts.catalogue.unload_idle(seconds)
+            self.parts.catalog.unload_idle(seconds)
 
     async def _load(self) -> None:
-        await asyncio.gather(*(self._load_engine(name) for name in self.parts.catalogue.engines))
+        await asyncio.gather(*(self._load_engine(name) for name in self.parts.catalog.engines))
 
     async def _load_engine(self, name: str) -> None:
-        slot = self.parts.catalogue.default(name)
-        await asyncio.gather(self.parts.catalogue.load(slot), return_exceptions=True)
+        slot = self.parts.catalog.default(name)
+        await asyncio.gather(self.parts.catalog.load(slot), return_exceptions=True)
         ready = slot.model is not None
         await self._health.set(_health_of(name), READY if ready else NOT_READY)
         if ready:
@@ -105,7 +105,7 @@ class Server:
         until = deadline.after(self._config.drain_seconds)
         if self._loading is not None:
             self._loading.cancel()
-        for service in (*_SERVICES, *map(_health_of, self.parts.catalogue.engines)):
+        for service in (*_SERVICES, *map(_health_of, self.parts.catalog.engines)):
             await self._health.set(service, NOT_READY)
         try:
             async with asyncio.timeout(self._config.drain_seconds):

@@ -11,7 +11,7 @@ import numpy as np
 
 from inference.batching.batcher import Batcher
 from inference.batching.job import Job
-from inference.loading.catalogue import Catalogue, Slot
+from inference.loading.catalog import Catalog, Slot
 from market_inference.contract import deadline
 from market_inference.contract.errors import OverloadedError, ServiceError
 from market_inference.contract.generated import inference_pb2
@@ -36,14 +36,14 @@ class Status:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalog: Catalog,
         batchers: dict[str, Batcher],
         device: Callable[[], inference_pb2.Device],
         *,
         name: str,
         version: str,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._batchers = batchers
         self._device = device
         self._name = name
@@ -52,7 +52,7 @@ class Status:
 
     async def probe(self) -> inference_pb2.ReplicaStatus:
         """Probe every engine side by side."""
-        engines = await asyncio.gather(*(self.engine(name) for name in self._catalogue.engines))
+        engines = await asyncio.gather(*(self.engine(name) for name in self._catalog.engines))
         healthy = [engine.health == inference_pb2.HEALTH_HEALTHY for engine in engines]
         health = inference_pb2.HEALTH_DEGRADED if any(healthy) else inference_pb2.HEALTH_UNHEALTHY
         return inference_pb2.ReplicaStatus(
@@ -67,7 +67,7 @@ class Status:
 
     async def engine(self, name: str) -> inference_pb2.EngineStatus:
         """Run one engine on its small input. A busy engine, whose queue refuses the probe, is healthy."""
-        slot = self._catalogue.default(name)
+        slot = self._catalog.default(name)
         status = inference_pb2.EngineStatus(
             name=name,
             model=slot.name,
@@ -100,8 +100,8 @@ class Status:
                 raise outcome
 
     def models(self) -> list[inference_pb2.ModelInfo]:
-        """Every model of the catalogue with its state."""
-        return [model_info(slot) for slot in self._catalogue]
+        """Every model of the catalog with its state."""
+        return [model_info(slot) for slot in self._catalog]
 
 
 def model_info(slot: Slot) -> inference_pb2.ModelInfo:

@@ -27,7 +27,7 @@ class Model(Protocol[Item, Answer]):
         """Items with equal buckets may share a batch."""
         ...
 
-    def cost(self, item: Item) -> int:
+    def units(self, item: Item) -> int:
         """The item's padded size: points, tokens or bars times functions. Batches are budgeted in it."""
         ...
 

@@ -132,7 +132,7 @@ class Handler:
     async def _warm_up(self) -> None:
         try:
             worker = await self.worker()
-            await worker.parts.catalogue.load_defaults()
+            await worker.parts.catalog.load_defaults()
         except ServiceUnavailableError as error:
             log.warning("warm-up failed", extra=fields(reason=error.message))
 

@@ -100,7 +100,7 @@ class Worker:
     async def _health(self, request: Request, call: Call) -> dict[str, Any]:
         """A worker loads a model at its first use, and this is one."""
         checked(methods.METHODS["GetStatus"], request, call)
-        await self.parts.catalogue.load_defaults()
+        await self.parts.catalog.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
 
@@ -116,7 +116,7 @@ class Worker:
         request.body, request.names = forms.predict(request.body)
         message = checked(methods.METHODS["Predict"], request, call)
         assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
-        await self.parts.catalogue.get("forecast", message.model)
+        await self.parts.catalog.get("forecast", message.model)
         refused, call.refused = call.refused, {}
         for (_, index), status in refused.items():
             yield {

@@ -121,7 +121,7 @@ class Batcher:
         # Most items of a job are alike, so that few estimates serve them all.
         known: dict[tuple[Hashable, int], tuple[Key, float]] = {}
         for index, item in enumerate(job.items):
-            kind = bucket, size = model.bucket(item), model.cost(item)
+            kind = bucket, size = model.bucket(item), model.units(item)
             if kind not in known:
                 key = model, bucket
                 known[kind] = key, self._share_of_a_batch(self.costs.line(key), size)

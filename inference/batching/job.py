@@ -41,7 +41,7 @@ class Job:
     device_ended: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = 0
-    # The request's wire.traces.Span, where it is traced.
+    # The request's runtime.tracing.Span, where it is traced.
     span: Any = None
     # Items that nobody waits for, by place; whoever made the job may add to them.
     gone: Set[int] = frozenset()

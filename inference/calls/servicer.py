@@ -15,7 +15,7 @@ from inference.batching.batcher import Batcher
 from inference.batching.job import Job
 from inference.calls import answers
 from inference.calls.call import Call
-from inference.loading.catalogue import Catalogue
+from inference.loading.catalog import Catalog
 from inference.status import Status
 from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
@@ -32,8 +32,8 @@ class Servicer:
     Every method returns the serialised public response or raises ServiceError.
     """
 
-    def __init__(self, catalogue: Catalogue, batchers: dict[str, Batcher], status: Status) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: Catalog, batchers: dict[str, Batcher], status: Status) -> None:
+        self._catalog = catalog
         self._batchers = batchers
         self._status = status
 
@@ -41,7 +41,7 @@ class Servicer:
         return await self._predict(requests_pb2.PredictColumns.FromString(raw), call)
 
     async def _predict(self, request: requests_pb2.PredictColumns, call: Call) -> bytes:
-        model = await self._catalogue.get("forecast", request.model)
+        model = await self._catalog.get("forecast", request.model)
         # A slice of a repeated field is a list, which is walked several times faster.
         levels, asked = _levels(tuple(request.quantiles[:])), request.series[:]
         horizon, refused = request.horizon, _refused(call, "series", len(asked))
@@ -60,7 +60,7 @@ class Servicer:
         return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
 
     async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
-        model = await self._catalogue.get("sentiment", request.model)
+        model = await self._catalog.get("sentiment", request.model)
         refused = _refused(call, "texts", len(request.texts))
         texts = [text for text, status in zip(request.texts, refused, strict=True) if status is None]
         self._batchers["sentiment"].check_room(call.priority, call.deadline)
@@ -72,7 +72,7 @@ class Servicer:
         return await self._indicators(requests_pb2.ComputeIndicatorsColumns.FromString(raw), call)
 
     async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: Call) -> bytes:
-        model = await self._catalogue.get("indicators", "")
+        model = await self._catalog.get("indicators", "")
         program = compile_specs(request.indicators[:])
         asked = request.panels[:]
         needs = [name for name in indicators.COLUMNS if name in program.needs]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inference.loading.catalogue import Catalogue
+from inference.loading.catalog import Catalog
 from market_inference.contract.errors import ServiceUnavailableError
 from models.manifest import FILE_NAME, Manifest
 from models.model import ModelUnavailableError
@@ -25,9 +25,9 @@ Loader = Callable[[Manifest, Path], Any]
 class Registry:
     """Watches one folder. `loaders` has one loader per engine."""
 
-    def __init__(self, folder: Path, catalogue: Catalogue, loaders: dict[str, Loader]) -> None:
+    def __init__(self, folder: Path, catalog: Catalog, loaders: dict[str, Loader]) -> None:
         self._folder = folder
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._loaders = loaders
         self._seen: dict[Path, bytes] = {}
 
@@ -54,7 +54,7 @@ class Registry:
             log.warning("model not taken from the registry", extra=fields(folder=folder.name, reason=str(error)))
             return True
         try:
-            await self._catalogue.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
+            await self._catalog.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
         except ServiceUnavailableError as error:
             # Perhaps for want of memory, or of a file that is still being written: the next scan tries again.
             log.warning("model not loaded from the registry", extra=fields(folder=folder.name, reason=error.message))

@@ -1,121 +1,67 @@
-"""One live session: its bars, its indicators, and what it makes of the next bar.
+"""One live session as its gateway sees it: its identity, its state and its answers in order.
 
-Owns the rules between a session's bars (order, look-ahead, corrections) and the values at the newest one. Knows neither
-streams nor queues; used on one thread at a time.
+Owns the order of a session's answers. The bars and indicators are in state.py; opening, scheduling and memory limits
+are in service.py.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from inference.sessions.interval import Interval
+from inference.sessions.state import SessionState
+from market_inference.contract.errors import ServiceError
+from market_inference.contract.generated import answers_pb2, exchange_pb2, inference_pb2
 
-from market_inference.contract.errors import (
-    BarOutOfOrderError,
-    DuplicateBarError,
-    FutureBarError,
-    InvalidRequestError,
-    Violation,
-)
-from market_inference.contract.generated import inference_pb2
-from models import indicators
-from models.indicators.incremental import Incremental, bars_needed, columns_of
-from models.indicators.plan import Plans
-
-_OHLC_RULES = (("low", "open"), ("low", "close"), ("open", "high"), ("close", "high"), ("low", "high"))
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a session is opened with. `bars`: how many to hold at least; `every`: a forecast's rhythm, 0 for none."""
-
-    history: indicators.Panel
-    times: Sequence[int]
-    program: indicators.Program
-    bars: int
-    every: int
-    sequence: int
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return columns_of(self.history)
-
-    @property
-    def held(self) -> int:
-        """Bars that the session will hold."""
-        return max(self.bars, bars_needed(self.program))
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The session at its newest bar. `closes`: those to forecast from when a forecast is due, oldest first."""
-
-    values: NDArray[np.float64]
-    closes: NDArray[np.float64] | None
+Send: TypeAlias = Callable[[exchange_pb2.Reply], None]
 
 
 class Session:
-    """Made, and given its bars, on the sessions' thread."""
+    """A session on its stream. Answers leave in the order of the bars, however long a forecast takes."""
 
-    def __init__(self, ask: Ask, plans: Plans) -> None:
-        self._every = ask.every
-        self._live = Incremental(ask.program, ask.columns, ask.held, plans)
-        self._live.load(ask.history)
-        self.sequence = ask.sequence
-        self._time = ask.times[-1] if len(ask.times) else None
+    def __init__(self, envelope: exchange_pb2.Envelope, send: Send) -> None:
+        self.id = envelope.id
+        self.request_id = envelope.request_id
+        self.client = envelope.client
+        # Until the session is open; it would keep the whole frame that it came in.
+        self.request: inference_pb2.WatchOpen | None = envelope.watch_open
+        self.horizon = envelope.watch_open.forecast.horizon
+        self.state: SessionState | None = None
+        self.model: Any = None
+        self.levels: tuple[float, ...] = ()
+        self.interval = Interval()
+        self.taken = 0
+        self.nbytes = 0
+        self.closed = False
+        # Bars that came before the session was open.
+        self.early: list[inference_pb2.WatchBar] | None = []
+        self.opening: asyncio.Task[None] | None = None
+        self.forecasts: set[asyncio.Task[None]] = set()
+        self._send = send
+        self._slots: deque[list[exchange_pb2.Reply]] = deque()
 
-    @property
-    def nbytes(self) -> int:
-        return self._live.nbytes
+    def reserve(self) -> list[exchange_pb2.Reply]:
+        """The place of the next answer; put the reply in and call flush()."""
+        slot: list[exchange_pb2.Reply] = []
+        self._slots.append(slot)
+        return slot
 
-    @property
-    def held(self) -> int:
-        return self._live.bars.capacity
+    def answer(self, response: answers_pb2.WatchAnswer, slot: list[exchange_pb2.Reply] | None = None) -> None:
+        """Send a response in its place, by default the next."""
+        slot = self.reserve() if slot is None else slot
+        watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
+        slot.append(exchange_pb2.Reply(id=self.id, watch=watch))
+        self.flush()
 
-    def take(self, message: inference_pb2.WatchBar) -> Tick:
-        """The session with one more bar, or with its newest one corrected.
+    def end(self, error: ServiceError) -> None:
+        """Tell the gateway that the session is over."""
+        if not self.closed:
+            self.closed = True
+            self._send(exchange_pb2.Reply(id=self.id, error=error.status(self.request_id)))
 
-        Raises InvalidRequestError, by kind; the session is then as it was.
-        """
-        bar = self._checked(message)
-        if message.sequence == self.sequence:
-            values = self._live.correct(bar)
-        else:
-            values = self._live.append(bar)
-            self.sequence, self._time = message.sequence, message.bar.time
-        due = self._every and self.sequence % self._every == 0
-        return Tick(values, self._live.bars.column("close", self._live.bars.held).copy() if due else None)
-
-    def _checked(self, message: inference_pb2.WatchBar) -> dict[str, float]:
-        self._check_place(message.sequence, message.bar.time)
-        if message.as_of and message.bar.time > message.as_of:
-            raise FutureBarError(
-                [Violation("bar.time", f"is after as_of ({message.bar.time} > {message.as_of})", "look_ahead")]
-            )
-        bar = {name: getattr(message.bar, name) for name in self._live.bars.columns}
-        for name, value in bar.items():
-            if not abs(value) < np.inf or (name == "volume" and value < 0):
-                raise InvalidRequestError([Violation(f"bar.{name}", f"is no price or volume (got {value})", "finite")])
-        for lower, upper in _OHLC_RULES:
-            if lower in bar and upper in bar and bar[lower] > bar[upper]:
-                what = f"must not exceed {upper} (got {bar[lower]:g} > {bar[upper]:g})"
-                raise InvalidRequestError([Violation(f"bar.{lower}", what, "ohlc_order")])
-        return bar
-
-    def _check_place(self, sequence: int, time: int) -> None:
-        if sequence < self.sequence:
-            what = f"is before the newest bar's ({self.sequence}, got {sequence})"
-            raise DuplicateBarError([Violation("sequence", what, "sequence")])
-        if sequence > self.sequence + 1:
-            what = f"must be {self.sequence + 1}, or {self.sequence} to correct the newest bar (got {sequence})"
-            raise BarOutOfOrderError([Violation("sequence", what, "sequence")])
-        if self._time is None or (sequence == self.sequence and time == self._time):
-            return
-        if sequence == self.sequence:
-            what = f"must be the newest bar's, which this corrects ({self._time}, got {time})"
-            raise BarOutOfOrderError([Violation("bar.time", what, "time")])
-        if time == self._time:
-            raise DuplicateBarError([Violation("bar.time", f"is the newest bar's ({time})", "time")])
-        if time < self._time:
-            what = f"is before the newest bar's ({self._time}, got {time})"
-            raise BarOutOfOrderError([Violation("bar.time", what, "time")])
+    def flush(self) -> None:
+        while self._slots and self._slots[0]:
+            (reply,) = self._slots.popleft()
+            if not self.closed:
+                self._send(reply)

@@ -14,7 +14,8 @@ from google.rpc import status_pb2
 
 from inference.calls.call import Call
 from inference.calls.servicer import Servicer
-from inference.sessions.sessions import Live, Sessions
+from inference.sessions.service import SessionService
+from inference.sessions.session import Session
 from market_inference.contract import deadline
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
@@ -36,7 +37,9 @@ Observe = Callable[[str, str, Call, float], None]
 class Exchange:
     """Serves any number of streams. `observe(method, code or reason, call, seconds)` is told of every answer."""
 
-    def __init__(self, servicer: Servicer, sessions: Sessions, load: Callable[[], float], observe: Observe) -> None:
+    def __init__(
+        self, servicer: Servicer, sessions: SessionService, load: Callable[[], float], observe: Observe
+    ) -> None:
         self._servicer = servicer
         self.sessions = sessions
         self._load = load
@@ -145,7 +148,7 @@ class _Stream:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         # Of the requests in flight, those that stand for several calls.
         self._joint: dict[int, Call] = {}
-        self._sessions: dict[int, Live] = {}
+        self._sessions: dict[int, Session] = {}
         # Replies as they lie in a frame, in pieces.
         self._ready: list[tuple[bytes, ...]] = []
         self._wake = asyncio.Event()
@@ -180,8 +183,8 @@ class _Stream:
                     call.gone.update(envelope.cancel.items)
             elif task := self._tasks.get(envelope.id):
                 task.cancel()
-            elif live := self._sessions.pop(envelope.id, None):
-                self._exchange.sessions.close(live)
+            elif session := self._sessions.pop(envelope.id, None):
+                self._exchange.sessions.close(session)
             return
         if envelope.HasField("watch_bar"):
             self._take_bar(envelope)
@@ -198,9 +201,9 @@ class _Stream:
         task.add_done_callback(lambda _: self._over(envelope.id))
 
     def _take_bar(self, envelope: exchange_pb2.Envelope) -> None:
-        live = self._sessions.get(envelope.id)
-        if live is not None:
-            self._exchange.sessions.bar(live, envelope.watch_bar)
+        session = self._sessions.get(envelope.id)
+        if session is not None:
+            self._exchange.sessions.bar(session, envelope.watch_bar)
             return
         error = SessionLostError("there is no such session here", retry_after=0.0)
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status()))
@@ -255,8 +258,8 @@ class _Stream:
         self._reader.cancel()
         for task in self._tasks.values():
             task.cancel()
-        for live in self._sessions.values():
-            self._exchange.sessions.close(live)
+        for session in self._sessions.values():
+            self._exchange.sessions.close(session)
 
 
 def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:

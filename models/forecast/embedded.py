@@ -39,8 +39,8 @@ class Embedded:
     def bucket(self, item: Series) -> Hashable:
         return bucket(item)
 
-    def cost(self, item: Series) -> int:
-        return cost(item)
+    def units(self, item: Series) -> int:
+        return units(item)
 
     def check(self) -> None:
         check(self, *_EXPECTED[self.name])
@@ -95,6 +95,6 @@ def _class(points: int, horizon: int) -> Hashable:
     return max(points - 2, 31).bit_length(), next(longest for longest in _HORIZON_CLASSES if horizon <= longest)
 
 
-def cost(item: Series) -> int:
+def units(item: Series) -> int:
     """The item's context plus what it writes, in points."""
     return len(item.values) + item.horizon * len(item.levels)

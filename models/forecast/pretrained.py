@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.forecast.batch import Outlook
-from models.forecast.embedded import bucket, cost
+from models.forecast.embedded import bucket, units
 from models.forecast.interpolation import weights
 from models.forecast.path import LARGEST
 from models.forecast.selftest import SelfTestError, seasonal
@@ -54,8 +54,8 @@ class Pretrained:
     def bucket(self, item: Series) -> Hashable:
         return bucket(item)
 
-    def cost(self, item: Series) -> int:
-        return cost(item) * (1 + len(past(item, self._backtests)))
+    def units(self, item: Series) -> int:
+        return units(item) * (1 + len(past(item, self._backtests)))
 
     def check(self) -> None:
         """Forecast a stored series twice; raises SelfTestError unless the bands repeat, are ordered and not absurd.

@@ -28,7 +28,7 @@ class TALibModel:
         """The length class: a loop over panels gains nothing from equal programs, but long ones delay short ones."""
         return item.panel.bars.bit_length()
 
-    def cost(self, item: Task) -> int:
+    def units(self, item: Task) -> int:
         """Bars times functions."""
         return item.panel.bars * len(item.program.calls)
 

@@ -37,7 +37,7 @@ class TorchModel:
         """Program and length class: panels of one program run together, the shorter padded to the longest."""
         return item.program, item.panel.bars.bit_length()
 
-    def cost(self, item: Task) -> int:
+    def units(self, item: Task) -> int:
         """Bars times functions."""
         return item.panel.bars * len(item.program.calls)
 

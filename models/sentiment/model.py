@@ -69,7 +69,7 @@ class SentimentModel:
         """One bucket for all lengths: run() orders by length itself, so a mixed batch wastes nothing on padding."""
         return 0
 
-    def cost(self, chunk: Chunk) -> int:
+    def units(self, chunk: Chunk) -> int:
         """The chunk's tokens, with the padding that it may get."""
         return self._network.size(len(chunk.ids))
 

@@ -6,7 +6,7 @@ from runtime.listen import bind, split
 
 
 class MetricsServer:
-    """Serves a registry at /metrics from a thread of its own. Raises wire.listen.CannotListenError."""
+    """Serves a registry at /metrics from a thread of its own. Raises runtime.listen.CannotListenError."""
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         self._registry = registry

@@ -17,7 +17,7 @@ from market_inference.contract.generated import inference_pb2
 @pytest.fixture
 async def parts(device: str) -> AsyncIterator[Parts]:
     parts = build(Config(device=device, _env_file=None))
-    await parts.catalogue.load_defaults()
+    await parts.catalog.load_defaults()
     yield parts
     parts.close()
 

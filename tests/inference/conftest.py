@@ -26,7 +26,7 @@ class Doubler:
     def bucket(self, item: Any) -> str:
         return "long" if isinstance(item, int) and item >= 1000 else "short"
 
-    def cost(self, item: Any) -> int:
+    def units(self, item: Any) -> int:
         return 1
 
     def run(self, items: Sequence[Any]) -> list[Any]:

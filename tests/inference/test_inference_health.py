@@ -31,7 +31,7 @@ async def test_the_service_lives_from_its_start_to_its_end_and_is_ready_in_betwe
         assert (await ready.read()).status == SERVING
         stopping = asyncio.create_task(server.stop())
         assert (await ready.read()).status == NOT_SERVING
-        for engine in server.parts.catalogue.engines:
+        for engine in server.parts.catalog.engines:
             status = server._health._server_status[f"market.inference.engine.{engine}"]
             assert status == NOT_SERVING
         assert server._health._server_status[LIVE] == SERVING

@@ -9,7 +9,7 @@ from inference.batching.job import Job
 from inference.build import build
 from inference.calls.call import Call
 from inference.config import Config
-from inference.loading.catalogue import Slot
+from inference.loading.catalog import Slot
 from inference.metrics import Metrics, SessionMetrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -7,7 +7,7 @@ import sys
 
 LINES = """
 import asyncio, logging
-from wire import logs
+from runtime import logs
 
 log = logging.getLogger("gateway.request")
 

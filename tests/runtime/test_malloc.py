@@ -8,13 +8,13 @@ import pytest
 
 _FAULTS = """
 import resource
-from wire import allocator
+from runtime import malloc
 
 def answers():
     return [b"x" * (1 << 20) for _ in range(8)]
 
 if {keep}:
-    allocator.keep_freed()
+    malloc.keep_freed()
 answers()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 answers()

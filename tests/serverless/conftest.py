@@ -22,7 +22,7 @@ def runner() -> Iterator[asyncio.Runner]:
 def handler(runner: asyncio.Runner) -> Iterator[Handler]:
     handler = Handler(Config(), ServiceConfig(device="cpu", max_queued_seconds=60))
     worker = runner.run(handler.worker())
-    runner.run(worker.parts.catalogue.load_defaults())
+    runner.run(worker.parts.catalog.load_defaults())
     yield handler
     worker.close()
 

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from inference.calls.admin import Admin
-from inference.loading.catalogue import Catalogue, Slot
+from inference.loading.catalog import Catalog, Slot
 from market_inference.contract.generated import admin_pb2, admin_pb2_grpc, inference_pb2
 
 
@@ -12,7 +12,7 @@ from market_inference.contract.generated import admin_pb2, admin_pb2_grpc, infer
 async def stub(model):
     server = grpc.aio.server()
     admin_pb2_grpc.add_AdminServiceServicer_to_server(
-        Admin(Catalogue([Slot("e", "m", lambda: model, is_default=True)])), server
+        Admin(Catalog([Slot("e", "m", lambda: model, is_default=True)])), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -32,7 +32,7 @@ class Tight:
 
     def run(self, items: Sequence[Series]) -> Sequence[Forecast]:
         self.tried.append(len(items))
-        if max(self._model.cost(item) for item in items) * len(items) > ROOM:
+        if max(self._model.units(item) for item in items) * len(items) > ROOM:
             raise torch.OutOfMemoryError("injected")
         return self._model.run(items)
 
@@ -40,7 +40,7 @@ class Tight:
 @pytest.fixture
 async def parts() -> AsyncIterator[Parts]:
     parts = build(Config(device="cpu", forecast_models="tight", _env_file=None))
-    parts.catalogue.default("forecast").load = Tight
+    parts.catalog.default("forecast").load = Tight
     yield parts
     parts.close()
 
@@ -66,7 +66,7 @@ async def test_a_request_that_does_not_fit_is_halved_answered_in_full_and_the_ce
     asked = request(64)
     found = answer(await parts.servicer.predict(asked.SerializeToString(), Call())).forecasts
     alone = forecast.load("vol_rw").run([Series(np.array(asked.series[9].values), 5, (0.5,))])
-    tight = parts.catalogue.default("forecast").model
+    tight = parts.catalog.default("forecast").model
     assert len(found) == 64
     np.testing.assert_allclose(found[9].forecast.point, alone[0].point, rtol=1e-9)
     met, tight.tried[:] = recoveries(parts), []
@@ -80,7 +80,7 @@ async def test_requests_that_share_the_failed_batch_are_all_answered(parts: Part
     calls = (parts.servicer.predict(request(3).SerializeToString(), Call()) for _ in range(20))
     found = [answer(response) for response in await asyncio.gather(*calls)]
     assert [[one.WhichOneof("result") for one in each.forecasts] for each in found] == [["forecast"] * 3] * 20
-    assert max(parts.catalogue.default("forecast").model.tried) > 8
+    assert max(parts.catalog.default("forecast").model.tried) > 8
 
 
 async def test_a_series_that_does_not_fit_alone_is_refused_and_its_neighbours_are_answered(parts: Parts) -> None:

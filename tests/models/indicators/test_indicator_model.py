@@ -34,4 +34,4 @@ def test_an_answer_is_the_same_alone_and_among_others(aapl: Panel) -> None:
 
 def test_cost_is_bars_times_functions(aapl: Panel) -> None:
     task = Task(head(aapl, 100), compile([Spec("RSI"), Spec("MACD")]))
-    assert load().cost(task) == 200
+    assert load().units(task) == 200

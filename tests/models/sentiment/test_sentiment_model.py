@@ -109,7 +109,7 @@ def test_a_long_text_is_chunked_and_its_end_counts(embedded: SentimentModel) -> 
 
 def test_cost_is_the_number_of_tokens(embedded: SentimentModel) -> None:
     ((chunk,),) = embedded.prepare(["Profit rose"])
-    assert embedded.cost(chunk) == len(chunk.ids) == 4
+    assert embedded.units(chunk) == len(chunk.ids) == 4
 
 
 def test_an_empty_batch_has_no_answers(embedded: SentimentModel) -> None:

@@ -5,8 +5,8 @@ from http.client import HTTPConnection
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from runtime.metrics.deferred import DeferredRegistry
 from runtime.metrics.histogram import Histogram
-from runtime.metrics.registry import Registry
 from runtime.metrics.scrape import MetricsServer
 
 # As Prometheus 3 asks.
@@ -49,7 +49,7 @@ def test_plain_text_without_exemplars_otherwise(served):
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=looks_total"])
 def test_what_is_counted_late_is_counted_before_the_page_is_made(path):
-    registry = Registry(lambda: looks.inc())
+    registry = DeferredRegistry(lambda: looks.inc())
     looks = Counter("looks", "Looks.", registry=registry)
     server = MetricsServer("127.0.0.1:0", registry)
     pages = [scraped(server.address, path)[1] for _ in range(2)]

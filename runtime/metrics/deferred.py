@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import RestrictedRegistry
 
 
-class Registry(CollectorRegistry):
+class DeferredRegistry(CollectorRegistry):
     """Calls `settle` before anything is collected, on the thread that collects."""
 
     def __init__(self, settle: Callable[[], None]) -> None:

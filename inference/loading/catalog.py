@@ -32,7 +32,7 @@ async def check(engine: str, model: Any) -> None:
 
 @dataclass(slots=True)
 class Slot:
-    """A model's place in the catalogue. `load` is called off the event loop and returns the model."""
+    """A model's place in the catalog. `load` is called off the event loop and returns the model."""
 
     engine: str
     name: str
@@ -45,7 +45,7 @@ class Slot:
     loading: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
-class Catalogue:
+class Catalog:
     """The models of every engine by name. All methods are called on the event loop's thread."""
 
     def __init__(self, slots: Iterable[Slot], adopt: Adopt = check) -> None:

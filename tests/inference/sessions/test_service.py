@@ -10,9 +10,9 @@ import pytest
 from inference.batching.batcher import Batcher
 from inference.batching.schedule import Budget
 from inference.device.engine import Engine
-from inference.loading.catalogue import Catalogue, Slot
-from inference.sessions.session import Session
-from inference.sessions.sessions import Sessions
+from inference.loading.catalog import Catalog, Slot
+from inference.sessions.service import SessionService
+from inference.sessions.state import SessionState
 from market_inference.contract.errors import DrainingError, InternalError, OverloadedError, reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
@@ -34,7 +34,7 @@ class Forecaster:
     def bucket(self, item: Any) -> str:
         return "all"
 
-    def cost(self, item: Any) -> int:
+    def units(self, item: Any) -> int:
         return 1
 
     def run(self, items: Any) -> list[Forecast]:
@@ -111,8 +111,8 @@ class Room:
         batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
         self.seen = Seen()
-        self.sessions = Sessions(
-            self.engines[0], batcher, Catalogue([slot]), most=most, most_bytes=most_bytes, observer=self.seen
+        self.sessions = SessionService(
+            self.engines[0], batcher, Catalog([slot]), most=most, most_bytes=most_bytes, observer=self.seen
         )
         self._id = 0
 
@@ -123,9 +123,9 @@ class Room:
         envelope = exchange_pb2.Envelope(id=self._id, watch_open=asked)
         return self.sessions.open(envelope, replies.queue.put_nowait), replies
 
-    def bar(self, live: Any, sequence: int, close: float | None = None) -> None:
+    def bar(self, session: Any, sequence: int, close: float | None = None) -> None:
         bar = pb.Bar(time=sequence, close=float(sequence) if close is None else close)
-        self.sessions.bar(live, pb.WatchBar(sequence=sequence, bar=bar))
+        self.sessions.bar(session, pb.WatchBar(sequence=sequence, bar=bar))
 
     def close(self) -> None:
         self.model.gate.set()
@@ -141,9 +141,9 @@ async def room():
 
 
 async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(room):
-    live, replies = room.open()
-    room.bar(live, 1)
-    room.bar(live, 2)
+    session, replies = room.open()
+    room.bar(session, 1)
+    room.bar(session, 2)
     found = [await replies.next() for _ in range(3)]
     assert [one.WhichOneof("result") for one in found] == ["opened", "update", "update"]
     assert [one.taken for one in found] == [0, 1, 2]
@@ -151,10 +151,10 @@ async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(r
 
 async def test_answers_keep_the_order_of_the_bars_while_a_forecast_takes_its_time(room):
     room.model.gate.clear()
-    live, replies = room.open(forecast=pb.WatchForecast(horizon=1, every=2))
+    session, replies = room.open(forecast=pb.WatchForecast(horizon=1, every=2))
     other, undisturbed = room.open()
     for sequence in range(1, 5):
-        room.bar(live, sequence)
+        room.bar(session, sequence)
         room.bar(other, sequence)
     assert (await replies.next()).HasField("opened")
     assert (await replies.next()).sequence == 1
@@ -173,8 +173,8 @@ async def test_forecasts_that_are_due_together_share_a_batch(room):
     opened = [room.open(forecast=pb.WatchForecast(horizon=1)) for _ in range(20)]
     for _, replies in opened:
         assert (await replies.next()).HasField("opened")
-    for live, _ in opened:
-        room.bar(live, 1)
+    for session, _ in opened:
+        room.bar(session, 1)
     room.model.gate.set()
     for _, replies in opened:
         assert (await replies.next()).update.HasField("forecast")
@@ -189,8 +189,8 @@ async def test_too_few_bars_for_a_forecast_leave_the_indicators_their_values(roo
         indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 2})],
         forecast=pb.WatchForecast(horizon=1),
     )
-    live = room.sessions.open(exchange_pb2.Envelope(id=99, watch_open=asked), replies.queue.put_nowait)
-    room.bar(live, 1)
+    session = room.sessions.open(exchange_pb2.Envelope(id=99, watch_open=asked), replies.queue.put_nowait)
+    room.bar(session, 1)
     await replies.next()
     update = (await replies.next()).update
     assert list(update.indicators) == [3.0]
@@ -209,32 +209,32 @@ async def test_sessions_beyond_the_bounds_are_refused_and_closing_makes_room():
         _, replies = room.open(bars=50)
         assert (await replies.next()).HasField("opened")
         assert room.sessions.count == 2
-        for live in (opened[1][0], *tuple(room.sessions._live)):
-            room.sessions.close(live)
+        for session in (opened[1][0], *tuple(room.sessions._live)):
+            room.sessions.close(session)
         assert (room.sessions.count, room.sessions.nbytes) == (0, 0)
         room.close()
 
 
 async def test_a_session_holds_what_it_said_it_would(room):
-    live, replies = room.open(bars=60)
+    session, replies = room.open(bars=60)
     said = (await replies.next()).opened.memory_bytes
     for sequence in range(1, 500):
-        room.bar(live, sequence)
+        room.bar(session, sequence)
     for _ in range(1, 500):
         await replies.next()
-    assert live.session.nbytes - said == live.session._live.values.nbytes
-    assert live.session.held == 60
+    assert session.state.nbytes - said == session.state._live.values.nbytes
+    assert session.state.held == 60
 
 
 async def test_a_bug_in_one_session_ends_it_alone(room, monkeypatch):
-    sound = Session.take
+    sound = SessionState.take
 
     def take(self, message):
         if message.bar.close == 666.0:
             raise RuntimeError("a bug")
         return sound(self, message)
 
-    monkeypatch.setattr(Session, "take", take)
+    monkeypatch.setattr(SessionState, "take", take)
     (bad, lost), (good, kept) = room.open(), room.open()
     for _, replies in ((bad, lost), (good, kept)):
         await replies.next()
@@ -262,10 +262,10 @@ async def test_every_session_that_was_opened_ends_once_with_its_reason():
         await replies.next()
     _, refused = room.open()
     assert await refused.end() == OverloadedError.reason
-    for live, replies in opened:
-        room.bar(live, 1)
-        room.bar(live, 1)
-        room.bar(live, 7)
+    for session, replies in opened:
+        room.bar(session, 1)
+        room.bar(session, 1)
+        room.bar(session, 7)
         assert [(await replies.next()).WhichOneof("result") for _ in range(3)] == ["update", "update", "error"]
     room.sessions.close(opened[0][0])
     room.sessions.close(opened[0][0])
@@ -276,20 +276,20 @@ async def test_every_session_that_was_opened_ends_once_with_its_reason():
 
 
 async def test_a_bar_shows_once_whether_the_interval_that_was_forecast_for_it_held(room):
-    live, replies = room.open(forecast=pb.WatchForecast(horizon=1))
+    session, replies = room.open(forecast=pb.WatchForecast(horizon=1))
     await replies.next()
     # The interval reaches 0.4 to either side of the bar before. Correcting the second bar is no second check, and the
     # third bar meets the forecast that the correction brought.
     for sequence, close in ((1, 10.0), (2, 10.4), (2, 99.0), (3, 99.5), (4, 99.1)):
-        room.bar(live, sequence, close)
+        room.bar(session, sequence, close)
         assert (await replies.next()).update.HasField("forecast")
     assert room.seen.checks == [True, False, True]
 
 
 async def test_without_both_tails_among_the_quantiles_nothing_is_checked(room):
-    live, replies = room.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
+    session, replies = room.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
     await replies.next()
     for sequence in (1, 2):
-        room.bar(live, sequence)
+        room.bar(session, sequence)
         assert (await replies.next()).update.HasField("forecast")
     assert room.seen.checks == []

@@ -17,8 +17,8 @@ from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import profile_pb2, profile_pb2_grpc
 from runtime.extra import ExtraMissingError
 from runtime.profiling import sampler
-from runtime.profiling.profiles import ProfileServer
 from runtime.profiling.sampler import Sampler
+from runtime.profiling.server import ProfileServer
 
 FOLDED, DEVICE = profile_pb2.PROFILE_KIND_FOLDED, profile_pb2.PROFILE_KIND_DEVICE
 Ask = profile_pb2.TakeProfileRequest
@@ -30,8 +30,8 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, CAP_SYS_PTRACE = 4, 24, 19
 if sys.argv[1:] == []:
     libc.prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0)
     os.execv(sys.executable, [sys.executable, __file__, "again"])
-from wire.errors import ProfileRefusedError
-from wire.sampler import Sampler
+from market_inference.contract.errors import ProfileRefusedError
+from runtime.profiling.sampler import Sampler
 libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 try:
     asyncio.run(Sampler("SETTING").sample(1, "raw"))

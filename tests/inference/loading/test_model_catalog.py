@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inference.loading.catalogue import Catalogue, Slot
+from inference.loading.catalog import Catalog, Slot
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from models.model import ModelUnavailableError
 
@@ -19,33 +19,33 @@ def broken():
 
 async def test_models_load_once_however_many_ask(model):
     loads = []
-    catalogue = Catalogue([Slot("e", "m", lambda: loads.append(1) or model, is_default=True)])
-    found = await asyncio.gather(*(catalogue.get("e", name) for name in ("", "m", "", "m")))
+    catalog = Catalog([Slot("e", "m", lambda: loads.append(1) or model, is_default=True)])
+    found = await asyncio.gather(*(catalog.get("e", name) for name in ("", "m", "", "m")))
     assert found == [model] * 4
     assert len(loads) == 1
 
 
 async def test_a_model_that_cannot_load_is_unavailable_and_the_others_serve(model):
-    catalogue = Catalogue([Slot("e", "good", lambda: model, is_default=True), Slot("e", "bad", unavailable)])
+    catalog = Catalog([Slot("e", "good", lambda: model, is_default=True), Slot("e", "bad", unavailable)])
     with pytest.raises(ServiceUnavailableError, match=r"install market-inference\[chronos\]") as caught:
-        await catalogue.get("e", "bad")
+        await catalog.get("e", "bad")
     assert caught.value.retry_after > 0
-    assert await catalogue.get("e", "good") is model
+    assert await catalog.get("e", "good") is model
 
 
 async def test_an_unexpected_failure_to_load_tells_the_caller_nothing_internal(caplog):
-    catalogue = Catalogue([Slot("e", "bad", broken, is_default=True)])
+    catalog = Catalog([Slot("e", "bad", broken, is_default=True)])
     with pytest.raises(ServiceUnavailableError) as caught:
-        await catalogue.get("e", "")
+        await catalog.get("e", "")
     assert "/secret/path" not in caught.value.message
     assert "/secret/path" in caplog.text
 
 
 async def test_a_model_whose_self_test_fails_never_serves(model):
     model.run = lambda items: [0]
-    catalogue = Catalogue([Slot("e", "m", lambda: model, is_default=True)])
+    catalog = Catalog([Slot("e", "m", lambda: model, is_default=True)])
     with pytest.raises(ServiceUnavailableError):
-        await catalogue.get("e", "m")
+        await catalog.get("e", "m")
 
 
 async def test_a_failed_model_is_tried_again_only_after_a_while(model):
@@ -57,19 +57,19 @@ async def test_a_failed_model_is_tried_again_only_after_a_while(model):
             raise ModelUnavailableError("not yet")
         return model
 
-    catalogue = Catalogue([Slot("e", "m", flaky, is_default=True)])
+    catalog = Catalog([Slot("e", "m", flaky, is_default=True)])
     for _ in range(3):
         with pytest.raises(ServiceUnavailableError):
-            await catalogue.get("e", "m")
+            await catalog.get("e", "m")
     assert len(loads) == 1
-    catalogue.slot("e", "m").retry_at = 0
-    assert await catalogue.get("e", "m") is model
+    catalog.slot("e", "m").retry_at = 0
+    assert await catalog.get("e", "m") is model
 
 
 async def test_an_unknown_model_names_those_that_are_known(model):
-    catalogue = Catalogue([Slot("e", "m", lambda: model, is_default=True)])
+    catalog = Catalog([Slot("e", "m", lambda: model, is_default=True)])
     with pytest.raises(UnknownModelError, match="no e model named 'x'; there are: m"):
-        await catalogue.get("e", "x")
+        await catalog.get("e", "x")
 
 
 async def test_a_caller_that_goes_away_does_not_stop_the_loading_for_others(model):
@@ -81,8 +81,8 @@ async def test_a_caller_that_goes_away_does_not_stop_the_loading_for_others(mode
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result(10)
         return model
 
-    catalogue = Catalogue([Slot("e", "m", slow, is_default=True)])
-    first, second = (asyncio.create_task(catalogue.get("e", "m")) for _ in range(2))
+    catalog = Catalog([Slot("e", "m", slow, is_default=True)])
+    first, second = (asyncio.create_task(catalog.get("e", "m")) for _ in range(2))
     await started.wait()
     first.cancel()
     go.set()
