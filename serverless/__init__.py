@@ -1,1 +1,1 @@
-"""The inference service as a RunPod serverless worker: jobs of JSON in, the same servicer in process, JSON out."""
+"""The inference service as a RunPod serverless worker: JSON jobs in, JSON results out, no gRPC in between."""

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# Before the working directory and PYTHONPATH, where a user may have a models.py or an inference.py.
+# First on the path: the working directory or PYTHONPATH may hold a user's models.py or inference.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from serverless.main import main

@@ -1,21 +1,21 @@
-"""How many jobs the worker takes at once: a pure function of the load.
+"""The number of jobs that the worker runs at once: a pure function of the load.
 
-The SDK asks before every poll for jobs. Two of its ways shape the answer: when as many jobs run as were asked for it
-sleeps a second before it looks again, so that a low figure caps short jobs at that many a second; and it applies a new
-figure only when nothing is in flight, so that every change costs a drain. Hence: begin high, change by factors, and
-only when the load calls for it.
+The RunPod SDK calls the concurrency modifier before every poll for jobs. Two habits of the SDK shape the policy. At
+full concurrency the SDK sleeps one second before the next poll, so a low concurrency caps short jobs at the same number
+per second. And the SDK applies a new concurrency only when no job is in flight, so every change costs a drain.
+Therefore concurrency starts high, changes by factors of two, and changes only when the load requires a change.
 """
 
 from dataclasses import dataclass
 
-# A queue of fewer expected seconds than this leaves the device hungry.
-_HUNGRY_SECONDS = 0.5
+# With fewer expected seconds of work in the queue, the device may soon be idle.
+_SHORT_QUEUE_SECONDS = 0.5
 _BUSY_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`queued_seconds` is the work that the engines have accepted, `refused` the jobs that found their queues full."""
+    """`queued_seconds`: work accepted by the engines. `refused`: jobs refused because an engine's queue was full."""
 
     in_flight: int
     queued_seconds: float
@@ -23,13 +23,13 @@ class Load:
 
 
 def concurrency(current: int | None, load: Load, *, lowest: int, highest: int) -> int:
-    """Double while the slots and not the engines are the bottleneck; halve when the engines refuse work.
+    """Double the level while job slots are the bottleneck and the engines are not; halve it when engines refuse work.
 
-    The result is within [lowest, highest].
+    Returns a level in [lowest, highest].
     """
     level = min(max(current or 0, lowest), highest)
     if load.refused:
         return max(level // 2, lowest)
-    if load.in_flight >= _BUSY_SHARE * level and load.queued_seconds < _HUNGRY_SECONDS:
+    if load.in_flight >= _BUSY_SHARE * level and load.queued_seconds < _SHORT_QUEUE_SECONDS:
         return min(level * 2, highest)
     return level

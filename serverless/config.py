@@ -1,6 +1,6 @@
 """The worker's configuration: read once from the environment, then frozen.
 
-The service inside it reads its own, `MARKET_INFERENCE_<NAME>` (inference/config.py).
+The inference service in the same process has a separate configuration, `MARKET_INFERENCE_<NAME>` (inference/config.py).
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
 """JSON to the contract's messages.
 
-Owns the way from parsed JSON to protobuf: names and shapes as in protobuf's JSON mapping, with two differences. A
-column of numbers is set whole, at tens of nanoseconds an element instead of a microsecond, and only from JSON numbers;
-and an error names the field by its path.
+Owns the conversion of parsed JSON to protobuf. Names and shapes follow protobuf's JSON mapping, with two differences.
+A column of numbers is set in one call, at tens of nanoseconds an element instead of a microsecond, and accepts JSON
+numbers only. And an error names the field by the full path.
 """
 
 from typing import Any, TypeVar, cast
@@ -25,7 +25,7 @@ _NUMBERS = {int, float}
 
 
 def message(kind: type[M], body: Any) -> M:
-    """The message of a JSON object; null is a field left out. Raises InvalidRequestError."""
+    """Convert a JSON object to a message; a null value leaves the field unset. Raises InvalidRequestError."""
     target = kind()
     _fill(target, body, "")
     return target
@@ -97,7 +97,7 @@ def _extend(target: Any, field: FieldDescriptor, value: Any, path: str) -> None:
 
 
 def _extended(target: Any, value: list[float]) -> bool:
-    """Set the column whole; False, with the column empty, when an integer in it is beyond a double."""
+    """Set the whole column. Returns False, with the column empty, when an integer exceeds the range of a double."""
     try:
         target.extend(value)
     except OverflowError:
@@ -107,7 +107,7 @@ def _extended(target: Any, value: list[float]) -> bool:
 
 
 def _scalar(field: FieldDescriptor, value: Any) -> Any:
-    """The value as protobuf's setters take it; they refuse a wrong type themselves, but for a bool as a number."""
+    """The value for protobuf's setter. The setter refuses wrong types, except a bool for a number: refused here."""
     if isinstance(value, bool) and field.cpp_type != FieldDescriptor.CPPTYPE_BOOL:
         raise TypeError
     if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 and isinstance(value, float) and value.is_integer():

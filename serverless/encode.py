@@ -1,8 +1,8 @@
 """The contract's messages as JSON.
 
-Owns the way from protobuf to JSON values: fields under their names in the .proto, every field present, except that
-NaN and infinity are null (JSON has neither), an enum value is its own word in lower case, and a google.rpc.Status is
-its text beside its error type.
+Owns the conversion of protobuf to JSON values. Fields keep the names of the .proto file, and every field is present.
+NaN and infinity become null (JSON has neither), an enum value becomes a word in lower case, and a google.rpc.Status
+becomes a text and an error type.
 """
 
 import math
@@ -20,7 +20,7 @@ _REALS = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
 
 
 def to_json(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    """The message as JSON values; `names` maps field paths in errors to the caller's own words."""
+    """The message as JSON values; `names` maps field paths in errors to the names that the caller wrote."""
     out: dict[str, Any] = {}
     fields: Any = message.DESCRIPTOR.fields
     for field in fields:
@@ -52,7 +52,7 @@ def _one(field: FieldDescriptor, value: Any, names: Mapping[str, str]) -> Any:
 
 
 def numbers(values: Any) -> list[float | None]:
-    """A column of numbers, null where there is none."""
+    """A column of numbers as JSON: NaN and infinity become null."""
     array = np.asarray(values, dtype=np.float64)
     column: list[float | None] = array.tolist()
     for at in np.flatnonzero(~np.isfinite(array)).tolist():
@@ -61,7 +61,7 @@ def numbers(values: Any) -> list[float | None]:
 
 
 def word(kind: EnumDescriptor, value: int) -> str:
-    """`positive` for SENTIMENT_LABEL_POSITIVE."""
+    """An enum value without the enum's prefix, in lower case: `positive` for SENTIMENT_LABEL_POSITIVE."""
     prefix: str = kind.values_by_number[0].name.removesuffix("UNSPECIFIED")
     name: str = kind.values_by_number[value].name
     return name.removeprefix(prefix).lower()

@@ -1,7 +1,8 @@
-"""The short forms of requests, turned into the contract's own.
+"""The short forms of requests, expanded to the contract's messages.
 
-Owns what a caller may write instead of the messages of inference.proto, and remembers it: an error then speaks of
-`time_series` to a caller who wrote `time_series`. Types and limits are checked later, on the message.
+Owns the shorthand that a caller may write instead of the messages of inference.proto, such as `time_series` for
+`series`, and the map from field paths back to the shorthand, so that errors name the fields of the caller's JSON. Types
+and limits are checked later, on the message.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +11,13 @@ from typing import Any
 from market_inference.contract.errors import InvalidRequestError, Violation
 
 Body = Mapping[str, Any]
-# Field paths of the contract -> the caller's words.
+# Field paths of the contract -> field names in the caller's JSON.
 Names = dict[str, str]
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def predict(body: Body) -> tuple[dict[str, Any], Names]:
-    """`time_series` with an optional `symbol` is one series."""
+    """Expand `time_series` with an optional `symbol` to a list of one series."""
     if "time_series" not in body:
         return dict(body), {}
     full = _without(body, "time_series", "symbol", instead_of="series")
@@ -25,7 +26,7 @@ def predict(body: Body) -> tuple[dict[str, Any], Names]:
 
 
 def sentiment(body: Body) -> tuple[dict[str, Any], Names]:
-    """`text` is one of `texts`."""
+    """Expand `text` to a list `texts` of one text."""
     if "text" not in body:
         return dict(body), {}
     full = _without(body, "text", instead_of="texts")
@@ -34,7 +35,7 @@ def sentiment(body: Body) -> tuple[dict[str, Any], Names]:
 
 
 def indicators(body: Body) -> tuple[dict[str, Any], Names]:
-    """`ohlcv`, an object of columns, with an optional `symbol` is one panel; an indicator may be its name alone."""
+    """Expand `ohlcv`, an object of columns, with an optional `symbol` to one panel, and indicator names to specs."""
     full, names = dict(body), Names()
     if "ohlcv" in body:
         columns = body["ohlcv"]
@@ -53,12 +54,13 @@ def indicators(body: Body) -> tuple[dict[str, Any], Names]:
 
 
 def analyze(body: Body) -> tuple[dict[str, Any], Names]:
-    """Each part in its own short form."""
+    """Expand the short form of each part."""
     full, names = dict(body), Names()
     for part, expand in _PARTS.items():
         if isinstance(given := body.get(part), dict):
             full[part], inside = expand(given)
-            # An error of the whole request has the part in its path, one inside a part's answer has not.
+            # Paths of both kinds: an error of the whole request begins with the part, an error in a part's answer
+            # does not.
             names |= inside | {f"{part}.{path}": f"{part}.{said}" for path, said in inside.items()}
     return full, names
 
@@ -77,5 +79,5 @@ def _without(body: Body, short: str, *rest: str, instead_of: str) -> dict[str, A
 
 
 def invalid(field: str, description: str) -> InvalidRequestError:
-    """The error for one field."""
+    """An InvalidRequestError for one field."""
     return InvalidRequestError([Violation(field, description, "json")])

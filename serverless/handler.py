@@ -1,8 +1,7 @@
-"""What the SDK calls: jobs in, results out, whatever becomes of them.
+"""The handler that the RunPod SDK calls: every job ends in a result, also when the job fails.
 
-Owns a job's life in this process: its limits, its errors as results, its metrics; and the worker behind it, which is
-imported and built at first use, on the running loop. Importing this module is
-quick and needs neither torch nor the SDK.
+Owns a job's life in this process: limits, errors as results, metrics. Owns the worker too, imported and built at first
+use on the running event loop, so that importing this module is quick and needs neither torch nor the SDK.
 """
 
 import asyncio
@@ -25,8 +24,8 @@ from runtime.logs import fields
 from serverless import concurrency as policy
 from serverless import limits, replies
 from serverless import request as incoming
+from serverless.job import CANCELLED, Job
 from serverless.replies import Result
-from serverless.visit import CANCELLED, Visit
 
 if TYPE_CHECKING:
     from inference.config import Config as ServiceConfig
@@ -35,11 +34,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Job = Mapping[str, Any]
+# A job as the SDK passes it: `id`, `input` and the platform's own fields.
+SdkJob = Mapping[str, Any]
 
 
 class Handler:
-    """The SDK's two kinds of handler over one worker: call it for whole results, or `stream` for one at a time."""
+    """Both kinds of SDK handler over one worker: a call returns the whole result, `stream` yields each output."""
 
     def __init__(self, config: "Config", service: "ServiceConfig") -> None:
         self._config = config
@@ -49,50 +49,51 @@ class Handler:
         self._refused = 0
         self.in_flight = 0
 
-    async def __call__(self, job: Job) -> Result:
-        """The job's whole result; a streamed action's outputs are a list."""
-        visit = self._enter(job)
+    async def __call__(self, given: SdkJob) -> Result:
+        """The whole result of a job; a streamed action's outputs become a list."""
+        job = self._start(given)
         try:
-            async with aclosing(self._outputs(job, visit)) as found:
+            async with aclosing(self._outputs(given, job)) as found:
                 outputs = [output async for output in found]
-            streamed = visit.request is not None and visit.request.streamed
-            result = replies.success(outputs if streamed else outputs[0], visit.request_id)
-            limits.check_output(visit.job_id, result)
+            streamed = job.request is not None and job.request.streamed
+            result = replies.success(outputs if streamed else outputs[0], job.request_id)
+            limits.check_output(job.job_id, result)
         except asyncio.CancelledError:
-            visit.outcome = CANCELLED
+            job.outcome = CANCELLED
             raise
-        except Exception as error:  # noqa: BLE001 -- the SDK would post a trace; _failure logs what is a bug
-            return self._failure(error, visit)
+        except Exception as error:  # noqa: BLE001 -- the SDK would post a traceback; _failure logs bugs
+            return self._failure(error, job)
         else:
             return result
         finally:
-            self._leave(visit)
+            self._finish(job)
 
-    async def stream(self, job: Job) -> AsyncGenerator[Result, None]:
-        """The job's results as they are ready; an action that is not streamed has one.
+    async def stream(self, given: SdkJob) -> AsyncGenerator[Result, None]:
+        """The results of a job as soon as they are ready; an action that is not streamed has one result.
 
-        An error ends the stream. The SDK keeps nothing of it but the text under `error`, so the whole form goes there.
+        An error ends the stream. Of an error result the SDK posts only the text under `error`, so that text is the
+        whole error result as JSON.
         """
-        visit = self._enter(job)
+        job = self._start(given)
         try:
             total = 0
-            async with aclosing(self._outputs(job, visit)) as outputs:
+            async with aclosing(self._outputs(given, job)) as outputs:
                 async for output in outputs:
-                    result = replies.success(output, visit.request_id)
+                    result = replies.success(output, job.request_id)
                     total += limits.check_chunk(result)
                     if self._config.streaming == "aggregated":
-                        limits.check_total(visit.job_id, total)
+                        limits.check_total(job.job_id, total)
                     yield result
         except (asyncio.CancelledError, GeneratorExit):
-            visit.outcome = CANCELLED
+            job.outcome = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- as above
-            yield {"error": json.dumps(self._failure(error, visit))}
+            yield {"error": json.dumps(self._failure(error, job))}
         finally:
-            self._leave(visit)
+            self._finish(job)
 
     def concurrency(self, current: int | None) -> int:
-        """The SDK's concurrency modifier; its first call is also the first sign of life on the SDK's loop."""
+        """The SDK's concurrency modifier. The first call starts the warm-up: the SDK's event loop runs from then on."""
         if self._config.warm_up and self._warming is None:
             self._warming = asyncio.create_task(self._warm_up())
         worker = self._built()
@@ -104,7 +105,7 @@ class Handler:
         )
 
     async def worker(self) -> "Worker":
-        """The worker, built once however many ask. Raises ServiceUnavailableError when a package is missing."""
+        """The worker; concurrent callers share one build. Raises ServiceUnavailableError when a package is missing."""
         if self._building is None:
             self._building = asyncio.create_task(self._build())
         return await asyncio.shield(self._building)
@@ -136,36 +137,36 @@ class Handler:
         except ServiceUnavailableError as error:
             log.warning("warm-up failed", extra=fields(reason=error.message))
 
-    async def _outputs(self, job: Job, visit: Visit) -> AsyncGenerator[Any, None]:
-        limits.check_input(visit.job_id, job.get("input"))
-        request = visit.request = incoming.read(
-            job, default_timeout=self._config.default_timeout, max_timeout=self._config.max_timeout
+    async def _outputs(self, given: SdkJob, job: Job) -> AsyncGenerator[Any, None]:
+        limits.check_input(job.job_id, given.get("input"))
+        request = job.request = incoming.read(
+            given, default_timeout=self._config.default_timeout, max_timeout=self._config.max_timeout
         )
-        visit.call.priority, visit.call.deadline = request.priority, request.deadline
+        job.call.priority, job.call.deadline = request.priority, request.deadline
         worker = await self.worker()
         if request.streamed:
-            async with aclosing(worker.stream(request, visit.call)) as outputs:
+            async with aclosing(worker.stream(request, job.call)) as outputs:
                 async for output in outputs:
                     yield output
         else:
-            yield await worker.answer(request, visit.call)
+            yield await worker.answer(request, job.call)
 
-    def _enter(self, job: Job) -> Visit:
+    def _start(self, given: SdkJob) -> Job:
         self.in_flight += 1
-        return Visit.of(job)
+        return Job.of(given)
 
-    def _failure(self, error: Exception, visit: Visit) -> Result:
+    def _failure(self, error: Exception, job: Job) -> Result:
         if not isinstance(error, ServiceError):
-            log.error("bug", exc_info=error, extra=fields(request_id=visit.request_id, action=visit.action))
+            log.error("bug", exc_info=error, extra=fields(request_id=job.request_id, action=job.action))
             error = InternalError()
-        status = error.status(visit.request_id)
-        visit.outcome = reason_of(status)
-        self._refused += visit.outcome == OverloadedError.reason
-        return replies.failure(status, visit.request_id, visit.names)
+        status = error.status(job.request_id)
+        job.outcome = reason_of(status)
+        self._refused += job.outcome == OverloadedError.reason
+        return replies.failure(status, job.request_id, job.names)
 
-    def _leave(self, visit: Visit) -> None:
+    def _finish(self, job: Job) -> None:
         self.in_flight -= 1
-        seconds = visit.end()
+        seconds = job.finish()
         if worker := self._built():
-            worker.parts.metrics.answered(visit.action, visit.outcome, visit.call, seconds)
+            worker.parts.metrics.answered(job.action, job.outcome, job.call, seconds)
             worker.memory.job_done()

@@ -1,4 +1,4 @@
-"""Health in JSON, as requirement S7 words it: the replica's status in fewer words."""
+"""The output of the `health` action: the replica's status in short."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ _MB = 1_000_000
 
 
 def to_json(replica: inference_pb2.ReplicaStatus, request_id: str) -> dict[str, Any]:
-    """`models` has one entry per engine: whether its model is loaded, and what became of a small real input."""
+    """Status, GPU memory in MB, and per engine whether the model is loaded and a small real input was answered."""
     kind = inference_pb2.Health.DESCRIPTOR
     return {
         "status": encode.word(kind, replica.health),

@@ -1,7 +1,7 @@
-"""What a job may weigh on the platform, whose limits depend on how the job came.
+"""The platform's byte limits for a job's input and output; the limits of /run and /runsync differ.
 
-Sizes are of JSON in UTF-8, and a MB is a million bytes: the stricter reading of the platform's documentation.
-Limits of the contract's messages are the contract's.
+Sizes are of JSON in UTF-8, and a MB is a million bytes: the stricter reading of the platform's documentation. Limits
+of the messages stand in the contract.
 """
 
 from typing import Any
@@ -14,24 +14,24 @@ from market_inference.contract.errors import InvalidRequestError, RequestTooLarg
 RUN_BYTES = 10_000_000
 RUNSYNC_BYTES = 20_000_000
 CHUNK_BYTES = 1_000_000
-# What the SDK and the platform write around a result.
+# Upper bound of the bytes that the SDK and the platform write around a result.
 _ENVELOPE_BYTES = 4096
 
 
 class OutputTooLargeError(ServiceError):
-    """The answer was computed, but the platform would lose it."""
+    """The answer was computed, but is larger than the platform's limit: the platform would drop the answer."""
 
     code = code_pb2.OUT_OF_RANGE
     reason = "OUTPUT_TOO_LARGE"
 
 
 def of_job(job_id: str) -> int:
-    """The byte limit of a job, by its id: the platform marks those of /runsync with `sync-`."""
+    """The byte limit of a job by the job id: ids of /runsync jobs begin with `sync-`."""
     return RUNSYNC_BYTES if job_id.startswith("sync-") else RUN_BYTES
 
 
 def check_input(job_id: str, given: Any) -> None:
-    """Raises RequestTooLargeError, or InvalidRequestError for what is no JSON."""
+    """Raises RequestTooLargeError, or InvalidRequestError for input that JSON cannot hold."""
     try:
         size = len(orjson.dumps(given))
     except TypeError as error:
@@ -44,27 +44,27 @@ def check_input(job_id: str, given: Any) -> None:
 
 
 def check_output(job_id: str, result: Any) -> None:
-    """A whole result. Raises OutputTooLargeError."""
+    """Check a whole result. Raises OutputTooLargeError."""
     check_total(job_id, posted_bytes(result))
 
 
 def check_total(job_id: str, size: int) -> None:
-    """All that a job's result weighs together. Raises OutputTooLargeError."""
+    """Check the summed bytes of a job's outputs. Raises OutputTooLargeError."""
     _check(size, of_job(job_id), "ask for fewer items, for `last` values only, or stream them (docs/runpod.md)")
 
 
 def check_chunk(result: Any) -> int:
-    """One streamed result: its bytes. Raises OutputTooLargeError."""
+    """Check one streamed result and return the number of bytes. Raises OutputTooLargeError."""
     size = posted_bytes(result)
     _check(size, CHUNK_BYTES, "ask for fewer quantiles, steps or indicators")
     return size
 
 
 def posted_bytes(result: Any) -> int:
-    """At least as many bytes as the SDK will post for a result, and hardly more.
+    """A close upper bound of the bytes that the SDK posts for a result.
 
-    It writes with json.dumps, which puts a space after each comma and colon, and writes 1e-05 for 1e-5; counting them
-    costs a hundredth of writing it twice.
+    The SDK writes with json.dumps, with a space after each comma and colon, and 1e-05 for 1e-5. Counting these
+    characters in orjson's output costs a hundredth of a second json.dumps.
     """
     body = orjson.dumps(result)
     return len(body) + sum(body.count(character) for character in (b",", b":", b"e"))

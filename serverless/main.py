@@ -1,7 +1,7 @@
-"""The process: configuration, logs, and the SDK's loop. Everything else is handler.py's.
+"""The worker process: configuration, logs, and the SDK's loop. Jobs belong to handler.py.
 
-Owns the order in which logs are set up and the SDK is imported: it logs jobs' inputs unless told otherwise, and takes
-over logging when nobody has.
+Owns the order of set-up: logging is configured before the SDK is imported, because the SDK configures the root logger
+if no handler exists, and at the SDK's default level DEBUG logs the inputs of jobs.
 """
 
 import os
@@ -16,7 +16,7 @@ from serverless.handler import Handler
 
 
 def main() -> None:
-    """Run the worker until it is told to stop; or one job, or an HTTP server, as the SDK's options say."""
+    """Run the worker until SIGTERM; with the SDK's options, run one job (--test_input) or an HTTP server."""
     try:
         config, service = Config(), ServiceConfig()
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Memory between jobs: when what caches hold goes back to the device and the system.
+"""Memory between jobs: when cached memory is released to the device and the operating system.
 
-Owns the policy and the measure. Allocators keep what jobs have freed, which makes the next job fast; giving it back is
-for devices that are shared, or when little is left.
+Owns the policy and the measurement. Allocators cache the memory that jobs have freed, which makes the next job fast.
+Releasing the caches serves shared devices and processes that are short of memory.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from market_inference.contract import deadline
 Policy = Literal["on_pressure", "each_job"]
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# Pressure that a release did not relieve is not worth another one at once.
-_AGAIN_AFTER = 10.0
+# Seconds between releases: if a release did not relieve the pressure, an immediate second release will not either.
+_PAUSE_SECONDS = 10.0
 
 
 class Memory:
-    """Decides after every job. `share` is the part of the memory in use; `release` gives back what is only cached."""
+    """Decides after every job. `share`: the fraction of memory in use, [0, 1]. `release`: frees cached memory."""
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class Memory:
         self._again = False
 
     def job_done(self) -> None:
-        """Start a release if the policy wants one; the job's result does not wait for it."""
+        """Start a release if the policy asks for a release. The job's result does not wait."""
         if self._policy == "on_pressure":
             if self._clock() < self._not_before or self._share() < self._pressure:
                 return
-            self._not_before = self._clock() + _AGAIN_AFTER
+            self._not_before = self._clock() + _PAUSE_SECONDS
         if self._releasing is None:
             self._releasing = asyncio.create_task(self._run())
         else:
             self._again = True
 
-    async def settled(self) -> None:
-        """Return when no release is under way."""
+    async def idle(self) -> None:
+        """Wait until no release is running."""
         while self._releasing is not None:
             await self._releasing
 
     async def _run(self) -> None:
-        """Release, and once more for the jobs that ended meanwhile."""
+        """Release; if jobs end during the release, release once more."""
         try:
             self._again = True
             while self._again:
@@ -68,7 +68,7 @@ class Memory:
 
 
 def process_share() -> float:
-    """This process's resident memory as a part of what it may have, [0, 1]; 0 where Linux's files are missing."""
+    """Resident memory of this process as a fraction of the memory limit, [0, 1]; 0 without Linux's /proc."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         resident = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
@@ -87,6 +87,6 @@ def _limit() -> int:
 
 
 def trim_heap() -> None:
-    """Give the C heap's free pages back to the system, where the C library can (glibc)."""
+    """Return the C heap's free pages to the operating system, where the C library supports malloc_trim (glibc)."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

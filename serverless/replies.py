@@ -1,6 +1,6 @@
-"""What a job's result looks like: the success and error forms, and an error's words.
+"""The shape of a job's result: success or error, and the text of an error.
 
-Owns the mapping from errors to those words. Field paths are said as the caller wrote them, see forms.py.
+Owns the mapping from a gRPC status to text and error type. Field paths are as the caller wrote them, see forms.py.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def success(output: Any, request_id: str) -> Result:
 
 
 def failure(status: status_pb2.Status, request_id: str, names: Mapping[str, str]) -> Result:
-    """`names` maps field paths of the contract to the caller's own words."""
+    """An error result; `names` maps field paths of the contract to the names that the caller wrote."""
     return {
         "status": "error",
         "error": text(status, names),
@@ -31,14 +31,15 @@ def failure(status: status_pb2.Status, request_id: str, names: Mapping[str, str]
 
 
 def error_type(status: status_pb2.Status) -> str:
-    """Requirement S3's name for a status."""
+    """The `error_type` of a result for a status; docs/runpod.md lists the types."""
     if reason_of(status) == RequestTooLargeError.reason:
-        return "validation"  # over gRPC its code is that of a full queue, which is worth another try; this is not
+        # RequestTooLargeError shares RESOURCE_EXHAUSTED with a full queue, but a retry cannot succeed.
+        return "validation"
     return SERVERLESS_ERROR_TYPES.get(status.code, "runtime")
 
 
 def text(status: status_pb2.Status, names: Mapping[str, str]) -> str:
-    """One sentence for people, such as `time_series too short (min 30, got 2)`."""
+    """One sentence for people, such as `time_series too short (min 30, got 2)`; at most five violations."""
     bad = error_details_pb2.BadRequest()
     for detail in status.details:
         if detail.Unpack(bad):
@@ -49,7 +50,7 @@ def text(status: status_pb2.Status, names: Mapping[str, str]) -> str:
 
 
 def renamed(path: str, names: Mapping[str, str]) -> str:
-    """The path with its longest prefix that `names` knows replaced."""
+    """The path, with the longest prefix found in `names` replaced."""
     for prefix in sorted(names, key=len, reverse=True):
         if path == prefix or (path.startswith(prefix) and path[len(prefix)] in ".["):
             return names[prefix] + path[len(prefix) :]

@@ -1,6 +1,6 @@
-"""One job on its way through the worker: what it asks, under which id, and until when.
+"""The request in a job's input: action, body, priority and deadline.
 
-Owns what stands around the message in a job's input: `action`, `request_id`, `timeout` and `priority`.
+Owns the fields around the message: `action`, `request_id`, `timeout` and `priority`.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from market_inference.contract.errors import InvalidRequestError, ServiceError, 
 STREAMED = ("predict_stream", "watch")
 ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)
 
-_AROUND = {"action", "request_id", "timeout", "priority"}
+_ENVELOPE = {"action", "request_id", "timeout", "priority"}
 
 
 class UnknownActionError(ServiceError):
-    """The job names no action that this worker has."""
+    """The job names no action of this worker."""
 
     code = code_pb2.UNIMPLEMENTED
     reason = "INVALID_ACTION"
@@ -31,7 +31,7 @@ class UnknownActionError(ServiceError):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """`names` maps field paths of the contract to the caller's own words, see forms.py."""
+    """`body`: the message as JSON. `deadline`: monotonic seconds. `names`: contract field paths -> caller's names."""
 
     action: str
     body: dict[str, Any]
@@ -41,19 +41,19 @@ class Request:
 
     @property
     def streamed(self) -> bool:
-        """It has several outputs."""
+        """Whether the action has several outputs."""
         return self.action in STREAMED
 
 
 def request_id(job: Mapping[str, Any]) -> str:
-    """The input's own id when it is 1 to 128 harmless characters, else the job's, else a new UUID."""
+    """The input's `request_id` if it is valid (1 to 128 safe characters), else the job's id, else a new UUID."""
     given = job.get("input")
     asked = given.get("request_id") if isinstance(given, dict) else None
     return metadata.request_id(asked, job.get("id"))
 
 
 def read(job: Mapping[str, Any], *, default_timeout: float, max_timeout: float) -> Request:
-    """The request in a job. Raises InvalidRequestError or UnknownActionError."""
+    """Read the request in a job. Raises InvalidRequestError or UnknownActionError."""
     given = job.get("input")
     if not isinstance(given, dict):
         raise InvalidRequestError([Violation("input", "must be an object")])
@@ -62,7 +62,7 @@ def read(job: Mapping[str, Any], *, default_timeout: float, max_timeout: float) 
         raise UnknownActionError(str(action))
     return Request(
         action=action,
-        body={name: value for name, value in given.items() if name not in _AROUND},
+        body={name: value for name, value in given.items() if name not in _ENVELOPE},
         priority=_priority(given.get("priority")),
         deadline=deadline.after(min(_timeout(given.get("timeout"), default_timeout), max_timeout)),
     )

@@ -1,6 +1,6 @@
-"""A watch: a history, then bars that are answered one by one.
+"""The `watch` action: a history, then bars that are answered one by one.
 
-Owns its input form and what the answer to each bar is computed from: the full call over the bars up to it. Types and
+Owns the input form, and the request behind each answer: the full call over all bars up to the answered bar. Types and
 limits are checked later, on the message.
 """
 
@@ -17,7 +17,7 @@ _FIELDS = ("symbol", "ohlcv", "bars", "indicators", "forecast")
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """As the Analyze request of its last bar: `history` bars, then `bars` to be answered one by one."""
+    """`body`: the last bar's Analyze request. `history`: bars before the first answer. `bars`: number of answers."""
 
     body: dict[str, Any]
     names: Names
@@ -26,7 +26,7 @@ class Watch:
 
 
 def read(body: Body) -> Watch:
-    """`ohlcv` is the history, `bars` a list of objects; `indicators` and `forecast` say what each bar is answered with.
+    """Read a watch. `ohlcv`: the history. `bars`: a list of objects. `indicators`, `forecast`: the content of answers.
 
     Raises InvalidRequestError.
     """
@@ -47,7 +47,7 @@ def read(body: Body) -> Watch:
 
 
 def _indicators(body: Body, panel: Mapping[str, Any]) -> tuple[dict[str, Any], Names]:
-    """The newest value of each, unless its `last` says otherwise."""
+    """The indicators part: the newest value of each indicator, unless `last` is given."""
     part, inside = forms.indicators({"symbol": body.get("symbol"), "ohlcv": panel, "indicators": body["indicators"]})
     if isinstance(specs := part["indicators"], list):
         part["indicators"] = [{"last": 1, **spec} if isinstance(spec, dict) else spec for spec in specs]
@@ -56,7 +56,7 @@ def _indicators(body: Body, panel: Mapping[str, Any]) -> tuple[dict[str, Any], N
 
 
 def _forecast(body: Body, panel: Mapping[str, Any]) -> tuple[dict[str, Any], Names]:
-    """Of the closes."""
+    """The predict part, with the closes as series."""
     if not isinstance(given := body["forecast"], dict):
         raise invalid("forecast", "must be an object")
     series = {"symbol": body.get("symbol"), "values": panel["close"]}
@@ -65,7 +65,7 @@ def _forecast(body: Body, panel: Mapping[str, Any]) -> tuple[dict[str, Any], Nam
 
 
 def _joined(history: Any, bars: Any) -> tuple[dict[str, list[Any]], int]:
-    """The history's columns with the bars behind them, and the history's length."""
+    """The columns of history and bars together, and the length of the history."""
     if not isinstance(history, dict) or not isinstance(history.get("close"), list):
         raise invalid("ohlcv", "must be an object of columns, close among them")
     if not isinstance(bars, list) or not bars:
@@ -81,7 +81,7 @@ def _joined(history: Any, bars: Any) -> tuple[dict[str, list[Any]], int]:
 
 
 def until(message: inference_pb2.AnalyzeRequest, bars: int) -> inference_pb2.AnalyzeRequest:
-    """The request as of an earlier bar: the first `bars` of every column."""
+    """The request as of an earlier bar: every column cut to the first `bars` values."""
     seen = inference_pb2.AnalyzeRequest()
     seen.CopyFrom(message)
     columns = [getattr(panel, name) for panel in seen.indicators.panels for name in COLUMNS]

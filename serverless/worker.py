@@ -1,7 +1,7 @@
-"""The actions: the same servicer as behind gRPC, asked in process.
+"""The worker's actions: the servicer of the inference service, called in process.
 
-Owns what each action asks of the servicer, and the steps of a request (see _ask). Forms of results are replies.py's;
-jobs, errors and the SDK are handler.py's.
+Owns the servicer call behind each action, and the steps of a request (see _ask). The shape of results belongs to
+replies.py; jobs, errors and the SDK belong to handler.py.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Serve = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 class Worker:
-    """Answers requests with the parts of the inference service. Made on the event loop."""
+    """Answers requests with the parts of the inference service. Construct on the running event loop."""
 
     def __init__(self, config: Config, service: ServiceConfig) -> None:
         self.parts = build(service)
@@ -56,7 +56,7 @@ class Worker:
             self.metrics_address = f"{host}:{server.server_port}"
 
     def close(self) -> None:
-        """End the engines' threads; nothing may be in flight."""
+        """End the engines' threads. No request may be in flight."""
         if self._watching is not None:
             self._watching.cancel()
         self.parts.close()
@@ -71,11 +71,11 @@ class Worker:
         await asyncio.to_thread(trim_heap)
 
     async def answer(self, request: Request, call: Call) -> dict[str, Any]:
-        """The output of an action that has one. Raises ServiceError."""
+        """The output of an action with one output. Raises ServiceError."""
         return await self._actions[request.action](request, call)
 
     def stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
-        """The outputs of an action that has several. Raises ServiceError."""
+        """The outputs of an action with several outputs. Raises ServiceError."""
         return self._streamed[request.action](request, call)
 
     async def _predict(self, request: Request, call: Call) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Worker:
         return await self._ask("ListModels", self.parts.servicer.models, request, call)
 
     async def _health(self, request: Request, call: Call) -> dict[str, Any]:
-        """A worker loads a model at its first use, and this is one."""
+        """Load the default models if needed, then report."""
         checked(methods.METHODS["GetStatus"], request, call)
         await self.parts.catalog.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
@@ -112,7 +112,7 @@ class Worker:
         return encode.to_json(answer, request.names)
 
     async def _predict_stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
-        """One output per series, in the order in which they are ready; `index` is its place in the request."""
+        """One output per series, in order of completion; `index` is the series' place in the request."""
         request.body, request.names = forms.predict(request.body)
         message = checked(methods.METHODS["Predict"], request, call)
         assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
@@ -149,15 +149,15 @@ class Worker:
         return {"index": index, **output.pop("forecasts")[0], **output}
 
     async def _watch(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
-        """One output per bar of `bars`, each computed from the history and the bars up to it."""
+        """One output per bar of `bars`, computed from the history and all bars up to the answered bar."""
         asked = watch.read(request.body)
         request.body, request.names = asked.body, asked.names
         message = checked(methods.METHODS["Analyze"], request, call)
         assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
-        # There is one series and one panel: what is wrong with one of them is wrong with the watch.
+        # A watch has one series and one panel, so an error of an item is an error of the watch.
         for status in call.refused.values():
             raise RemoteError(status)
-        # The first bar's request may be too short by itself.
+        # The check above saw all bars. The first answer has the shortest request, which may be too short.
         for refusal in explain.check(watch.until(message, asked.history + 1)):
             raise refusal.error
         for bar in range(asked.bars):
@@ -171,7 +171,7 @@ class Worker:
 
 
 def checked(method: Method, request: Request, call: Call) -> Message:
-    """The request's message by the contract's rules; items refused alone are noted in `call`. Raises ServiceError."""
+    """The request's message, checked by the contract; refused items go to `call.refused`. Raises ServiceError."""
     message = decode.message(method.request, request.body)
     size = message.ByteSize()
     if size > method.max_request_bytes:

@@ -1,5 +1,5 @@
-"""Putting the worker on RunPod: checks, cost, template, endpoint, a test request, and the way back when one fails.
+"""Deploying the worker to RunPod: checks, cost, template, endpoint, a test request, and a rollback on failure.
 
-Stands apart from the worker: it needs neither torch nor the SDK, and talks to the platform's API itself, since the SDK
-escapes no value, retries nothing and has no prices.
+Needs neither torch nor the SDK. The platform's API is called directly, because the SDK escapes no values, has no
+retries and no prices.
 """

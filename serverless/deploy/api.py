@@ -1,7 +1,7 @@
-"""RunPod's GraphQL API, as far as a deployment needs it.
+"""The part of RunPod's GraphQL API that a deployment needs.
 
-Owns the queries and the escaping of values. Shapes of the calls: https://graphql-spec.runpod.io and the SDK's own.
-Nothing here retries: the caller knows what may be tried twice.
+Owns the queries and the escaping of values. Sources of the calls' shapes: https://graphql-spec.runpod.io and the SDK.
+Changes are not retried here: the caller knows which steps are safe to repeat.
 """
 
 import json
@@ -28,19 +28,19 @@ Record = dict[str, Any]
 
 
 class ApiError(RemoteError):
-    """The API understood and refused."""
+    """The API refused a well-formed request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What stands already."""
+    """The account's existing templates and endpoints."""
 
     templates: list[Record]
     endpoints: list[Record]
 
 
 class Api:
-    """`key` goes into one header, and nowhere else."""
+    """`key`: the API key, sent in the Authorization header only."""
 
     def __init__(self, key: str, *, api: str = API, jobs: str = JOBS) -> None:
         self._http = Http({"Authorization": f"Bearer {key}"})
@@ -53,7 +53,7 @@ class Api:
         return Account(mine["podTemplates"], mine["endpoints"])
 
     def hourly_prices(self) -> dict[str, float]:
-        """USD an hour by GPU type, of an on-demand pod in the secure cloud; types without a price are left out."""
+        """USD per hour of an on-demand pod in the secure cloud, by GPU type; types without a price are left out."""
         types = self._ask("query { gpuTypes { id securePrice } }")["gpuTypes"]
         return {one["id"]: one["securePrice"] for one in types if one.get("securePrice")}
 
@@ -85,10 +85,10 @@ class Api:
         return answer["data"]
 
     def run(self, endpoint_id: str, given: Mapping[str, Any], *, timeout: float) -> Record:
-        """Run one job and wait for it, through a cold start. Raises RemoteError when it does not end in `timeout` s."""
+        """Run one job and wait for the result, cold start included. Raises RemoteError after `timeout` seconds."""
         base = f"{self._jobs}/{endpoint_id}"
         until = time.monotonic() + timeout
-        # A job that was taken unheard runs twice, which costs a little and changes nothing.
+        # If the answer to a successful /run is lost, the retry runs the job twice, which is harmless.
         job: Record = retried(lambda: self._http.json(f"{base}/run", {"input": given}))
         status = f"{base}/status/{job['id']}"
         while job.get("status") not in _FINAL:
@@ -99,13 +99,13 @@ class Api:
         return job
 
     def runsync(self, endpoint_id: str, given: Mapping[str, Any]) -> Record:
-        """Run one job on a warm endpoint and wait for it as long as the platform does."""
+        """Run one job on a warm endpoint and wait for the result as long as the platform waits."""
         job: Record = retried(lambda: self._http.json(f"{self._jobs}/{endpoint_id}/runsync", {"input": given}))
         return job
 
 
 def literal(value: Any) -> str:
-    """A value as GraphQL writes it. A string's escapes are JSON's; an object's names are bare."""
+    """A value as a GraphQL literal: strings are escaped as in JSON, an object's names are unquoted."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {literal(one)}" for name, one in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """`deploy runpod`: the command line of a deployment.
 
-Owns the options and what is printed. The API key comes from the environment alone, so that it is in no shell's history
-and no process list, and it is never printed.
+Owns the options and the output. The API key comes from the environment only, so that the key is in no shell's history
+and no process list. The key is never printed.
 """
 
 from importlib.metadata import version
@@ -20,7 +20,7 @@ _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
 @click.group()
 def deploy() -> None:
-    """Put the inference service where it is to run."""
+    """Deploy the inference service to a cloud platform."""
 
 
 @deploy.command()
@@ -72,9 +72,9 @@ def runpod(
     jobs_url: str,
     registry_url: str,
 ) -> None:
-    """Deploy to RunPod Serverless: check, price, create or update, test; undo it all when the test fails.
+    """Deploy to RunPod Serverless: check, price, create or update, test; roll back when the test fails.
 
-    The key comes from RUNPOD_API_KEY.
+    The API key is read from RUNPOD_API_KEY.
     """
     plan = Plan(
         name=name,

@@ -1,4 +1,4 @@
-"""What a deployment costs. Prices come from the API, throughput from a measurement; neither is made up here."""
+"""The cost of a deployment, from the API's prices and a measured throughput."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from serverless.deploy.plan import POOLS, Plan
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """USD: of one worker an hour, cheapest and dearest GPU of the pool."""
+    """USD per hour of one worker, for the cheapest and the most expensive GPU of the pool."""
 
     low: float
     high: float
 
     def lines(self, plan: Plan, calls_per_second: float | None) -> list[str]:
-        """Sentences for people."""
+        """The cost as lines of text."""
         lines = [
             f"one worker: {self._dollars(1)} an hour while it runs",
             f"at rest ({plan.workers_min} workers): {self._dollars(plan.workers_min)} an hour",
@@ -33,7 +33,7 @@ class Cost:
 
 
 def of(plan: Plan, prices: Mapping[str, float], given: float | None) -> Cost | None:
-    """The price given, else the API's for the pool's GPUs; None when there is neither."""
+    """The price given, else the API's prices for the pool's GPUs; None without either."""
     if given is not None:
         return Cost(given, given)
     known = [prices[gpu] for gpu in POOLS[plan.gpu] if gpu in prices]

@@ -1,7 +1,7 @@
-"""Template and endpoint, made or updated, tested, and put back when the test fails.
+"""Template and endpoint: created or updated, tested, and rolled back when the test fails.
 
-Owns the order of the steps and how each is undone. A step looks before it acts: the same plan twice changes nothing,
-and a retry after an answer that got lost finds what the first try made.
+Owns the order of the steps and the undo of each step. A step reads the account before any change, so deploying the same
+plan twice changes nothing, and a retry after a lost answer finds the result of the first attempt.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,16 +14,16 @@ from serverless.deploy.plan import COMMAND, Plan
 Say = Callable[[str], None]
 Undo = Callable[[], object]
 HEALTH = {"action": "health"}
-# The platform lets go of a template some minutes after its endpoint.
+# The platform allows deleting a template only some minutes after the deletion of the endpoint.
 _DELETE_ATTEMPTS = 6
 
 
 class DeploymentError(RuntimeError):
-    """It did not work, and what was made is undone as far as the text says."""
+    """The deployment failed; the text says how far the rollback succeeded."""
 
 
 class Deployment:
-    """One run of one plan."""
+    """One application of a plan."""
 
     def __init__(self, plan: Plan, api: Api, say: Say, *, test_timeout: float) -> None:
         self._plan = plan
@@ -33,7 +33,7 @@ class Deployment:
         self._undo: list[tuple[str, Undo]] = []
 
     def apply(self) -> Record:
-        """The endpoint, answering. Raises DeploymentError with everything undone that could be."""
+        """Deploy, test and return the endpoint. Raises DeploymentError after the rollback."""
         try:
             template = retried(self._template)
             endpoint = retried(lambda: self._endpoint(template["id"]))
@@ -86,9 +86,9 @@ class Deployment:
         save: Callable[[Mapping[str, Any]], Record],
         delete: Callable[[Record], None],
     ) -> Record:
-        """The record with these fields, and how to undo what that took."""
+        """Create or update the record to have these fields, and note the undo."""
         if found is None:
-            # Noted first: a save whose answer is lost may still have made it.
+            # The undo is noted before the save, because a save may succeed although the answer is lost.
             self._undo.append((f"{kind} {fields['name']!r}", lambda: delete({"name": fields["name"]})))
             saved = save(fields)
             self._say(f"{kind} {fields['name']!r} created ({saved['id']})")
@@ -107,7 +107,7 @@ class Deployment:
             self._api.delete_template(record["name"])
 
     def _delete_endpoint(self, record: Record) -> None:
-        """The platform deletes an endpoint only when it may have no workers."""
+        """Set the endpoint's workers to zero, as the platform requires, then delete the endpoint."""
         found = _named(self._api.account().endpoints, record["name"])
         if found is not None:
             kept = ("id", "name", "templateId", "gpuIds", "idleTimeout", "scalerType", "scalerValue")
@@ -126,7 +126,7 @@ class Deployment:
         self._say(f"healthy, on {gpu}: {', '.join(health['models'])}")
 
     def _roll_back(self) -> str:
-        """Undo the steps, last first. What could not be undone, for people; else that all is as before."""
+        """Undo the steps, last first, and return a text on the result for the user."""
         left = []
         for what, undo in reversed(self._undo):
             try:
@@ -138,5 +138,5 @@ class Deployment:
 
 
 def _named(records: list[Record], name: str) -> Record | None:
-    """By name; the platform adds ` -fb` to an endpoint's name when its fast boot is on."""
+    """The record of this name. The platform appends ` -fb` to the name of an endpoint with fast boot."""
     return next((record for record in records if record["name"].removesuffix(" -fb") == name), None)

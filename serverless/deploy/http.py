@@ -1,7 +1,7 @@
 """JSON over HTTP with retries.
 
-Owns what counts as transient and how long to wait. Whatever it raises names the host and the status, never a header:
-the API key is in one.
+Owns the list of transient statuses and the waiting times. Errors name the host and the status, never a header, because
+a header holds the API key.
 """
 
 import json
@@ -19,7 +19,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 
 
 class RemoteError(RuntimeError):
-    """The other side said no, and would again."""
+    """The remote side refused; a retry would be refused too."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -27,24 +27,24 @@ class RemoteError(RuntimeError):
 
 
 class TransientError(RemoteError):
-    """Worth another try."""
+    """A temporary failure; a retry may succeed."""
 
 
 class Http:
-    """One way of asking for every remote API. `headers` go with each request."""
+    """An HTTP client for JSON APIs. `headers` are sent with each request."""
 
     def __init__(self, headers: Mapping[str, str], *, timeout: float = 30.0) -> None:
         self._headers = dict(headers)
         self._timeout = timeout
 
     def json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """GET, or POST when there is a body. Raises RemoteError."""
+        """Send GET, or POST if there is a body, and parse the answer. Raises RemoteError."""
         return json.loads(self.exchange(url, body, headers)[1])
 
     def exchange(
         self, url: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[Mapping[str, str], bytes]:
-        """The answer's headers and bytes, once. Raises RemoteError."""
+        """Send one request without a retry; returns the answer's headers and bytes. Raises RemoteError."""
         host = urllib.parse.urlsplit(url).netloc
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
             raise RemoteError(f"not an HTTP address: {url}")
@@ -71,9 +71,10 @@ def retried(
     attempts: int = 5,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> T:
-    """The step's result, trying again after TransientError with full jitter: up to 0.5, 1, 2, 4 ... seconds.
+    """Run the step, with retries after TransientError and full jitter: up to 0.5, 1, 2, 4 ... seconds.
 
-    A step that changes something must look before it acts, since its first try may have succeeded unheard.
+    A step with side effects must first read the remote state, because an earlier attempt may have succeeded although
+    the answer was lost.
     Source: M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """
     for attempt in range(attempts - 1):

@@ -1,6 +1,6 @@
-"""Container images: their names, and what a registry says of one.
+"""Container images: names, and size, platform and labels as the registry reports them.
 
-Owns the name's grammar (distribution/reference) and the registry's API (OCI distribution specification, pull).
+Owns the grammar of names (distribution/reference) and the registry's API (OCI distribution specification, pull).
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 from serverless.deploy.http import Http, RemoteError, retried
 
-# A label of Dockerfile.gpu: the models that the image carries, so that a cold start downloads nothing.
+# Label of Dockerfile.gpu that lists the models in the image; with models inside, a cold start downloads nothing.
 MODELS_LABEL = "io.market-inference.models"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -32,7 +32,7 @@ _MANIFESTS = ", ".join(
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A parsed name; `reference` is the digest, or else the tag."""
+    """A parsed name; `reference`: the digest, else the tag."""
 
     registry: str
     path: str
@@ -44,8 +44,8 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An image in its registry: compressed bytes, platform as os/architecture, labels."""
+class ImageInfo:
+    """An image in a registry: compressed bytes, platform as os/architecture, labels."""
 
     size: int
     platform: str
@@ -53,11 +53,11 @@ class Found:
 
 
 class PrivateImageError(RemoteError):
-    """The registry shows the image only to those it knows."""
+    """The registry requires credentials for the image."""
 
 
 def parse(name: str) -> Image:
-    """Raises ValueError, saying what is wrong."""
+    """Parse an image name. Raises ValueError with the reason."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} is no image name; one looks like docker.io/you/market-inference:0.1.0")
@@ -68,7 +68,7 @@ def parse(name: str) -> Image:
 
 
 class Registry:
-    """Reads public images. `base` stands for the registry's address where it is not https://<registry>."""
+    """Reads public images. `base`: the registry's address, if other than https://<registry>."""
 
     def __init__(self, http: Http, image: Image, base: str = "") -> None:
         host = "registry-1.docker.io" if image.registry == "docker.io" else image.registry
@@ -77,15 +77,15 @@ class Registry:
         self._image = image
         self._headers: dict[str, str] = {}
 
-    def look(self) -> Found:
-        """Raises PrivateImageError, or RemoteError when there is no such image."""
+    def inspect(self) -> ImageInfo:
+        """Read size, platform and labels. Raises PrivateImageError, or RemoteError if the image does not exist."""
         manifest = self._get(f"manifests/{self._image.reference or 'latest'}")
         if "manifests" in manifest:
             manifest = self._get(f"manifests/{_for_linux(manifest['manifests'])['digest']}")
         config = self._get(f"blobs/{manifest['config']['digest']}")
         size = sum(layer["size"] for layer in manifest["layers"])
         labels = config.get("config", {}).get("Labels") or {}
-        return Found(size, f"{config.get('os')}/{config.get('architecture')}", labels)
+        return ImageInfo(size, f"{config.get('os')}/{config.get('architecture')}", labels)
 
     def _get(self, path: str) -> Any:
         try:
@@ -99,7 +99,7 @@ class Registry:
         return self._get(path)
 
     def _token(self, challenge: str) -> str:
-        """An anonymous pull token, as the registry's challenge says where to get one."""
+        """An anonymous pull token from the address in the registry's challenge."""
         fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         if "realm" not in fields:
             raise PrivateImageError("the registry asks for credentials")

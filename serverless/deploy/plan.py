@@ -1,4 +1,4 @@
-"""What is to stand on the platform: one frozen plan, and the GPU pools that it may name."""
+"""The plan of a deployment, and the GPU pools of the platform."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`name` is the endpoint's, and the template's with a suffix; names find what an earlier deployment made."""
+    """`name`: the endpoint's name. Endpoint and template of an earlier deployment are found by name."""
 
     name: str
     image: str
@@ -38,7 +38,7 @@ class Plan:
         return f"{self.name}-template"
 
     def problems(self) -> list[str]:
-        """What is wrong with the plan by itself."""
+        """The errors in the plan that are visible without the platform."""
         found = []
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,60}", self.name):
             found.append(f"name {self.name!r}: 1 to 61 letters, digits, spaces, dots, dashes")

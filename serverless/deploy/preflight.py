@@ -1,6 +1,6 @@
-"""Checks before anything is made.
+"""Checks before a deployment creates anything.
 
-Owns what is checked and in which order. Every check answers, so that one run tells all that is wrong.
+Owns the checks and the order of the checks. All checks run, so that one run reports every problem.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,11 +9,11 @@ from typing import Literal
 
 from serverless.deploy.api import Account, Api
 from serverless.deploy.http import RemoteError, retried
-from serverless.deploy.image import MODELS_LABEL, Found, Image, PrivateImageError, Registry, parse
+from serverless.deploy.image import MODELS_LABEL, Image, ImageInfo, PrivateImageError, Registry, parse
 from serverless.deploy.plan import POOLS, Plan
 
 Outcome = Literal["ok", "warning", "failed"]
-# Compressed; above this a cold start on a new host is mostly the pull.
+# Compressed size above which the pull dominates a cold start on a new host.
 LARGE_BYTES = 10 * 1000**3
 
 
@@ -26,7 +26,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the checks found, and what they had to read: the account and the prices, when the API answered."""
+    """The checks' results, and the account and prices read on the way (None and empty without an API answer)."""
 
     checks: list[Check]
     account: Account | None
@@ -38,7 +38,7 @@ class Report:
 
 
 def run(plan: Plan, api: Api | None, registry: Registry | None) -> Report:
-    """`api` is None without a key, `registry` None when the image's name does not parse."""
+    """Run all checks. `api`: None without a key. `registry`: None if the image's name does not parse."""
     checks = [Check("failed", "plan", problem) for problem in plan.problems()]
     checks.extend(_image_name(plan))
     if registry is not None:
@@ -74,23 +74,23 @@ def _pinned(image: Image) -> Check:
 
 def _image(registry: Registry) -> Iterator[Check]:
     try:
-        found = registry.look()
+        info = registry.inspect()
     except PrivateImageError as error:
         yield Check("warning", "registry", f"{error}: size and models stay unchecked; RunPod needs --registry-auth")
         return
     except RemoteError as error:
         yield Check("failed", "registry", str(error))
         return
-    yield from _content(found)
+    yield from _content(info)
 
 
-def _content(found: Found) -> Iterator[Check]:
-    size = f"{found.size / 1000**3:.1f} GB compressed"
-    large = found.size > LARGE_BYTES
+def _content(info: ImageInfo) -> Iterator[Check]:
+    size = f"{info.size / 1000**3:.1f} GB compressed"
+    large = info.size > LARGE_BYTES
     yield Check("warning" if large else "ok", "size", f"{size}; a cold start pulls it all" if large else size)
-    if found.platform != "linux/amd64":
-        yield Check("failed", "platform", f"{found.platform}, and RunPod runs linux/amd64")
-    if models := found.labels.get(MODELS_LABEL):
+    if info.platform != "linux/amd64":
+        yield Check("failed", "platform", f"{info.platform}, and RunPod runs linux/amd64")
+    if models := info.labels.get(MODELS_LABEL):
         yield Check("ok", "models", f"in the image: {models}")
     else:
         yield Check("warning", "models", f"no label {MODELS_LABEL}: a cold start may download them")

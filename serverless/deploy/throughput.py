@@ -1,4 +1,4 @@
-"""How many calls a second a deployed endpoint answers, measured by calling it."""
+"""Measured throughput of a deployed endpoint, in calls per second."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from serverless.deploy.api import Api, ApiError
 
 CALLERS = 32
-# 250 bars of a sawtooth, 20 steps ahead: a day's request of one symbol.
+# 250 bars of a sawtooth, 20 steps ahead: a typical daily request for one symbol.
 JOB = {"action": "predict", "time_series": [100.0 + at % 11 for at in range(250)], "horizon": 20}
 
 
 def measure(api: Api, endpoint_id: str, calls: int) -> float:
-    """Calls a second from 32 callers at once, the way over the network included, so that it errs on the low side.
+    """Calls per second of 32 concurrent callers, network time included (a lower bound of the endpoint's capacity).
 
     Raises RemoteError when a call fails.
     """

@@ -1,4 +1,4 @@
-"""One real worker for all tests of this room: its models load once, and its parts live on one event loop."""
+"""One real worker for all tests of this folder: the models load once, and all parts live on one event loop."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def handler(runner: asyncio.Runner) -> Iterator[Handler]:
 
 @pytest.fixture
 def ask(runner: asyncio.Runner, handler: Handler) -> Callable[..., dict[str, Any]]:
-    """`ask(action, **input)` is the worker's result for a job."""
+    """`ask(action, **input)` returns the worker's result for a job."""
 
     def ask(action: str, job_id: str = "job-1", **given: Any) -> dict[str, Any]:
         return runner.run(handler({"id": job_id, "input": {"action": action, **given}}))

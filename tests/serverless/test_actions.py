@@ -70,7 +70,7 @@ def test_analyze_answers_each_part_and_fails_each_alone(ask, closes, ohlcv):
     assert len(found["indicators"]["panels"][0]["indicators"]["indicators"][0]["outputs"][0]["values"]) == 1
 
 
-def test_health_says_what_each_engine_made_of_a_real_input(ask):
+def test_health_reports_each_engines_answer_to_a_real_input(ask):
     found = output(ask("health", request_id="mine"))
     assert found["status"] == "healthy"
     assert found["request_id"] == "mine"
@@ -143,7 +143,7 @@ def test_models_lists_the_default_of_every_engine(ask):
         ("", {}, "no action given; there are: predict", "invalid_action"),
     ],
 )
-def test_a_bad_input_is_told_in_the_callers_own_words(ask, action, given, error, error_type):
+def test_an_error_names_the_fields_of_the_callers_json(ask, action, given, error, error_type):
     result = ask(action, request_id="r-1", **given)
     assert set(result) == {"status", "error", "error_type", "request_id", "timestamp"}
     assert result["status"] == "error"
@@ -158,6 +158,6 @@ def test_the_request_id_is_the_inputs_or_the_jobs_or_new(ask, runner, handler):
     assert len(runner.run(handler({"input": {"action": "models"}}))["request_id"]) == 36
 
 
-def test_an_input_that_is_no_object_is_refused(runner, handler):
+def test_an_input_other_than_an_object_is_refused(runner, handler):
     result = runner.run(handler({"id": "j", "input": [1]}))
     assert (result["error"], result["error_type"]) == ("input must be an object", "validation")

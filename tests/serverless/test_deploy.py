@@ -1,4 +1,4 @@
-"""The deploy command against an API and a registry on this machine, which check what they get."""
+"""The deploy command against a local API and a local registry, both of which check every request."""
 
 import json
 import re
@@ -43,7 +43,7 @@ ENDPOINT_FIELDS = {
 
 
 def graphql_object(text):
-    """An input object of GraphQL as Python values: its bare names quoted, it is JSON."""
+    """A GraphQL input object as Python values: with quoted names, the literal is JSON."""
     strings = []
 
     def keep(match):
@@ -62,8 +62,8 @@ class RunPod:
         self.templates, self.endpoints, self.mutations, self.problems = {}, {}, [], []
         self.prices = {"NVIDIA L4": 0.4, "NVIDIA RTX A5000": 0.3}
         self.job = {"status": "COMPLETED", "output": HEALTHY}
-        self.fail_next = []  # HTTP statuses to answer with, before anything else
-        self.lose_answers_to = set()  # mutations that are carried out, and answered with 502 once
+        self.fail_next = []  # HTTP statuses for the next requests
+        self.lose_answers_to = set()  # mutations that are carried out but answered with 502, once
         self.pending_polls = 1
         self.measured = 0
         self.labels = {"io.market-inference.models": "minilm fracast"}
@@ -136,7 +136,7 @@ class RunPod:
         return 404
 
     def registry(self, path, authorization):
-        """As a public registry does it: an anonymous token first."""
+        """Require an anonymous token first, as public registries do."""
         if path.startswith("/token"):
             assert "scope=repository:you/market-inference:pull" in path
             return 401 if self.private else {"token": "anonymous"}
@@ -189,7 +189,7 @@ def runpod(monkeypatch):
 
 @pytest.fixture
 def command(runpod):
-    """`command(*options)` is the command's result; the key must be in no output."""
+    """`command(*options)` runs the command, checks that the output does not hold the key, and returns the result."""
 
     def run(*options, key=KEY, image="market-inference:1.0"):
         arguments = ["runpod", "--registry", "ghcr.io/you", "--image", image, "--gpu", "AMPERE_24", *options]
@@ -203,7 +203,7 @@ def command(runpod):
     return run
 
 
-def test_a_deployment_makes_template_and_endpoint_and_asks_for_health(command, runpod):
+def test_a_deployment_creates_template_and_endpoint_and_checks_health(command, runpod):
     result = command("--max-workers", "5", "--env", 'MARKET_SERVERLESS_STREAMING=on"ly\\')
     assert result.exit_code == 0, result.output
     (template,), (endpoint,) = runpod.templates.values(), runpod.endpoints.values()
@@ -226,7 +226,7 @@ def test_the_same_plan_twice_changes_nothing(command, runpod):
     assert "is as it should be" in again.output
 
 
-def test_a_changed_plan_updates_what_stands(command, runpod):
+def test_a_changed_plan_updates_template_and_endpoint(command, runpod):
     command()
     assert command("--max-workers", "7").exit_code == 0
     ((endpoint),) = runpod.endpoints.values()
@@ -234,7 +234,7 @@ def test_a_changed_plan_updates_what_stands(command, runpod):
     assert len(runpod.templates) == 1
 
 
-def test_a_dry_run_checks_and_prices_and_makes_nothing(command, runpod):
+def test_a_dry_run_checks_and_prices_but_creates_nothing(command, runpod):
     result = command("--dry-run", "--min-workers", "1", "--max-workers", "4", "--calls-per-second", "100")
     assert result.exit_code == 0, result.output
     assert runpod.mutations == []
@@ -258,7 +258,7 @@ def test_a_measurement_after_the_deployment_prices_a_million_calls(command, runp
     assert (float(low), float(high)) == pytest.approx((0.3 * hours, 0.4 * hours), rel=0.01, abs=0.006)
 
 
-def test_a_price_from_the_price_page_replaces_the_apis(command):
+def test_a_given_price_replaces_the_apis_price(command):
     assert "one worker: $0.69 an hour" in command("--dry-run", "--price-per-hour", "0.69").output
 
 
@@ -272,7 +272,7 @@ def test_a_price_from_the_price_page_replaces_the_apis(command):
         ({}, {"prices": {"NVIDIA H200": 3.0}}, "GPU: RunPod lists none of AMPERE_24"),
     ],
 )
-def test_a_failed_check_makes_nothing(command, runpod, options, settings, said):
+def test_a_failed_check_creates_nothing(command, runpod, options, settings, said):
     vars(runpod).update(settings)
     result = command(**options)
     assert result.exit_code == 1
@@ -290,7 +290,7 @@ def test_a_failed_check_makes_nothing(command, runpod, options, settings, said):
         (["--env", "HF_TOKEN=hf_abc"], "looks like a secret"),
     ],
 )
-def test_a_plan_that_is_wrong_by_itself_makes_nothing(command, runpod, arguments, said):
+def test_an_invalid_plan_creates_nothing(command, runpod, arguments, said):
     result = command(*arguments)
     assert result.exit_code == 1
     assert said in result.output
@@ -298,7 +298,7 @@ def test_a_plan_that_is_wrong_by_itself_makes_nothing(command, runpod, arguments
     assert runpod.mutations == []
 
 
-def test_what_could_go_better_is_a_warning(command, runpod):
+def test_unpinned_large_and_unlabelled_images_are_warnings(command, runpod):
     runpod.labels = {}
     assert "warning models: no label" in command("--dry-run").output
     runpod.private = True
@@ -322,7 +322,7 @@ def test_a_failed_test_rolls_a_new_deployment_back(command, runpod, job):
     assert (runpod.templates, runpod.endpoints) == ({}, {})
 
 
-def test_a_failed_test_gives_an_updated_deployment_its_old_form_back(command, runpod):
+def test_a_failed_test_restores_an_updated_deployment(command, runpod):
     command()
     before = json.loads(json.dumps([runpod.templates, runpod.endpoints]))
     runpod.job = {"status": "FAILED"}
@@ -331,7 +331,7 @@ def test_a_failed_test_gives_an_updated_deployment_its_old_form_back(command, ru
     assert [runpod.templates, runpod.endpoints] == before
 
 
-def test_what_cannot_be_undone_is_said(command, runpod):
+def test_a_failed_rollback_is_reported(command, runpod):
     runpod.job = {"status": "FAILED"}
     runpod.deleteEndpoint = lambda query: {"errors": [{"message": "not today"}]}
     result = command()
@@ -347,13 +347,13 @@ def test_a_test_that_never_ends_is_rolled_back(command, runpod):
     assert runpod.endpoints == {}
 
 
-def test_transient_failures_are_tried_again(command, runpod):
+def test_transient_failures_are_retried(command, runpod):
     runpod.fail_next = [429, 503, 500]
     assert command().exit_code == 0
     assert len(runpod.endpoints) == 1
 
 
-def test_an_answer_that_got_lost_makes_nothing_twice(command, runpod):
+def test_a_lost_answer_creates_nothing_twice(command, runpod):
     runpod.lose_answers_to = {"saveTemplate", "saveEndpoint"}
     result = command()
     assert result.exit_code == 0, result.output
@@ -361,7 +361,7 @@ def test_an_answer_that_got_lost_makes_nothing_twice(command, runpod):
     assert runpod.mutations == ["saveTemplate", "saveEndpoint"]
 
 
-def test_retries_wait_a_random_part_of_a_doubling_time_and_end(monkeypatch):
+def test_retries_wait_with_full_jitter_and_end(monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
 
@@ -399,7 +399,7 @@ def test_bad_image_names_are_refused(name):
         parse(name)
 
 
-def test_a_value_cannot_leave_its_place_in_a_query():
+def test_a_value_cannot_break_out_of_a_query():
     hostile = 'x"}) { id } } mutation { deleteEndpoint(id: "e'
     assert graphql_object(literal({"env": [{"key": "A", "value": hostile}], "on": True, "n": 3})) == {
         "env": [{"key": "A", "value": hostile}],

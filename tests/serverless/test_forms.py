@@ -1,4 +1,4 @@
-"""JSON to messages and back, whatever a caller writes."""
+"""JSON to messages and back, for arbitrary JSON."""
 
 import math
 
@@ -86,18 +86,18 @@ bodies = st.fixed_dictionaries(
 
 
 @given(bodies)
-def test_a_message_is_the_one_of_protobufs_json_mapping(body):
+def test_a_message_equals_protobufs_json_mapping(body):
     expected = json_format.ParseDict(body, pb.PredictRequest())
     assert decode.message(pb.PredictRequest, body) == expected
 
 
 @given(bodies)
-def test_a_message_written_and_read_is_the_same(body):
+def test_a_message_survives_encoding_and_decoding(body):
     message = decode.message(pb.PredictRequest, body)
     assert decode.message(pb.PredictRequest, encode.to_json(message, {})) == message
 
 
-def test_what_is_no_number_is_null_and_words_are_short():
+def test_nan_is_null_and_enum_values_are_short_words():
     forecast = pb.Forecast(point=[1.0, math.nan, math.inf], coverage=pb.Coverage(nominal=0.8, measured=math.nan))
     found = encode.to_json(forecast, {})
     assert found["point"] == [1.0, None, None]

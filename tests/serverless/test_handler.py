@@ -49,7 +49,7 @@ def test_a_full_queue_is_service_unavailable_and_lowers_the_concurrency(runner, 
     assert runner.run(level(128)) == 128, "refusals count once"
 
 
-def test_a_cancelled_job_is_dropped_before_the_device_and_raises(runner, handler, closes, monkeypatch):
+def test_a_cancelled_job_never_reaches_the_device_and_raises(runner, handler, closes, monkeypatch):
     async def cancel():
         batcher = (await handler.worker()).parts.batchers["forecast"]
         job = {"id": "j", "input": {"action": "predict", "time_series": closes, "horizon": 5}}
@@ -67,7 +67,7 @@ def test_a_cancelled_job_is_dropped_before_the_device_and_raises(runner, handler
     assert handler.in_flight == 0
 
 
-def test_one_jobs_cancel_while_the_worker_is_built_leaves_the_others_waiting(runner):
+def test_cancelling_one_job_during_the_build_does_not_cancel_the_others(runner):
     async def scenario():
         handler = Handler(Config(), ServiceConfig(device="cpu"))
         first, second = (
@@ -82,7 +82,7 @@ def test_one_jobs_cancel_while_the_worker_is_built_leaves_the_others_waiting(run
     assert runner.run(scenario()) == (True, "success")
 
 
-def test_a_missing_package_is_said_and_tried_again(runner, monkeypatch):
+def test_a_missing_package_is_named_and_the_next_job_retries_the_build(runner, monkeypatch):
     handler = Handler(Config(), ServiceConfig())
 
     def missing(name):
@@ -97,7 +97,7 @@ def test_a_missing_package_is_said_and_tried_again(runner, monkeypatch):
         assert "lacks the Python package 'torch': install market-inference[serverless]" in result["error"]
 
 
-def test_jobs_are_counted_by_action_and_outcome_never_by_a_callers_words(runner, handler, ask):
+def test_metrics_count_jobs_by_known_action_and_outcome_only(runner, handler, ask):
     registry = runner.run(handler.worker()).parts.metrics.registry
 
     def count(method, code):
@@ -167,22 +167,22 @@ def test_memory_is_released_after_each_job_or_under_pressure_only():
         each, pressed = device.memory("each_job"), device.memory("on_pressure")
         for _ in range(3):
             each.job_done()
-            await each.settled()
+            await each.idle()
         assert device.releases == 3
         for share, now, expected in ((0.79, 0, 3), (0.81, 1, 4), (0.9, 2, 4), (0.9, 12, 5)):
             device.share, device.now = share, now
             pressed.job_done()
-            await pressed.settled()
+            await pressed.idle()
             assert device.releases == expected
         for _ in range(5):
             each.job_done()
-        await each.settled()
+        await each.idle()
         assert device.releases == 6, "jobs that end together share a release"
         device.releasing.clear()
         each.job_done()
         await device.releasing.wait()
         each.job_done()
-        await each.settled()
+        await each.idle()
         assert device.releases == 8, "a job that ends during a release gets its own"
 
     asyncio.run(scenario())
@@ -206,12 +206,12 @@ def test_memory_does_not_grow_from_job_to_job_also_after_errors(runner, closes):
         worker = await handler.worker()
         for number in range(count):
             await handler({"id": "j", "input": good if number % 2 else bad})
-            await worker.memory.settled()
+            await worker.memory.idle()
         gc.collect()
 
     runner.run(jobs(6))
     before = resident_mb()
     runner.run(jobs(16))
-    # One job's columns are 1.2 MB as doubles, in the message and again in the panels: 16 jobs that stayed are 37 MB.
+    # One job's columns are 1.2 MB as doubles, in the message and in the panels: 16 leaked jobs would be 37 MB.
     assert resident_mb() - before < 15
     runner.run(handler.worker()).close()

@@ -1,4 +1,4 @@
-"""The platform's limits, told apart by the job, on the way in and on the way out."""
+"""The platform's limits for input and output, by the kind of job."""
 
 import json
 
@@ -12,23 +12,23 @@ TEXT = "x" * 1_000_000
 
 
 @pytest.mark.parametrize(("job_id", "limit", "texts"), [("job-1", "10000000", 10), ("sync-1", "20000000", 20)])
-def test_an_input_over_the_limit_of_its_way_in_is_refused_unread(ask, monkeypatch, job_id, limit, texts):
+def test_an_input_over_the_jobs_limit_is_refused_before_decoding(ask, monkeypatch, job_id, limit, texts):
     monkeypatch.setattr("serverless.decode.message", lambda kind, body: pytest.fail("it was decoded"))
     result = ask("sentiment", job_id=job_id, texts=[TEXT] * texts)
     assert result["error_type"] == "validation"
     assert f"too large (max {limit} bytes, got" in result["error"]
 
 
-def test_what_runsync_takes_is_refused_on_run_alone(ask):
+def test_an_input_between_the_limits_passes_on_runsync_and_fails_on_run(ask):
     panel = {"close": [1.0] * 10_000, "volume": [123456.123456] * 10_000}
     given = {"panels": [panel] * 90, "indicators": [{"name": "SMA", "last": 1}]}
     assert "too large (max 10000000" in ask("indicators", job_id="job", **given)["error"]
-    # The contract's own limit of 8 MiB is the next one, and speaks for itself.
+    # The next limit is the contract's 8 MiB, with an error of its own.
     assert "too large (max 8388608" in ask("indicators", job_id="sync-job", **given)["error"]
 
 
 @pytest.mark.parametrize(("job_id", "fits"), [("job-1", False), ("sync-1", True)])
-def test_an_output_over_the_limit_of_its_way_out_is_an_error_and_not_a_lost_job(ask, job_id, fits):
+def test_an_output_over_the_jobs_limit_is_an_error(ask, job_id, fits):
     panel = {"close": [1.0 / 3 + at for at in range(10_000)]}
     result = ask("indicators", job_id=job_id, panels=[panel] * 9, indicators=["SMA", "EMA", "RSI", "MACD", "ROC"])
     assert (result["status"] == "success") is fits
@@ -38,7 +38,7 @@ def test_an_output_over_the_limit_of_its_way_out_is_an_error_and_not_a_lost_job(
         assert "the answer is too large (max 10000000 bytes, got 1" in result["error"]
 
 
-def test_a_streamed_output_over_a_chunk_is_refused():
+def test_a_streamed_output_over_the_chunk_limit_is_refused():
     with pytest.raises(limits.OutputTooLargeError, match="max 1000000 bytes"):
         limits.check_chunk({"output": TEXT})
 

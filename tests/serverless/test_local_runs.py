@@ -1,4 +1,4 @@
-"""The documented local runs, with the real SDK in processes of its own."""
+"""The documented local runs, with the real SDK in child processes."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ def test_test_input_prints_health_and_ends_well():
 
 
 @pytest.mark.slow
-def test_test_input_with_a_mistake_says_so_without_the_input_and_ends_with_1():
+def test_test_input_with_a_mistake_exits_with_1_and_does_not_print_the_input():
     given = {"input": {"action": "sentiment", "texts": [MARKER, " "], "model": "nope"}}
     with start("--test_input", json.dumps(given)) as run:
         output, errors = run.communicate(timeout=100)
@@ -47,7 +47,7 @@ def test_test_input_with_a_mistake_says_so_without_the_input_and_ends_with_1():
     assert MARKER not in output + errors
 
 
-def test_a_bad_setting_is_said_in_one_line_and_ends_at_once():
+def test_a_bad_setting_is_reported_in_one_line_and_ends_at_once():
     with start(MARKET_SERVERLESS_STREAMING="perhaps") as run:
         output, errors = run.communicate(timeout=60)
     assert run.returncode != 0
@@ -57,7 +57,7 @@ def test_a_bad_setting_is_said_in_one_line_and_ends_at_once():
 
 
 def address(run):
-    """Where the SDK's server listens, once it does."""
+    """Wait until the SDK's server listens; its address."""
     for line in run.stderr:
         if found := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
             return found[1]
@@ -103,7 +103,7 @@ seconds = time.perf_counter() - began
 heavy = {"torch", "transformers", "talib", "numpy", "protovalidate"} & set(sys.modules)
 print(seconds, *heavy)
 """
-    # The fastest of three: what other processes take of this machine only ever adds.
+    # The fastest of three, because other processes on the machine only add time.
     runs = [
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()[
             -1

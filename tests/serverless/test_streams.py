@@ -1,4 +1,4 @@
-"""Actions with several outputs, whole and one at a time."""
+"""Actions with several outputs, as a list and as a stream."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from serverless.handler import Handler
 
 @pytest.fixture
 def streamed(runner, handler):
-    """`streamed(action, **input)` is the list of what the generator handler yields."""
+    """`streamed(action, **input)` returns all results of the generator handler as a list."""
 
     async def collect(job):
         return [result async for result in handler.stream(job)]
@@ -42,18 +42,18 @@ def test_predict_stream_yields_each_series_and_fails_each_alone(ask, streamed, c
     assert outputs[2]["quantile_levels"] == alone["quantile_levels"]
 
 
-def test_a_streamed_action_without_the_generator_answers_with_a_list(ask, closes):
+def test_a_streamed_action_returns_a_list_without_the_generator_handler(ask, closes):
     result = ask("predict_stream", series=[{"values": closes}, {"values": closes[1:]}], horizon=2)
     assert result["status"] == "success"
     assert sorted(output["index"] for output in result["output"]) == [0, 1]
 
 
-def test_an_action_that_is_not_streamed_yields_its_one_result(ask, streamed, closes):
+def test_an_action_with_one_output_yields_one_result(ask, streamed, closes):
     (result,) = streamed("predict", time_series=closes, horizon=2)
     assert result == ask("predict", time_series=closes, horizon=2)
 
 
-def test_watch_yields_per_bar_what_the_full_call_gives(ask, streamed, ohlcv):
+def test_watch_yields_the_full_calls_answer_per_bar(ask, streamed, ohlcv):
     history = {name: column[:100] for name, column in ohlcv.items()}
     bars = [{name: column[at] for name, column in ohlcv.items()} for at in range(100, 105)]
     results = streamed(
@@ -85,7 +85,7 @@ def test_watch_yields_per_bar_what_the_full_call_gives(ask, streamed, ohlcv):
         ({"colour": "red"}, "colour is not a field of watch"),
     ],
 )
-def test_a_bad_watch_is_told_in_the_callers_own_words(ask, ohlcv, change, error):
+def test_an_error_of_a_watch_names_the_fields_of_the_callers_json(ask, ohlcv, change, error):
     bar = {name: column[-1] for name, column in ohlcv.items()}
     given = {"ohlcv": ohlcv, "bars": [bar], "indicators": ["RSI"], "forecast": {"horizon": 1}, **change}
     result = ask("watch", **given)
@@ -93,21 +93,21 @@ def test_a_bad_watch_is_told_in_the_callers_own_words(ask, ohlcv, change, error)
     assert result["error_type"] == "validation"
 
 
-def test_a_part_of_a_watch_that_fails_leaves_the_other(ask, ohlcv):
+def test_a_failed_part_of_a_watch_does_not_affect_the_other(ask, ohlcv):
     bar = {name: column[-1] for name, column in ohlcv.items()}
     (output,) = ask("watch", ohlcv=ohlcv, bars=[bar], indicators=["NOPE"], forecast={"horizon": 1})["output"]
     assert output["indicators_error"].startswith("indicators[0] ")
     assert output["predict"]["forecasts"][0]["forecast"]["point"]
 
 
-def test_an_error_ends_the_stream_with_its_whole_form(streamed):
+def test_an_error_ends_the_stream_with_a_whole_error_result(streamed):
     (only,) = streamed("predict", time_series=[1.0], horizon=2, request_id="r-1")
     assert set(only) == {"error"}, "the SDK keeps nothing else of an error in a stream"
     form = json.loads(only["error"])
     assert (form["error"], form["request_id"]) == ("time_series too short (min 30, got 1)", "r-1")
 
 
-def test_leaving_a_stream_cancels_the_rest_of_it(runner, handler, closes, monkeypatch):
+def test_closing_a_stream_cancels_the_remaining_series(runner, handler, closes, monkeypatch):
     servicer = runner.run(handler.worker()).parts.servicer
     predict, cancelled = servicer.predict, []
 
@@ -136,7 +136,7 @@ def test_leaving_a_stream_cancels_the_rest_of_it(runner, handler, closes, monkey
     assert handler.in_flight == 0
 
 
-def test_an_aggregated_stream_is_stopped_before_the_platform_would_lose_it(runner, handler, closes, monkeypatch):
+def test_an_aggregated_stream_ends_with_an_error_at_the_platforms_limit(runner, handler, closes, monkeypatch):
     monkeypatch.setattr("serverless.limits.RUN_BYTES", 100_000)
     aggregated = Handler(Config(streaming="aggregated"), handler._service)
     aggregated._building = handler._building

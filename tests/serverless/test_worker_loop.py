@@ -1,4 +1,4 @@
-"""The SDK's own worker loop, in processes of its own, against a job queue on this machine."""
+"""The SDK's own worker loop in child processes, against a local job queue."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-# A poll is held this long when there is nothing to say, as the platform's are, for longer.
+# Seconds that an empty poll is held. The platform holds polls too, for longer.
 HOLD = 0.5
-MARKER = "okapi"  # in every text; it must reach neither a log nor an error
+MARKER = "okapi"  # a word in every text that may reach neither a log nor an error
 
 
 class Platform:
@@ -119,7 +119,7 @@ async def platform() -> AsyncIterator[tuple[Platform, str]]:
 
 
 class WorkerProcess:
-    """`python -m serverless` as the platform starts it, with its log lines as they come."""
+    """`python -m serverless` as the platform starts the worker, with the log lines read as they are written."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -181,7 +181,7 @@ async def worker(name: str, url: str, **settings: str) -> AsyncIterator[WorkerPr
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,
-        start_new_session=True,  # the SDK's heartbeat is a process of its own, and holds the pipes open
+        start_new_session=True,  # the SDK's heartbeat is a separate process, and holds the pipes open
     )
     running = WorkerProcess(name, process)
     try:
@@ -235,7 +235,7 @@ def bad_job(number: int) -> dict[str, Any]:
 
 
 def long_job(name: str, bars: int) -> dict[str, Any]:
-    """A replay of many bars, each awaited before the next."""
+    """A replay of many bars, answered one after another."""
     watch = {"action": "watch", "ohlcv": {"close": walk(9, 500)}, "bars": [{"close": 100.0}] * bars}
     return {"id": name, "input": {**watch, "indicators": ["RSI"], "forecast": {"horizon": 5}}}
 
@@ -245,7 +245,7 @@ def mixed(start: int, count: int) -> list[dict[str, Any]]:
 
 
 async def joint_batches(address: str) -> dict[str, float]:
-    """Batches of more than one item, by engine."""
+    """The number of batches of more than one item, by engine."""
     async with aiohttp.ClientSession() as session, session.get(f"http://{address}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
     counts: Counter[str] = Counter()
@@ -255,7 +255,7 @@ async def joint_batches(address: str) -> dict[str, float]:
     return counts
 
 
-def test_every_job_gets_exactly_one_result_through_bad_jobs_cancels_and_a_worker_told_to_stop():
+def test_every_job_gets_one_result_despite_bad_jobs_cancels_and_a_stopping_worker():
     asyncio.run(two_workers())
 
 

@@ -1,4 +1,4 @@
-"""A job while it is here: under which id it is answered, what became of it, and the log line that says so."""
+"""A job in flight: ids, call, outcome, and the log line at the end."""
 
 import logging
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from serverless.request import Request
 log = logging.getLogger("serverless.job")
 
 OK, CANCELLED = "OK", "CANCELLED"
-_OURS = {OverloadedError.reason, ServiceUnavailableError.reason, DrainingError.reason}
+_SERVICE_REFUSALS = {OverloadedError.reason, ServiceUnavailableError.reason, DrainingError.reason}
 
 
 @dataclass(slots=True, eq=False)
-class Visit:
-    """`outcome` is OK, CANCELLED or an error's reason; `request` is there once the job has been read."""
+class Job:
+    """`outcome`: OK, CANCELLED or an error's reason. `request`: None until the input has been read."""
 
     job_id: str
     call: Call
@@ -29,9 +29,10 @@ class Visit:
     outcome: str = OK
 
     @classmethod
-    def of(cls, job: Mapping[str, Any]) -> "Visit":
-        call = Call(request_id=incoming.request_id(job), client="runpod")
-        return cls(str(job.get("id", "")), call, deadline.now())
+    def of(cls, given: Mapping[str, Any]) -> "Job":
+        """Start the job that the SDK passed."""
+        call = Call(request_id=incoming.request_id(given), client="runpod")
+        return cls(str(given.get("id", "")), call, deadline.now())
 
     @property
     def request_id(self) -> str:
@@ -39,16 +40,16 @@ class Visit:
 
     @property
     def action(self) -> str:
-        """One of this worker's actions, or "none": never a word of the caller's choice."""
+        """An action of this worker, or "none"; safe as a metric label, because unknown actions are not kept."""
         return self.request.action if self.request else "none"
 
     @property
     def names(self) -> Mapping[str, str]:
-        """Field paths of the contract -> the caller's words."""
+        """Field paths of the contract -> field names in the caller's JSON."""
         return self.request.names if self.request else {}
 
-    def end(self) -> float:
-        """Write the log line; the seconds that the visit took."""
+    def finish(self) -> float:
+        """Write the log line and return the seconds that the job took."""
         seconds = deadline.now() - self.began
         log.log(
             _level(self.outcome),
@@ -68,7 +69,7 @@ class Visit:
 
 
 def _level(outcome: str) -> int:
-    """Bugs are errors, refusals of ours are warnings, and callers' mistakes are no more than information."""
+    """Bugs log at ERROR, refusals for lack of capacity at WARNING, callers' mistakes at INFO."""
     if outcome == InternalError.reason:
         return logging.ERROR
-    return logging.WARNING if outcome in _OURS else logging.INFO
+    return logging.WARNING if outcome in _SERVICE_REFUSALS else logging.INFO
