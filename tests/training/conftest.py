@@ -1,4 +1,4 @@
-"""Training tests run on one thread: small matrices gain nothing from more, and two runs compare exactly."""
+"""Training tests run on one thread: small matrices gain nothing from more threads, and results are reproducible."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The sentiment training program: its parts, and the whole of it on a small encoder."""
+"""The sentiment training program: the parts, and the whole program on a small encoder."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def csv(folder: Path, text: str) -> Path:
 def quiet(_: str) -> None: ...
 
 
-def test_rows_are_read_once_each(tmp_path: Path) -> None:
+def test_duplicate_rows_are_read_once(tmp_path: Path) -> None:
     path = csv(tmp_path, 'text,label\n"Up, again",2\nDown https://t.co/a,0\nDown  https://t.co/b,0\n')
     assert read([path]) == [Row("Up, again", 2), Row("Down https://t.co/a", 0)]
 
@@ -43,7 +43,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str) -> None:
         read([csv(tmp_path, f"text,label\nFine,1\n{row}\n")])
 
 
-def test_phrases_are_different_mixed_and_the_same_for_a_seed() -> None:
+def test_phrases_are_distinct_mixed_and_reproducible() -> None:
     rows = phrases(1000, seed=3)
     assert len({row.text for row in rows}) == 1000
     assert np.bincount([row.label for row in rows]).tolist() == [300, 400, 300]
@@ -80,7 +80,7 @@ def rows_of(count: int, seed: int) -> list[Encoded]:
 
 
 def easy(count: int, seed: int) -> list[Encoded]:
-    """Sequences of random length whose tokens name their label."""
+    """Sequences of random length with the label as tokens."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, 9, (count,), generator=generator).tolist()
     return [Encoded(torch.full((length,), 10 + index % 3), index % 3) for index, length in enumerate(lengths)]
@@ -103,7 +103,7 @@ def test_the_epoch_with_the_lowest_validation_nll_is_kept(monkeypatch: pytest.Mo
     assert fit(Classifier(SMALL, labels=3), easy(32, 1), {}, recipe, quiet).epoch == 2
 
 
-def test_training_goes_on_from_a_stored_adapter() -> None:
+def test_training_continues_from_a_stored_adapter() -> None:
     torch.manual_seed(0)
     recipe = Recipe(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9)
     model = Classifier(SMALL, labels=3)
@@ -115,7 +115,7 @@ def test_training_goes_on_from_a_stored_adapter() -> None:
     assert second.nll == pytest.approx(first.nll, abs=1e-3)
 
 
-def test_training_is_the_same_for_a_seed() -> None:
+def test_training_is_reproducible() -> None:
     rows, adapters = easy(64, seed=1), []
     for _ in range(2):
         torch.manual_seed(0)
@@ -125,7 +125,7 @@ def test_training_is_the_same_for_a_seed() -> None:
         torch.testing.assert_close(tensor, adapters[1][name])
 
 
-def test_what_is_exported_loads_and_answers_as_it_was_trained(tmp_path: Path) -> None:
+def test_an_exported_model_loads_and_answers_like_the_trained_model(tmp_path: Path) -> None:
     recipe, rows = Recipe(epochs=1, rank=4, batch=16), rows_of(48, seed=1)
     fitted = fit(plain(), rows, {"own": rows}, recipe, quiet)
     export(fitted, recipe, "7", tmp_path)
@@ -138,7 +138,7 @@ def test_what_is_exported_loads_and_answers_as_it_was_trained(tmp_path: Path) ->
     assert served.nll == pytest.approx(fitted.measures["own"].nll, abs=2e-3)
 
 
-def test_the_command_says_what_it_needs() -> None:
+def test_the_command_names_missing_options() -> None:
     command = [sys.executable, "-m", "training.sentiment", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert all(option in shown for option in ("--train", "--validate", "--out", "--epochs"))

@@ -34,12 +34,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def say(line: str) -> None:
-    """A line of progress, seen at once also through a pipe."""
+    """Print a line of progress, flushed so that the line passes a pipe at once."""
     print(line, flush=True)
 
 
 def main() -> None:
-    """Train, report each epoch, and write the best one."""
+    """Train, report each epoch, and write the best epoch."""
     options = arguments().parse_args()
     torch.set_num_threads(options.threads)
     recipe = replace(Recipe(), **{option.name: getattr(options, option.name) for option in fields(Recipe)})

@@ -1,4 +1,4 @@
-"""Writes what was learnt as the folder that models.sentiment loads: tensors, manifest, and expected answers."""
+"""Writes a trained model as a model folder for models.sentiment: tensors, manifest, and expected answers."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ _PROBES = (
 
 
 def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path) -> None:
-    """Write adapter, expected answers of the self-test, and manifest into the folder, made if need be."""
+    """Write adapter, expected answers of the self-test, and manifest; creates the folder if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = safetensors.torch.save(fitted.adapter)
     (folder / ADAPTER).write_bytes(tensors)

@@ -1,6 +1,6 @@
-"""The training loop: low-rank adapters and a head on a frozen encoder, the best epoch kept, then one temperature.
+"""The training loop: low-rank adapters and a head on a frozen encoder, then a temperature; the best epoch is kept.
 
-Owns the recipe and its constants. What the data are and how the result is stored belong to rows and export.
+Owns the recipe and the constants. Data belong to rows.py, storing the result to export.py.
 """
 
 import math
@@ -25,7 +25,7 @@ _REPORT_EVERY = 50
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run depends on beside its data."""
+    """The hyperparameters of a run."""
 
     epochs: int = 3
     batch: int = 32
@@ -45,7 +45,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The tensors of the best epoch, its temperature, and its measures on each validation set after scaling."""
+    """The tensors of the best epoch, the temperature, and the measures on each validation set after scaling."""
 
     adapter: dict[str, Tensor]
     temperature: float
@@ -54,12 +54,12 @@ class Fitted:
 
     @property
     def nll(self) -> float:
-        """The mean over the validation sets, each weighing the same."""
+        """The mean negative log-likelihood over the validation sets, with equal weights."""
         return float(np.mean([measures.nll for measures in self.measures.values()]))
 
 
 class Average:
-    """An exponential moving average of the trained parameters, which generalises better than the last step's values."""
+    """An exponential moving average of the trained parameters; generalises better than the last step's parameters."""
 
     def __init__(self, model: Classifier, keep: float) -> None:
         self._model = model
@@ -68,14 +68,14 @@ class Average:
         self._values = {name: value.detach().clone() for name, value in _trained(model)}
 
     def update(self) -> None:
-        """Take in the current values; the first steps are weighted as in a plain mean."""
+        """Add the current values; the first steps are weighted as in a plain mean."""
         self._steps += 1
         new = max(1 - self._keep, 1 / (self._steps + 1))
         for name, value in _trained(self._model):
             self._values[name].lerp_(value.detach(), new)
 
     def __enter__(self) -> None:
-        """Put the averages into the model, and the model's own values back at the end of the block."""
+        """Put the averages into the model; leaving the block restores the model's values."""
         self._swap()
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +89,7 @@ class Average:
 
 
 class Run:
-    """One training run: the adapted model, its optimiser and schedule, and the average of its steps."""
+    """One training run: the adapted model, optimiser, schedule, and the average over the steps."""
 
     def __init__(
         self, model: Classifier, rows: Sequence[Encoded], recipe: Recipe, report: Callable[[str], None]
@@ -105,7 +105,7 @@ class Run:
         self._average = Average(model, recipe.averaging)
 
     def epoch(self) -> None:
-        """Take all rows once."""
+        """Train on all rows once."""
         self._model.train()
         began, total = time.monotonic(), 0.0
         for step, (packed, labels) in enumerate(batches(self._rows, self._recipe.batch, self._chance), start=1):
@@ -115,7 +115,7 @@ class Run:
                 self._report(f"  step {step}: mean loss {total / step:.4f}, {speed:.2f} steps/s")
 
     def judged(self, validate: Mapping[str, Sequence[Encoded]], epoch: int) -> Fitted:
-        """What the averaged parameters are worth now."""
+        """Validate the averaged parameters."""
         with self._average:
             return judged(self._model, validate, epoch)
 
@@ -138,9 +138,9 @@ def fit(
     report: Callable[[str], None],
     start: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
-    """Adapt the model in place and return what was learnt in the epoch with the lowest validation NLL.
+    """Adapt the model in place and return the result of the epoch with the lowest validation NLL.
 
-    `start` is a stored adapter of the same rank to go on from; without it adapters begin as no change at all.
+    `start`: a stored adapter of the same rank to continue from; the default is an adapter without effect.
     """
     torch.manual_seed(recipe.seed)
     adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
@@ -162,7 +162,7 @@ def fit(
 
 
 def judged(model: Classifier, validate: Mapping[str, Sequence[Encoded]], epoch: int) -> Fitted:
-    """An adapted model's tensors, its temperature over all validation sets, and its measures on each."""
+    """The tensors of an adapted model, the temperature over all validation sets, and the measures on each set."""
     answers = {name: logits(model, rows) for name, rows in validate.items()}
     divisor = temperature(list(answers.values()))
     measures = {
@@ -172,7 +172,7 @@ def judged(model: Classifier, validate: Mapping[str, Sequence[Encoded]], epoch: 
 
 
 def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
-    """Float32 logits [n, labels] and the labels [n], both in an order of their own."""
+    """Float32 logits [n, labels] and the labels [n], in equal order (not the order of the rows)."""
     model.eval()
     with torch.inference_mode():
         parts = [(model(packed), labels) for packed, labels in batches(rows, 64, random.Random(0))]  # noqa: S311
@@ -181,7 +181,7 @@ def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
 
 
 def temperature(sets: Sequence[tuple[Tensor, Labels]]) -> float:
-    """The divisor of the logits with the lowest NLL, each set weighing the same (Guo et al., 2017); grid of 0.01."""
+    """The divisor of the logits with the lowest NLL, sets weighted equally (Guo et al., 2017); grid of 0.01."""
     grid = torch.arange(0.5, 3.0, 0.01)
     losses = [
         sum(float(F.cross_entropy(values / divisor, torch.from_numpy(labels))) for values, labels in sets)
@@ -201,6 +201,6 @@ def _optimiser(model: Classifier, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _rate(step: int, steps: int, warm_up: float) -> float:
-    """Linear warm-up, then linear to zero."""
+    """The learning rate's factor: linear warm-up, then linear to zero."""
     rising = max(1, int(warm_up * steps))
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))

@@ -1,8 +1,8 @@
-"""`python -m training.sentiment.mean`: the mean of adapters that went on from one another, as a model folder.
+"""`python -m training.sentiment.mean`: the mean of adapters, each trained from the previous, as a model folder.
 
-Points of one descent average to a flatter minimum, which generalises better than its ends (Izmailov et al., "Averaging
-Weights Leads to Wider Optima and Better Generalization", 2018). Adapters trained apart do not average: the product of
-means is not the mean of products.
+The mean over one training trajectory lies in a flatter minimum and generalises better (Izmailov et al., "Averaging
+Weights Leads to Wider Optima and Better Generalization", 2018). Independently trained adapters must not be averaged:
+the product of means differs from the mean of products.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from training.sentiment.rows import encode, read
 
 
 def mean(adapters: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The float32 mean of stored adapters of one shape. Raises ValueError when their tensors differ in name."""
+    """The float32 mean of stored adapters of equal shapes. Raises ValueError when the names of tensors differ."""
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):
         raise ValueError("adapters of different shapes have no mean")
     return {name: torch.stack([adapter[name].float() for adapter in adapters]).mean(0) for name in adapters[0]}
@@ -42,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Average, fit the temperature anew, and write the folder."""
+    """Average, fit the temperature again, and write the folder."""
     options = arguments().parse_args()
     torch.set_num_threads(options.threads)
     stored = [safetensors.torch.load(Manifest.of(folder).read(folder, ADAPTER)) for folder in options.folders]

@@ -1,4 +1,4 @@
-"""How good labelled probabilities are: accuracy, macro F1, negative log-likelihood, calibration error, confusion."""
+"""Quality measures of probabilities: accuracy, macro F1, negative log-likelihood, calibration error, confusion."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Measures:
-    """Scores of n answers. `confusion[i, j]` counts rows of label i that were answered j."""
+    """Scores of n answers. `confusion[i, j]` counts rows with label i and answer j."""
 
     count: int
     accuracy: float
@@ -24,7 +24,7 @@ class Measures:
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Labels) -> "Measures":
-        """From probabilities [n, k] and true labels [n]."""
+        """Compute the measures from probabilities [n, k] and true labels [n]."""
         classes = probabilities.shape[1]
         answers = probabilities.argmax(axis=1)
         confusion = np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)

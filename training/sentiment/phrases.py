@@ -1,8 +1,8 @@
-"""Corporate news sentences with known sentiment, generated from templates of our own (phrases.toml).
+"""Corporate news sentences with known sentiment, generated from templates (phrases.toml).
 
-Headlines and tweets rarely hold the prose of company announcements: figures against last year's, orders, lay-offs,
-plain facts. These sentences teach it, above all that the direction counts together with what moved: costs that fall
-are good news, and a product description is none.
+Headlines and tweets rarely contain the prose of company announcements: figures compared with last year, orders,
+lay-offs, plain facts. The generated sentences add such prose, above all pairs of direction and subject: falling costs
+are positive, falling profits negative, and a product description is neutral.
 """
 
 import random
@@ -14,12 +14,12 @@ from models.sentiment import LABELS
 from training.sentiment.rows import Row
 
 _PARTS = Path(__file__).with_name("phrases.toml")
-# Labels in the order in which sentences are dealt: three in ten negative, four neutral, three positive.
+# The repeating order of labels: of ten sentences three are negative, four neutral, three positive.
 _MIX = (0, 1, 2, 1, 0, 1, 2, 1, 0, 2)
 
 
 def phrases(count: int, seed: int) -> list[Row]:
-    """`count` different sentences, the same ones for the same seed."""
+    """`count` distinct sentences, reproducible by the seed."""
     author = Author(seed)
     rows: dict[str, Row] = {}
     while len(rows) < count:
@@ -29,18 +29,18 @@ def phrases(count: int, seed: int) -> list[Row]:
 
 
 class Author:
-    """Draws sentences: a lead, a template of the label, and a word for every slot."""
+    """Generates sentences from a lead, a template of the label, and a word for every slot."""
 
     def __init__(self, seed: int) -> None:
         self._parts: dict[str, Any] = tomllib.loads(_PARTS.read_text(encoding="utf-8"))
         self._chance = random.Random(seed)  # noqa: S311 - sampling sentences needs no secrecy
 
     def write(self, label: int) -> Row:
-        """One sentence of the label."""
+        """A sentence with the given label."""
         sentences = self._parts["sentences"]
         template = self._chance.choice(sentences["leads"]) + self._chance.choice(sentences[LABELS[label]])
         slots = self._slots()
-        text = template.format_map(slots).format_map(slots)  # some words have a slot of their own
+        text = template.format_map(slots).format_map(slots)  # twice, because some words contain a slot
         return Row(text[0].upper() + text[1:], label)
 
     def _slots(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Author:
         return slots
 
     def _amounts(self) -> tuple[str, str]:
-        """A smaller and a larger sum of money in one unit, anything from close to far apart."""
+        """A smaller and a larger sum of money in one unit, close together or far apart."""
         before, after = self._chance.choice(self._parts["money"]["units"])
         low = round(10 ** self._chance.uniform(-1, 3), 1)
         high = round(max(low * self._chance.uniform(1.03, 2.5), low + 0.1), 1)
@@ -78,6 +78,6 @@ class Author:
         return name.capitalize() + str(self._chance.choice(names["forms"]))
 
     def _subject(self, noun: str) -> str:
-        """The noun as a sentence may begin with it."""
+        """The noun with an optional owner, to begin a sentence."""
         owner = self._chance.choice(("", "the company's ", f"{self._company()}'s ", "the group's "))
         return owner + noun

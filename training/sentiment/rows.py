@@ -1,4 +1,4 @@
-"""Labelled texts: reading them from CSV, encoding them, and dealing them into batches of similar length."""
+"""Labelled texts: reading from CSV, encoding, and grouping into batches of similar length."""
 
 import csv
 import random
@@ -16,7 +16,7 @@ from models.sentiment.text import clean
 
 @dataclass(frozen=True)
 class Row:
-    """A text and its label: 0 negative, 1 neutral, 2 positive."""
+    """A text and a label: 0 negative, 1 neutral, 2 positive."""
 
     text: str
     label: int
@@ -24,14 +24,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A row as the model sees it: int64 token ids [n] and the label."""
+    """An encoded row: int64 token ids [n] and the label."""
 
     ids: Tensor
     label: int
 
 
 def read(paths: Sequence[Path]) -> list[Row]:
-    """The rows of CSV files with columns `text` and `label`, each text once. Raises ValueError naming a bad line."""
+    """The rows of CSV files with columns `text` and `label`, without duplicates. Raises ValueError with the bad row."""
     rows: dict[str, Row] = {}
     for path in paths:
         with path.open(encoding="utf-8", newline="") as lines:
@@ -43,7 +43,7 @@ def read(paths: Sequence[Path]) -> list[Row]:
 
 
 def encode(rows: Sequence[Row], tokenizer: Tokenizer, length: int) -> list[Encoded]:
-    """Token ids with special tokens, at most `length` of them."""
+    """Encode rows to at most `length` token ids, special tokens included."""
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
     encodings = tokenizer.encode_batch([clean(row.text) for row in rows])
@@ -51,7 +51,7 @@ def encode(rows: Sequence[Row], tokenizer: Tokenizer, length: int) -> list[Encod
 
 
 def batches(rows: Sequence[Encoded], size: int, chance: random.Random) -> Iterator[tuple[Packed, Tensor]]:
-    """All rows once, in batches of `size` rows of similar length, in random order: packed ids and int64 labels."""
+    """Yield all rows in batches of `size` rows of similar length, in random order: packed ids and int64 labels."""
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index].ids), chance.random()))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     chance.shuffle(groups)
