@@ -26,7 +26,7 @@ from models.forecast.embedded import Embedded
 from models.forecast.fracast import Fracast
 from models.forecast.pretrained import Pretrained
 from models.indicators import Panel, Spec, Task, batch, compile  # noqa: A004 - as re.compile
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.indicators.torch_model import TorchModel
 from models.sentiment.encoder import Classifier, Shape
 from models.sentiment.network import PackedNetwork, PretrainedNetwork
@@ -105,7 +105,7 @@ def paths() -> Iterator[tuple[str, Run]]:
     yield "sentiment minilm", minilm
     yield "sentiment transformers", bert
     yield "indicators program", program
-    for name in sorted(registry.KERNELS):
+    for name in sorted(dispatch.KERNELS):
         yield f"indicators {name}", functools.partial(kernel, name)
 
 

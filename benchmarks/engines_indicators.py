@@ -14,7 +14,7 @@ import talib
 import torch
 
 from models.indicators import Panel, Spec, Task, compile, load  # noqa: A004 - as re.compile
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.indicators.program import Program
 
 SIX = ("SMA", "EMA", "RSI", "MACD", "BBANDS", "ATR")
@@ -91,7 +91,7 @@ def many_panels(count: int, bars: int) -> dict[str, float]:
     ratios = {}
     among = panels(count, bars)
     model = load("cpu", backend="torch")
-    names = sorted(registry.KERNELS)
+    names = sorted(dispatch.KERNELS)
     for name in names:
         program = compile([Spec(name, last=1)])
         tasks = [Task(panel, program) for panel in among]

@@ -1,1 +1,1 @@
-"""Forecasters, sentiment and indicators: torch and TA-Lib code that knows no transport, no queue and no process."""
+"""Forecasters, sentiment and indicators: torch, numpy and TA-Lib code, independent of transport, queue and process."""

@@ -1,7 +1,7 @@
-"""The manifest of a model's folder: what the model is, and the SHA-256 of every file that it is made of.
+"""The manifest of a model folder: kind, name, version, and the SHA-256 of every file of the model.
 
-Owns reading, checking and writing `manifest.json`, and the rule that bytes are used only after their digest was
-compared. What the settings mean belongs to each kind of model.
+Owns reading, checking and writing `manifest.json`, and the rule that no byte is used before the digest has been
+compared. The meaning of `settings` belongs to each kind of model.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ FILE_NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Base:
-    """Files that a model builds on and does not ship: an installed package and the SHA-256 of each file in it."""
+    """Weights from an installed package, not part of the model folder, with the SHA-256 of each file."""
 
     package: str
     licence: str
     files: Mapping[str, str]
 
     def read(self, name: str) -> bytes:
-        """One file's bytes, found without importing the package.
+        """The bytes of one file, read without importing the package.
 
-        Raises ModelUnavailableError when the package or the file is missing, or is not the file that was pinned.
+        Raises ModelUnavailableError when the package or file is missing, or the digest differs.
         """
         spec = find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
@@ -38,7 +38,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says. `files` maps each file of the folder to its SHA-256 (64 hexadecimal digits)."""
+    """The content of `manifest.json`. `files` maps each file of the folder to a SHA-256 (64 hexadecimal digits)."""
 
     kind: str
     architecture: str
@@ -54,7 +54,7 @@ class Manifest:
 
     @classmethod
     def of(cls, folder: Path) -> "Manifest":
-        """Read the folder's manifest. Raises ModelUnavailableError when it is missing or malformed."""
+        """Read the folder's manifest. Raises ModelUnavailableError for a missing or malformed manifest."""
         path = folder / FILE_NAME
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -84,15 +84,15 @@ class Manifest:
         return verified(folder / name, self.files[name])
 
     def write(self, folder: Path) -> None:
-        """Write the manifest into the folder, leaving out what is empty."""
+        """Write the manifest into the folder, without empty fields."""
         fields = {name: value for name, value in asdict(self).items() if value not in (None, (), {})}
         (folder / FILE_NAME).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def verified(path: Path, sha256: str) -> bytes:
-    """The file's bytes, read once, so that what was checked is what gets used.
+    """The file's bytes, read once: the checked bytes are the bytes in use, even if the file changes in between.
 
-    Raises ModelUnavailableError when the file is missing or its digest differs.
+    Raises ModelUnavailableError when the file is missing or the digest differs.
     """
     try:
         content = path.read_bytes()

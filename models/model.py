@@ -1,6 +1,6 @@
-"""What every model offers to whatever runs it.
+"""The interface of every model.
 
-Owns the vocabulary shared by the three kinds of model; how each computes is in forecast/, sentiment/ and indicators/.
+Owns the protocol shared by the three kinds of model; the computations are in forecast/, sentiment/ and indicators/.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,7 +11,7 @@ Answer = TypeVar("Answer", covariant=True)
 
 
 class ModelUnavailableError(Exception):
-    """The model cannot be loaded here: a package, file or device is missing. The message says which and what to do."""
+    """A model cannot be loaded, because a package, file or device is missing; the message names it and the remedy."""
 
 
 class Model(Protocol[Item, Answer]):
@@ -28,13 +28,13 @@ class Model(Protocol[Item, Answer]):
         ...
 
     def units(self, item: Item) -> int:
-        """The item's padded size: points, tokens or bars times functions. Batches are budgeted in it."""
+        """The item's padded size: points, tokens, or bars times functions. The unit of a batch's budget."""
         ...
 
     def run(self, items: Sequence[Item]) -> Sequence[Answer]:
-        """One batch. An answer never depends on its batch-mates; raises when the whole batch cannot be computed."""
+        """Compute one batch. No answer depends on other items of the batch. Raises if the batch cannot be computed."""
         ...
 
     def check(self) -> None:
-        """Run a small real input and compare with the stored answer; raises when it differs."""
+        """Run a small real input and compare the answer with the stored answer. Raises if the two differ."""
         ...

@@ -1,6 +1,6 @@
-"""The way of host arrays onto a device.
+"""Copies of host arrays to a device.
 
-Owns that copy alone: on CUDA through pinned memory and without waiting, so that it overlaps with the device's work.
+On CUDA the copy goes through pinned memory and is asynchronous, so that copying overlaps with the device's work.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """The array on ``device``, of its own dtype. On the CPU it shares the array's memory.
+    """A tensor on `device` with the array's dtype. On the CPU the tensor shares the array's memory.
 
-    The caching allocator gives a pinned block out again only once its copy is through, so nothing has to wait here.
+    No wait is needed: the caching allocator reuses a pinned block only after the copy from the block has finished.
     """
     tensor = torch.from_numpy(array)
     if device.type == "cuda":

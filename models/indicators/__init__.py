@@ -11,7 +11,7 @@ macd, signal, histogram = answer[program.rows[1]]
 from typing import Literal
 
 from models.indicators.answer import Answer
-from models.indicators.catalogue import FUNCTIONS, Function, Output, Parameter
+from models.indicators.functions import FUNCTIONS, Function, Output, Parameter
 from models.indicators.panel import COLUMNS, Panel
 from models.indicators.program import Program, Spec, SpecError, compile  # noqa: A004 - as re.compile
 from models.indicators.talib_model import TALibModel
@@ -36,17 +36,17 @@ __all__ = [
 
 
 def load(device: str = "cpu", *, backend: Literal["auto", "talib", "torch"] = "auto") -> Model[Task, Answer]:
-    """A model that computes indicators: "talib" on the CPU, "torch" on the device, "auto" the faster of the two there.
+    """Load an indicator model: "talib" on the CPU, "torch" on the device, "auto" for the faster of the two.
 
-    On a CPU that is TA-Lib at every size: it computes a bar in one pass of a few nanoseconds, a kernel in ten to thirty
-    passes of half a nanosecond each (benchmarks/engines_indicators.py). Not run on a GPU.
+    On a CPU, TA-Lib is faster at every size: TA-Lib takes one pass of a few nanoseconds per bar, a kernel ten to thirty
+    passes of half a nanosecond each (benchmarks/engines_indicators.py). Not measured on a GPU.
 
-    One thread calls its run(); for more threads load one each. Raises ModelUnavailableError when the device is missing
-    or cannot compute in float64.
+    One thread calls run(); load one model per thread. Raises ModelUnavailableError when the device is missing or cannot
+    compute in float64.
     """
     if backend == "talib" or (backend == "auto" and device == "cpu"):
         return TALibModel()
-    # Imported here because TA-Lib alone needs no torch, which takes seconds to import.
+    # Imported late: torch takes seconds to import, and TA-Lib works without torch.
     import torch
 
     from models.indicators.torch_model import TorchModel

@@ -1,4 +1,4 @@
-"""What comes back for one panel."""
+"""The answer for one panel."""
 
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ calls return the same number of bars, otherwise a list of arrays [n_i]."""
 
 
 def cut(program: Program, outputs: NDArray[np.float64], bars: int) -> Answer:
-    """The answer, in memory of its own, from outputs [outputs, at least bars] of a panel of `bars`."""
+    """Copy the answer for a panel of `bars` bars out of `outputs` [outputs, at least `bars`]."""
     if program.same_last:
         return outputs[:, _start(bars, program.last[0]) : bars].copy()
     return [row[_start(bars, last) : bars].copy() for row, last in zip(outputs, program.last, strict=True)]

@@ -1,8 +1,8 @@
 """A program over many panels at once, on one device.
 
-Owns the way of panels into tensors and of results out of them. Panels of different lengths share a batch: they start
-together, and shorter ones are continued by repeating their last bar. Every kernel looks back only, so what follows a
-panel's last bar changes nothing before it.
+Owns the copies of panels into tensors and of results out of tensors. Panels of different lengths share a batch: all
+start at index 0, and a shorter panel is padded by repeating the last bar. Every kernel looks back only, so the padding
+does not change earlier results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.indicators.panel import Panel
 from models.indicators.program import Program
 
 _CPU = torch.device("cpu")
 _CACHED_VALUES = 32 * 1024
-"""Values per column that stay in a CPU core's second-level cache through a kernel's passes, and that malloc hands out
-again without the page faults that larger blocks cost."""
+"""Values per column of a CPU batch. Blocks of this size stay in a core's second-level cache through the passes of a
+kernel, and malloc reuses the blocks without page faults."""
 
 
 def rows_at_once(panels: Sequence[Panel], device: torch.device) -> int:
-    """How many panels make a batch on the device: all of them, but on the CPU what fits its cache."""
+    """Panels per batch: all panels on CUDA; on the CPU as many as fit the cache."""
     if device != _CPU:
         return len(panels)
     return min(len(panels), max(1, _CACHED_VALUES // _longest(panels)))
@@ -31,14 +31,14 @@ def rows_at_once(panels: Sequence[Panel], device: torch.device) -> int:
 def compute(
     program: Program, kernels: Sequence[bool], panels: Sequence[Panel], rows: int, device: torch.device
 ) -> Iterator[tuple[Sequence[Panel], NDArray[np.float64]]]:
-    """Outputs [panels, outputs, longest] of the calls whose flag in `kernels` is set, for `rows` panels at a time.
+    """Yield (panels, outputs [panels, outputs, longest]) for `rows` panels at a time.
 
-    Other calls' outputs are left unset, and what a row holds after its panel's last bar has no meaning. An array is
-    only good until the next one is asked for.
+    Only calls with a flag in `kernels` are computed; outputs of other calls are unset. Values after a panel's last bar
+    are undefined. The next iteration overwrites the yielded array.
     """
     names = sorted(program.needs)
     longest = _longest(panels)
-    # Made once for all parts: fresh memory of this size costs a page fault every 4 KiB.
+    # Allocated once for all parts, because new memory of this size costs a page fault every 4 KiB.
     staged = torch.empty((len(names), rows, longest), dtype=torch.float64, pin_memory=device.type == "cuda")
     host = torch.empty((rows, len(program.outputs), longest), dtype=torch.float64)
     for first in range(0, len(panels), rows):
@@ -50,7 +50,7 @@ def compute(
             there = outputs if device == _CPU else torch.empty_like(outputs, device=device)
             for call, at, kernel in zip(program.calls, program.rows, kernels, strict=True):
                 if kernel:
-                    registry.compute(call, [columns[column] for column in call.function.columns], there[:, at])
+                    dispatch.compute(call, [columns[column] for column in call.function.columns], there[:, at])
             if there is not outputs:
                 outputs.copy_(there)
         yield part, outputs.numpy()
@@ -61,7 +61,7 @@ def _longest(panels: Sequence[Panel]) -> int:
 
 
 def _stage(names: Sequence[str], panels: Sequence[Panel], staged: NDArray[np.float64]) -> None:
-    """Copy the panels' columns into staged [names, at least panels, longest]; the last bar fills what is left."""
+    """Copy the panels' columns into `staged` [names, at least panels, longest], padded with the last bar."""
     for name, rows in zip(names, staged, strict=True):
         for panel, row in zip(panels, rows, strict=False):
             column = getattr(panel, name)

@@ -1,11 +1,11 @@
 """Every TA-Lib function: its inputs, parameters with defaults and ranges, outputs and lookback.
 
-Owns what can be asked for, read from TA-Lib's own metadata and nothing else: names and defaults as `talib.abstract`
-gives them, ranges and output types from the C library's description. Whether a request is allowed is in program.py.
+Owns the list of functions, read from TA-Lib's metadata: names and defaults from `talib.abstract`, ranges and output
+types from the C library's description. Checks of requests are in program.py.
 
-Which column feeds an input is `talib.abstract`'s rule. Inputs that TA-Lib names (high, volume, ...) take that column; a
-single free input takes close; two free inputs (BETA, CORREL, ADD, ...) take high and low, in this order. MAVP's second
-input is a series of periods, for which a panel has no column.
+The assignment of columns to inputs follows `talib.abstract`. Named inputs (high, volume, ...) take the column of the
+name; a single free input takes close; two free inputs (BETA, CORREL, ADD, ...) take high and low, in this order. MAVP's
+second input is a series of periods: a panel has no such column.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ PERIODS = "periods"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter under the name it has in TA-Lib's Python package, its default and its inclusive range."""
+    """A parameter: name as in TA-Lib's Python package, default, inclusive range."""
 
     name: str
     description: str
@@ -31,12 +31,12 @@ class Parameter:
     maximum: float
     integer: bool
     moving_average: bool
-    """An integer that chooses a kind of moving average, numbered as in talib.MA_Type (0 is SMA, 1 EMA, ...)."""
+    """Whether the parameter selects a kind of moving average, numbered as in talib.MA_Type (0 is SMA, 1 EMA, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output series. Integer ones (candlestick patterns, indexes) have 0 during warm-up, real ones NaN."""
+    """An output series. During warm-up integer outputs (candlestick patterns, indexes) are 0 and real outputs NaN."""
 
     name: str
     integer: bool
@@ -44,7 +44,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A TA-Lib function. `columns` feed its inputs, in the order in which the C function takes them."""
+    """A TA-Lib function. `columns`: the panel columns for the inputs, in the order of the C function."""
 
     name: str
     group: str
@@ -54,7 +54,7 @@ class Function:
     outputs: tuple[Output, ...]
 
     def lookback(self, values: Sequence[float]) -> int:
-        """Bars before the first value, for parameter values in order; -1 when TA-Lib refuses their combination."""
+        """Bars before the first value, for parameter values in order; -1 if TA-Lib refuses the combination."""
         pairs = zip(values, self.parameters, strict=True)
         call = getattr(library.HOLDING, f"TA_{self.name}_Lookback")
         bars: int = call(*(library.argument(value, parameter.integer) for value, parameter in pairs))
@@ -62,7 +62,7 @@ class Function:
 
 
 def _moving_average_kinds() -> int:
-    """How many kinds of moving average the C library knows; they are numbered from 0."""
+    """The number of kinds of moving average in the C library, numbered from 0."""
     kind = 0
     while library.HOLDING.TA_MA_Lookback(2, kind) >= 0:
         kind += 1

@@ -1,14 +1,13 @@
-"""Indicators of one instrument, bar by bar: the newest values without the whole history.
+"""Indicators of one instrument, bar by bar: the newest values without recomputing the whole history.
 
-Owns what is kept between bars and which way each function goes:
+Owns the state between bars and the method for each function:
 
-- A function with a recursive form (incremental_forms.py) takes one step per bar. Its value is the full call's over
-  every bar that ever came.
-- A function whose value depends on its last lookback + 1 bars alone is computed over these by TA-Lib; the same value.
-- What remains has an unbounded memory and no recursive form here (see UNBOUNDED). TA-Lib computes it over all bars that
-  are held: the full call's value over those.
+- Recursive form (incremental_forms.py): one step per bar. The value equals the full call over all bars ever received.
+- Bounded memory: TA-Lib computes the value over the last lookback + 1 bars. The value equals the full call too.
+- Unbounded memory without a recursive form (see UNBOUNDED): TA-Lib computes the value over all held bars. The value
+  equals the full call over the held bars.
 
-The newest bar may be corrected as often as one likes: the state before it is kept beside the state after it.
+The newest bar may be corrected any number of times, because the state before the newest bar is kept as well.
 """
 
 from collections.abc import Mapping
@@ -30,17 +29,17 @@ _UNBOUNDED = (
     "NVI OBV PLUS_DI PLUS_DM PVI PVT RMA RSI RVI SAR SAREXT SMI STOCHRSI SUPERTREND T3 TEMA TRIX TSI VWAP WAD ZLEMA"
 )
 UNBOUNDED = frozenset(_UNBOUNDED.split())
-"""Functions whose value may depend on every bar before, whatever their parameters. MAXINDEX and its kin do where two
-bars are equal."""
+"""Functions with values that may depend on all earlier bars, for any parameters. MAXINDEX, MININDEX and MINMAXINDEX
+depend on earlier bars when two bars are equal."""
 _BOUNDED_AVERAGES = frozenset((0.0, 2.0, 5.0))
-"""SMA, WMA and TRIMA; with another kind of moving average, a function that takes one is unbounded too."""
+"""SMA, WMA and TRIMA. A function with any other kind of moving average has unbounded memory."""
 _POSITIONS = frozenset(("MAXINDEX", "MININDEX", "MINMAXINDEX"))
-"""Functions whose values are places in the panel."""
+"""Functions with positions in the panel as values."""
 _PLAN_BYTES = 64 << 20
 
 
 def bounded(call: Call) -> bool:
-    """Whether the call's last value depends on its last lookback + 1 bars alone."""
+    """Whether the call's newest value depends only on the last lookback + 1 bars."""
     averages = (
         value
         for value, parameter in zip(call.values, call.function.parameters, strict=True)
@@ -50,7 +49,7 @@ def bounded(call: Call) -> bool:
 
 
 def bars_needed(program: Program) -> int:
-    """The fewest bars to hold, so that every call can have a value."""
+    """The number of bars to hold so that every call has a value."""
     return max((call.lookback + 1 for call in program.calls), default=1)
 
 
@@ -60,12 +59,12 @@ class _Recursive(NamedTuple):
 
 
 class Incremental:
-    """A program's newest values over a growing history. Not safe for two threads at once."""
+    """The newest values of a program over a growing history. Not thread-safe."""
 
     def __init__(self, program: Program, columns: tuple[str, ...], capacity: int, plans: Plans | None = None) -> None:
-        """`columns`: those that every bar has, at least what the program needs. `capacity`: bars to hold.
+        """`columns`: the columns of every bar, including all that the program needs. `capacity`: bars to hold.
 
-        `plans`: TA-Lib's buffers, which many may share on one thread.
+        `plans`: TA-Lib's buffers, shared by all Incremental objects of one thread.
         """
         self.program = program
         self.bars = Bars(columns, max(capacity, bars_needed(program)))
@@ -83,11 +82,11 @@ class Incremental:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the bars, which are all but a few hundred of what is kept."""
+        """Bytes of bars and values; the remaining state takes a few hundred bytes."""
         return self.bars.nbytes + self.values.nbytes
 
     def load(self, history: Panel) -> NDArray[np.float64]:
-        """Take many bars at once, oldest first; the values at the newest."""
+        """Take many bars, oldest first; returns the values [outputs] at the newest bar."""
         columns = {name: getattr(history, name).tolist() for name in self.bars.columns}
         for values in zip(*columns.values(), strict=True):
             self.bars.append(dict(zip(columns, values, strict=True)))
@@ -95,13 +94,13 @@ class Incremental:
         return self._compute()
 
     def append(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
-        """Take the next bar, with every column; the newest values [outputs], NaN during warm-up."""
+        """Take the next bar, with every column; returns the newest values [outputs], NaN during warm-up."""
         self.bars.append(bar)
         self._step()
         return self._compute()
 
     def correct(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
-        """Replace the newest bar; the newest values [outputs]."""
+        """Replace the newest bar; returns the newest values [outputs]."""
         self.bars.replace(bar)
         self._after = self._before
         self._step()
@@ -116,7 +115,7 @@ class Incremental:
             self.values[rows] = outputs
 
     def _compute(self) -> NDArray[np.float64]:
-        """The values, those of windows included, in an array of their own."""
+        """Compute the windowed calls, and return a copy of all values."""
         if self._tail.places:
             self._tail.compute(self.values, self.bars, self._plans, self._tail.lookback + 1)
         if self._whole.places:
@@ -125,7 +124,7 @@ class Incremental:
 
 
 class _Windowed:
-    """The calls of a program that TA-Lib computes over a window of bars."""
+    """Calls of a program, computed by TA-Lib over a window of bars."""
 
     def __init__(self, program: Program, places: list[int]) -> None:
         self.places = places
@@ -138,7 +137,7 @@ class _Windowed:
         self.lookback = max((call.lookback for call in calls), default=0)
 
     def compute(self, values: NDArray[np.float64], bars: Bars, plans: Plans, window: int) -> None:
-        """Write the newest values into their rows of `values`."""
+        """Write the newest values of the calls into `values`."""
         panel = bars.window(window)
         found = plans.of(self._program, panel.bars).run(panel)
         newest = np.array([row[-1] for row in found])
@@ -147,5 +146,5 @@ class _Windowed:
 
 
 def columns_of(panel: Panel) -> tuple[str, ...]:
-    """The columns that a panel has, in their order."""
+    """The columns of a panel, in the order of COLUMNS."""
     return tuple(name for name in COLUMNS if getattr(panel, name) is not None)

@@ -1,7 +1,7 @@
-"""The bars that a live session holds.
+"""The bars held by a live session.
 
-Owns their memory: a fixed number of bars per column, the newest at the end of one contiguous block, so that a window of
-them is a view that TA-Lib reads as it lies.
+Owns the memory: a fixed number of bars per column, the newest at the end of one contiguous block, so that a window of
+bars is a view, readable by TA-Lib without a copy.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from models.indicators.panel import COLUMNS, Panel
 
 
 class Bars:
-    """The newest `capacity` bars with these columns. `count` is of all that ever came, the newest included."""
+    """The newest `capacity` bars of some columns. `count`: number of all bars received, dropped bars included."""
 
     def __init__(self, columns: tuple[str, ...], capacity: int) -> None:
         self.columns = columns
         self.capacity = capacity
         self.count = 0
         self._rows = {name: row for row, name in enumerate(columns)}
-        # Appending moves along the block, and the bars move back to its start once per `capacity // 4 + 64` bars.
+        # New bars fill the spare space at the end; once per `capacity // 4 + 64` bars all bars move to the start.
         self._values = np.empty((len(columns), capacity + capacity // 4 + 64))
         self._end = 0
 
@@ -33,7 +33,7 @@ class Bars:
         return self._values.nbytes
 
     def append(self, bar: Mapping[str, float]) -> None:
-        """Take one more bar; it has every column."""
+        """Take the next bar, with every column."""
         if self._end == self._values.shape[1]:
             self._values[:, : self.capacity] = self._values[:, self._end - self.capacity :]
             self._end = self.capacity
@@ -50,13 +50,13 @@ class Bars:
         return {name: self.at(name) for name in self.columns}
 
     def at(self, column: str, ago: int = 0) -> float:
-        """One value, `ago` bars before the newest, which must be held."""
+        """The value of a column `ago` bars before the newest; `ago` must be less than `held`."""
         return self._values.item(self._rows[column], self._end - 1 - ago)
 
     def column(self, name: str, last: int) -> NDArray[np.float64]:
-        """The newest values of a column, oldest first, at most `last`: a view."""
+        """A view of the newest values of a column, oldest first, at most `last`."""
         return self._values[self._rows[name], max(self._end - self.held, self._end - last) : self._end]
 
     def window(self, last: int) -> Panel:
-        """The newest bars, at most `last`: views."""
+        """A panel of views of the newest bars, at most `last`."""
         return Panel(**{name: self.column(name, last) for name in COLUMNS if name in self._rows})

@@ -1,10 +1,10 @@
-"""TA-Lib functions in their recursive form: the next value from a small state and the newest bar.
+"""TA-Lib functions in recursive form: the next value from a small state and the newest bar.
 
-Owns the recurrences. Each is the loop of the C function, operation by operation where rounding could tell (TA-Lib
-subtracts running sums, so an exact sum would differ from it), and holds for the function's whole history, however few
-bars are kept. A step never changes a state, it makes the next: so a correction of the newest bar is a second step from
-the same state. Sources: TA-Lib's C code; Wilder, New Concepts in Technical Trading Systems (1978), for RSI, ATR and
-the directional movement; Tillson (1998) for T3.
+Owns the recurrences. Each recurrence repeats the loop of the C function, operation by operation where rounding matters
+(TA-Lib subtracts from running sums, so an exact sum would differ), and covers the whole history, even if only few bars
+are held. A step returns a new state and leaves the old state unchanged, so a correction of the newest bar is a second
+step from the old state. Sources: TA-Lib's C code; Wilder, New Concepts in Technical Trading Systems (1978), for RSI,
+ATR and the directional movement; Tillson (1998) for T3.
 """
 
 import math
@@ -23,23 +23,23 @@ _SMA, _EMA, _DEMA, _TEMA, _T3 = 0, 1, 3, 4, 8
 
 
 class Form(Protocol):
-    """One function with its parameters. `start` is the state before the first bar."""
+    """A function with parameters. `start`: the state before the first bar."""
 
     start: State
 
     def step(self, state: State, bars: Bars) -> tuple[State, Values]:
-        """The state after the newest bar of `bars`, and the outputs there (NaN during warm-up)."""
+        """The state and the outputs after the newest bar of `bars`; outputs are NaN during warm-up."""
         ...
 
 
 def form(call: Call) -> Form | None:
-    """The recursive form of a call; None where there is none for the function or for these parameters."""
+    """The recursive form of a call, or None if the function or the parameters have no recursive form here."""
     make = _FORMS.get(call.function.name)
     return make(call) if make else None
 
 
 class _Average:
-    """An exponential average that starts with the mean of its first `period` values, as TA-Lib's does."""
+    """An exponential average, seeded as in TA-Lib with the mean of the first `period` values."""
 
     start: State = (0, 0.0)
 
@@ -59,7 +59,7 @@ class _Average:
         return (count, value), value
 
     def chain(self, states: Sequence[State], x: float) -> tuple[tuple[State, ...], list[float]]:
-        """Averages of averages, each fed once the one before it has values."""
+        """Averages of averages: each average takes input once the previous average has values."""
         after, values = list(states), [NAN] * len(states)
         for place, state in enumerate(states):
             after[place], x = self.next(state, x)
@@ -161,7 +161,7 @@ class Trix(_OfColumn):
 
 
 class _Crossing:
-    """MACD's two exponential averages. The fast one starts late, so that both have their first value together."""
+    """MACD's two exponential averages. The fast average starts late, so that both have the first value together."""
 
     def __init__(self, fast: _Average, slow: _Average) -> None:
         if slow.period < fast.period:
@@ -290,7 +290,7 @@ class Direction:
     def __init__(self, call: Call) -> None:
         self.period = int(call.values[0])
         self._name = call.function.name
-        # Bars so far (at most two periods), smoothed movements and range, and what _strength() keeps.
+        # Bars so far (at most two periods), smoothed +DM, -DM and true range, and the state of _strength().
         self.start: State = (0, 0.0, 0.0, 0.0, (0.0, 0.0, ()))
 
     def step(self, state: State, bars: Bars) -> tuple[State, Values]:
@@ -311,7 +311,7 @@ class Direction:
         return (min(count, 2 * self.period), up, down, reach, strength), (value,)
 
     def _smooth(self, count: int, up: float, down: float, reach: float, bars: Bars) -> tuple[float, float, float]:
-        """Wilder's sums: plain over the first period - 1 changes, decaying from then on."""
+        """Wilder's sums: plain over the first period - 1 changes, then decaying."""
         if count >= self.period:
             up, down, reach = up - up / self.period, down - down / self.period, reach - reach / self.period
         rise, fall = bars.at("high") - bars.at("high", 1), bars.at("low", 1) - bars.at("low")
@@ -324,7 +324,7 @@ class Direction:
         return up, down, reach
 
     def _index(self, up: float, down: float, reach: float) -> float | None:
-        """DX; None without a range or a movement, where TA-Lib goes on with the last value."""
+        """DX; None if range or movement is zero, in which case TA-Lib repeats the previous value."""
         if reach == 0.0:
             return None
         plus, minus = _percent(up, reach), _percent(down, reach)
@@ -333,7 +333,7 @@ class Direction:
         return 100.0 * (abs(minus - plus) / (plus + minus))
 
     def _strength(self, state: State, count: int, dx: float | None) -> tuple[State, float]:
-        """DX, ADX or ADXR. The state is the last DX, the sum or average of DX, and the ADX of the last period."""
+        """DX, ADX or ADXR. State: the last DX, the sum or average of DX, and the ADX values of the last period."""
         last, adx, past = state
         last = last if dx is None else dx
         if self._name == "DX":
@@ -394,7 +394,7 @@ class Accumulation:
 
 
 class AccumulationOscillator:
-    """ADOSC: two exponential averages of AD, both of which start with its first value."""
+    """ADOSC: two exponential averages of AD, both seeded with the first value of AD."""
 
     start: State = (0, 0.0, NAN, NAN)
 
@@ -423,7 +423,7 @@ def _moving_average(call: Call) -> Form | None:
 
 
 def _above_one(made: Callable[[Call], Form]) -> Callable[[Call], Form | None]:
-    """TA-Lib has a formula of its own for a period of 1."""
+    """No recursive form for a period of 1, because TA-Lib computes a period of 1 by a different formula."""
     return lambda call: made(call) if call.values[0] > 1 else None
 
 

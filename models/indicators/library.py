@@ -1,7 +1,7 @@
-"""TA-Lib's C library, as the installed `ta-lib` package carries it.
+"""TA-Lib's C library, as shipped in the installed `ta-lib` package.
 
-Owns the handles through which its functions are called and its own description of them is read. Which functions exist
-and what they take is in catalogue.py; when and with what they are called, in plan.py.
+Owns the handles for calling the C functions and for reading the library's description. The list of functions is in
+functions.py, the calls are in plan.py.
 """
 
 import ctypes
@@ -9,8 +9,8 @@ import ctypes
 import talib
 from talib import _ta_lib as extension
 
-# Symbols resolve through the extension module to the C library it was linked with, whatever that file is called.
-# The same functions twice: HOLDING keeps the interpreter lock during the call, RELEASING gives it up.
+# Symbols resolve through the extension module to the linked C library, independent of the library's file name.
+# Two handles to the same functions: HOLDING keeps the interpreter lock during a call, RELEASING releases the lock.
 HOLDING = ctypes.PyDLL(extension.__file__)
 RELEASING = ctypes.CDLL(extension.__file__)
 
@@ -26,5 +26,5 @@ def description() -> bytes:
 
 
 def argument(value: float, integer: bool) -> ctypes.c_int | ctypes.c_double:
-    """A parameter as the C functions take it. `value` is whole when `integer` is set."""
+    """A parameter as a C value. `value` must be a whole number when `integer` is set."""
     return ctypes.c_int(int(value)) if integer else ctypes.c_double(value)

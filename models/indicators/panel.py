@@ -1,7 +1,6 @@
-"""The bars that indicators are computed from.
+"""The bars from which indicators are computed.
 
-Owns the panel's layout and its invariants. Whether prices make sense (finite, low <= close <= high) is for the service
-that takes them in.
+Owns the layout and the invariants of a panel. The service checks the prices (finite, low <= close <= high).
 """
 
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ _FLOAT64 = np.dtype(np.float64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """Bars of one symbol, oldest first: C-contiguous float64 columns [T] of finite numbers, None where not given.
+    """Bars of one symbol, oldest first: C-contiguous float64 columns [T] of finite numbers, None for absent columns.
 
-    Raises ValueError when no column is given, or one is not such an array, or lengths differ, or are 0.
+    Raises ValueError without any column, for another dtype or layout, and for different or zero lengths.
     """
 
     open: NDArray[np.float64] | None = None

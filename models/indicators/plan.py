@@ -1,9 +1,9 @@
 """A program bound to buffers, ready to run TA-Lib over one panel after another.
 
-Owns the calls into the C library and the buffers behind them. A call's arguments are made once per program: per panel,
-columns are copied in, the functions run, and the answer is copied out. That costs less than TA-Lib's Python package,
-which allocates every output anew, and lays all outputs out in one block. The C library's global settings (unstable
-periods, compatibility, candle settings) stay at their defaults.
+Owns the calls into the C library and the buffers. The arguments of a call are built once per program. Per panel, the
+columns are copied in, the functions run, and the answer is copied out of one block. TA-Lib's Python package is slower,
+because every call allocates new outputs. The C library's global settings (unstable periods, compatibility, candle
+settings) keep the defaults.
 """
 
 import ctypes
@@ -21,12 +21,12 @@ _SUCCESS = 0
 _ALLOCATION_FAILED = 3
 _SMALLEST_CAPACITY = 256
 _LOCK_RELEASED_ABOVE = 1024
-"""Bars. Below, a function takes a few microseconds, and giving the interpreter lock to another thread, which may keep
-it for its whole switch interval (5 ms), costs far more than it frees; above, the event loop should go on."""
+"""Bars above which a call releases the interpreter lock, so that the event loop can run. Below, a call takes a few
+microseconds, and releasing the lock would cost more: another thread may keep the lock for a switch interval (5 ms)."""
 
 
 class Plan:
-    """One program's buffers for panels of up to `capacity` bars. Not safe for two threads at once."""
+    """The buffers of one program, for panels of up to `capacity` bars. Not thread-safe."""
 
     def __init__(self, program: Program, capacity: int) -> None:
         integers = [output.integer for call in program.calls for output in call.function.outputs]
@@ -34,7 +34,7 @@ class Plan:
         self._program = program
         columns = sorted(program.needs)
         self._inputs = dict(zip(columns, np.empty((len(columns), capacity)), strict=True))
-        # TA-Lib never writes the warm-up, so filling it once is enough: NaN for real outputs, 0 for integers.
+        # TA-Lib never writes the warm-up bars, so one fill is enough: NaN for real outputs, 0 for integer outputs.
         self._outputs = np.full((len(integers), capacity), np.nan)
         self._integers = {row: np.zeros(capacity, dtype=np.int32) for row, integer in enumerate(integers) if integer}
         self._end = ctypes.c_int()
@@ -51,7 +51,7 @@ class Plan:
         return sum(buffer.nbytes for buffer in buffers)
 
     def run(self, panel: Panel) -> Answer:
-        """Compute every call over a panel that has the program's columns and at most `capacity` bars."""
+        """Compute every call over a panel with the program's columns and at most `capacity` bars."""
         bars = panel.bars
         self._end.value = bars - 1
         for column, buffer in self._inputs.items():
@@ -65,7 +65,7 @@ class Plan:
         return cut(self._program, self._outputs, bars)
 
     def _arguments(self, call: Call, rows: slice) -> tuple[object, ...]:
-        """The C function's arguments: first and last bar, inputs, parameters, two results we know already, outputs."""
+        """The C function's arguments: first and last bar, inputs, parameters, two results that are ignored, outputs."""
         inputs = [_address(self._inputs[column]) for column in call.function.columns]
         parameters = [
             library.argument(value, parameter.integer)
@@ -80,7 +80,7 @@ class Plan:
 
 
 class Plans:
-    """The plans in use, by program; the least recently used go when their buffers pass `limit` bytes."""
+    """A cache of plans by program. Above `limit` bytes of buffers, the least recently used plans are dropped."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -88,7 +88,7 @@ class Plans:
         self._plans: OrderedDict[Program, Plan] = OrderedDict()
 
     def of(self, program: Program, bars: int) -> Plan:
-        """The program's plan, large enough for `bars`."""
+        """The plan of a program, with a capacity of at least `bars`."""
         plan = self._plans.get(program)
         if plan is None or plan.capacity < bars:
             plan = self._make(program, bars)

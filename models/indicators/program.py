@@ -1,7 +1,7 @@
-"""What is asked of a panel: a list of indicators, checked once and then reused for every panel of that list.
+"""A program: a list of indicators, checked once and reused for every panel.
 
-Owns the checks of names, parameters and ranges, and the layout of the answer. The functions themselves are in
-catalogue.py, their computation in plan.py and kernels/.
+Owns the checks of names, parameters and ranges, and the layout of the answer. The list of functions is in functions.py,
+the computation in plan.py and kernels/.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 
-from models.indicators.catalogue import FUNCTIONS, PERIODS, Function, Parameter
+from models.indicators.functions import FUNCTIONS, PERIODS, Function, Parameter
 from models.indicators.panel import Panel
 
 _CACHED_PROGRAMS = 4096
 
 
 class SpecError(ValueError):
-    """An indicator that cannot be computed as asked: which one, the field at fault, what is wrong and the limit."""
+    """An invalid indicator: index of the spec, field, and message with the limit."""
 
     def __init__(self, index: int, field: str, message: str) -> None:
         super().__init__(f"indicators[{index}].{field}: {message}")
@@ -27,9 +27,9 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One indicator: TA-Lib's name (upper case), parameters by TA-Lib's names, and how many last bars to return.
+    """One indicator: TA-Lib's name (upper case), parameters by TA-Lib's names, and the number of last bars to return.
 
-    Parameters that are left out take TA-Lib's defaults; `last` left out returns every bar.
+    Omitted parameters take TA-Lib's defaults; without `last` every bar is returned.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Call:
 
 
 class Program:
-    """Checked indicators in the order asked. Equal and hashable by value; made by compile().
+    """Checked indicators in the order of the specs. Equal and hashable by value; constructed by compile().
 
-    An answer's rows are the outputs of all calls, call after call, each in TA-Lib's order; `outputs` names them and
-    `rows[i]` is the slice that belongs to call i.
+    The rows of an answer are the outputs of all calls, call after call, in TA-Lib's order. `outputs` holds the names of
+    the rows, and `rows[i]` is the slice of call i.
     """
 
     __slots__ = ("_hash", "_key", "calls", "last", "needs", "outputs", "rows", "same_last")
@@ -76,7 +76,7 @@ class Program:
         return f"Program({', '.join(call.function.name for call in self.calls)})"
 
     def require(self, panel: Panel) -> None:
-        """Raise SpecError for the first call whose columns the panel lacks."""
+        """Raise SpecError for the first call with a column that the panel lacks."""
         if all(getattr(panel, column) is not None for column in self.needs):
             return
         for index, call in enumerate(self.calls):
@@ -86,9 +86,9 @@ class Program:
 
 
 def compile(specs: Sequence[Spec]) -> Program:  # noqa: A001 - models.indicators.compile, as re.compile
-    """Check the specs and lay out their answer; equal specs give the same program without a second check.
+    """Check the specs and lay out the answer. Programs are cached, so equal specs are checked once.
 
-    Raises SpecError for the first spec that is wrong.
+    Raises SpecError for the first invalid spec.
     """
     return _compiled(tuple((spec.name, tuple(sorted(spec.params.items())), spec.last) for spec in specs))
 
@@ -127,7 +127,7 @@ def _refuse_unknown(index: int, function: Function, params: Mapping[str, float])
 
 
 def _value(index: int, parameter: Parameter, value: float) -> float:
-    # Written so that NaN, which compares false with everything, is out of range too.
+    # `not <=` instead of `>`, so that NaN is out of range too.
     if not parameter.minimum <= value <= parameter.maximum:
         limits = f"[{_number(parameter.minimum)}, {_number(parameter.maximum)}]"
         raise SpecError(index, _path(parameter.name), f"must be in {limits}, got {_number(value)}")

@@ -1,7 +1,7 @@
-"""The self-test that a loaded model passes before it serves: a small real panel and the answers stored with it.
+"""The self-test of a loaded model: a small real panel with stored answers, run before the model serves.
 
-Owns selftest.json: 48 daily bars of FB from 2012-05-18, public domain, and for each indicator the last bars that TA-Lib
-0.8.1 computes from them.
+Owns selftest.json: 48 daily bars of FB from 2012-05-18, public domain, and for each indicator the last bars as computed
+by TA-Lib 0.8.1.
 """
 
 import json
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-9
 
 
 def verify(model: Model[Task, Answer]) -> None:
-    """Run the self-test. Raises RuntimeError naming the first indicator whose answer is not the stored one."""
+    """Run the self-test. Raises RuntimeError, naming the first indicator that differs from the stored answer."""
     stored = json.loads(Path(__file__).with_name("selftest.json").read_text("utf-8"))
     panel = Panel(**{name: np.array(stored["panel"][name], dtype=np.float64) for name in COLUMNS})
     indicators = stored["indicators"]

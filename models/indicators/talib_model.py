@@ -1,6 +1,6 @@
 """Indicators by TA-Lib, one panel after another: the model for CPUs.
 
-Owns what the batcher sees of it. The computation is in plan.py.
+Owns the model interface for the batcher. The computation is in plan.py.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,7 +16,7 @@ _PLAN_BYTES = 256 * 2**20
 
 
 class TALibModel:
-    """TA-Lib's C functions, one panel after another, on the thread that calls run()."""
+    """TA-Lib's C functions, one panel after another, on the calling thread of run()."""
 
     name = "ta-lib"
     version = library.VERSION
@@ -25,7 +25,7 @@ class TALibModel:
         self._plans = Plans(_PLAN_BYTES)
 
     def bucket(self, item: Task) -> Hashable:
-        """The length class: a loop over panels gains nothing from equal programs, but long ones delay short ones."""
+        """The length class, so that long panels do not delay short panels. Equal programs bring no gain here."""
         return item.panel.bars.bit_length()
 
     def units(self, item: Task) -> int:
@@ -33,7 +33,7 @@ class TALibModel:
         return item.panel.bars * len(item.program.calls)
 
     def run(self, items: Sequence[Task]) -> list[Answer]:
-        """One answer per task, each independent of the others."""
+        """One answer per task. No answer depends on other tasks."""
         answers: list[Answer] = []
         for program, alike in groupby(items, attrgetter("program")):
             panels = [item.panel for item in alike]
@@ -42,5 +42,5 @@ class TALibModel:
         return answers
 
     def check(self) -> None:
-        """Compute the stored self-test; raises RuntimeError when an output differs."""
+        """Run the stored self-test. Raises RuntimeError when an output differs."""
         selftest.verify(self)

@@ -8,7 +8,7 @@ from models.indicators.program import Program
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A panel and what to compute from it. Raises SpecError when the panel lacks a column that the program needs."""
+    """A panel and a program. Raises SpecError when the panel lacks a column of the program."""
 
     panel: Panel
     program: Program

@@ -1,6 +1,6 @@
-"""Indicators by torch kernels, many panels at once, and by TA-Lib where a function has no kernel: the model for GPUs.
+"""Indicators by torch kernels, many panels at once, and by TA-Lib for functions without a kernel: the model for GPUs.
 
-Owns what the batcher sees of it. The kernels are in kernels/, their batches in batch.py.
+Owns the model interface for the batcher. The kernels are in kernels/, batches of panels in batch.py.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ import torch
 
 from models.indicators import batch, library, selftest
 from models.indicators.answer import Answer, cut
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.indicators.panel import Panel
 from models.indicators.plan import Plans
 from models.indicators.program import Program
@@ -23,18 +23,18 @@ _CACHED_PROGRAMS = 1024
 
 
 class TorchModel:
-    """Kernels over batches of panels on one device; the thread that calls run() waits for the device."""
+    """Kernels over batches of panels on one device. run() blocks until the device has finished."""
 
     name = "torch-indicators"
     version = library.VERSION
-    """Of TA-Lib, whose numbers the kernels give."""
+    """TA-Lib's version, because the kernels reproduce TA-Lib's numbers."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._plans = Plans(_PLAN_BYTES)
 
     def bucket(self, item: Task) -> Hashable:
-        """Program and length class: panels of one program run together, the shorter padded to the longest."""
+        """Program and length class: panels of one program run together, padded to the longest panel."""
         return item.program, item.panel.bars.bit_length()
 
     def units(self, item: Task) -> int:
@@ -42,7 +42,7 @@ class TorchModel:
         return item.panel.bars * len(item.program.calls)
 
     def run(self, items: Sequence[Task]) -> list[Answer]:
-        """One answer per task. Tasks of equal programs share a batch; a task's answer depends on it alone."""
+        """One answer per task. Tasks of equal programs share a batch; no answer depends on other tasks."""
         answers: dict[int, Answer] = {}
         for program, places in _by_program(items).items():
             panels = [items[place].panel for place in places]
@@ -50,12 +50,12 @@ class TorchModel:
         return [answers[place] for place in range(len(items))]
 
     def check(self) -> None:
-        """Compute the stored self-test; raises RuntimeError when an output differs."""
+        """Run the stored self-test. Raises RuntimeError when an output differs."""
         selftest.verify(self)
 
     def _compute(self, program: Program, panels: Sequence[Panel]) -> Iterator[Answer]:
         rows = batch.rows_at_once(panels, self._device)
-        kernels = tuple(registry.pays(call, rows) for call in program.calls)
+        kernels = tuple(dispatch.pays(call, rows) for call in program.calls)
         rest, rest_rows = _without(program, kernels)
         for part, outputs in batch.compute(program, kernels, panels, rows, self._device):
             for panel, block in zip(part, outputs, strict=True):
@@ -66,7 +66,7 @@ class TorchModel:
 
 @lru_cache(maxsize=_CACHED_PROGRAMS)
 def _without(program: Program, kernels: tuple[bool, ...]) -> tuple[Program, list[int]]:
-    """The calls left to TA-Lib, for all bars, and the rows of the program's answer that they fill."""
+    """The calls without a kernel, as a program over all bars, and the answer rows of these calls."""
     left = [place for place, kernel in enumerate(kernels) if not kernel]
     rows = [row for place in left for row in range(program.rows[place].start, program.rows[place].stop)]
     return Program([replace(program.calls[place], last=None) for place in left]), rows

@@ -4,7 +4,7 @@
 >>> [chunks] = model.prepare(["Operating profit rose to EUR 21.4 mn from EUR 15.9 mn a year earlier."])
 >>> model.pool(chunks, model.run(chunks))  # float32 [3], in the order of LABELS
 
-Importing this package is cheap; torch is imported by load(), and transformers only for models of its own.
+Importing this package is cheap: load() imports torch, and transformers only for transformers models.
 """
 
 from typing import TYPE_CHECKING
@@ -22,9 +22,9 @@ __all__ = ["EMBEDDED", "LABELS", "Chunk", "Probabilities", "SentimentModel", "lo
 def load(name_or_source: str = EMBEDDED, *, device: str = "cpu", dtype: str = "auto") -> "SentimentModel":
     """Load a model onto a device: "minilm", a local folder, or a hub id of a transformers sequence classifier.
 
-    dtype is "float32", "bfloat16" or "auto" (bfloat16 where the hardware multiplies matrices in it). Raises
-    models.model.ModelUnavailableError when a package, file or device is missing, a file is not the one pinned, or
-    the model's labels cannot be matched to LABELS.
+    dtype: "float32", "bfloat16" or "auto" (bfloat16 where the hardware multiplies bfloat16 matrices). Raises
+    models.model.ModelUnavailableError when a package, file or device is missing, a file's digest differs, or the
+    model's labels cannot be matched to LABELS.
     """
     from models.sentiment.source import load as load_from
 
@@ -37,7 +37,7 @@ def score(probabilities: "Probabilities") -> float:
 
 
 def __getattr__(name: str) -> object:
-    """The public classes, imported when first asked for, so that importing this package stays cheap."""
+    """Import the public classes at first use, so that importing this package stays cheap."""
     if name in ("Chunk", "Probabilities"):
         from models.sentiment import chunk
 

@@ -1,7 +1,7 @@
-"""Low-rank adapters of the encoder's projections: the form they are trained in, stored in, and merged from.
+"""Low-rank adapters (LoRA) of the encoder's projections: training form, stored form, and merging into the weights.
 
 Owns the arithmetic of LoRA (Hu et al., 2021) and the names of the stored tensors. The fused query-key-value
-projection carries three adapters of its own, one for each part.
+projection has three adapters, one for each part.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ PROJECTIONS = {"qkv": 3, "out": 1, "up": 1, "down": 1}
 
 
 class Adapted(nn.Module):
-    """A frozen linear map plus scale * B A x: `parts` adapters, each for its own slice of the outputs."""
+    """A frozen linear map plus scale * B A x, with `parts` adapters for equal slices of the outputs."""
 
     def __init__(self, linear: nn.Linear, parts: int, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Adapted(nn.Module):
 
 
 def adapt(model: Classifier, rank: int, scale: float, dropout: float) -> None:
-    """Put adapters on every projection, in place, and freeze all else but the head."""
+    """Add adapters to every projection, in place, and freeze all other weights except the head."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.head.requires_grad_(True)
@@ -45,15 +45,15 @@ def adapt(model: Classifier, rank: int, scale: float, dropout: float) -> None:
 
 
 def stored(model: Classifier) -> dict[str, Tensor]:
-    """What is trained of an adapted model: `layers.N.NAME.a` and `.b`, `head.weight` and `head.bias`, in half."""
+    """The trained tensors of an adapted model, in float16: `layers.N.NAME.a` and `.b`, `head.weight`, `head.bias`."""
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     return {name: value.detach().to(torch.float16).contiguous() for name, value in trained.items()}
 
 
 def merge(model: Classifier, adapter: Mapping[str, Tensor], scale: float) -> None:
-    """Add stored adapters to the weights of a plain model and set its head, in place.
+    """Add stored adapters to the weights of a plain model and set the head, in place.
 
-    Raises KeyError when a tensor is missing and RuntimeError when one has another shape.
+    Raises KeyError when a tensor is missing and RuntimeError when a shape differs.
     """
     with torch.no_grad():
         for index, layer in enumerate(model.layers):

@@ -1,6 +1,6 @@
-"""How the chunks of one batch are laid out: each distinct one once, ordered by length, in parts of bounded size.
+"""The layout of a batch of chunks: duplicates removed, ordered by length, in parts of bounded size.
 
-Pure functions of ids and lengths; nothing here knows torch.
+Pure functions of ids and lengths, without torch.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def distinct(sequences: Sequence[Ids]) -> tuple[list[Ids], Indices]:
-    """The different sequences ordered by length, and for each given one its place among them."""
+    """The distinct sequences ordered by length, and for each given sequence the index into the distinct sequences."""
     places: dict[bytes, int] = {}
     first: list[Ids] = []
     given = []
@@ -30,7 +30,10 @@ def distinct(sequences: Sequence[Ids]) -> tuple[list[Ids], Indices]:
 
 
 def parts(lengths: Sequence[int], budget: int) -> list[slice]:
-    """Cut ordered lengths into slices whose padded size, longest times count, is at most the budget where possible."""
+    """Cut ordered lengths into slices with a padded size (longest times count) of at most the budget.
+
+    A single length above the budget forms a slice alone.
+    """
     slices, start = [], 0
     for end, length in enumerate(lengths):
         if end > start and length * (end + 1 - start) > budget:

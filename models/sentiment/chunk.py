@@ -1,4 +1,4 @@
-"""A piece of a text that a model can see at once, and how the pieces of one text are put together again."""
+"""Chunks: pieces of a text that fit a model's window, and pooling of the chunks' probabilities to one text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Token ids, int64 [n] with special tokens, and the chunk's weight in its text: how many tokens are the text's."""
+    """Token ids, int64 [n] with special tokens, and the chunk's weight: the number of ids without special tokens."""
 
     ids: Ids
     weight: float
 
 
 def pooled(chunks: Sequence[Chunk], probabilities: npt.ArrayLike) -> Probabilities:
-    """The probabilities of a whole text, float32 [3], from those of its chunks [k, 3].
+    """The probabilities of a text, float32 [3], from the probabilities of the chunks [k, 3].
 
-    The mean weighted by tokens: the answer expected for a token drawn at random from the text. A text of one chunk
-    keeps that chunk's answer unchanged. Raises ValueError when the numbers of chunks and rows differ.
+    The mean weighted by tokens: the expected answer for a random token of the text. With a single chunk, the chunk's
+    answer is returned unchanged. Raises ValueError when the numbers of chunks and rows differ.
     """
     rows = np.asarray(probabilities, dtype=np.float32)
     if rows.ndim != 2 or len(rows) != len(chunks) or not chunks:

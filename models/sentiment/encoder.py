@@ -1,8 +1,8 @@
 """The BERT encoder of MiniLM in plain torch, over packed tokens, with mean pooling and a linear head.
 
-Owns the architecture and the reading of its published weights. It exists because the packed form wastes nothing on
-padding, because fused query-key-value projections are faster, and because importing transformers takes longer than all
-other loading together; it is held against transformers' BertModel in the tests.
+Owns the architecture and the reading of the published weights. Advantages over transformers' BertModel: packed tokens
+need no padding, fused query-key-value projections are faster, and importing transformers takes longer than the rest of
+the loading. The tests compare the results with BertModel.
 
 Sources: Devlin et al., "BERT" (2019); Wang et al., "MiniLM" (2020); Reimers and Gurevych, "Sentence-BERT" (2019).
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a BERT encoder; the defaults are all-MiniLM-L6-v2's."""
+    """The sizes of a BERT encoder; the defaults are the sizes of all-MiniLM-L6-v2."""
 
     vocabulary: int = 30522
     positions: int = 512
@@ -34,8 +34,8 @@ class Shape:
 class Packed:
     """Token sequences laid end to end, ordered by length, so that equal lengths are neighbours.
 
-    ids and positions are int64 [tokens]; runs lists (sequences, length) for each stretch of equal lengths. A padded
-    pack is one run, and `real` says which of its tokens are real: bool [sequences, length].
+    `ids`, `positions`: int64 [tokens]. `runs`: (sequences, length) for each run of equal lengths. `real`: for a padded
+    pack, bool [sequences, length], False for padding; a padded pack is one run.
     """
 
     ids: Tensor
@@ -45,7 +45,7 @@ class Packed:
 
     @classmethod
     def of(cls, sequences: Sequence[Tensor]) -> "Packed":
-        """Pack int64 sequences whose lengths do not decrease, without padding. Raises ValueError when they do."""
+        """Pack int64 sequences, ordered by length, without padding. Raises ValueError when a length decreases."""
         lengths = [len(sequence) for sequence in sequences]
         if any(later < earlier for earlier, later in pairwise(lengths)):
             raise ValueError("sequences must be ordered by length")
@@ -71,13 +71,13 @@ class Packed:
         return Packed(ids, positions, self.runs, real[0] if real else None)
 
     def stretches(self, values: Tensor) -> list[Tensor]:
-        """[tokens, width] as one [sequences, length, width] for each run."""
+        """Split [tokens, width] into one [sequences, length, width] per run."""
         parts = torch.split(values, [count * length for count, length in self.runs])
         return [part.view(count, length, -1) for part, (count, length) in zip(parts, self.runs, strict=True)]
 
 
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each with residual and a norm after it."""
+    """Self-attention and feed-forward, each followed by residual and norm."""
 
     def __init__(self, shape: Shape, dropout: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
 
     def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """Float [tokens, width] in and out; tokens attend to the real tokens of their own sequence only."""
+        """Float [tokens, width] in and out; tokens attend only to real tokens of the same sequence."""
         attended = self._drop(self.out(self._attend(self.qkv(hidden), packed)))
         hidden = self.attention_norm(hidden + attended)
         normed: Tensor = self.output_norm(hidden + self._drop(self.down(F.gelu(self.up(hidden)))))
@@ -123,7 +123,7 @@ class Classifier(nn.Module):
         self.dropout = dropout
 
     def forward(self, packed: Packed) -> Tensor:
-        """Logits, float [sequences, labels], in the order in which the sequences were packed."""
+        """Logits, float [sequences, labels], in the order of the packed sequences."""
         logits: Tensor = self.head(self.embed(packed))
         return logits
 
@@ -140,9 +140,9 @@ class Classifier(nn.Module):
 
 
 def published(weights: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """The state of a Classifier, without its head, from the tensors of a published BERT checkpoint.
+    """The state of a Classifier, without the head, from the tensors of a published BERT checkpoint.
 
-    The segment embedding of single texts is added to the positions' once, here. Raises KeyError on another layout.
+    The segment embedding of single texts is added to the position embeddings. Raises KeyError on another layout.
     """
     segment = weights["embeddings.token_type_embeddings.weight"][0]
     state = {

@@ -1,4 +1,4 @@
-"""Which of a model's outputs is negative, neutral and positive, told from the names in its configuration."""
+"""The mapping of a model's outputs to negative, neutral and positive, by the names in the model's configuration."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ _NAMES = {
 def order(names: Mapping[int, str]) -> tuple[int, int, int]:
     """The outputs' indices in the order of LABELS, from `id2label` of a transformers configuration.
 
-    Raises ModelUnavailableError unless each of the three is named exactly once and nothing else is.
+    Raises ModelUnavailableError unless the outputs are named with each of the three labels exactly once.
     """
     plain = {int(index): name.strip().lower() for index, name in names.items()}
     found = {label: [index for index, name in plain.items() if name in _NAMES[label]] for label in LABELS}

@@ -1,7 +1,8 @@
-"""all-MiniLM-L6-v2 with low-rank adapters: the embedded sentiment model, read from a folder of ours.
+"""all-MiniLM-L6-v2 with low-rank adapters: the embedded sentiment model, read from a model folder.
 
-Owns where the base weights come from and how folder and base become one network. Which package carries the base is
-pinned by digest; the package is never imported, because importing it would import sentence-transformers.
+Owns the source of the base weights, and the merge of folder and base into one network. The files of the package with
+the base weights are pinned by digest. The package is never imported, because the import would load
+sentence-transformers.
 """
 
 from pathlib import Path
@@ -31,24 +32,24 @@ BASE = Base(
 
 
 def tokenizer(base: Base = BASE) -> Tokenizer:
-    """The base's WordPiece tokeniser. Raises ModelUnavailableError when its file is missing or altered."""
+    """The base's WordPiece tokeniser. Raises ModelUnavailableError when the file is missing or altered."""
     return Tokenizer.from_str(base.read(TOKENIZER).decode("utf-8"))
 
 
 def plain(base: Base = BASE, labels: int = 3, dropout: float = 0.0) -> Classifier:
-    """The published encoder in float32 on the CPU, with a head that knows nothing yet.
+    """The published encoder in float32 on the CPU, with a zero head.
 
     Raises ModelUnavailableError when the weights are missing or altered.
     """
     weights = safetensors.torch.load(base.read(WEIGHTS))
-    model = Classifier(Shape(), labels, dropout)  # on "meta" would save 0.2 s of values and import for 2 s
+    model = Classifier(Shape(), labels, dropout)  # device "meta" saves 0.2 s but imports for 2 s
     head = {"head.weight": torch.zeros(labels, Shape.width), "head.bias": torch.zeros(labels)}
     model.load_state_dict(published(weights, Shape()) | head, assign=True)
     return model
 
 
 def embedded(folder: Path, manifest: Manifest) -> Classifier:
-    """The encoder with the folder's adapter merged in and its temperature folded into the head.
+    """The encoder with the folder's adapter merged in and the temperature folded into the head.
 
     Raises ModelUnavailableError when a file is missing or altered, or the adapter does not fit the encoder.
     """
@@ -66,7 +67,7 @@ def embedded(folder: Path, manifest: Manifest) -> Classifier:
 
 
 def cool(model: Classifier, temperature: float) -> None:
-    """Divide the head by the temperature, in place, so that softmax of the logits is the scaled probability."""
+    """Divide the head by the temperature, in place, so that the softmax of the logits is calibrated."""
     with torch.no_grad():
         model.head.weight.div_(temperature)
         model.head.bias.div_(temperature)

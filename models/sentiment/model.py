@@ -1,7 +1,6 @@
-"""The sentiment model as the inference service sees it: texts to chunks, chunks to probabilities, chunks back to texts.
+"""The sentiment model for the inference service: texts to chunks, chunks to probabilities, pooling to texts.
 
-Owns the protocol of models.model for sentiment and the self-test. Where a network comes from is source's; how it
-computes is network's.
+Implements models.model.Model and owns the self-test. Loading belongs to source.py, computation to network.py.
 """
 
 from collections.abc import Sequence
@@ -15,18 +14,18 @@ from models.sentiment.chunk import Chunk, Probabilities, pooled
 from models.sentiment.network import Network
 from models.sentiment.text import Windows
 
-# How far an answer may lie from the same text's answer in another batch, and from the stored float32 answer.
+# Largest difference between answers to one text in different batches, and to the stored float32 answer.
 BATCH_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 
 
 class SelfTestError(RuntimeError):
-    """A model no longer gives the answers that it is known to give."""
+    """A model's answers differ from the stored answers."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Texts of one chunk each and their probabilities, float32 [n, 3]."""
+    """Texts of one chunk each, with probabilities, float32 [n, 3]."""
 
     texts: tuple[str, ...]
     probabilities: Probabilities
@@ -35,7 +34,7 @@ class Expected:
 class SentimentModel:
     """A loaded model: `models.model.Model[Chunk, Probabilities]`, with prepare() before and pool() after run().
 
-    One thread calls run() and check(); the rest is safe from any thread.
+    One thread calls run() and check(); the other methods are safe from any thread.
     """
 
     def __init__(self, name: str, version: str, windows: Windows, network: Network, expected: Expected) -> None:
@@ -59,33 +58,33 @@ class SentimentModel:
         return str(self._network.dtype).removeprefix("torch.")
 
     def prepare(self, texts: Sequence[str]) -> list[list[Chunk]]:
-        """The chunks of each text, at least one. Pure Python and the tokeniser: belongs off the event loop."""
+        """The chunks of each text, at least one. CPU work in Python and the tokeniser: run outside the event loop."""
         return [
             [Chunk(ids, float(len(ids) - self._windows.special)) for ids in windows]
             for windows in self._windows.of(texts)
         ]
 
     def bucket(self, chunk: Chunk) -> int:
-        """One bucket for all lengths: run() orders by length itself, so a mixed batch wastes nothing on padding."""
+        """One bucket for all lengths, because run() orders by length, so a mixed batch needs no extra padding."""
         return 0
 
     def units(self, chunk: Chunk) -> int:
-        """The chunk's tokens, with the padding that it may get."""
+        """The chunk's tokens, with the expected padding."""
         return self._network.size(len(chunk.ids))
 
     def run(self, chunks: Sequence[Chunk]) -> Probabilities:
-        """Float32 [n, 3], in the order of LABELS. A chunk given more than once is computed once."""
+        """Probabilities, float32 [n, 3], in the order of LABELS. Equal chunks are computed once."""
         if not chunks:
             return np.empty((0, 3), dtype=np.float32)
         sequences, places = distinct([chunk.ids for chunk in chunks])
         return self._network.probabilities(sequences)[places]
 
     def pool(self, chunks: Sequence[Chunk], probabilities: Probabilities) -> Probabilities:
-        """One text's probabilities, float32 [3], from those of its chunks: their mean, weighted by tokens."""
+        """The probabilities of one text, float32 [3]: the mean over the chunks, weighted by tokens."""
         return pooled(chunks, probabilities)
 
     def check(self) -> None:
-        """Run the stored texts. Raises SelfTestError when an answer is not the stored one."""
+        """Run the stored texts. Raises SelfTestError when an answer differs from the stored answer."""
         answers = self.run([chunk for chunks in self.prepare(self._expected.texts) for chunk in chunks])
         if answers.shape != self._expected.probabilities.shape:
             raise SelfTestError(f"{self.name} answered {len(answers)} of {len(self._expected.texts)} self-test texts")

@@ -1,4 +1,4 @@
-"""What computes probabilities for token sequences: the packed MiniLM, or any transformers sequence classifier."""
+"""Networks from token sequences to probabilities: the packed MiniLM, or any transformers sequence classifier."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -17,12 +17,12 @@ CUDA_BUDGET = 16_384
 
 
 class Network(Protocol):
-    """A loaded network on its device. Called by one thread."""
+    """A loaded network on a device. Called by one thread."""
 
     dtype: torch.dtype
 
     def size(self, length: int) -> int:
-        """What a sequence of this length costs, in tokens with padding."""
+        """The cost of a sequence of this length, in tokens with padding."""
         ...
 
     def probabilities(self, sequences: Sequence[Ids]) -> Probabilities:
@@ -31,7 +31,7 @@ class Network(Protocol):
 
 
 class PackedNetwork:
-    """The MiniLM classifier: without any padding on the CPU, padded to the longest of a part on CUDA."""
+    """The MiniLM classifier: without padding on the CPU, padded to the longest sequence of a part on CUDA."""
 
     def __init__(self, model: Classifier, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -54,7 +54,7 @@ class PackedNetwork:
 
 
 class PretrainedNetwork:
-    """A transformers sequence classifier, on rectangles padded to the longest of each part."""
+    """A transformers sequence classifier, on rectangles padded to the longest sequence of each part."""
 
     def __init__(
         self, model: Any, padding: int, order: Sequence[int], device: torch.device, dtype: torch.dtype
@@ -96,5 +96,5 @@ def _on_host(answers: Sequence[Tensor]) -> Probabilities:
 
 
 def _rounded(length: int) -> int:
-    """The length up to a multiple of 16: what sorting by length inside a batch leaves of padding at most, usually."""
+    """The length rounded up to a multiple of 16, an estimate of the padding in a batch ordered by length."""
     return -(-length // 16) * 16

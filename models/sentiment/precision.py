@@ -1,4 +1,4 @@
-"""Which number format a sentiment network runs in on a device."""
+"""The number format of a sentiment network on a device."""
 
 import torch
 
@@ -8,9 +8,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def chosen(dtype: str, device: torch.device) -> torch.dtype:
-    """The format asked for; `auto` is bfloat16 where the hardware multiplies matrices in it (CUDA, AMX), else float32.
+    """The torch dtype; `auto` is bfloat16 if the hardware multiplies bfloat16 matrices (CUDA, AMX), else float32.
 
-    Raises ModelUnavailableError for a format that is not offered.
+    Raises ModelUnavailableError for an unknown format.
     """
     if dtype == "auto":
         return torch.bfloat16 if _fast_bfloat16(device) else torch.float32

@@ -1,4 +1,4 @@
-"""Where sentiment models come from: our own folders, the shipped one among them, or a transformers folder or hub id."""
+"""Loading sentiment models: from a model folder (the shipped model is one), a transformers folder or a hub id."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def _pretrained(source: str, device: torch.device, dtype: torch.dtype) -> Sentim
 
 
 def _transformers(source: str) -> tuple[Any, Any, Any]:
-    """Configuration, fast tokeniser and network; weights from safetensors only, and no code from the source is run."""
+    """Configuration, fast tokeniser and network. Weights come from safetensors only; no code of the source is run."""
     try:
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     except ImportError as missing:
@@ -76,7 +76,7 @@ def _transformers(source: str) -> tuple[Any, Any, Any]:
 
 
 def _window(config: Any, tokenizer: Any) -> int:
-    """Tokens that the network takes at once. RoBERTa's positions begin after the padding id."""
+    """The window in tokens. RoBERTa's positions begin after the padding id."""
     reserved = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return int(min(config.max_position_embeddings - reserved, tokenizer.model_max_length, LONGEST_WINDOW))
 
@@ -94,8 +94,10 @@ def _version(source: str, config: Any) -> str:
 
 
 def _recorded(windows: Windows, network: PretrainedNetwork) -> Expected:
-    """What the network answers when it is loaded: a foreign folder brings no stored answers, so later checks hold it
-    against its own first ones. Raises ModelUnavailableError when these are not probabilities."""
+    """The network's answers right after loading, for later self-tests: a transformers folder has no stored answers.
+
+    Raises ModelUnavailableError when the answers are not probabilities.
+    """
     answers = [network.probabilities([ids])[0] for (ids,) in windows.of(_PROBES)]
     probabilities = np.stack(answers)
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):

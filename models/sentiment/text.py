@@ -1,7 +1,7 @@
-"""From a text to token ids: cleaning, tokens, and windows for texts longer than the model can see.
+"""From a text to token ids: cleaning, tokens, and windows for texts longer than the model's window.
 
-Owns what is done to a text before any tensor exists; training uses the same functions, so that a model is served what
-it was taught. Which tokeniser and window a model has is the model's to say.
+Owns all processing of a text before tensors. Training uses the same functions, so that training and serving see equal
+inputs. The tokeniser and the length of the window are parameters of the model.
 """
 
 import re
@@ -19,15 +19,15 @@ _SENTENCE_END = ".!?…"
 
 
 def clean(text: str) -> str:
-    """The text without web addresses and with single spaces; a text of addresses only is kept as it is."""
+    """The text with single spaces and without web addresses; a text of web addresses only keeps the addresses."""
     return " ".join(_URL.sub(" ", text).split()) or " ".join(text.split())
 
 
 class Windows:
-    """Turns texts into windows of at most `length` token ids, the special tokens included.
+    """Turns texts into windows of at most `length` token ids, special tokens included.
 
-    A text that fits is one window. A longer one is cut after the last sentence end in the second half of the window,
-    or else before the last word that does not fit: every token is in exactly one window.
+    A short text is one window. A longer text is cut after the last sentence end in the second half of the window, else
+    between two words. Every token is in exactly one window.
     """
 
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
@@ -71,7 +71,7 @@ class Windows:
 
 
 def _apart(text: str, offsets: Sequence[tuple[int, int]], end: int) -> bool:
-    """Whether white space lies between the token before `end` and the one at it, wherever the tokeniser counts it."""
+    """Whether white space lies between the tokens `end - 1` and `end`, in either token's offsets or in between."""
     return any(character.isspace() for character in text[offsets[end - 1][1] : offsets[end][0] + 1])
 
 

@@ -1,4 +1,4 @@
-"""Manifests: read as written, and refused when they or the files they list are not what they should be."""
+"""Manifests: written and read back; malformed manifests and altered files are refused."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
+def test_a_manifest_survives_writing_and_reading(folder: Path) -> None:
     assert Manifest.of(folder) == manifest()
 
 
@@ -82,7 +82,7 @@ def test_files_outside_the_folder_cannot_be_listed(folder: Path, name: str) -> N
         Manifest.of(folder)
 
 
-def test_a_base_is_found_in_its_package_and_checked() -> None:
+def test_a_base_is_read_from_the_package_and_checked() -> None:
     with pytest.raises(ModelUnavailableError, match=r"decoder\.py"):
         manifest().base.read("decoder.py")  # type: ignore[union-attr]
 

@@ -1,11 +1,11 @@
-"""Every TA-Lib function bar by bar, against TA-Lib's own full call on the same bars."""
+"""Every TA-Lib function bar by bar, compared with TA-Lib's full call on the same bars."""
 
 import numpy as np
 import pytest
 
 from models.indicators import COLUMNS, FUNCTIONS, Panel, Program, Spec, Task, load
 from models.indicators import compile as compile_indicators
-from models.indicators.catalogue import PERIODS
+from models.indicators.functions import PERIODS
 from models.indicators.incremental import Incremental, bounded, columns_of
 from models.indicators.incremental_forms import form
 
@@ -29,7 +29,7 @@ def named(spec: Spec) -> str:
 
 
 def prices(scale: float, bars: int, seed: int = 1) -> Panel:
-    """A random walk with a stretch in which nothing moves, where sums must come out as exactly nothing."""
+    """A random walk with a constant stretch, on which sums must be exactly zero."""
     dice = np.random.default_rng(seed)
     close = scale * np.exp(np.cumsum(dice.normal(0, 0.001, bars)))
     opened = np.r_[close[0], close[:-1]]
@@ -45,7 +45,7 @@ def bar(panel: Panel, at: int) -> dict[str, float]:
 
 
 def assert_equal(got: np.ndarray, want: np.ndarray) -> None:
-    """Rows of bars: to 1e-9 of the value, or of the output's usual size where it passes through zero."""
+    """Compare rows of bars to 1e-9 of the value, or near zero to 1e-9 of the output's usual size."""
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     size = np.abs(np.nan_to_num(want))
     usual = np.median(size, axis=0)
@@ -69,7 +69,7 @@ def recursive_or_bounded(spec: Spec) -> bool:
 
 
 @pytest.mark.parametrize("spec", [spec for spec in (*SPECS, *MORE) if recursive_or_bounded(spec)], ids=named)
-def test_over_thousands_of_bars_the_newest_values_are_the_full_calls(spec):
+def test_the_newest_values_equal_the_full_call_over_thousands_of_bars(spec):
     panel, program = prices(100.0, BARS), compile_indicators([spec])
     assert_equal(bar_by_bar(panel, program, 50), full_call(panel, program))
 
@@ -81,7 +81,7 @@ def test_large_prices_with_small_moves_keep_their_digits(name):
 
 
 @pytest.mark.parametrize("spec", [spec for spec in (*SPECS, *MORE) if not recursive_or_bounded(spec)], ids=named)
-def test_functions_without_a_recursive_form_are_the_full_calls_over_the_bars_held(spec):
+def test_functions_without_a_recursive_form_equal_the_full_call_over_the_held_bars(spec):
     panel, program = prices(100.0, 700), compile_indicators([spec])
     assert_equal(bar_by_bar(panel, program, 700), full_call(panel, program))
 
@@ -118,7 +118,7 @@ def test_a_corrected_bar_leaves_no_trace():
     assert_equal(np.stack(got), full_call(panel, program))
 
 
-def test_few_bars_are_held_and_recursive_functions_still_know_all_of_them():
+def test_recursive_functions_cover_all_bars_although_few_are_held():
     panel = prices(100.0, BARS)
     program = compile_indicators([Spec("EMA", {"timeperiod": 200}), Spec("OBV"), Spec("SMA", {"timeperiod": 7})])
     live = Incremental(program, columns_of(panel), 10)
@@ -130,7 +130,7 @@ def test_few_bars_are_held_and_recursive_functions_still_know_all_of_them():
     assert_equal(values[None], full_call(panel, program)[-1:])
 
 
-def test_a_history_taken_at_once_is_the_same_as_bar_by_bar():
+def test_loading_a_history_equals_appending_bar_by_bar():
     panel = prices(100.0, 400)
     program = compile_indicators([Spec("RSI"), Spec("MACD"), Spec("STOCH"), Spec("HT_DCPERIOD")])
     one, other = Incremental(program, COLUMNS, 400), Incremental(program, COLUMNS, 400)

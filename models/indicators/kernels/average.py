@@ -1,6 +1,6 @@
-"""Moving averages over [rows, bars]; each result starts at the first bar that TA-Lib has a value for.
+"""Moving averages over [rows, bars]; each result starts at the first bar with a value in TA-Lib.
 
-Owns TA-Lib's averages and their seeds. Bars before the first value are cut off, not NaN, so that averages chain.
+Owns TA-Lib's averages and seeds. Bars before the first value are cut off, not NaN, so that averages can be chained.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ def triple_exponential(x: Tensor, period: int) -> Tensor:
 
 
 def adaptive(x: Tensor, period: int) -> Tensor:
-    """KAMA; started with the bar before the first value."""
+    """KAMA, seeded with the bar before the first value."""
     if period == 1:
         return x
     path = window.total(x.diff().abs_(), period)
@@ -72,7 +72,7 @@ def adaptive(x: Tensor, period: int) -> Tensor:
 KINDS: Final[Mapping[int, Callable[[Tensor, int], Tensor]]] = MappingProxyType(
     {0: simple, 1: exponential, 2: linear, 3: double_exponential, 4: triple_exponential, 6: adaptive}
 )
-"""The averages by TA-Lib's number of their kind."""
+"""The averages by TA-Lib's number of the kind."""
 
 
 def of_kind(x: Tensor, period: int, kind: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Which TA-Lib functions have a kernel, and running one call over a batch.
+"""The table from TA-Lib's names to kernels, and running one call over a batch.
 
-Owns the table from TA-Lib's names to kernels, and the warm-up in front of their results.
+Owns the decision between kernel and TA-Lib, and the NaN warm-up before the results.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,12 +61,12 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
 
 _SEQUENTIAL = frozenset({"SAR"})
 _SEQUENTIAL_PAYS_FROM = 16_384
-"""Rows. A kernel that loops over bars costs some twenty launches a bar, whatever the rows; TA-Lib about 5 ns a bar and
-row. With 5 us a launch, its rows have to be this many. An estimate: not run on a GPU."""
+"""Rows above which a kernel with a loop over bars is faster than TA-Lib. Such a kernel costs about twenty launches of
+5 us per bar, for any number of rows; TA-Lib costs about 5 ns per bar and row. An estimate, not measured on a GPU."""
 
 
 def supports(call: Call) -> bool:
-    """Whether a kernel computes the call: the function has one, and its kinds of moving average are known to it."""
+    """Whether a kernel can compute the call: a kernel exists, and supports the call's kinds of moving average."""
     kinds = (
         value
         for value, parameter in zip(call.values, call.function.parameters, strict=True)
@@ -76,12 +76,12 @@ def supports(call: Call) -> bool:
 
 
 def pays(call: Call, rows: int) -> bool:
-    """Whether a kernel computes the call and is worth it for so many rows at once."""
+    """Whether a kernel can compute the call, and is faster than TA-Lib for this number of rows."""
     return supports(call) and (rows >= _SEQUENTIAL_PAYS_FROM or call.function.name not in _SEQUENTIAL)
 
 
 def compute(call: Call, inputs: Sequence[Tensor], out: Tensor) -> None:
-    """Write the call's outputs over inputs [rows, bars] float64 into out [rows, outputs, bars], NaN in warm-up."""
+    """Compute a call over inputs [rows, bars] float64 into out [rows, outputs, bars], NaN during warm-up."""
     bars = out.shape[2]
     out[:, :, : call.lookback] = torch.nan
     if bars <= call.lookback:

@@ -1,6 +1,6 @@
-"""Oscillators and rates of change over [rows, bars]; each result starts at the first bar that TA-Lib has a value for.
+"""Oscillators and rates of change over [rows, bars]; each result starts at the first bar with a value in TA-Lib.
 
-Functions take TA-Lib's inputs and parameters in TA-Lib's order and return its outputs in its order.
+Functions take inputs and parameters, and return outputs, in TA-Lib's order.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from models.indicators.kernels import average, window
 from models.indicators.kernels.ratio import negligible, place, ratio
 
-# TA-Lib takes a slow average below this for zero.
+# TA-Lib treats a slow average below this value as zero.
 _ZERO = 1e-14
 
 
@@ -56,7 +56,7 @@ def commodity_channel(high: Tensor, low: Tensor, close: Tensor, period: int) -> 
     typical = (high + low + close) / 3
     mean = average.simple(typical, period)
     bars = mean.shape[1]
-    # The mean moves with every bar, so each bar of the window is compared with it anew: a pass per bar of the window.
+    # The mean changes with every window, so the deviation needs one pass per bar of the window.
     deviation = torch.zeros_like(mean)
     for offset in range(period):
         deviation += (typical[:, offset : offset + bars] - mean).abs_()
@@ -100,7 +100,7 @@ def trix(close: Tensor, period: int) -> Tensor:
 def macd(close: Tensor, fast: int, slow: int, signal: int) -> tuple[Tensor, Tensor, Tensor]:
     """MACD."""
     fast, slow = min(fast, slow), max(fast, slow)
-    # The fast average is seeded by the bars just before the slow one's first value, not by the first bars.
+    # The seed of the fast average ends at the first value of the slow average, so the fast average skips early bars.
     quick, calm = average.exponential(close[:, slow - fast :], fast), average.exponential(close, slow)
     line = quick - calm
     smooth = average.exponential(line, signal)
@@ -128,13 +128,13 @@ def aroon(high: Tensor, low: Tensor, period: int) -> tuple[Tensor, Tensor]:
 
 
 def _place_in_range(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
-    """Where the close lies between the window's low (0) and its high (100)."""
+    """The position of the close between the window's low (0) and high (100)."""
     top, bottom = window.highest(high, period), window.lowest(low, period)
     return 100 * place(close[:, period - 1 :], bottom, top)
 
 
 def _fast_and_slow(close: Tensor, fast: int, slow: int, kind: int) -> tuple[Tensor, Tensor]:
-    """Both averages from the slow one's first bar."""
+    """The fast and the slow average, from the first value of the slow average."""
     calm = average.of_kind(close, max(fast, slow), kind)
     return _last(average.of_kind(close, min(fast, slow), kind), calm), calm
 

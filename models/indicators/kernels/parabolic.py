@@ -1,7 +1,7 @@
 """SAR over [rows, bars].
 
-A state machine whose every step depends on a comparison with the step before: no scan combines two such steps, so time
-is a loop here and only the rows run side by side.
+SAR is a state machine: every step depends on a comparison with the previous step, and no scan combines such steps.
+Therefore the bars are a loop, and only the rows are computed in parallel.
 """
 
 import torch
@@ -18,7 +18,7 @@ def stop_and_reverse(high: Tensor, low: Tensor, acceleration: float, maximum: fl
     extreme = torch.where(long, highs[1], lows[1])
     pace = torch.full_like(stop, acceleration)
     stops = torch.empty_like(highs[1:])
-    # The first step has no bar before it within the trade and takes its own range.
+    # The first step has no earlier bar within the trade and uses the range of the bar itself.
     before_high, before_low = highs[1], lows[1]
     for bar, (now_high, now_low) in enumerate(zip(highs[1:], lows[1:], strict=True)):
         top, bottom = torch.maximum(before_high, now_high), torch.minimum(before_low, now_low)
@@ -37,5 +37,5 @@ def stop_and_reverse(high: Tensor, low: Tensor, acceleration: float, maximum: fl
 
 
 def _outside(stop: Tensor, long: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
-    """The stop, kept below the last two bars in a long trade and above them in a short one."""
+    """The stop, limited to below the last two bars in a long trade and above the last two bars in a short trade."""
     return torch.where(long, torch.minimum(stop, bottom), torch.maximum(stop, top))

@@ -1,4 +1,4 @@
-"""Division and comparison as TA-Lib does them, so that no value is NaN or infinite and rounding decides nothing."""
+"""TA-Lib's division and comparison: results are never NaN or infinite, and rounding errors count as zero."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ _NEGLIGIBLE = 1e-14
 
 
 def ratio(numerator: Tensor, divisor: Tensor, undefined: float = 0.0) -> Tensor:
-    """numerator / divisor, and `undefined` where the divisor is 0; both are finite."""
+    """numerator / divisor for finite operands, and `undefined` where the divisor is 0."""
     return (numerator / divisor).nan_to_num_(nan=undefined, posinf=undefined, neginf=undefined)
 
 
 def negligible(difference: Tensor, scale: Tensor) -> Tensor:
-    """Where a difference is rounding only, beside the scale (not negative) of what it is the difference of."""
+    """Whether a difference is only rounding error, relative to the scale (not negative) of the operands."""
     return difference.abs() <= scale * _NEGLIGIBLE
 
 
 def place(x: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
-    """Where x lies between bottom (0) and top (1); 0 where these are the same but for rounding."""
+    """The position of x between bottom (0) and top (1); 0 where bottom and top are equal up to rounding."""
     reach = top - bottom
     return torch.where(negligible(reach, top.abs() + bottom.abs()), 0.0, (x - bottom) / reach)

@@ -1,9 +1,10 @@
 """First-order linear recurrences along the last axis, in blocks instead of bar by bar.
 
-Owns the scans that moving averages stand on. Which recurrence an indicator needs is in the other modules.
+Owns the scans for moving averages; the other modules choose the recurrence for an indicator.
 
-Both split time into blocks, solve every block from a zero start at once, scan the blocks' last values by the same
-method, and add what each block inherits: Blelloch, "Prefix sums and their applications" (1990).
+Both functions split time into blocks, solve all blocks in parallel from a zero start, scan the last values of the
+blocks by the same method, and add the inherited value to each block: Blelloch, "Prefix sums and their applications"
+(1990).
 """
 
 from functools import lru_cache
@@ -29,7 +30,7 @@ def constant(x: Tensor, decay: float, weight: float = 1.0, first: Tensor | None 
     y = x.view(rows, blocks, _BLOCK) @ (powers * weight)
     if blocks > 1:
         inherited = constant(y[:, :-1, -1], decay**_BLOCK)
-        # The first row of the triangle is decay**0, decay**1, ...: what a value leaves to itself and those after it.
+        # The first row of the triangle is decay**0, decay**1, ...: the share of a value in the following results.
         y[:, 1:].addcmul_(inherited.unsqueeze(-1), decay * powers[0])
     return y.view(rows, -1)[:, :bars]
 
@@ -39,7 +40,7 @@ def varying(decay: Tensor, x: Tensor) -> Tensor:
     rows, bars = x.shape
     blocks = -(-bars // _BLOCK)
     padding = (0, blocks * _BLOCK - bars)
-    # Position in the block goes first, so that a step over all blocks of all rows reads contiguous memory.
+    # The position in the block is the first axis, so that a step over all blocks of all rows reads contiguous memory.
     product, y = (F.pad(each, padding).view(rows, blocks, _BLOCK).permute(2, 0, 1).contiguous() for each in (decay, x))
     for position in range(1, _BLOCK):
         y[position].addcmul_(product[position], y[position - 1])

@@ -1,7 +1,7 @@
 """Directional movement, true range, bands and regression over [rows, bars].
 
-Each result starts at the first bar that TA-Lib has a value for. Functions take TA-Lib's inputs and parameters in
-TA-Lib's order and return its outputs in its order.
+Each result starts at the first bar with a value in TA-Lib. Functions take inputs and parameters, and return outputs, in
+TA-Lib's order.
 """
 
 import torch
@@ -23,7 +23,7 @@ def average_true_range(high: Tensor, low: Tensor, close: Tensor, period: int) ->
 
 
 def normalized_average_true_range(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
-    """NATR; with a period of 1 TA-Lib gives the true range as it is."""
+    """NATR; with a period of 1 TA-Lib returns the true range, not normalized."""
     if period == 1:
         return true_range(high, low, close)
     return 100 * ratio(average_true_range(high, low, close, period), close[:, period:])
@@ -43,7 +43,7 @@ def minus_directional(high: Tensor, low: Tensor, close: Tensor, period: int) -> 
 
 def directional_index(high: Tensor, low: Tensor, close: Tensor, period: int) -> Tensor:
     """DX."""
-    # The true range divides both indicators alike, so it cancels in their ratio.
+    # The true range cancels out, because +DI and -DI have the same divisor.
     plus, minus = (_accumulated(movement, period) for movement in _movements(high, low))
     return 100 * ratio((plus - minus).abs(), plus + minus)
 
@@ -68,7 +68,7 @@ def bollinger(close: Tensor, period: int, up: float, down: float, kind: int) -> 
 
 def linear_regression(close: Tensor, period: int) -> Tensor:
     """LINEARREG: the last point of the least-squares line through each window."""
-    # With positions centred on their mean, the slope is the covariance over the variance of positions.
+    # With centred positions, the slope is the covariance divided by the variance of the positions.
     plain, ranked = window.weighted(close, period)
     centre = (period - 1) / 2
     slope = (ranked - centre * plain) * (12 / (period * (period**2 - 1)))
@@ -76,7 +76,7 @@ def linear_regression(close: Tensor, period: int) -> Tensor:
 
 
 def _movements(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-    """+DM and -DM of one bar: the larger of the two moves beyond the bar before, the other 0; both 0 when equal."""
+    """+DM and -DM per bar: the larger move beyond the previous bar counts, the smaller is 0; equal moves are both 0."""
     up, down = high.diff(), -low.diff()
     plus = torch.where((up > 0) & (up > down), up, 0.0)
     minus = torch.where((down > 0) & (down > up), down, 0.0)
@@ -91,5 +91,5 @@ def _directional(movement: Tensor, reach: Tensor, period: int) -> Tensor:
 
 
 def _accumulated(x: Tensor, period: int) -> Tensor:
-    """Wilder's running sum y += x - y / period from the sum of period - 1 bars, one bar after which it starts."""
+    """Wilder's running sum y += x - y / period, seeded with the sum of period - 1 bars; starts a bar after the seed."""
     return recurrence.constant(x[:, period - 2 :], 1 - 1 / period, first=x[:, : period - 1].sum(1))[:, 1:]

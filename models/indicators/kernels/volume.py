@@ -1,7 +1,6 @@
 """Indicators of price and volume over [rows, bars].
 
-Each result starts at the first bar that TA-Lib has a value for. Functions take TA-Lib's inputs and parameters in
-TA-Lib's order.
+Each result starts at the first bar with a value in TA-Lib. Functions take inputs and parameters in TA-Lib's order.
 """
 
 import torch
@@ -23,7 +22,7 @@ def accumulation(high: Tensor, low: Tensor, close: Tensor, volume: Tensor) -> Te
 
 
 def accumulation_oscillator(high: Tensor, low: Tensor, close: Tensor, volume: Tensor, fast: int, slow: int) -> Tensor:
-    """ADOSC: both averages start with the first bar's accumulation."""
+    """ADOSC: both averages are seeded with the accumulation of the first bar."""
     line = accumulation(high, low, close, volume)
     quick, calm = (_from_first(line, 2 / (period + 1)) for period in (fast, slow))
     return (quick - calm)[:, max(fast, slow) - 1 :]
@@ -40,7 +39,7 @@ def money_flow(high: Tensor, low: Tensor, close: Tensor, volume: Tensor, period:
 
 
 def volume_weighted(close: Tensor, volume: Tensor, period: int) -> Tensor:
-    """VWMA; NaN, as in TA-Lib, where nothing was traded in the whole window."""
+    """VWMA; NaN, as in TA-Lib, for a window without volume."""
     if period == 1:
         return close
     return window.total(close * volume, period) / window.total(volume, period)

@@ -1,9 +1,9 @@
 """Sliding windows along the last axis: sum, weighted sum, variance, extremes.
 
-Owns windows of `period` bars over x [..., bars]; results are [..., bars - period + 1], the first for the window that
-starts at the first bar. Every result is put together from windows of 1, 2, 4, ... bars, each made of two of half its
-width, so it takes about log2(period) passes, and rounding errors come from the window alone, never from the bars
-before it as they do with running sums.
+Windows of `period` bars over x [..., bars] give results [..., bars - period + 1]; the first window starts at the first
+bar. Results are combined from windows of 1, 2, 4, ... bars, each the combination of two windows of half the width. A
+result takes about log2(period) passes, and the rounding errors come only from bars inside the window, unlike those of
+running sums.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def total(x: Tensor, period: int) -> Tensor:
 
 
 def weighted(x: Tensor, period: int) -> tuple[Tensor, Tensor]:
-    """The sum of each window, and its sum weighted by position: 0 for the oldest bar up to period - 1."""
+    """The plain sum of each window, and the sum weighted by position: 0 for the oldest bar up to period - 1."""
     plain, ranked, covered = x, torch.zeros_like(x), 0
     results: tuple[Tensor, Tensor] | None = None
     for width in _doublings(period):
@@ -48,7 +48,7 @@ def weighted(x: Tensor, period: int) -> tuple[Tensor, Tensor]:
 def variance(x: Tensor, period: int) -> Tensor:
     """The population variance of each window.
 
-    Means and sums of squared deviations are merged pairwise, so nothing cancels: Chan, Golub and LeVeque, "Updating
+    Means and sums of squared deviations are merged pairwise, to avoid cancellation: Chan, Golub and LeVeque, "Updating
     formulae and a pairwise algorithm for computing sample variances" (1979).
     """
     mean, squares, covered = x, torch.zeros_like(x), 0
@@ -80,7 +80,7 @@ def lowest(x: Tensor, period: int) -> Tensor:
 
 
 def bars_since_highest(x: Tensor, period: int) -> Tensor:
-    """How many bars before its last one each window has its largest value; the latest of several counts."""
+    """Bars between the largest value and the end of each window; of equal values the latest counts."""
     age = torch.zeros_like(x)
     width = 1
     while width < period:
@@ -107,7 +107,7 @@ def _made(result: Tensor | None) -> Tensor:
 
 
 def _merged(a: tuple[Tensor, Tensor], n: int, b: tuple[Tensor, Tensor], m: int) -> tuple[Tensor, Tensor]:
-    """The mean and the sum of squared deviations of n and m values together."""
+    """The mean and the sum of squared deviations of n + m values, from (mean, sum) of n values and of m values."""
     difference = b[0] - a[0]
     mean = torch.add(a[0], difference, alpha=m / (n + m))
     return mean, a[1] + b[1] + difference.square_().mul_(n * m / (n + m))
@@ -116,7 +116,7 @@ def _merged(a: tuple[Tensor, Tensor], n: int, b: tuple[Tensor, Tensor], m: int) 
 def _extreme(x: Tensor, period: int, larger: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     width = 1
     while width < period:
-        # Windows may overlap here, since a value counted twice changes no extreme.
+        # Overlapping windows are correct, because a value that counts twice does not change an extreme.
         step = min(width, period - width)
         x = larger(x[..., :-step], x[..., step:])
         width += step

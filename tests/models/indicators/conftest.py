@@ -9,5 +9,5 @@ from models.indicators import COLUMNS, Panel
 
 @pytest.fixture(scope="session")
 def aapl() -> Panel:
-    """3,270 daily bars of AAPL, 2000 to 2013, unadjusted, so with splits in them."""
+    """3,270 daily bars of AAPL, 2000 to 2013, unadjusted for splits."""
     return Panel(**{name: np.array(stocks.AAPL[name], dtype=np.float64) for name in COLUMNS})

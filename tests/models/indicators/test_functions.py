@@ -1,4 +1,4 @@
-"""What can be asked for is exactly what the installed TA-Lib offers."""
+"""The list of functions equals the functions of the installed TA-Lib."""
 
 import pytest
 import talib
@@ -13,14 +13,14 @@ def test_every_function_of_talib_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_names_defaults_and_lookback_are_talibs(name: str) -> None:
+def test_names_defaults_and_lookback_equal_talibs(name: str) -> None:
     function, known = FUNCTIONS[name], getattr(abstract, name)
     assert {parameter.name: parameter.default for parameter in function.parameters} == dict(known.info["parameters"])
     assert [output.name for output in function.outputs] == known.info["output_names"]
     assert function.lookback([parameter.default for parameter in function.parameters]) == known.lookback
 
 
-def test_ranges_are_where_talib_starts_to_refuse() -> None:
+def test_talib_refuses_values_outside_the_ranges() -> None:
     def refused(name: str, **params: float) -> bool:
         values = [params.get(parameter.name, parameter.default) for parameter in FUNCTIONS[name].parameters]
         return FUNCTIONS[name].lookback(values) < 0

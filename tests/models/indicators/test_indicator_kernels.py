@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.indicators import COLUMNS, FUNCTIONS, Panel, Spec, batch, compile  # noqa: A004
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.indicators.plan import Plan
 from models.indicators.program import Program
 
@@ -47,7 +47,7 @@ VARIANTS: Mapping[str, list[dict[str, float]]] = {
     "ULTOSC": [{"timeperiod1": 20, "timeperiod2": 3, "timeperiod3": 9}],
     "VWMA": [{"timeperiod": 1}],
 }
-SPECS = [Spec(name, params) for name in registry.KERNELS for params in [{}, *VARIANTS.get(name, [])]]
+SPECS = [Spec(name, params) for name in dispatch.KERNELS for params in [{}, *VARIANTS.get(name, [])]]
 
 
 def walk(bars: int, scale: float, seed: int) -> Panel:
@@ -91,14 +91,14 @@ PANELS: Mapping[str, Panel] = {
 
 
 def run(program: Program, panels: Sequence[Panel]) -> list[np.ndarray]:
-    """Each panel's outputs by kernels, all panels in one batch, padded to the longest."""
+    """The outputs of kernels per panel, with all panels in one batch, padded to the longest panel."""
     ((_, outputs),) = batch.compute(program, [True], panels, len(panels), torch.device("cpu"))
     return [block[:, : panel.bars] for block, panel in zip(outputs, panels, strict=True)]
 
 
 def assert_equals_talib(spec: Spec, panels: Mapping[str, Panel]) -> None:
     program = compile([spec])
-    assert registry.supports(program.calls[0])
+    assert dispatch.supports(program.calls[0])
     for (label, panel), computed in zip(panels.items(), run(program, list(panels.values())), strict=True):
         expected = Plan(program, panel.bars).run(panel)
         if spec.name in IN_PRICE:
@@ -108,9 +108,9 @@ def assert_equals_talib(spec: Spec, panels: Mapping[str, Panel]) -> None:
         np.testing.assert_allclose(computed, expected, rtol=1e-9, atol=1e-11 * scale, equal_nan=True, err_msg=label)
 
 
-def test_every_promised_function_has_a_kernel() -> None:
-    assert set(registry.KERNELS) >= PROMISED
-    assert set(registry.KERNELS) <= set(FUNCTIONS)
+def test_every_documented_function_has_a_kernel() -> None:
+    assert set(dispatch.KERNELS) >= PROMISED
+    assert set(dispatch.KERNELS) <= set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: " ".join([spec.name, *map(str, spec.params.values())]))
@@ -120,7 +120,7 @@ def test_a_kernel_equals_talib(spec: Spec) -> None:
 
 PERIODIC = sorted(
     name
-    for name in registry.KERNELS
+    for name in dispatch.KERNELS
     if [parameter.name for parameter in FUNCTIONS[name].parameters] == ["timeperiod"] and name != "MA"
 )
 
@@ -140,17 +140,17 @@ def test_any_period_and_length_equals_talib(name: str, period: int, bars: int, s
     assert_equals_talib(Spec(name, {"timeperiod": period}), {"walk": walk(bars, scale, seed)})
 
 
-@pytest.mark.parametrize("name", sorted(registry.KERNELS))
+@pytest.mark.parametrize("name", sorted(dispatch.KERNELS))
 def test_a_kernel_stays_on_the_device_of_its_inputs(name: str) -> None:
-    """On the meta device any mix with a CPU tensor raises, as it would between a CPU and a GPU."""
+    """On the meta device any mix with a CPU tensor raises, like a mix of CPU and GPU."""
     (call,) = compile([Spec(name)]).calls
     inputs = [torch.empty((3, 100), dtype=torch.float64, device="meta") for _ in call.function.columns]
-    registry.compute(
+    dispatch.compute(
         call, inputs, torch.empty((3, len(call.function.outputs), 100), dtype=torch.float64, device="meta")
     )
 
 
 def test_an_unknown_kind_of_average_has_no_kernel() -> None:
     mama, sma = compile([Spec("BBANDS", {"matype": 7}), Spec("BBANDS")]).calls
-    assert not registry.supports(mama)
-    assert registry.supports(sma)
+    assert not dispatch.supports(mama)
+    assert dispatch.supports(sma)

@@ -1,4 +1,4 @@
-"""The model as the batcher sees it."""
+"""The model interface for the batcher."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_the_self_test_fails_on_a_wrong_number(monkeypatch: pytest.MonkeyPatch) 
         model.check()
 
 
-def test_an_answer_is_the_same_alone_and_among_others(aapl: Panel) -> None:
+def test_an_answer_does_not_depend_on_the_batch(aapl: Panel) -> None:
     model = load()
     programs = [compile([Spec("RSI"), Spec("MACD")]), compile([Spec("CDLDOJI", last=2)]), compile([Spec("ADX")])]
     tasks = [Task(head(aapl, bars), program) for bars in (30, 700, 2_500) for program in programs]

@@ -1,4 +1,4 @@
-"""A panel is equal-length contiguous float64 columns, or it is not made."""
+"""A panel consists of equal-length contiguous float64 columns; other arrays are refused."""
 
 import numpy as np
 import pytest

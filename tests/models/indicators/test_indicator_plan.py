@@ -1,4 +1,4 @@
-"""TA-Lib through bound buffers gives bit for bit what TA-Lib's Python package gives."""
+"""TA-Lib through bound buffers equals TA-Lib's Python package bit for bit."""
 
 import sys
 import threading
@@ -28,13 +28,13 @@ def reference(name: str, panel: Panel, **params: float) -> np.ndarray:
 @pytest.mark.parametrize("name", COMPUTABLE)
 def test_every_function_equals_talib_at_every_length(name: str, aapl: Panel) -> None:
     plan = Plan(compile([Spec(name)]), aapl.bars)
-    # Longest first, so that a shorter panel after it would show anything left in the buffers.
+    # Longest panel first, so that a later, shorter panel would show values left in the buffers.
     for bars in (aapl.bars, 300, 40, 1):
         panel = head(aapl, bars)
         np.testing.assert_array_equal(plan.run(panel), reference(name, panel))
 
 
-def test_parameters_reach_the_function_in_their_order(aapl: Panel) -> None:
+def test_parameters_reach_the_function_in_talibs_order(aapl: Panel) -> None:
     params = {"fastperiod": 5, "fastmatype": 1, "slowperiod": 17, "slowmatype": 2, "signalperiod": 4}
     answer = Plan(compile([Spec("MACDEXT", params)]), aapl.bars).run(aapl)
     np.testing.assert_array_equal(answer, reference("MACDEXT", aapl, **params))
@@ -43,7 +43,7 @@ def test_parameters_reach_the_function_in_their_order(aapl: Panel) -> None:
     np.testing.assert_array_equal(answer, reference("BBANDS", aapl, **bands))
 
 
-def test_one_block_when_all_return_as_many_bars(aapl: Panel) -> None:
+def test_an_answer_is_one_array_for_equal_numbers_of_bars(aapl: Panel) -> None:
     answer = Plan(compile([Spec("MACD", last=5), Spec("CDLDOJI", last=5)]), aapl.bars).run(aapl)
     assert isinstance(answer, np.ndarray)
     assert answer.flags.c_contiguous
@@ -51,7 +51,7 @@ def test_one_block_when_all_return_as_many_bars(aapl: Panel) -> None:
     np.testing.assert_array_equal(answer[3:], reference("CDLDOJI", aapl)[:, -5:])
 
 
-def test_a_list_when_they_differ_and_last_may_exceed_the_panel(aapl: Panel) -> None:
+def test_an_answer_is_a_list_for_different_numbers_of_bars_and_last_may_exceed_the_panel(aapl: Panel) -> None:
     panel = head(aapl, 50)
     short, whole, more = Plan(compile([Spec("RSI", last=1), Spec("SMA"), Spec("EMA", last=99)]), 64).run(panel)
     np.testing.assert_array_equal(short, reference("RSI", panel)[0, -1:])
@@ -67,7 +67,7 @@ def test_an_answer_is_not_changed_by_the_next_panel(aapl: Panel) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-def test_plans_grow_with_the_panel_and_forget_the_least_used() -> None:
+def test_plans_grow_with_the_panel_and_drop_the_least_recently_used() -> None:
     a, b, c = (compile([Spec("SMA", {"timeperiod": period})]) for period in (3, 4, 5))
     plans = Plans(limit=3 * Plan(a, 1024).nbytes)
     assert plans.of(a, 100) is plans.of(a, 200)
@@ -80,7 +80,7 @@ def test_plans_grow_with_the_panel_and_forget_the_least_used() -> None:
 
 
 def turns_of_another_thread(plan: Plan, panel: Panel) -> int:
-    """How often another Python thread, asking all the time, got its turn until the plan was done."""
+    """The number of turns of another, always ready, Python thread during the run of a plan."""
     started, ended = threading.Event(), threading.Event()
     turns: list[int] = []
 
@@ -101,14 +101,14 @@ def turns_of_another_thread(plan: Plan, panel: Panel) -> int:
     return turns[0]
 
 
-def test_only_long_panels_give_up_the_interpreter_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_long_panels_release_the_interpreter_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     program = compile([Spec("MIDPRICE", {"timeperiod": 500}, last=1)] * 20)
     prices = np.abs(np.sin(np.arange(100_000) ** 1.5))
     panel = Panel(high=prices, low=prices)
     plan = Plan(program, len(prices))
     interval = sys.getswitchinterval()
-    # Without preemption another thread runs only when the lock is given up: here by each TA-Lib call, which takes about
-    # a millisecond; otherwise only for a moment, while numpy copies.
+    # Without preemption another thread runs only when the lock is released: by each TA-Lib call for about a
+    # millisecond, and by numpy's copies for a moment.
     sys.setswitchinterval(1e3)
     try:
         released = turns_of_another_thread(plan, panel)

@@ -1,4 +1,4 @@
-"""A wrong spec is refused with its place, the reason and the limit; equal specs are one program."""
+"""A wrong spec is refused with index, reason and limit; equal specs give one program."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("spec", "field", "message"), WRONG)
-def test_a_wrong_spec_is_refused_with_place_and_reason(spec: Spec, field: str, message: str) -> None:
+def test_a_wrong_spec_is_refused_with_index_and_reason(spec: Spec, field: str, message: str) -> None:
     with pytest.raises(SpecError) as refusal:
         compile([Spec("SMA"), spec])
     assert (refusal.value.index, refusal.value.field) == (1, field)
     assert message in refusal.value.message
 
 
-def test_a_missing_column_is_named_when_the_task_is_made() -> None:
+def test_a_task_without_a_needed_column_is_refused() -> None:
     panel = Panel(close=np.ones(30))
     with pytest.raises(SpecError, match="MFI needs the column high") as refusal:
         Task(panel, compile([Spec("SMA"), Spec("MFI")]))
@@ -52,7 +52,7 @@ def test_equal_specs_are_checked_once() -> None:
     assert compile(specs) is compile([Spec("MACD", {"slowperiod": 26, "fastperiod": 12}), Spec("RSI", last=3)])
 
 
-def test_the_layout_of_the_answer_is_told() -> None:
+def test_a_program_describes_the_layout_of_the_answer() -> None:
     program = compile([Spec("MACD"), Spec("RSI")])
     assert program.outputs == ("macd", "macdsignal", "macdhist", "real")
     assert program.rows == (slice(0, 3), slice(3, 4))

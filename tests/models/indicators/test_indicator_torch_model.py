@@ -1,4 +1,4 @@
-"""Many panels at once on a device answer as each does alone with TA-Lib."""
+"""A batch of panels on a device gives the answers of TA-Lib for single panels."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.indicators import COLUMNS, Panel, Spec, Task, compile, load  # noqa: A004
-from models.indicators.kernels import registry
+from models.indicators.kernels import dispatch
 from models.model import ModelUnavailableError
 
 PROGRAMS = [
@@ -25,9 +25,7 @@ def part(panel: Panel, first: int, bars: int) -> Panel:
 @given(
     shapes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2000), st.integers(1, 400)), min_size=1, max_size=12)
 )
-def test_an_answer_is_the_same_alone_in_any_batch_and_at_any_padding(
-    aapl: Panel, shapes: list[tuple[int, int, int]]
-) -> None:
+def test_an_answer_does_not_depend_on_batch_and_padding(aapl: Panel, shapes: list[tuple[int, int, int]]) -> None:
     tasks = [Task(part(aapl, first, bars), PROGRAMS[program]) for program, first, bars in shapes]
     talib, kernels = load("cpu", backend="talib"), load("cpu", backend="torch")
     for task, together in zip(tasks, kernels.run(tasks), strict=True):
@@ -38,11 +36,11 @@ def test_an_answer_is_the_same_alone_in_any_batch_and_at_any_padding(
             np.testing.assert_allclose(row, reference_row, rtol=1e-9, atol=1e-9)
 
 
-def test_a_kernel_that_loops_over_bars_runs_only_for_very_many_rows() -> None:
+def test_a_kernel_with_a_loop_over_bars_runs_only_for_many_rows() -> None:
     sar, rsi = compile([Spec("SAR"), Spec("RSI")]).calls
-    assert not registry.pays(sar, 1_000)
-    assert registry.pays(sar, 100_000)
-    assert registry.pays(rsi, 1)
+    assert not dispatch.pays(sar, 1_000)
+    assert dispatch.pays(sar, 100_000)
+    assert dispatch.pays(rsi, 1)
 
 
 def test_the_self_test_passes() -> None:
@@ -70,7 +68,7 @@ def test_a_missing_device_is_named() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", sorted(registry.KERNELS))
+@pytest.mark.parametrize("name", sorted(dispatch.KERNELS))
 def test_cuda_equals_the_cpu(name: str, aapl: Panel) -> None:
     program = compile([Spec(name)])
     tasks = [Task(part(aapl, first, 400 + first), program) for first in range(0, 320, 10)]

@@ -1,4 +1,4 @@
-"""The embedded model, loaded once for all tests of sentiment."""
+"""The embedded model, loaded once for all sentiment tests."""
 
 from collections.abc import Iterator
 

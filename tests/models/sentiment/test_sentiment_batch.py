@@ -28,6 +28,6 @@ def test_parts_cover_all_in_order_and_keep_the_budget(lengths: list[int], budget
 
 
 @given(st.lists(st.integers(1, 128), min_size=2, max_size=60).map(sorted), st.integers(1, 512))
-def test_no_part_could_have_taken_one_more(lengths: list[int], budget: int) -> None:
+def test_every_part_is_full(lengths: list[int], budget: int) -> None:
     for part in parts(lengths, budget)[:-1]:
         assert lengths[part.stop] * (part.stop + 1 - part.start) > budget

@@ -1,4 +1,4 @@
-"""The packed encoder against transformers' BertModel, and its two ways of packing against each other."""
+"""The packed encoder compared with transformers' BertModel, and packed batches compared with padded batches."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ def small() -> Classifier:
     return Classifier(SMALL, labels=3).eval()
 
 
-@pytest.mark.slow  # importing transformers takes most of it
+@pytest.mark.slow  # because of the import of transformers
 def test_the_packed_encoder_equals_transformers_bert() -> None:
     from transformers import BertModel
 
@@ -45,7 +45,7 @@ def test_padding_never_changes_an_answer(small: Classifier) -> None:
         torch.testing.assert_close(small(Packed.padded(given)), small(Packed.of(given)), rtol=0, atol=1e-6)
 
 
-def test_sequences_do_not_see_each_other(small: Classifier) -> None:
+def test_sequences_do_not_influence_each_other(small: Classifier) -> None:
     given = sequences(4, 4, 4, 9)
     with torch.inference_mode():
         together = small(Packed.of(given))
@@ -58,7 +58,7 @@ def test_unordered_sequences_are_refused() -> None:
         Packed.of(sequences(5, 3))
 
 
-def test_a_merged_adapter_computes_what_the_trained_one_did(small: Classifier) -> None:
+def test_a_merged_adapter_equals_the_trained_adapter(small: Classifier) -> None:
     merged = Classifier(SMALL, labels=3).eval()
     merged.load_state_dict(small.state_dict())
     adapt(small, rank=4, scale=2.0, dropout=0.0)

@@ -28,6 +28,6 @@ def test_known_names_are_matched_in_any_order(names: dict[int, str], expected: t
         {0: "negative", 1: "bearish", 2: "positive"},
     ],
 )
-def test_other_names_are_refused_with_what_to_do(names: dict[int, str]) -> None:
+def test_other_names_are_refused_with_the_remedy(names: dict[int, str]) -> None:
     with pytest.raises(ModelUnavailableError, match="set id2label"):
         order(names)

@@ -1,4 +1,4 @@
-"""The loaded embedded model: its protocol, its promises about batches, and what it refuses to load."""
+"""The embedded model: protocol, independence of batches, and refusal of altered files."""
 
 import json
 import shutil
@@ -39,13 +39,13 @@ TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=90).map("
 
 
 def answers(model: SentimentModel, texts: list[str]) -> Probabilities:
-    """What a service would answer: all chunks in one batch, then pooled text by text."""
+    """The answers of a service: all chunks in one batch, then pooled text by text."""
     prepared = model.prepare(texts)
     rows = iter(model.run([chunk for chunks in prepared for chunk in chunks]))
     return np.stack([model.pool(chunks, np.stack([next(rows) for _ in chunks])) for chunks in prepared])
 
 
-def test_it_is_a_model_of_the_protocol(embedded: SentimentModel) -> None:
+def test_the_embedded_model_implements_the_protocol(embedded: SentimentModel) -> None:
     model: Model[Chunk, Probabilities] = embedded
     assert model.name == "minilm"
     assert model.version
@@ -61,7 +61,7 @@ def test_it_is_a_model_of_the_protocol(embedded: SentimentModel) -> None:
         ("The annual general meeting will be held in Helsinki on 12 April.", "neutral"),
     ],
 )
-def test_plain_cases_are_told_apart(embedded: SentimentModel, text: str, label: str) -> None:
+def test_plain_cases_are_classified_correctly(embedded: SentimentModel, text: str, label: str) -> None:
     (answer,) = answers(embedded, [text])
     assert LABELS[int(answer.argmax())] == label
     assert np.sign(score(answer)) == np.sign(LABELS.index(label) - 1) or label == "neutral"
@@ -69,7 +69,7 @@ def test_plain_cases_are_told_apart(embedded: SentimentModel, text: str, label: 
 
 @settings(max_examples=25, deadline=None)
 @given(texts=TEXTS)
-def test_one_answer_is_the_same_alone_and_in_any_batch(embedded: SentimentModel, texts: list[str]) -> None:
+def test_an_answer_does_not_depend_on_the_batch(embedded: SentimentModel, texts: list[str]) -> None:
     together = answers(embedded, texts)
     alone = np.concatenate([answers(embedded, [text]) for text in texts])
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE[torch.float32])
@@ -84,7 +84,7 @@ def test_answers_are_probabilities(embedded: SentimentModel, texts: list[str]) -
     np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
 
 
-def test_bfloat16_answers_lie_within_their_stated_tolerance(embedded: SentimentModel) -> None:
+def test_bfloat16_answers_lie_within_the_stated_tolerance(embedded: SentimentModel) -> None:
     half = load(dtype="bfloat16")
     half.check()
     texts = ["Profit fell.", "Shares rise on strong results " * 3, "The board meets on Monday."]
@@ -94,12 +94,12 @@ def test_bfloat16_answers_lie_within_their_stated_tolerance(embedded: SentimentM
     assert (together.argmax(axis=1) == answers(embedded, texts).argmax(axis=1)).all()
 
 
-def test_an_address_in_a_text_changes_nothing(embedded: SentimentModel) -> None:
+def test_a_web_address_in_a_text_is_ignored(embedded: SentimentModel) -> None:
     plain, linked = answers(embedded, ["Profit rose", "Profit rose https://t.co/x1"])
     np.testing.assert_array_equal(plain, linked)
 
 
-def test_a_long_text_is_chunked_and_its_end_counts(embedded: SentimentModel) -> None:
+def test_the_end_of_a_long_text_counts(embedded: SentimentModel) -> None:
     opening = "The company makes tyres and sells them in many countries. " * 40
     (chunks,) = embedded.prepare([opening])
     assert len(chunks) > 1 and all(len(chunk.ids) <= 128 for chunk in chunks)
@@ -117,7 +117,7 @@ def test_an_empty_batch_has_no_answers(embedded: SentimentModel) -> None:
 
 
 class Counting:
-    """A network that answers one row for all and remembers what it was asked."""
+    """A network with one constant answer that records the sequences."""
 
     dtype = torch.float32
 
@@ -145,7 +145,7 @@ def test_a_text_repeated_within_a_batch_is_computed_once(counted: tuple[Sentimen
     assert len(network.asked) == 2
 
 
-def test_check_raises_when_an_answer_is_not_the_stored_one(counted: tuple[SentimentModel, Counting]) -> None:
+def test_check_raises_when_an_answer_differs_from_the_stored_answer(counted: tuple[SentimentModel, Counting]) -> None:
     with pytest.raises(SelfTestError, match="stored answers"):
         counted[0].check()
 
@@ -154,13 +154,13 @@ def test_check_passes_on_the_shipped_model(embedded: SentimentModel) -> None:
     embedded.check()
 
 
-def test_pooling_weighs_chunks_by_their_tokens(embedded: SentimentModel) -> None:
+def test_pooling_weights_chunks_by_tokens(embedded: SentimentModel) -> None:
     chunks = [Chunk(np.zeros(5, dtype=np.int64), 3.0), Chunk(np.zeros(3, dtype=np.int64), 1.0)]
     rows = np.array([[1, 0, 0], [0, 0, 1]], dtype=np.float32)
     np.testing.assert_allclose(embedded.pool(chunks, rows), [0.75, 0, 0.25])
 
 
-def test_pooling_refuses_rows_that_do_not_belong_to_the_chunks(embedded: SentimentModel) -> None:
+def test_pooling_refuses_a_wrong_number_of_rows(embedded: SentimentModel) -> None:
     with pytest.raises(ValueError, match="as many rows"):
         embedded.pool([Chunk(np.zeros(5, dtype=np.int64), 3.0)], np.zeros((2, 3), dtype=np.float32))
 
@@ -180,7 +180,7 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHIPPED, tmp_path / "copy"))
 
 
-def test_a_folder_with_our_manifest_loads_as_the_shipped_one(folder: Path, embedded: SentimentModel) -> None:
+def test_a_model_folder_loads_like_the_shipped_model(folder: Path, embedded: SentimentModel) -> None:
     assert load(str(folder), dtype="float32").version == embedded.version
 
 
@@ -225,7 +225,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_answers_equal_the_cpus(embedded: SentimentModel) -> None:
+def test_cuda_answers_equal_cpu_answers(embedded: SentimentModel) -> None:
     texts = ["Profit rose.", "Shares plunged " * 40, "The meeting is on Monday."]
     on_device = answers(load(device="cuda", dtype="float32"), texts)
     np.testing.assert_allclose(on_device, answers(embedded, texts), rtol=0, atol=1e-3)

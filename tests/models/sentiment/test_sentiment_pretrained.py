@@ -1,4 +1,4 @@
-"""Models of transformers' own kind, from tiny random checkpoints of the same architectures, saved to disk."""
+"""Transformers models, from tiny random checkpoints of the same architectures on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ NAMES = {0: "Bullish", 1: "Bearish", 2: "Neutral"}
 
 
 def save(folder: Path, **options: Any) -> Path:
-    """A tiny random BERT classifier with a real tokeniser. The options go into its configuration."""
+    """A tiny random BERT classifier with a real tokeniser; options go into the configuration."""
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def tiny(folder: Path) -> SentimentModel:
     return load(str(folder), dtype="float32")
 
 
-def test_answers_are_the_models_own_in_our_order(folder: Path, tiny: SentimentModel) -> None:
+def test_answers_equal_the_models_answers_in_the_order_of_labels(folder: Path, tiny: SentimentModel) -> None:
     from transformers import AutoModelForSequenceClassification
 
     ((chunk,),) = tiny.prepare(["Profit rose sharply."])
@@ -55,18 +55,18 @@ def test_answers_are_the_models_own_in_our_order(folder: Path, tiny: SentimentMo
 
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(st.text("abc ,.", min_size=1, max_size=80), min_size=1, max_size=10))
-def test_one_answer_is_the_same_alone_and_in_any_padded_batch(tiny: SentimentModel, texts: list[str]) -> None:
+def test_an_answer_does_not_depend_on_the_padded_batch(tiny: SentimentModel, texts: list[str]) -> None:
     chunks = [chunk for text in tiny.prepare(texts) for chunk in text]
     alone = np.concatenate([tiny.run([chunk]) for chunk in chunks])
     np.testing.assert_allclose(tiny.run(chunks), alone, rtol=0, atol=1e-5)
 
 
-def test_the_window_is_the_networks(tiny: SentimentModel) -> None:
+def test_the_window_equals_the_networks_positions(tiny: SentimentModel) -> None:
     (chunks,) = tiny.prepare(["word " * 200])
     assert max(len(chunk.ids) for chunk in chunks) == 64
 
 
-def test_name_and_version_tell_what_was_loaded(folder: Path, tiny: SentimentModel) -> None:
+def test_name_and_version_identify_the_loaded_model(folder: Path, tiny: SentimentModel) -> None:
     assert tiny.name == "tiny-finance"
     assert len(tiny.version) == 12
     tiny.check()
@@ -88,6 +88,6 @@ def test_pickled_weights_are_never_loaded(folder: Path, tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match="nowhere"):
         load(str(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""Cleaning and windows: nothing of a text is lost, and nothing is longer than the model can see."""
+"""Cleaning and windows: no token is lost, and no window exceeds the limit."""
 
 from functools import cache
 
@@ -69,7 +69,7 @@ def test_texts_do_not_change_each_other() -> None:
         assert [list(window) for window in alone] == [list(window) for window in expected]
 
 
-def test_the_tokeniser_given_is_left_as_it_was(words: Tokenizer) -> None:
+def test_the_given_tokeniser_is_not_changed(words: Tokenizer) -> None:
     words.enable_truncation(5)
     Windows(words, 16)
     assert len(words.encode("one two three four five six seven").ids) == 5
