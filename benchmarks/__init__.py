@@ -1,1 +1,1 @@
-"""Measurements: load on the pair, its parts in process, and the evaluation of its answers."""
+"""Measurements: the pair under load, the engines in process, and the quality of answers."""

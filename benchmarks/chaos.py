@@ -1,8 +1,8 @@
-"""`make chaos`: kill, stop, restart and overload a real fleet under load, and count what callers noticed.
+"""`make chaos`: kill, stop, restart and overload a real fleet under load, and count the effects on callers.
 
-Prints a line a scenario. `lost` is a request without an answer or a refusal, `wrong` an answer other than the one that
-the same request gets alone; both must be 0, and the exit status says whether they are. p99 before, during and after the
-event are of the same run, so that they can be compared with each other and with nothing else.
+Prints one line per scenario. `lost` counts requests without an answer or a refusal, `wrong` counts answers that differ
+from the answer to a single request. Both must be 0, otherwise the exit status is 1. The p99 latencies before, during
+and after the event are comparable within one run only.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ BOMBS = 20
 BOMB = b"\x0a\x00" * 4_000_000
 PHASE = 1000
 SETTINGS = {"MARKET_GATEWAY_HEALTH_INTERVAL": "0.5", "MARKET_GATEWAY_HEALTH_TIMEOUT": "1.0"}
-# The deadline of requests in the overload: an answer after it is worth nothing.
+# The deadline of requests in the overload; later answers are worthless.
 DEADLINE_SECONDS = 1.0
 OVERLOAD_SECONDS = 15.0
 COUNTS = f"{'sent':>8}{'answered':>10}{'refused':>9}"
@@ -44,7 +44,7 @@ OVERLOAD_HEAD = (
 
 @dataclass
 class Row:
-    """One scenario's outcome; p99 in seconds."""
+    """The result of a scenario; p99 in seconds."""
 
     name: str
     tally: Tally
@@ -63,14 +63,14 @@ class Row:
 
 
 async def ready(fleet: Fleet, replicas: int) -> None:
-    """Return when the gateway has so many replicas to send work to."""
+    """Wait until the gateway has this number of ready replicas."""
     async with asyncio.timeout(120):
         while await asyncio.to_thread(fleet.metric, "market_gateway_ready_replicas") != replicas:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
 async def under_load(fleet: Fleet, name: str, event: Callable[[Pressure], Awaitable[None]]) -> Row:
-    """The event in the middle of steady load; nobody may notice it."""
+    """Run the event in the middle of steady load. No caller may lose a request."""
     await ready(fleet, 2)
     async with pressure(fleet.target, fleet.credentials) as load:
         async with load.callers(CALLERS) as tally:
@@ -120,7 +120,7 @@ async def hang(fleet: Fleet) -> Row:
 
 
 async def attack(fleet: Fleet) -> Row:
-    """Hundreds of silent connections, and messages of millions of empty elements, from a client with a key."""
+    """Hundreds of silent connections and messages with millions of empty elements, from a client with a key."""
 
     async def event(load: Pressure) -> None:
         with contextlib.ExitStack() as silent:
@@ -140,14 +140,14 @@ async def attack(fleet: Fleet) -> Row:
 
 
 def resident(fleet: Fleet) -> float:
-    """The gateway's memory in MB."""
+    """The gateway's resident memory in MB."""
     if fleet.gateway is None:
         raise RuntimeError("the fleet has no gateway")
     return float(psutil.Process(fleet.gateway.pid).memory_info().rss) / 1e6
 
 
 async def drain(fleet: Fleet) -> Row:
-    """SIGTERM of the gateway itself: what it took is answered, what comes later is refused."""
+    """SIGTERM to the gateway: accepted requests are answered, later requests are refused."""
     await ready(fleet, 2)
     async with pressure(fleet.target, fleet.credentials) as load:
         async with load.callers(CALLERS) as tally:
@@ -160,7 +160,7 @@ async def drain(fleet: Fleet) -> Row:
             await stopping
         if gateway.returncode:
             raise RuntimeError(f"the drained gateway exited with {gateway.returncode}")
-        # What the gateway took has a line in its log; a call that met the closing socket was never taken.
+        # Every accepted request has a line in the gateway's log; calls to the closed socket were never accepted.
         codes = [line["code"] for line in map(json.loads, log().splitlines()) if line["event"] == "request"]
         taken = codes.count("OK") - len(load.workload.requests)
         phases = (tally.percentile(99, until=began), tally.percentile(99, began), float("nan"))
@@ -172,7 +172,7 @@ async def drain(fleet: Fleet) -> Row:
 
 
 async def overload(folder: Path) -> list[str]:
-    """Goodput at one and three times the rate that saturates a replica; the lines to print."""
+    """Goodput at one and three times the saturating rate of a replica, as lines of text."""
     settings = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_MAX_QUEUED_SECONDS": "1.0"}
     with Fleet(folder, replicas=1, inference=settings) as fleet:
         async with pressure(fleet.target, fleet.credentials, sentiments()) as load, load.callers(CALLERS):
@@ -180,7 +180,7 @@ async def overload(folder: Path) -> list[str]:
         lines = []
         peak = 0.0
         saturating = 0.0
-        # The closed loop comes again at the end: what it then lacks, the machine lacks.
+        # The closed loop runs again at the end, to detect a slower machine.
         for factor in (0.0, 1.0, 3.0, 0.0):
             async with pressure(fleet.target, fleet.credentials, sentiments(), timeout=DEADLINE_SECONDS) as load:
                 began = time.monotonic()

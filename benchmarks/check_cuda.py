@@ -1,8 +1,8 @@
-"""Every engine's batch path on a pretended CUDA device: fails on any mix of CPU and CUDA tensors.
+"""Every engine's batch path on a simulated CUDA device: fails on any mix of CPU and CUDA tensors.
 
-Needs a CUDA build of PyTorch and no GPU: `make check-cuda` brings an environment for it. Nothing is computed, so this
-shows where tensors lie, how many operators a batch starts and how often it waits for the device, and nothing about
-answers or speed. Answers are for the tests marked gpu, which need a GPU.
+Needs a CUDA build of PyTorch but no GPU; `make check-cuda` installs such an environment. No values are computed: the
+check covers the placement of tensors, and counts operators and waits per batch. Answers on a GPU are checked by the
+tests with the marker gpu, speed is not checked.
 """
 
 import functools
@@ -19,7 +19,7 @@ import torch
 from fracast._core.model import build_from_cfg
 from torch.nn import functional as F
 
-from benchmarks.fake_cuda import CUDA, Seen, built, pretended
+from benchmarks.fake_cuda import CUDA, Seen, built, simulated
 from models.forecast import Series
 from models.forecast.blended import Blended
 from models.forecast.embedded import Embedded
@@ -37,19 +37,19 @@ DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 
 
 def series() -> list[Series]:
-    """Different contexts, horizons and sets of levels in one batch; one horizon takes Fracast two blocks."""
+    """Different contexts, horizons and levels in one batch; one horizon needs two blocks of Fracast."""
     rng = np.random.default_rng(0)
     shapes = [(64, 5, (0.1, 0.9)), (300, 60, (0.5,)), (200, 3, DECILES), (31, 24, (0.05, 0.5))]
     return [Series(50 + rng.normal(size=points), horizon, levels) for points, horizon, levels in shapes]
 
 
 def embedded(name: str) -> object:
-    """Gate, random walk, autoregression and coverage: the pretended gate stands half open for every row."""
+    """Gate, random walk, autoregression and coverage; the simulated gate is half open for every row."""
     return Embedded(name, "cuda").run(series())
 
 
 def fracast_network() -> Fracast:
-    """Fracast as its package builds it, on the pretended device."""
+    """Fracast as built by the package fracast, on the simulated device."""
     settings = json.loads((Path(fracast.__file__).parent / "weights" / "config.json").read_text(encoding="utf-8"))
     with torch.device(CUDA):
         core, head = build_from_cfg({part: settings[part] for part in ("model", "pyramid")})
@@ -60,7 +60,7 @@ def fracast_network() -> Fracast:
 
 
 def sequences() -> list[Ids]:
-    """Token ids in the order of their lengths."""
+    """Token ids, ordered by length."""
     return [np.full(length, 101) for length in (3, 8, 8, 40, 128)]
 
 
@@ -70,7 +70,7 @@ def minilm() -> object:
 
 
 def bert() -> object:
-    """A sequence classifier of transformers, as FinBERT is one."""
+    """A sequence classifier of transformers, like FinBERT."""
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=3)
@@ -79,7 +79,7 @@ def bert() -> object:
 
 
 def panels() -> list[Panel]:
-    """Two lengths, so that one is padded."""
+    """Panels of two lengths, so that one panel is padded."""
     rng = np.random.default_rng(0)
     return [Panel(*(100 + rng.normal(size=(5, bars)))) for bars in (150, 110)]
 
@@ -91,13 +91,13 @@ def program() -> object:
 
 
 def kernel(name: str) -> object:
-    """One kernel over a batch, whether or not it would pay for so few rows."""
+    """One kernel over a batch, even if TA-Lib would be faster for this number of rows."""
     asked, among = compile([Spec(name)]), panels()
     return list(batch.compute(asked, [True], among, batch.rows_at_once(among, CUDA), CUDA))
 
 
 def paths() -> Iterator[tuple[str, Run]]:
-    """Everything that runs batches on a device, by engine and name."""
+    """All batch paths, by engine and name."""
     for name in ("auto", "vol_rw", "ridge_ar"):
         yield f"forecast {name}", functools.partial(embedded, name)
     yield "forecast fracast", lambda: Pretrained("fracast", fracast_network()).run(series())
@@ -110,7 +110,7 @@ def paths() -> Iterator[tuple[str, Run]]:
 
 
 def steps(other: torch.device) -> Iterator[tuple[str, Run]]:
-    """Steps that are right when `other` is the device and wrong when it is the host."""
+    """Steps that are valid if `other` is the device, and mix devices if `other` is the host."""
     ours, theirs = torch.ones(3, 3, device=CUDA), torch.ones(3, 3, device=other)
     place = torch.zeros(2, dtype=torch.long, device=CUDA)
     yield "addition", lambda: ours + theirs
@@ -122,7 +122,7 @@ def steps(other: torch.device) -> Iterator[tuple[str, Run]]:
 
 
 def refused(other: torch.device) -> list[str]:
-    """The steps that raise."""
+    """The names of the steps that raise."""
     found = []
     for name, step in steps(other):
         try:
@@ -133,11 +133,11 @@ def refused(other: torch.device) -> list[str]:
 
 
 def passes(name: str, run: Run, seen: Seen) -> bool:
-    """Run one path and print its line."""
+    """Run one path, print a line, and return whether the path passed."""
     seen.operators = seen.waits = 0
     try:
         run()
-    except Exception as error:  # noqa: BLE001 -- whatever a path raises is this check's finding
+    except Exception as error:  # noqa: BLE001 -- any exception is a finding of the check
         traceback.print_exc()
         print(f"{name:26} FAILED: {type(error).__name__}: {str(error).splitlines()[0]}")
         return False
@@ -146,11 +146,11 @@ def passes(name: str, run: Run, seen: Seen) -> bool:
 
 
 def main() -> None:
-    """Exit 1 when a path fails or never touches the device, or when a planted mix goes unseen."""
+    """Exit with 1 if a path fails or never uses the device, or if a deliberate mix of devices is not detected."""
     if torch.version.cuda is None:
         sys.exit("check_cuda: this PyTorch is a CPU build; `make check-cuda` brings a CUDA build of its own")
     torch.set_num_threads(1)
-    with pretended() as seen:
+    with simulated() as seen:
         caught, planted = refused(torch.device("cpu")), [name for name, _ in steps(CUDA)]
         if caught != planted or refused(CUDA):
             sys.exit(f"check_cuda: of the mixes planted to test it, {planted}, it caught {caught}")

@@ -1,7 +1,7 @@
-"""A replica that does nothing: every request is answered at once with the same bytes.
+"""A replica without models: every request is answered at once with the same bytes.
 
-Behind it a gateway, and nothing else, is what a benchmark measures. `python -m benchmarks.echo` prints the line of
-wire.listen and serves until it is ended.
+With an echo as replica, a benchmark measures only the gateway. `python -m benchmarks.echo` prints the ready line of
+runtime/listen.py and serves until terminated.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""The three engines' throughput on one core, in one table of ratios to the obvious implementation of the same.
+"""The throughput of the three engines on one core, in one table of ratios to the obvious implementations.
 
-Owns the table. What is measured, against what and how, is engines_forecast's, engines_sentiment's and
-engines_indicators'; each prints its details first.
+Owns the table. The measurements are in engines_forecast.py, engines_sentiment.py and engines_indicators.py.
 """
 
 from benchmarks import engines_forecast, engines_indicators, engines_sentiment
@@ -10,7 +9,7 @@ ENGINES = (engines_forecast, engines_sentiment, engines_indicators)
 
 
 def main() -> None:
-    """Run one after another, then print every ratio; above 1 is faster than the obvious implementation."""
+    """Run one engine after another, then print every ratio; above 1 is faster than the obvious implementation."""
     found: dict[str, float] = {}
     for engine in ENGINES:
         print(f"{engine.__name__.removeprefix('benchmarks.engines_')}\n")

@@ -1,7 +1,7 @@
-"""How fast the forecasters are on one core, beside the obvious implementation of the same in the same run.
+"""The speed of the forecasters on one core, compared with the obvious implementation in the same run.
 
-The obvious implementation is the tests' plain numpy reference, one series at a time, with its Student table cached; its
-answers are equal. For Fracast it is the package as shipped. Only ratios of one run count: rates belong to the machine.
+The obvious implementation is the tests' numpy reference with equal answers, one series at a time, with a cached Student
+table; for Fracast, the package as shipped. Compare ratios within a run only, because rates depend on the machine.
 """
 
 import time
@@ -22,7 +22,7 @@ ROUNDS = 15
 
 
 def prices() -> list[Series]:
-    """Random walks, on which the gate stays shut."""
+    """Random walks with a closed gate."""
     rng = np.random.default_rng(0)
     paths = (0.01 * rng.standard_t(4, (4 * BATCH, CONTEXT))).cumsum(1)
     shut = [path for path in np.exp(paths) if reference.gate(path) == 0]
@@ -30,13 +30,13 @@ def prices() -> list[Series]:
 
 
 def seasonal() -> list[Series]:
-    """Series with a period, which open the gate."""
+    """Periodic series with an open gate."""
     rng, wave = np.random.default_rng(1), np.sin(np.arange(CONTEXT) / 3)
     return [Series(50 + 10 * wave + rng.normal(size=CONTEXT), HORIZON, LEVELS) for _ in range(BATCH)]
 
 
 def seconds(*calls: Callable[[], object]) -> list[float]:
-    """The least time of each call, taken in turns, so that a busy machine is busy for all of them."""
+    """The shortest time of each call; the calls alternate, so that other load on the machine affects all calls."""
     best = [float("inf")] * len(calls)
     for _ in range(ROUNDS):
         for index, call in enumerate(calls):
@@ -49,7 +49,7 @@ def seconds(*calls: Callable[[], object]) -> list[float]:
 def row(
     what: str, items: Sequence[Series], batched: Callable[[], object], plain: Callable[[], object], of: int
 ) -> dict[str, float]:
-    """Print one line: the rate of ``batched`` over ``items`` and its ratio to that of ``plain`` over ``of`` of them."""
+    """Print one line: the rate of `batched` over all `items`, and the ratio to the rate of `plain` over `of` items."""
     fast, slow = seconds(batched, plain)
     rate, obvious = len(items) / fast, of / slow
     print(f"{what:58}{rate:10,.0f}/s{obvious:10,.0f}/s{rate / obvious:8.1f}x")
@@ -63,19 +63,19 @@ def loop(forecast: Callable[[Array, int, tuple[float, ...]], Array], items: Sequ
 
 
 def plain_walk(values: Array, horizon: int, levels: tuple[float, ...]) -> Array:
-    """The random walk and its coverage."""
+    """The random walk and the coverage."""
     reference.vol_rw_coverage(values, horizon)
     return reference.vol_rw(values, horizon, levels)
 
 
 def plain_auto(values: Array, horizon: int, levels: tuple[float, ...]) -> Array:
-    """What `auto` does on prices: the random walk, its coverage, and the gate."""
+    """The steps of `auto` on prices: the random walk, the coverage, and the gate."""
     reference.gate(values)
     return plain_walk(values, horizon, levels)
 
 
 def main() -> dict[str, float]:
-    """Print the table; returns its ratios."""
+    """Print the table and return the ratios."""
     torch.set_num_threads(1)
     reference.t_edges = cache(reference.t_edges)
     print(f"{'series/s, one core, context 256, horizon 24, batch 32':58}{'here':>12}{'obvious':>12}{'ratio':>9}")

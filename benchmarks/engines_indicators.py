@@ -1,7 +1,7 @@
-"""Indicators against TA-Lib's Python package called in a loop, in one process on one thread.
+"""Indicators compared with a loop over TA-Lib's Python package, in one process on one thread.
 
-Prints how often the obvious loop's speed each way of computing has; above 1 is faster than the loop. Every figure is
-the median of interleaved rounds, since absolute times on a shared machine mean little.
+Prints speed ratios to the loop; above 1 is faster. Every ratio is the median of interleaved rounds, because absolute
+times on a shared machine vary.
 """
 
 import statistics
@@ -35,7 +35,7 @@ def panels(count: int, bars: int) -> list[Panel]:
 
 
 def loop(program: Program, among: Sequence[Panel]) -> Work:
-    """TA-Lib's Python package, called for one panel after another with its arguments ready."""
+    """TA-Lib's Python package, called for one panel after another with prepared arguments."""
     calls = []
     for panel in among:
         for call in program.calls:
@@ -52,7 +52,7 @@ def loop(program: Program, among: Sequence[Panel]) -> Work:
 
 
 def ratio(ours: Work, obvious: Work, repeat: int = 1) -> float:
-    """How many times as fast ours is."""
+    """The speed of `ours` divided by the speed of `obvious`."""
 
     def seconds(work: Work) -> float:
         start = time.perf_counter()
@@ -65,13 +65,13 @@ def ratio(ours: Work, obvious: Work, repeat: int = 1) -> float:
 
 
 def row(label: str, value: float) -> dict[str, float]:
-    """One printed line, and what it says."""
+    """Print one line and return label and value."""
     print(f"{label:<58} {value:6.2f}x", flush=True)
     return {label: value}
 
 
 def one_panel() -> dict[str, float]:
-    """The six functions of live users, one panel at a time."""
+    """The six most used functions, one panel at a time."""
     ratios = {}
     program = compile([Spec(name) for name in SIX])
     for bars in (256, 1000, 2000, 10_000):
@@ -87,7 +87,7 @@ def one_panel() -> dict[str, float]:
 
 
 def many_panels(count: int, bars: int) -> dict[str, float]:
-    """Every kernel over a batch, and all of them in one program."""
+    """Every kernel over a batch, and all kernels in one program."""
     ratios = {}
     among = panels(count, bars)
     model = load("cpu", backend="torch")
@@ -105,7 +105,7 @@ def many_panels(count: int, bars: int) -> dict[str, float]:
 
 
 def reason(rows: int, bars: int) -> None:
-    """Why kernels lose on a CPU: what TA-Lib needs for a bar, in one pass, and what one of a kernel's passes needs."""
+    """The reason for slower kernels on a CPU: the time per bar of TA-Lib's single pass and of one pass of a kernel."""
     among = panels(rows, bars)
     x = torch.from_numpy(np.stack([np.asarray(panel.close) for panel in among]))
     out = torch.empty_like(x)
@@ -125,7 +125,7 @@ def reason(rows: int, bars: int) -> None:
 
 
 def main() -> dict[str, float]:
-    """Print every ratio, and return them."""
+    """Print and return the ratios."""
     torch.set_num_threads(1)
     ratios = one_panel() | many_panels(1_000, 2_000)
     reason(16, 2_000)

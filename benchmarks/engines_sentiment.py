@@ -1,8 +1,9 @@
-"""The sentiment engine against the obvious implementation, as a ratio in one run on one core.
+"""The sentiment engine compared with the obvious implementation, as a ratio in one run on one core.
 
-Obvious: transformers' BertModel in float32, texts in the order given, batches of 32 padded to their longest. Both sides
-tokenise, share the base weights, and are timed in turns in the thread's own CPU time, so that other work on the machine
-matters little. Texts are different from each other: the repeats that the engine would compute once are left out.
+The obvious implementation is transformers' BertModel in float32, with texts in the given order and batches of 32,
+padded to the longest text. Both sides tokenise, share the base weights, and alternate. The thread's CPU time is
+measured, so that other work on the machine matters little. All texts are distinct, so that the engine cannot gain from
+repeated texts.
 """
 
 import time
@@ -50,7 +51,7 @@ def obvious() -> Callable[[list[str]], Any]:
 
 
 def ours(model: SentimentModel) -> Callable[[list[str]], Any]:
-    """prepare() and run() in the batches that a busy service forms."""
+    """prepare() and run() in batches of the size of a busy service."""
 
     def answer(texts: list[str]) -> None:
         for start in range(0, len(texts), 4 * BATCH):
@@ -67,7 +68,7 @@ def seconds(answer: Callable[[list[str]], Any], texts: list[str]) -> float:
 
 
 def main() -> dict[str, float]:
-    """Print texts per second of CPU time on both sides, and the ratio of the best rounds, which it returns."""
+    """Print texts per second of CPU time on both sides, and print and return the ratio of the best rounds."""
     torch.set_num_threads(1)
     texts = [row.text for row in phrases(COUNT, seed=11)]
     model = load()

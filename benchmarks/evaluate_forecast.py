@@ -1,8 +1,9 @@
-"""How good `auto` is: its error and calibration against a Gaussian random walk on real series, held against fixed bars.
+"""The error and calibration of `auto` on real series, relative to a Gaussian random walk, with limits.
 
 Rolling origins, context 256. A loss is the sum of pinball losses at levels 0.1 to 0.9 over all origins and steps,
-divided by the random walk's, so below 1 is better. `python -m benchmarks.evaluate_forecast` prints the table and exits
-with 1 when a bar is missed. Prices are adjusted closes: a split inside the context would wreck any sigma.
+divided by the loss of the random walk; below 1 is better. `python -m benchmarks.evaluate_forecast` prints the table and
+exits with 1 if a figure violates a limit. Prices are adjusted closes, because a split inside the context would distort
+sigma.
 """
 
 import sys
@@ -31,7 +32,7 @@ RANDOM_WALKS = 4000
 
 @dataclass(frozen=True)
 class Score:
-    """One series' result: ``loss`` and ``scaled`` (median absolute error) as ratios, coverages of two intervals."""
+    """The result for a series: `loss` and `scaled` (median absolute error) as ratios, coverages of two intervals."""
 
     loss: float
     scaled: float
@@ -42,7 +43,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a figure and the bar that it must keep."""
+    """One line of the table: a figure and the allowed range."""
 
     what: str
     figure: float
@@ -62,7 +63,7 @@ def closes() -> dict[str, Array]:
 
 
 def others() -> dict[str, Array]:
-    """Series with structure: volumes, weekly CO2 with its few gaps filled, the monthly sea surface temperatures."""
+    """Series with structure: volumes, weekly CO2 with interpolated gaps, monthly sea surface temperatures."""
     co2 = sm.datasets.co2.load_pandas().data["co2"].interpolate()
     elnino = sm.datasets.elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel()
     return {
@@ -74,7 +75,7 @@ def others() -> dict[str, Array]:
 
 
 def windows(values: Array, horizon: int, every: int) -> Iterator[tuple[Array, Array]]:
-    """Contexts [CONTEXT] and what followed [horizon], one pair per origin."""
+    """Contexts [CONTEXT] and the following values [horizon], one pair per origin."""
     for origin in range(CONTEXT, len(values) - horizon + 1, every):
         yield np.ascontiguousarray(values[origin - CONTEXT : origin]), values[origin : origin + horizon]
 
@@ -82,7 +83,7 @@ def windows(values: Array, horizon: int, every: int) -> Iterator[tuple[Array, Ar
 def random_walk(context: Array, horizon: int) -> Array:
     """The Gaussian random walk's quantiles at SCORED [horizon, 9]: no drift, one sigma over the context.
 
-    It takes logarithms where `auto` does, which is the better walk on volumes that fall to almost nothing.
+    The walk uses logarithms if and only if `auto` does, the better choice for volumes that fall to almost zero.
     """
     logs = np.abs(np.diff(np.log(context))).max() < LARGEST_LOG_STEP
     path: Array = np.log(context) if logs else context
@@ -92,13 +93,13 @@ def random_walk(context: Array, horizon: int) -> Array:
 
 
 def pinball(actual: Array, quantiles: Array) -> float:
-    """The sum of pinball losses of ``quantiles`` [n, horizon, 9] at SCORED."""
+    """The sum of pinball losses of `quantiles` [n, horizon, 9] at SCORED."""
     gap = actual[:, :, None] - quantiles
     return float(np.maximum(SCORED * gap, (SCORED - 1) * gap).sum())
 
 
 def score(model: Model[Series, Forecast], values: Array, horizon: int, every: int) -> Score:
-    """Run ``model`` over all origins of one series."""
+    """Run `model` over all origins of one series."""
     pairs = list(windows(values, horizon, every))
     answers = run(model, [Series(context, horizon, LEVELS) for context, _ in pairs])
     quantiles = np.stack([answer.quantiles for answer in answers])
@@ -119,12 +120,12 @@ def run(model: Model[Series, Forecast], items: Sequence[Series]) -> list[Forecas
 
 
 def inside(actual: Array, quantiles: Array, low: int) -> float:
-    """The share of ``actual`` between the level at ``low`` and its mirror image."""
+    """The share of `actual` between the level at index `low` and the symmetric upper level."""
     return float(np.mean((actual >= quantiles[:, :, low]) & (actual <= quantiles[:, :, -1 - low])))
 
 
 def gate_openings() -> float:
-    """The share of pure random walks with t4 steps, T = 256, that open the gate by any amount."""
+    """The share of pure random walks with t4 steps, T = 256, for which the gate is not fully closed."""
     rng = np.random.default_rng(20260101)
     steps = 0.01 * rng.standard_t(4, (RANDOM_WALKS, CONTEXT))
     items = [Series(np.exp(path), 1, (0.5,)) for path in steps.cumsum(1)]
@@ -132,7 +133,7 @@ def gate_openings() -> float:
 
 
 def price_rows(model: Model[Series, Forecast]) -> list[Row]:
-    """The bars on closes."""
+    """The limits on closes."""
     monthly = {name: score(model, values, 24, 24) for name, values in closes().items()}
     weekly = {name: score(model, values, 5, 12) for name, values in closes().items()}
     points = [found.points for found in monthly.values()]
@@ -150,7 +151,7 @@ def price_rows(model: Model[Series, Forecast]) -> list[Row]:
 
 
 def structure_rows(model: Model[Series, Forecast]) -> list[Row]:
-    """The bars on series with structure, and the gate's on series without."""
+    """The limits on series with structure, and the gate's limit on series without structure."""
     bars = {"GOOG volume": 0.68, "EURUSD volume": 0.50, "co2": 0.40, "elnino": 0.42}
     data = others()
     rows = [Row(f"{name}, H=24: loss", score(model, data[name], 24, 24).loss, 0, bar) for name, bar in bars.items()]
@@ -158,7 +159,7 @@ def structure_rows(model: Model[Series, Forecast]) -> list[Row]:
 
 
 def main() -> int:
-    """Print the table; 1 when a bar is missed."""
+    """Print the table; returns 1 if a figure violates a limit."""
     torch.set_num_threads(1)
     model = load("auto")
     rows = price_rows(model) + structure_rows(model)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.evaluate_sentiment --csv FILE ...`: how good a sentiment model is on labelled texts.
+"""`python -m benchmarks.evaluate_sentiment --csv FILE ...`: the quality of a sentiment model on labelled texts.
 
-Prints accuracy, macro F1, negative log-likelihood, calibration error and confusion for each file, and ends with exit
-code 1 when one is below the bars given. Without --csv it judges our own corporate sentences, which no model has seen
-in training.
+Prints accuracy, macro F1, negative log-likelihood, calibration error and confusion for each file. The exit code is 1 if
+a file violates the given limits. Without --csv the corporate sentences in benchmarks/sentiment are used, which are in
+no training set.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def measured(model: SentimentModel, rows: list[Row]) -> Measures:
-    """The model's scores, every text answered as the service would answer it."""
+    """The model's scores, with texts prepared and pooled as in the service."""
     prepared = model.prepare([row.text for row in rows])
     answers = iter(model.run([chunk for chunks in prepared for chunk in chunks]))
     pooled = np.stack([model.pool(chunks, np.stack([next(answers) for _ in chunks])) for chunks in prepared])
@@ -42,7 +42,7 @@ def measured(model: SentimentModel, rows: list[Row]) -> Measures:
 
 
 def show(name: str, measures: Measures) -> None:
-    """Print the scores, and the confusion with true labels down and answers across."""
+    """Print the scores and the confusion matrix, with true labels as rows and answers as columns."""
     print(f"{name}: {measures}")
     print(" " * 12 + "".join(f"{label:>10}" for label in LABELS))
     for label, counts in zip(LABELS, measures.confusion, strict=True):
@@ -50,7 +50,7 @@ def show(name: str, measures: Measures) -> None:
 
 
 def main() -> int:
-    """Judge every file; 1 when a bar is missed."""
+    """Evaluate every file; returns 1 if a file violates a limit."""
     parser = arguments()
     options = parser.parse_args()
     bars = options.accuracy * len(options.csv) if len(options.accuracy) == 1 else options.accuracy

@@ -1,7 +1,8 @@
-"""A CUDA device that is not there: tensors with shapes and devices but no values, and stand-ins where code reads them.
+"""A simulated CUDA device: tensors with shapes and devices but without values, and placeholders for reads of values.
 
-Owns the pretence. PyTorch's FakeTensorMode takes shapes and devices through a CUDA build's own operators and refuses
-mixes; here come the steps between host and device, which it leaves out. What is run on it is check_cuda.py's.
+PyTorch's FakeTensorMode propagates shapes and devices through the operators of a CUDA build and refuses mixes of
+devices. Owns the steps that FakeTensorMode leaves out: copies and reads between host and device. The checked code paths
+are in check_cuda.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,18 +21,18 @@ CUDA = torch.device("cuda")
 
 
 class WrongDeviceError(RuntimeError):
-    """A step that FakeTensorMode lets pass and a GPU does not, or not without waiting unseen."""
+    """A step that FakeTensorMode allows, but that fails on a GPU or waits for the GPU implicitly."""
 
 
 class Device(FakeTensorMode):
-    """Tensors without values, single numbers too: FakeTensorMode keeps those as constants and computes with them."""
+    """FakeTensorMode without constants: single numbers have no values either."""
 
     def may_turn_const(self, tensor: Tensor) -> bool:
         return False
 
 
 class Seen(TorchDispatchMode):
-    """Counts operators on the device, and waits for it: copies from there to the host, which are all blocking."""
+    """Counts operators on the device, and waits for the device: all copies to the host are blocking."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,10 +56,10 @@ class Seen(TorchDispatchMode):
 
 
 class Host(TorchFunctionMode):
-    """What the host does with tensors: pin them, and read values, where a half, one or true stands for each.
+    """Operations of the host on tensors: pinning memory, and reading values (as placeholders 0.5, 1 or true).
 
-    Any other way to a value, such as a tensor as a condition, waits for the device where no reader of the code sees it,
-    and stays FakeTensorMode's error.
+    Any other read of a value, such as a tensor as a condition, waits for the device implicitly, and remains an error of
+    FakeTensorMode.
     """
 
     def __init__(self, seen: Seen) -> None:
@@ -81,15 +82,15 @@ class Host(TorchFunctionMode):
 
 
 @contextmanager
-def pretended() -> Iterator[Seen]:
-    """Within it, tensors on "cuda" can be made and computed with; a mix with one of the CPU raises a RuntimeError."""
-    # Fake tensors have a tolist() of their own, which reads value by value and never comes to Host.
+def simulated() -> Iterator[Seen]:
+    """A block with a simulated device "cuda"; mixing CPU and CUDA tensors in an operator raises a RuntimeError."""
+    # FakeTensor.tolist() reads value by value and would bypass Host.
     with Device(), Seen() as seen, Host(seen), patch.object(FakeTensor, "tolist", Tensor.tolist):
         yield seen
 
 
 def built(make: Callable[[], nn.Module], dtype: torch.dtype = torch.float32) -> Any:
-    """A network made on the pretended device, without values. Such networks can't be moved, so `to` leaves them."""
+    """A network constructed on the simulated device, without values. Moving is impossible, so `to` does nothing."""
     with torch.device(CUDA):
         network: Any = make()
     for module in network.modules():
@@ -100,7 +101,7 @@ def built(make: Callable[[], nn.Module], dtype: torch.dtype = torch.float32) -> 
 
 
 def _refuse_foreign_index(tensor: Tensor, indices: Sequence[Tensor | None]) -> None:
-    """A host tensor can't be indexed from the device; the other way round costs a copy that waits."""
+    """Raise for an index on another device: indexing a host tensor fails on a GPU, the reverse copies and waits."""
     for index in indices:
         if index is not None and index.device.type != tensor.device.type:
             raise WrongDeviceError(f"a tensor on {tensor.device} is indexed by one on {index.device}")

@@ -1,6 +1,6 @@
-"""One gateway and several inference replicas as real processes, to be killed, stopped and restarted.
+"""One gateway and several inference replicas as real processes, to kill, stop and restart.
 
-Owns the processes and their addresses. What is asked of them meanwhile is pressure.py's.
+Owns the processes and addresses. The load is in pressure.py.
 """
 
 import os
@@ -16,12 +16,12 @@ from market_inference.cli.process import Ready, ServiceProcess
 
 START_SECONDS = 120.0
 GRACE_SECONDS = 30.0
-# One light forecaster and no texts, so that a replica is up within a few seconds.
+# One light forecaster and no sentiment model, so that a replica starts within a few seconds.
 LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIMENT_MODELS": ""}
 
 
 class Fleet:
-    """Started by `with`. `folder` takes the logs and the development key; settings are environment variables."""
+    """A context manager. `folder` takes logs and development key; settings are environment variables."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Fleet:
         return self
 
     def start_gateway(self) -> None:
-        """(Re)start the gateway, in front of all the replicas."""
+        """(Re)start the gateway in front of all replicas."""
         settings = {"MARKET_GATEWAY_LISTEN": "127.0.0.1:0", "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0"}
         settings["MARKET_GATEWAY_REPLICAS"] = ",".join(self.addresses)
         self.gateway = self._start("gateway", {**settings, **self._gateway})
@@ -80,21 +80,21 @@ class Fleet:
         return ServiceProcess(module, environment, self.folder / f"{module}-{self._starts}.log", lambda process: None)
 
     def kill(self, index: int) -> None:
-        """`kill -9`, without a word to anyone."""
+        """Send SIGKILL."""
         self.replicas[index].kill()
 
     def terminate(self, index: int) -> int | None:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM and return the exit status."""
         self.replicas[index].stop(GRACE_SECONDS)
         return self.replicas[index].returncode
 
     def restart(self, index: int) -> None:
-        """Start a replica anew at the address of the one that ended."""
+        """Start a replica at the address of the ended replica."""
         self.replicas[index] = self._replica(self.addresses[index])
         self.replicas[index].wait_ready(START_SECONDS)
 
     def pause(self, index: int) -> None:
-        """SIGSTOP: the process hangs, its connections stay."""
+        """Send SIGSTOP: the process hangs with open connections."""
         os.kill(self.replicas[index].pid, signal.SIGSTOP)
 
     def resume(self, index: int) -> None:
@@ -105,7 +105,7 @@ class Fleet:
         return self.gateway.log.read_text(encoding="utf-8") if self.gateway else ""
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the gateway's samples of this name that carry these labels."""
+        """The sum of the gateway's samples with this name and these labels."""
         with urllib.request.urlopen(f"http://{self._ready.metrics}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         found = (re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line) for line in text.splitlines())

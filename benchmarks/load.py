@@ -1,11 +1,11 @@
-"""A load generator: one asyncio process, so that the client's cost is its own.
+"""A load generator in one asyncio process, so that the CPU time of the client is measured separately.
 
     python -m benchmarks.load --target HOST:PORT --workload predict --concurrency 64 --seconds 5
     python -m benchmarks.load --target HOST:PORT --workload sentiment --rate 200 --seconds 5 --timeout 1
 
-Prints one JSON object. Closed loop: so many callers, each with one call in flight. Open loop (--rate): calls leave at
-Poisson times whatever comes back, and are timed from the moment that they were due, so that a stall counts for all who
-met it (coordinated omission). Latencies go into an HDR histogram of three digits.
+Prints one JSON object. Closed loop: a number of callers with one call in flight each. Open loop (--rate): calls start
+at Poisson times, independent of answers, and are timed from the due time, so that a stall counts for every delayed call
+(no coordinated omission). Latencies go into an HDR histogram with three digits.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _UNITS = 1e6  # the histogram counts microseconds
 
 @dataclass
 class Tally:
-    """What came back inside the measured window."""
+    """The results inside the measured window."""
 
     histogram: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, 60_000_000, 3))
     codes: Counter[str] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ def _percentiles(histogram: HdrHistogram) -> dict[str, float]:
 
 
 class Caller:
-    """Calls one workload over one channel and tallies."""
+    """Sends the calls of a workload over one channel and counts the results."""
 
     def __init__(self, channel: grpc.aio.Channel, workload: workloads.Workload, metadata: Any, timeout: float) -> None:
         methods = {path: channel.unary_unary(path) for path, _ in workload.requests}
@@ -81,7 +81,7 @@ class Caller:
 
 
 async def closed(caller: Caller, concurrency: int, seconds: float, warmup: float) -> None:
-    """`concurrency` callers in a loop."""
+    """Closed loop with `concurrency` callers."""
     start = time.perf_counter() + warmup
     caller.window = (start, start + seconds)
 
@@ -94,7 +94,7 @@ async def closed(caller: Caller, concurrency: int, seconds: float, warmup: float
 
 
 async def opened(caller: Caller, rate: float, seconds: float, warmup: float) -> None:
-    """Poisson arrivals at `rate` calls a second."""
+    """Open loop with Poisson arrivals at `rate` calls per second."""
     dice, tasks = random.Random(11), set()
     due = time.perf_counter()
     caller.window = (due + warmup, due + warmup + seconds)
@@ -107,7 +107,7 @@ async def opened(caller: Caller, rate: float, seconds: float, warmup: float) -> 
         number += 1
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-    caller.window = (caller.window[0], float("inf"))  # what was sent in the window counts, whenever it comes back
+    caller.window = (caller.window[0], float("inf"))  # a call sent in the window counts, however late the answer
     await asyncio.gather(*tasks)
 
 

@@ -1,4 +1,4 @@
-"""The obvious server: grpc.aio, the same models, one request after the other in the handler, no batching."""
+"""The obvious server for comparison: grpc.aio, the same models, one request after another, no batching."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ async def main() -> None:
 
 
 class _Raw:
-    """Registers handlers whose answers are bytes already."""
+    """Registers handlers with answers that are bytes already."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
@@ -50,7 +50,7 @@ class _Raw:
         self._server.add_registered_method_handlers(service, raw)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """The registered ones serve."""
+        """Not needed: the registered handlers serve."""
 
 
 if __name__ == "__main__":

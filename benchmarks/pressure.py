@@ -1,6 +1,6 @@
-"""Steady load from many callers, with every answer checked.
+"""Steady load from many callers, with a check of every answer.
 
-Owns the callers and the tally of what came back. Retries are off: what a caller sees is what the gateway said.
+Owns the callers and the count of results. Retries are off, so that callers see the gateway's status.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from market_inference.contract.generated import inference_pb2_grpc
 
 OPTIONS = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1))
 REFUSALS = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
-# What a client with backoff waits after a refusal.
+# A client's backoff after a refusal.
 PAUSE_SECONDS = 0.02
 KINDS = 16
 
 
 @dataclass
 class Tally:
-    """What became of the requests. Each of `seconds` and `refusals` is (end, duration)."""
+    """Counts of requests by result. `seconds` and `refusals` hold (end, duration) of answers and refusals."""
 
     sent: int = 0
     answered: int = 0
@@ -38,7 +38,7 @@ class Tally:
     refusals: list[tuple[float, float]] = field(default_factory=list)
 
     def percentile(self, q: float, since: float = -math.inf, until: float = math.inf) -> float:
-        """The q-th percentile of the durations of answers that came between two instants; NaN when none did."""
+        """The q-th percentile of the durations of answers between two instants; NaN without answers."""
         return percentile(self.seconds, q, since, until)
 
 
@@ -51,7 +51,7 @@ def percentile(
 
 @dataclass(frozen=True)
 class Workload:
-    """Different requests of one method, so that an answer to another one would be noticed."""
+    """Distinct requests of one method, so that swapped answers are detected."""
 
     method: str
     requests: Sequence[Any]
@@ -67,7 +67,7 @@ def predictions() -> list[pb.PredictRequest]:
 
 
 def forecasts() -> Workload:
-    """Short series to a light model: many requests a second."""
+    """Short series for a light model: many requests per second."""
 
     def numbers(answer: pb.PredictResponse) -> list[float]:
         found = []
@@ -84,14 +84,14 @@ def forecasts() -> Workload:
         return found
 
     def same(got: pb.PredictResponse, right: pb.PredictResponse) -> bool:
-        """To far less than the model's promise of 1e-9: the last bit moves with the shape of a matrix product."""
+        """Equal to 1e-13, not bit for bit: the last bit depends on the shape of a matrix product."""
         return len(numbers(got)) == len(numbers(right)) and np.allclose(numbers(got), numbers(right), 1e-13, 0, True)
 
     return Workload("Predict", predictions(), same)
 
 
 def sentiments() -> Workload:
-    """Texts that keep an engine busy: few requests a second."""
+    """Long texts that keep an engine busy: few requests per second."""
     sentence = "Company {} {} its forecast as demand in segment {} {} and margins {} against the prior year. "
     words = ("beats", "misses", "rises", "falls", "widen", "shrink")
     requests = [
@@ -107,12 +107,12 @@ def sentiments() -> Workload:
     def scores(answer: pb.AnalyzeSentimentResponse) -> list[float]:
         return [one.sentiment.score for one in answer.sentiments]
 
-    # float32 on the CPU: a sentence's probabilities move by rounding with the shape of its batch.
+    # In float32, a sentence's probabilities differ by rounding with the shape of the batch.
     return Workload("AnalyzeSentiment", requests, lambda got, right: np.allclose(scores(got), scores(right), atol=1e-4))
 
 
 class Pressure:
-    """Callers of one gateway. `timeout` is each request's deadline in seconds."""
+    """Callers of one gateway. `timeout`: deadline of a request in seconds."""
 
     def __init__(
         self, stub: Any, credentials: Sequence[tuple[str, str]], workload: Workload, *, timeout: float = 20.0
@@ -127,16 +127,13 @@ class Pressure:
         self.tally = Tally()
 
     async def prepare(self) -> None:
-        """Ask every request alone: these are the right answers."""
+        """Send every request alone, to get the expected answers."""
         for request in self.workload.requests:
             self._right.append(await self._ask(request, metadata=self._credentials, timeout=60.0, wait_for_ready=True))
 
     @asynccontextmanager
     async def callers(self, count: int) -> AsyncIterator[Tally]:
-        """So many callers, each with the next request as soon as it has its answer, while the block runs.
-
-        At its end every request has its answer.
-        """
+        """Run `count` callers in a closed loop during the block; leaving the block waits for all answers."""
         self._stop = False
         tasks = [asyncio.create_task(self._caller(place)) for place in range(count)]
         try:
@@ -146,7 +143,7 @@ class Pressure:
             await asyncio.gather(*tasks)
 
     async def offer(self, per_second: float, seconds: float) -> Tally:
-        """Requests at a rate, whatever becomes of them, for so long; returns when every one has its answer."""
+        """Send requests at a fixed rate for `seconds`, independent of answers, then wait for all answers."""
         began, tasks = time.monotonic(), []
         for place in range(int(per_second * seconds)):
             await asyncio.sleep(max(0.0, began + place / per_second - time.monotonic()))
@@ -155,7 +152,7 @@ class Pressure:
         return self.tally
 
     async def more(self, count: int) -> None:
-        """Return when so many more requests have been answered."""
+        """Wait until `count` more requests have been answered."""
         wanted = self.tally.answered + count
         while self.tally.answered < wanted:
             self._progress.clear()
@@ -168,7 +165,7 @@ class Pressure:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def one(self, place: int) -> bool:
-        """One request; true when it was refused."""
+        """Send one request; returns whether the request was refused."""
         self.tally.sent += 1
         began = time.monotonic()
         try:
@@ -192,7 +189,7 @@ class Pressure:
 async def pressure(
     target: str, credentials: Sequence[tuple[str, str]], workload: Workload | None = None, **options: Any
 ) -> AsyncIterator[Pressure]:
-    """A prepared Pressure on a gateway, of forecasts when nothing else is said."""
+    """A prepared Pressure on a gateway; the default workload is forecasts."""
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
         made = Pressure(stub, credentials, workload or forecasts(), **options)

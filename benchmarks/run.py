@@ -1,9 +1,9 @@
-"""The pair under load, beside what it could do at best and beside the obvious server, in one run.
+"""The pair under load, compared with the engines alone (the ceiling) and with the obvious server, in one run.
 
     python -m benchmarks.run            about five minutes
-    python -m benchmarks.run --quick    about one
+    python -m benchmarks.run --quick    about one minute
 
-Writes benchmarks/results/<time>.json and prints tables. Ratios count; the machine's own speed drifts.
+Writes benchmarks/results/<time>.json and prints tables. Compare ratios only, because the speed of a machine drifts.
 """
 
 import argparse
@@ -47,7 +47,7 @@ Point = dict[str, Any]
 
 
 def load(target: str, workload: str, key: str = "", **options: Any) -> Point:
-    """One load point in a process of its own."""
+    """Measure one load point in a child process."""
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "benchmarks.load", "--target", target, "--workload", workload, *arguments]
     environment = {**os.environ, "MARKET_INFERENCE_API_KEY": key}
@@ -55,7 +55,7 @@ def load(target: str, workload: str, key: str = "", **options: Any) -> Point:
 
 
 def ceiling(workload: str, seconds: float) -> float:
-    """Items a second of the engine alone, in process, at its best batch: no network, no queue."""
+    """Items per second of the engine alone, in process, in full batches: no network, no queue."""
     model, items = _engine(workload)
     batch = [items[i % len(items)] for i in range(BATCH)]
     model.run(batch)
@@ -92,7 +92,7 @@ class Run:
         self.points: list[Point] = []
 
     def measure(self) -> dict[str, Any]:
-        """Everything, as what is written to the file."""
+        """Run all scenarios; returns the content of the results file."""
         result: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "cores": os.cpu_count(),
@@ -146,7 +146,7 @@ class Run:
         self.points.append({"server": server, **point})
 
     def _overload(self, gateway: Gateway) -> list[Point]:
-        """Goodput around the saturating load and at three times it, with a deadline of one second."""
+        """Goodput at 0.5, 1 and 3 times the saturating load, with a deadline of one second."""
         self._say("sentiment, overload")
         best = max(
             p["calls_per_second"] for p in self.points if p["workload"] == "sentiment" and p["server"] != "plain"
@@ -177,14 +177,14 @@ def _gateway(services: Services, replica: Replica, **settings: object) -> Iterat
 
 
 def _stream(gateway: Gateway) -> dict[str, float]:
-    """Requests a second of each way to ask, and its ratio to unary calls."""
+    """Requests per second of streams, as ratios to unary calls."""
     runs = asyncio.run(stream.compare(gateway, rounds=3, count=2000, in_flight=256))
     unary = np.median([one.rate for one in runs["unary"]])
     return {name: float(np.median([one.rate for one in found]) / unary) for name, found in runs.items()}
 
 
 def _watch(services: Services, gateway: Gateway, replica: Replica) -> dict[str, float]:
-    """Milliseconds from a bar to its answer, of sessions that get a bar a second."""
+    """Milliseconds from bar to answer, for sessions with one bar per second."""
     processes = {"gateway": gateway.process, "inference": psutil.Process(replica.service.pid)}
     given = argparse.Namespace(sessions=SESSIONS, seconds=12.0, burst=False)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -194,7 +194,7 @@ def _watch(services: Services, gateway: Gateway, replica: Replica) -> dict[str, 
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row a point, beside the plain server's and the ceiling."""
+    """One row per point, compared with the plain server and the ceiling."""
     shown = Table(
         "server", "workload", "callers", "calls/s", "p50 ms", "p99 ms", "plain calls/s", "to plain", "of ceiling"
     )

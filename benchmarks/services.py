@@ -1,6 +1,6 @@
-"""Processes for benchmarks and for tests that kill them: gateways, replicas, and replicas that only echo.
+"""Gateways, replicas and echoing replicas as processes, for benchmarks and for tests that kill processes.
 
-Owns their start and their end. Each listens on a free port of 127.0.0.1.
+Owns start and end of the processes. Every process listens on a free port of 127.0.0.1.
 """
 
 import time
@@ -21,7 +21,7 @@ START_SECONDS = 60.0
 
 @dataclass
 class Replica:
-    """A process that speaks Exchange at `address`."""
+    """A process that serves Exchange at `address`."""
 
     service: ServiceProcess
     address: str
@@ -30,7 +30,7 @@ class Replica:
 
 @dataclass
 class Gateway:
-    """A gateway process, and what is needed to call it."""
+    """A gateway process with address and key."""
 
     service: ServiceProcess
     target: str
@@ -42,7 +42,7 @@ class Gateway:
 
 
 class Services:
-    """Processes that share a state folder; all ended with the `with` block."""
+    """Processes with a shared state folder; leaving the `with` block ends all processes."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -50,11 +50,11 @@ class Services:
         self._running: list[ServiceProcess] = []
 
     def start_replica(self, listen: str = ANY_PORT, **settings: object) -> Replica:
-        """An inference service; `settings` are those of inference.config, such as drain_seconds=1."""
+        """Start an inference service; `settings` are fields of inference.config, such as drain_seconds=1."""
         return self._replica("inference", listen, settings)
 
     def start_echo(self) -> Replica:
-        """A process that answers every request at once, see benchmarks/echo.py."""
+        """Start a replica that answers every request at once, see benchmarks/echo.py."""
         return self._replica("benchmarks.echo", ANY_PORT, {})
 
     def _replica(self, module: str, listen: str, settings: dict[str, object]) -> Replica:
@@ -65,7 +65,7 @@ class Services:
         return Replica(service, ready.listen, ready.metrics)
 
     def start_gateway(self, replicas: list[Replica], listen: str = ANY_PORT, **settings: object) -> Gateway:
-        """A gateway before these replicas; it is `self.gateway` from now on."""
+        """Start a gateway in front of the replicas, and set `self.gateway`."""
         given = {f"MARKET_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         service = self._spawn(
             "gateway",
@@ -82,7 +82,7 @@ class Services:
         return self.gateway
 
     def wait_loaded(self, *engines: str, seconds: float = 120.0) -> None:
-        """Return when the default models of these engines, by default of all, are loaded in every replica."""
+        """Wait until every replica has loaded the default models of these engines (default: all engines)."""
         deadline = time.monotonic() + seconds
         with Client(self.gateway.target, api_key=self.gateway.key) as client:
             while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""Memory over many mixed requests, a part of them failing, through the service's parts in this process.
+"""Memory over many mixed requests, including failing requests, through the inference service in this process.
 
-Owns the mix and the measure. Prints the process's resident memory and what tensors hold; both have to level off once
-caches are full. `make soak` runs 10,000; tests/inference/test_memory.py runs the short form.
+Owns the mix and the measurement. Prints resident memory and tensor memory; both must level off once caches are full.
+`make soak` sends 10,000 requests; tests/inference/test_memory.py runs a short form.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ WORDS = ("profit", "loss", "rose", "fell", "guidance", "the", "company", "a", "q
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """After so many requests: live Python objects, and bytes, resident and in tensors on host and device."""
+    """Live Python objects, resident bytes, and bytes in tensors on host and device, after a number of requests."""
 
     requests: int
     objects: int
@@ -41,7 +41,7 @@ class Reading:
 
 
 class Mix:
-    """Requests of every kind and size, seeded; about one in ten fails or is given up by its caller."""
+    """Seeded requests of every kind and size; about one in ten fails or is cancelled by the caller."""
 
     def __init__(self, parts: Parts, seed: int = 0) -> None:
         self._parts = parts
@@ -50,7 +50,7 @@ class Mix:
         self.outcomes: Counter[str] = Counter()
 
     async def one(self) -> None:
-        """Send one request and count how it ended."""
+        """Send one request and count the outcome."""
         kind = self._random.choice((self._forecast, self._forecast, self._sentiment, self._indicators, self._failing))
         try:
             await kind()
@@ -85,7 +85,7 @@ class Mix:
         return request.SerializeToString()
 
     async def _failing(self) -> None:
-        """An unknown model, an unknown function, a deadline that has passed, or a caller that goes away."""
+        """An unknown model, an unknown function, a passed deadline, or a caller that cancels."""
         way = self._random.randrange(4)
         late = Call(deadline=deadline.now() - 1)
         if way == 0:
@@ -101,7 +101,7 @@ class Mix:
 
 
 async def soak(requests: int, step: int) -> AsyncIterator[tuple[Reading, Counter[str]]]:
-    """Run the mix; a reading before the first request and after every `step`."""
+    """Run the mix; yields a reading before the first request and after every `step` requests."""
     parts = build(Config(device="auto", _env_file=None))
     try:
         await parts.catalog.load_defaults()
@@ -115,7 +115,7 @@ async def soak(requests: int, step: int) -> AsyncIterator[tuple[Reading, Counter
 
 
 async def _at_once(one: Callable[[], Awaitable[None]], count: int) -> None:
-    """Call `one` so many times, at most IN_FLIGHT at a time."""
+    """Call `one` `count` times, with at most IN_FLIGHT calls at a time."""
     left = iter(range(count))
 
     async def worker() -> None:
@@ -126,13 +126,13 @@ async def _at_once(one: Callable[[], Awaitable[None]], count: int) -> None:
 
 
 def reading(requests: int) -> Reading:
-    """What is held now, without garbage and without free pages of the C heap."""
+    """Measure memory after a garbage collection and after returning free pages of the C heap."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
     objects = gc.get_objects()
-    # By type, not isinstance: that would wake lazy modules among the objects.
+    # type() instead of isinstance(), because isinstance() would load lazy modules among the objects.
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in objects
@@ -146,7 +146,7 @@ async def run() -> None:
     """Print a line every STEP requests."""
     print(f"{'requests':>10}{'objects':>12}{'resident MB':>14}{'host tensors MB':>18}{'device MB':>12}")
     outcomes: Counter[str] = Counter()
-    async for now, outcomes in soak(REQUESTS, STEP):  # noqa: B007 -- the last one is printed below
+    async for now, outcomes in soak(REQUESTS, STEP):  # noqa: B007 -- the last value is printed below
         sizes = (now.resident, now.host, now.device)
         print(
             f"{now.requests:10,}{now.objects:12,}"

@@ -1,9 +1,9 @@
-"""Stream against unary calls: the same requests through the same gateway worker, in turns.
+"""Stream compared with unary calls: the same requests through the same gateway worker, in alternating rounds.
 
-`python -m benchmarks.stream` asks for the RSI of 60 closes, `--in-flight` at a time, as unary calls over one channel
-and then over one stream; rounds alternate, so that a busy machine slows both. It does so twice: with a replica that
-answers every request at once with the same bytes, so that only the gateway is measured, and with a real one. Printed
-are requests a second, the gateway's CPU time per request, and the ratios to unary.
+`python -m benchmarks.stream` requests the RSI of 60 closes, `--in-flight` at a time, as unary calls over one channel
+and over one stream. Rounds alternate, so that other load on the machine affects both. The comparison runs with an echo
+as replica (only the gateway is measured) and with a real replica. Prints requests per second, the gateway's CPU time
+per request, and the ratios to unary.
 """
 
 import argparse
@@ -32,7 +32,7 @@ REQUEST = pb.ComputeIndicatorsRequest(
 
 @dataclass
 class Run:
-    """One round of one way to ask."""
+    """One round of unary calls or of a stream."""
 
     requests: int
     seconds: float
@@ -58,7 +58,7 @@ async def unary(stub: Any, metadata: Any, count: int, in_flight: int) -> None:
 
 
 async def stream(stub: Any, metadata: Any, count: int, in_flight: int, share: int) -> None:
-    """`share`: at most so many requests in one message."""
+    """`share`: largest number of requests in one message."""
     call = stub.Stream(metadata=metadata)
     sent = answered = 0
     while answered < count:

@@ -1,11 +1,11 @@
-"""Live sessions under load: from a bar to its answer.
+"""Live sessions under load: the time from bar to answer.
 
-`python -m benchmarks.watch` opens 1,000 sessions, each with RSI, MACD, BBANDS, ATR, SMA and EMA over OHLCV bars, gives
-each a bar a second at its own moment of the second, and prints every ten seconds: answers a second, the percentiles of
-the time from handing a bar to the transport until its answer is read, and memory and CPU time of the gateway and of the
-inference service. One client process, one gateway and one inference service share the machine. `--burst` gives every
-session its bar at the same moment instead, as at the close of a minute: then the percentiles tell how long the last one
-waits.
+`python -m benchmarks.watch` opens 1,000 sessions with RSI, MACD, BBANDS, ATR, SMA and EMA over OHLCV bars, and sends
+one bar per second to every session, at random offsets. Every ten seconds a line shows answers per second,
+percentiles of the time from sending a bar to reading the answer, and memory and CPU time of the gateway and the
+inference service. One client process, one gateway and one inference service share the machine. With `--burst` all
+sessions get the bar at the same moment, as at the close of a minute; the percentiles then show the wait of the last
+sessions.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def bar(sequence: int) -> pb.WatchRequest:
 
 
 async def session(call: Any, begin: float, until: float, seconds: list[float]) -> None:
-    """A bar a second from `begin` to `until`; a late answer delays the next bar of this session alone."""
+    """Send one bar per second from `begin` to `until`; a late answer delays only the next bar of the session."""
     loop, sequence = asyncio.get_running_loop(), 0
     while (due := begin + sequence) < until:
         await asyncio.sleep(max(0.0, due - loop.time()))
@@ -64,7 +64,7 @@ async def session(call: Any, begin: float, until: float, seconds: list[float]) -
 
 
 async def report(services: dict[str, psutil.Process], seconds: list[float], until: float) -> list[float]:
-    """Print a line every ten seconds; everything measured."""
+    """Print a line every ten seconds; returns all measured times in seconds."""
     loop, seen, everything = asyncio.get_running_loop(), time.perf_counter(), []
     cpu = {name: sum(process.cpu_times()[:2]) for name, process in services.items()}
     print(f"{'answers/s':>10}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'max ms':>9}   memory MB, CPU %", flush=True)

@@ -1,7 +1,7 @@
-"""The requests that the benchmarks send, already serialised.
+"""The serialised requests of the benchmarks.
 
-Owns what a "predict", a "sentiment" or an "indicators" call is in every benchmark: one item a request, as live users
-send them, and big ones. Inputs are drawn from a fixed seed.
+Owns the requests of the workloads "predict", "sentiment" and "indicators" in all benchmarks: one item per request, as
+from live users, and large requests. Inputs are drawn with a fixed seed.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _TAILS = ("as costs climb", "after a strong quarter", "on weak demand in Europe"
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests, each with the method that it is for. `items` is how many items each carries."""
+    """Pairs of method path and request. `items`: number of items per request."""
 
     name: str
     requests: tuple[tuple[str, bytes], ...]
@@ -37,7 +37,7 @@ def closes(seed: int, bars: int = BARS) -> np.ndarray:
 
 
 def panel(seed: int, bars: int = BARS) -> pb.Panel:
-    """Bars around such a walk."""
+    """Bars around a geometric random walk."""
     close = closes(seed, bars)
     opened = np.roll(close, 1)
     opened[0] = close[0]
@@ -81,7 +81,7 @@ def indicators() -> Workload:
 
 
 def mix() -> Workload:
-    """As a strategy asks: forecasts, headlines and indicators in turns."""
+    """Forecasts, headlines and indicators in turn, like the requests of a trading strategy."""
     parts = [one.requests for one in (predict(), sentiment(), indicators())]
     return Workload("mix", tuple(request for turn in zip(*parts, strict=True) for request in turn))
 

@@ -1,7 +1,7 @@
-"""The pair as a target of the peer benchmark: through the gateway, with authentication and validation on.
+"""The pair as a target of the peer benchmark: through the gateway, with authentication and validation.
 
-To be linked into that benchmark as targets/ours.py (see README.md beside this file), whose client loads it. Settings
-come from the environment: TRANSPORT (native or grpcio), MODEL (the forecaster).
+Link this file into the peer benchmark as targets/ours.py (see README.md in this folder). Settings come from the
+environment: TRANSPORT (native or grpcio), MODEL (the forecaster).
 """
 
 import os
@@ -13,11 +13,11 @@ import kit
 import models
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "proto"))
+sys.path.insert(0, str(ROOT))
 
 PORT = 9110
 TRANSPORT = os.environ.get("TRANSPORT", "native")
-# The peers' predict is a random walk with exponentially weighted volatility; so is this one, with its coverage.
+# Like the peers' predict, vol_rw is a random walk with exponentially weighted volatility; vol_rw adds a coverage.
 MODEL = os.environ.get("MODEL", "vol_rw")
 STATE = kit.H / "work" / "ours"
 CONFIG = f"gateway ({TRANSPORT}) and one inference process; key, validation, log line and metrics of every call"
@@ -35,7 +35,7 @@ stop, alive = proc.stop, proc.alive
 
 
 def start(workload):
-    """Start the pair; indicators are held against the benchmark's own answers, the other models are not the peers'."""
+    """Start the pair. Only indicators are compared with the benchmark's answers, because the other models differ."""
     if workload == "indicators":
         globals()["decode"] = _indicators
     call.path = SERVICE + METHODS[workload]
@@ -43,7 +43,7 @@ def start(workload):
 
 
 class Call(kit.Grpc):
-    """A unary call with the development key that the gateway makes at its first start."""
+    """A unary call with the development key that the gateway creates at the first start."""
 
     def __init__(self):
         super().__init__(PORT, "")
