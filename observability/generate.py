@@ -1,7 +1,7 @@
-"""`python -m observability.generate` writes what follows from what we write by hand.
+"""`python -m observability.generate` writes the generated files.
 
 Owns dashboards/*.json (from boards/), prometheus-rule.yaml (from rules/*.yml) and the tables of settings in
-docs/operations.md. With --check it writes nothing and fails when a file is not what it would write.
+docs/operations.md. With --check the command writes nothing and fails if a generated file is stale.
 """
 
 import json
@@ -27,7 +27,7 @@ spec:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file and its contents."""
+    """The generated files with contents."""
     made = {
         HERE / "dashboards" / f"{dashboard.name}.json": json.dumps(
             dashboard.build(), cls=JSONEncoder, indent=2, sort_keys=True
@@ -49,7 +49,7 @@ def _prometheus_rule() -> str:
 
 
 def stale() -> list[Path]:
-    """The generated files that are missing or not what they should be."""
+    """The generated files with missing or outdated contents."""
     return [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 

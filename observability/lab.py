@@ -1,7 +1,6 @@
-"""A gateway, two inference replicas and a real Prometheus on this machine, with short windows.
+"""A gateway, two inference replicas and a real Prometheus on this machine, with short alert windows.
 
-Owns the processes and what is asked of Prometheus; nothing is left behind when it closes. What is shown with it is
-observe.py's.
+Owns the processes and the queries to Prometheus. Closing ends all processes. The demonstration is in observe.py.
 """
 
 import http.client
@@ -23,7 +22,7 @@ from market_inference.cli.process import ServiceProcess
 
 RULES = Path(__file__).parent / "rules"
 LOOPBACK = "127.0.0.1"
-# Production waits minutes so that nobody is woken by a hiccup; here the waiting itself is what is shown.
+# Replaces the minutes in the rules' `for:`. In production the minutes keep short disturbances from paging.
 WAIT_BEFORE_FIRING = "2s"
 REPLICAS = 2
 _START_SECONDS = 180.0
@@ -32,11 +31,11 @@ _POLL_SECONDS = 0.25
 
 
 class PrometheusMissingError(RuntimeError):
-    """There is no prometheus to run."""
+    """The program prometheus is not installed."""
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -44,7 +43,7 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The condition's first true value. Raises TimeoutError, which names what was waited for."""
+    """Poll until the condition is true, and return the value. Raises TimeoutError with `what`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -54,7 +53,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Prometheus:
-    """One Prometheus process that scrapes `targets` (addresses by job) every second under our rules."""
+    """A Prometheus process with the repository's rules that scrapes `targets` (addresses by job) every second."""
 
     def __init__(self, folder: Path, targets: Mapping[str, list[str]]) -> None:
         program = shutil.which("prometheus")
@@ -64,7 +63,7 @@ class Prometheus:
         self._address = f"{LOOPBACK}:{free_port()}"
         self.log = folder / "prometheus.log"
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # our own arguments
+            self._process = subprocess.Popen(  # noqa: S603
                 [
                     program,
                     f"--config.file={_configuration(folder, targets)}",
@@ -77,7 +76,7 @@ class Prometheus:
             )
 
     def wait_ready(self) -> None:
-        """Return once it answers. Raises TimeoutError."""
+        """Wait until Prometheus answers. Raises TimeoutError."""
         until(self._ready, 30.0, f"prometheus, see {self.log}")
 
     def _ready(self) -> bool:
@@ -94,12 +93,12 @@ class Prometheus:
         return found
 
     def value(self, expr: str) -> float:
-        """The one sample of a query, NaN when there is none."""
+        """The first sample of a query, or NaN without samples."""
         found = self.query(expr)
         return float(found[0]["value"][1]) if found else float("nan")
 
     def traces(self, expr: str) -> set[str]:
-        """The trace ids of the exemplars of the last minute, of the series that an expression asks for."""
+        """The trace ids of the last minute's exemplars, for the series of an expression."""
         now = time.time()
         asked = urlencode({"query": expr, "start": now - 60, "end": now})
         answer = json.loads(self._get(f"/api/v1/query_exemplars?{asked}"))
@@ -126,7 +125,7 @@ class Prometheus:
 
 
 def _configuration(folder: Path, targets: Mapping[str, list[str]]) -> Path:
-    """Our rules with short waits, and a configuration that names them. JSON is YAML."""
+    """Write the rules with short waits and a configuration with these rules (as JSON, a subset of YAML)."""
     for rules in RULES.glob("*.yml"):
         text = re.sub(r"for: \S+", f"for: {WAIT_BEFORE_FIRING}", rules.read_text(encoding="utf-8"))
         (folder / rules.name).write_text(text, encoding="utf-8")
@@ -146,7 +145,7 @@ def _configuration(folder: Path, targets: Mapping[str, list[str]]) -> Path:
 
 
 class Lab:
-    """Used by `with`; `folder` takes logs, keys and Prometheus's data."""
+    """A context manager; `folder` takes logs, keys and Prometheus's data."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -186,7 +185,7 @@ class Lab:
         return (self._folder / "development-key").read_text(encoding="utf-8").strip()
 
     def client(self, api_key: str | None = None) -> Client:
-        """A client of the gateway, with its development key unless another is given; the caller closes it."""
+        """A client of the gateway, by default with the development key. The caller closes the client."""
         return Client(self.target, api_key=api_key or self.key, timeout=60.0)
 
     def kill(self, number: int) -> None:
@@ -194,7 +193,7 @@ class Lab:
         self._processes[number].kill()
 
     def revive(self, number: int) -> None:
-        """Start a killed replica anew, on the ports it had."""
+        """Restart a killed replica on the same ports."""
         self._launch(number)
         self._processes[number].wait_ready(_START_SECONDS)
 

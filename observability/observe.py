@@ -1,6 +1,6 @@
-"""`python -m observability.observe`: the pair under load as Prometheus sees it, and an alert that fires and resolves.
+"""`python -m observability.observe`: the pair under load, observed by Prometheus, and an alert that fires and resolves.
 
-Owns the show: targets up, the table of objectives, one replica killed and revived. Takes a minute or two.
+Owns the demonstration: targets up, the table of objectives, one replica killed and restarted. Takes one to two minutes.
 """
 
 import sys
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 
 def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
-    """Every method, good requests and bad, and live sessions, from several callers; returns when all are over."""
+    """Call every method from several callers, with valid and invalid requests and live sessions, and wait for all."""
     closes = 100 + np.cumsum(np.sin(np.arange(300.0)))
     bars = {"open": closes, "high": closes + 1, "low": closes - 1, "close": closes, "volume": closes}
     texts = [f"Profit rose sharply in quarter {number}" for number in range(8)]
@@ -49,7 +49,7 @@ def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
 
 
 def live(client: Client, bars: Mapping[str, NDArray[np.float64]], count: int = 5) -> None:
-    """One session over the last `count` bars, each of which shows whether the forecast before it held."""
+    """One session over the last `count` bars; each bar is compared with the previous forecast."""
     history = {name: column[:-count] for name, column in bars.items()}
     with client.watch("X", history, indicators=["RSI"], forecast=ForecastEvery(horizon=3)) as session:
         for at in range(-count, 0):
@@ -58,7 +58,7 @@ def live(client: Client, bars: Mapping[str, NDArray[np.float64]], count: int = 5
 
 
 def wait_serving(lab: Lab) -> None:
-    """Return once Prometheus has seen every replica ready and every default model loaded."""
+    """Wait until Prometheus has scraped every replica as ready and every default model as loaded."""
     until(lambda: lab.prometheus.value("min(market_gateway_ready_replicas)") == 2, 120.0, "two ready replicas")
     loaded = "count(market_inference_model_ready == 1)"
     until(lambda: lab.prometheus.value(loaded) == 6, 180.0, "three models on each replica")
@@ -73,7 +73,7 @@ def objectives(lab: Lab) -> Table:
 
 
 def main() -> int:
-    """Show it all; 0 when everything happened as it should."""
+    """Run the demonstration; returns 0 on success."""
     console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="market-observe-") as folder, Lab(Path(folder)) as lab:

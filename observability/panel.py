@@ -1,6 +1,6 @@
-"""One panel of a dashboard: a question, what is asked of Prometheus, and the unit of the answer.
+"""A panel of a dashboard: title, description, queries and unit.
 
-Owns how our panels look in Grafana. Which panels there are is said in boards/.
+Owns the look of panels in Grafana. The panels themselves are in boards/.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Builder = timeseries.Panel | stat.Panel | heatmap.Panel
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression; `legend` names its series, with labels in double braces."""
+    """A PromQL expression; `legend` is the name of each series, with labels in double braces."""
 
     expr: str
     legend: str = ""
@@ -29,7 +29,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`unit` is one of Grafana's ids: s, reqps, percentunit, bytes, short, ..."""
+    """`unit` is a unit id of Grafana: s, reqps, percentunit, bytes, short, ..."""
 
     title: str
     description: str
@@ -39,7 +39,7 @@ class Panel:
     kind: Literal["lines", "stack", "figure", "heatmap"] = "lines"
 
     def builder(self) -> Builder:
-        """The panel as the SDK builds it."""
+        """The panel as a builder of the Grafana SDK."""
         panel = self._visual().title(self.title).description(self.description).datasource(DATASOURCE)
         panel = panel.span(self.width).height(4 if self.kind == "figure" else 8)
         for query, ref in zip(self.queries, "ABCDEFGH", strict=False):

@@ -1,6 +1,6 @@
-"""The tables of settings in docs/operations.md, from the configuration classes.
+"""The tables of settings in docs/operations.md, generated from the configuration classes.
 
-Owns the form of a table and where in a page it goes.
+Owns the form and the place of the tables.
 """
 
 from typing import get_args
@@ -19,7 +19,7 @@ _TABLES: dict[str, type[BaseSettings]] = {
 
 
 def table(config: type[BaseSettings]) -> str:
-    """One row per setting: the environment variable, its default, what it is."""
+    """A table with one row per setting: environment variable, default, meaning."""
     prefix = config.model_config["env_prefix"]
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in config.model_fields.items():
@@ -30,7 +30,7 @@ def table(config: type[BaseSettings]) -> str:
 
 
 def filled(page: str) -> str:
-    """The page with every table between its two comments made anew. Raises ValueError when a place is missing."""
+    """The page with new tables between the marker comments. Raises ValueError for a missing or duplicate marker."""
     for part, config in _TABLES.items():
         begin, end = f"<!-- {part}: ", "<!-- end -->"
         if page.count(begin) != 1 or end not in page.partition(begin)[2]:

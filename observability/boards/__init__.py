@@ -1,6 +1,6 @@
-"""The dashboards: what somebody on call looks at, from the callers inwards to the device. A file each.
+"""The dashboards for the engineer on call, from callers to device, one file per dashboard.
 
-generate.py writes the JSON that Grafana reads.
+generate.py writes the JSON for Grafana.
 """
 
 from observability.boards.batching import BATCHING

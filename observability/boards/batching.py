@@ -1,4 +1,4 @@
-"""What the inference service makes of the load, down to the device."""
+"""The dashboard of the inference service: queues, batches, engines, device."""
 
 from observability.boards.board import Dashboard, Row
 from observability.boards.promql import HERE, mean, quantile, rate

@@ -1,6 +1,6 @@
 """A dashboard: rows of panels under a title.
 
-Owns how our dashboards look in Grafana, and how one leads to the others. What they ask is in the files beside this one.
+Owns the look of dashboards in Grafana and the links between dashboards. The queries are in the other files of boards/.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """`name` is the file's and the end of the URL."""
+    """`name` is the name of the JSON file and the end of the URL."""
 
     name: str
     title: str

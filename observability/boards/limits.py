@@ -1,4 +1,4 @@
-"""What is turned away, and how near the limits are."""
+"""The dashboard of refusals and of the distance to limits."""
 
 from observability.boards.board import Dashboard, Row
 from observability.boards.promql import HERE, rate, share

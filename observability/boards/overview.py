@@ -1,4 +1,4 @@
-"""What callers get, and which parts are there to give it."""
+"""The overview dashboard: availability and latency for callers, and the state of the services."""
 
 from observability.boards.board import Dashboard, Row
 from observability.boards.promql import HERE, mean, quantile, rate, share
@@ -6,7 +6,7 @@ from observability.panel import FULL, HALF, QUARTER, THIRD, Panel, Query
 
 FAILURES = "INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"
 REQUESTS = "market_gateway_requests_total"
-# Every process in the cluster has these figures.
+# Metrics of every process in the cluster.
 OURS = 'job=~"gateway|inference"'
 PHASES = "market_gateway_request_phase_seconds"
 

@@ -1,18 +1,18 @@
-"""The few shapes that our queries have, as PromQL.
+"""The common forms of the dashboards' queries, as PromQL.
 
-Every query is bound to the namespaces that are chosen; off a cluster there is no such label, which `.*` matches too.
+Every query filters by the selected namespaces. Outside a cluster the label is missing; the default `.*` matches then.
 """
 
 HERE = 'namespace=~"$namespace"'
 
 
 def rate(metric: str, by: str, *labels: str) -> str:
-    """The sum of a counter's rates, by some labels."""
+    """The sum of a counter's rates, grouped by `by`."""
     return f"sum by ({by}) (rate({metric}{{{', '.join((HERE, *labels))}}}[$__rate_interval]))"
 
 
 def share(part: str, of: str, by: str, *labels: str) -> str:
-    """The part's rate over the whole's, 0 where there is no part yet."""
+    """The rate of `part` divided by the rate of `of`, 0 if `part` has no series yet."""
     return f"({rate(part, by, *labels)} or 0 * {rate(of, by)}) / {rate(of, by)}"
 
 

@@ -1,4 +1,4 @@
-"""Live sessions, and whether their forecasts come true."""
+"""The dashboard of live sessions and of the coverage of forecasts."""
 
 from observability.boards.board import Dashboard, Row
 from observability.boards.promql import HERE, rate

@@ -1,4 +1,4 @@
-"""The dashboards in the repository are the ones that the code makes, and Grafana can tell their parts apart."""
+"""The dashboards in the repository are up to date, and the panels have unique ids."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ def test_a_changed_file_would_be_found(monkeypatch):
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.name)
-def test_panels_have_ids_of_their_own_and_do_not_overlap(dashboard):
+def test_panels_have_unique_ids_and_do_not_overlap(dashboard):
     panels = json.loads(generate.files()[generate.HERE / "dashboards" / f"{dashboard.name}.json"])["panels"]
     assert {panel["id"] for panel in panels} == set(range(1, len(panels) + 1))
     cells = Counter(
@@ -34,7 +34,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap(dashboard):
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.name)
-def test_every_panel_says_what_it_shows(dashboard):
+def test_every_panel_has_a_description(dashboard):
     for row in dashboard.rows:
         for panel in row.panels:
             assert panel.title

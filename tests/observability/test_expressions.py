@@ -1,4 +1,4 @@
-"""Every PromQL expression that we ship parses and asks only for what the services expose."""
+"""Every PromQL expression in the repository parses and refers to existing metrics only."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from inference.device.device_metrics import DeviceMetrics
 from inference.device.engine import DeviceFigures
 
 ROOT = Path(__file__).parents[2]
-# What Prometheus and the service discovery add to every series.
+# Labels that Prometheus and the service discovery add to every series.
 ADDED_LABELS = {"job", "instance", "namespace", "pod"}
 OURS = re.compile(r"market_(gateway|inference)_")
 SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -25,10 +25,10 @@ SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_
 
 @functools.cache
 def exposed() -> dict[str, set[str]]:
-    """The series of both services with their labels, and those that our recording rules add."""
+    """The series of both services and of the recording rules, with labels."""
     series: dict[str, set[str]] = {"up": {"job", "instance"}}
     for collector in collectors():
-        # The processes' own figures are made at the scrape, and carry no labels.
+        # Process metrics are created at the scrape, and have no labels.
         families = collector.describe() if hasattr(collector, "describe") else collector.collect()
         for family in families:
             for suffix in SERIES_OF[family.type]:
@@ -38,7 +38,7 @@ def exposed() -> dict[str, set[str]]:
 
 
 def collectors() -> list[Any]:
-    """Both services' collectors, with those that need something to look at: Redis, models, a GPU."""
+    """The collectors of both services, including the collectors of Redis, models and a GPU."""
     figures = DeviceFigures("cuda", "GPU", 1, 0, 0, 0)
     inside = inference.metrics.Metrics()
     inside.watch_models([])
@@ -67,7 +67,7 @@ def shipped() -> Iterator[tuple[str, str]]:
 
 
 def parse(expr: str) -> promql_parser.Expr:
-    """The expression with Grafana's variables filled in as Grafana would."""
+    """The expression with values for Grafana's variables."""
     return promql_parser.parse(expr.replace("$__rate_interval", "1m").replace("$namespace", ".*"))
 
 
@@ -81,19 +81,19 @@ def selectors(node: object) -> Iterator[promql_parser.VectorSelector]:
 
 
 def grouping(text: str) -> set[str]:
-    """The labels named in by (...) and on (...)."""
+    """The labels in by (...) and on (...)."""
     return {label.strip() for found in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", text) for label in found.split(",")}
 
 
 EXPRESSIONS = dict(shipped())
 
 
-def test_there_is_something_to_check():
+def test_expressions_are_found():
     assert len(EXPRESSIONS) > 50
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_expression_asks_only_for_series_and_labels_that_exist(name):
+def test_an_expression_refers_to_existing_series_and_labels_only(name):
     known = exposed()
     used = list(selectors(parse(EXPRESSIONS[name])))
     assert used
@@ -114,7 +114,7 @@ def test_an_unknown_series_would_be_found():
 
 
 def test_every_metric_of_the_services_is_on_a_dashboard_or_in_an_alert():
-    """What nobody looks at need not be exposed. Quantities told by their sum or count count as looked at."""
+    """An unused metric need not be exposed. A use of `_sum` or `_count` counts as a use of the histogram."""
     used = {selector.name for expr in EXPRESSIONS.values() for selector in selectors(parse(expr))}
     families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in used}
     own = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exposed() if OURS.match(name)}

@@ -1,4 +1,4 @@
-"""The dashboards and an alert against a real Prometheus that scrapes the real services under load."""
+"""The dashboards and an alert, with a real Prometheus and the real services under load."""
 
 import json
 import shutil
@@ -19,8 +19,8 @@ pytestmark = [
         shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt install prometheus)"
     ),
 ]
-# Nothing is refused at admission under this load, and a label that never occurred has no series. A CPU has no memory of
-# its own, and no driver that tells how busy it is.
+# Panels without data here: admission refuses nothing under this load, and a label without events has no series. A CPU
+# has no device memory, and no driver that reports utilisation.
 NOTHING_TO_SHOW = {"limits: Refused at admission", "batching: Device memory", "batching: Device in use"}
 
 ROUNDS = 16
@@ -43,7 +43,7 @@ def panels():
 
 
 def test_no_panel_is_empty_under_load(lab):
-    """All of them after one load, so that the services start once."""
+    """All panels in one test, so that the services start once."""
     empty = set()
     for name, expr in panels():
         asked = expr.replace("$__rate_interval", "5m").replace("$namespace", ".*")
@@ -54,11 +54,11 @@ def test_no_panel_is_empty_under_load(lab):
     assert empty <= NOTHING_TO_SHOW
 
 
-def test_sessions_and_what_their_forecasts_came_to_are_counted(lab):
+def test_sessions_and_the_coverage_of_forecasts_are_counted(lab):
     def told(name):
         return lab.prometheus.value(f"sum(market_inference_{name})")
 
-    # The first bar of a session has no forecast before it.
+    # The first bar of a session has no earlier forecast.
     until(lambda: told("watch_interval_checks_total") == ROUNDS * 4, 10.0, "every interval to be checked")
     assert told("session_bars_total") == ROUNDS * 5
     assert 0 <= told("watch_interval_hits_total") <= ROUNDS * 4
@@ -66,7 +66,7 @@ def test_sessions_and_what_their_forecasts_came_to_are_counted(lab):
     assert told("sessions_opened_total") == ROUNDS
 
 
-def test_a_sampled_request_leads_from_its_time_in_either_service_to_its_trace(lab):
+def test_exemplars_of_both_services_link_a_sampled_request_to_the_trace(lab):
     parent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
     credential = ("x-api-key", lab.key)
     with grpc.insecure_channel(lab.target) as channel:

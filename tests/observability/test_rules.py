@@ -1,4 +1,4 @@
-"""The rules hold in Prometheus's own tools, match the code's limits and lead to the runbook."""
+"""The rules pass Prometheus's tools, match the code's limits and link to the runbook."""
 
 import re
 import shutil
@@ -39,19 +39,19 @@ def promtool(*arguments: str | Path) -> None:
 
 
 @needs_promtool
-def test_promtool_finds_no_fault():
+def test_promtool_accepts_the_rules():
     promtool("check", "rules", "--lint=all", "--lint-fatal", *RULES)
     promtool("check", "config", "--lint=all", "--lint-fatal", ROOT / "observability" / "prometheus.yml")
 
 
 @needs_promtool
 @pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
-def test_alerts_fire_and_stay_silent_as_their_unit_tests_say(file):
+def test_the_unit_tests_of_the_alerts_pass(file):
     promtool("test", "rules", file)
 
 
 @pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
-def test_every_alert_is_seen_firing_in_a_unit_test(name):
+def test_every_alert_fires_in_a_unit_test(name):
     cases = [
         case
         for file in UNIT_TESTS
@@ -62,7 +62,7 @@ def test_every_alert_is_seen_firing_in_a_unit_test(name):
 
 
 @pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
-def test_every_alert_says_how_bad_it_is_and_leads_to_its_section_of_the_runbook(name):
+def test_every_alert_has_a_severity_and_links_to_a_section_of_the_runbook(name):
     rule = alert(name)
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
@@ -72,12 +72,12 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_its_section_of_the_runbook(
     assert name in headings
 
 
-def test_the_runbook_has_no_section_for_an_alert_that_is_gone():
+def test_the_runbook_has_no_section_for_a_removed_alert():
     headings = re.findall(r"^## (Market\S+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
 
 
-def test_coverage_is_measured_against_the_interval_that_is_checked():
+def test_the_coverage_alert_uses_the_checked_interval():
     assert f"- {NOMINAL_COVERAGE:g}\n" in alert("MarketCoverageOff")["expr"]
     assert f"the {NOMINAL_COVERAGE:.0%} intervals" in alert("MarketCoverageOff")["annotations"]["description"]
 
@@ -88,7 +88,7 @@ def test_the_latency_objective_is_a_bound_of_the_histogram():
     assert set(re.findall(r'le="([^"]+)"', text)) <= bounds
 
 
-def test_codes_and_reasons_in_the_rules_are_ones_that_the_services_give():
+def test_codes_and_reasons_in_the_rules_exist_in_the_services():
     text = "".join(file.read_text() for file in RULES)
     codes = {code for found in re.findall(r'code=~?"([^"]+)"', text) for code in found.split("|")}
     reasons = {reason for found in re.findall(r'reason=~?"([^"]+)"', text) for reason in found.split("|")}
@@ -100,7 +100,7 @@ def test_codes_and_reasons_in_the_rules_are_ones_that_the_services_give():
     assert reasons
 
 
-def test_the_local_configuration_scrapes_where_the_services_listen_by_default():
+def test_the_local_configuration_scrapes_the_services_default_addresses():
     jobs = yaml.safe_load((ROOT / "observability/prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
     assert targets == {
