@@ -1,4 +1,4 @@
-"""These tests hold CUDA against the CPU, for whoever has a GPU; `make check-cuda` needs none."""
+"""Tests on a real GPU, comparing CUDA with the CPU; `make check-cuda` needs no GPU."""
 
 from pathlib import Path
 

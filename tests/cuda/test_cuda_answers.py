@@ -1,4 +1,4 @@
-"""An answer from CUDA is the CPU's, to the tolerance of its number format, alone and in any batch."""
+"""Answers on CUDA equal answers on the CPU within the tolerance of the number format, alone and in a batch."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from models.sentiment.model import BATCH_TOLERANCE, CHECK_TOLERANCE, SentimentMo
 from training.sentiment.phrases import phrases
 
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)
-# Of the embedded forecasters, in float64, and of Fracast, in float32; relative to a series' own range.
+# Tolerances of the embedded forecasters (float64) and of Fracast (float32), relative to the range of a series.
 TOLERANCES = {"auto": 1e-6, "vol_rw": 1e-9, "ridge_ar": 1e-6, "fracast": 1e-3, "auto_fracast": 1e-3}
 PROGRAM = indicators.compile(
     [indicators.Spec("RSI"), indicators.Spec("MACD", last=5), indicators.Spec("HT_TRENDLINE"), indicators.Spec("SAR")]
@@ -39,7 +39,7 @@ def assert_alike(found: Sequence[Forecast], expected: Sequence[Forecast], items:
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
-def test_a_forecast_is_that_of_the_cpu_and_the_same_alone(name: str, device: str) -> None:
+def test_a_forecast_equals_the_cpu_and_does_not_depend_on_the_batch(name: str, device: str) -> None:
     items, there = series(), forecast.load(name, device=device)
     together = there.run(items)
     assert_alike(together, forecast.load(name).run(items), items, TOLERANCES[name])
@@ -49,7 +49,7 @@ def test_a_forecast_is_that_of_the_cpu_and_the_same_alone(name: str, device: str
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Phrases of all lengths, and one text of several chunks."""
+    """Phrases of different lengths, and one text of several chunks."""
     return [row.text for row in phrases(400, seed=5)] + ["Profit rose and debt fell. " * 60]
 
 
@@ -60,7 +60,7 @@ def probabilities(model: SentimentModel, texts: Sequence[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_sentiment_is_that_of_the_cpu_in_float32(dtype: str, device: str, texts: list[str]) -> None:
+def test_a_sentiment_equals_the_cpu_in_float32(dtype: str, device: str, texts: list[str]) -> None:
     there = sentiment.load(device=device, dtype=dtype)
     found, expected = probabilities(there, texts), probabilities(sentiment.load(dtype="float32"), texts)
     assert np.abs(found - expected).max() <= CHECK_TOLERANCE[there._network.dtype]
@@ -69,14 +69,14 @@ def test_a_sentiment_is_that_of_the_cpu_in_float32(dtype: str, device: str, text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_sentiment_is_the_same_alone(dtype: str, device: str, texts: list[str]) -> None:
+def test_a_sentiment_does_not_depend_on_the_batch(dtype: str, device: str, texts: list[str]) -> None:
     there = sentiment.load(device=device, dtype=dtype)
     few = texts[::25]
     alone = np.concatenate([probabilities(there, [text]) for text in few])
     assert np.abs(probabilities(there, few) - alone).max() <= BATCH_TOLERANCE[there._network.dtype]
 
 
-def test_indicators_of_panels_of_any_length_are_those_of_ta_lib(device: str) -> None:
+def test_indicators_of_panels_of_any_length_equal_ta_lib(device: str) -> None:
     rng = np.random.default_rng(4)
     tasks = []
     for bars in (30, 64, 200, 199, 1500):

@@ -1,4 +1,4 @@
-"""What PyTorch and the driver say of one and the same device."""
+"""PyTorch and the driver report the same device."""
 
 import pynvml
 import torch

@@ -1,4 +1,4 @@
-"""The service on a CUDA device: every engine answers, memory runs out without harm, and nothing piles up."""
+"""The service on a CUDA device: every engine answers, running out of memory is handled, and memory does not grow."""
 
 from collections.abc import AsyncIterator
 
@@ -31,7 +31,7 @@ async def test_every_engine_loads_and_answers(parts: Parts) -> None:
     assert (replica.device.kind, replica.device.memory_total_bytes > 0) == ("cuda", True)
 
 
-async def test_engines_have_streams_of_their_own(device: str) -> None:
+async def test_every_engine_has_a_separate_cuda_stream(device: str) -> None:
     engines = [Engine(name, device=device) for name in ("a", "b")]
     streams = [await engine.call(torch.cuda.current_stream) for engine in engines]
     assert len({stream.cuda_stream for stream in (*streams, torch.cuda.default_stream())}) == 3
@@ -40,7 +40,7 @@ async def test_engines_have_streams_of_their_own(device: str) -> None:
 
 
 class Hungry:
-    """Takes a quarter of what is free for each item, and answers with how many there were."""
+    """A model that allocates a quarter of the free memory per item, and answers with the number of items."""
 
     name = "hungry"
 
@@ -50,7 +50,7 @@ class Hungry:
         return [len(items)] * len(items)
 
 
-def test_memory_that_really_runs_out_is_recovered_from() -> None:
+def test_the_engine_recovers_from_running_out_of_device_memory() -> None:
     ran = run_batch(Hungry(), list(range(16)))
     assert ran.oom_recoveries > 0
     assert max(ran.answers) < 16

@@ -1,4 +1,4 @@
-"""What an image's sources import is declared by the extra that the image installs."""
+"""Every import in an image's sources is declared by the extras of the image."""
 
 import ast
 import re
@@ -21,12 +21,12 @@ EXTRAS = {
     "gpu": ("inference", "serverless", "profile", "traces"),
 }
 OURS = {"gateway", "inference", "models", "runtime", "serverless", "training", "market_inference"}
-# Imported inside the function that needs them, which says what to install when they are missing.
+# Imported inside functions that name the missing package and the extra.
 ON_DEMAND = {
     "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars"},
     "gpu": {"chronos"},
 }
-# Part of another distribution's own interface, and of the version that it asks for.
+# Module -> declared distribution with this module as part of the interface.
 COMES_WITH = {"pydantic": "pydantic-settings", "tokenizers": "transformers"}
 
 
@@ -44,7 +44,7 @@ def declared(image: str) -> set[str]:
 
 
 def imported(package: str) -> Iterator[tuple[str, str]]:
-    """Top-level modules from elsewhere, and the file that imports them; what only a type checker sees is left out."""
+    """Pairs (third-party module, importing file), without imports under TYPE_CHECKING."""
     for file in (ROOT / package).rglob("*.py"):
         for node in outside_type_checking(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -74,13 +74,13 @@ def test_every_import_is_declared(image):
     assert not missing, f"not declared in pyproject.toml: {missing}"
 
 
-def test_an_undeclared_import_would_be_found(monkeypatch):
+def test_an_undeclared_import_is_found(monkeypatch):
     monkeypatch.setitem(PROJECT, "dependencies", [])
     with pytest.raises(AssertionError, match="numpy"):
         test_every_import_is_declared("gateway")
 
 
-def test_the_copied_packages_are_the_ones_looked_at():
+def test_the_checked_packages_equal_the_copied_packages():
     for image, packages in IMAGES.items():
         copied = set(re.findall(r"^COPY (\w+)/ ", (ROOT / f"Dockerfile.{image}").read_text(), re.MULTILINE))
         assert set(packages) <= copied

@@ -1,4 +1,4 @@
-"""The Dockerfiles are clean and agree with the code, the manifests and what is sent to the build."""
+"""The Dockerfiles pass hadolint, and agree with the code, the manifests and the build context."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def image(request):
 
 @pytest.fixture
 def text(image):
-    """The Dockerfile with continuation lines joined and comments left out."""
+    """The Dockerfile with joined continuation lines and without comments."""
     raw = (ROOT / f"Dockerfile.{image}").read_text(encoding="utf-8")
     return re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", raw, flags=re.MULTILINE))
 
@@ -37,18 +37,18 @@ def last_stage(text):
 
 @pytest.fixture
 def config(image, last_stage, monkeypatch):
-    """The configuration that a process reads in a container of this image."""
+    """The configuration of a process in a container of the image."""
     for name, value in re.findall(r"\b(MARKET_\w+)=(\S+)", last_stage):
         field = name.removeprefix(CONFIGS[image].model_config["env_prefix"]).lower()
         assert field in CONFIGS[image].model_fields, f"{name} is no setting"
         monkeypatch.setenv(name, value)
-    # The image leaves it to whoever runs it to say so, or to bring certificates.
+    # The image does not allow plaintext; the operator sets the variable or provides certificates.
     assert "ALLOW_PLAINTEXT" not in last_stage
     monkeypatch.setenv(f"{CONFIGS[image].model_config['env_prefix']}ALLOW_PLAINTEXT", "true")
     return CONFIGS[image]()
 
 
-def test_hadolint_finds_no_fault(image):
+def test_hadolint_accepts_the_dockerfile(image):
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
         [hadolint, "--config", ROOT / ".hadolint.yaml", ROOT / f"Dockerfile.{image}"],
@@ -66,13 +66,13 @@ def test_a_container_serves_its_exposed_ports_on_all_interfaces(last_stage, conf
     assert re.search(r"^EXPOSE (.+)$", last_stage, re.MULTILINE)[1].split() == [str(port), str(metrics_port)]
 
 
-def test_the_health_check_asks_the_port_that_serves_and_is_python(last_stage, config):
+def test_the_health_check_is_python_and_calls_the_serving_port(last_stage, config):
     check = json.loads(re.search(r"^HEALTHCHECK .*? CMD (.+)$", last_stage, re.MULTILINE)[1])
     compile(check[2], "HEALTHCHECK", "exec")
     assert re.findall(r"127\.0\.0\.1:(\d+)", check[2]) == [str(split(config.listen)[1])]
 
 
-def test_the_image_runs_as_the_user_that_the_manifests_name(image, last_stage):
+def test_the_image_runs_as_the_user_of_the_manifests(image, last_stage):
     user = re.search(r"^USER (\d+):(\d+)$", last_stage, re.MULTILINE)
     [pod] = [
         found["spec"]["template"]["spec"]
@@ -84,7 +84,7 @@ def test_the_image_runs_as_the_user_that_the_manifests_name(image, last_stage):
     assert int(user[1]) > 0
 
 
-def test_the_image_runs_its_part(image, last_stage):
+def test_the_image_starts_the_service(image, last_stage):
     assert json.loads(re.search(r"^CMD (.+)$", last_stage, re.MULTILINE)[1]) == ["python", "-m", PARTS[image]]
 
 
@@ -105,7 +105,7 @@ def test_both_images_stand_on_the_same_base():
     assert len(bases) == 1
 
 
-def test_everything_that_is_copied_exists_and_is_sent_to_the_build(text):
+def test_copied_files_exist_and_are_in_the_build_context(text):
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [word for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE) for word in line.split()[:-1]]
     assert copied
@@ -114,7 +114,7 @@ def test_everything_that_is_copied_exists_and_is_sent_to_the_build(text):
         assert source.rstrip("/") in sent
 
 
-def test_the_gateway_gets_neither_models_nor_the_inference_service():
+def test_the_gateways_image_has_neither_models_nor_the_inference_service():
     text = (ROOT / "Dockerfile.gateway").read_text()
     assert not re.findall(r"^COPY .*\b(models|inference|serverless|training)/", text, re.MULTILINE)
     assert '".[gateway,native,profile,traces]"' in text

@@ -1,8 +1,8 @@
-"""Walk the install steps of both images in fresh virtual environments, then serve from what the images would hold.
+"""Run the install steps of both Dockerfiles in fresh virtual environments, then start the services from the result.
 
-No container engine is needed, and none is imitated: what only an engine can do (base image, users) is left out. Shown
-are: the dependencies resolve from the constraints, the sources that are copied are enough, a hub that is away does not
-fail the build, nothing is written beside /tmp, the gateway has no torch, and the pair answers.
+Needs no container engine; base image and users are not covered. Checks: the dependencies resolve from the constraints,
+the copied sources are sufficient, an unreachable hub does not fail the build, nothing is written outside /tmp, the
+gateway has no torch, and the pair answers.
 
     python tests/images/walk.py            both images, then the pair (downloads torch)
     python tests/images/walk.py gateway    the gateway's image alone
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# A hub that does not exist, so that every walk takes the road of a hub that is away.
+# A hub that does not exist, to cover an unreachable hub in every run.
 ARGUMENTS = {"MODEL_IDS": "nobody/no-such-model"}
 AWAY = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 GATEWAY_BUDGET_MB = 200
@@ -32,12 +32,12 @@ LEFT_OUT = ("groupadd",)
 
 
 class WalkError(Exception):
-    """A step failed, or the service did not do what its image promises."""
+    """A step or a check of a service failed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction of a Dockerfile, its continuation lines joined."""
+    """An instruction of a Dockerfile, with joined continuation lines."""
 
     word: str
     rest: str
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass
 class Dockerfile:
-    """The instructions of a file, and what its last stage sets."""
+    """The instructions of a Dockerfile, and the environment of the last stage."""
 
     steps: list[Step]
     environment: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def variables(rest: str) -> list[tuple[str, str]]:
 
 
 class Image:
-    """What an image would hold: the folder `app`, in place of the image's /app."""
+    """The contents of an image, in the folder `app` instead of /app."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -92,7 +92,7 @@ class Image:
             path.mkdir(parents=True)
 
     def build(self) -> None:
-        """Take every step of every stage but the last, and of that one the sources that it copies."""
+        """Run all steps of all stages before the last, and the COPY steps of the last stage."""
         environment: dict[str, str] = {}
         for step in self.file.steps[: -len(self.file.last_stage)]:
             if step.word == "ENV":
@@ -139,7 +139,7 @@ class Image:
         say(f"{self.name}: {time.monotonic() - took:.0f} s")
 
     def _environment(self, declared: dict[str, str]) -> dict[str, str]:
-        """The declared variables with paths moved, and this Python in the place of the base image's."""
+        """The declared variables with moved paths, and this Python instead of the base image's Python."""
         moved = {name: self._moved(value) for name, value in declared.items() if name != "PIP_CACHE_DIR"}
         moved["PATH"] = f"{self.app}/venv/bin:{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"
         return moved
@@ -151,7 +151,7 @@ class Image:
         return Path(self._moved(path))
 
     def serving_environment(self, **settings: str) -> dict[str, str]:
-        """Nothing of this machine's environment, and loopback in the place of all interfaces."""
+        """The image's environment without this machine's variables, and with loopback instead of all interfaces."""
         declared = self._environment(self.file.environment_of_last_stage())
         declared = {name: re.sub(r"^0\.0\.0\.0:\d+$", "127.0.0.1:0", value) for name, value in declared.items()}
         return {**declared, "HOME": str(self.tmp), "TMPDIR": str(self.tmp), **AWAY, **settings}
@@ -165,7 +165,7 @@ class Image:
 
     @contextmanager
     def serving(self, **settings: str) -> Iterator[dict[str, str]]:
-        """The image's command as a process; yields its ready line. Ends it by SIGTERM and wants exit status 0."""
+        """Start the image's command and yield the ready line; then send SIGTERM and require exit status 0."""
         environment = self.serving_environment(**settings)
         command = self.file.command()
         program = shutil.which(command[0], path=environment["PATH"]) or command[0]
@@ -188,7 +188,7 @@ class Image:
             raise WalkError(f"{self.name} ended with status {status}:\n{log.read_text()[-3000:]}")
 
     def healthy(self, address: str) -> bool:
-        """What the image's HEALTHCHECK says of a process that listens there."""
+        """The result of the image's HEALTHCHECK for a process at `address`."""
         check = [re.sub(r"127\.0\.0\.1:\d+", address, word) for word in self.file.health_check()]
         return self.run(*check).returncode == 0
 
@@ -213,7 +213,7 @@ def say(text: str) -> None:
 
 
 def make_key(gateway: Image) -> tuple[Path, str]:
-    """A keys file and its one secret, made as docs/operations.md shows."""
+    """A keys file with one key, and the secret, issued as in docs/operations.md."""
     path = gateway.tmp / "keys.json"
     done = gateway.run("market-inference", "keys", "issue", "--file", str(path), "--owner", "walk")
     if done.returncode:
@@ -222,7 +222,7 @@ def make_key(gateway: Image) -> tuple[Path, str]:
 
 
 def check_gateway(gateway: Image) -> None:
-    """No torch, within its budget, and serving even when there is nobody behind it."""
+    """The image has no torch and keeps the size budget; the gateway starts without a replica."""
     for module in ("torch", "transformers", "talib"):
         if gateway.run("python", "-c", f"import {module}").returncode == 0:
             raise WalkError(f"the gateway's image holds {module}")
@@ -241,7 +241,7 @@ def check_gateway(gateway: Image) -> None:
 
 
 def check_pair(gateway: Image, inference: Image) -> None:
-    """Both serve from their images; the client inside the gateway's image gets a healthy status; nothing is written."""
+    """Both services start; the client in the gateway's image reports a healthy status; no file is written."""
     say(f"gpu: {inference.megabytes():.0f} MB beside the base image (this machine's build of torch)")
     before = gateway.contents() | inference.contents()
     keys, secret = make_key(gateway)
@@ -249,7 +249,7 @@ def check_pair(gateway: Image, inference: Image) -> None:
         inference.wait_healthy(behind["listen"])
         with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS=behind["listen"]) as ready:
             gateway.wait_healthy(ready["listen"])
-            # Ready at the first engine that is; healthy once all of them are.
+            # The pair is ready with the first ready engine, but healthy only with all engines.
             until = time.monotonic() + HEALTHY_WITHIN
             ask = ("market-inference", "status", "--json", "--target", ready["listen"])
             while (done := gateway.run(*ask, MARKET_INFERENCE_API_KEY=secret)).returncode:

@@ -1,4 +1,4 @@
-"""Every overlay as kubectl renders it."""
+"""Every overlay, rendered by kubectl."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ class Rendered:
         return [found for found in self.objects if found["kind"] == kind]
 
     def one(self, kind: str, name: str) -> dict:
-        """The object; a config map's generated name ends in a hash, which is left out here."""
+        """The object of a name; the hash at the end of a generated name is ignored."""
         found = [o for o in self.all(kind) if o["metadata"]["name"] == name or o["metadata"]["name"][:-11] == name]
         assert len(found) == 1, f"{len(found)} of {kind} {name}"
         return found[0]
@@ -40,7 +40,7 @@ class Rendered:
         return container
 
     def environment(self, part: str) -> dict[str, str]:
-        """What the container's process finds in its environment."""
+        """The environment of the container's process."""
         container = self.container(part)
         assert "env" not in container
         [source] = container["envFrom"]

@@ -1,4 +1,4 @@
-"""The manifests agree with the code, with each other and with what the API server accepts."""
+"""The manifests agree with the code, with each other and with the schemas of the API server."""
 
 import kubernetes_validate
 import pytest
@@ -10,9 +10,9 @@ from runtime.listen import is_loopback, split
 
 PARTS = ("gateway", "inference")
 CONFIGS = {"gateway": GatewayConfig, "inference": InferenceConfig}
-# Custom resources, of which kubernetes-validate has no schema; the tests of their fields are below.
+# Custom resources without a schema in kubernetes-validate; tests below check the fields.
 WITHOUT_SCHEMA = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
-# What our processes read beside their own settings.
+# Environment variables of the processes besides the settings.
 OTHERS_SETTINGS = {"HF_HUB_OFFLINE"}
 
 
@@ -23,7 +23,7 @@ def part(request):
 
 @pytest.fixture
 def config(overlay, part, monkeypatch):
-    """The part's configuration, as its process in a pod of this overlay would read it."""
+    """The configuration of the part's process in a pod of the overlay."""
     for name, value in overlay.environment(part).items():
         monkeypatch.setenv(name, value)
     return CONFIGS[part]()
@@ -39,7 +39,7 @@ def test_every_object_is_valid(overlay):
             kubernetes_validate.validate(found, "1.34", strict=True)
 
 
-def test_a_typing_error_would_be_found(overlay):
+def test_a_typing_error_is_found(overlay):
     broken = {**overlay.one("Deployment", "gateway"), "spce": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, "1.34", strict=True)
@@ -52,14 +52,14 @@ def test_every_object_is_in_the_namespace_and_labelled(overlay):
             assert found["metadata"]["namespace"] == "market-inference"
 
 
-def test_every_setting_is_one_that_the_code_has(overlay, part, config):
+def test_every_setting_exists_in_the_code(overlay, part, config):
     prefix = config.model_config["env_prefix"]
     for name in overlay.environment(part).keys() - OTHERS_SETTINGS:
         assert name.startswith(prefix)
         assert name.removeprefix(prefix).lower() in type(config).model_fields
 
 
-def test_ports_are_those_on_which_the_process_listens(overlay, part, config):
+def test_ports_equal_the_listening_ports(overlay, part, config):
     assert not is_loopback(config.listen)
     assert not is_loopback(config.metrics_listen)
     ports = {port["name"]: port["containerPort"] for port in overlay.container(part)["ports"]}
@@ -70,22 +70,22 @@ def test_ports_are_those_on_which_the_process_listens(overlay, part, config):
     assert service == {name: (number, name) for name, number in ports.items()}
 
 
-def test_the_gateway_asks_for_the_replicas_where_they_are(overlay):
+def test_the_gateways_replica_address_is_the_service_of_the_replicas(overlay):
     [address] = overlay.environment("gateway")["MARKET_GATEWAY_REPLICAS"].split(",")
     service = overlay.one("Service", address.partition(":")[0].removeprefix("dns:"))
     assert service["spec"]["clusterIP"] == "None"
     assert port_of(address) in [port["port"] for port in service["spec"]["ports"]]
 
 
-def test_probes_ask_the_port_that_serves(overlay, part, config):
+def test_probes_call_the_serving_port(overlay, part, config):
     container = overlay.container(part)
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
         assert container[name]["grpc"]["port"] == port_of(config.listen)
         assert container[name].get("timeoutSeconds", 1) <= container[name]["periodSeconds"]
 
 
-def test_probes_ask_for_what_the_code_answers(overlay):
-    """Readiness is the empty service, alive one of its own. An inference service has started with its first model."""
+def test_probes_name_existing_health_services(overlay):
+    """Readiness: the empty service name. Liveness: LIVE. Startup of inference: readiness, after the first model."""
     asked = {
         (part, name): overlay.container(part)[name]["grpc"].get("service", "")
         for part in PARTS
@@ -141,7 +141,7 @@ def test_the_gateway_finds_its_keys_where_the_secret_is_mounted(overlay):
     assert not overlay.all("Secret"), "secrets are made by the operator and only referred to here"
 
 
-def test_selectors_choose_the_pods_that_they_mean(overlay, part):
+def test_selectors_match_the_intended_pods(overlay, part):
     deployment = overlay.one("Deployment", part)
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     pod = overlay.pod(part)
@@ -160,13 +160,13 @@ def test_selectors_choose_the_pods_that_they_mean(overlay, part):
         assert selector.items() <= labels.items()
 
 
-def test_a_node_can_be_drained_whatever_the_number_of_replicas(overlay, part):
+def test_a_node_can_be_drained_with_any_number_of_replicas(overlay, part):
     spec = overlay.one("PodDisruptionBudget", part)["spec"]
     assert spec["maxUnavailable"] >= 1
     assert "minAvailable" not in spec
 
 
-def test_only_the_flows_that_the_pair_needs_are_open(overlay):
+def test_only_the_needed_network_flows_are_open(overlay):
     deny = overlay.one("NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     assert len(overlay.all("NetworkPolicy")) == 3

@@ -1,4 +1,4 @@
-"""A collector that receives what the services export, and the real services before it."""
+"""A collector that receives the exported spans of the services, and the real services."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ import market_inference
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps every span that it is sent, with the name of the service that sent it."""
+    """Keeps every received span with the name of the sending service."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, trace_pb2.Span]] = []
@@ -37,13 +37,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def wait(self, enough: Callable[[], Any]) -> Any:
-        """The first true value of `enough` as spans come in."""
+        """Wait until `enough` returns a true value, checked at every export, and return the value."""
         with self._came:
             assert self._came.wait_for(enough, timeout=60), [(at, span.name) for at, span in self.received]
             return enough()
 
     def spans(self, service: str, trace_id: bytes) -> dict[str, list[trace_pb2.Span]]:
-        """A service's spans of one trace, by name."""
+        """The spans of one service and one trace, by name."""
         found: dict[str, list[trace_pb2.Span]] = {}
         for sender, span in self.received:
             if sender == service and span.trace_id == trace_id:
@@ -63,7 +63,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
-    """The real pair; what it begins itself is not recorded, what a caller records is."""
+    """The real pair; only traces that the caller records are recorded (trace ratio 0)."""
     pair = market_inference.Pair(state=tmp_path_factory.mktemp("traced"))
     with pytest.MonkeyPatch.context() as environment:
         for part in ("GATEWAY", "INFERENCE"):
@@ -78,7 +78,7 @@ def traced(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
 
 @pytest.fixture
 def active_span() -> Iterator[trace.SpanContext]:
-    """A recorded span of the caller's own, active during the test."""
+    """A recorded span of the caller, active during the test."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("caller")
     with tracer.start_as_current_span("caller") as span:
         yield span.get_span_context()

@@ -1,4 +1,4 @@
-"""A request's way through the real pair, as a real collector sees it."""
+"""The spans of requests to the real pair, as received by a real collector."""
 
 import asyncio
 import secrets
@@ -23,13 +23,13 @@ def attributes(span: trace_pb2.Span) -> dict[str, Any]:
 
 
 def parent_of_a_trace() -> tuple[bytes, str]:
-    """The id of a new trace, and the traceparent that begins it."""
+    """The id of a new trace and a traceparent with this id."""
     trace_id = secrets.token_bytes(16)
     return trace_id, f"00-{trace_id.hex()}-{secrets.token_hex(8)}-01"
 
 
 def complete(collector: Any, trace_id: bytes, names: set[str]) -> Any:
-    """Waits for both services' spans of a trace; returns the gateway's and the inference service's."""
+    """Wait for the spans of a trace; returns the gateway's spans and the inference service's spans."""
     return collector.wait(
         lambda: (
             (gateway, inference)
@@ -40,7 +40,7 @@ def complete(collector: Any, trace_id: bytes, names: set[str]) -> Any:
     )
 
 
-def test_from_the_callers_span_to_the_device_with_the_right_parents(traced, collector, active_span):
+def test_spans_from_caller_to_device_have_the_right_parents(traced, collector, active_span):
     with traced.client() as client:
         client.predict(VALUES, horizon=3, request_id="traced-1")
     trace_id = active_span.trace_id.to_bytes(16)
@@ -60,7 +60,7 @@ def test_from_the_callers_span_to_the_device_with_the_right_parents(traced, coll
     assert order == sorted(order)
 
 
-def test_a_batch_is_a_trace_of_its_own_that_points_at_the_requests_in_it_and_they_at_it(traced, collector):
+def test_a_batch_is_a_separate_trace_linked_with_the_requests(traced, collector):
     asked = dict(parent_of_a_trace() for _ in range(8))
     with traced.client() as client, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda parent: client.predict(VALUES, horizon=3, traceparent=parent), asked.values()))
@@ -97,7 +97,7 @@ def test_requests_of_a_stream_are_children_of_the_stream(traced, collector, acti
     assert {item.kind for item in gateway[PREDICT]} == {trace_pb2.Span.SPAN_KIND_INTERNAL}
 
 
-def test_a_failure_has_its_code_and_only_the_services_own_faults_are_errors(traced, collector):
+def test_a_failure_has_a_code_and_only_internal_errors_mark_the_span_as_error(traced, collector):
     trace_id, parent = parent_of_a_trace()
     with traced.client() as client, pytest.raises(errors.InvalidRequestError):
         client.predict([1.0], horizon=1, traceparent=parent)
@@ -107,7 +107,7 @@ def test_a_failure_has_its_code_and_only_the_services_own_faults_are_errors(trac
     assert call.status.code == trace_pb2.Status.STATUS_CODE_UNSET
 
 
-def test_what_the_caller_does_not_record_is_recorded_nowhere_and_neither_are_texts_and_keys(traced, collector):
+def test_unsampled_requests_texts_and_keys_are_never_exported(traced, collector):
     unrecorded, parent = parent_of_a_trace()
     recorded, other = parent_of_a_trace()
     with traced.client() as client:

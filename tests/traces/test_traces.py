@@ -1,4 +1,4 @@
-"""What tracing costs when it is off, and what it does when it cannot be."""
+"""Tracing that is off or misconfigured, a silent collector, and trace ids."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ def traces(endpoint="http://127.0.0.1:1", ratio=1.0):
 
 
 @pytest.mark.parametrize("room", ["gateway", "inference"])
-def test_off_imports_nothing_of_opentelemetry(room, tmp_path):
+def test_without_an_endpoint_opentelemetry_is_not_imported(room, tmp_path):
     environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "MARKET_GATEWAY_DRAIN_SECONDS": "0"}
     done = subprocess.run(
         [sys.executable, "-c", SERVE.format(room=room)], capture_output=True, text=True, env=environment, check=True
@@ -45,7 +45,7 @@ def test_off_imports_nothing_of_opentelemetry(room, tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_client_imports_nothing_of_opentelemetry():
+def test_the_client_does_not_import_opentelemetry():
     code = "import sys, market_inference; market_inference.Client; from market_inference import trace; trace.active();"
     code += "print('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
@@ -53,7 +53,7 @@ def test_the_client_imports_nothing_of_opentelemetry():
 
 @pytest.mark.parametrize("room", ["gateway", "inference"])
 def test_an_endpoint_without_the_package_is_a_clear_error_at_the_start(room, tmp_path):
-    """The package is hidden as a missing one is: its import raises ModuleNotFoundError."""
+    """The package is hidden: the import raises ModuleNotFoundError, as for a missing package."""
     hide = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc.trace_exporter'] = None;"
     setting = f"MARKET_{room.upper()}_OTLP_ENDPOINT"
     done = subprocess.run(
@@ -68,23 +68,23 @@ def test_an_endpoint_without_the_package_is_a_clear_error_at_the_start(room, tmp
 
 
 @pytest.mark.parametrize("config", [GatewayConfig, InferenceConfig])
-def test_an_endpoint_must_say_whether_it_uses_tls(config):
+def test_an_endpoint_needs_http_or_https(config):
     with pytest.raises(ValidationError, match="http://HOST:PORT"):
         config(otlp_endpoint="collector:4317")
     assert config(otlp_endpoint="https://collector:4317").otlp_endpoint == "https://collector:4317"
     assert config().otlp_endpoint == ""
 
 
-async def test_a_collector_that_is_silent_costs_no_request_and_ends_within_the_time_to_drain():
-    """It accepts connections and never answers, which is worse than being away."""
+async def test_a_silent_collector_delays_neither_requests_nor_the_shutdown():
+    """The collector accepts connections but never answers, the worse case compared with refused connections."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         made = traces(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        for _ in range(5000):  # more than wait for the collector at most
+        for _ in range(5000):  # more than the exporter's queue holds
             made.request("x", "server", "", deadline.now(), {}).end("OK", "", deadline.now(), {})
         await asyncio.wait_for(made.close(deadline.after(1.5)), 20)
 
 
-async def test_the_end_sends_what_is_left(collector):
+async def test_the_shutdown_exports_the_remaining_spans(collector):
     made = traces(f"http://{collector.address}")
     span = made.request("last", "server", "", deadline.now(), {})
     span.end("OK", "", deadline.now(), {})
@@ -93,7 +93,7 @@ async def test_the_end_sends_what_is_left(collector):
 
 
 @given(st.binary(min_size=16, max_size=16).filter(any), st.binary(min_size=8, max_size=8).filter(any), st.booleans())
-def test_a_trace_goes_on_under_its_own_id_and_the_callers_decision(trace_id, span_id, sampled):
+def test_a_trace_keeps_id_and_sampling_decision_of_the_caller(trace_id, span_id, sampled):
     span = shared().request("x", "server", f"00-{trace_id.hex()}-{span_id.hex()}-0{int(sampled)}", 0.0, {})
     version, same, own, flags = span.traceparent.split("-")
     assert (version, same, flags) == ("00", trace_id.hex(), f"0{int(sampled)}")
@@ -102,7 +102,7 @@ def test_a_trace_goes_on_under_its_own_id_and_the_callers_decision(trace_id, spa
 
 
 @given(st.text())
-def test_a_malformed_traceparent_begins_a_trace(rubbish):
+def test_a_malformed_traceparent_starts_a_new_trace(rubbish):
     span = shared().request("x", "server", rubbish, 0.0, {})
     assert len(span.traceparent) == 55
 
@@ -127,5 +127,5 @@ def test_the_client_finds_the_active_span(active_span):
     assert trace.active().startswith(f"00-{active_span.trace_id:032x}-{active_span.span_id:016x}-")
 
 
-def test_without_an_active_span_there_is_nothing_to_find():
+def test_without_an_active_span_the_client_sends_no_traceparent():
     assert trace.active() == ""
