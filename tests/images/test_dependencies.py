@@ -24,7 +24,7 @@ OURS = {"gateway", "inference", "models", "runtime", "serverless", "training", "
 # Imported inside functions that name the missing package and the extra.
 ON_DEMAND = {
     "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars"},
-    "gpu": {"chronos"},
+    "gpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "chronos"},
 }
 # Module -> declared distribution with this module as part of the interface.
 COMES_WITH = {"pydantic": "pydantic-settings", "tokenizers": "transformers"}
