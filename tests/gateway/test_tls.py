@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from benchmarks.fleet import LIGHT, Fleet
 from benchmarks.pressure import predictions
 from market_inference.contract.generated import inference_pb2_grpc
+from tests.eventually import eventually
 
 pytestmark = [
     pytest.mark.slow,
@@ -95,7 +96,7 @@ def test_mutual_tls_on_both_hops_survives_new_certificates(tmp_path):
         (tmp_path / "ca.fresh").replace(tmp_path / "ca.crt")
         assert ask(new, sides["client"]) is grpc.StatusCode.OK
         assert ask(ours, None) is grpc.StatusCode.UNAVAILABLE
-        assert "certificates read again" in fleet.log()
+        eventually(lambda: "certificates read again" in fleet.log())
 
 
 def _ask(fleet: Fleet, channel: grpc.Channel) -> grpc.StatusCode:

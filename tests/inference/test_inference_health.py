@@ -8,6 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inference.config import Config
 from inference.server import Server
 from runtime.health import LIVE
+from tests.eventually import eventually_async
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -32,7 +33,7 @@ async def test_the_service_lives_from_its_start_to_its_end_and_is_ready_in_betwe
         stopping = asyncio.create_task(server.stop())
         assert (await ready.read()).status == NOT_SERVING
         for engine in server.parts.catalog.engines:
-            status = server._health._server_status[f"market.inference.engine.{engine}"]
-            assert status == NOT_SERVING
+            statuses, name = server._health._server_status, f"market.inference.engine.{engine}"
+            await eventually_async(lambda statuses=statuses, name=name: statuses[name] == NOT_SERVING)
         assert server._health._server_status[LIVE] == SERVING
         await stopping

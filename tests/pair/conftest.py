@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import grpc
 import pytest
 
 import market_inference
-from market_inference.contract.generated import inference_pb2_grpc
+from market_inference.contract.generated import inference_pb2, inference_pb2_grpc
+from tests.eventually import eventually
 
 
 @dataclass
@@ -37,7 +39,8 @@ class Running:
         return (("authorization", f"Bearer {self.key}"),)
 
     def metric(self, service: str, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels, from the service's own /metrics."""
+        """The sum of a metric's samples with these labels, from the service's own /metrics, every answer counted."""
+        self.wait_recorded()
         with urllib.request.urlopen(f"http://{self.pair.metrics[service]}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         total = 0.0
@@ -48,6 +51,22 @@ class Running:
         return total
 
     def log(self, service: str) -> str:
+        """The service's log, with the lines of every answer."""
+        self.wait_recorded()
+        return self._log(service)
+
+    def wait_recorded(self) -> None:
+        """Return once the gateway has counted and logged every call that was answered before.
+
+        The gateway records calls in the order of their answers, and after the answers. So one more call, whose log line
+        is waited for, is recorded last. The inference service records a call before it answers.
+        """
+        request_id = f"recorded-{uuid.uuid4()}"
+        metadata = (*self.metadata, ("x-request-id", request_id))
+        self.stub.ListModels(inference_pb2.ListModelsRequest(), metadata=metadata, timeout=20)
+        eventually(lambda: request_id in self._log("gateway"))
+
+    def _log(self, service: str) -> str:
         return (self.pair.state / f"{service}.log").read_text(encoding="utf-8")
 
 

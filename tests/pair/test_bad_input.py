@@ -264,6 +264,7 @@ def test_a_failing_part_of_analyze_leaves_the_others_their_answers(running):
 
 
 def test_neither_keys_nor_texts_nor_series_reach_a_log(running):
+    # log() waits until the lines of these calls are written.
     running.stub.AnalyzeSentiment(texts("Zanzibar Widgets soars"), metadata=running.metadata, timeout=20)
     running.stub.Predict(
         predict(series=[pb.Series(symbol="S", values=[31337.25] * 40)]), metadata=running.metadata, timeout=20

@@ -10,6 +10,7 @@ import pytest
 
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated import inference_pb2_grpc
+from tests.eventually import eventually
 
 CLIENTS = 64
 ROUNDS = 4
@@ -116,9 +117,6 @@ async def test_cancels_timeouts_and_bad_items_of_some_never_change_the_answers_o
 
         nuisances = [nuisance(seed) for seed in range(4) for nuisance in (cancelling, impatient, mistaken)]
         await asyncio.gather(*(careful() for _ in range(4)), *nuisances)
-    # A caller that leaves hears nothing more, so that the services learn of the last ones a moment later.
-    async with asyncio.timeout(10):
-        while running.metric("gateway", "market_gateway_in_flight_requests"):  # noqa: ASYNC110 -- a page of metrics
-            await asyncio.sleep(0.01)
-        while running.metric("inference", "market_inference_in_flight_requests"):  # noqa: ASYNC110 -- a page of metrics
-            await asyncio.sleep(0.01)
+    # A caller that leaves hears nothing more: the services learn of the last cancels after the callers are done.
+    for service in ("gateway", "inference"):
+        eventually(lambda name=service: running.metric(name, f"market_{name}_in_flight_requests") == 0)

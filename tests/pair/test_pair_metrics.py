@@ -15,6 +15,7 @@ PHASES = {
 
 
 def openmetrics(running, service):
+    running.wait_recorded()
     connection = HTTPConnection(running.pair.metrics[service], timeout=10)
     connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     page = connection.getresponse().read().decode()
@@ -31,7 +32,8 @@ def test_a_requests_phases_are_told_by_both_services_and_its_sampled_trace_by_bo
     before = {(service, kind): told(service, kind) for service in PHASES for kind in ("count", "sum")}
     series = [pb.Series(values=100 + np.cumsum(np.sin(np.arange(300.0))))]
     traceparent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
-    running.stub.Predict(pb.PredictRequest(series=series, horizon=5), metadata=(*running.metadata, traceparent))
+    metadata = (*running.metadata, traceparent)
+    running.stub.Predict(pb.PredictRequest(series=series, horizon=5), metadata=metadata, timeout=20)
     for service in PHASES:
         counted = told(service, "count")
         assert {phase: count - before[service, "count"][phase] for phase, count in counted.items()} == dict.fromkeys(

@@ -32,7 +32,6 @@ PREDICT = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=
 
 def work(running) -> None:
     """Some calls that succeed, and one that does not; returns once all are counted."""
-    counted = running.metric("gateway", "market_gateway_requests_total", method="Predict")
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(running.stub.Predict, PREDICT, metadata=running.metadata, timeout=20) for _ in range(24)]
         calls.append(
@@ -47,9 +46,7 @@ def work(running) -> None:
             call.result()
     with pytest.raises(grpc.RpcError):
         running.stub.Predict(pb.PredictRequest(horizon=1), metadata=running.metadata, timeout=20)
-    # A caller may have its error before the gateway has counted it.
-    while running.metric("gateway", "market_gateway_requests_total", method="Predict") < counted + 25:
-        pass
+    running.wait_recorded()
 
 
 def drawn(board) -> str:
@@ -65,6 +62,7 @@ def services(running):
 
 
 def test_the_figures_are_those_of_the_load(running, services):
+    running.wait_recorded()
     first = board(services.look())
     assert (first.seconds, first.traffic) == (None, [])
     assert "need a second look" in drawn(first)

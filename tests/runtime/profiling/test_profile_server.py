@@ -19,6 +19,7 @@ from runtime.extra import ExtraMissingError
 from runtime.profiling import sampler
 from runtime.profiling.sampler import Sampler
 from runtime.profiling.server import ProfileServer
+from tests.eventually import eventually_async
 
 FOLDED, DEVICE = profile_pb2.PROFILE_KIND_FOLDED, profile_pb2.PROFILE_KIND_DEVICE
 Ask = profile_pb2.TakeProfileRequest
@@ -80,13 +81,6 @@ def started(monkeypatch):
     return found
 
 
-async def until(condition):
-    """Let everything else run until the condition holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what is waited for is another process
-            await asyncio.sleep(0)
-
-
 @pytest.fixture
 def busy():
     """A thread that a sampler finds at work."""
@@ -137,10 +131,10 @@ async def test_what_cannot_be_is_a_typed_error(stub, request_, words):
 
 async def test_a_caller_who_leaves_ends_the_sampling(stub, started):
     call = stub.TakeProfile(Ask(seconds=60))
-    await until(lambda: started)
+    await eventually_async(lambda: started)
     assert started[0].poll() is None
     call.cancel()
-    await until(lambda: started[0].returncode is not None)
+    await eventually_async(lambda: started[0].returncode is not None)
     assert (await stub.TakeProfile(Ask(seconds=1), timeout=60)).profile.startswith(b"<?xml")
 
 
