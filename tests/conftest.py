@@ -1,6 +1,100 @@
-"""What all tests share: hypothesis measures no time, since how fast a busy machine draws an example says nothing."""
+"""What all tests share: settings of hypothesis, and a session that leaves nothing behind.
 
+Owns that a failing test is named in the output, whatever else fails.
+"""
+
+import ast
+import functools
+import gc
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import psutil
+import pytest
 from hypothesis import HealthCheck, settings
 
+# How fast a busy machine draws an example says nothing.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+END_SECONDS = 10.0
+
+
+def _parse_alone() -> None:
+    """Keep the garbage collector out of ast.parse().
+
+    A collection during ast.parse() runs finalizers and callbacks (hypothesis has one), and lets other threads run. When
+    these parse, too, CPython before 3.11.8 and 3.12.2 raises SystemError "AST constructor recursion depth mismatch"
+    (gh-106905). pytest and hypothesis parse source when they report a failure: the error ended the run, and the failing
+    test was not named.
+    """
+    parse = ast.parse
+
+    @functools.wraps(parse)
+    def without_collections(*arguments: Any, **options: Any) -> Any:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return parse(*arguments, **options)
+        finally:
+            if enabled:
+                gc.enable()
+
+    ast.parse = without_collections
+
+
+if sys.version_info < (3, 13):
+    _parse_alone()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A test whose report cannot be made has failed, by name, and the run goes on."""
+    try:
+        return (yield)
+    except Exception:  # noqa: BLE001 -- pytest or a plugin failed in any way; without this, the whole run would end
+        shown = traceback.format_exc()
+        if call.excinfo is not None:
+            shown = "".join(traceback.format_exception(call.excinfo.value)) + "\nThe report of it failed:\n" + shown
+        return pytest.TestReport(
+            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", shown, call.when, start=call.start,
+            stop=call.stop, duration=call.duration,
+        )  # fmt: skip
+
+
+def _refuse(*arguments: object) -> NoReturn:
+    raise AssertionError("exec in the test process would end the run as if all tests had passed: use a subprocess")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_exec() -> Iterator[None]:
+    """The test process stays what it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("execv", "execve"):
+            patch.setattr(os, name, _refuse)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No child process, no thread that keeps the process alive and no listening port outlives the session."""
+    yield
+    gc.collect()
+    us = psutil.Process()
+    children = us.children(recursive=True)
+    _, alive = psutil.wait_procs(children, timeout=END_SECONDS)
+    left = [f"process {' '.join(process.cmdline())}" for process in alive]
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(END_SECONDS)
+            left += [f"thread {thread.name}"] if thread.is_alive() else []
+    left += [
+        f"port {connection.laddr.port}"
+        for connection in us.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert not left, f"left behind by the tests of this session: {left}"

@@ -12,7 +12,7 @@ from market_inference.contract import metadata
 MANY = 350
 FORK = """
 import os
-from wire import metadata
+from market_inference.contract import metadata
 
 metadata.request_id()
 theirs, ours = os.pipe()
