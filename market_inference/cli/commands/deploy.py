@@ -1,9 +1,10 @@
 """`market-inference deploy`: the serverless worker on RunPod.
 
-Owns only the way there: the command itself stands beside the worker, in serverless/deploy, and runs as a process.
+Owns the start of `python -m serverless.deploy` as a child process. The command itself stands beside the worker, in
+serverless/deploy.
 """
 
-import os
+import subprocess
 import sys
 
 import click
@@ -23,5 +24,4 @@ def deploy(arguments: tuple[str, ...]) -> None:
         program, environment = command("serverless.deploy", {})
     except NoCheckoutError as error:
         raise click.ClickException(str(error)) from None
-    sys.stdout.flush()
-    os.execve(program[0], [*program, *arguments], environment)
+    sys.exit(subprocess.run([*program, *arguments], env=environment, check=False).returncode)
