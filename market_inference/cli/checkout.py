@@ -1,7 +1,7 @@
-"""Where the services are: in the checkout around this package.
+"""The checkout around this package, from which the services run.
 
-Owns the command and the environment of a service's process. The wheel holds the client alone; gateway, inference and
-serverless are applications, run from a checkout or an image.
+Owns the command and the environment of a service's process. The wheel holds `market_inference` alone; gateway,
+inference and serverless are applications, run from a checkout or an image.
 """
 
 import os
@@ -16,14 +16,24 @@ class NoCheckoutError(RuntimeError):
     """This package is installed without the services."""
 
 
-def command(module: str, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The argument list and the environment to run `python -m module` from the checkout.
+def require(module: str) -> None:
+    """Raise NoCheckoutError unless `python -m module` can run from the checkout around this package.
 
-    `-P` and PYTHONPATH keep the user's own `models.py` or `gateway/` out of the process. Raises NoCheckoutError.
+    An installed package called `gateway` or `inference` beside this one is no checkout: `pyproject.toml` tells.
     """
-    if not (ROOT / module.replace(".", "/") / "__main__.py").is_file():
+    if not ((ROOT / "pyproject.toml").is_file() and (ROOT / module.replace(".", "/") / "__main__.py").is_file()):
         raise NoCheckoutError(
-            f"{module} is not part of the installed client: run this command from a checkout (`make demo` installs "
-            "one), or run the services' images; see docs/operations.md"
+            f"{module} is not part of the installed client, and the services run from a checkout or an image: run this "
+            "command with the market-inference of a checkout (`make demo` makes it), or start the images as "
+            "docs/operations.md of the checkout says"
         )
+
+
+def command(module: str, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The argument list and the environment that run `python -m module` from the checkout.
+
+    `-P` keeps the working directory and PYTHONPATH=checkout keeps the user's PYTHONPATH out of the process, so that
+    a `models.py` or a `gateway/` there is never imported. Raises NoCheckoutError.
+    """
+    require(module)
     return [sys.executable, "-P", "-m", module], {**os.environ, **environment, "PYTHONPATH": str(ROOT)}

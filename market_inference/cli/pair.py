@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from market_inference.cli import checkout
 from market_inference.cli.process import Ready, ServiceProcess
 from market_inference.client.aio import AsyncClient
 from market_inference.client.client import Client
@@ -81,7 +82,11 @@ class Pair:
         return self.state / development_key_file().name
 
     def start(self) -> None:
-        """Start both and return when both listen; the models load on meanwhile. Raises ServiceProcessError."""
+        """Start both and return when both listen; the models go on loading. Raises ServiceProcessError when one of them
+        ends or does not listen in time, NoCheckoutError where the services are not installed.
+        """
+        for module in (INFERENCE, GATEWAY):
+            checkout.require(module)
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._inference = self._spawn(

@@ -44,10 +44,7 @@ class ServiceProcess:
         self.log = log
         self._on_exit = on_exit
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
-        try:
-            arguments, whole_environment = checkout.command(module, environment)
-        except checkout.NoCheckoutError as error:
-            raise ServiceProcessError(str(error)) from None
+        arguments, whole_environment = checkout.command(module, environment)
         with log.open("wb") as stderr:
             self._child = subprocess.Popen(
                 arguments,

@@ -31,13 +31,17 @@ def demo(output: Path, horizon: int, device: str) -> None:
     years of real daily bars, reads a page of headlines, computes indicators, prints tables, writes a fan chart, and
     ends both processes.
     """
+    from market_inference.cli import checkout
     from market_inference.cli.commands.output import console
 
     try:
+        checkout.require("gateway")
         from market_inference.cli.demo.run import run
+    except checkout.NoCheckoutError as error:
+        raise click.ClickException(str(error)) from None
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            f"{error}; install what the demo needs: pip install 'market-inference[demo]'"
+            f"the Python package {error.name!r} is missing: `make demo` in the checkout installs what the demo needs"
         ) from None
     from market_inference.cli.process import ServiceProcessError
     from market_inference.errors import MarketInferenceError

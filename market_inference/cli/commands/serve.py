@@ -37,6 +37,7 @@ def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str
     That is one inference process and one gateway, which only this machine can reach. Ctrl-C or SIGTERM ends both; if
     one of the two ends by itself, so does the other, and the exit status is 1.
     """
+    from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console
     from market_inference.cli.pair import Pair
     from market_inference.cli.process import ServiceProcessError
@@ -54,7 +55,7 @@ def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str
             _run(pair, out)
     except KeyboardInterrupt:
         out.print("stopped")
-    except (ServiceProcessError, TimeoutError) as error:
+    except (NoCheckoutError, ServiceProcessError, TimeoutError) as error:
         raise click.ClickException(str(error)) from None
 
 

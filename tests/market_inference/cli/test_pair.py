@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from market_inference import Pair
-from market_inference.cli import pair
+from market_inference.cli import checkout, pair
 from market_inference.cli.process import ServiceProcessError
 
 SERVICE = """
@@ -25,14 +25,14 @@ SERVICE = """
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Modules that the pair starts instead of the services; returns their folder."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
+    """A checkout whose two services are small stand-ins; returns its folder."""
+    folder = tmp_path / "checkout"
     for constant, name, port in (("INFERENCE", "stub_inference", 1111), ("GATEWAY", "stub_gateway", 2222)):
-        (folder / f"{name}.py").write_text(textwrap.dedent(SERVICE.format(name=name, port=port)))
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__main__.py").write_text(textwrap.dedent(SERVICE.format(name=name, port=port)))
         monkeypatch.setattr(pair, constant, name)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    (folder / "pyproject.toml").touch()
+    monkeypatch.setattr(checkout, "ROOT", folder)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_a_process_that_dies_is_noticed_at_once_and_the_other_ends_with_it(state
 
 
 def test_a_gateway_that_cannot_start_ends_the_inference_process_too(state: Path, stand_ins: Path) -> None:
-    (stand_ins / "stub_gateway.py").write_text("import sys; sys.exit('the port is taken')")
+    (stand_ins / "stub_gateway" / "__main__.py").write_text("import sys; sys.exit('the port is taken')")
     started = Pair(state=state)
     with pytest.raises(ServiceProcessError, match="the port is taken"):
         started.start()
@@ -108,7 +108,7 @@ def test_a_service_that_is_not_installed_is_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:
     monkeypatch.setattr(pair, "GATEWAY", "no_such_gateway")
-    with pytest.raises(ServiceProcessError, match=r"pip install 'market-inference\[no_such_gateway\]'"):
+    with pytest.raises(checkout.NoCheckoutError, match="no_such_gateway is not part of the installed client"):
         Pair(state=state).start()
     assert _children() == []
 

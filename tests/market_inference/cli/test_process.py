@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from market_inference.cli import checkout
 from market_inference.cli.process import Ready, ServiceProcess, ServiceProcessError
 
 Start = Callable[[str], ServiceProcess]
@@ -21,14 +22,16 @@ def ended() -> queue.SimpleQueue[ServiceProcess]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, ended: queue.SimpleQueue[ServiceProcess]) -> Iterator[Start]:
-    """Starts a module with the given source; whatever still runs at the end is killed."""
+def start(tmp_path: Path, ended: queue.SimpleQueue[ServiceProcess], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a module with the given source from a checkout of its own; kills at the end what still runs."""
     started: list[ServiceProcess] = []
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "stub_service").mkdir()
 
     def run(source: str) -> ServiceProcess:
-        (tmp_path / "stub_service.py").write_text(textwrap.dedent(source))
-        environment = {"PYTHONPATH": str(tmp_path), "SETTING": "set"}
-        started.append(ServiceProcess("stub_service", environment, tmp_path / "log", ended.put))
+        (tmp_path / "stub_service" / "__main__.py").write_text(textwrap.dedent(source))
+        started.append(ServiceProcess("stub_service", {"SETTING": "set"}, tmp_path / "log", ended.put))
         return started[-1]
 
     yield run

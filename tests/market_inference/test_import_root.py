@@ -1,0 +1,160 @@
+"""A user's own files never break the product: `market_inference` is the only import name in the user's world."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Harder than the installed script: `python -m` puts the working directory first.
+COMMAND = (sys.executable, "-m", "market_inference")
+# File names that trading code is full of, and that are, or once were, import names of this project.
+USERS_FILES = (
+    "benchmarks.py",
+    "buf.py",
+    "client.py",
+    "contract.py",
+    "gateway/__init__.py",
+    "inference.py",
+    "market.py",
+    "models.py",
+    "observability.py",
+    "proto.py",
+    "runtime.py",
+    "training.py",
+    "wire.py",
+)
+CALL = """
+import sys
+import market_inference
+
+with market_inference.Client(sys.argv[1]) as client:
+    print(client.predict([100.0 + at % 7 for at in range(60)], horizon=3).horizon)
+"""
+
+
+class Folder:
+    """A working directory, also on PYTHONPATH, whose modules raise on import."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in USERS_FILES:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(f"raise RuntimeError('imported the file {name} of the user')\n")
+        rows = "".join(f"{1_700_000_000 + 60 * at},{100 + at % 7}\n" for at in range(110))
+        (path / "bars.csv").write_text("time,close\n" + rows)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")},
+            "PYTHONPATH": str(path),
+            "MARKET_INFERENCE_STATE_DIR": str(path / "state"),
+            "MARKET_INFERENCE_DEVICE": "cpu",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def run(self, *command: str) -> str:
+        """The standard output of a command that must succeed here."""
+        ran = subprocess.run(
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False, timeout=110
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("folder of a user"))
+
+
+@pytest.fixture(scope="module")
+def target(folder: Folder) -> Iterator[str]:
+    """The gateway of a `market-inference serve` started in the user's folder."""
+    serve = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", "--metrics-port", "0", "--inference-metrics-port", "0", "--device", "cpu"],
+        cwd=folder.path,
+        env=folder.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert serve.stdout is not None
+    with serve.stdout:
+        said = ""
+        for line in serve.stdout:
+            said += line
+            if line == "Ctrl-C ends it.\n":
+                break
+        try:
+            gateway = re.search(r"^gateway +(\S+)$", said, re.MULTILINE)
+            assert gateway, said
+            yield gateway[1]
+        finally:
+            serve.terminate()
+            serve.wait(60)
+
+
+@pytest.mark.slow
+def test_serve_the_client_and_the_commands_ignore_the_users_files(folder: Folder, target: str) -> None:
+    assert folder.run(sys.executable, "-c", CALL, target) == "3\n"
+    forecast = json.loads(folder.run(*COMMAND, "predict", "--csv", "bars.csv", "--json", "--target", target))
+    assert [one["symbol"] for one in forecast] == ["bars"]
+    assert "bar 110 of 110" in folder.run(*COMMAND, "watch", "--csv", "bars.csv", "--speed", "max", "--target", target)
+
+
+@pytest.mark.slow
+def test_the_demo_ignores_the_users_files(folder: Folder) -> None:
+    assert "The chart is at" in folder.run(*COMMAND, "demo", "--output", "chart.png", "--device", "cpu")
+
+
+@pytest.mark.slow
+def test_the_serverless_worker_ignores_the_users_files(folder: Folder) -> None:
+    job = {"input": {"action": "predict", "time_series": [100.0 + at % 7 for at in range(60)], "horizon": 3}}
+    said = folder.run(sys.executable, "-m", "serverless", "--test_input", json.dumps(job))
+    assert "'forecasts'" in said
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_the_wheel_adds_market_inference_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"market_inference"}
+    assert {"market_inference/py.typed", "market_inference/client/client.py"} <= set(names)
+    assert "market_inference/contract/generated/inference_pb2.py" in names
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "deploy"])
+def test_commands_that_need_a_checkout_say_so_when_only_the_wheel_is_installed(
+    wheel: Path, tmp_path: Path, command: str
+) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # A package of this name that somebody else installed is not the service.
+    (site / "inference").mkdir()
+    (site / "inference" / "__main__.py").write_text("raise RuntimeError('not the service')\n")
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "market_inference", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site), "MARKET_INFERENCE_STATE_DIR": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert "run from a checkout or an image" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "state").exists()
