@@ -46,13 +46,14 @@ $(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
 test: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest
 
-lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images
+lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images, plain words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint --config .hadolint.yaml Dockerfile.gateway Dockerfile.gpu
 	@$(BIN)/python -m observability.generate --check
+	@$(BIN)/python tests/style/prose.py
 
 format: $(VENV)/.dev ## Let ruff write the formatting
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
