@@ -56,7 +56,6 @@ class Config(BaseSettings):
     max_in_flight: int = Field(4096, ge=1, description="requests in flight in all; more are refused at once")
     max_in_flight_per_client: int = Field(1024, ge=1, description="requests in flight of one client")
     max_in_flight_per_replica: int = Field(4096, ge=1, description="requests in flight on one replica")
-    hedge: bool = Field(False, description="ask a second replica when the first is later than the 95th percentile")
     default_timeout: float = Field(30.0, gt=0, description="seconds for a call that comes without a deadline")
     max_timeout: float = Field(300.0, gt=0, description="a longer deadline is shortened to this many seconds")
     health_interval: float = Field(1.0, gt=0, description="seconds between health checks of a replica")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollector
 
-from gateway.calls.request import Request
+from gateway.calls.call import Call
 from runtime.metrics import histogram
 from runtime.metrics.deferred import DeferredRegistry
 from runtime.metrics.exemplar import exemplar
@@ -67,9 +67,6 @@ class Metrics:
         self.resends = Counter(
             "market_gateway_resends", "Requests sent again after a replica was lost.", registry=self.registry
         )
-        self.hedges = Counter(
-            "market_gateway_hedges", "Requests sent to a second replica as the first was late.", registry=self.registry
-        )
         self.in_flight = Gauge("market_gateway_in_flight_requests", "Requests in flight.", registry=self.registry)
         self.in_flight_limit = Gauge(
             "market_gateway_in_flight_limit_requests",
@@ -119,23 +116,23 @@ class Metrics:
         )
         gauge.set_function(lambda: float(away()))
 
-    def answered(self, request: Request, code: str, reason: str, seconds: float) -> None:
-        """One request is done; `reason` is empty for a good answer."""
-        if request.traceparent and (trace := exemplar(request.traceparent)):
-            self.seconds.labels(request.method.name, "total").exemplify(seconds, trace)
+    def answered(self, call: Call, code: str, reason: str, seconds: float) -> None:
+        """One call has finished; `reason` is empty for a good answer."""
+        if call.traceparent and (trace := exemplar(call.traceparent)):
+            self.seconds.labels(call.method.name, "total").exemplify(seconds, trace)
+        timing = call.timing
         figures = (
             seconds,
-            request.cost,
-            request.attempts,
-            request.hedges,
-            request.batch_items,
-            request.gateway_seconds,
-            request.queue_seconds,
-            request.form_seconds,
-            request.run_seconds,
-            request.encode_seconds,
+            call.size_bytes,
+            call.attempts,
+            timing.batch_items,
+            call.gateway_seconds,
+            timing.queue_us * 1e-6,
+            timing.form_us * 1e-6,
+            timing.run_us * 1e-6,
+            timing.encode_us * 1e-6,
         )
-        self._answered.append(((request.method.name, code, reason), figures))
+        self._answered.append(((call.method.name, code, reason), figures))
         if len(self._answered) >= _AT_ONCE:
             self._settle()
 
@@ -153,17 +150,16 @@ class Metrics:
 
     def _count(self, method: str, code: str, reason: str, rows: NDArray[np.float64]) -> None:
         """`rows` is [requests, figures]."""
-        seconds, sizes, attempts, hedges, batch_items = rows[:, :5].T
+        seconds, sizes, attempts, batch_items = rows[:, :4].T
         self._requests(method, code).inc(len(rows))
         self._bytes(method).inc(float(sizes.sum()))
         self.seconds.labels(method, "total").observe_all(seconds)
         if reason:
             self.refusals.labels(method, reason).inc(len(rows))
-        self.hedges.inc(float(hedges.sum()))
-        self.resends.inc(float((np.maximum(attempts - 1, 0) - hedges).sum()))
+        self.resends.inc(float(np.maximum(attempts - 1, 0).sum()))
         computed = batch_items > 0
         if computed.any():
-            known = rows[computed, 5:]
+            known = rows[computed, 4:]
             # Parts that ran side by side may add up to more than the whole.
             transport = np.maximum(seconds[computed] - known.sum(axis=1), 0)
             for series, phase in zip(self._series(method), (*known.T, transport), strict=True):

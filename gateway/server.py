@@ -153,7 +153,7 @@ class Server:
         self._config = config
         self._metrics = Metrics()
         self._discovery = _discovery(config)
-        self.router = Router(hedge=config.hedge)
+        self.router = Router()
         self._security = Security(config)
         self._traces = _traces(config)
         self._profiles = _profiles(config)

@@ -11,9 +11,10 @@ from google.rpc import code_pb2
 
 from market_inference.contract import deadline, metadata
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
+from market_inference.contract.methods import METHODS
 
 STREAMED = ("predict_stream", "watch")
-ACTIONS = ("predict", "sentiment", "indicators", "analyze", "health", "models", *STREAMED)
+ACTIONS = (*(method.action for method in METHODS.values() if method.action and not method.streams), *STREAMED)
 
 _ENVELOPE = {"action", "request_id", "timeout", "priority"}
 

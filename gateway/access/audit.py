@@ -1,30 +1,30 @@
-"""One log line for every refusal of authentication or authorisation, apart from the requests' lines.
+"""One log line for every refusal of authentication or authorisation, beside the line of the call itself.
 
-Owns what such a line says: who, from where, what was asked, and the public part of the credential, never more of it.
+Owns the content of that line: the client, its address, the method, and the public part of the credential alone.
 """
 
 import logging
 from collections.abc import Callable
 
-from gateway.calls.request import Request
+from gateway.calls.call import Call
 from market_inference.contract.errors import PermissionDeniedError, ServiceError, UnauthenticatedError
 from runtime.logs import fields
 
 log = logging.getLogger("gateway.audit")
 
 
-def note(request: Request, error: ServiceError, peer: Callable[[], str]) -> None:
-    """Write the line when the error is such a refusal. `peer()` is gRPC's name for the other end, empty in a stream."""
+def note(call: Call, error: ServiceError, peer: Callable[[], str]) -> None:
+    """Write the line when the error is such a refusal. `peer()` is gRPC's name of the client's address."""
     if isinstance(error, UnauthenticatedError | PermissionDeniedError):
         log.warning(
             "refused",
             extra=fields(
                 reason=error.reason,
                 why=error.message,
-                method=request.method.name,
-                request_id=request.request_id,
-                client=request.client,
-                credential=request.credential,
+                method=call.method.name,
+                request_id=call.request_id,
+                client=call.client.name,
+                credential=call.credential,
                 peer=peer(),
             ),
         )

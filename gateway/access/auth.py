@@ -29,6 +29,10 @@ class Client:
     units_per_day: float = 0.0
 
 
+ANONYMOUS = Client("", frozenset())
+"""The client of a call that is not authenticated (yet)."""
+
+
 class Keyring:
     """The keys of a file, read again when it changes."""
 

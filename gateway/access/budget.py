@@ -1,28 +1,28 @@
-"""How much a client may ask for: a rate with bursts, and a quota a day (UTC), both in cost units.
+"""Budgets of clients: a rate with bursts, and a quota per day (UTC), both in units (contract/units.py).
 
-Owns the arithmetic and the counts of this process. Counts shared by all gateways are shared_budget.py's.
+Owns the arithmetic and the accounts of this process. Accounts shared by all gateways are shared_budget.py's.
 
-A rate is a token bucket that may go into debt: a request passes while anything is left, whatever it costs, and the debt
-delays the next. So no request is too big for a rate, and the mean holds all the same. A quota is never exceeded.
+A rate is a token bucket that may go into debt: a request passes while the bucket's level is above zero, and the debt
+delays the next request. So no request is too big for a rate, and the mean rate holds. A quota is never exceeded.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.access.auth import Client
 from market_inference.contract.errors import QuotaExceededError, RateLimitedError
 
 DAY_SECONDS: Final = 86_400.0
-# Beyond so many clients the ones longest unused are forgotten. Names come from credentials, not from callers.
+# Above this number of clients, the accounts longest unused are dropped. Names of clients come from credentials.
 _MOST_CLIENTS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Units a second (with `burst` of them at once) and units a day; 0 is without limit."""
+    """Units per second (`burst` units at once) and units per day; 0 is no limit."""
 
     per_second: float
     burst: float
@@ -31,15 +31,19 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left: units of the burst, and of the day. Infinite without a limit."""
+    """Units that remain of the burst and of the day; infinite without a limit."""
 
     burst: float
     day: float
 
 
+Spent: TypeAlias = Remaining | Coroutine[Any, Any, Remaining]
+"""What remains: known at once from an account in this process, awaited from a shared account."""
+
+
 @dataclass(slots=True)
 class Account:
-    """One client's state: the bucket's level when it was last used, and what the day has seen."""
+    """One client's state: the bucket's level at the last use, and the units used on that day."""
 
     level: float
     at: float
@@ -48,15 +52,15 @@ class Account:
 
 
 class Budget(Protocol):
-    """Where clients' accounts are kept."""
+    """Keeps the accounts of clients."""
 
-    async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
+    def spend(self, client: str, allowance: Allowance, units: float) -> Spent:
         """Take units from a client's account. Raises RateLimitedError or QuotaExceededError, and then takes none."""
         ...
 
 
 class Limits:
-    """The allowances of clients: their own, else the gateway's."""
+    """The allowances of clients: a client's own, else the gateway's."""
 
     def __init__(self, budget: Budget, *, per_second: float, burst_seconds: float, per_day: float) -> None:
         self._budget = budget
@@ -65,19 +69,19 @@ class Limits:
         self._per_day = per_day
 
     def allowance(self, client: Client) -> Allowance | None:
-        """None for a client without any limit, which is never counted."""
+        """None for a client without a limit: the client has no account."""
         per_second = client.units_per_second or self._per_second
         per_day = client.units_per_day or self._per_day
         if not per_second and not per_day:
             return None
         return Allowance(per_second, per_second * self._burst_seconds, per_day)
 
-    async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
-        return await self._budget.spend(client, allowance, units)
+    def spend(self, client: str, allowance: Allowance, units: float) -> Spent:
+        return self._budget.spend(client, allowance, units)
 
 
 def refusal(client: str, allowance: Allowance, level: float, used: float, units: float, at: float) -> Exception:
-    """The error for a request that the account does not cover, with the time after which it would."""
+    """The error for a request that the account does not cover, with the seconds until it does."""
     if 0 < allowance.per_day < used + units:
         return QuotaExceededError(
             client,
@@ -103,7 +107,7 @@ class LocalBudget:
         self._clock = clock
         self._accounts: dict[str, Account] = {}
 
-    async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
+    def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
         at = self._clock()
         day = int(at // DAY_SECONDS)
         account = self._accounts.get(client)
@@ -122,7 +126,7 @@ class LocalBudget:
         return remaining(allowance, account.level, account.used)
 
     def _forget(self, at: float) -> None:
-        """Make room: the accounts longest unused go."""
+        """Drop the accounts longest unused when there are too many."""
         if len(self._accounts) >= _MOST_CLIENTS:
             oldest = sorted(self._accounts, key=lambda client: self._accounts[client].at)
             for client in oldest[: _MOST_CLIENTS // 4]:

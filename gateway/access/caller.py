@@ -1,6 +1,6 @@
-"""What a call's metadata say: who sends it, under which id, how urgent it is, and the trace that it belongs to.
+"""The caller of a call, read from the call's metadata: client, request id, priority and trace.
 
-Owns the reading of metadata, but for the credential in it, which is auth.py's.
+Owns the reading of the metadata. The credential among them is auth.py's.
 """
 
 import asyncio
@@ -9,12 +9,15 @@ from typing import NamedTuple, TypeAlias
 from gateway.access.auth import Authenticator, Client, public_part
 from market_inference.contract import metadata
 
-Sent: TypeAlias = tuple[tuple[str, str | bytes], ...]
-"""A call's metadata, as they came."""
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+"""A call's metadata, as received."""
 
 
 class Caller(NamedTuple):
-    """`request_id` as asked for, whatever it is; the client, or why there is none; and then what may be told of it."""
+    """`client` is the authenticated client, or the error of the authentication.
+
+    `request_id` is as the client sent it, unchecked; `credential` is the public part of a refused credential.
+    """
 
     request_id: str | bytes
     priority: str
@@ -23,39 +26,38 @@ class Caller(NamedTuple):
     credential: str
 
     def admitted(self) -> Client:
-        """Raises UnauthenticatedError."""
+        """The client. Raises UnauthenticatedError."""
         if isinstance(self.client, Exception):
             raise self.client
         return self.client
 
 
 class Callers:
-    """Reads metadata. Calls of one loop turn with the same have the same caller, who is looked up once."""
+    """Reads metadata. Within one loop turn, calls with the same metadata share one look-up."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
-        self._known: dict[Sent, Caller] = {}
+        self._known: dict[Metadata, Caller] = {}
 
-    def of(self, sent: Sent) -> Caller:
-        caller = self._known.get(sent)
+    def of(self, received: Metadata) -> Caller:
+        caller = self._known.get(received)
         if caller is None:
-            caller = self._read(sent)
+            caller = self._read(received)
             if isinstance(caller.client, Client):
                 if not self._known:
                     asyncio.get_running_loop().call_soon(self._known.clear)
-                self._known[sent] = caller
+                self._known[received] = caller
         return caller
 
-    def _read(self, sent: Sent) -> Caller:
-        given = dict(sent)
+    def _read(self, received: Metadata) -> Caller:
+        given = dict(received)
         client: Client | Exception
         try:
             client, credential = self._authenticator.authenticate(given), ""
-        except Exception as error:  # noqa: BLE001 -- a bug is an end, too, and is told as one
+        except Exception as error:  # noqa: BLE001 -- a bug is reported like an error, see calls/completion.py
             client, credential = error, public_part(given)
         return Caller(
             given.get(metadata.REQUEST_ID, ""),
-            # `batch` when asked for.
             "batch" if given.get(metadata.PRIORITY) == "batch" else "interactive",
             str(given.get(metadata.TRACEPARENT, "")),
             client,

@@ -1,7 +1,7 @@
 """Accounts in Redis, shared by all gateways and their workers.
 
-Owns the script, which reads, decides and writes in one step, and the policy for a Redis that is away: each gateway
-counts for itself, so that nobody is locked out and a client gets at most its allowance times the number of gateways.
+Owns the script, which reads, decides and writes in one step, and the policy while Redis is away: each gateway counts in
+its own process, so that no client is locked out, and a client gets at most its allowance times the number of gateways.
 Redis is asked again after a second.
 """
 
@@ -68,14 +68,14 @@ class SharedBudget:
 
     async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
         if self._away_until > deadline.now():
-            return await self._local.spend(client, allowance, units)
+            return self._local.spend(client, allowance, units)
         arguments = [allowance.per_second, allowance.burst, allowance.per_day, units]
         try:
             answer = await self._spend(keys=[f"{self._prefix}:{client}"], args=arguments)
         except (TimeoutError, RedisError, OSError) as error:
             self._note(away=True, reason=type(error).__name__)
             self._away_until = deadline.after(RETRY_SECONDS)
-            return await self._local.spend(client, allowance, units)
+            return self._local.spend(client, allowance, units)
         self._note(away=False)
         level, used, at = (float(value) for value in answer[1:])
         if answer[0]:

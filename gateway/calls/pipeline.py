@@ -1,187 +1,208 @@
-"""A request whose caller is known: the steps that calls and streams share, in their order, up to its one outcome.
+"""The steps of a call whose client is known, in their order: from admission to the one outcome.
 
-Owns these steps, and that a request is settled once, with its place in flight given back. A request is no task: most
-share another's way to a replica and have nothing to wait for by themselves. What has to wait gets a task.
+    start()       take a place in flight, check, charge, then merge or ask
+    _close()      the calls that arrived together: one request for each group
+    _answered()   the way back: one answer completes one call, or all calls that shared the request
+
+Owns that order, which unary calls and the requests of a Stream share. A step is a plain function call: only GetStatus
+and a budget that several gateways share need a task. Authentication is servicer.py's, the choice of a replica is
+router.py's.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TypeAlias
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 
-from gateway.access import cost
-from gateway.access.auth import Client
-from gateway.access.budget import Allowance, Limits
+from google.rpc import code_pb2
+
+from gateway.access.budget import Allowance, Limits, Remaining
 from gateway.access.in_flight import InFlight
-from gateway.calls import intake
-from gateway.calls.intake import Checked
-from gateway.calls.merging import Group, Joint
-from gateway.calls.request import BODIES, Request
+from gateway.calls import merging
+from gateway.calls.call import Call
+from gateway.calls.merging import Group, Merging
+from gateway.calls.request import Answer, Request
 from gateway.calls.status import Status
 from gateway.replicas.router import Router
-from market_inference.contract.encoding import twins
+from market_inference.contract import units
 from market_inference.contract.errors import (
+    DrainingError,
     InvalidRequestError,
-    NotImplementedYetError,
     RemoteError,
-    ServiceUnavailableError,
 )
+from market_inference.contract.validation.check import check
 
-Outcome: TypeAlias = bytes | BaseException
-"""The response's bytes, or why there is none: a ServiceError, CancelledError when the caller has left, or a bug."""
-Settle: TypeAlias = Callable[[Outcome], None]
+# Errors that one item may have caused, or that name items by their place: the calls of a merged request are then sent
+# again, each alone and once.
+_OF_ONE_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
 
 
-class Backend:
-    """What requests are served with: places in flight, budgets, replicas."""
+def draining_error() -> DrainingError:
+    """The refusal of a gateway that takes no new work; another gateway will."""
+    return DrainingError("the gateway is draining", retry_after=0.1)
+
+
+class Pipeline:
+    """What calls are served with: places in flight, budgets, replicas."""
 
     def __init__(self, in_flight: InFlight, limits: Limits, router: Router, status: Status) -> None:
         self.in_flight = in_flight
         self.limits = limits
         self.router = router
-        self.status = status
-        self.joint = Joint(router)
         self.draining = False
+        self._status = status
+        # The calls that are arriving together; None while calls arrive alone.
+        self._merging: Merging | None = None
 
-    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> "Serving | None":
-        """Begin to serve a request in its bytes; None when it is settled already. `settle` is told the outcome once."""
-        serving = Serving(self, request, client, raw, settle)
-        serving.begin()
-        return None if serving.settled else serving
+    def start(self, call: Call) -> None:
+        """Begin to serve a call. The call finishes once, now or later; a bug is an outcome, too."""
+        call.size_bytes = len(call.raw)
+        try:
+            self.refuse_when_draining()
+            self.in_flight.enter(call.client.name)
+            call.in_flight = self.in_flight
+            allowance = self.limits.allowance(call.client)
+            if allowance is None:
+                self._merge_or_ask(call)
+            else:
+                self._charge(call, allowance)
+        except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            call.finish(error)
 
-    async def charge(self, request: Request, client: Client, allowance: Allowance, units: int) -> None:
-        """Take what a request costs from its client's budget. Raises RateLimitedError or QuotaExceededError."""
-        request.units = units
-        request.remaining = await self.limits.spend(client.name, allowance, units)
+    def refuse_when_draining(self) -> None:
+        """Raises DrainingError."""
+        if self.draining:
+            raise draining_error()
 
-
-class Serving:
-    """One request that is being served."""
-
-    __slots__ = (
-        "_backend",
-        "_checked",
-        "_client",
-        "_entered",
-        "_group",
-        "_raw",
-        "_settle",
-        "_task",
-        "items",
-        "request",
-    )
-
-    def __init__(self, backend: Backend, request: Request, client: Client, raw: bytes, settle: Settle) -> None:
-        self.request = request
-        self._raw = raw
-        # Where it shares a request with others: its items, each as its own bytes.
-        self.items: Sequence[memoryview] = ()
-        self._group: Group | None = None
-        self._checked: Checked | None = None
-        self._backend = backend
-        self._client = client
-        self._settle: Settle | None = settle
-        self._entered = False
-        self._task: asyncio.Task[bytes | None] | None = None
-
-    @property
-    def settled(self) -> bool:
-        return self._settle is None
-
-    def settle(self, outcome: Outcome) -> None:
-        """It has come to this; what comes later is nothing to anybody."""
-        settle, self._settle = self._settle, None
-        # Nothing that it refers to may refer to it, or only the collector would find them.
-        self._group = self._task = None
-        if settle is not None:
-            if self._entered:
-                self._backend.in_flight.leave(self._client.name)
-            settle(outcome)
-
-    def cancel(self) -> None:
-        """Its caller has left."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Calls that start within the block arrive together: they are merged when the block ends."""
+        if self._merging is not None:
+            yield
             return
-        if self._group is not None:
-            self._backend.joint.left(self._group, self)
-        self.settle(asyncio.CancelledError())
-
-    def begin(self) -> None:
-        request, backend = self.request, self._backend
-        request.cost = len(self._raw)
+        self._merging = Merging()
         try:
-            if backend.draining and request.method.name in BODIES:
-                raise ServiceUnavailableError("the gateway is draining", retry_after=0.5)
-            backend.in_flight.enter(self._client.name)
-            self._entered = True
-            if (allowance := backend.limits.allowance(self._client)) is not None:
-                self._spawn(self._paid(allowance))
-            elif not self._joins():
-                self._spawn(self._alone())
-        except Exception as error:  # noqa: BLE001 -- a bug is an outcome, too
-            self.settle(error)
+            yield
+        finally:
+            self._close()
 
-    def _spawn(self, work: Coroutine[None, None, bytes | None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(work)
-        # A callback, since a task that is cancelled before its first step runs none of its own code.
-        self._task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Task[bytes | None]) -> None:
-        if task.cancelled():
-            self.settle(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self.settle(error)
-        elif (response := task.result()) is not None:
-            self.settle(response)
-
-    async def _paid(self, allowance: Allowance) -> bytes | None:
-        """For a client with a budget; None when it has gone on with others. Raises ServiceError."""
-        request, charge = self.request, self._backend.charge
+    def _charge(self, call: Call, allowance: Allowance) -> None:
+        """Check the call and take its units from the client's budget, before anything is computed."""
+        mistake = None
         try:
-            checked = self._checked = intake.check(request.method, self._raw)
-        except InvalidRequestError:
-            # Mistakes cost too, or sending them would be free.
-            await charge(request, self._client, allowance, cost.of_bytes(request.cost))
-            raise
-        await charge(request, self._client, allowance, cost.units(checked.message))
-        # What had to be looked at closely would only keep others from being checked together.
-        return None if checked.raw is self._raw and self._joins() else await self._alone()
+            call.checked = check(call.method, call.raw)
+            call.units = max(1, call.method.units(call.checked.message))
+        except InvalidRequestError as error:
+            # Mistakes cost units, too: sending them would be free otherwise.
+            mistake, call.units = error, units.of_bytes(call.size_bytes)
+        spent = self.limits.spend(call.client.name, allowance, call.units)
+        if isinstance(spent, Remaining):
+            self._charged(call, spent, mistake)
+        else:
+            self._spawn(call, self._charge_shared(call, spent, mistake))
 
-    def _joins(self) -> bool:
-        """Whether it goes on with others that ask the same: they settle it, or send it alone."""
-        kind, joint = self.request.method.request, self._backend.joint
-        if kind not in twins.ITEMS or not joint.welcomes(self.request):
-            return False
-        split = twins.split(kind, self._raw)
-        if split is None or not split.items:
-            return False
-        self.items = split.items
-        self._group = joint.take(self, split.rest)
-        return True
+    async def _charge_shared(
+        self, call: Call, spent: Coroutine[None, None, Remaining], mistake: InvalidRequestError | None
+    ) -> None:
+        """For a budget in Redis. Calls whose charge ends in the same loop turn have arrived together."""
+        remaining = await spent
+        call.task = None
+        if self._merging is None:
+            self._merging = Merging()
+            asyncio.get_running_loop().call_soon(self._close)
+        self._charged(call, remaining, mistake)
 
-    def send_alone(self) -> None:
-        """Nothing came of going with others, which was nobody's failure to answer."""
-        self._group = None
-        self.request.begin_again()
-        self._spawn(self._alone())
+    def _charged(self, call: Call, remaining: Remaining, mistake: InvalidRequestError | None) -> None:
+        call.remaining = remaining
+        if mistake is not None:
+            raise mistake
+        self._merge_or_ask(call)
 
-    async def _alone(self) -> bytes:
-        """Ask a replica. Raises ServiceError."""
-        request, router = self.request, self._backend.router
-        checked = self._checked or intake.check(request.method, self._raw)
-        name = request.method.name
-        if name == "GetStatus":
-            return await self._backend.status.answer(request)
-        if name not in BODIES:
-            raise NotImplementedYetError(f"{name} is not served by this version")
-        envelope = router.envelope(request)
-        setattr(envelope, BODIES[name], checked.raw)
-        for refusal in checked.refused:
-            envelope.refused.add(
-                list=refusal.list_name, index=refusal.index, status=refusal.error.status(request.request_id)
-            )
-        reply = await router.ask(request, envelope)
-        request.answered(reply.timing)
-        if reply.HasField("error"):
-            raise RemoteError(reply.error)
-        return reply.response
+    def _merge_or_ask(self, call: Call) -> None:
+        if call.method.name == "GetStatus":
+            self._spawn(call, self._get_status(call))
+        elif not (
+            self._merging is not None
+            and self._merging.try_merge(call, self.router.expected_seconds(call.method.name, call.size_bytes))
+        ):
+            self._ask(call)
+
+    async def _get_status(self, call: Call) -> None:
+        call.finish(await self._status.answer(call))
+
+    def _spawn(self, call: Call, work: Coroutine[None, None, None]) -> None:
+        task = call.task = asyncio.get_running_loop().create_task(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                call.finish(error)
+
+        task.add_done_callback(ended)
+
+    def _close(self) -> None:
+        """Send the calls that arrived together; a call without company is sent alone."""
+        together, self._merging = self._merging, None
+        for group in together.close() if together is not None else ():
+            if len(group.calls) > 1:
+                self._ask_together(group)
+            else:
+                self._ask(group.calls[0])
+
+    def _ask_together(self, group: Group) -> None:
+        try:
+            body = merging.join(group)
+            if body is not None:
+                self._send(Request(group.calls, self._answered), body)
+                return
+        except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            _finish(group.calls, error)
+        # A call of the group breaks a rule: each is checked alone and hears of its own mistakes only.
+        for call in group.calls:
+            if not call.finished:
+                self._ask(call)
+
+    def _ask(self, call: Call) -> None:
+        try:
+            checked = call.checked or check(call.method, call.raw, call.rest)
+            request = Request([call], self._answered)
+            for refusal in checked.refused:
+                request.envelope.refused.add(
+                    list=refusal.list_name, index=refusal.index, status=refusal.error.status(call.request_id)
+                )
+            self._send(request, checked.raw)
+        except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            call.finish(error)
+
+    def _send(self, request: Request, body: bytes) -> None:
+        setattr(request.envelope, request.calls[0].method.field, body)
+        self.router.send(request)
+
+    def _answered(self, request: Request, answer: Answer) -> None:
+        """Complete the calls of a request with a replica's answer."""
+        try:
+            self._complete(request, answer)
+        except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            _finish(request.calls, error)
+
+    def _complete(self, request: Request, answer: Answer) -> None:
+        calls = request.calls
+        if isinstance(answer, Exception):
+            _finish(calls, answer)
+            return
+        request.timing = answer.timing
+        if answer.HasField("error"):
+            if len(calls) == 1 or answer.error.code not in _OF_ONE_ITEM:
+                _finish(calls, RemoteError(answer.error))
+        elif len(calls) == 1:
+            calls[0].finish(answer.response)
+        else:
+            for call, response in merging.split(request, answer):
+                call.finish(response)
+        # Of a merged request, the calls of which an item failed: sent again, alone, so that each has its own error.
+        for call in calls:
+            if not call.finished:
+                self._ask(call)
+
+
+def _finish(calls: list[Call], error: Exception) -> None:
+    for call in calls:
+        call.finish(error)

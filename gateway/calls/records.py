@@ -1,6 +1,6 @@
-"""What is kept of every request once it is over: a log line, metrics, the end of its span.
+"""What is kept of every call once it has finished: a log line, metrics, the end of its span.
 
-Owns what the line says, and when: after the answers of a loop turn have left, which do not wait for it.
+Owns what the log line says, and when it is written: after the answers of the loop turn have left.
 """
 
 import asyncio
@@ -9,72 +9,74 @@ from collections import deque
 from typing import NamedTuple
 
 from gateway import traces
-from gateway.calls.request import Request
+from gateway.calls.call import Call
+from gateway.calls.completion import Ending
 from gateway.metrics import Metrics
 from market_inference.contract import deadline
 from runtime import logs
 
 log = logging.getLogger("gateway.request")
 
-# Errors of ours are errors, refusals are warnings, and callers' mistakes are no more than information.
+# Errors of this service are errors, refusals are warnings, and mistakes of callers are information.
 _LEVELS = {
     **dict.fromkeys(("INTERNAL", "UNKNOWN"), logging.ERROR),
     **dict.fromkeys(("UNAVAILABLE", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"), logging.WARNING),
 }
 
 
-class _Over(NamedTuple):
-    request: Request
-    code: str
-    reason: str
+class _Finished(NamedTuple):
+    call: Call
+    ending: Ending
     at: float
     line: bool
 
 
 class Records:
-    """The requests that have ended in this loop turn."""
+    """The calls that have finished in this loop turn."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._ended: deque[_Over] = deque()
+        self._finished: deque[_Finished] = deque()
 
-    def over(self, request: Request, code: str, reason: str, *, line: bool = True) -> None:
-        """A request has ended; `reason` is empty for a good answer, `line` is whether it gets a log line."""
-        if not self._ended:
+    def add(self, call: Call, ending: Ending, *, line: bool = True) -> None:
+        """A call has finished; `line` is whether it gets a log line."""
+        if not self._finished:
             asyncio.get_running_loop().call_soon(self._keep)
-        self._ended.append(_Over(request, code, reason, deadline.now(), line))
+        self._finished.append(_Finished(call, ending, deadline.now(), line))
 
     def _keep(self) -> None:
         try:
-            while self._ended:
-                self._keep_one(*self._ended.popleft())
+            while self._finished:
+                self._keep_one(*self._finished.popleft())
         finally:
-            if self._ended:  # one record's bug is not the others'
+            if self._finished:  # a bug in one record must not lose the others
                 asyncio.get_running_loop().call_soon(self._keep)
 
-    def _keep_one(self, request: Request, code: str, reason: str, at: float, line: bool) -> None:
-        seconds = at - request.began
-        if request.span is not None:
-            traces.end(request.span, request, code, reason, at)
-        self._metrics.answered(request, code, reason, seconds)
+    def _keep_one(self, call: Call, ending: Ending, at: float, line: bool) -> None:
+        seconds = at - call.began
+        code, reason = ending
+        if call.span is not None:
+            traces.end(call.span, call, code, reason, at)
+        self._metrics.answered(call, code, reason, seconds)
         if line:
-            _log(request, code, reason, seconds)
+            _log(call, code, reason, seconds)
 
 
-def _log(request: Request, code: str, reason: str, seconds: float) -> None:
+def _log(call: Call, code: str, reason: str, seconds: float) -> None:
+    timing = call.timing
     values = {
-        "request_id": request.request_id,
-        "client": request.client,
-        "method": request.method.name,
+        "request_id": call.request_id,
+        "client": call.client.name,
+        "method": call.method.name,
         "code": code,
         "reason": reason,
-        "bytes": request.cost,
-        "units": request.units,
+        "bytes": call.size_bytes,
+        "units": call.units,
         "seconds": int(seconds * 1e6) / 1e6,  # round() takes four times as long
-        "queue_seconds": request.queue_seconds,
-        "device_seconds": request.device_seconds,
-        "batch_items": request.batch_items,
-        "replica": request.replica,
-        "attempts": request.attempts,
+        "queue_seconds": timing.queue_us * 1e-6,
+        "device_seconds": call.device_seconds,
+        "batch_items": timing.batch_items,
+        "replica": call.replica,
+        "attempts": call.attempts,
     }
     logs.event(log, _LEVELS.get(code, logging.INFO), "request", values)

@@ -1,69 +1,136 @@
-"""One request on its way through the gateway: identity, deadline, caller, and where its time went."""
+"""One request to the replicas: the envelope for one call, or for several merged calls.
 
-from dataclasses import dataclass
+Owns what is sent, how often and where the request was sent, and the withdrawal of items that no caller waits for.
+Which calls share a request is merging.py's; the choice of the replica is replicas/router.py's.
+"""
 
-from gateway.access.budget import Remaining
-from market_inference.contract.generated import exchange_pb2
-from market_inference.contract.methods import Method
-from runtime.tracing import Span
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
 
-BODIES = {
-    "Predict": "predict",
-    "AnalyzeSentiment": "sentiment",
-    "ComputeIndicators": "indicators",
-    "Analyze": "analyze",
-    "ListModels": "models",
-}
-"""The envelope's body for each method that a replica answers alone."""
+from gateway.calls.call import Call
+from market_inference.contract.generated.exchange_pb2 import (
+    PRIORITY_BATCH,
+    PRIORITY_INTERACTIVE,
+    Envelope,
+    Reply,
+    Timing,
+)
+
+if TYPE_CHECKING:
+    from gateway.replicas.replica import Pending, Replica
+
+Answer: TypeAlias = Reply | Exception
+"""A replica's reply, or the error after which there is none."""
+
+_ids = count(1)
+_PRIORITIES = {"interactive": PRIORITY_INTERACTIVE, "batch": PRIORITY_BATCH}
 
 
-@dataclass(slots=True, eq=False)
+def envelope(call: Call) -> Envelope:
+    """An envelope on behalf of a call, without body and time-out."""
+    return Envelope(
+        id=next(_ids),
+        request_id=call.request_id,
+        client=call.client.name,
+        priority=_PRIORITIES[call.priority],
+        traceparent=call.traceparent,
+    )
+
+
 class Request:
-    """Made where a call enters. `began` and `deadline` are instants of the monotonic clock."""
+    """One request on behalf of `calls`, under the first call's id, until the last call's deadline.
 
-    method: Method
-    request_id: str
-    began: float
-    deadline: float
-    priority: str = "interactive"
-    traceparent: str = ""
-    client: str = ""
-    # The public part of a credential that was refused.
-    credential: str = ""
-    cost: int = 0
-    units: int = 0
-    # What its client has left, where there is a limit.
-    remaining: Remaining | None = None
-    replica: str = ""
-    attempts: int = 0
-    # Of the attempts, those that were made although the one before had not failed.
-    hedges: int = 0
-    # Until a replica was first asked; then as the replica that answered tells, see Timing in exchange.proto.
-    gateway_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    form_seconds: float = 0.0
-    run_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    device_seconds: float = 0.0
-    batch_items: int = 0
-    # Where it is traced.
-    span: Span | None = None
+    `on_answer` gets the answer, once. `deadline` and `first_sent` are instants of the monotonic clock.
+    """
 
-    def answered(self, timing: exchange_pb2.Timing, calls: int = 1) -> None:
-        """Take over where a replica's time went, for this request and those that shared it, `calls` in all."""
-        self.queue_seconds = timing.queue_us * 1e-6
-        self.form_seconds = timing.form_us * 1e-6
-        self.run_seconds = timing.run_us * 1e-6
-        self.encode_seconds = timing.encode_us * 1e-6
-        self.device_seconds = timing.device_us * 1e-6 / calls
-        self.batch_items = timing.batch_items
+    __slots__ = (
+        "_gone",
+        "attempts",
+        "calls",
+        "deadline",
+        "envelope",
+        "first_sent",
+        "item_counts",
+        "losses",
+        "method",
+        "on_answer",
+        "pending",
+        "replica",
+        "shared_by",
+        "size_bytes",
+        "suspects",
+        "timing",
+        "tried",
+        "waiting",
+    )
 
-    def sent_as(self, other: "Request") -> None:
-        """Take over how the request was sent that stands for this one and others."""
-        if other.attempts:
-            self.replica, self.attempts, self.hedges = other.replica, other.attempts, other.hedges
-            self.gateway_seconds = other.began + other.gateway_seconds - self.began
+    def __init__(self, calls: list[Call], on_answer: "Callable[[Request, Answer], None] | None" = None) -> None:
+        first = calls[0]
+        self.calls = calls
+        self.shared_by = len(calls)
+        self.item_counts = [len(call.items) for call in calls]
+        self.method = first.method.name
+        self.deadline = max([call.deadline for call in calls])
+        self.size_bytes = sum([call.size_bytes for call in calls])
+        self.on_answer = on_answer
+        self.envelope = envelope(first)
+        if len(calls) > 1:
+            self.envelope.calls = len(calls)
+        self.attempts = 0
+        self.losses = 0
+        self.replica = ""
+        self.first_sent = 0.0
+        self.timing: Timing | None = None
+        # Replicas that did not answer well, and those that reported an internal error.
+        self.tried: list[Replica] = []
+        self.suspects: list[Replica] = []
+        # The attempt under way, or the wait for a replica that takes work.
+        self.pending: Pending | None = None
+        self.waiting: asyncio.Task[None] | None = None
+        # Calls that have been cancelled since the replica was last told.
+        self._gone: list[Call] = []
+        for call in calls:
+            call.request = self
 
-    def begin_again(self) -> None:
-        """It is sent alone, after what came of sending it with others, which was nobody's failure to answer."""
-        self.attempts = self.hedges = 0
+    def answer(self, answer: Answer) -> None:
+        """Hand the answer to the calls. Later answers are ignored."""
+        on_answer, self.on_answer = self.on_answer, None
+        self.pending = self.waiting = None
+        if on_answer is not None:
+            on_answer(self, answer)
+        # Calls refer to their request: without this, only the garbage collector would free both.
+        self.calls = []
+
+    def leave(self, call: Call) -> None:
+        """A call is cancelled: nothing need be computed for its items."""
+        if not self._gone and self.on_answer is not None:
+            # Many calls are cancelled in the same loop turn, as when a stream breaks off: the replica is told once.
+            asyncio.get_running_loop().call_soon(self._withdraw)
+        self._gone.append(call)
+
+    def _withdraw(self) -> None:
+        gone, self._gone = self._gone, []
+        if self.on_answer is None:
+            return
+        if all(call.finished for call in self.calls):
+            self._abandon()
+        elif self.pending is not None:
+            self.pending.withdraw([place for call, places in self.places() if call in gone for place in places])
+
+    def _abandon(self) -> None:
+        self.on_answer = None
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.pending is not None:
+            self.pending.abandon()
+        self.pending = self.waiting = None
+        self.calls = []
+
+    def places(self) -> Iterator[tuple[Call, range]]:
+        """Each call with the places of its items, in the request and in the answer."""
+        start = 0
+        for call, items in zip(self.calls, self.item_counts, strict=True):
+            yield call, range(start, start + items)
+            start += items

@@ -1,6 +1,6 @@
-"""One inference replica, as the gateway sees it: its Exchange streams, its requests in flight, its health.
+"""The gateway's side of one inference replica: Exchange streams, requests in flight, health.
 
-Owns the connection and the frames. Which replica serves a request, and what to do when one is lost, is router.py's.
+Owns the connection and the frames. The choice of a replica, and the resends when a replica is lost, are router.py's.
 """
 
 import asyncio
@@ -8,11 +8,12 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.calls.request import Answer
 from gateway.replicas.discovery import Endpoint
 from gateway.replicas.outlier import Outlier
 from market_inference.contract import deadline
@@ -31,6 +32,8 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Each replica is a connection of its own, even when two have the same address, as after a restart.
     ("grpc.use_local_subchannel_pool", 1),
+    # A replica is reached directly, whatever proxy the environment names.
+    ("grpc.enable_http_proxy", 0),
 )
 FRAME_BYTES = 1 << 20
 # A stream is made anew after this long, so that new replicas and connections get their share.
@@ -38,7 +41,7 @@ STREAM_AGE_SECONDS = (240.0, 360.0)
 
 
 class ReplicaLostError(Exception):
-    """The stream that carried a request ended before its answer: the work may be sent elsewhere."""
+    """The stream that carried a request ended before the answer: the request may be sent to another replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,42 @@ class Settings:
     credentials: grpc.ChannelCredentials | None = None
 
 
-class _Pending(NamedTuple):
-    """A request that a replica works on."""
+class Pending:
+    """One request in flight on a stream to a replica. `on_answer` gets the reply, or the error in its place, once."""
 
-    reply: asyncio.Future[exchange_pb2.Reply]
-    deadline: float
+    __slots__ = ("_envelope_id", "_on_answer", "_stream", "calls", "deadline", "expected_seconds")
+
+    def __init__(
+        self,
+        stream: "_Stream",
+        envelope: exchange_pb2.Envelope,
+        expected_seconds: float,
+        deadline: float,
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        self._stream = stream
+        self._envelope_id = envelope.id
+        self._on_answer = on_answer
+        self.calls = envelope.calls or 1
+        self.deadline = deadline
+        self.expected_seconds = expected_seconds
+
+    def answer(self, answer: Answer) -> None:
+        self._stream.remove(self._envelope_id)
+        self._on_answer(answer)
+
+    def withdraw(self, items: Sequence[int] = ()) -> None:
+        """Tell the replica that no caller waits for these items, by place; none given: for the whole request."""
+        self._stream.cancel(self._envelope_id, items)
+
+    def abandon(self) -> None:
+        """Withdraw the request; an answer that still comes is ignored."""
+        self.withdraw()
+        self._stream.remove(self._envelope_id)
+
+    def expire(self) -> None:
+        self.withdraw()
+        self.answer(DeadlineExceededError("the deadline passed before the answer was there"))
 
 
 class Replica:
@@ -115,31 +149,32 @@ class Replica:
             _spawn(self._keep_stream(), self._keeping)
         _spawn(self._watch_health(), self._keeping)
 
-    async def ask(self, envelope: exchange_pb2.Envelope, cost: float, until: float) -> exchange_pb2.Reply:
-        """Send a request and await its reply. Raises ReplicaLostError or DeadlineExceededError.
+    def send(
+        self,
+        envelope: exchange_pb2.Envelope,
+        expected_seconds: float,
+        until: float,
+        on_answer: Callable[[Answer], None],
+    ) -> Pending:
+        """Send a request that is to be answered before `until`; `expected_seconds` is its time on the device.
 
-        A caller that is cancelled meanwhile withdraws the request from the replica.
+        `on_answer` gets the reply, ReplicaLostError or DeadlineExceededError. Raises ReplicaLostError when no stream is
+        open.
         """
         stream = min(self._open, key=lambda stream: len(stream.pending), default=None)
         if stream is None:
             raise ReplicaLostError(self.address)
-        calls = envelope.calls or 1
-        self.outstanding += cost
-        self.in_flight += calls
-        try:
-            return await stream.send(envelope, until)
-        except (asyncio.CancelledError, DeadlineExceededError):
-            stream.withdraw(envelope.id)
-            raise
-        finally:
-            stream.settle(envelope.id)
-            self.in_flight -= calls
-            self.outstanding = max(0.0, self.outstanding - cost)
+        envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
+        pending = Pending(stream, envelope, expected_seconds, until, on_answer)
+        self.outstanding += expected_seconds
+        self.in_flight += pending.calls
+        stream.send(envelope, pending)
+        return pending
 
-    def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
-        """Of a request that is in flight here, if it is: nobody waits for these items any more."""
-        for stream in self._streams:
-            stream.withdraw(envelope_id, items)
+    def answered(self, pending: Pending) -> None:
+        """A request is no longer in flight."""
+        self.in_flight -= pending.calls
+        self.outstanding = max(0.0, self.outstanding - pending.expected_seconds)
 
     def exchange(self) -> Any:
         """An Exchange call of the caller's own on this replica's connection."""
@@ -304,7 +339,7 @@ class _Stream:
         self._outbox: list[exchange_pb2.Envelope] = []
         self._wake = asyncio.Event()
         self._call: Any = None
-        self.pending: dict[int, _Pending] = {}
+        self.pending: dict[int, Pending] = {}
         self.opened = False
         # Old enough for a successor. It takes requests until that one has opened: no moment is without a stream.
         self.aged = False
@@ -312,21 +347,21 @@ class _Stream:
         # Set once another stream is to be made.
         self.over = asyncio.Event()
 
-    def send(self, envelope: exchange_pb2.Envelope, until: float) -> asyncio.Future[exchange_pb2.Reply]:
-        reply: asyncio.Future[exchange_pb2.Reply] = asyncio.get_running_loop().create_future()
-        self.pending[envelope.id] = _Pending(reply, until)
+    def send(self, envelope: exchange_pb2.Envelope, pending: Pending) -> None:
+        self.pending[envelope.id] = pending
         self._outbox.append(envelope)
         self._wake.set()
-        return reply
 
-    def withdraw(self, envelope_id: int, items: Sequence[int] = ()) -> None:
-        """The caller has gone: the replica need not answer, or not these items."""
+    def cancel(self, envelope_id: int, items: Sequence[int]) -> None:
         if envelope_id in self.pending:
             self._outbox.append(exchange_pb2.Envelope(id=envelope_id, cancel=exchange_pb2.ExchangeCancel(items=items)))
             self._wake.set()
 
-    def settle(self, envelope_id: int) -> None:
-        self.pending.pop(envelope_id, None)
+    def remove(self, envelope_id: int) -> None:
+        """A request is answered or abandoned."""
+        pending = self.pending.pop(envelope_id, None)
+        if pending is not None:
+            self._replica.answered(pending)
         if self.retired and not self.pending:
             self._wake.set()
 
@@ -362,8 +397,8 @@ class _Stream:
                 self._replica.opened(self)
             for reply in frame.replies:
                 pending = self.pending.get(reply.id)
-                if pending is not None and not pending.reply.done():
-                    pending.reply.set_result(reply)
+                if pending is not None:
+                    pending.answer(reply)
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -385,16 +420,14 @@ class _Stream:
         return frame
 
     def expire(self, at: float) -> None:
-        for pending in self.pending.values():
-            if pending.deadline <= at and not pending.reply.done():
-                pending.reply.set_exception(DeadlineExceededError("the deadline passed before the answer was there"))
+        for pending in [pending for pending in self.pending.values() if pending.deadline <= at]:
+            pending.expire()
 
     def end(self) -> None:
         if self._call is not None:
             self._call.cancel()
 
     def lose(self) -> None:
-        """Tell everyone who waits that the stream is gone."""
-        for pending in self.pending.values():
-            if not pending.reply.done():
-                pending.reply.set_exception(ReplicaLostError(self._replica.address))
+        """The stream has ended: what is in flight on the stream has no answer."""
+        for pending in list(self.pending.values()):
+            pending.answer(ReplicaLostError(self._replica.address))

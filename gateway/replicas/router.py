@@ -1,21 +1,21 @@
-"""Which replica serves a request, and what happens when it fails on the way.
+"""The choice of the replica for a request, and what follows when a replica fails on the way.
 
-Owns the choice, the resends and hedges with their budget, and the set of replicas as discovery sees it. A replica's
-connection is replica.py's.
+Owns the choice, the resends with their budget, and the set of replicas that discovery finds. A replica's connection is
+replica.py's.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from itertools import count
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from google.rpc import code_pb2
 
-from gateway.calls.request import Request
+from gateway.calls.request import Answer, Request
 from gateway.replicas.discovery import Discovery, DiscoveryError, Endpoint
-from gateway.replicas.hedging import Latencies
 from gateway.replicas.replica import Replica, ReplicaLostError
 from market_inference.contract import deadline
 from market_inference.contract.errors import (
@@ -31,23 +31,22 @@ from runtime.tls import TlsError
 
 log = logging.getLogger(__name__)
 
-# A request waits this long for a replica to become ready before it is told that there is none.
+# A request waits this long for a replica to become ready.
 PATIENCE_SECONDS = 2.0
 ATTEMPTS = 4
-# A request that was on two replicas when they were lost may be what kills them: a third is not risked.
+# A request that was on two replicas when they were lost may be the cause: it is not sent to a third.
 LOSSES = 2
-# Silence for this long until the deadline counts against a replica; a shorter deadline says nothing of it.
+# A replica that is silent for this long until the deadline has failed; a shorter deadline is no evidence.
 SILENCE_SECONDS = 1.0
-# What a new connection to a known replica may take until the old one is kept after all.
+# Time for a new connection to a known replica; after that the old connection stays.
 RENEWAL_SECONDS = 30.0
 _SWEEP_SECONDS = 0.05
-_PRIORITIES = {"interactive": exchange_pb2.PRIORITY_INTERACTIVE, "batch": exchange_pb2.PRIORITY_BATCH}
-# What another replica may well answer: its model did not load, or the fault is in it and not in the request.
+# Errors of one replica that another one may not have: a model did not load, or the replica has a fault.
 _ELSEWHERE = {code_pb2.UNAVAILABLE, code_pb2.INTERNAL}
 
 
 def choose(first: Replica, second: Replica, at: float) -> Replica:
-    """The one with less work ahead of it.
+    """The replica with less expected work ahead.
 
     Source: Mitzenmacher, The Power of Two Choices in Randomized Load Balancing (2001).
     """
@@ -55,7 +54,7 @@ def choose(first: Replica, second: Replica, at: float) -> Replica:
 
 
 class ResendBudget:
-    """Resends may follow a burst of losses, but not multiply a lasting overload: each request earns a fifth of one."""
+    """Limits resends, so that lasting losses do not multiply the load: each request earns a fifth of a resend."""
 
     def __init__(self, most: float = 1000.0, earned: float = 0.2) -> None:
         self._most = self._left = most
@@ -71,32 +70,31 @@ class ResendBudget:
         return True
 
 
-class Prices:
-    """Expected device seconds of a request from its bytes: a running mean per method, learnt from replies."""
+class ExpectedSeconds:
+    """Expected seconds of a request on the device, from its bytes: a running mean per method, learnt from replies."""
 
     def __init__(self) -> None:
         self._per_byte: dict[str, float] = {}
 
-    def estimate(self, method: str, size: int) -> float:
-        return self._per_byte.get(method, 1e-6) * size
+    def estimate(self, method: str, size_bytes: int) -> float:
+        return self._per_byte.get(method, 1e-6) * size_bytes
 
-    def learn(self, method: str, size: int, seconds: float) -> None:
-        seen = seconds / max(size, 1)
+    def learn(self, method: str, size_bytes: int, seconds: float) -> None:
+        seen = seconds / max(size_bytes, 1)
         known = self._per_byte.get(method, seen)
         self._per_byte[method] = known + 0.05 * (seen - known)
 
 
 class Router:
-    """Sends requests to replicas. `hedge` asks a second replica when the first one is unusually late."""
+    """Sends requests to replicas."""
 
-    def __init__(self, *, hedge: bool = False) -> None:
+    def __init__(self) -> None:
         self.replicas: list[Replica] = []
         self._takes_work: list[Replica] = []
-        self._leaving: set[Replica] = set()
-        self._ids = count(1)
-        self._prices = Prices()
+        # Connected and not among `replicas`: those that finish their work, and new connections on trial.
+        self._beside: set[Replica] = set()
+        self._expected = ExpectedSeconds()
         self._budget = ResendBudget()
-        self._latencies = Latencies() if hedge else None
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,7 +102,7 @@ class Router:
         self._spawn(self._sweep())
 
     def follow(self, discovery: Discovery, interval: float, connect: Callable[[Endpoint], Replica]) -> None:
-        """Keep the replicas equal to what discovery finds, looking every `interval` seconds."""
+        """Keep the replicas equal to what discovery finds, every `interval` seconds."""
         self._spawn(self._follow(discovery, interval, connect))
 
     async def _follow(self, discovery: Discovery, interval: float, connect: Callable[[Endpoint], Replica]) -> None:
@@ -112,12 +110,12 @@ class Router:
             try:
                 self.reconcile(await discovery.look(), connect)
             except (DiscoveryError, TlsError) as error:
-                # What was known stays: a name server that is away must not take the replicas with it.
+                # The known replicas stay: without a name server the gateway goes on.
                 log.warning("discovery failed", extra=fields(reason=str(error), replicas=len(self.replicas)))
             await asyncio.sleep(interval)
 
     def reconcile(self, endpoints: Sequence[Endpoint], connect: Callable[[Endpoint], Replica]) -> None:
-        """Connect to endpoints that are new; leave those that are gone once their work in flight is done."""
+        """Connect to new endpoints; leave endpoints that are gone once their requests in flight are answered."""
         wanted, known = set(endpoints), {replica.endpoint for replica in self.replicas}
         if wanted == known:
             return
@@ -132,7 +130,7 @@ class Router:
         self.changed()
 
     def renew(self, connect: Callable[[Endpoint], Replica]) -> None:
-        """Connect anew to every replica, with changed certificates; an old connection goes once the new one works."""
+        """Connect again to every replica, with changed certificates, then close the old connections."""
         for replica in self.replicas:
             self._spawn(self._renew(replica, connect))
 
@@ -143,7 +141,7 @@ class Router:
             log.error("replica not reconnected", extra=fields(replica=old.address, reason=str(error)))  # noqa: TRY400
             return
         new.start()
-        self._leaving.add(new)
+        self._beside.add(new)
         try:
             async with asyncio.timeout(RENEWAL_SECONDS):
                 while not new.ready:
@@ -152,7 +150,7 @@ class Router:
             log.error("replica not reconnected", extra=fields(replica=old.address, reason="not ready"))  # noqa: TRY400
             await self._leave(new)
             return
-        self._leaving.discard(new)
+        self._beside.discard(new)
         if old not in self.replicas:
             await self._leave(new)
             return
@@ -161,14 +159,15 @@ class Router:
         await self._leave(old)
 
     async def _leave(self, replica: Replica) -> None:
-        self._leaving.add(replica)
+        self._beside.add(replica)
         await replica.leave()
-        self._leaving.discard(replica)
+        self._beside.discard(replica)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     @property
     def ready(self) -> bool:
@@ -177,157 +176,134 @@ class Router:
     def changed(self) -> None:
         """A replica's readiness may have changed."""
         ready = [replica for replica in self.replicas if replica.ready]
-        # Ejected ones serve when nobody else can: a bad replica beats none.
+        # Ejected replicas serve when there is no other: a bad replica is better than none.
         self._takes_work = [replica for replica in ready if not replica.outlier.ejected] or ready
         self._changed.set()
         self._changed = asyncio.Event()
 
     def next_change(self) -> asyncio.Event:
-        """Set at the next change; to be taken before looking, so that none is missed."""
+        """Set at the next change. Take the event before you look at the replicas, so that no change is missed."""
         return self._changed
 
     async def wait_for_change(self) -> None:
         await self._changed.wait()
 
-    def envelope(self, request: Request) -> exchange_pb2.Envelope:
-        """An envelope for the request; the caller fills in its body."""
-        return exchange_pb2.Envelope(
-            id=next(self._ids),
-            timeout_us=deadline.microseconds_left(request.deadline, deadline.now()),
-            request_id=request.request_id,
-            client=request.client,
-            priority=_PRIORITIES[request.priority],
-            traceparent=request.traceparent,
-        )
+    def send(self, request: Request) -> None:
+        """Send a request to a replica; request.answer() gets what comes of it.
 
-    async def ask(self, request: Request, envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply:
-        """The reply from whichever replica answers. Every call is pure, so a lost one may be sent again.
-
-        Raises ServiceUnavailableError when no replica answers, OverloadedError when all are full,
-        DeadlineExceededError when the time is up.
+        That is a reply, ServiceUnavailableError when no replica answers, OverloadedError when all are full, or
+        DeadlineExceededError. Every call is pure, so a request whose replica is lost may be sent again.
         """
         self._budget.earn()
-        tried: list[Replica] = []
-        suspects: list[Replica] = []
-        losses = 0
-        while True:
-            replica = await self._pick(request, tried)
-            reply = await self._send(replica, request, envelope)
-            if reply is not None and not (reply.HasField("error") and reply.error.code in _ELSEWHERE):
-                self._learn(request, replica, reply, suspects)
-                return reply
-            tried.append(replica)
-            losses += reply is None
-            again = losses < LOSSES and request.attempts < ATTEMPTS
-            if reply is None or reason_of(reply.error) == DrainingError.reason:
-                if again and self._budget.spend():
-                    continue
-                raise ServiceUnavailableError("the replica that served this request was lost", retry_after=0.5)
-            if reply.error.code == code_pb2.INTERNAL:
-                suspects.append(replica)
-            if not again or all(other in tried for other in self._takes_work) or not self._budget.spend():
-                return reply
+        self._dispatch(request)
 
-    def _learn(
-        self, request: Request, replica: Replica, reply: exchange_pb2.Reply, suspects: Sequence[Replica]
-    ) -> None:
-        if reply.timing.device_us:
-            self._prices.learn(request.method.name, request.cost, reply.timing.device_us * 1e-6)
-        replica.succeeded()
-        # What another replica could answer was not the request's fault.
-        for suspect in suspects:
-            suspect.failed()
+    def _dispatch(self, request: Request) -> None:
+        """Send to a replica now, or as soon as one takes work."""
+        try:
+            replica = self._choose(request.tried)
+        except OverloadedError as error:
+            request.answer(error)
+            return
+        if replica is not None:
+            self._attempt(request, replica)
+        else:
+            request.waiting = self._spawn(self._dispatch_later(request))
 
-    async def _send(
-        self, replica: Replica, request: Request, envelope: exchange_pb2.Envelope
-    ) -> exchange_pb2.Reply | None:
-        """One attempt: the reply, or None when the replica was lost meanwhile."""
+    async def _dispatch_later(self, request: Request) -> None:
+        try:
+            replica = await self.pick(request.deadline, request.tried)
+        except (OverloadedError, ServiceUnavailableError, DeadlineExceededError) as error:
+            request.answer(error)
+            return
+        request.waiting = None
+        self._attempt(request, replica)
+
+    def _attempt(self, request: Request, replica: Replica) -> None:
         request.replica = replica.address
         began = deadline.now()
         if not request.attempts:
-            request.gateway_seconds = began - request.began
+            request.first_sent = began
         request.attempts += 1
-        envelope.timeout_us = deadline.microseconds_left(request.deadline, began)
-        cost = self.expected_seconds(request)
+        seconds = self.expected_seconds(request.method, request.size_bytes)
+        on_answer = partial(self._answered, request, replica, began)
         try:
-            if self._latencies is None:
-                return await replica.ask(envelope, cost, request.deadline)
-            reply = await self._hedged(replica, request, envelope, cost, self._latencies)
-            self._latencies.learn(request.method.name, deadline.now() - began)
-        except ReplicaLostError:
-            return None
-        except DeadlineExceededError:
+            request.pending = replica.send(request.envelope, seconds, request.deadline, on_answer)
+        except ReplicaLostError as error:
+            on_answer(error)
+
+    def _answered(self, request: Request, replica: Replica, began: float, answer: Answer) -> None:
+        """Decide what follows an attempt that began at `began`: the next attempt, or the answer to the request."""
+        request.pending = None
+        if isinstance(answer, DeadlineExceededError):
             if deadline.now() - began >= SILENCE_SECONDS:
                 replica.failed()
-            raise
+        elif isinstance(answer, Exception) or _drains(answer):
+            request.losses += isinstance(answer, Exception)
+            if self._try_again(request, replica):
+                return
+            answer = ServiceUnavailableError("the replica that served this request was lost", retry_after=0.5)
+        elif answer.HasField("error") and answer.error.code in _ELSEWHERE:
+            if answer.error.code == code_pb2.INTERNAL:
+                request.suspects.append(replica)
+            if self._try_again(request, replica, elsewhere=True):
+                return
         else:
-            return reply
+            self._learn(request, replica, answer)
+        request.answer(answer)
 
-    async def _hedged(
-        self, first: Replica, request: Request, envelope: exchange_pb2.Envelope, cost: float, latencies: Latencies
-    ) -> exchange_pb2.Reply:
-        """The first good reply of two, the second one asked only when the first is later than the 95th percentile."""
-        asked = {asyncio.ensure_future(first.ask(envelope, cost, request.deadline))}
-        try:
-            done, waiting = await asyncio.wait(asked, timeout=min(latencies.p95(request.method.name), 3600.0))
-            second = next((replica for replica in self._takes_work if replica is not first), None)
-            if not done and second is not None and self._budget.spend():
-                request.attempts += 1
-                request.hedges += 1
-                spare = exchange_pb2.Envelope()
-                spare.CopyFrom(envelope)
-                spare.timeout_us = deadline.microseconds_left(request.deadline, deadline.now())
-                asked.add(asyncio.ensure_future(second.ask(spare, cost, request.deadline)))
-            while True:
-                done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-                good = [task for task in done if task.exception() is None and not task.result().HasField("error")]
-                if good or not waiting:
-                    return (good or list(done))[0].result()
-                # Not `asked -= done`: the last one to end decides, whatever it says.
-                asked = waiting
-        finally:
-            for task in asked:
-                task.cancel()
+    def _try_again(self, request: Request, replica: Replica, *, elsewhere: bool = False) -> bool:
+        """Send a request that `replica` did not answer well again; `elsewhere`: only to a replica not tried yet."""
+        request.tried.append(replica)
+        if request.losses >= LOSSES or request.attempts >= ATTEMPTS:
+            return False
+        if elsewhere and all(other in request.tried for other in self._takes_work):
+            return False
+        if not self._budget.spend():
+            return False
+        self._dispatch(request)
+        return True
 
-    def expected_seconds(self, request: Request) -> float:
-        """Of the device, as learnt from replies to its method."""
-        return self._prices.estimate(request.method.name, request.cost)
+    def _learn(self, request: Request, replica: Replica, reply: exchange_pb2.Reply) -> None:
+        if reply.timing.device_us:
+            self._expected.learn(request.method, request.size_bytes, reply.timing.device_us * 1e-6)
+        replica.succeeded()
+        # Another replica could answer: the fault was not the request's.
+        for suspect in request.suspects:
+            suspect.failed()
 
-    def withdraw(self, envelope_id: int, items: Sequence[int]) -> None:
-        """Nobody waits any more for these items of a request in flight."""
-        for replica in (*self.replicas, *self._leaving):
-            replica.withdraw(envelope_id, items)
+    def expected_seconds(self, method: str, size_bytes: int) -> float:
+        """Expected seconds on the device, learnt from the replies to the method's requests."""
+        return self._expected.estimate(method, size_bytes)
 
-    async def pick(self, request: Request) -> Replica:
-        """A replica for something that will stay there. Raises ServiceUnavailableError or DeadlineExceededError."""
-        replica = await self._pick(request, ())
-        request.replica = replica.address
-        return replica
+    async def pick(self, until: float, avoid: Sequence[Replica] = ()) -> Replica:
+        """A replica that takes work before `until`, one of `avoid` only when there is no other.
 
-    async def _pick(self, request: Request, avoid: Sequence[Replica]) -> Replica:
-        """Power of two choices among the ready replicas; one that just failed only when there is no other."""
-        until = min(request.deadline, deadline.now() + PATIENCE_SECONDS)
-        while True:
-            ready = self._takes_work
-            if avoid:
-                ready = [replica for replica in ready if replica not in avoid] or ready
-            if ready:
-                return _not_full(*_two(ready))
-            if (left := until - deadline.now()) <= 0:
-                if until == request.deadline:
+        Raises OverloadedError when the replicas are full, ServiceUnavailableError, or DeadlineExceededError.
+        """
+        patience = min(until, deadline.after(PATIENCE_SECONDS))
+        while (replica := self._choose(avoid)) is None:
+            left = patience - deadline.now()
+            if left <= 0:
+                if patience == until:
                     raise DeadlineExceededError("the deadline passed while no replica was ready")
                 raise ServiceUnavailableError("no inference replica is ready", retry_after=1.0)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self.wait_for_change()
-            except TimeoutError:
-                continue
+        return replica
+
+    def _choose(self, avoid: Sequence[Replica]) -> Replica | None:
+        """Power of two choices among the replicas that take work; None when there is none. Raises OverloadedError."""
+        candidates = self._takes_work
+        if avoid:
+            candidates = [replica for replica in candidates if replica not in avoid] or candidates
+        return _not_full(*_two(candidates)) if candidates else None
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             at = deadline.now()
-            for replica in (*self.replicas, *self._leaving):
+            for replica in (*self.replicas, *self._beside):
                 replica.expire(at)
 
     async def close(self) -> None:
@@ -335,7 +311,11 @@ class Router:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(replica.close() for replica in (*self.replicas, *self._leaving)))
+        await asyncio.gather(*(replica.close() for replica in (*self.replicas, *self._beside)))
+
+
+def _drains(answer: exchange_pb2.Reply) -> bool:
+    return answer.HasField("error") and reason_of(answer.error) == DrainingError.reason
 
 
 def _two(ready: Sequence[Replica]) -> tuple[Replica, Replica]:

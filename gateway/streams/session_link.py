@@ -1,7 +1,7 @@
-"""The Exchange streams that carry live sessions, one to each replica that has some.
+"""The Exchange streams that carry live sessions, one per replica with sessions.
 
-Owns the frames. A link is not made anew with age as other streams are, since a session stays where its state is; it
-ends with its last session, or with the replica, and then tells its sessions.
+Owns the frames. A link has no maximum age, unlike the streams of requests, since a session stays on the replica that
+holds its state. A link ends with its last session, or with the replica, and then reports the loss to its sessions.
 """
 
 import asyncio

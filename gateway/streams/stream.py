@@ -1,134 +1,113 @@
 """One Stream call: many independent requests, answered in any order.
 
-Owns the multiplexing: credits, cancels, and backpressure from a slow reader to the client's own sends. What a request
-costs, means and may do is the same as for a call of its own, and is the servicer's.
+Owns the multiplexing of requests and answers: credits, cancels, and backpressure from a slow reader to the client's own
+sends. Each request is a Call of its own; its steps are calls/pipeline.py's.
 
-Memory is bounded by two credits: requests in flight, and bytes of requests in flight and of answers not yet sent. The
-reader stops while either is used up, so that HTTP/2 flow control reaches the client; nobody else waits for this stream.
+Two credits limit the memory of a stream: requests in flight, and the bytes of requests in flight and of answers not yet
+sent. The reader stops while one credit is used up, so that HTTP/2 flow control reaches the client; other streams go on.
 """
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from gateway.access.auth import Client
-from gateway.calls.intake import SMALL_BYTES
-from gateway.calls.pipeline import Settle
-from gateway.calls.request import Request
+from gateway.calls import completion
+from gateway.calls.call import Call, Outcome
+from gateway.calls.completion import Ending
 from market_inference.contract import deadline, methods
 from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
     CallCancelledError,
-    DrainingError,
     InvalidRequestError,
     ServiceError,
     Violation,
-    code_name,
-    reason_of,
 )
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
-from market_inference.contract.methods import METHODS, Method
 from market_inference.contract.validation import bounds
+from market_inference.contract.validation.check import SMALL_BYTES
 
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
-# An answer message takes no more once it holds this many bytes, so that one bulky answer does not hold up the others.
+# An answer message takes no more answers once it holds this many bytes, so that a large answer delays few others.
 MESSAGE_BYTES = 256 << 10
 MOST_REQUESTS = methods.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
 ).repeated.max_items
 _ANSWERS = inference_pb2.StreamResponse.ANSWERS_FIELD_NUMBER
 _RESULTS = {name: field.number for name, field in inference_pb2.StreamResult.DESCRIPTOR.fields_by_name.items()}
-KINDS = {
-    "predict": METHODS["Predict"],
-    "sentiment": METHODS["AnalyzeSentiment"],
-    "indicators": METHODS["ComputeIndicators"],
-    "analyze": METHODS["Analyze"],
-}
 
 
-class _Written(NamedTuple):
-    """An answer as it lies in a message, in pieces, the bulky one last: it is copied once, into the message.
+class _Answer(NamedTuple):
+    """An answer's bytes within the message, in pieces that are copied once, into the message.
 
-    `size` is what it takes of the credit in bytes. Errors take none: they are small, and few by the credit in requests.
+    `size_bytes` is the answer's share of the credit in bytes. Errors have none: they are small, and the credit in
+    requests limits their number.
     """
 
     pieces: tuple[bytes, ...]
-    size: int = 0
-
-
-class Served(Protocol):
-    """A request on its way."""
-
-    def cancel(self) -> None: ...
-
-
-class Service(Protocol):
-    """What a stream needs of the gateway."""
-
-    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> Served | None:
-        """Begin to serve one request in its bytes; None when it is settled already. `settle` is told its outcome once:
-        the response's bytes, a ServiceError, or CancelledError.
-        """
-        ...
-
-    def done(self, request: Request, code: str, reason: str) -> None:
-        """One request is over."""
-        ...
+    size_bytes: int = 0
 
 
 class Stream:
-    """One caller's stream. `call` describes the stream itself: id, deadline, priority, trace."""
+    """One client's stream. `call` is the stream itself: id, client, deadline, priority, trace.
+
+    `start` begins to serve one request as a call, `record` notes its end, and calls that start within `together()` may
+    share a request to a replica.
+    """
 
     def __init__(
         self,
-        service: Service,
-        call: Request,
-        client: Client,
+        call: Call,
+        start: Callable[[Call], None],
+        record: Callable[[Call, Ending], None],
+        together: Callable[[], AbstractContextManager[None]],
         *,
         default_timeout: float,
         max_timeout: float,
         credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
     ) -> None:
-        self._service = service
         self._call = call
-        self._client = client
+        self._start = start
+        self._record = record
+        self._together = together
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
-        # Those that are being served, by id.
-        self._served: dict[int, Served] = {}
-        self._answers: list[_Written] = []
+        # The requests in flight, by id.
+        self._calls: dict[int, Call] = {}
+        self._answers: list[_Answer] = []
         self._in_flight = 0
         self._bytes = 0
         self._ended = False
-        self._draining = False
+        self._draining: ServiceError | None = None
         self._ready = asyncio.Event()
-        self._room = asyncio.Event()
+        self._credit = asyncio.Event()
 
     async def run(self, context: Any) -> None:
-        """Serve until the client has sent its last request and has its last answer.
+        """Serve until the client has sent the last request and has the last answer.
 
-        Raises DrainingError once everything taken is answered, when the gateway is draining.
+        After drain(): raises the refusal once every request taken is answered.
         """
         await context.write(answers_pb2.StreamAnswer(credits=self._credits).SerializeToString())
         reader = asyncio.create_task(self._read(context))
         try:
             await self._write(context)
-            if self._draining:
-                raise DrainingError("the gateway is draining", retry_after=0.1)
+            if self._draining is not None:
+                raise self._draining
             await reader  # raises what the reader raised
         finally:
             reader.cancel()
-            for served in tuple(self._served.values()):
-                served.cancel()
+            for call in tuple(self._calls.values()):
+                call.cancel()
 
-    def drain(self) -> None:
-        """Take no more requests; the stream ends with its last answer."""
-        self._ended = self._draining = True
-        self._room.set()
+    def drain(self, refusal: ServiceError) -> None:
+        """Take no more requests; the stream ends with `refusal` after the last answer."""
+        self._ended, self._draining = True, refusal
+        self._credit.set()
         self._ready.set()
 
     async def _read(self, context: Any) -> None:
@@ -143,8 +122,8 @@ class Stream:
             self._ready.set()
 
     async def _take(self, raw: bytes) -> None:
-        # Before the message is looked at: answers to unreadable ones would pile up as well.
-        await self._wait_for_room()
+        # Wait before the message is read: answers to unreadable messages take memory, too.
+        await self._wait_for_credit()
         try:
             message = read(raw)
         except InvalidRequestError as error:
@@ -155,87 +134,86 @@ class Stream:
             self._refuse(0, InvalidRequestError([violation]))
             return
         share = len(raw) // max(1, len(message.requests))
-        for item in message.requests:
-            await self._wait_for_room()
-            if self._draining:
+        items = iter(message.requests)
+        item = next(items, None)
+        while item is not None:
+            await self._wait_for_credit()
+            if self._draining is not None:
                 return
-            self._start(item, share)
+            with self._together():
+                while item is not None and not self._exhausted():
+                    self._take_one(item, share)
+                    item = next(items, None)
 
-    async def _wait_for_room(self) -> None:
-        while self._exhausted() and not self._draining:
-            self._room.clear()
-            await self._room.wait()
+    async def _wait_for_credit(self) -> None:
+        while self._exhausted() and self._draining is None:
+            self._credit.clear()
+            await self._credit.wait()
 
     def _exhausted(self) -> bool:
         return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
 
-    def _start(self, item: requests_pb2.StreamItemColumns, size: int) -> None:
-        """Take one request; `size` is its share of its message's bytes."""
+    def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int) -> None:
+        """Take one request; `size_bytes` is its share of the message."""
         kind = item.WhichOneof("request")
         if kind == "cancel":
-            if served := self._served.get(item.id):
-                served.cancel()
+            if call := self._calls.get(item.id):
+                call.cancel()
             return
         if (wrong := self._wrong(item, kind)) is not None:
             self._refuse(item.id, wrong)
             return
         self._in_flight += 1
-        self._bytes += size
-        request = self._request(item, KINDS[str(kind)])
-        settle = partial(self._over, item.id, str(kind), request, size)
-        served = self._service.serve(request, self._client, getattr(item, str(kind)), settle)
-        if served is not None:
-            self._served[item.id] = served
+        self._bytes += size_bytes
+        call = self._item_call(item, str(kind))
+        call.on_finish = partial(self._finish, item.id, size_bytes)
+        self._calls[item.id] = call
+        self._start(call)
 
     def _wrong(self, item: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
         if kind is None:
-            return InvalidRequestError(
-                [Violation("request", "one of predict, sentiment, indicators, analyze", "oneof")]
-            )
+            kinds = ", ".join(methods.BY_STREAM_FIELD)
+            return InvalidRequestError([Violation("request", f"one of {kinds}", "oneof")])
         if item.id == 0:
             return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
-        if item.id in self._served:
+        if item.id in self._calls:
             return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
         return None
 
-    def _request(self, item: requests_pb2.StreamItemColumns, method: Method) -> Request:
+    def _item_call(self, item: requests_pb2.StreamItemColumns, kind: str) -> Call:
         began = deadline.now()
-        asked = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
-        return Request(
-            method=method,
-            request_id=f"{self._call.request_id}/{item.id}",
-            began=began,
-            deadline=min(began + min(asked, self._max_timeout), self._call.deadline),
-            priority=self._call.priority,
-            traceparent=self._call.traceparent,
-            client=self._client.name,
-        )
+        timeout = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
+        until = min(began + min(timeout, self._max_timeout), self._call.deadline)
+        method, request_id = methods.BY_STREAM_FIELD[kind], f"{self._call.request_id}/{item.id}"
+        call = Call(method, request_id, began, until, self._call.priority, self._call.traceparent)
+        call.raw, call.client = getattr(item, kind), self._call.client
+        return call
 
-    def _over(self, item_id: int, kind: str, request: Request, size: int, outcome: bytes | BaseException) -> None:
-        self._served.pop(item_id, None)  # it may be over before it is there
-        self._bytes -= size
-        code, reason = "OK", ""
+    def _finish(self, item_id: int, size_bytes: int, call: Call, outcome: Outcome) -> None:
+        """Queue the answer to a request, and note the request's end."""
+        del self._calls[item_id]
+        self._bytes -= size_bytes
         if isinstance(outcome, bytes):
-            answer = _result(item_id, kind, outcome)
+            answer, ending = _result(item_id, call.method.field, outcome), Ending()
         else:
-            error = outcome if isinstance(outcome, ServiceError) else CallCancelledError("the request was withdrawn")
-            status = error.status(request.request_id)
-            code, reason = code_name(status.code), reason_of(status)
-            answer = _error(item_id, status)
-        self._service.done(request, code, reason)
-        self._bytes += answer.size
+            if isinstance(outcome, asyncio.CancelledError):
+                outcome = CallCancelledError("the request was withdrawn")
+            status = completion.status_of(outcome, call)
+            answer, ending = _error(item_id, status), completion.of_status(status)
+        self._record(call, ending)
+        self._bytes += answer.size_bytes
         self._queue(answer)
 
     def _refuse(self, item_id: int, error: ServiceError) -> None:
         self._in_flight += 1
         self._queue(_error(item_id, error.status(self._call.request_id)))
 
-    def _queue(self, answer: _Written) -> None:
+    def _queue(self, answer: _Answer) -> None:
         self._answers.append(answer)
         self._ready.set()
 
     async def _write(self, context: Any) -> None:
-        while self._answers or self._served or not self._ended:
+        while self._answers or self._calls or not self._ended:
             await self._ready.wait()
             self._ready.clear()
             while self._answers:
@@ -245,33 +223,33 @@ class Stream:
                 await context.write(message)
                 self._in_flight -= count
                 self._bytes -= size
-                self._room.set()
+                self._credit.set()
 
     def _message(self) -> tuple[int, int]:
-        """How many answers the next message takes, and the bytes that they were counted with."""
+        """The number of answers in the next message, and their share of the credit in bytes."""
         count = size = 0
         for answer in self._answers:
             if count and size >= MESSAGE_BYTES:
                 break
-            count, size = count + 1, size + answer.size
+            count, size = count + 1, size + answer.size_bytes
         return count, size
 
 
-def _result(item_id: int, kind: str, response: bytes) -> _Written:
+def _result(item_id: int, kind: str, response: bytes) -> _Answer:
     head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
     result = wireformat.field(_RESULTS[kind], response)
-    return _Written(wireformat.field(_ANSWERS, head, *result), len(response))
+    return _Answer(wireformat.field(_ANSWERS, head, *result), len(response))
 
 
-def _error(item_id: int, status: status_pb2.Status) -> _Written:
+def _error(item_id: int, status: status_pb2.Status) -> _Answer:
     answer = answers_pb2.StreamResultAnswer(id=item_id, error=status).SerializeToString()
-    return _Written(wireformat.field(_ANSWERS, answer))
+    return _Answer(wireformat.field(_ANSWERS, answer))
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:
-    """The requests of one message, each as its own bytes. Raises InvalidRequestError, DecodeError."""
+    """The requests of one message, each in its own bytes. Raises InvalidRequestError or DecodeError."""
     if len(raw) > SMALL_BYTES:
-        # What is inside a request is looked at with the request.
+        # The lists inside a request are counted when the request is checked.
         bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR, inside=False)
     message = twins.read(inference_pb2.StreamRequest, raw)
     if not isinstance(message, requests_pb2.StreamColumns):

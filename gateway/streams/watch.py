@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError
 from gateway.streams.session_link import Link
 from market_inference.contract import deadline, methods
 from market_inference.contract.errors import (
-    DrainingError,
     InternalError,
     InvalidRequestError,
     RateLimitedError,
@@ -74,7 +73,7 @@ class Watch:
         self._look: asyncio.TimerHandle | None = None
         self._opened = False
         self._ready = asyncio.Event()
-        self._room = asyncio.Event()
+        self._place_free = asyncio.Event()
         link.open(envelope, self)
 
     async def run(self, context: Any) -> None:
@@ -106,9 +105,9 @@ class Watch:
         """The link has ended."""
         self._end(SessionLostError("the replica that held the session is gone", retry_after=0.0))
 
-    def drain(self) -> None:
-        """The gateway takes no more work: the caller is to open the session at another one."""
-        self._end(DrainingError("the gateway is draining", retry_after=0.1))
+    def drain(self, refusal: ServiceError) -> None:
+        """End with `refusal`: the caller opens the session again, at another gateway."""
+        self._end(refusal)
 
     def _end(self, error: ServiceError) -> None:
         self._over = self._over or error
@@ -116,14 +115,14 @@ class Watch:
 
     def _answered(self) -> None:
         self._unanswered -= 1
-        self._room.set()
+        self._place_free.set()
 
     async def _read(self, context: Any) -> None:
         try:
             while True:
                 while self._unanswered >= self._window:
-                    self._room.clear()
-                    await self._room.wait()
+                    self._place_free.clear()
+                    await self._place_free.wait()
                 raw = await context.read()
                 if not isinstance(raw, bytes):  # grpc.aio.EOF
                     return

@@ -1,6 +1,6 @@
-"""The default transport: grpc.aio serves every method, with TLS where there are files.
+"""The default transport `grpcio`: grpc.aio serves every RPC, with TLS when certificate files are set.
 
-Owns the grpc.aio server, its options, and how an outcome becomes a gRPC status there.
+Owns the grpc.aio server, its options, and the way of a result into a grpc.aio call.
 """
 
 import asyncio
@@ -9,18 +9,19 @@ from typing import Any
 
 import grpc
 
-from gateway.calls.servicer import Ended, Servicer
+from gateway.calls.completion import Result
+from gateway.calls.servicer import Servicer
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
 from market_inference.contract import codes, methods
 from market_inference.contract.methods import Method
 from runtime import tls
 
-# What a connection that is asked to be made anew has for its calls in flight.
+# The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
 
 
 class GrpcioTransport:
-    """Everything by grpc.aio, with TLS where there are files."""
+    """Every RPC by grpc.aio."""
 
     def __init__(
         self, servicer: Servicer, register: Register, *, files: tls.Files, share_port: bool, max_connection_age: float
@@ -29,8 +30,8 @@ class GrpcioTransport:
         options = [
             ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", -1),
-            # One that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            # A client that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 2),
             ("grpc.max_metadata_size", METADATA_BYTES[0]),
             ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
@@ -54,7 +55,7 @@ class GrpcioTransport:
 
 
 def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """The contract's methods as gRPC handlers that pass bytes, so that nothing is parsed twice."""
+    """The public RPCs as gRPC handlers that pass bytes, so that no message is parsed twice."""
     table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
     for method in methods.METHODS.values():
         if method.name == "Stream":
@@ -68,30 +69,29 @@ def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
 
 def _unary(servicer: Servicer, method: Method) -> Any:
     async def handler(raw: bytes, context: Any) -> bytes:
-        sent = tuple(context.invocation_metadata() or ())
-        end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        finished: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
-        def tell(ended: Ended | None) -> None:
-            if not end.done():  # it is when gRPC has cancelled it
-                end.set_result(ended) if ended is not None else end.cancel()
+        def respond(result: Result | None) -> None:
+            if not finished.done():  # done when gRPC has cancelled the call
+                finished.set_result(result) if result is not None else finished.cancel()
 
-        serving = servicer.unary(method, sent, context.time_remaining(), context.peer, raw, tell)
+        received = tuple(context.invocation_metadata() or ())
+        call = servicer.unary(method, received, context.time_remaining(), context.peer, raw, respond)
         try:
-            ended = await end
+            result = await finished
         except asyncio.CancelledError:
-            if serving is not None:
-                serving.cancel()
+            call.cancel()
             raise
-        if ended.status is not None:
-            await codes.end(context, ended.status, ended.trailers)
-        context.set_trailing_metadata(ended.trailers)
-        return ended.body
+        if result.status is not None:
+            await codes.end(context, result.status, result.trailers)
+        context.set_trailing_metadata(result.trailers)
+        return result.response
 
     return handler
 
 
 def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
-    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context, not by iteration
+    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context
         await serve(method, context)
 
     return handler

@@ -1,6 +1,6 @@
-"""What a transport is: a gRPC server for the contract's methods.
+"""The interface of a transport, which is a gRPC server for the public RPCs.
 
-Owns the interface and the limits that all transports share. What a call means is calls/servicer.py's.
+Owns the interface and the limits that all transports share. The handlers behind a transport are calls/servicer.py's.
 """
 
 from collections.abc import Callable
@@ -9,20 +9,20 @@ from typing import Protocol
 import grpc
 
 Register = Callable[[grpc.aio.Server], None]
-"""Adds the services that stand beside the contract's: health, reflection."""
+"""Adds the services beside the public one: health, reflection."""
 
 LIMITS = {
-    # A peer that is gone is noticed.
+    # Connections whose other end is gone are found and closed.
     "keepalive_time_ms": 30_000,
     "keepalive_timeout_ms": 10_000,
     "max_concurrent_streams": 1024,
 }
-# Headers above the first size may be refused, above the second they are.
+# Metadata above the first size may be refused; metadata above the second size are refused.
 METADATA_BYTES = (16 * 1024, 32 * 1024)
 
 
 class Transport(Protocol):
-    """A server for the contract's methods."""
+    """A server for the public RPCs."""
 
     def add_port(self, address: str) -> int:
         """Bind to "host:port"; returns the port. Raises RuntimeError or OSError."""
@@ -31,5 +31,5 @@ class Transport(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, wait `grace` seconds for those in flight, then cut them off."""
+        """Take no more calls, wait at most `grace` seconds for the calls in flight, then cancel them."""
         ...

@@ -1,10 +1,10 @@
-"""The transport `native`: unary methods with HTTP/2 outside the GIL (pygrpc-native).
+"""The transport `native`: unary RPCs with HTTP/2 outside the GIL (pygrpc-native).
 
-Every other method goes to a grpcio transport behind it, on a Unix socket. It speaks no TLS, closes no connection by age
-and holds a message whole before its size can be refused. It is for places where something that ends TLS and bounds
-bodies stands in front of it.
+All other RPCs are passed to a grpcio transport behind the native server, on a Unix socket. The native server has no TLS
+and no maximum connection age, and a message is in memory before its size can be refused. So this transport needs a
+proxy in front that ends TLS and limits the size of messages.
 
-Owns the native server, its thread, and in which order its events become calls.
+Owns the native server, its thread, and the order in which its events become calls.
 """
 
 import asyncio
@@ -19,32 +19,30 @@ from functools import partial
 from itertools import repeat
 from typing import Any, TypeAlias
 
-from gateway.access.caller import Sent
-from gateway.calls.pipeline import Serving
-from gateway.calls.servicer import Ended, Servicer
+from gateway.access.caller import Metadata
+from gateway.calls.call import Call
+from gateway.calls.completion import Result
+from gateway.calls.servicer import Servicer
 from gateway.transport.grpcio import GrpcioTransport
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
 from market_inference.contract import deadline, methods
-from market_inference.contract.errors import DrainingError
 from market_inference.contract.methods import Method
 from runtime import tls
 
-Details: TypeAlias = tuple[Sent, str, float | None]
-"""What comes with a call by the native transport: metadata, peer, the seconds that its caller waits."""
+Details: TypeAlias = tuple[Metadata, str, float | None]
+"""A call's metadata, the client's address, and the seconds until the client's deadline."""
 
 _EVENTS_AT_ONCE = 256
-# Of many calls, some are begun and on their way to a replica before the next ones: so the processes work side by side.
-# The turns are those from a call's first step to its frame.
+# Of many calls, this many start in one loop turn, so that a replica has the first frame before the others start.
 _CALLS_AT_ONCE = 32
-_TURNS_TO_LEAVE = 3
-# close() cuts off what a socket has not taken yet, and nothing tells when the last answer has left.
+# close() drops bytes that a socket has not taken yet, and the native server does not report when the last answer left.
 _LAST_BYTES_SECONDS = 0.2
-# More of them would compete with the event loop for the cores.
+# More threads would compete with the event loop for the cores.
 _IO_THREADS = 1
 
 
 class NativeTransport:
-    """Unary methods outside the GIL, the rest by a GrpcioTransport that it hands whole connections' calls to."""
+    """Unary RPCs by the native server, all others by a GrpcioTransport behind it."""
 
     def __init__(self, servicer: Servicer, register: Register, *, share_port: bool) -> None:
         """Raises ModuleNotFoundError where pygrpc-native is not installed."""
@@ -55,16 +53,17 @@ class NativeTransport:
         self._methods = [method for method in methods.METHODS.values() if not method.streams]
         self._behind = GrpcioTransport(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
         self._folder = ""
-        # Calls and cancels that wait to be begun, each with when it came. While there are any, a _begin() is due.
-        self._came: deque[tuple[float, Any]] = deque()
-        self._calls: dict[int, Serving] = {}
+        # Received events with the time of their receipt. While there are any, a _start_calls() is scheduled.
+        self._received: deque[tuple[float, Any]] = deque()
+        # Calls in flight, by the native server's number.
+        self._calls: dict[int, Call] = {}
         self._stopping = False
-        # Set while stopping, once no call is left.
+        # Set while stopping, once no call is in flight.
         self._idle = asyncio.Event()
-        self._front: Any = None
+        self._server: Any = None
 
     def add_port(self, address: str) -> int:
-        self._front = self._native.NativeGrpcFront(
+        self._server = self._native.NativeGrpcFront(
             address,
             [(method.path, False) for method in self._methods],
             io_threads=_IO_THREADS,
@@ -73,78 +72,73 @@ class NativeTransport:
             reuse_port=self._share_port,
             **LIMITS,
         )
-        return int(self._front.bound_port)
+        return int(self._server.bound_port)
 
     async def start(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="market-gateway-")
         socket = f"{self._folder}/front.sock"
         self._behind.add_port(f"unix:{socket}")
         await self._behind.start()
-        self._front.set_fallback(socket)
-        self._front.start()
+        self._server.set_fallback(socket)
+        self._server.start()
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._receive, args=(loop,), name="front", daemon=True).start()
 
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A thread's life: hand what has come in to the event loop, many calls at once when many wait."""
-        while (events := self._front.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
+        """Run in a thread: pass received events to the event loop, many at once when many wait."""
+        while (events := self._server.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
             try:
                 loop.call_soon_threadsafe(self._take, loop, events)
-            except RuntimeError:  # the loop has been closed without stop()
-                self._front.close()
+            except RuntimeError:  # the loop was closed without stop()
+                self._server.close()
                 return
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
-        idle = not self._came
-        self._came.extend(zip(repeat(deadline.now()), events))
+        idle = not self._received
+        self._received.extend(zip(repeat(deadline.now()), events))
         if idle:
-            self._begin(loop, 0)
+            self._start_calls(loop)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
-        """Begin some of the calls that have come in, after so many turns of the loop."""
-        if turns:
-            loop.call_soon(self._begin, loop, turns - 1)
-            return
-        waiting = len(self._came)
+    def _start_calls(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start some of the calls received, and the others in later loop turns."""
+        waiting = len(self._received)
         try:
-            # A crowd is not let in bit by bit: it is counted against the limits, and refused by them, at once.
-            self._begin_some(waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
+            # A flood of calls starts at once: the limits in flight then count, and refuse, all of them.
+            self._start_some(waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
         finally:
-            if self._came:
-                self._begin(loop, _TURNS_TO_LEAVE)
+            if self._received:
+                loop.call_soon(self._start_calls, loop)
 
-    def _begin_some(self, count: int) -> None:
+    def _start_some(self, count: int) -> None:
         cancelled, now = self._native.EVENT_CANCEL, deadline.now()
-        for _ in range(count):
-            came, (kind, call_id, number, raw, _, details) = self._came.popleft()
-            if kind == cancelled:
-                if call := self._calls.get(call_id):
+        with self._servicer.together():
+            for _ in range(count):
+                at, (kind, call_id, number, raw, _, details) = self._received.popleft()
+                if kind != cancelled:
+                    self._start_one(call_id, self._methods[number], raw, details, now - at)
+                elif call := self._calls.get(call_id):
                     call.cancel()
-            elif self._stopping:
-                self._tell(call_id, _refusal())
-            else:
-                self._begin_one(call_id, self._methods[number], raw, details, now - came)
 
-    def _begin_one(self, call_id: int, method: Method, raw: bytes, details: Details, waited: float) -> None:
-        sent, peer, left = details
-        if left is not None:
-            left -= waited
-        call = self._servicer.unary(method, sent, left, lambda: peer, raw, partial(self._end, call_id))
-        if call is not None:
+    def _start_one(self, call_id: int, method: Method, raw: bytes, details: Details, waited: float) -> None:
+        received, peer, timeout = details
+        if timeout is not None:
+            timeout -= waited
+        call = self._servicer.unary(method, received, timeout, lambda: peer, raw, partial(self._respond, call_id))
+        if not call.finished:
             self._calls[call_id] = call
 
-    def _end(self, call_id: int, ended: Ended | None) -> None:
+    def _respond(self, call_id: int, result: Result | None) -> None:
         self._calls.pop(call_id, None)
         if self._stopping and not self._calls:
             self._idle.set()
-        if ended is not None:
-            self._tell(call_id, ended)
+        if result is not None:
+            self._write(call_id, result)
 
-    def _tell(self, call_id: int, ended: Ended) -> None:
-        if ended.status is None:
-            self._front.respond(call_id, ended.body, None, ended.trailers)
+    def _write(self, call_id: int, result: Result) -> None:
+        if result.status is None:
+            self._server.respond(call_id, result.response, None, result.trailers)
         else:
-            self._front.fail(call_id, ended.status.code, ended.status.message, ended.trailers)
+            self._server.fail(call_id, result.status.code, result.status.message, result.trailers)
 
     async def stop(self, grace: float) -> None:
         self._stopping = True
@@ -159,10 +153,5 @@ class NativeTransport:
         await self._idle.wait()
         await behind
         await asyncio.sleep(_LAST_BYTES_SECONDS)
-        await asyncio.to_thread(self._front.close)
+        await asyncio.to_thread(self._server.close)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _refusal() -> Ended:
-    status = DrainingError("the gateway is draining", retry_after=0.1).status()
-    return Ended(b"", (), status)

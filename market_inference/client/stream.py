@@ -22,16 +22,11 @@ from market_inference.client.indicator import IndicatorSpec
 from market_inference.client.retries import Retries
 from market_inference.client.watch import failure_of, metadata, pause
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.methods import METHODS
 from market_inference.errors import MarketInferenceError, UnavailableError
 
 T = TypeVar("T")
 
-_KINDS = {
-    "Predict": "predict",
-    "AnalyzeSentiment": "sentiment",
-    "ComputeIndicators": "indicators",
-    "Analyze": "analyze",
-}
 _MESSAGE_BYTES = 1 << 20
 _MESSAGE_ITEMS = 1024
 
@@ -122,7 +117,7 @@ class AsyncStream:
 
     def _ask(self, call: calls.Call[T], timeout: float | None) -> "asyncio.Future[T]":
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        fields: Mapping[str, Any] = {_KINDS[call.method]: call.request}
+        fields: Mapping[str, Any] = {METHODS[call.method].field: call.request}
         item = pb.StreamItem(id=next(self._ids), **fields)
         if timeout is not None:
             item.timeout.FromNanoseconds(int(timeout * 1e9))

@@ -1,18 +1,26 @@
-"""The contract's own description of itself, read from the descriptors.
+"""The table of public RPCs: one row per RPC, with everything that differs between RPCs.
 
-Owns which methods there are, what each may weigh and which scope it asks for. No limit is written anywhere but in the
-.proto files.
+Owns the rows. Names, message types, byte limits and scopes come from the descriptors; a limit is written in the .proto
+files only. A row that is missing, or that names a field which does not exist, fails when this module is imported.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from market_inference.contract.generated import inference_pb2, options_pb2, validate_pb2
+from market_inference.contract import units
+from market_inference.contract.generated import (
+    exchange_pb2,
+    inference_pb2,
+    options_pb2,
+    requests_pb2,
+    validate_pb2,
+)
 
 SERVICE: Final = inference_pb2.DESCRIPTOR.services_by_name["MarketInferenceService"]
 
@@ -28,24 +36,104 @@ class Method:
     max_request_bytes: int
     scope: str
     streams: bool
+    """The client or the service sends several messages."""
+    field: str
+    """The RPC's field in Envelope, StreamItem and StreamResult; empty when a replica is never asked for the RPC."""
+    streamable: bool
+    """A request of a Stream call may be of this RPC."""
+    twin: type[Message]
+    """The type that reads the request's columns of numbers as bytes (requests.proto), else `request` itself."""
+    items: str
+    """The request's list of items when the request is split into items, else empty."""
+    answers: str
+    """The response's list with one answer per item."""
+    merged: bool
+    """Calls that differ in nothing but their items may share a request to a replica."""
+    action: str
+    """The serverless action of the same meaning, or empty."""
+    units: Callable[[Any], int]
+    """Units of a request, read through `twin`."""
 
 
-def _method(descriptor: MethodDescriptor) -> Method:
+def _rows() -> dict[str, Method]:
+    return {
+        method.name: method
+        for method in (
+            _row(
+                "Predict",
+                "predict",
+                units.predict,
+                twin=requests_pb2.PredictColumns,
+                items=("series", "forecasts"),
+                merged=True,
+            ),
+            _row("AnalyzeSentiment", "sentiment", units.sentiment),
+            _row(
+                "ComputeIndicators",
+                "indicators",
+                units.indicators,
+                twin=requests_pb2.ComputeIndicatorsColumns,
+                items=("panels", "panels"),
+                merged=True,
+            ),
+            _row("Analyze", "analyze", units.analyze, twin=requests_pb2.AnalyzeColumns),
+            _row("Stream", "", units.stream, twin=requests_pb2.StreamColumns),
+            _row("Watch", "watch_open", units.watch, action="watch"),
+            _row("GetStatus", "status", units.status, action="health"),
+            _row("ListModels", "models", units.models),
+        )
+    }
+
+
+def _row(
+    name: str,
+    field: str,
+    cost: Callable[[Any], int],
+    *,
+    twin: type[Message] | None = None,
+    items: tuple[str, str] = ("", ""),
+    merged: bool = False,
+    action: str | None = None,
+) -> Method:
+    """Complete a row from the descriptors. Raises KeyError for a name that the contract does not have."""
+    descriptor = SERVICE.methods_by_name[name]
     rules = descriptor.GetOptions().Extensions[options_pb2.method]
+    if field:
+        _require(exchange_pb2.Envelope.DESCRIPTOR, field)
+    if items[0]:
+        _require(descriptor.input_type, items[0])
+        _require(descriptor.output_type, items[1])
+    request = GetMessageClass(descriptor.input_type)
     return Method(
-        name=descriptor.name,
-        path=f"/{SERVICE.full_name}/{descriptor.name}",
-        request=GetMessageClass(descriptor.input_type),
+        name=name,
+        path=f"/{SERVICE.full_name}/{name}",
+        request=request,
         response=GetMessageClass(descriptor.output_type),
         max_request_bytes=rules.max_request_bytes,
         scope=rules.scope,
         streams=descriptor.client_streaming or descriptor.server_streaming,
+        field=field,
+        streamable=field in inference_pb2.StreamItem.DESCRIPTOR.fields_by_name,
+        twin=twin or request,
+        items=items[0],
+        answers=items[1],
+        merged=merged,
+        action=field if action is None else action,
+        units=cost,
     )
 
 
-METHODS: Final = {descriptor.name: _method(descriptor) for descriptor in SERVICE.methods}
+def _require(message: Descriptor, field: str) -> None:
+    if field not in message.fields_by_name:
+        raise KeyError(f"{message.full_name} has no field {field!r}")
+
+
+METHODS: Final = _rows()
+if missing := set(SERVICE.methods_by_name) - set(METHODS):
+    raise KeyError(f"market_inference/contract/methods.py has no row for: {', '.join(sorted(missing))}")
 SCOPES: Final = tuple(sorted({method.scope for method in METHODS.values()}))
 MAX_REQUEST_BYTES: Final = max(method.max_request_bytes for method in METHODS.values())
+BY_STREAM_FIELD: Final = {method.field: method for method in METHODS.values() if method.streamable}
 
 
 @cache

@@ -131,12 +131,9 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     "Sent a second time",
-                    "To another replica, because the first was lost (again) or late (hedged).",
+                    "To another replica, because the first was lost.",
                     "reqps",
-                    (
-                        Query(rate("market_gateway_resends_total", "instance"), "{{instance}} again"),
-                        Query(rate("market_gateway_hedges_total", "instance"), "{{instance}} hedged"),
-                    ),
+                    (Query(rate("market_gateway_resends_total", "instance"), "{{instance}} again"),),
                     THIRD,
                 ),
                 Panel(

@@ -93,7 +93,7 @@ class Gateway:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a gateway before so many replicas: `async with start(2, hedge=True) as gateway`."""
+    """Starts a gateway before so many replicas: `async with start(2) as gateway`."""
 
     @asynccontextmanager
     async def run(count: int = 2, **settings: Any) -> AsyncIterator[Gateway]:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 
+from gateway.calls.call import Call
 from gateway.calls.request import Request
 from gateway.metrics import STATES, Metrics
 from market_inference.contract import methods
@@ -48,18 +49,6 @@ async def test_an_answer_that_met_no_device_has_no_phases(start):
         total, queue = ({"method": "Predict", "phase": phase} for phase in ("total", "queue"))
         assert value(gateway, "market_gateway_request_phase_seconds_count", **total) == 1
         assert value(gateway, "market_gateway_request_phase_seconds_count", **queue) is None
-
-
-async def test_a_hedge_is_no_resend(start, monkeypatch):
-    monkeypatch.setattr("gateway.replicas.hedging.Latencies.p95", lambda self, method: 0.02)
-    async with start(2, hedge=True) as gateway:
-        gateway.replicas[0].behave = lambda envelope: None
-        async with asyncio.timeout(10):
-            while not gateway.replicas[0].asked:
-                await gateway.predict()
-        # One request went to both; or the second one did so while the first was withdrawn.
-        assert value(gateway, "market_gateway_hedges_total") >= 1
-        assert value(gateway, "market_gateway_resends_total") == 0
 
 
 async def test_replicas_are_told_by_state(start):
@@ -112,8 +101,9 @@ async def test_the_process_and_its_version_are_told(start):
 
 def test_nothing_is_lost_or_counted_twice_when_it_is_looked_at_meanwhile():
     metrics = Metrics()
-    good, bad = (Request(methods.METHODS[name], "r", 0.0, 1.0, cost=10) for name in ("Predict", "Analyze"))
-    good.batch_items, good.attempts, good.hedges = 3, 3, 1
+    good, bad = (Call(methods.METHODS[name], "r", 0.0, 1.0, size_bytes=10) for name in ("Predict", "Analyze"))
+    request = Request([good])
+    request.timing, request.attempts = exchange_pb2.Timing(batch_items=3), 3
     ended = threading.Event()
 
     def look():
@@ -132,7 +122,7 @@ def test_nothing_is_lost_or_counted_twice_when_it_is_looked_at_meanwhile():
     assert get("market_gateway_requests_total", {"method": "Analyze", "code": "INTERNAL"}) == 5000
     assert get("market_gateway_refusals_total", {"method": "Analyze", "reason": "BUG"}) == 5000
     assert get("market_gateway_request_bytes_total", {"method": "Predict"}) == 50_000
-    assert get("market_gateway_resends_total") == get("market_gateway_hedges_total") == 5000
+    assert get("market_gateway_resends_total") == 10_000
     total = {"method": "Predict", "phase": "total"}
     assert get("market_gateway_request_phase_seconds_count", total) == 5000
     assert get("market_gateway_request_phase_seconds_sum", total) == 1250

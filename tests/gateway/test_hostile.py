@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.access.auth import Authenticator
-from gateway.calls.servicer import Ended
+from gateway.calls.completion import Result
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
@@ -38,8 +38,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Answering(Router):
     """A router whose replicas answer everything."""
 
-    async def ask(self, request, envelope):
-        return exchange_pb2.Reply(id=envelope.id, response=b"answer")
+    def send(self, request):
+        request.answer(exchange_pb2.Reply(id=request.envelope.id, response=b"answer"))
 
 
 class Target:
@@ -49,15 +49,15 @@ class Target:
         self.secret, key = keys.issue("fuzz")
         self.servicer = build(Config(), Authenticator(keys.Keys([key])), Answering(), Metrics())
 
-    def send(self, method: methods.Method, raw: bytes, **sent: str | bytes) -> Ended:
+    def send(self, method: methods.Method, raw: bytes, **sent: str | bytes) -> Result:
         sent = {"x-api-key": self.secret, **sent}
         ended = asyncio.run(self._ended(method, sent, raw))
         if ended.status is not None:
             assert reason_of(ended.status) != InternalError.reason
         return ended
 
-    async def _ended(self, method: methods.Method, sent: dict[str, str | bytes], raw: bytes) -> Ended:
-        end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    async def _ended(self, method: methods.Method, sent: dict[str, str | bytes], raw: bytes) -> Result:
+        end: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.servicer.unary(method, tuple(sent.items()), 5.0, str, raw, end.set_result)
         return await end
 

@@ -154,7 +154,7 @@ async def test_what_is_no_bar_is_told_so_and_the_session_goes_on():
     ("ending", "error"),
     [
         (lambda run: run.watch.lost(), SessionLostError),
-        (lambda run: run.watch.drain(), DrainingError),
+        (lambda run: run.watch.drain(DrainingError("draining")), DrainingError),
         (
             lambda run: run.watch.told(exchange_pb2.Reply(id=7, error=OverloadedError("full").status())),
             RemoteError,

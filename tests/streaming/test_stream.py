@@ -1,14 +1,15 @@
 """What a Stream call promises, with a service whose pace the test sets."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
 import pytest
 
 from gateway.access.auth import Client
-from gateway.calls.pipeline import Settle
-from gateway.calls.request import Request
+from gateway.calls.call import Call
+from gateway.calls.completion import Ending
 from gateway.streams.stream import Stream
 from market_inference.contract.deadline import NEVER, now
 from market_inference.contract.errors import DrainingError, OverloadedError
@@ -28,31 +29,39 @@ class Slow:
         self.gates: dict[str, asyncio.Event] = {}
         self.begun: list[str] = []
         self.over: list[str] = []
-        self.requests: list[Request] = []
+        self.calls: list[Call] = []
 
     def open(self, *symbols: str) -> None:
         for symbol in symbols:
             self.gates.setdefault(symbol, asyncio.Event()).set()
 
-    def serve(self, request: Request, client: Client, raw: bytes, settle: Settle) -> asyncio.Task[bytes]:
-        def over(task: asyncio.Task[bytes]) -> None:
-            settle(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
+    def start(self, call: Call) -> None:
+        def ended(task: asyncio.Task[bytes]) -> None:
+            if not task.cancelled():
+                call.finish(task.exception() or task.result())
 
-        task = asyncio.create_task(self._serve(request, raw))
-        task.add_done_callback(over)
-        return task
+        call.task = asyncio.create_task(self._serve(call, call.raw))  # type: ignore[assignment]
+        call.task.add_done_callback(ended)  # type: ignore[union-attr]
 
-    async def _serve(self, request: Request, raw: bytes) -> bytes:
+    async def _serve(self, call: Call, raw: bytes) -> bytes:
         symbol = pb.ComputeIndicatorsRequest.FromString(raw).panels[0].symbol
         self.begun.append(symbol)
-        self.requests.append(request)
+        self.calls.append(call)
         await self.gates.setdefault(symbol, asyncio.Event()).wait()
         if symbol == "bad":
             raise OverloadedError("too much", retry_after=1.0)
         return BIG_ANSWER if symbol == "big" else ANSWER
 
-    def done(self, request: Request, code: str, reason: str) -> None:
-        self.over.append(code)
+    def record(self, call: Call, ending: Ending) -> None:
+        self.over.append(ending.code)
+
+
+def stream_of(service: Slow, credits: pb.StreamCredits) -> Stream:  # noqa: A002 -- the contract's name
+    call = Call(METHODS["Stream"], "s", now(), NEVER, client=CLIENT)
+    together = nullcontext
+    return Stream(
+        call, service.start, service.record, together, default_timeout=30.0, max_timeout=60.0, credits=credits
+    )
 
 
 class Wire:
@@ -111,9 +120,7 @@ class Running:
 @pytest.fixture
 async def running():
     service, wire = Slow(), Wire()
-    call = Request(method=METHODS["Stream"], request_id="s", began=now(), deadline=NEVER)
-    stream = Stream(service, call, CLIENT, default_timeout=30.0, max_timeout=60.0, credits=CREDITS)
-    run = Running(stream, service, wire)
+    run = Running(stream_of(service, CREDITS), service, wire)
     assert (await wire.got.get()).credits == CREDITS
     yield run
     run.task.cancel()
@@ -202,9 +209,7 @@ async def test_a_client_that_stops_reading_stops_being_read(running):
 
 async def test_bytes_of_answers_not_yet_read_count_against_the_credits():
     service, wire = Slow(), Wire()
-    call = Request(method=METHODS["Stream"], request_id="s", began=now(), deadline=NEVER)
-    few = pb.StreamCredits(in_flight=100, bytes=1500)
-    run = Running(Stream(service, call, CLIENT, default_timeout=30.0, max_timeout=60.0, credits=few), service, wire)
+    run = Running(stream_of(service, pb.StreamCredits(in_flight=100, bytes=1500)), service, wire)
     service.open("big")
     await wire.got.get()
     wire.reading.clear()
@@ -223,7 +228,7 @@ async def test_a_request_has_its_own_time_and_identity(running):
     running.wire.send(1, timeout={"seconds": 2})
     running.wire.send(2)
     await running.wire.answers(2)
-    first, second = running.service.requests
+    first, second = running.service.calls
     assert first.deadline - first.began == pytest.approx(2)
     assert second.deadline - second.began == pytest.approx(30)
     assert (first.request_id, second.request_id) == ("s/1", "s/2")
@@ -241,7 +246,7 @@ async def test_a_caller_who_leaves_takes_his_requests_with_him(running):
 async def test_draining_answers_what_is_in_flight_and_ends(running):
     running.wire.send(1)
     await running.settle()
-    running.stream.drain()
+    running.stream.drain(DrainingError("draining"))
     await running.settle()
     assert not running.task.done()
     running.service.open("1")

@@ -14,27 +14,22 @@ from numpy.typing import NDArray
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated import inference_pb2 as public
 from market_inference.contract.generated import requests_pb2 as twins
+from market_inference.contract.methods import METHODS
 
 Array: TypeAlias = NDArray[np.float64]
-NUMBER_BYTES: Final = 8
-"""What a column's every number takes."""
+NUMBER_BYTES: Final = wireformat.NUMBER_BYTES
 _NUMBER: Final = np.dtype("<f8")
 
 TWINS: Final[dict[type[Message], type[Message]]] = {
-    public.PredictRequest: twins.PredictColumns,
-    public.ComputeIndicatorsRequest: twins.ComputeIndicatorsColumns,
-    public.AnalyzeRequest: twins.AnalyzeColumns,
-    public.StreamRequest: twins.StreamColumns,
+    **{method.request: method.twin for method in METHODS.values() if method.twin is not method.request},
     public.Series: twins.SeriesColumns,
     public.Panel: twins.PanelColumns,
 }
 """Requests without bulky columns are read as they are."""
 
 ITEMS: Final[dict[type[Message], str]] = {
-    public.PredictRequest: "series",
-    public.ComputeIndicatorsRequest: "panels",
-    public.PredictResponse: "forecasts",
-    public.ComputeIndicatorsResponse: "panels",
+    **{method.request: method.items for method in METHODS.values() if method.items},
+    **{method.response: method.answers for method in METHODS.values() if method.answers},
 }
 """Messages that are a list of bulky items and a little more, and the list's name."""
 _NUMBERS: Final = {kind: kind.DESCRIPTOR.fields_by_name[name].number for kind, name in ITEMS.items()}

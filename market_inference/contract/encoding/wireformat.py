@@ -4,6 +4,10 @@ For messages that are joined from parts which are bytes already: serialised mess
 """
 
 from functools import lru_cache
+from typing import Final
+
+NUMBER_BYTES: Final = 8
+"""Bytes of one number of a packed column of doubles."""
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 """Rates and quotas: the same promises from the counts of a process and from those in Redis."""
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 from pathlib import Path
@@ -10,13 +11,10 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import cost
 from gateway.access.auth import Client
 from gateway.access.budget import Allowance, Limits, LocalBudget
 from gateway.access.shared_budget import SharedBudget
-from market_inference.contract.encoding import twins
 from market_inference.contract.errors import QuotaExceededError, RateLimitedError
-from market_inference.contract.generated import inference_pb2 as pb
 
 NOON = 43_200.0
 RATE = Allowance(per_second=10, burst=100, per_day=0)
@@ -31,36 +29,36 @@ class Clock:
         return self.at
 
 
-async def test_a_burst_passes_then_the_rate_holds_and_the_refusal_says_until_when():
+def test_a_burst_passes_then_the_rate_holds_and_the_refusal_says_until_when():
     clock = Clock()
     budget = LocalBudget(clock)
-    assert (await budget.spend("c", RATE, 100)).burst == 0
+    assert budget.spend("c", RATE, 100).burst == 0
     with pytest.raises(RateLimitedError, match="10 units a second") as caught:
-        await budget.spend("c", RATE, 1)
+        budget.spend("c", RATE, 1)
     assert caught.value.retry_after == pytest.approx(0.001)
     clock.at += 1
-    assert (await budget.spend("c", RATE, 30)).burst == -20
+    assert budget.spend("c", RATE, 30).burst == -20
     with pytest.raises(RateLimitedError) as caught:
-        await budget.spend("c", RATE, 1)
+        budget.spend("c", RATE, 1)
     assert caught.value.retry_after == 2
     clock.at += 2.001
-    await budget.spend("c", RATE, 1)
-    await budget.spend("another", RATE, 100)
+    budget.spend("c", RATE, 1)
+    budget.spend("another", RATE, 100)
 
 
-async def test_a_quota_is_never_exceeded_and_comes_back_at_midnight():
+def test_a_quota_is_never_exceeded_and_comes_back_at_midnight():
     clock = Clock()
     budget = LocalBudget(clock)
-    assert (await budget.spend("c", QUOTA, 90)).day == 10
+    assert budget.spend("c", QUOTA, 90).day == 10
     with pytest.raises(QuotaExceededError) as caught:
-        await budget.spend("c", QUOTA, 11)
+        budget.spend("c", QUOTA, 11)
     assert caught.value.retry_after == 43_200
     failure = error_details_pb2.QuotaFailure()
     assert any(detail.Unpack(failure) for detail in caught.value.status("r").details)
     assert failure.violations[0].subject == "client:c"
-    assert (await budget.spend("c", QUOTA, 10)).day == 0
+    assert budget.spend("c", QUOTA, 10).day == 0
     clock.at += 43_200
-    assert (await budget.spend("c", QUOTA, 60)).day == 40
+    assert budget.spend("c", QUOTA, 60).day == 40
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 300)), max_size=60))
@@ -68,17 +66,11 @@ def test_over_any_time_no_more_passes_than_the_burst_the_rate_and_one_last_reque
     clock, passed = Clock(), 0
     budget = LocalBudget(clock)
 
-    async def run() -> None:
-        nonlocal passed
-        for gap, units in steps:
-            clock.at += gap
-            try:
-                await budget.spend("c", RATE, units)
-                passed += units
-            except RateLimitedError:
-                pass
-
-    asyncio.run(run())
+    for gap, units in steps:
+        clock.at += gap
+        with contextlib.suppress(RateLimitedError):
+            budget.spend("c", RATE, units)
+            passed += units
     assert passed <= RATE.burst + RATE.per_second * (clock.at - NOON) + 300
 
 
@@ -87,25 +79,6 @@ def test_a_clients_own_limits_come_before_the_gateways_and_none_at_all_is_no_cou
     assert limits.allowance(Client("c", frozenset())) == RATE
     assert limits.allowance(Client("c", frozenset(), units_per_second=5, units_per_day=7)) == Allowance(5, 50, 7)
     assert Limits(LocalBudget(), per_second=0, burst_seconds=10, per_day=0).allowance(Client("c", frozenset())) is None
-
-
-def test_what_requests_cost():
-    series = [pb.Series(values=[1.0] * 100)] * 2
-    predict = pb.PredictRequest(series=series, horizon=10)
-    texts = pb.AnalyzeSentimentRequest(texts=["x" * 40, "y"])
-    panel = pb.ComputeIndicatorsRequest(
-        panels=[pb.Panel(close=[1.0] * 50)] * 2, indicators=[pb.IndicatorSpec(name="RSI")] * 3
-    )
-    everything = pb.AnalyzeRequest(predict=predict, sentiment=texts, indicators=panel)
-    for message, units in (
-        (predict, 220),
-        (texts, 12),
-        (panel, 300),
-        (everything, 532),
-        (pb.GetStatusRequest(), cost.STATUS_UNITS),
-        (pb.ListModelsRequest(), 1),
-    ):
-        assert cost.units(twins.read(type(message), message.SerializeToString())) == units
 
 
 class Redis:

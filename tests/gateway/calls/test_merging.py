@@ -254,13 +254,13 @@ async def test_all_of_a_lost_replica_are_answered_by_another(start):
 
 async def test_every_call_is_counted_and_told_its_share(asking, monkeypatch):
     told = []
-    monkeypatch.setattr("gateway.metrics.Metrics.answered", lambda self, request, *_: told.append(request))
+    monkeypatch.setattr("gateway.metrics.Metrics.answered", lambda self, call, *_: told.append(call))
     async with asking() as asker:
         await asker.ask(predict("a"), predict("b"))
-    requests = [request for request in told if request.method.name == "Predict"]
-    assert [request.batch_items for request in requests] == [2, 2]
-    assert [request.device_seconds for request in requests] == pytest.approx([0.001, 0.001])
-    assert all(request.gateway_seconds > 0 and request.attempts == 1 for request in requests)
+    calls = [call for call in told if call.method.name == "Predict"]
+    assert [call.timing.batch_items for call in calls] == [2, 2]
+    assert [call.device_seconds for call in calls] == pytest.approx([0.001, 0.001])
+    assert all(call.gateway_seconds > 0 and call.attempts == 1 for call in calls)
 
 
 async def test_an_internal_error_is_told_to_nobody_before_each_was_sent_alone(asking):
@@ -281,13 +281,13 @@ async def test_an_internal_error_is_told_to_nobody_before_each_was_sent_alone(as
 
 async def test_to_be_sent_again_alone_is_not_counted_as_a_resend(asking, monkeypatch):
     told = []
-    monkeypatch.setattr("gateway.metrics.Metrics.answered", lambda self, request, *_: told.append(request))
+    monkeypatch.setattr("gateway.metrics.Metrics.answered", lambda self, call, *_: told.append(call))
     async with asking() as asker:
         asker.bad = ("bb",)
         await asker.ask(predict("a"), predict("bb"))
-    requests = [request for request in told if request.method.name == "Predict"]
-    assert [request.attempts for request in requests] == [1, 1]
-    assert all(request.replica for request in requests)
+    calls = [call for call in told if call.method.name == "Predict"]
+    assert [call.attempts for call in calls] == [1, 1]
+    assert all(call.replica for call in calls)
 
 
 async def test_who_is_in_a_hurry_goes_alone(asking):

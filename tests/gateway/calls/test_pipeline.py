@@ -8,8 +8,9 @@ import pytest
 
 from gateway.access.auth import Authenticator
 from gateway.access.caller import Caller
-from gateway.calls.pipeline import Serving
-from gateway.calls.servicer import Ended
+from gateway.calls.call import Call
+from gateway.calls.completion import Result
+from gateway.calls.request import Request
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
@@ -28,16 +29,15 @@ class Replicas(Router):
     def __init__(self) -> None:
         super().__init__()
         self.open = asyncio.Event()
-        self.withdrawn: list[int] = []
 
-    async def ask(self, request: Any, envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply:
+    def send(self, request: Request) -> None:
+        request.waiting = asyncio.create_task(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
         await self.open.wait()
-        count = len(pb.PredictRequest.FromString(envelope.predict).series)
+        count = len(pb.PredictRequest.FromString(request.envelope.predict).series)
         response = pb.PredictResponse(forecasts=[pb.SeriesForecast()] * count, model="m")
-        return exchange_pb2.Reply(id=envelope.id, response=response.SerializeToString())
-
-    def withdraw(self, envelope_id: int, items: Any) -> None:
-        self.withdrawn += items
+        request.answer(exchange_pb2.Reply(id=request.envelope.id, response=response.SerializeToString()))
 
 
 class Gateway:
@@ -46,19 +46,20 @@ class Gateway:
         self._sent = (("x-api-key", secret),)
         self.replicas = Replicas()
         self.servicer = build(Config(**settings), Authenticator(keys.Keys([key])), self.replicas, Metrics())
-        self.ends: list[Ended | None] = []
+        self.ends: list[Result | None] = []
 
-    def call(self, raw: bytes = GOOD, **sent: str) -> Serving | None:
+    def call(self, raw: bytes = GOOD, **sent: str) -> Call:
         return self.servicer.unary(PREDICT, (*self._sent, *sent.items()), 5.0, str, raw, self.ends.append)
 
-    async def calls(self, count: int, turns: int) -> list[Serving | None]:
+    async def calls(self, count: int, turns: int) -> list[Call]:
         """So many calls, so many loop turns after they were begun."""
-        begun = [self.call() for _ in range(count)]
+        with self.servicer.together():
+            begun = [self.call() for _ in range(count)]
         for _ in range(turns):
             await asyncio.sleep(0)
         return begun
 
-    async def ended(self, count: int) -> list[Ended | None]:
+    async def ended(self, count: int) -> list[Result | None]:
         async with asyncio.timeout(20):
             while len(self.ends) < count:  # noqa: ASYNC110 -- ends are told by a callback
                 await asyncio.sleep(0)
@@ -72,12 +73,13 @@ async def gateway(request):
 
 @pytest.mark.parametrize("count", [1, 2, 100])
 async def test_calls_end_once_and_give_their_places_back(gateway, count):
-    for _ in range(count):
-        assert gateway.call() is not None
+    with gateway.servicer.together():
+        calls = [gateway.call() for _ in range(count)]
+    assert not any(call.finished for call in calls)
     assert gateway.servicer.in_flight == count
     gateway.replicas.open.set()
     ends = await gateway.ended(count)
-    assert [pb.PredictResponse.FromString(end.body).model for end in ends] == ["m"] * count
+    assert [pb.PredictResponse.FromString(end.response).model for end in ends] == ["m"] * count
     assert gateway.servicer.in_flight == 0
 
 
@@ -102,7 +104,7 @@ async def test_all_calls_of_a_request_may_be_cancelled(gateway, turns):
 
 
 async def test_what_is_refused_at_once_has_ended_before_it_is_begun(gateway):
-    assert gateway.call(**{"x-api-key": "wrong"}) is None
+    assert gateway.call(**{"x-api-key": "wrong"}).finished
     [end] = gateway.ends
     assert end.status.code == 16
 
@@ -112,14 +114,15 @@ async def test_nothing_is_left_for_the_collector(gateway):
     gc.disable()
     try:
         gateway.replicas.open.set()
-        for _ in range(100):
-            gateway.call()
+        with gateway.servicer.together():
+            for _ in range(100):
+                gateway.call()
         gateway.call(pb.PredictRequest(horizon=3).SerializeToString())
         gateway.call(**{"x-api-key": "wrong"})
         await gateway.ended(102)
         for _ in range(5):  # callbacks that hold what has ended
             await asyncio.sleep(0)
         # By type(): some objects of other people answer isinstance() with a warning.
-        assert not [found for found in gc.get_objects() if type(found) in (Serving, Caller)]
+        assert not [found for found in gc.get_objects() if type(found) in (Call, Request, Caller)]
     finally:
         gc.enable()

@@ -6,11 +6,11 @@ import struct
 import grpc
 import pytest
 
-from gateway.calls import intake
 from market_inference.contract import methods
 from market_inference.contract.errors import InvalidRequestError
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated import requests_pb2
+from market_inference.contract.validation.check import check
 
 METHOD = methods.METHODS["ComputeIndicators"]
 SMA = pb.IndicatorSpec(name="SMA")
@@ -24,7 +24,7 @@ def torn() -> bytes:
 
 def test_a_torn_column_is_refused_and_no_bug():
     with pytest.raises(InvalidRequestError):
-        intake.check(METHOD, torn())
+        check(METHOD, torn())
 
 
 async def test_those_that_came_with_torn_ones_are_answered(start):

@@ -73,18 +73,6 @@ async def test_a_request_that_loses_two_replicas_does_not_get_a_third(start):
         assert sum(replica.asked for replica in gateway.replicas) == 2
 
 
-async def test_a_late_replica_is_hedged_by_another_and_the_loser_is_withdrawn(start, monkeypatch):
-    monkeypatch.setattr("gateway.replicas.hedging.Latencies.p95", lambda self, method: 0.02)
-    async with start(2, hedge=True) as gateway:
-        gateway.replicas[0].behave = lambda envelope: None
-        for _ in range(10):
-            await gateway.predict(timeout=5)
-        assert gateway.replicas[0].asked
-        async with asyncio.timeout(5):
-            while len(gateway.replicas[0].withdrawn) < gateway.replicas[0].asked:
-                await gateway.predict()
-
-
 async def test_replicas_come_and_go_with_the_file_that_names_them(start, tmp_path):
     named = tmp_path / "replicas"
     named.write_text("")

@@ -146,7 +146,7 @@ async def test_of_a_crowd_everyone_is_answered_and_limits_count_them_all(native)
 
 async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native, monkeypatch):
     async with native() as gateway:
-        real, broken = NativeTransport._begin_some, []
+        real, broken = NativeTransport._start_some, []
 
         def begin(front, count):
             if not broken:
@@ -154,7 +154,7 @@ async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native,
                 raise RuntimeError("a bug")
             real(front, count)
 
-        monkeypatch.setattr(NativeTransport, "_begin_some", begin)
+        monkeypatch.setattr(NativeTransport, "_start_some", begin)
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         assert (await gateway.predict()).request_id
         assert broken == [1]
@@ -166,7 +166,7 @@ async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeyp
         def broken(front, call_id, ended):
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(NativeTransport, "_tell", broken)
+        monkeypatch.setattr(NativeTransport, "_write", broken)
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         held = asyncio.Event()
 

@@ -1,7 +1,7 @@
-"""A request's bytes, checked: quickly where everything is in order, closely where it is not.
+"""The check of one request in its bytes: size, list lengths, then the fast check, then the explaining check.
 
-Owns the order of the checks of one request; those that travel together are checked together by joint.py. The rules are
-the contract's; what a broken one is called is market_inference/contract/validation/explain.py's.
+Owns the order of these checks. The rules are the contract's; fast.py says whether a request obeys, explain.py says
+which rule a request breaks. The gateway checks merged requests as one, see gateway/calls/merging.py.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,13 @@ from market_inference.contract.methods import Method
 from market_inference.contract.validation import bounds, explain
 from market_inference.contract.validation.fast import conforms
 
-# What so few bytes can hold is cheap to make, however many elements they claim to be; above it they are counted first.
+# A message of at most this size is cheap to parse, whatever lists the message claims to hold; the lists of a larger
+# message are counted before the message is parsed.
 SMALL_BYTES = 64 << 10
 
 
 class Checked(NamedTuple):
-    """A request that obeys the contract.
-
-    `raw` are its bytes for the replica, `refused` the items that are left out.
-    """
+    """A request that obeys the contract: `raw` are its bytes for the replica, `refused` the items that are left out."""
 
     method: Method
     raw: bytes
@@ -31,24 +29,25 @@ class Checked(NamedTuple):
 
     @property
     def message(self) -> Message:
-        """The request through its twin."""
-        kind = self.method.request
-        return twins.TWINS.get(kind, kind).FromString(self.raw)
+        """The request, read through its twin."""
+        return self.method.twin.FromString(self.raw)
 
 
-def check(method: Method, raw: bytes) -> Checked:
-    """Raises RequestTooLargeError or InvalidRequestError."""
+def check(method: Method, raw: bytes, rest: bytes | None = None) -> Checked:
+    """Check a request. `rest` is what split() leaves beside the items, when the request is split already.
+
+    Raises RequestTooLargeError or InvalidRequestError.
+    """
     if len(raw) > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
-    kind = method.request
     if len(raw) > SMALL_BYTES:
-        bounds.check(raw, kind.DESCRIPTOR)
-    if conforms(kind, raw):
+        bounds.check(raw, method.request.DESCRIPTOR)
+    if conforms(method.request, raw, rest):
         return Checked(method, raw)
-    return _closely(method, raw)
+    return _explain(method, raw)
 
 
-def _closely(method: Method, raw: bytes) -> Checked:
+def _explain(method: Method, raw: bytes) -> Checked:
     bounds.check(raw, method.request.DESCRIPTOR)
     try:
         message = method.request.FromString(raw)

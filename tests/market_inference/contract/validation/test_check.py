@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.calls import intake
 from market_inference.contract import methods
 from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.validation import check as checking
 from market_inference.contract.validation import explain
+from market_inference.contract.validation.check import check
 from market_inference.contract.validation.fast import conforms
 
 PREDICT, INDICATORS = methods.METHODS["Predict"], methods.METHODS["ComputeIndicators"]
@@ -65,7 +66,7 @@ def test_the_quick_look_says_yes_only_to_what_the_close_one_finds_nothing_in(mes
 def test_what_is_passed_on_is_what_was_checked(message):
     method = METHODS[type(message)]
     try:
-        checked = intake.check(method, message.SerializeToString())
+        checked = check(method, message.SerializeToString())
     except InvalidRequestError:
         with pytest.raises(InvalidRequestError):
             explain.check(message)
@@ -87,9 +88,9 @@ def test_what_is_passed_on_is_what_was_checked(message):
     ],
 )  # fmt: skip
 def test_an_ordinary_request_takes_the_quick_way_and_its_bytes_are_passed_on_as_they_are(method, message, monkeypatch):
-    monkeypatch.setattr(intake, "_closely", None)
+    monkeypatch.setattr(checking, "_explain", None)
     raw = message.SerializeToString()
-    assert intake.check(method, raw).raw is raw
+    assert check(method, raw).raw is raw
 
 
 def test_a_type_with_a_rule_that_the_quick_look_does_not_know_is_always_looked_at_closely():
@@ -111,7 +112,7 @@ HALVES = length_delimited(2, PACKED[:120]) + length_delimited(2, PACKED[120:])
 @pytest.mark.parametrize("inside", [UNPACKED, HALVES], ids=["one by one", "in two runs"])
 def test_numbers_written_in_other_ways_of_protobuf_are_all_there(inside):
     raw = length_delimited(1, inside) + b"\x10\x05"
-    checked = intake.check(PREDICT, raw)
+    checked = check(PREDICT, raw)
     np_values = twins.array(checked.message.series[0].values)
     assert np_values.tolist() == GOOD
     assert PREDICT.request.FromString(checked.raw) == PREDICT.request.FromString(raw)
@@ -120,10 +121,10 @@ def test_numbers_written_in_other_ways_of_protobuf_are_all_there(inside):
 def test_half_a_number_is_no_message():
     raw = length_delimited(1, length_delimited(2, PACKED[:-3])) + b"\x10\x05"
     with pytest.raises(InvalidRequestError, match="not a PredictRequest message"):
-        intake.check(PREDICT, raw)
+        check(PREDICT, raw)
 
 
 def test_a_field_of_a_later_contract_is_left_out():
     message = pb.PredictRequest(series=[pb.Series(values=GOOD)], horizon=5)
-    checked = intake.check(PREDICT, message.SerializeToString() + length_delimited(15, b"later"))
+    checked = check(PREDICT, message.SerializeToString() + length_delimited(15, b"later"))
     assert checked.raw == message.SerializeToString()

@@ -1,0 +1,110 @@
+"""One call of a client in the gateway: who calls, what is asked, until when, and the one outcome.
+
+Owns the state of a call from its arrival to its end, and that a call finishes once and gives its place in flight back.
+The steps of a call are pipeline.py's; the request that carries the call to a replica is request.py's.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.access.auth import ANONYMOUS, Client
+from gateway.access.budget import Remaining
+from gateway.access.in_flight import InFlight
+from market_inference.contract.generated.exchange_pb2 import Timing
+from market_inference.contract.methods import Method
+from market_inference.contract.validation.check import Checked
+from runtime.tracing import Span
+
+if TYPE_CHECKING:
+    from gateway.calls.request import Request
+
+Outcome: TypeAlias = bytes | BaseException
+"""The response's bytes, or the reason for none: a ServiceError, CancelledError when the caller has left, or a bug."""
+
+_NO_TIMING = Timing()
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A unary call, one request of a Stream call, or a Stream or Watch call as a whole.
+
+    `began` and `deadline` are instants of the monotonic clock. `on_finish` gets the outcome, once.
+    """
+
+    method: Method
+    request_id: str
+    began: float
+    deadline: float
+    priority: str = "interactive"
+    traceparent: str = ""
+    raw: bytes = b""
+    on_finish: "Callable[[Call, Outcome], None] | None" = None
+    client: Client = ANONYMOUS
+    # The public part of a credential that was refused.
+    credential: str = ""
+    size_bytes: int = 0
+    units: int = 0
+    # What the client may still spend, when the client has a limit.
+    remaining: Remaining | None = None
+    span: Span | None = None
+    # The place in flight that the call holds.
+    in_flight: InFlight | None = None
+    # The items of the request, each as its own bytes, and the bytes beside them; `rest` is None before the split.
+    items: Sequence[memoryview] = ()
+    rest: bytes | None = None
+    checked: Checked | None = None
+    # A step that has to wait: charging a shared budget, or GetStatus.
+    task: "asyncio.Task[None] | None" = None
+    # What carries the call to a replica; kept after the end for the log line and the metrics.
+    request: "Request | None" = None
+
+    @property
+    def finished(self) -> bool:
+        return self.on_finish is None
+
+    def finish(self, outcome: Outcome) -> None:
+        """Complete the call with `outcome`. Later outcomes are ignored."""
+        on_finish, self.on_finish = self.on_finish, None
+        if on_finish is None:
+            return
+        if self.in_flight is not None:
+            self.in_flight.leave(self.client.name)
+        # Free the request's memory, and cut the reference cycle with the task, so that no garbage collection is needed.
+        self.raw, self.items, self.checked, self.task = b"", (), None, None
+        on_finish(self, outcome)
+
+    def cancel(self) -> None:
+        """The caller has left: stop what is under way for the call."""
+        if self.finished:
+            return
+        if self.task is not None:
+            self.task.cancel()
+        if self.request is not None:
+            self.request.leave(self)
+        self.finish(asyncio.CancelledError())
+
+    @property
+    def replica(self) -> str:
+        """The address of the replica that was asked last."""
+        return self.request.replica if self.request is not None else ""
+
+    @property
+    def attempts(self) -> int:
+        return self.request.attempts if self.request is not None else 0
+
+    @property
+    def timing(self) -> Timing:
+        """Where a replica's time went, see exchange.proto; zero without an answer."""
+        return self.request.timing or _NO_TIMING if self.request is not None else _NO_TIMING
+
+    @property
+    def gateway_seconds(self) -> float:
+        """Seconds until a replica was first asked."""
+        return self.request.first_sent - self.began if self.request is not None and self.request.attempts else 0.0
+
+    @property
+    def device_seconds(self) -> float:
+        """The call's share of the device's time."""
+        return self.timing.device_us * 1e-6 / self.request.shared_by if self.request is not None else 0.0
