@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Forecast
 from market_inference.errors import MarketInferenceError
 

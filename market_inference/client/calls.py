@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from market_inference.client import columns, decode, inputs, status
+from market_inference.client import arrays, decode, inputs, status
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Indicator, IndicatorSpec, Labels, read_all
@@ -97,11 +97,11 @@ def list_models() -> Call[list[status.ModelInfo]]:
 
 
 def _predict_request(
-    given: inputs.Named[columns.Floats], horizon: int, quantiles: Sequence[float] | None, model: str
+    given: inputs.Named[arrays.Floats], horizon: int, quantiles: Sequence[float] | None, model: str
 ) -> pb.PredictRequest:
     request = pb.PredictRequest(horizon=horizon, model=model, quantiles=[] if quantiles is None else quantiles)
     for symbol, values in zip(given.symbols, given.values, strict=True):
-        columns.write(request.series.add(symbol=symbol), "values", values)
+        arrays.write(request.series.add(symbol=symbol), "values", values)
     return request
 
 
@@ -110,7 +110,7 @@ def _sentiment_request(texts: Iterable[str], model: str) -> pb.AnalyzeSentimentR
 
 
 def _indicators_request(
-    given: inputs.Named[dict[str, columns.Floats]],
+    given: inputs.Named[dict[str, arrays.Floats]],
     asked: Iterable[Indicator],
     last: int,
 ) -> pb.ComputeIndicatorsRequest:
@@ -118,7 +118,7 @@ def _indicators_request(
     for symbol, panel in zip(given.symbols, given.values, strict=True):
         message = request.panels.add(symbol=symbol)
         for name, values in panel.items():
-            columns.write(message, name, values)
+            arrays.write(message, name, values)
     for one in asked:
         request.indicators.add(name=one.name, params=one.params, last=one.last or last)
     return request

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from market_inference import errors
-from market_inference.client import columns
+from market_inference.client import arrays
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Coverage, Forecast
 from market_inference.client.indicator import Labels
 from market_inference.contract.generated import inference_pb2 as pb
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def forecasts(answer: pb.PredictResponse) -> Answers[Forecast]:
-    levels = columns.read(answer.quantile_levels)
+    levels = arrays.read(answer.quantile_levels)
     return _answers(answer, answer.forecasts, lambda item: _forecast(answer, item, levels))
 
 
@@ -60,11 +60,11 @@ def _part(answer: pb.AnalyzeResponse, name: str, read: Callable[[Any], T]) -> T 
 
 def _forecast(answer: pb.PredictResponse, item: pb.SeriesForecast, levels: Floats) -> Forecast:
     found = item.forecast
-    point = columns.read(found.point)
+    point = arrays.read(found.point)
     return Forecast(
         symbol=item.symbol,
         point=point,
-        quantiles=columns.read(found.quantiles).reshape(len(point), len(levels)),
+        quantiles=arrays.read(found.quantiles).reshape(len(point), len(levels)),
         levels=levels,
         coverage=Coverage(found.coverage.nominal, found.coverage.measured, found.coverage.origins),
         gate=found.gate,
@@ -92,7 +92,7 @@ def _sentiment(answer: pb.AnalyzeSentimentResponse, found: pb.Sentiment) -> Sent
 
 def _indicators(answer: pb.ComputeIndicatorsResponse, item: pb.PanelIndicators, labels: Labels) -> Indicators:
     outputs = {
-        name: {output.name: columns.read(output.values) for output in indicator.outputs}
+        name: {output.name: arrays.read(output.values) for output in indicator.outputs}
         for name, indicator in zip(labels.names, item.indicators.indicators, strict=True)
     }
     return Indicators(

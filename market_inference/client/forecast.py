@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 

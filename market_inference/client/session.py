@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from market_inference import errors
-from market_inference.client import columns, inputs
-from market_inference.client.columns import Floats
+from market_inference.client import arrays, inputs
+from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Coverage, Forecast
 from market_inference.client.indicator import Indicator, IndicatorSpec, Labels, read_all
 from market_inference.contract.generated import inference_pb2 as pb
@@ -113,7 +113,7 @@ class Record:
         )
         message.history.symbol = self._symbol
         for name, values in zip(self._columns, np.array(self._bars, dtype=np.float64).T, strict=True):
-            columns.write(message.history, name, values)
+            arrays.write(message.history, name, values)
         for one in self._indicators:
             message.indicators.add(name=one.name, params=one.params)
         if self._forecast is not None:
@@ -192,12 +192,12 @@ class Record:
     def _read_forecast(self, update: pb.WatchUpdate) -> Forecast | None:
         if not update.HasField("forecast") or self._opened is None:
             return None
-        found, levels = update.forecast, columns.read(self._opened.quantile_levels)
-        point: Floats = columns.read(found.point)
+        found, levels = update.forecast, arrays.read(self._opened.quantile_levels)
+        point: Floats = arrays.read(found.point)
         return Forecast(
             symbol=self._symbol,
             point=point,
-            quantiles=columns.read(found.quantiles).reshape(len(point), len(levels)),
+            quantiles=arrays.read(found.quantiles).reshape(len(point), len(levels)),
             levels=levels,
             coverage=Coverage(found.coverage.nominal, found.coverage.measured, found.coverage.origins),
             gate=found.gate,

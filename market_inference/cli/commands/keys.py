@@ -34,15 +34,15 @@ keys_file = click.option(
 def keys() -> None:
     """Issue, list, revoke and rotate API keys.
 
-    The file holds hashes, never keys: a key is shown once, on stdout, when it is issued or rotated.
+    The file holds hashes, never keys: `issue` and `rotate` print the new key once, on stdout.
     """
 
 
 @keys.command()
 @keys_file
-@click.option("--owner", required=True, help="Whose key it is: the client's name in logs, limits and fair shares.")
-@click.option("--scope", "scopes", multiple=True, help="What it may do; give it several times. By default everything.")
-@click.option("--days", type=click.FloatRange(min=0), default=0.0, help="Lifetime; by default it does not expire.")
+@click.option("--owner", required=True, help="The client's name in logs, limits and fair shares.")
+@click.option("--scope", "scopes", multiple=True, help="A right of the key. Repeatable. By default all rights.")
+@click.option("--days", type=click.FloatRange(min=0), default=0.0, help="Lifetime; by default the key does not expire.")
 @click.option("--units-per-second", type=click.FloatRange(min=0), default=0.0, help="Rate instead of the gateway's.")
 @click.option("--units-per-day", type=click.FloatRange(min=0), default=0.0, help="Quota instead of the gateway's.")
 def issue(
@@ -89,7 +89,7 @@ def list_keys(path: Path) -> None:
 @keys_file
 @click.argument("prefix")
 def revoke(path: Path, prefix: str) -> None:
-    """Make a key invalid at once."""
+    """Make a key invalid."""
     from market_inference.contract import keys as store
 
     with _edited(path) as known:
@@ -102,7 +102,7 @@ def revoke(path: Path, prefix: str) -> None:
 @click.argument("prefix")
 @click.option("--overlap-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Old key's end.")
 def rotate(path: Path, prefix: str, overlap_hours: float) -> None:
-    """Print a new key with an old one's owner, scopes and limits; the old one ends after the overlap."""
+    """Print a new key with the owner, scopes and limits of an old key; the old key ends after the overlap."""
     from market_inference.contract import keys as store
 
     with _edited(path) as known:

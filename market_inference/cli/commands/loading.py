@@ -1,6 +1,6 @@
-"""Showing that models load.
+"""The progress of loading models.
 
-Owns the progress display of a pair that starts; no terminal, no display.
+Owns the display while a pair starts; without a terminal there is no display.
 """
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from market_inference.client.status import ModelInfo
 
 
 def wait_loaded(pair: Pair, console: Console) -> list[ModelInfo]:
-    """Wait until the pair's default models are there, one line per model; as Pair.wait_loaded in all else."""
+    """Pair.wait_loaded with one line of progress per model."""
     columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}

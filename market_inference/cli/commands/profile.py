@@ -1,11 +1,11 @@
-"""`market-inference profile`: what one process of the service spends its time on."""
+"""`market-inference profile`: a CPU or device profile of one process of the service."""
 
 from pathlib import Path
 
 import click
 
 ENDINGS = {"flamegraph": "svg", "speedscope": "speedscope.json", "folded": "txt", "device": "trace.json"}
-# What taking a profile may need beyond the seconds themselves.
+# Seconds that taking a profile may need beyond the profile's own.
 PATIENCE_SECONDS = 60.0
 EXAMPLES = """
 \b
@@ -20,9 +20,9 @@ Examples:
     "--target",
     required=True,
     metavar="HOST:PORT",
-    help="What MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN says.",
+    help="The address of MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN.",
 )
-@click.option("--seconds", type=click.IntRange(1, 60), default=10, show_default=True, help="How long to look.")
+@click.option("--seconds", type=click.IntRange(1, 60), default=10, show_default=True, help="Length of the profile.")
 @click.option(
     "--kind",
     type=click.Choice(list(ENDINGS)),
@@ -30,14 +30,14 @@ Examples:
     show_default=True,
     help="An SVG file; a file for speedscope.app; lines of text; or operators on the device, for ui.perfetto.dev.",
 )
-@click.option("--engine", default="", help="With --kind device: whose; forecast when not given.")
+@click.option("--engine", default="", help="With --kind device: the engine; forecast when not given.")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; profile.* when not given."
 )
 def profile(target: str, seconds: int, kind: str, engine: str, output: Path | None) -> None:
     """Take a profile of one process of the service.
 
-    The process must allow it by its setting PROFILE_LISTEN, and does so on its own machine alone: for a pod, run
+    The process must have the setting PROFILE_LISTEN and listens on loopback alone: for a pod, run
     `kubectl port-forward pod/NAME 8480:8480` first.
     """
     import grpc

@@ -1,11 +1,11 @@
-"""What SIGTERM does to a command that has child processes."""
+"""SIGTERM in a command that has child processes."""
 
 import signal
 from typing import NoReturn
 
 
 def end_on_sigterm() -> None:
-    """SIGTERM ends the command as Ctrl-C does, so that its child processes end with it."""
+    """Make SIGTERM end the command like Ctrl-C, so that the command ends its child processes."""
     signal.signal(signal.SIGTERM, _interrupt)
 
 

@@ -1,4 +1,4 @@
-"""`market-inference status` and `models`: is the service well, and what can it run."""
+"""`market-inference status` and `models`: the health of the service and the models that a call may name."""
 
 import sys
 from dataclasses import asdict
@@ -16,7 +16,7 @@ HEALTH_STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 def status(service: Service, as_json: bool) -> None:
     """Show the health of the service.
 
-    Every engine of every replica answers a small real input. The exit status is 1 unless all is healthy.
+    Every engine of every replica answers a small real input. The exit status is 1 unless the service is healthy.
     """
     from market_inference.cli.commands.output import console, print_json, table
 

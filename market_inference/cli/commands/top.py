@@ -1,4 +1,4 @@
-"""`market-inference top`: what the service does now, in a terminal."""
+"""`market-inference top`: live rates, times and queues of the service in a terminal."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ Examples:
     default=("127.0.0.1:9470",),
     show_default=True,
     metavar="HOST:PORT",
-    help="Where a gateway serves /metrics. Repeatable.",
+    help="The address of a gateway's /metrics. Repeatable.",
 )
 @click.option(
     "--inference",
@@ -42,19 +42,19 @@ Examples:
     default=("127.0.0.1:9471",),
     show_default=True,
     metavar="HOST:PORT",
-    help="Where an inference replica serves /metrics. Repeatable.",
+    help="The address of an inference replica's /metrics. Repeatable.",
 )
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds between two looks."
+    "--interval", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds between two scrapes."
 )
 @click.option("--once", is_flag=True, help="Show one interval and end; status 1 when a service is not reachable.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
 def top(gateways: tuple[str, ...], replicas: tuple[str, ...], interval: float, once: bool, as_json: bool) -> None:
-    """Show what the service does now.
+    """Show live rates, times and queues of the service.
 
-    Reads the /metrics of gateways and inference replicas, by default of those that `market-inference serve` starts, and
-    shows request rates, errors, times by phase, batches, queues, refusals, sessions and models, summed over the
-    processes. Ctrl-C ends it.
+    Reads the /metrics of gateways and inference replicas, by default of the pair of `market-inference serve`, and shows
+    request rates, errors, times by phase, batches, queues, refusals, sessions and models, summed over the processes.
+    Ctrl-C ends the command.
     """
     if as_json and not once:
         raise click.UsageError("--json goes with --once")
@@ -84,7 +84,7 @@ def _once(services: "Services", interval: float) -> "Board":
 
 
 def _follow(services: "Services", interval: float, out: "Console") -> None:
-    """Draw anew at every look, until Ctrl-C; the last view stays on the screen."""
+    """Redraw after every scrape until Ctrl-C; the last view stays on the screen."""
     from rich.live import Live
 
     from market_inference.cli.top.board import board

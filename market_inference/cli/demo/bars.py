@@ -1,6 +1,6 @@
 """Real daily bars of five stocks, from the package bokeh-sampledata.
 
-Owns their adjustment for splits and dividends, and the cut between what the service sees and what came afterwards.
+Owns the adjustment for splits and dividends, and the cut between the context of a forecast and the held-out days.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 from bokeh_sampledata import stocks
 
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 
 NAMES = {"AAPL": "Apple", "GOOG": "Google", "IBM": "IBM", "MSFT": "Microsoft", "FB": "Facebook"}
 
@@ -42,7 +42,7 @@ class Bars:
 
 
 def load() -> list[Bars]:
-    """All bars there are of each symbol; prices are in terms of the last day's shares."""
+    """All bars of each symbol; prices are adjusted to the shares of the last day."""
     return [_adjusted(symbol) for symbol in NAMES]
 
 

@@ -1,6 +1,6 @@
 """The fan chart.
 
-Owns the picture: history, median, central bands, and what came afterwards, one panel a symbol.
+Owns the picture: history, median, central intervals and the realised closes, one panel per symbol.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Forecast
 
 BANDS = (0.9, 0.8, 0.5)
 LEVELS = sorted({0.5, *(round((1 + sign * share) / 2, 4) for share in BANDS for sign in (-1, 1))})
 
-# Blue and vermillion of Okabe and Ito's palette, told apart by every kind of colour vision and in grey.
+# Blue and vermillion of Okabe and Ito's palette: distinct for every kind of colour vision and in grey.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 INK = "#222222"
@@ -31,7 +31,7 @@ SOURCE = "Daily bars from bokeh-sampledata, adjusted for splits and dividends, o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One symbol: the newest `closes` of its history with their `days`, the forecast, and what came afterwards."""
+    """One symbol: the newest `closes` of the history with `days`, the forecast, and the realised closes with days."""
 
     title: str
     days: Sequence[date]
@@ -42,7 +42,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], title: str, path: Path) -> None:
-    """Write the chart to `path` as PNG, making its folder."""
+    """Write the chart to `path` as PNG; creates the folder."""
     across = min(3, len(panels) + 1)
     down = -(-(len(panels) + 1) // across)
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
@@ -61,7 +61,7 @@ def draw(panels: Sequence[Panel], title: str, path: Path) -> None:
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
-    """Drawn over trading days, 0 being the last one that the forecast saw: a fan has no weekends."""
+    """One panel over trading days without weekends; day 0 is the last day of the forecast's context."""
     last, horizon = panel.closes[-1], panel.forecast.horizon
     ahead = np.arange(horizon + 1)
     for share in BANDS:

@@ -1,4 +1,4 @@
-"""A page of headlines. They were written for this demo; none of them was ever news."""
+"""Invented headlines, written for this demo."""
 
 HEADLINES = (
     ("AAPL", "Apple trims component orders as demand for its newest phone cools faster than expected"),

@@ -1,6 +1,6 @@
 """The demo's tables.
 
-Owns what is said about forecasts, headlines and indicators, and how; the numbers come in.
+Owns rows, columns and captions; run.py passes the answers.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from market_inference.cli.commands.output import number, table
 from market_inference.cli.demo.bars import Bars
 from market_inference.cli.demo.headlines import HEADLINES
 from market_inference.client.answers import Answers, Indicators, Sentiment
-from market_inference.client.columns import Floats
+from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Forecast
 
 SHARE = 0.8
@@ -21,7 +21,7 @@ LABEL_STYLES = {"negative": "red", "neutral": "dim", "positive": "green"}
 
 
 def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Forecast]) -> Table:
-    """One row a symbol: where the forecast ends, and where the close really was."""
+    """One row per symbol: the end of the forecast beside the realised close."""
     days = found[0].horizon
     shown = table(
         f"Closes {days} trading days after {seen[0].days[-1]:%d %B %Y}, as forecast on that day",
@@ -33,8 +33,8 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
         "inside",
         "backtests",
         caption=(
-            "Backtests: how often the 80% interval held earlier in the same series. A flat median says that nothing "
-            "in it beats a random walk; the interval is the forecast."
+            "Backtests: how often the 80% interval held earlier in the same series. A flat median means that no "
+            "structure beats a random walk; the interval is the forecast."
         ),
     )
     for bars, closes, one in zip(seen, later, found, strict=True):
@@ -53,7 +53,7 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
 
 
 def headlines(found: Answers[Sentiment]) -> Table:
-    """One row a headline."""
+    """One row per headline."""
     shown = table("Headlines, written for this demo", "symbol", "headline", "sentiment", "score", left=3)
     for (symbol, text), one in zip(HEADLINES, found, strict=True):
         style = LABEL_STYLES[one.label]
@@ -62,7 +62,7 @@ def headlines(found: Answers[Sentiment]) -> Table:
 
 
 def indicators(seen: Sequence[Bars], found: Answers[Indicators], moods: Answers[Sentiment]) -> Table:
-    """One row a symbol: the newest values, beside the mean sentiment of its headlines."""
+    """One row per symbol: the newest values beside the mean sentiment of the symbol's headlines."""
     scores = defaultdict(list)
     for (symbol, _), mood in zip(HEADLINES, moods, strict=True):
         scores[symbol].append(mood.score)

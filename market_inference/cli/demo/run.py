@@ -1,6 +1,6 @@
 """The demo from beginning to end.
 
-Owns the order of its steps; each step's own work is in the file of its name.
+Owns the order of the steps. The files beside this one own bars, chart, tables and the walk forward.
 """
 
 import os
@@ -19,20 +19,20 @@ from market_inference.cli.demo.headlines import HEADLINES
 from market_inference.cli.demo.steps import Steps
 from market_inference.cli.pair import Pair
 from market_inference.client.answers import Answers, Indicators, Sentiment
+from market_inference.client.arrays import Floats
 from market_inference.client.client import Client
-from market_inference.client.columns import Floats
 from market_inference.client.forecast import Forecast
 
 CONTEXT = 750
-# Seconds for a call: a demo on a busy laptop shall be slow, not fail.
+# Seconds for a call: on a busy laptop the demo must be slow, not fail.
 PATIENCE = 120.0
 INDICATORS = ("RSI", "MACD", "ATR", "BBANDS:timeperiod=20")
 
 
 def run(output: Path, horizon: int, device: str, console: Console) -> None:
-    """Start a pair, put real input through it, print the tables, write the chart to `output`, end the pair.
+    """Start a pair, send real input, print the tables, write the chart to `output`, end the pair.
 
-    Raises MarketInferenceError, ServiceProcessError or TimeoutError; the pair has ended then, too.
+    Raises MarketInferenceError, ServiceProcessError or TimeoutError after the pair has ended.
     """
     steps = Steps(console)
     with steps.step("Read the bars") as step:
@@ -123,7 +123,7 @@ def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], a
 
 
 def _next_steps(output: Path) -> str:
-    """Three things to try, as they can be typed here: an environment that is not active has its commands by path."""
+    """Three commands to try, with the path of the command where the environment is not active."""
     folder = "" if shutil.which("market-inference") else os.path.relpath(Path(sys.executable).parent) + "/"
     return f"""
 The chart is at {output}. What to try next:

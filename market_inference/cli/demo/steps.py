@@ -1,6 +1,6 @@
-"""What the demo does, step by step, and how long each step took.
+"""The steps of the demo and the time that each step took.
 
-Owns the lines shown while it runs and the summary at its end.
+Owns the lines shown during the run and the summary at the end.
 """
 
 import time
@@ -16,7 +16,7 @@ from market_inference.cli.commands.output import table
 
 @dataclass(slots=True)
 class Step:
-    """One step; `detail` may be filled in while it runs."""
+    """One step; the code inside the step may set `detail`."""
 
     name: str
     detail: str = ""
@@ -32,7 +32,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, *, spinner: bool = True) -> Iterator[Step]:
-        """Times what happens inside. Without `spinner` the inside shows its own progress."""
+        """Time the code inside. Pass `spinner=False` for code that shows its own progress."""
         step, began = Step(name), time.perf_counter()
         if not self.console.is_terminal:
             self.console.print(f"{name} ...")
@@ -47,8 +47,8 @@ class Steps:
             self.console.print(f"[green]done[/]  {name} [dim]{step.seconds:.2f} s[/]")
 
     def summary(self) -> Table:
-        """How long each step took."""
-        shown = table("How long it took", "step", "what it was", "seconds", left=2)
+        """A table of steps and seconds."""
+        shown = table("How long it took", "step", "detail", "seconds", left=2)
         for step in self.done:
             shown.add_row(step.name, step.detail, f"{step.seconds:.2f}")
         shown.add_section()

@@ -1,6 +1,6 @@
-"""A walk forward through the past: many single forecasts at once, each held against what came afterwards.
+"""A walk forward through past closes: many single forecasts at once, each compared with the closes that followed.
 
-Owns the origins, the calls in flight and the figures they give.
+Owns the origins, the calls in flight and the coverage figures.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def _run(pair: Pair, bars: Sequence[Bars], horizon: int, context: int, tim
 async def _inside(
     client: AsyncClient, free: asyncio.Semaphore, bars: Bars, origin: int, horizon: int, context: int
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """For each step whether the close lay inside the interval [horizon] bool."""
+    """[horizon] bool: whether the close of each step lies inside the interval."""
     seen, later = bars.until(origin, context).closes, bars.closes[origin : origin + horizon]
     async with free:
         forecast = await client.predict(seen, horizon, quantiles=LEVELS, priority="batch")

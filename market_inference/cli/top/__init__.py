@@ -1,1 +1,1 @@
-"""What `market-inference top` shows: /metrics read twice, and what happened in between."""
+"""The view of `market-inference top`: the rates between two scrapes of every service's /metrics."""

@@ -1,7 +1,7 @@
-"""The figures of one view, from the looks at all services. A pure function.
+"""The figures of one view, computed from the scrapes of all services. A pure function.
 
-Owns which metrics are read and what is made of them. A service that lacks one, such as an older version, leaves its
-figure out. How they are drawn is view.py's.
+Owns the names of the metrics and the arithmetic over them. A metric that a service does not have, such as an older
+version, leaves its figure out of the view. view.py draws the figures.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _STATES = "market_gateway_replicas"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process: where it is, and why it cannot be reached; empty when it can."""
+    """One process: the address of its /metrics, and the reason why the address is not reachable ("" when reachable)."""
 
     kind: str
     address: str
@@ -28,7 +28,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """A method of the gateway: answers per second, and those that failed by their code."""
+    """A method of the gateway: answers per second, and failed answers per second by status code."""
 
     method: str
     rate: float
@@ -47,10 +47,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine of all replicas together. None is what nothing in the interval tells.
+    """An engine, summed over the replicas. None where the interval holds no observation.
 
-    `items`: of a batch, the mean and LEVELS; `units`: points, tokens or bars times functions per second, without the
-    padding; `padding`: share of the units that carried nothing; `busy`: share of the time in which a batch ran.
+    `items`: mean items of a batch, and the quantiles at LEVELS. `units`: points, tokens or bars times functions per
+    second, without padding. `padding`: share of padding in all units. `busy`: share of the time with a batch running.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What is turned away per second: `where` is a method of the gateway, or an engine at its admission."""
+    """Refusals per second; `where` is a method of the gateway or an engine that refused at admission."""
 
     kind: str
     where: str
@@ -78,7 +78,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An engine's default model, and in how many of the replicas it is loaded."""
+    """An engine's default model, and the number of replicas with the model loaded."""
 
     engine: str
     model: str
@@ -88,7 +88,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of closes that live sessions had an 80% interval for, those that fell into it; `checks` of them per second."""
+    """The share of closes inside the 80% interval that live sessions forecast; `checks` closes per second."""
 
     model: str
     checks: float
@@ -97,9 +97,9 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A replica's GPU: bytes, and the share of the last moments in which a kernel ran. None is what it does not tell.
+    """A replica's GPU: memory in bytes, and the recent share of time with a kernel running. None where not reported.
 
-    `reserved` is what the replica itself holds, `used` what all processes on the device do.
+    `reserved` is the memory of the replica itself, `used` the memory of all processes on the device.
     """
 
     address: str
@@ -111,7 +111,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything in one view. `seconds` is the interval's length, None before there are two looks."""
+    """All figures of one view. `seconds` is the interval's length, None before the second scrape."""
 
     seconds: float | None
     services: list[Service] = field(default_factory=list)
@@ -122,12 +122,12 @@ class Board:
     models: list[Model] = field(default_factory=list)
     coverage: list[Coverage] = field(default_factory=list)
     devices: list[Device] = field(default_factory=list)
-    # What is there now, by its name; names that no service has are left out.
+    # Gauges by name; a gauge that no service has is left out.
     now: dict[str, float] = field(default_factory=dict)
 
 
 def board(seen: Sequence[Seen]) -> Board:
-    """The figures of the newest looks."""
+    """The figures of the newest scrapes."""
     gateways, replicas = _Kind(seen, "gateway"), _Kind(seen, "inference")
     intervals = [*gateways.intervals, *replicas.intervals]
     return Board(
@@ -151,7 +151,7 @@ def board(seen: Sequence[Seen]) -> Board:
 
 
 class _Kind:
-    """All processes of one kind: their newest looks, and their intervals where there are two."""
+    """All processes of one kind: the newest scrapes, and the intervals of processes with two scrapes."""
 
     def __init__(self, seen: Sequence[Seen], kind: str) -> None:
         self.kind = kind
@@ -244,7 +244,7 @@ def _device(address: str, look: Look) -> Device | None:
 
 
 def _now(gateways: _Kind, replicas: _Kind) -> dict[str, float]:
-    """Gauges summed over the processes; all gateways look at the same replicas, so what the worst off of them sees."""
+    """Gauges summed over the processes; of replica counts the worst that any gateway sees: all share the replicas."""
     looked_for = {
         "requests in flight (gateway)": (gateways, "market_gateway_in_flight_requests"),
         "requests in flight (inference)": (replicas, "market_inference_in_flight_requests"),

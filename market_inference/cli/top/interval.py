@@ -1,7 +1,6 @@
-"""What happened between two looks at a service: increases, rates and quantiles. Pure functions.
+"""Increases, rates and quantiles between two scrapes of a service. Pure functions.
 
-Owns the arithmetic, which is Prometheus' own, so that the figures are those of the dashboards. Which metrics there are
-is board.py's.
+Owns the arithmetic, the same as Prometheus', so that the figures equal the dashboards'. board.py names the metrics.
 """
 
 import math
@@ -13,12 +12,12 @@ from dataclasses import dataclass, field
 from market_inference.cli.top.look import Labels, Look
 
 Group = tuple[str, ...]
-"""The values of the labels that were asked for, in that order."""
+"""The values of the requested labels, in the order of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two looks at one process, `before` and `after`."""
+    """Two scrapes of one process, `before` and `after`."""
 
     before: Look
     after: Look
@@ -28,10 +27,10 @@ class Interval:
         return self.after.at - self.before.at
 
     def increases(self, name: str) -> Iterable[tuple[Labels, float]]:
-        """By how much each counter of a name has grown.
+        """The growth of every counter with this name.
 
-        A counter that is lower than before began anew, as after a restart, and has grown by what it says; so has one
-        that was not there before.
+        A counter below its earlier value restarted at zero with its process: its growth is its value. The same holds
+        for a counter that the earlier scrape did not have.
         """
         known = self.before.samples.get(name, {})
         for labels, value in self.after.samples.get(name, {}).items():
@@ -41,7 +40,7 @@ class Interval:
 
 @dataclass(slots=True)
 class Histogram:
-    """What a histogram saw in an interval: observations at or below each bound (`le`), their count and their sum."""
+    """A histogram's observations in an interval: counts at or below each bound (`le`), total count, and sum."""
 
     buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
     total: float = 0.0
@@ -52,14 +51,14 @@ class Histogram:
 
     @property
     def mean(self) -> float | None:
-        """Of all observations, exactly; None when there was none."""
+        """The exact mean of all observations; None without observations."""
         return self.total / self.count if self.count else None
 
     def quantile(self, level: float) -> "Quantile | None":
-        """Estimated within the bucket that holds it; None when nothing was observed. `level` is within [0, 1].
+        """The quantile at `level` in [0, 1], interpolated within its bucket; None without observations.
 
-        Source: Prometheus, histogram_quantile. Observations count as evenly spread over their bucket, the first one of
-        which begins at zero. What lies above the highest finite bound is known to do so and no more.
+        Source: Prometheus, histogram_quantile. Observations count as evenly spread over a bucket; the first bucket
+        begins at zero. A quantile above the highest finite bound is reported as `beyond` that bound.
         """
         if not self.count:
             return None
@@ -78,14 +77,14 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """An estimate; with `beyond`, what is sought lies above `value`, nobody knows how far."""
+    """An estimate; with `beyond`, the quantile lies at an unknown distance above `value`."""
 
     value: float
     beyond: bool
 
 
 def _rising(counts: Sequence[float]) -> list[float]:
-    """A page is not written in one instant, so a bucket may lag behind the one below it."""
+    """Cumulative counts made ascending: a scrape may fall between the updates of two buckets."""
     risen: list[float] = []
     for count in counts:
         risen.append(max(count, risen[-1]) if risen else count)
@@ -93,7 +92,7 @@ def _rising(counts: Sequence[float]) -> list[float]:
 
 
 def rates(intervals: Iterable[Interval], name: str, *by: str) -> dict[Group, float]:
-    """The growth per second of a counter over several processes, summed per values of the labels `by`."""
+    """The growth per second of a counter, summed over processes, per combination of the labels `by`."""
     sums: dict[Group, float] = defaultdict(float)
     for interval in intervals:
         for labels, increase in interval.increases(name):
@@ -102,7 +101,7 @@ def rates(intervals: Iterable[Interval], name: str, *by: str) -> dict[Group, flo
 
 
 def histograms(intervals: Iterable[Interval], name: str, *by: str) -> dict[Group, Histogram]:
-    """What a histogram saw over several processes, summed per values of the labels `by`."""
+    """A histogram's observations, summed over processes, per combination of the labels `by`."""
     found: dict[Group, Histogram] = defaultdict(Histogram)
     for interval in intervals:
         for labels, increase in interval.increases(f"{name}_bucket"):
@@ -113,7 +112,7 @@ def histograms(intervals: Iterable[Interval], name: str, *by: str) -> dict[Group
 
 
 def gauges(looks: Iterable[Look], name: str, *by: str) -> dict[Group, float]:
-    """The last values of a gauge over several processes, summed per values of the labels `by`."""
+    """The newest values of a gauge, summed over processes, per combination of the labels `by`."""
     sums: dict[Group, float] = defaultdict(float)
     for look in looks:
         for labels, value in look.all(name):
@@ -126,5 +125,5 @@ def group(labels: Labels, by: Sequence[str]) -> Group:
 
 
 def share(part: Mapping[Group, float], whole: Mapping[Group, float], key: Group) -> float | None:
-    """One of the parts over its whole; None when the whole is nothing."""
+    """`part` over `whole` at `key`; None where the whole is zero or absent."""
     return part.get(key, 0.0) / whole[key] if whole.get(key) else None

@@ -1,6 +1,6 @@
-"""One look at a service's /metrics.
+"""One scrape of a service's /metrics.
 
-Owns the fetching and the parsing. What two looks say together is interval.py's.
+Owns fetching and parsing. interval.py compares two scrapes.
 """
 
 import http.client
@@ -12,27 +12,29 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = Mapping[str, str]
+# Services are on this machine or in its network: the HTTP proxy of the environment does not know them.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class UnreachableError(Exception):
-    """The service gave no page of metrics; the text says why, in a few words."""
+    """The service returned no page of metrics; the text gives the reason in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a service said at an instant (seconds of the monotonic clock): every sample by its name and its labels."""
+    """A service's samples by name and labels at the instant `at`, in seconds of the monotonic clock."""
 
     at: float
     samples: Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]
 
     def all(self, name: str) -> Iterator[tuple[Labels, float]]:
-        """The samples of a name, such as `market_gateway_requests_total`; none when there is no such name."""
+        """The samples of a name such as `market_gateway_requests_total`; empty for an unknown name."""
         for labels, value in self.samples.get(name, {}).items():
             yield dict(labels), value
 
 
 def parse(page: str, at: float) -> Look:
-    """A page in Prometheus' text format as it was read at an instant. Raises ValueError when it is none."""
+    """The samples of a page in Prometheus' text format, read at the instant `at`. Raises ValueError."""
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -41,9 +43,9 @@ def parse(page: str, at: float) -> Look:
 
 
 def fetch(address: str, timeout: float) -> Look:
-    """A look at `http://ADDRESS/metrics`, within so many seconds. Raises UnreachableError."""
+    """Scrape `http://ADDRESS/metrics` within `timeout` seconds, never through a proxy. Raises UnreachableError."""
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=timeout) as answer:
+        with _DIRECT.open(f"http://{address}/metrics", timeout=timeout) as answer:
             page = answer.read().decode("utf-8")
         return parse(page, time.monotonic())
     except TimeoutError:

@@ -1,6 +1,7 @@
-"""The services that are looked at, again and again.
+"""The services that `top` scrapes repeatedly.
 
-Owns their addresses, the last look at each, and that one which does not answer holds up none of the others.
+Owns the addresses and the newest scrape of each service. The scrapes run in parallel, so that a service without an
+answer does not delay the others.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from market_inference.cli.top.look import Look, UnreachableError, fetch
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One service at the newest look: `problem` says why it was not reachable, `interval` needs two looks in a row."""
+    """One service at the newest scrape. `problem`: why it failed. `interval`: present after two scrapes in a row."""
 
     kind: str
     address: str
@@ -25,9 +26,9 @@ class Seen:
 
 
 class Services:
-    """A gateway and inference replicas, by the addresses of their /metrics; ended by `with`.
+    """Gateways and inference replicas by the addresses of their /metrics; closed by `with`.
 
-    `timeout`: seconds that a service has for its answer.
+    `timeout`: seconds until a scrape fails.
     """
 
     def __init__(self, gateways: Sequence[str], replicas: Sequence[str], timeout: float) -> None:
@@ -45,12 +46,12 @@ class Services:
         self._pool.shutdown(cancel_futures=True)
 
     def look(self) -> list[Seen]:
-        """Look at all of them at once."""
+        """Scrape all services in parallel."""
         return list(self._pool.map(self._look, self._known))
 
     def _look(self, service: tuple[str, str]) -> Seen:
         kind, address = service
-        # A gap would make rates of a time that nobody saw: the first look after it begins anew.
+        # After a failed scrape the next success starts a new interval: rates over the gap would mix two states.
         last = self._last.pop(service, None)
         try:
             look = fetch(address, self._timeout)

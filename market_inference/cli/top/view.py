@@ -1,6 +1,6 @@
-"""How the figures are drawn.
+"""The figures as tables.
 
-Owns tables, units and colours, nothing else.
+Owns layout, units and colours; board.py owns the figures.
 """
 
 import math
@@ -17,11 +17,11 @@ from market_inference.cli.top.interval import Quantile
 
 CAPTION = (
     "Quantiles are estimated from histogram buckets, evenly spread within one, as Prometheus does; "
-    "> marks what lies beyond the last bucket."
+    "> marks a quantile beyond the last bucket."
 )
 _HEADS = tuple(f"p{level * 100:g}" for level in LEVELS)
-_NOTHING = "-"
-_WAY = ("total", "gateway", "queue", "form", "device", "encode", "transport")
+_ABSENT = "-"
+_PHASES = ("total", "gateway", "queue", "form", "device", "encode", "transport")
 
 
 def view(board: Board) -> RenderableType:
@@ -75,13 +75,13 @@ def _traffic(board: Board) -> Table:
     for one in board.traffic:
         failed = sum(one.errors.values())
         codes = ", ".join(f"{code} {_rate(rate)}" for code, rate in one.errors.items())
-        times = [_milliseconds(quantile) for quantile in totals.get(one.method, ())] or [_NOTHING] * len(LEVELS)
+        times = [_milliseconds(quantile) for quantile in totals.get(one.method, ())] or [_ABSENT] * len(LEVELS)
         made.add_row(one.method, _rate(one.rate), *times, _share(failed / one.rate), Text(codes, style="red"))
     return made
 
 
 def _latencies(latencies: Sequence[Latency]) -> Table:
-    """Per method a row for each level, the phases side by side: the gateway's, who is told those of the replicas."""
+    """A row for each method and level, with the phases side by side: the gateway's, which include the replicas'."""
     kind = "gateway" if any(one.kind == "gateway" for one in latencies) else "inference"
     told = [one for one in latencies if one.kind == kind and (one.phase != "total" or kind == "inference")]
     phases = sorted({one.phase for one in told}, key=_place)
@@ -97,8 +97,8 @@ def _latencies(latencies: Sequence[Latency]) -> Table:
 
 
 def _place(phase: str) -> tuple[int, str]:
-    """In the order of a request's way; what is not known comes last."""
-    return (_WAY.index(phase) if phase in _WAY else len(_WAY), phase)
+    """The sort key of a phase: the order in which a request passes the phases, unknown phases last."""
+    return (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), phase)
 
 
 def _engines(engines: Iterable[Engine]) -> Table:
@@ -119,9 +119,9 @@ def _engines(engines: Iterable[Engine]) -> Table:
         made.add_row(
             one.name,
             _rate(one.batches),
-            _NOTHING if one.items is None else f"{one.items:.1f}",
-            # A batch has whole items, and the estimate lies above the bound of the bucket below.
-            " / ".join(_beyond(size, f"{math.ceil(size.value)}") for size in one.item_quantiles) or _NOTHING,
+            _ABSENT if one.items is None else f"{one.items:.1f}",
+            # A batch has whole items, so the estimate within a bucket is rounded up.
+            " / ".join(_beyond(size, f"{math.ceil(size.value)}") for size in one.item_quantiles) or _ABSENT,
             _rate(one.units),
             _share(one.padding),
             _share(one.busy),
@@ -156,9 +156,9 @@ def _coverage(board: Board) -> Table:
 
 
 def _devices(board: Board) -> Table:
-    made = table("Device memory", "replica", "held by it", "used by all", "there is", "busy")
+    made = table("Device memory", "address", "replica", "all processes", "total", "busy")
     for one in board.devices:
-        memory = (_NOTHING if size is None else _mebibytes(size) for size in (one.reserved, one.used, one.total))
+        memory = (_ABSENT if size is None else _mebibytes(size) for size in (one.reserved, one.used, one.total))
         made.add_row(one.address, *memory, _share(one.utilisation))
     return made
 
@@ -169,16 +169,16 @@ def _mebibytes(size: float) -> str:
 
 def _rate(value: float | None) -> str:
     if value is None:
-        return _NOTHING
+        return _ABSENT
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 or not value else f"{value:.2g}"
 
 
 def _share(value: float | None) -> str:
-    return _NOTHING if value is None else f"{100 * value:.1f} %"
+    return _ABSENT if value is None else f"{100 * value:.1f} %"
 
 
 def _milliseconds(quantile: Quantile) -> str:
-    """With three figures or so."""
+    """Milliseconds with about three significant digits."""
     value = quantile.value * 1e3
     return _beyond(quantile, f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}")
 

@@ -1,6 +1,6 @@
-"""Columns of numbers between numpy and `repeated double` fields.
+"""Float64 arrays into and out of `repeated double` fields.
 
-Owns the two directions, both a copy of memory: no Python object is made per number.
+Owns the two directions. Both copy memory and make no Python object per number.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 
 
 def write(message: Message, field: str, values: Floats) -> None:
-    """Append `values` [n] float64 to a `repeated double` field.
+    """Append `values` [n] float64 to the `repeated double` field called `field`.
 
-    A packed field is on the wire what the little-endian array is in memory, so parsing it is one copy, where `extend`
-    converts element by element: 40 times slower at 10,000 values.
+    The bytes of a packed field are the little-endian array in memory, so that parsing copies once. `extend` converts
+    element by element: 40 times slower at 10,000 values.
     """
     raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
     number = message.DESCRIPTOR.fields_by_name[field].number
@@ -27,6 +27,6 @@ def write(message: Message, field: str, values: Floats) -> None:
 
 
 def read(repeated: Iterable[float]) -> Floats:
-    """A `repeated double` field as an array [n] float64 of its own."""
+    """A `repeated double` field as a new array [n] float64."""
     field: Any = repeated
     return np.array(field, dtype=np.float64)
