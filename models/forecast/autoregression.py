@@ -17,8 +17,12 @@ CLIP = 5.0
 AGEING = 0.995
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LEAST_FREEDOM = 0.05
+# Losses this close are equal, and the strongest penalty wins: rounding must not choose.
+TIE = 1e-9
 DECAYS = (0.97, 0.99, 1.0)
 LARGEST_RESPONSE = 5.0
+# Forecast steps are bounded in units of the series' own: an explosive fit would overflow within a year.
+LARGEST_STEP = 1e3
 MOST_ORIGINS = 64
 # Elements of one design tensor; a fit of more rows is split, so that memory stays bounded whatever the batch.
 DESIGN = 1 << 22
@@ -59,9 +63,11 @@ def fit(path: Path) -> Fit:
     scale = (path.step.square().sum(1) / count).sqrt()
     y = scaled(path, scale)
 
-    before = path.level[:, :-1]
-    level_mean = path.masked(before).sum(1) / count
-    gap = path.masked(before - level_mean[:, None])
+    oldest = path.level[:, 0]
+    before = path.level[:, :-1] - oldest[:, None]
+    mean_rise = before.sum(1) / count
+    level_mean = oldest + mean_rise
+    gap = path.masked(before - mean_rise[:, None])
     level_deviation = (gap.square().sum(1) / count).sqrt()
     standing = _divide(gap, level_deviation[:, None])
 
@@ -85,7 +91,7 @@ def fit(path: Path) -> Fit:
     fitted = torch.einsum("bmk,bjk->bjm", rotated, shrink * projected[:, None, :])
     hat = torch.einsum("bmk,bjk->bjm", rotated.square(), shrink) + share[:, None, :]
     missed = (r[:, None, :] - fitted) / (1 - hat).clamp(min=LEAST_FREEDOM)
-    best = missed.square().sum(2).argmin(1)
+    best = _last_smallest(missed.square().sum(2))
     row = torch.arange(len(best), device=device)
     slope = torch.einsum("bpk,bk->bp", vectors, shrink[row, best] * projected)
 
@@ -94,6 +100,13 @@ def fit(path: Path) -> Fit:
     error = torch.nn.functional.pad(_divide(missed[row, best], root), (most, 0))
     known = torch.nn.functional.pad(weight > 0, (most, 0))
     return Fit(slope[:, :-1], pull, _drift(y, path), centre, scale, error, known)
+
+
+def _last_smallest(losses: torch.Tensor) -> torch.Tensor:
+    """[b]: the last column of ``losses`` [b, K] whose loss equals the smallest up to TIE."""
+    near = losses <= (1 + TIE) * losses.amin(1, keepdim=True)
+    order = torch.arange(losses.shape[1], device=losses.device)
+    return torch.where(near, order, -1).amax(1)
 
 
 def _drift(y: torch.Tensor, path: Path) -> torch.Tensor:
@@ -141,6 +154,7 @@ def iterate(
     for step in range(steps):
         pulled = fitted.pull[:, None] * (level - centre)
         value = torch.einsum("bop,bp->bo", memory[:, :, step : step + lags], fitted.lags) + pulled
+        value = value.clamp(-LARGEST_STEP, LARGEST_STEP)
         memory[:, :, lags + step] = value
         level = level + scale * (value + drift)
         levels[:, :, step + 1] = level

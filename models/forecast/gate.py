@@ -1,9 +1,13 @@
 """The gate: how much structure a series shows beyond a random walk, in [0, 1].
 
-Owns that test alone. It is built to stay shut on prices, so that they never pay for the autoregression.
+Owns the test for structure alone. On prices the gate stays shut, so that prices never pay for the autoregression.
+
+Every statistic is well conditioned: sums are taken about one of the row's own values, which is exact where all values
+are equal, and denominators have a floor far above rounding error. Batch size and padding move the last bits of a sum;
+they never move the gate.
 """
 
-from models.forecast.arrays import AnyArray, lower_median, namespace
+from models.forecast.arrays import AnyArray, holds, lower_median, namespace
 from models.forecast.path import Path
 
 MOST_LAGS = 100
@@ -11,6 +15,17 @@ CLIP = 4.0
 UNIT_ROOT_LEVEL = 12.0
 OPENS_AT = 0.02
 OPENS_OVER = 0.04
+# A spread below this share of the values' size counts as none: rounding error alone makes one.
+SMALLEST_SHARE = 1e-6
+# The same for the spread of steps, in path units: logarithms of two libraries differ by as much as 1e-13.
+SMALLEST_SPREAD = 1e-8
+# Bound of the Dickey-Fuller statistic per step that carries its evidence. A regression fits a single jump without error
+# and would show unlimited evidence; with this bound up to four jumps are no evidence of reversion. For Gaussian noise
+# about a fixed level the bound equals the statistic.
+PER_STEP = 3.0
+# Products of step and level are clipped at this multiple of their mean size, so that volumes with spikes keep the
+# evidence of their other steps.
+LARGEST_PRODUCT = 4.0
 # Fourier transforms are this multiple of steps long: fast sizes, and few of them.
 BLOCK = 128
 
@@ -20,35 +35,33 @@ def weight(path: Path) -> AnyArray:
     xp, count = namespace(path.step), path.count
     lags = xp.floor(count / 3).clip(max=MOST_LAGS)
     theta = 2 * xp.log(lags) / count
-    mean = -path.level[:, 0] / count
-    deviation = path.masked(path.step - mean[:, None])
-    variance = xp.linalg.vecdot(deviation, deviation) / count
-    score = _autocorrelation(path, variance, lags, theta)
-    score = score + (mean * mean * _inverse(variance) - theta).clip(0)
+    median = lower_median(path.step, path.mask, count)
+    gap = path.masked(path.step - median)
+    shift = (gap.sum(1) / count)[:, None]
+    deviation = path.masked(gap - shift)
+    mean = (median + shift)[:, 0]
+    floor = (SMALLEST_SHARE * mean) ** 2 + SMALLEST_SPREAD**2
+    variance = xp.linalg.vecdot(deviation, deviation) / count + floor
+    score = _autocorrelation(path, gap, variance, lags, theta)
+    score = score + (mean * mean / variance - theta).clip(0)
     score = score + (_dickey_fuller(path, deviation, variance) - UNIT_ROOT_LEVEL).clip(0) / count
     return ((score - OPENS_AT - 2 / count) / OPENS_OVER).clip(0, 1)
 
 
-def _inverse(size: AnyArray) -> AnyArray:
-    """1 / size, and zero where ``size`` is: a constant shows no structure."""
-    return namespace(size).where(size > 0, 1 / size, 0.0)
-
-
-def _autocorrelation(path: Path, variance: AnyArray, lags: AnyArray, theta: AnyArray) -> AnyArray:
-    """The sum over lags of squared autocorrelation beyond chance, on robustly scaled steps (lower medians)."""
+def _autocorrelation(path: Path, gap: AnyArray, variance: AnyArray, lags: AnyArray, theta: AnyArray) -> AnyArray:
+    """The sum over lags of squared autocorrelation beyond chance, on robustly scaled ``gap`` (step less its median)."""
     xp, width = namespace(path.step), path.step.shape[1]
-    gap = path.step - lower_median(path.step, path.mask, path.count)
     robust = 1.4826 * lower_median(abs(gap), path.mask, path.count)
     spread = xp.maximum(robust, 0.1 * xp.sqrt(variance)[:, None])
-    gap *= _inverse(spread)
-    clipped = path.masked(gap.clip(-CLIP, CLIP))
+    clipped = (gap * (1 / spread)).clip(-CLIP, CLIP)
     clipped -= (clipped.sum(1) / path.count)[:, None]
     clipped = path.masked(clipped)
     longest = min(width // 3, MOST_LAGS)
     size = -(-(width + longest) // BLOCK) * BLOCK
     spectrum = xp.fft.rfft(clipped, size)
     products = xp.fft.irfft(spectrum * spectrum.conj(), size)
-    correlation = products[:, 1 : longest + 1] * _inverse(products[:, :1])
+    floor = SMALLEST_SHARE**2 * path.count[:, None]
+    correlation = products[:, 1 : longest + 1] / (products[:, :1] + floor)
     excess = (correlation * correlation - theta[:, None]).clip(0)
     if path.mask is not None:
         excess = excess * (xp.arange(1, longest + 1, device=lags.device) <= lags[:, None])
@@ -57,10 +70,20 @@ def _autocorrelation(path: Path, variance: AnyArray, lags: AnyArray, theta: AnyA
 
 def _dickey_fuller(path: Path, deviation: AnyArray, variance: AnyArray) -> AnyArray:
     """The squared t-statistic of the steps on the demeaned level before them where negative, else zero."""
-    xp, dot = namespace(path.step), namespace(path.step).linalg.vecdot
-    before = path.masked(path.level[:, :-1])
+    dot = namespace(path.step).linalg.vecdot
+    before = path.level[:, :-1] - path.level[:, :1]
     before = path.masked(before - (before.sum(1) / path.count)[:, None])
-    product = dot(deviation, before)
-    explained = product * product * _inverse(dot(before, before))
-    residual = (variance * path.count - explained).clip(0)
-    return xp.where(product < 0, explained * _inverse(residual) * (path.count - 2), 0.0)
+    explained = dot(deviation, before).clip(max=0) ** 2 / (dot(before, before) + SMALLEST_SPREAD**2 * path.count)
+    total = variance * path.count
+    statistic = explained * (path.count - 2) / ((total - explained).clip(0) + SMALLEST_SHARE**2 * total)
+    if holds(statistic <= UNIT_ROOT_LEVEL):
+        return statistic
+    return namespace(statistic).minimum(statistic, PER_STEP * _effective_steps(deviation * before, path.count))
+
+
+def _effective_steps(products: AnyArray, count: AnyArray) -> AnyArray:
+    """[B]: how many of ``products`` [B, W] a sum rests on, (sum c)^2 / sum c^2 after clipping at LARGEST_PRODUCT."""
+    dot = namespace(products).linalg.vecdot
+    bound = (LARGEST_PRODUCT * abs(products).sum(1) / count)[:, None]
+    products = products.clip(-bound, bound)
+    return products.sum(1) ** 2 / (dot(products, products) + SMALLEST_SPREAD**4 * count)

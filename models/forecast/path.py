@@ -13,7 +13,8 @@ import torch
 from models.forecast.arrays import AnyArray, holds, largest, namespace, tensor
 from models.forecast.series import Array
 
-LARGEST_LOG_STEP = 2.0
+# A hair above 2: a step of exactly a factor of e^2 never depends on how a logarithm is rounded.
+LARGEST_LOG_STEP = 2.0 + 1e-9
 LARGEST = float(np.finfo(np.float64).max)
 
 

@@ -68,7 +68,11 @@ def gate(x: Array) -> float:
     residual = d - design @ beta
     error = np.sqrt((residual**2).sum() / (n - 2) / (design[:, 1] ** 2).sum())
     if beta[1] < 0:
-        score += max((beta[1] / error) ** 2 - 12, 0) / n
+        products = (d - d.mean()) * design[:, 1]
+        bound = 4 * np.abs(products).mean()
+        products = np.clip(products, -bound, bound)
+        evidence = min((beta[1] / error) ** 2, 3 * products.sum() ** 2 / (products**2).sum())
+        score += max(evidence - 12, 0) / n
     return float(np.clip((score - 0.02 - 2 / n) / 0.04, 0, 1))
 
 

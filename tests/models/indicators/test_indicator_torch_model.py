@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models.indicators import COLUMNS, Panel, Spec, Task, compile, load  # noqa: A004
 from models.indicators.kernels import dispatch
+from models.indicators.program import Program
 from models.model import ModelUnavailableError
 
 PROGRAMS = [
@@ -34,6 +35,47 @@ def test_an_answer_does_not_depend_on_batch_and_padding(aapl: Panel, shapes: lis
         for row, alone_row, reference_row in zip(together, alone, reference, strict=True):
             np.testing.assert_allclose(row, alone_row, rtol=1e-12, atol=1e-12)
             np.testing.assert_allclose(row, reference_row, rtol=1e-9, atol=1e-9)
+
+
+def degenerate(kind: str, bars: int, price: float, seed: int) -> Panel:
+    """Bars that make an indicator's denominators vanish: no range, no move, no volume, ticks, one jump."""
+    rng, time = np.random.default_rng(seed), np.arange(bars)
+    close = {
+        "constant": np.full(bars, price),
+        "jump": np.where(time < bars // 2, price, price * 1.5),
+        "ticks": price + price / 128 * np.cumsum(rng.integers(-1, 2, bars)),
+        "alternating": np.where(time % 2, price, price * 1.25),
+        "halt": np.where(time < bars // 2, price * (1 + time / 64), price * (1 + bars // 2 / 64)),
+        "last value differs": np.where(time == bars - 1, price * 2, price),
+    }[kind]
+    close = np.ascontiguousarray(close)
+    volume = 100.0 * rng.integers(0, 2, bars)
+    return Panel(open=close.copy(), high=close.copy(), low=close.copy(), close=close, volume=volume)
+
+
+DEGENERATE = st.builds(
+    degenerate,
+    st.sampled_from(["constant", "jump", "ticks", "alternating", "halt", "last value differs"]),
+    st.integers(1, 200),
+    st.sampled_from([1.0, 123.456, 1e-9, 1e12]),
+    st.integers(0, 1000),
+)
+
+
+@pytest.mark.parametrize("backend", ["talib", "torch"])
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(panels=st.lists(DEGENERATE, min_size=2, max_size=8), programs=st.lists(st.sampled_from(PROGRAMS), min_size=8))
+def test_degenerate_bars_are_answered_the_same_alone_and_in_any_batch(
+    backend: str, panels: list[Panel], programs: list[Program]
+) -> None:
+    model = load("cpu", backend=backend)
+    tasks = [Task(panel, program) for panel, program in zip(panels, programs, strict=False)]
+    for together in (model.run(tasks), model.run(tasks[::-1])[::-1]):
+        for task, found in zip(tasks, together, strict=True):
+            (alone,) = model.run([task])
+            for row, alone_row in zip(found, alone, strict=True):
+                scale = np.nanmax(np.abs(alone_row), initial=0)
+                np.testing.assert_allclose(row, alone_row, rtol=1e-9, atol=1e-9 * scale)
 
 
 def test_a_kernel_with_a_loop_over_bars_runs_only_for_many_rows() -> None:

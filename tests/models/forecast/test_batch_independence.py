@@ -1,0 +1,112 @@
+"""An answer is the same alone and in any batch, to 1e-9, for degenerate series above all.
+
+Batch size and padding change the last bits of every sum. Statistics of degenerate series are where such bits can grow
+into another answer: a residual of rounding noise, inverted, opened the gate for stale quotes.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+
+from models.forecast import Forecast, Series, load
+from models.forecast.embedded import Embedded
+from models.model import Model
+from tests.models.forecast.degenerate import batches, make
+
+CLOSE = 1e-9
+NAMES = ("vol_rw", "ridge_ar", "auto")
+BAND = (0.1, 0.5, 0.9)
+
+
+def stale(length: int) -> Series:
+    """Quotes that moved once, at the start."""
+    return Series(np.array([100.0] + [101.0] * (length - 1)), 5, BAND)
+
+
+def assert_same(found: Forecast, expected: Forecast) -> None:
+    """Equal to CLOSE of the answer's own size, and finite."""
+    size = max(np.abs(expected.quantiles).max(), np.finfo(np.float64).tiny)
+    for ours, theirs in ((found.quantiles, expected.quantiles), (found.point, expected.point)):
+        assert np.isfinite(ours).all()
+        assert np.isfinite(theirs).all()
+        # Halved, since the difference of two numbers of the largest size overflows.
+        assert np.abs(ours / 2 - theirs / 2).max() <= CLOSE * size / 2
+    assert found.gate == pytest.approx(expected.gate, abs=CLOSE)
+    assert (found.logs, found.context, found.coverage_count) == (
+        expected.logs,
+        expected.context,
+        expected.coverage_count,
+    )
+    assert found.coverage == pytest.approx(expected.coverage, nan_ok=True)
+
+
+def assert_independent(model: Model[Series, Forecast], batch: list[Series]) -> None:
+    """Each answer is that of its series alone, of the batch turned round and of the batch twice."""
+    together, turned, twice = model.run(batch), model.run(batch[::-1])[::-1], model.run(batch * 2)
+    for place, item in enumerate(batch):
+        (alone,) = model.run([item])
+        for found in (together[place], turned[place], twice[place], twice[len(batch) + place]):
+            assert_same(found, alone)
+
+
+STALE = [stale(100), stale(31), Series(make("walk", 250, 1.0, 1.0, 1, 0), 24, BAND), stale(100)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@example(batch=STALE)
+@given(batch=batches())
+def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
+    assert_independent(load(name), batch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@example(batch=STALE)
+@given(batch=batches())
+def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
+    assert_independent(Embedded(name, tensors=True), batch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@example(batch=STALE)
+@given(batch=batches())
+def test_numpy_and_torch_agree_on_degenerate_series(name: str, batch: list[Series]) -> None:
+    for found, expected in zip(load(name).run(batch), Embedded(name, tensors=True).run(batch), strict=True):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", ["fracast", "auto_fracast"])
+@settings(max_examples=5, deadline=None, derandomize=True)
+@example(batch=STALE[:3])
+@given(batch=batches(largest=3))
+def test_an_answer_of_fracast_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
+    assert_independent(load(name, backtests=1), [item._replace(horizon=min(item.horizon, 60)) for item in batch])
+
+
+@pytest.mark.parametrize("length", [31, 100, 1000])
+@pytest.mark.parametrize("place", [1, 2, 20, -1])
+@pytest.mark.parametrize("name", ["auto", "auto_fracast"])
+def test_one_move_of_a_stale_quote_opens_no_gate(name: str, place: int, length: int) -> None:
+    """The band is that of the random walk: a regression fits one move without error, which is no evidence."""
+    item = Series(np.where(np.arange(length) < place % length, 100.0, 101.0), 5, BAND)
+    (found,), (walk,) = load(name).run([item]), load("vol_rw").run([item])
+    assert found.gate == 0
+    np.testing.assert_array_equal(found.quantiles, walk.quantiles)
+
+
+GROWTH = [(rate, top, sign) for rate in (0.01, 0.5, 1.99, 2.5, 7.0) for top in (0.0, 709.0) for sign in (1.0, -1.0)]
+
+
+@pytest.mark.parametrize(("rate", "top", "sign"), GROWTH)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_year_of_exponential_growth_stays_finite(name: str, rate: float, top: float, sign: float) -> None:
+    """Also with noise, which an explosive autoregression fits: its own steps are bounded."""
+    for length, noise in ((30, 0.0), (64, 0.05), (256, 0.05), (3000, 0.05)):
+        exponent = rate * (np.arange(length) - length + 1) + top - 1
+        exponent += noise * rate * np.random.default_rng(0).normal(size=length)
+        (found,) = load(name).run([Series(sign * np.exp(np.minimum(exponent, 709)), 365, BAND)])
+        assert np.isfinite(found.point).all()
+        assert np.isfinite(found.quantiles).all()
+        assert (found.quantiles[:, 1:] >= found.quantiles[:, :-1]).all()
