@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 CONSTRAINTS := constraints/runtime.txt constraints/models.txt
 NODE := tests/clients/node
+# Processes that run the tests side by side; two suit two cores.
+TEST_WORKERS ?= 2
 # A CUDA build of PyTorch has no room beside the CPU build that everything else runs on.
 CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
@@ -44,7 +46,7 @@ $(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
 	@touch $@
 
 test: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them
-	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images, plain words
 	@$(BIN)/ruff check .
@@ -112,7 +114,7 @@ chaos: $(VENV)/.dev ## Kill, hang, restart, drain and overload a real fleet unde
 
 test-native: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## The RPC tests and the chaos runs on the native transport
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" MARKET_GATEWAY_TRANSPORT=native \
-	  $(BIN)/python -m pytest tests/gateway tests/pair tests/streaming
+	  $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/gateway tests/pair
 	@MARKET_GATEWAY_TRANSPORT=native $(BIN)/python -m benchmarks.chaos
 
 fuzz: $(VENV)/.dev ## Hostile bytes and messages, 20,000 of each kind

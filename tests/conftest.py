@@ -17,11 +17,23 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import workers
+
 # How fast a busy machine draws an example says nothing.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 END_SECONDS = 10.0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return workers.GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # in a process of `pytest -n`
+        items[:] = workers.in_order(items)
 
 
 def _parse_alone() -> None:
@@ -64,6 +76,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", shown, call.when, start=call.start,
             stop=call.stop, duration=call.duration,
         )  # fmt: skip
+
+
+@pytest.fixture
+def active_span() -> Iterator[Any]:
+    """A recorded span of the test's own, active during the test: its context."""
+    from opentelemetry.sdk.trace import TracerProvider  # takes half a second, and few tests need it
+
+    with TracerProvider(shutdown_on_exit=False).get_tracer("caller").start_as_current_span("caller") as span:
+        yield span.get_span_context()
 
 
 def _refuse(*arguments: object) -> NoReturn:

@@ -1,17 +1,25 @@
-"""The real pair on real sockets: an inference service and a gateway as processes of their own."""
+"""The real pair on real sockets: an inference service and a gateway as separate processes.
+
+Owns the two pairs that the tests of this folder share. `running` has the default settings; `observed` exports traces
+and allows profiles. A test that kills a process, or needs other settings, starts its own through `services`.
+"""
 
 import re
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 import market_inference
+from benchmarks.services import Replica, Services
 from market_inference.contract.generated import inference_pb2, inference_pb2_grpc
+from tests.collector import Collector
 from tests.eventually import eventually
 
 
@@ -25,6 +33,11 @@ class Running:
     @property
     def target(self) -> str:
         return self.pair.target
+
+    @property
+    def replica(self) -> Replica:
+        """The inference service, for a test that starts another gateway before it."""
+        return Replica(self.pair.processes[0], self.pair._inference.listen, self.pair.metrics["inference"])
 
     @property
     def stub(self) -> Any:
@@ -78,3 +91,44 @@ def running(tmp_path_factory) -> Iterator[Running]:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(pair.target, options=options) as channel:
             yield Running(pair, channel)
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    with closing(Collector()) as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
+    """A pair that exports the traces that its callers record, starts none itself, and allows profiles."""
+    pair = market_inference.Pair(state=tmp_path_factory.mktemp("observed"))
+    with pytest.MonkeyPatch.context() as environment:
+        for part in ("GATEWAY", "INFERENCE"):
+            environment.setenv(f"MARKET_{part}_OTLP_ENDPOINT", f"http://{collector.address}")
+            environment.setenv(f"MARKET_{part}_TRACE_RATIO", "0")
+            environment.setenv(f"MARKET_{part}_PROFILE_LISTEN", "127.0.0.1:0")
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        pair.start()
+    with closing(pair):
+        pair.wait_loaded()
+        yield pair
+
+
+@pytest.fixture
+def services(tmp_path) -> Iterator[Services]:
+    """Processes of one test, to be killed or configured by the test."""
+    with Services(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def market() -> dict[str, np.ndarray]:
+    """Bars of one instrument: columns [1200]."""
+    dice = np.random.default_rng(11)
+    close = 100 * np.exp(np.cumsum(dice.normal(0, 0.01, 1200)))
+    opened = np.r_[close[0], close[:-1]]
+    high = np.maximum(opened, close) * (1 + dice.uniform(0, 0.005, 1200))
+    low = np.minimum(opened, close) * (1 - dice.uniform(0, 0.005, 1200))
+    volume = dice.integers(1, 10_000, 1200).astype(float)
+    return {"open": opened, "high": high, "low": low, "close": close, "volume": volume}

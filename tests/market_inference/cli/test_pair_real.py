@@ -1,4 +1,4 @@
-"""The real pair, started and called as a user would."""
+"""`market-inference serve` and `demo` with real services."""
 
 import json
 import os
@@ -6,41 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from market_inference import Pair
-
-VALUES = np.linspace(100, 130, 60)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with Pair(state=tmp_path_factory.mktemp("pair")) as started:
-        yield started
-
-
-def test_a_pair_answers_through_its_own_client(running: Pair) -> None:
-    seen: list[set[str]] = []
-    models = running.wait_loaded(lambda models: seen.append({model.engine for model in models}))
-    assert {model.state for model in models} == {"ready"}
-    assert seen[-1] == {"forecast", "sentiment", "indicators"}
-    with running.client() as client:
-        assert client.status().health == "healthy"
-        forecast = client.predict(VALUES, horizon=5)
-        values = client.indicators({"close": VALUES}, ["SMA:timeperiod=2"], last=1)
-        mood = client.sentiment("Profit rose sharply")
-    assert forecast.quantiles.shape == (5, 9)
-    assert (np.diff(forecast.quantiles, axis=1) >= 0).all()
-    assert values["SMA"] == pytest.approx([VALUES[-2:].mean()])
-    assert mood.negative + mood.neutral + mood.positive == pytest.approx(1, abs=1e-5)
-
-
-def test_the_key_is_for_its_owner_alone(running: Pair) -> None:
-    assert running.key_file.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,9 @@ from pydantic import ValidationError
 
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
-from market_inference.client import trace
 from market_inference.contract import deadline
 from runtime.tracing import Traces
+from tests.collector import Collector
 
 SERVE = """
 import asyncio, sys
@@ -43,12 +44,6 @@ def test_without_an_endpoint_opentelemetry_is_not_imported(room, tmp_path):
         [sys.executable, "-c", SERVE.format(room=room)], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_the_client_does_not_import_opentelemetry():
-    code = "import sys, market_inference; market_inference.Client; from market_inference.client import trace;"
-    code += "trace.active(); print('opentelemetry' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("room", ["gateway", "inference"])
@@ -84,12 +79,13 @@ async def test_a_silent_collector_delays_neither_requests_nor_the_shutdown():
         await asyncio.wait_for(made.close(deadline.after(1.5)), 20)
 
 
-async def test_the_shutdown_exports_the_remaining_spans(collector):
-    made = traces(f"http://{collector.address}")
-    span = made.request("last", "server", "", deadline.now(), {})
-    span.end("OK", "", deadline.now(), {})
-    await made.close(deadline.after(30))
-    assert "last" in collector.spans("test", bytes.fromhex(span.traceparent.split("-")[1]))
+async def test_the_shutdown_exports_the_remaining_spans():
+    with closing(Collector()) as collector:
+        made = traces(f"http://{collector.address}")
+        span = made.request("last", "server", "", deadline.now(), {})
+        span.end("OK", "", deadline.now(), {})
+        await made.close(deadline.after(30))
+        assert "last" in collector.spans("test", bytes.fromhex(span.traceparent.split("-")[1]))
 
 
 @given(st.binary(min_size=16, max_size=16).filter(any), st.binary(min_size=8, max_size=8).filter(any), st.booleans())
@@ -121,11 +117,3 @@ def _close_the_shared_one():
     yield
     for one in _SHARED:
         asyncio.run(one.close(deadline.now()))
-
-
-def test_the_client_finds_the_active_span(active_span):
-    assert trace.active().startswith(f"00-{active_span.trace_id:032x}-{active_span.span_id:016x}-")
-
-
-def test_without_an_active_span_the_client_sends_no_traceparent():
-    assert trace.active() == ""

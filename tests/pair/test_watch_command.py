@@ -18,14 +18,14 @@ def minutes(tmp_path, market):
     return file
 
 
-def run(standing, *arguments):
-    environment = {"MARKET_INFERENCE_API_KEY": standing.gateway.key}
-    return CliRunner().invoke(main, ["watch", "--target", standing.gateway.target, *arguments], env=environment)
+def watch(running, *arguments):
+    environment = {"MARKET_INFERENCE_API_KEY": running.key}
+    return CliRunner().invoke(main, ["watch", "--target", running.target, *arguments], env=environment)
 
 
-def test_the_last_table_holds_the_full_calls_values(standing, minutes, market):
+def test_the_last_table_shows_the_values_of_the_full_call(running, minutes, market):
     options = ["--speed", "max", "--indicator", "RSI", "--horizon", "3", "--every", "5"]
-    done = run(standing, "--csv", str(minutes), *options)
+    done = watch(running, "--csv", str(minutes), *options)
     assert done.exit_code == 0, done.output
     assert f"{talib.RSI(market['close'][:130])[-1]:.2f}" in done.output
     assert "ACME" in done.output
@@ -33,8 +33,8 @@ def test_the_last_table_holds_the_full_calls_values(standing, minutes, market):
     assert "in 3 bars" in done.output
 
 
-def test_bars_come_in_their_time(standing, minutes):
-    done = run(standing, "--csv", str(minutes), "--speed", "18000x", "--history", "100", "--indicator", "SMA")
+def test_speed_replays_bars_by_their_times(running, minutes):
+    done = watch(running, "--csv", str(minutes), "--speed", "18000x", "--history", "100", "--indicator", "SMA")
     assert done.exit_code == 0, done.output
 
 
@@ -46,8 +46,8 @@ def test_bars_come_in_their_time(standing, minutes):
         (["--indicator", "RSY"], "unknown function"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(standing, minutes, arguments, words):
-    done = run(standing, "--csv", str(minutes), *arguments)
+def test_a_wrong_option_is_reported_in_one_line(running, minutes, arguments, words):
+    done = watch(running, "--csv", str(minutes), *arguments)
     assert done.exit_code != 0
     assert words in done.output
     assert "Traceback" not in done.output

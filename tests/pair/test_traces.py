@@ -40,8 +40,8 @@ def complete(collector: Any, trace_id: bytes, names: set[str]) -> Any:
     )
 
 
-def test_spans_from_caller_to_device_have_the_right_parents(traced, collector, active_span):
-    with traced.client() as client:
+def test_spans_from_caller_to_device_have_the_right_parents(observed, collector, active_span):
+    with observed.client() as client:
         client.predict(VALUES, horizon=3, request_id="traced-1")
     trace_id = active_span.trace_id.to_bytes(16)
     gateway, inference = complete(collector, trace_id, {EXCHANGE, "queue", "device", "encode"})
@@ -60,9 +60,9 @@ def test_spans_from_caller_to_device_have_the_right_parents(traced, collector, a
     assert order == sorted(order)
 
 
-def test_a_batch_is_a_separate_trace_linked_with_the_requests(traced, collector):
+def test_a_batch_is_a_separate_trace_linked_with_the_requests(observed, collector):
     asked = dict(parent_of_a_trace() for _ in range(8))
-    with traced.client() as client, ThreadPoolExecutor(8) as pool:
+    with observed.client() as client, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda parent: client.predict(VALUES, horizon=3, traceparent=parent), asked.values()))
     for trace_id in asked:
         inference = complete(collector, trace_id, {EXCHANGE, "device"})[1]
@@ -80,9 +80,9 @@ def test_a_batch_is_a_separate_trace_linked_with_the_requests(traced, collector)
         assert length == pytest.approx(device.end_time_unix_nano - device.start_time_unix_nano, abs=2000)
 
 
-def test_requests_of_a_stream_are_children_of_the_stream(traced, collector, active_span):
+def test_requests_of_a_stream_are_children_of_the_stream(observed, collector, active_span):
     async def ask() -> None:
-        async with traced.async_client() as client, client.stream() as stream:
+        async with observed.async_client() as client, client.stream() as stream:
             await asyncio.gather(*(stream.predict(VALUES, horizon=2) for _ in range(3)))
 
     asyncio.run(ask())
@@ -97,9 +97,9 @@ def test_requests_of_a_stream_are_children_of_the_stream(traced, collector, acti
     assert {item.kind for item in gateway[PREDICT]} == {trace_pb2.Span.SPAN_KIND_INTERNAL}
 
 
-def test_a_failure_has_a_code_and_only_internal_errors_mark_the_span_as_error(traced, collector):
+def test_a_failure_has_a_code_and_only_internal_errors_mark_the_span_as_error(observed, collector):
     trace_id, parent = parent_of_a_trace()
-    with traced.client() as client, pytest.raises(errors.InvalidRequestError):
+    with observed.client() as client, pytest.raises(errors.InvalidRequestError):
         client.predict([1.0], horizon=1, traceparent=parent)
     [call] = collector.wait(lambda: collector.spans(GATEWAY, trace_id).get(PREDICT))
     told = attributes(call)
@@ -107,10 +107,10 @@ def test_a_failure_has_a_code_and_only_internal_errors_mark_the_span_as_error(tr
     assert call.status.code == trace_pb2.Status.STATUS_CODE_UNSET
 
 
-def test_unsampled_requests_texts_and_keys_are_never_exported(traced, collector):
+def test_unsampled_requests_texts_and_keys_are_never_exported(observed, collector):
     unrecorded, parent = parent_of_a_trace()
     recorded, other = parent_of_a_trace()
-    with traced.client() as client:
+    with observed.client() as client:
         client.sentiment(SECRET, traceparent=parent[:-2] + "00")
         client.sentiment(SECRET)
         client.sentiment(SECRET, traceparent="no traceparent at all")
@@ -120,5 +120,5 @@ def test_unsampled_requests_texts_and_keys_are_never_exported(traced, collector)
     assert [span.trace_id for span in sentiments] == [recorded]
     assert unrecorded not in {span.trace_id for _, span in collector.received}
     everything = "".join(str(span) for _, span in collector.received)
-    assert traced.key not in everything
+    assert observed.key not in everything
     assert "nobody" not in everything

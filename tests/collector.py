@@ -1,19 +1,13 @@
-"""A collector that receives the exported spans of the services, and the real services."""
+"""A trace collector on a real socket, for tests of what the services export."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
 import grpc
-import pytest
-from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
-from opentelemetry.sdk.trace import TracerProvider
-
-import market_inference
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -50,35 +44,5 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
                 found.setdefault(span.name, []).append(span)
         return found
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._server.stop(0).wait()
-
-
-@pytest.fixture(scope="session")
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.stop()
-
-
-@pytest.fixture(scope="session")
-def traced(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
-    """The real pair; only traces that the caller records are recorded (trace ratio 0)."""
-    pair = market_inference.Pair(state=tmp_path_factory.mktemp("traced"))
-    with pytest.MonkeyPatch.context() as environment:
-        for part in ("GATEWAY", "INFERENCE"):
-            environment.setenv(f"MARKET_{part}_OTLP_ENDPOINT", f"http://{collector.address}")
-            environment.setenv(f"MARKET_{part}_TRACE_RATIO", "0")
-        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        pair.start()
-    with closing(pair):
-        pair.wait_loaded()
-        yield pair
-
-
-@pytest.fixture
-def active_span() -> Iterator[trace.SpanContext]:
-    """A recorded span of the caller, active during the test."""
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("caller")
-    with tracer.start_as_current_span("caller") as span:
-        yield span.get_span_context()
