@@ -30,10 +30,12 @@ from gateway.transport.grpcio import GrpcioTransport
 from gateway.transport.interface import Register, Transport
 from gateway.transport.native import NativeTransport
 from market_inference.contract import deadline, methods
+from market_inference.contract.validation import fast
 from runtime import tls
 from runtime.extra import ExtraMissingError
 from runtime.health import LIVE
 from runtime.listen import bind, is_loopback
+from runtime.logs import fields
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer
 from runtime.tracing import Traces
@@ -168,6 +170,8 @@ class Server:
     async def start(self) -> None:
         """Listen and connect to the replicas. Raises CannotListenError and ConfigurationError."""
         config = self._config
+        for request, rule in fast.uncovered().items():
+            log.info("requests of this type always take the slow check", extra=fields(type=request, rule=rule))
         self.address = bind(self._transport.add_port, config.listen)
         self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
         self.metrics_address = self._scraped.address

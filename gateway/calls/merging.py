@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.calls.call import Call
 from gateway.calls.request import Request
-from market_inference.contract.encoding import twins, wireformat
+from market_inference.contract.encoding import wireformat
+from market_inference.contract.encoding.split import join_items, split_items
 from market_inference.contract.generated.exchange_pb2 import Reply
 from market_inference.contract.validation.fast import conforms
 from runtime.metrics.exemplar import exemplar
@@ -57,7 +58,7 @@ class Merging:
         """Put the call into a group; False when the call has to be sent alone."""
         if not _may_share(call):
             return False
-        split = twins.split(call.method.request, call.raw)
+        split = split_items(call.method.request, call.raw)
         if split is None:
             return False
         call.items, call.rest = split
@@ -104,7 +105,7 @@ def join(group: Group) -> bytes | None:
     Calls that obey every rule together obey every rule alone, since a group has no call without items.
     """
     kind = group.calls[0].method.request
-    body = twins.join(kind, [item for call in group.calls for item in call.items], group.rest)
+    body = join_items(kind, [item for call in group.calls for item in call.items], group.rest)
     if all(call.checked is not None for call in group.calls) or conforms(kind, body, group.rest):
         return body
     return None
@@ -116,7 +117,7 @@ def split(request: Request, reply: Reply) -> list[tuple[Call, bytes]]:
     Raises ValueError when the response does not have an answer for each item.
     """
     kind = request.calls[0].method.response
-    found = twins.split(kind, reply.response)
+    found = split_items(kind, reply.response)
     if found is None or len(found.items) != sum(request.item_counts):
         raise ValueError(f"the response to {sum(request.item_counts)} items has another number of answers")
     shared: Any = kind.FromString(found.rest)
@@ -132,4 +133,4 @@ def split(request: Request, reply: Reply) -> list[tuple[Call, bytes]]:
 
 
 def _response(kind: Any, items: Sequence[memoryview], rest: bytes, number: int, request_id: str) -> bytes:
-    return twins.join(kind, items, b"".join((rest, *wireformat.field(number, request_id.encode()))))
+    return join_items(kind, items, b"".join((rest, *wireformat.pieces(number, request_id.encode()))))

@@ -237,13 +237,13 @@ class Stream:
 
 def _result(item_id: int, kind: str, response: bytes) -> _Answer:
     head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
-    result = wireformat.field(_RESULTS[kind], response)
-    return _Answer(wireformat.field(_ANSWERS, head, *result), len(response))
+    result = wireformat.pieces(_RESULTS[kind], response)
+    return _Answer(wireformat.pieces(_ANSWERS, head, *result), len(response))
 
 
 def _error(item_id: int, status: status_pb2.Status) -> _Answer:
     answer = answers_pb2.StreamResultAnswer(id=item_id, error=status).SerializeToString()
-    return _Answer(wireformat.field(_ANSWERS, answer))
+    return _Answer(wireformat.pieces(_ANSWERS, answer))
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:

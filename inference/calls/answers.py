@@ -37,7 +37,7 @@ def _error(outcome: Outcome, request_id: str) -> status_pb2.Status:
 def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, ...]:
     """A failed item, of SeriesForecast as of PanelIndicators."""
     item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_error(outcome, request_id)).SerializeToString()
-    return wireformat.field(1, item)
+    return wireformat.pieces(1, item)
 
 
 def forecasts(

@@ -23,7 +23,13 @@ def forecast(answer: Forecast) -> bytes:
     """A serialised Forecast."""
     point, quantiles = answer.point.tobytes(), answer.quantiles.tobytes()
     return b"".join(
-        (wireformat.head(1, len(point)), point, wireformat.head(2, len(quantiles)), quantiles, _figures(*answer[2:]))
+        (
+            wireformat.header(1, len(point)),
+            point,
+            wireformat.header(2, len(quantiles)),
+            quantiles,
+            _figures(*answer[2:]),
+        )
     )
 
 
@@ -49,8 +55,8 @@ def panel(program: Program, rows: Sequence[Any]) -> tuple[int, list[Any]]:
 @lru_cache(maxsize=4096)
 def item(symbol: str, size: int) -> bytes:
     """What comes before an item's answer of so many bytes in a list of SeriesForecast, or of PanelIndicators."""
-    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + wireformat.head(2, size)
-    return wireformat.head(1, len(opening) + size) + opening
+    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + wireformat.header(2, size)
+    return wireformat.header(1, len(opening) + size) + opening
 
 
 @lru_cache(maxsize=1024)
@@ -63,11 +69,11 @@ def _heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[bytes
         for name, length in zip(program.outputs[outputs], lengths[outputs], strict=True):
             size = length * _FLOAT64_BYTES
             # An empty field is not written, which a reader takes for an empty list all the same.
-            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + wireformat.head(2, size)
-            heads.append(wireformat.head(2, len(head) + size) + head)
+            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + wireformat.header(2, size)
+            heads.append(wireformat.header(2, len(head) + size) + head)
             inner += len(heads[-1]) + size
         named = answers_pb2.IndicatorAnswer(name=call.function.name).SerializeToString()
-        opening = wireformat.head(1, len(named) + inner) + named
+        opening = wireformat.header(1, len(named) + inner) + named
         heads[0] = opening + heads[0]
         total += len(opening) + inner
         found += heads

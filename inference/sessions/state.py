@@ -18,11 +18,10 @@ from market_inference.contract.errors import (
     Violation,
 )
 from market_inference.contract.generated import inference_pb2
+from market_inference.contract.validation import bars
 from models import indicators
 from models.indicators.incremental import Incremental, bars_needed, columns_of
 from models.indicators.plan import Plans
-
-_OHLC_RULES = (("low", "open"), ("low", "close"), ("open", "high"), ("close", "high"), ("low", "high"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +95,8 @@ class SessionState:
         for name, value in bar.items():
             if not abs(value) < np.inf or (name == "volume" and value < 0):
                 raise InvalidRequestError([Violation(f"bar.{name}", f"is no price or volume (got {value})", "finite")])
-        for lower, upper in _OHLC_RULES:
-            if lower in bar and upper in bar and bar[lower] > bar[upper]:
-                what = f"must not exceed {upper} (got {bar[lower]:g} > {bar[upper]:g})"
-                raise InvalidRequestError([Violation(f"bar.{lower}", what, "ohlc_order")])
+        if (disorder := bars.disorder_of(bar)) is not None:
+            raise InvalidRequestError([Violation(f"bar.{disorder.lower}", disorder.description, bars.REASON)])
         return bar
 
     def _check_place(self, sequence: int, time: int) -> None:

@@ -206,7 +206,7 @@ class _Stream:
             self._exchange.sessions.bar(session, envelope.watch_bar)
             return
         error = SessionLostError("there is no such session here", retry_after=0.0)
-        self._send(exchange_pb2.Reply(id=envelope.id, error=error.status()))
+        self._send(exchange_pb2.Reply(id=envelope.id, error=error.status(envelope.request_id)))
 
     async def _serve(self, envelope: exchange_pb2.Envelope, call: Call) -> None:
         self._send(*await self._exchange.answer(envelope, call))
@@ -264,5 +264,5 @@ class _Stream:
 
 def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:
     """A reply as it lies in a frame, in pieces, the bulky one last: it is copied once, into the frame."""
-    outcome = () if response is None else wireformat.field(_RESPONSE, response)
-    return wireformat.field(_REPLIES, reply.SerializeToString(), *outcome)
+    outcome = () if response is None else wireformat.pieces(_RESPONSE, response)
+    return wireformat.pieces(_REPLIES, reply.SerializeToString(), *outcome)

@@ -23,7 +23,7 @@ def write(message: Message, field: str, values: Floats) -> None:
     """
     raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
     number = message.DESCRIPTOR.fields_by_name[field].number
-    message.MergeFromString(b"".join(wireformat.field(number, raw)))
+    message.MergeFromString(b"".join(wireformat.pieces(number, raw)))
 
 
 def read(repeated: Iterable[float]) -> Floats:

@@ -37,8 +37,8 @@ class ServiceError(Exception):
         """The google.rpc detail messages that go beyond ErrorInfo and RetryInfo."""
         return []
 
-    def status(self, request_id: str = "") -> status_pb2.Status:
-        """The error as google.rpc.Status with its details packed."""
+    def status(self, request_id: str) -> status_pb2.Status:
+        """The error as google.rpc.Status: always with ErrorInfo and RequestInfo, and with the details of its kind."""
         status = status_pb2.Status(code=self.code, message=self.message)
         status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
         if self.retry_after is not None:
@@ -47,9 +47,12 @@ class ServiceError(Exception):
             status.details.add().Pack(retry)
         for detail in self.details():
             status.details.add().Pack(detail)
-        if request_id:
-            status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+        _add_request_info(status, request_id)
         return status
+
+
+def _add_request_info(status: status_pb2.Status, request_id: str) -> None:
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
 
 
 # Violations travel in a trailer, and gRPC refuses trailers above 8 kB: of more mistakes, a caller sees the first.
@@ -62,18 +65,22 @@ class InvalidRequestError(ServiceError):
     code = code_pb2.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
 
-    def __init__(self, violations: Sequence[Violation]) -> None:
+    def __init__(self, violations: Sequence[Violation], *, more: int = 0) -> None:
+        """`more` are violations that were found and are not described."""
         self.violations = tuple(violations)
+        self.more = more
         super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5]))
 
     def details(self) -> list[object]:
         bad = error_details_pb2.BadRequest()
-        for place, violation in enumerate(self.violations):
+        more = len(self.violations) + self.more
+        for violation in self.violations:
             bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
+            more -= 1
             if bad.ByteSize() > _MOST_VIOLATION_BYTES:
-                left = len(self.violations) - place - 1
-                bad.field_violations.add(description=f"and {left} more", reason="more")
                 break
+        if more:
+            bad.field_violations.add(description=f"and {more} more", reason="more")
         return [bad]
 
 
@@ -229,16 +236,22 @@ class RemoteError(ServiceError):
         super().__init__(status.message)
         self.carried = status
 
-    def status(self, request_id: str = "") -> status_pb2.Status:
-        """As it came, but under this request's id: it may be what several were told."""
+    def status(self, request_id: str) -> status_pb2.Status:
+        """The status that came, under this request's id: an error may have come for several requests at once.
+
+        A status that came without ErrorInfo gets one with the code's name for a reason.
+        """
+        status = status_pb2.Status(code=self.carried.code, message=self.carried.message)
+        if not any(detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) for detail in self.carried.details):
+            status.details.add().Pack(error_details_pb2.ErrorInfo(reason=code_name(status.code), domain=DOMAIN))
         told = error_details_pb2.RequestInfo()
-        for place, detail in enumerate(self.carried.details):
-            if detail.Unpack(told) and request_id not in {"", told.request_id}:
-                status = status_pb2.Status()
-                status.CopyFrom(self.carried)
-                status.details[place].Pack(error_details_pb2.RequestInfo(request_id=request_id))
-                return status
-        return self.carried
+        for detail in self.carried.details:
+            if detail.Unpack(told):
+                request_id = request_id or told.request_id
+            else:
+                status.details.append(detail)
+        _add_request_info(status, request_id)
+        return status
 
 
 # What a serverless answer calls the gRPC codes (requirement S3); whatever is not here is a runtime error.

@@ -122,7 +122,7 @@ def analyze(request: pb.AnalyzeRequest) -> pb.AnalyzeResponse:
     if request.HasField("predict"):
         answer.predict.CopyFrom(predict(request.predict))
     if request.HasField("sentiment"):
-        answer.sentiment_error.CopyFrom(ServiceUnavailableError("the sentiment model is not available").status())
+        answer.sentiment_error.CopyFrom(ServiceUnavailableError("the sentiment model is not available").status("id"))
     if request.HasField("indicators"):
         answer.indicators.CopyFrom(indicators(request.indicators))
     return answer

@@ -1,6 +1,10 @@
-"""A length-delimited field of protobuf as it lies on the wire: its tag, its length, its bytes.
+"""Length-delimited fields of protobuf's wire format: a tag, a length, and the field's bytes.
 
-For messages that are joined from parts which are bytes already: serialised messages in a row are one message.
+Owns writing such a field around bytes that are serialised already, and reading a varint. Serialised messages that
+follow each other are one message with the fields of all, so a message can be joined from serialised parts. No other
+file writes tags or lengths.
+
+Source: Protocol Buffers, Encoding.
 """
 
 from functools import lru_cache
@@ -11,19 +15,20 @@ NUMBER_BYTES: Final = 8
 
 
 @lru_cache(maxsize=4096)
-def head(number: int, length: int) -> bytes:
-    """Tag and length of the field `number`; its bytes follow."""
-    return _written(number << 3 | 2) + _written(length)
+def header(number: int, length: int) -> bytes:
+    """Tag and length of the length-delimited field `number`; `length` bytes of content must follow."""
+    return _varint(number << 3 | 2) + _varint(length)
 
 
-def field(number: int, *parts: bytes) -> tuple[bytes, ...]:
-    """The field `number` in pieces: its head, and the parts that its bytes are joined from."""
-    return (head(number, sum(map(len, parts))), *parts)
+def pieces(number: int, *content: bytes) -> tuple[bytes, ...]:
+    """The length-delimited field `number` in pieces: its header, then the parts of its content, uncopied."""
+    return (header(number, sum(map(len, content))), *content)
 
 
-def varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at a place and the place after it. Raises IndexError where there is none: at the end of the bytes, or
-    where it goes on for longer than protobuf's numbers do.
+def read_varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The varint at an offset, and the offset after the varint.
+
+    Raises IndexError at the end of the bytes, and for a varint of more bytes than protobuf writes.
     """
     byte = raw[at]
     if byte < 0x80:
@@ -40,7 +45,7 @@ def varint(raw: bytes, at: int) -> tuple[int, int]:
             raise IndexError
 
 
-def _written(value: int) -> bytes:
+def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -75,6 +75,7 @@ Global___MethodRules: _TypeAlias = MethodRules  # noqa: Y015
 COLUMN_FIELD_NUMBER: _builtins.int
 ITEMS_FIELD_NUMBER: _builtins.int
 PANEL_FIELD_NUMBER: _builtins.int
+PATTERN_MESSAGE_FIELD_NUMBER: _builtins.int
 METHOD_FIELD_NUMBER: _builtins.int
 column: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___ColumnRules]
 items: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
@@ -83,4 +84,6 @@ others are answered.
 """
 panel: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """A panel of bars that does not stand alone: its columns' rules are the request's."""
+pattern_message: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""What a refusal by this field's `string.pattern` says. Without it the refusal repeats the pattern."""
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRules]

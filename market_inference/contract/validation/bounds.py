@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from market_inference.contract import methods
-from market_inference.contract.encoding.wireformat import varint
+from market_inference.contract.encoding.wireformat import read_varint
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import options_pb2
 
@@ -69,14 +69,14 @@ def _walk(
         left[0] -= 1
         if left[0] < 0:
             raise InvalidRequestError([Violation("", f"too many fields (max {MOST_FIELDS})", "max_fields")])
-        tag, at = varint(raw, at)
+        tag, at = read_varint(raw, at)
         kind = tag & 7
         field = plan.get(tag >> 3)
         size = 0
         if kind == _BYTES:
-            size, at = varint(raw, at)
+            size, at = read_varint(raw, at)
         elif kind == _VARINT:
-            _, at = varint(raw, at)
+            _, at = read_varint(raw, at)
         elif kind == _FIXED64:
             size = 8
         elif kind == _FIXED32:

@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
 
 def check(method: Method, raw: bytes, rest: bytes | None = None) -> Checked:
-    """Check a request. `rest` is what split() leaves beside the items, when the request is split already.
+    """Check a request. `rest` is what split_items() leaves beside the items, when the request is split already.
 
     Raises RequestTooLargeError or InvalidRequestError.
     """

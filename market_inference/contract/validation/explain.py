@@ -1,26 +1,30 @@
-"""Checking a message by the contract's own rules.
+"""The explaining check: every violation of a request, with the field's path, the limit and what came instead.
 
-Structural rules are protovalidate's; values in columns are checked over whole arrays with numpy, since a rule per
-element costs three orders of magnitude more. Owns what a broken rule is called; the limits are the contract's.
+Owns the search for violations and the decision what a violation costs: the whole request, or one item of it.
+protovalidate checks structural rules. numpy checks the rules of columns and panels over whole arrays, since a rule per
+number would cost a thousand times as much. The words of a violation are rules.py's, the limits the contract's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from protovalidate import Validator
 from protovalidate import Violation as BrokenRule
 
 from market_inference.contract import methods
+from market_inference.contract.encoding.twins import TWINS, Array, array
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import inference_pb2, options_pb2
+from market_inference.contract.validation import bars, rules
+from market_inference.contract.validation.native import VALIDATOR
 
-_validator = Validator()
-_OHLC = ("open", "high", "low", "close")
+MOST_DESCRIBED: Final = 64
+"""Violations of one request that are described; the others are counted. An error's details hold about as many."""
+_NOT_DESCRIBED: Final = f"breaks a rule; only the first {MOST_DESCRIBED} violations of a request are described"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,52 +36,72 @@ class Refusal:
     error: InvalidRequestError
 
 
+class _Item(NamedTuple):
+    """The place of an item in its request."""
+
+    list_name: str
+    place: int
+
+
 class _Found(NamedTuple):
-    """A violation, and the item that it belongs to if it belongs to one: `owner` is (list name, index)."""
+    """A violation, and the item that it belongs to; None where it belongs to the request itself."""
 
     violation: Violation
-    owner: tuple[str, int] | None
+    item: _Item | None
+
+
+class _ColumnsOf(NamedTuple):
+    """A field that holds messages with columns: the columns' names with their rules, and whether they are a panel's."""
+
+    name: str
+    columns: tuple[tuple[str, tuple[rules.ColumnRule, ...]], ...]
+    panel: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to check by hand in one message type."""
+    """What protovalidate does not check in one message type: lists of items, single panels, and messages with such."""
 
-    items: tuple[tuple[str, tuple[tuple[str, options_pb2.ColumnRules], ...], bool], ...]
-    panels: tuple[tuple[str, tuple[tuple[str, options_pb2.ColumnRules], ...]], ...]
+    items: tuple[_ColumnsOf, ...]
+    panels: tuple[_ColumnsOf, ...]
     parts: tuple[tuple[str, "_Plan"], ...]
 
 
 def check(message: Message) -> list[Refusal]:
-    """Check a request. Items that stand alone and break a rule come back as refusals, with their content cleared.
+    """Check a request. Items that break a rule come back as refusals, with their content cleared in `message`.
 
-    Raises InvalidRequestError when the request itself breaks a rule, or no item is left.
+    Raises InvalidRequestError when the request itself breaks a rule, or every item does.
     """
-    broken = _validator.collect_violations(message)
-    found = [*map(_named, broken), *_columns(message, _plan(message.DESCRIPTOR), "")]
-    return _sort_out(message, found) if found else []
+    found = [_named(broken, message, place) for place, broken in enumerate(VALIDATOR.collect_violations(message))]
+    found += _columns(message, _plan(message.DESCRIPTOR), "")
+    return _refusals(message, found) if found else []
 
 
-def _sort_out(message: Message, found: list[_Found]) -> list[Refusal]:
-    refused: dict[tuple[str, int], list[Violation]] = {}
-    for violation, owner in found:
-        if owner is None:
-            raise InvalidRequestError([one.violation for one in found])
-        refused.setdefault(owner, []).append(violation)
+def _refusals(message: Message, found: Sequence[_Found]) -> list[Refusal]:
+    refused: dict[_Item, list[Violation]] = {}
+    for violation, item in found:
+        if item is None:
+            raise _error(found)
+        refused.setdefault(item, []).append(violation)
     if len(refused) == _count_items(message, _plan(message.DESCRIPTOR)):
-        raise InvalidRequestError([one.violation for one in found])
-    for name, index in refused:
+        raise _error(found)
+    for name, place in refused:
         items = _list_of(message, name)
-        if isinstance(items[index], str):
-            items[index] = ""
+        if isinstance(items[place], str):
+            items[place] = ""
         else:
-            items[index].Clear()
-    return [Refusal(name, index, InvalidRequestError(broken)) for (name, index), broken in refused.items()]
+            items[place].Clear()
+    return [Refusal(*item, InvalidRequestError(broken)) for item, broken in refused.items()]
+
+
+def _error(found: Sequence[_Found]) -> InvalidRequestError:
+    described = [one.violation for one in found[:MOST_DESCRIBED]]
+    return InvalidRequestError(described, more=len(found) - len(described))
 
 
 def _count_items(message: Message, plan: _Plan) -> int:
     """All items of the request, over the parts that it has."""
-    own = sum(len(getattr(message, name)) for name, _, _ in plan.items)
+    own = sum(len(getattr(message, items.name)) for items in plan.items)
     parts = (_count_items(getattr(message, name), part) for name, part in plan.parts if message.HasField(name))
     return own + sum(parts)
 
@@ -87,7 +111,7 @@ def _list_of(message: Message, name: str) -> Any:
     if name in message.DESCRIPTOR.fields_by_name:
         return getattr(message, name)
     for part, plan in _plan(message.DESCRIPTOR).parts:
-        if any(name == items[0] for items in plan.items):
+        if any(name == items.name for items in plan.items):
             return getattr(getattr(message, part), name)
     raise KeyError(name)
 
@@ -97,10 +121,9 @@ def _plan(descriptor: Descriptor) -> _Plan:
     items, panels, parts = [], [], []
     for field in descriptor.fields:
         if field.GetOptions().Extensions[options_pb2.items]:
-            panel = field.message_type is inference_pb2.Panel.DESCRIPTOR
-            items.append((field.name, _column_fields(field), panel))
+            items.append(_columns_of(field))
         elif field.GetOptions().Extensions[options_pb2.panel]:
-            panels.append((field.name, _column_fields(field)))
+            panels.append(_columns_of(field))
         elif field.message_type is not None and not field.is_repeated:
             plan = _plan(field.message_type)
             if plan.items or plan.panels or plan.parts:
@@ -108,113 +131,78 @@ def _plan(descriptor: Descriptor) -> _Plan:
     return _Plan(tuple(items), tuple(panels), tuple(parts))
 
 
-def _column_fields(items: FieldDescriptor) -> tuple[tuple[str, options_pb2.ColumnRules], ...]:
-    if items.message_type is None:
-        return ()
-    columns = ((field.name, methods.column_rules(field)) for field in items.message_type.fields)
-    return tuple((name, rules) for name, rules in columns if rules.ByteSize())
+def _columns_of(field: FieldDescriptor) -> _ColumnsOf:
+    inside = field.message_type.fields if field.message_type is not None else ()
+    columns = tuple((column.name, rules.column_rules(column)) for column in inside)
+    panel = field.message_type is inference_pb2.Panel.DESCRIPTOR
+    return _ColumnsOf(field.name, tuple((name, found) for name, found in columns if found), panel)
 
 
 def _columns(message: Message, plan: _Plan, prefix: str) -> Iterator[_Found]:
-    for name, columns, panel in plan.items:
-        if not columns:
-            continue
-        for index, item in enumerate(getattr(message, name)):
-            path, owner = f"{prefix}{name}[{index}]", (name, index)
-            for column, rules in columns:
-                for violation in _column(getattr(item, column), rules, f"{path}.{column}"):
-                    yield _Found(violation, owner)
-            if panel:
-                for violation in _panel(item, path):
-                    yield _Found(violation, owner)
-    for name, columns in plan.panels:
-        item, path = getattr(message, name), f"{prefix}{name}"
-        for column, rules in columns:
-            for violation in _column(getattr(item, column), rules, f"{path}.{column}"):
-                yield _Found(violation, None)
-        for violation in _panel(item, path):
+    for items in plan.items:
+        for index, item in enumerate(getattr(message, items.name) if items.columns else ()):
+            for violation in _in_columns(item, items, f"{prefix}{items.name}[{index}]"):
+                yield _Found(violation, _Item(items.name, index))
+    for panel in plan.panels:
+        for violation in _in_columns(getattr(message, panel.name), panel, f"{prefix}{panel.name}"):
             yield _Found(violation, None)
     for name, part in plan.parts:
         if message.HasField(name):
             yield from _columns(getattr(message, name), part, f"{prefix}{name}.")
 
 
-def _column(values: object, rules: options_pb2.ColumnRules, path: str) -> Iterator[Violation]:
-    array = np.asarray(values, dtype=np.float64)
-    if rules.finite:
-        finite = np.isfinite(array)
-        if not finite.all():
-            at = int(np.argmin(finite))
-            yield Violation(f"{path}[{at}]", f"must be a finite number (got {array[at]})", "finite")
+def _in_columns(item: Message, shape: _ColumnsOf, path: str) -> Iterator[Violation]:
+    # Through its twin a column is an array at once; from a repeated field, it would be made number by number.
+    twin = TWINS[type(item)].FromString(item.SerializeToString())
+    columns = {name: array(getattr(twin, name)) for name, _ in shape.columns}
+    for name, column_rules in shape.columns:
+        yield from _in_column(columns[name], column_rules, f"{path}.{name}")
+    if shape.panel:
+        yield from _in_panel(columns, path)
+
+
+def _in_column(column: Array, column_rules: Sequence[rules.ColumnRule], path: str) -> Iterator[Violation]:
+    for rule in column_rules:
+        holds = rule.holds(column)
+        if not holds.all():
+            at = int(np.argmin(holds))
+            yield Violation(f"{path}[{at}]", rule.words(float(column[at])), rule.name)
             return
-    if rules.non_negative and array.size and array.min() < 0:
-        at = int(np.argmax(array < 0))
-        yield Violation(f"{path}[{at}]", f"must not be negative (got {array[at]:g})", "non_negative")
 
 
-def _panel(panel: inference_pb2.Panel, path: str) -> Iterator[Violation]:
-    """Rules between a panel's columns: equal lengths, low <= open/close <= high; absent columns are left out."""
-    bars = len(panel.close)
-    for column in (*_OHLC, "volume"):
-        size = len(getattr(panel, column))
-        if size not in (0, bars):
-            yield Violation(
-                f"{path}.{column}", f"must have as many values as close ({bars}, got {size})", "equal_length"
-            )
+def _in_panel(columns: dict[str, Array], path: str) -> Iterator[Violation]:
+    """The rules between a panel's columns: equal lengths, and the order of prices. Absent columns take no part."""
+    size = columns["close"].size
+    for name, column in columns.items():
+        if column.size not in {0, size}:
+            text = f"must have as many values as close ({size}, got {column.size})"
+            yield Violation(f"{path}.{name}", text, "equal_length")
             return
-    present = {column: np.asarray(getattr(panel, column)) for column in _OHLC if len(getattr(panel, column))}
-    for lower, upper in (("low", "open"), ("low", "close"), ("open", "high"), ("close", "high"), ("low", "high")):
-        if lower in present and upper in present:
-            above = present[lower] > present[upper]
-            if above.any():
-                at = int(np.argmax(above))
-                yield Violation(
-                    f"{path}.{lower}[{at}]",
-                    f"{lower} must not exceed {upper} (got {present[lower][at]:g} > {present[upper][at]:g})",
-                    "ohlc_order",
-                )
-                return
+    disorder = bars.first_disorder({name: columns[name] for name in bars.PRICES if columns[name].size})
+    if disorder is not None:
+        yield Violation(f"{path}.{disorder.lower}[{disorder.bar}]", disorder.description, bars.REASON)
 
 
-def _named(broken: BrokenRule) -> _Found:
-    """protovalidate's finding in this service's words."""
-    path, owner = "", None
-    elements = broken.proto.field.elements if broken.proto.field else ()
-    for element in elements:
-        subscript = element.subscript
-        path += ("." if path else "") + element.field_name
+def _named(broken: BrokenRule, message: Message, place: int) -> _Found:
+    """A violation that protovalidate found; the one at `place`, from which on violations are not described."""
+    # Not the violation's own field_value and rule_value: these are made anew at 20 microseconds each.
+    proto = broken.proto
+    path, item, field = "", None, None
+    value: Any = message
+    for element in proto.field.elements if proto.field else ():
+        name, subscript = element.field_name, element.subscript
+        path += f".{name}" if path else name
+        field = value.DESCRIPTOR.fields_by_name[name]
+        value = getattr(value, name)
         if subscript is not None:
-            key = subscript.value
-            path += f"[{key}]" if isinstance(key, int) else f'["{key}"]'
-            if owner is None and isinstance(key, int) and element.field_name in _item_list_names():
-                owner = (element.field_name, key)
-    rule = broken.proto.rule_id
-    return _Found(Violation(path, _describe(rule, broken), rule), owner)
-
-
-@cache
-def _item_list_names() -> frozenset[str]:
-    return frozenset(
-        field.name
-        for message in inference_pb2.DESCRIPTOR.message_types_by_name.values()
-        for field in message.fields
-        if field.GetOptions().Extensions[options_pb2.items]
-    )
-
-
-def _describe(rule: str, broken: BrokenRule) -> str:
-    value, limit = broken.field_value, broken.rule_value
-    match rule:
-        case "repeated.min_items":
-            return f"too short (min {limit}, got {len(value)})" if limit != 1 else "must not be empty (min 1, got 0)"
-        case "repeated.max_items" | "map.max_pairs":
-            return f"too long (max {limit}, got {len(value)})"
-        case "string.max_len":
-            return f"too long (max {limit} characters, got {len(value)})"
-        case "string.min_len" | "string.pattern":
-            return "must not be empty or blank"
-        case "repeated.unique":
-            return "must not repeat a value"
-        case _:
-            text = broken.proto.message
-            return f"{text} (got {value})" if isinstance(value, int | float) else text
+            key: Any = subscript.value
+            path += f"[{key}]" if isinstance(key, int) else f'["{rules.shown(key)}"]'
+            value = key if proto.for_key and isinstance(value, Mapping) else value[key]
+            if item is None and isinstance(key, int) and field.GetOptions().Extensions[options_pb2.items]:
+                item = _Item(name, key)
+    if place >= MOST_DESCRIBED:
+        return _Found(Violation(path, _NOT_DESCRIBED, proto.rule_id), item)
+    limit: Any = methods.field_rules(field) if field is not None else None
+    for element in proto.rule.elements if proto.rule and limit is not None else ():
+        limit = getattr(limit, element.field_name)
+    return _Found(Violation(path, rules.words(proto.rule_id, field, value, limit, proto.message), proto.rule_id), item)

@@ -1,19 +1,19 @@
-"""Whether a request obeys every rule of the contract: a quick yes, or a no that says nothing more.
+"""The fast check: whether a request obeys every rule of the contract.
 
-Owns the quick look, made of the contract's own descriptors once per message type. Nearly every request is in order, and
-to say so takes a tenth of what it takes to say what is wrong, which is validation.py's. A rule that this file does not
-know makes the whole type a no, so that nothing slips through when the contract gets a new one.
+Owns the composition of a message type's check from the table of rules (rules.py) and the contract's descriptors, once
+per type. The check says yes or no. Most requests obey, and a yes costs a tenth of the explaining check (explain.py).
 
-Messages are looked at through their twins (columns.py), whose fields have the same names.
+Every check takes many values at once: the fields of all items are checked as one list or one array. Messages are read
+through their twins (encoding/twins.py), whose fields have the same names. Rules between fields, other than those of a
+panel, have no fast check: `uncovered()` names the types and the rules. Such a type always takes the explaining check.
 """
 
-import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
+from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -22,281 +22,343 @@ from google.protobuf.message_factory import GetMessageClass
 
 from market_inference.contract import methods
 from market_inference.contract.encoding import twins
+from market_inference.contract.encoding.split import ITEMS, split_items
 from market_inference.contract.encoding.twins import NUMBER_BYTES, Array, array
 from market_inference.contract.generated import inference_pb2, validate_pb2
+from market_inference.contract.validation import bars, rules
+from market_inference.contract.validation.native import Check
+from market_inference.contract.validation.rules import COLUMN_RULES, RULES
 
-Look = Callable[[Any], bool]
+_PANEL_COLUMNS: Final = (*bars.PRICES, "volume")
+_columns_of = attrgetter(*_PANEL_COLUMNS)
+# Items that are checked together: enough to share the cost, and few enough to stay in the processor's caches.
+_ITEMS_AT_ONCE: Final = 32
+# Checks of bytes that callers send again and again are cached: at most 2 MiB per message type.
+_CACHED: Final = 2048
+_CACHED_BYTES: Final = 1024
 
-_OHLC = ("open", "high", "low", "close")
-_COLUMNS = attrgetter(*_OHLC, "volume")
-# Items that are looked at together: enough to share the cost, and few enough to stay in the caches.
-_TOGETHER = 32
-_REMEMBERED, _REMEMBERED_BYTES = 4096, 512
+
+class UncoveredRuleError(Exception):
+    """A rule that has no fast check. The text names the field or message, and the rule."""
 
 
 def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool:
-    """Whether the bytes are a request of the public type `kind` that obeys, and twins.read() holds all of it.
+    """Whether the bytes are a request of the public type `kind` that obeys, and its twin holds all of them.
 
-    False may also mean that a closer look is needed. `rest` is what twins.split() says, where that is known.
+    False may also mean that the explaining check must decide. `rest` is the request without its items, where the caller
+    has split it already.
     """
+    check = _request_check(kind.DESCRIPTOR)
+    if check is None:
+        return False
     message = twins.read(kind, raw)
     if message is None:
         return False
-    if kind not in twins.ITEMS:
-        return _look(kind.DESCRIPTOR)(message)
-    if rest is None:
-        split = twins.split(kind, raw)
-        if split is None:
+    if rest is None and kind in ITEMS:
+        parts = split_items(kind, raw)
+        if parts is None:
             return False
-        rest = split.rest
-    return _look(kind.DESCRIPTOR)((message, rest))
+        rest = parts.rest
+    return check(message, rest)
 
 
-class _UnknownRuleError(Exception):
-    """The contract has a rule that this file does not know."""
+def uncovered() -> dict[str, str]:
+    """The request types without a fast check: the type's name, and the rule that has none.
+
+    Raises protovalidate.CompilationError for a rule that nothing can check.
+    """
+    kinds = [method.request for method in methods.METHODS.values() if not method.streams]
+    reasons = {kind.DESCRIPTOR.full_name: uncovered_rule(kind) for kind in kinds}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def uncovered_rule(kind: type[Message]) -> str:
+    """The rule that keeps a type from the fast check; empty where every rule has one."""
+    try:
+        _compose(kind)
+    except UncoveredRuleError as error:
+        return str(error)
+    return ""
+
+
+RequestCheck = Callable[[Any, bytes | None], bool]
 
 
 @cache
-def _look(descriptor: Descriptor) -> Look:
-    kind = GetMessageClass(descriptor)
+def _request_check(descriptor: Descriptor) -> RequestCheck | None:
     try:
-        return _split(kind, descriptor) if kind in twins.ITEMS else _message(descriptor)
-    except _UnknownRuleError:
-        return lambda _: False
+        return _compose(GetMessageClass(descriptor))
+    except UncoveredRuleError:
+        return None
 
 
-def _split(kind: type[Message], descriptor: Descriptor) -> Look:
-    """The items are looked at together, the rest is known by its bytes: callers send the same again and again."""
-    name = twins.ITEMS[kind]
-    items = descriptor.fields_by_name[name]
-    rules = dict(_flat(methods.field_rules(items)))
-    least, most = rules.pop("repeated.min_items", 0), rules.pop("repeated.max_items", math.inf)
-    if rules or items.message_type is None:
-        raise _UnknownRuleError(items.full_name)
-    every = _every(items.message_type)
-    others = _message(descriptor, but=items.number)
-    in_order = _remembered(_of_bytes(kind, lambda message: not getattr(message, name) and others(message)))
+def _compose(kind: type[Message]) -> RequestCheck:
+    if kind in ITEMS:
+        return _request_of_items(kind)
+    check = _messages(kind.DESCRIPTOR)
+    return lambda message, _: check is None or check([message])
 
-    def obeys(request: tuple[Any, bytes]) -> bool:
-        message, rest = request
-        found = getattr(message, name)[:]
-        return (
-            least <= len(found) <= most
-            and in_order(rest)
-            and all(every(found[at : at + _TOGETHER]) for at in range(0, len(found), _TOGETHER))
-        )
+
+def _request_of_items(kind: type[Message]) -> RequestCheck:
+    """The items are checked together. The rest is checked by its bytes, since callers send the same rest repeatedly."""
+    name = ITEMS[kind]
+    field = kind.DESCRIPTOR.fields_by_name[name]
+    count = _list_rules(field)
+    every, sized = count.elements or _always, count.whole or _always
+    others = _messages(kind.DESCRIPTOR, but=name) or _always
+
+    def rest_obeys(raw: bytes) -> bool:
+        message = twins.read(kind, raw)
+        return message is not None and not getattr(message, name) and others([message])
+
+    rest_check = _cached(rest_obeys)
+
+    def obeys(message: Any, rest: bytes | None) -> bool:
+        items = getattr(message, name)[:]
+        if not (sized([items]) and rest_check(rest or b"")):
+            return False
+        if len(items) <= _ITEMS_AT_ONCE:
+            return every(items)
+        return all(every(items[at : at + _ITEMS_AT_ONCE]) for at in range(0, len(items), _ITEMS_AT_ONCE))
 
     return obeys
 
 
-def _every(descriptor: Descriptor) -> Look:
-    """The look at messages of one type, field by field over all: at arrays in a row it costs as much as at one."""
+def _always(_: Any) -> bool:
+    return True
+
+
+def _cached(check: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    cached = lru_cache(maxsize=_CACHED)(check)
+    return lambda raw: cached(raw) if len(raw) <= _CACHED_BYTES else check(raw)
+
+
+def _messages(descriptor: Any, but: str = "") -> Check | None:
+    """The check of messages of one type, field by field over all of them; the field named `but` is left out."""
+    _refuse_rules_between_fields(descriptor)
     if descriptor is inference_pb2.Panel.DESCRIPTOR:
-        return _panels(descriptor)
-    _know(descriptor)
-    looks = []
+        return rules.all_of([*_fields(descriptor, {*_PANEL_COLUMNS}), _panels(descriptor)])
+    return rules.all_of([*_fields(descriptor, {but}), *_required_choices(descriptor)])
+
+
+def _refuse_rules_between_fields(descriptor: Descriptor) -> None:
+    for name, _ in rules.flat(descriptor.GetOptions().Extensions[validate_pb2.message]):
+        raise UncoveredRuleError(f"{descriptor.full_name}: message.{name}")
+
+
+def _required_choices(descriptor: Descriptor) -> Iterator[Check]:
+    for choice in descriptor.oneofs:
+        if choice.GetOptions().Extensions[validate_pb2.oneof].required:
+            yield _chosen(choice.name)
+
+
+def _chosen(name: str) -> Check:
+    return lambda messages: all(message.WhichOneof(name) for message in messages)
+
+
+def _fields(descriptor: Descriptor, out: set[str]) -> Iterator[Check]:
+    """The checks of messages by their fields, but for those named in `out`."""
     for field in descriptor.fields:
-        if methods.column_rules(field).ByteSize():
-            looks.append((attrgetter(field.name), _columns(field)))
-        elif (each := _field(field)) is not None:
-            looks.append((attrgetter(field.name), _each(each)))
-    return lambda messages: all(look([*map(value, messages)]) for value, look in looks)
+        if field.name not in out:
+            yield from _field(field)
 
 
-def _each(look: Look) -> Look:
-    return lambda values: all(map(look, values))
+def _field(field: FieldDescriptor) -> Iterator[Check]:
+    """The checks of messages by one of their fields."""
+    own = methods.field_rules(field)
+    if own.ignore == validate_pb2.IGNORE_ALWAYS:
+        return
+    if methods.column_rules(field).ByteSize():
+        yield _of(field.name, _column(field))
+        return
+    if own.required:
+        yield _required(field)
+    if field.is_repeated:
+        count = _list_rules(field)
+        if count.whole is not None:
+            yield _of(field.name, count.whole)
+        for elements in filter(None, (count.elements, count.keys)):
+            yield _of_elements(field.name, elements)
+        if count.values is not None:
+            yield _of_map_values(field.name, count.values)
+    elif (check := _single(field)) is not None:
+        yield _of_present(field.name, check) if field.has_presence else _of(field.name, check)
 
 
-def _of_bytes(kind: type[Message], look: Look) -> Look:
-    """The look at a message that is still in its bytes."""
+def _of(name: str, check: Check) -> Check:
+    value = attrgetter(name)
+    return lambda messages: check([*map(value, messages)])
+
+
+def _of_present(name: str, check: Check) -> Check:
+    value = attrgetter(name)
+    return lambda messages: check([value(message) for message in messages if message.HasField(name)])
+
+
+def _of_elements(name: str, check: Check) -> Check:
+    """The check of the elements of all messages' lists, or of the keys of all messages' maps."""
+    value = attrgetter(name)
+    return lambda messages: check([*chain.from_iterable(map(value, messages))])
+
+
+def _of_map_values(name: str, check: Check) -> Check:
+    value = attrgetter(name)
+    return lambda messages: check([*chain.from_iterable(entries.values() for entries in map(value, messages))])
+
+
+def _required(field: FieldDescriptor) -> Check:
+    name, value = field.name, attrgetter(field.name)
+    if field.has_presence:
+        return lambda messages: all(message.HasField(name) for message in messages)
+    return lambda messages: not any(map(rules.is_zero, map(value, messages)))
+
+
+def _single(field: FieldDescriptor) -> Check | None:
+    """The check of the values of a field that is no list."""
+    own = methods.field_rules(field)
+    if field.message_type is None:
+        return _scalars(field, own)
+    if any(name not in {"required", "ignore"} for name, _ in rules.flat(own)):
+        raise UncoveredRuleError(f"{field.full_name}: rules of a message field")
+    return _messages(field.message_type)
+
+
+def _scalars(field: FieldDescriptor, own: validate_pb2.FieldRules) -> Check | None:
+    if field.enum_type is not None and own.ByteSize():
+        raise UncoveredRuleError(f"{field.full_name}: rules of an enum")
+    return rules.scalar_check(own, field.type, presence=field.has_presence)
+
+
+class _ListChecks:
+    """The checks of a list or a map: of whole lists, of elements, and of a map's keys and values."""
+
+    def __init__(self) -> None:
+        self.whole: Check | None = None
+        self.elements: Check | None = None
+        self.keys: Check | None = None
+        self.values: Check | None = None
+
+
+@cache
+def _list_rules(field: FieldDescriptor) -> _ListChecks:
+    found = _ListChecks()
+    own = methods.field_rules(field)
+    entry = field.message_type if field.message_type is not None and field.message_type.GetOptions().map_entry else None
+    if entry is not None:
+        found.keys = _elements(entry.fields_by_name["key"], own.map.keys)
+        found.values = _elements(entry.fields_by_name["value"], own.map.values)
+    else:
+        found.elements = _elements(field, own.repeated.items)
+    found.whole = _whole(field, own)
+    return found
+
+
+def _whole(field: FieldDescriptor, own: validate_pb2.FieldRules) -> Check | None:
+    checks = []
+    for name, limit in rules.flat(own):
+        if name in {"required", "ignore"} or name.startswith(("repeated.items.", "map.keys.", "map.values.")):
+            continue
+        row = RULES.get(name)
+        if row is None or row.fast is None:
+            raise UncoveredRuleError(f"{field.full_name}: {name}")
+        checks.append(row.fast(limit))
+    check = rules.all_of(checks)
+    if check is None or own.ignore != validate_pb2.IGNORE_IF_ZERO_VALUE:
+        return check
+    return lambda lists: check([values for values in lists if values])
+
+
+def _elements(field: FieldDescriptor, own: validate_pb2.FieldRules) -> Check | None:
+    """The check of the elements of a list, or of the keys or the values of a map."""
+    if own.required:
+        raise UncoveredRuleError(f"{field.full_name}: required elements")
+    if field.message_type is None:
+        return _scalars(field, own)
+    if own.ByteSize():
+        raise UncoveredRuleError(f"{field.full_name}: rules of message elements")
+    check = _messages(field.message_type)
+    return _serialized(field.message_type, check) if check is not None and _bytes_in_twin(field) else check
+
+
+def _bytes_in_twin(field: FieldDescriptor) -> bool:
+    """Whether the twin of the field's message holds the field's messages serialised."""
+    holder = field.containing_type
+    twin = twins.TWINS.get(GetMessageClass(holder)) if holder is not None else None
+    return twin is not None and twin.DESCRIPTOR.fields_by_name[field.name].type == FieldDescriptor.TYPE_BYTES
+
+
+def _serialized(descriptor: Descriptor, check: Check) -> Check:
+    """The check of serialised messages of one type, each cached by its bytes."""
+    kind = GetMessageClass(descriptor)
 
     def obeys(raw: bytes) -> bool:
         message = twins.read(kind, raw)
-        return message is not None and look(message)
+        return message is not None and check([message])
 
-    return obeys
-
-
-def _remembered(look: Look) -> Look:
-    """The look at bytes that come again and again."""
-    known = lru_cache(maxsize=_REMEMBERED)(look)
-    return lambda raw: known(raw) if len(raw) <= _REMEMBERED_BYTES else look(raw)
+    cached = _cached(obeys)
+    return lambda values: all(map(cached, values))
 
 
-def _message(descriptor: Descriptor, but: int = 0) -> Look:
-    """The look at a message, the field of the number `but` left out."""
-    _know(descriptor)
-    fields = [field for field in descriptor.fields if field.number != but]
-    looks = [(field.name, look) for field in fields if (look := _field(field)) is not None]
+def _column(field: FieldDescriptor) -> Check:
+    """The check of columns, each the bytes of its numbers: [messages] of [n] float64."""
+    least, most = _column_bytes(field)
+    column_rules = rules.column_rules(field)
 
-    def obeys(message: Any) -> bool:
-        for name, look in looks:  # noqa: SIM110 -- all() over a generator takes half as long again
-            if not look(getattr(message, name)):
+    def obeys(columns: Sequence[bytes]) -> bool:
+        sizes = {*map(len, columns)}
+        if min(sizes) < least or max(sizes) > most or any(size % NUMBER_BYTES for size in sizes):
+            return False
+        numbers = array(b"".join(columns))
+        for rule in column_rules:  # noqa: SIM110 -- all() over a generator takes half as long again
+            if not _hold(rule.holds, numbers):
                 return False
         return True
 
-    return obeys
+    return lambda columns: not columns or obeys(columns)
 
 
-def _know(descriptor: Descriptor) -> None:
-    """Raises _UnknownRuleError when a message has rules beside its fields'."""
-    own: list[Message] = [descriptor.GetOptions().Extensions[validate_pb2.message]]
-    own += [choice.GetOptions().Extensions[validate_pb2.oneof] for choice in descriptor.oneofs]
-    if any(rules.ByteSize() for rules in own):
-        raise _UnknownRuleError(descriptor.full_name)
+def _column_bytes(field: FieldDescriptor) -> tuple[float, float]:
+    """A column's least and most bytes."""
+    limits = dict(rules.flat(methods.field_rules(field)))
+    least, most = limits.pop("repeated.min_items", 0), limits.pop("repeated.max_items", np.inf)
+    if limits:
+        raise UncoveredRuleError(f"{field.full_name}: {', '.join(limits)}")
+    return least * NUMBER_BYTES, most * NUMBER_BYTES
 
 
-def _field(field: FieldDescriptor) -> Look | None:
-    """The look at one field's value; None where there is nothing to look at."""
-    if methods.column_rules(field).ByteSize():
-        raise _UnknownRuleError(f"{field.full_name}: a column by itself")
-    if field.message_type is not None and not field.is_repeated:
-        raise _UnknownRuleError(f"{field.full_name}: what is inside")
-    rules = dict(_flat(methods.field_rules(field)))
-    looks = [*_list(field, rules)] if field.is_repeated else [*_single(rules, f"{_KINDS.get(field.type, '')}.")]
-    if rules:
-        raise _UnknownRuleError(f"{field.full_name}: {', '.join(rules)}")
-    return _all(looks)
-
-
-_KINDS = {
-    FieldDescriptor.TYPE_STRING: "string",
-    FieldDescriptor.TYPE_UINT32: "uint32",
-    FieldDescriptor.TYPE_DOUBLE: "double",
-}
-
-
-def _flat(rules: Message, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every rule that is set, by its dotted name."""
-    for field, value in rules.ListFields():
-        if isinstance(value, Message):
-            yield from _flat(value, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", value
-
-
-def _list(field: FieldDescriptor, rules: dict[str, Any]) -> Iterator[Look]:
-    """The rules of a list or a map; each one understood is taken out of `rules`."""
-    least = rules.pop("repeated.min_items", 0)
-    most = min(rules.pop("repeated.max_items", math.inf), rules.pop("map.max_pairs", math.inf))
-    yield lambda values: least <= len(values) <= most
-    unique = rules.pop("repeated.unique", False)
-    each = _all([*_single(rules, f"repeated.items.{_KINDS.get(field.type, '')}."), *_single(rules, "map.keys.string.")])
-    if field.message_type is not None and not field.message_type.GetOptions().map_entry:
-        each = _message(field.message_type)
-        if field.message_type is inference_pb2.IndicatorSpec.DESCRIPTOR:
-            # Its twin is its own bytes.
-            each = _remembered(_of_bytes(inference_pb2.IndicatorSpec, each))
-    if field.type == FieldDescriptor.TYPE_DOUBLE and each is not None:
-        yield _numbers(unique, each)
-    elif unique:
-        raise _UnknownRuleError(field.full_name)
-    elif each is not None:
-        yield _each(each)
-
-
-def _numbers(unique: bool, each: Look) -> Look:
-    """A short list of numbers, such as levels: callers send the same one again and again."""
-
-    @lru_cache(maxsize=_REMEMBERED)
-    def obeys(values: tuple[float, ...]) -> bool:
-        return (not unique or len(set(values)) == len(values)) and all(map(each, values))
-
-    return lambda values: obeys(tuple(values))
-
-
-def _single(rules: dict[str, Any], prefix: str) -> Iterator[Look]:
-    """The rules of one text or number; each one understood is taken out of `rules`."""
-    least, most = rules.pop(f"{prefix}min_len", 0), rules.pop(f"{prefix}max_len", math.inf)
-    if least or most != math.inf:
-        yield lambda text: least <= len(text) <= most
-    if pattern := rules.pop(f"{prefix}pattern", ""):
-        found = re.compile(pattern).search
-        yield lambda text: found(text) is not None
-    above, below = rules.pop(f"{prefix}gt", -math.inf), rules.pop(f"{prefix}lt", math.inf)
-    if above != -math.inf or below != math.inf:
-        yield lambda number: above < number < below
-    low, high = rules.pop(f"{prefix}gte", -math.inf), rules.pop(f"{prefix}lte", math.inf)
-    if low != -math.inf or high != math.inf:
-        yield lambda number: low <= number <= high
-
-
-def _all(looks: list[Look]) -> Look | None:
-    if len(looks) < 2:
-        return looks[0] if looks else None
-    first, rest = looks[0], _all(looks[1:])
-    return lambda value: first(value) and rest(value)  # type: ignore[misc]  # there is a rest
-
-
-def _columns(field: FieldDescriptor) -> Look:
-    """The look at a column of several messages."""
-    least, most = _sizes(field)
-    if methods.column_rules(field).non_negative:
-        raise _UnknownRuleError(field.full_name)
-
-    def obeys(found: Sequence[bytes]) -> bool:
-        sizes = {*map(len, found)}
-        return (
-            least <= min(sizes)
-            and max(sizes) <= most
-            and not any(size % NUMBER_BYTES for size in sizes)
-            and _finite(array(b"".join(found)))
-        )
-
-    return obeys
-
-
-def _sizes(field: FieldDescriptor) -> tuple[float, float]:
-    """A column's least and most bytes. Its values have to be finite."""
-    rules = dict(_flat(methods.field_rules(field)))
-    sizes = (
-        rules.pop("repeated.min_items", 0) * NUMBER_BYTES,
-        rules.pop("repeated.max_items", math.inf) * NUMBER_BYTES,
-    )
-    if rules or not methods.column_rules(field).finite:
-        raise _UnknownRuleError(field.full_name)
-    return sizes
-
-
-def _panels(descriptor: Descriptor) -> Look:
-    """Columns of one length, low <= open/close <= high, no negative volume; closes alone have no order."""
+def _panels(descriptor: Descriptor) -> Check:
+    """The check of the panels' columns: one length, finite, prices in order, no negative volume; or closes alone."""
     fields = descriptor.fields_by_name
-    sizes = {name: _sizes(fields[name]) for name in (*_OHLC, "volume")}
+    sizes = {name: _column_bytes(fields[name]) for name in _PANEL_COLUMNS}
     least, most = sizes["close"]
-    symbol = _field(fields["symbol"])
-    others = {name for name in fields if methods.column_rules(fields[name]).non_negative}
-    if others != {"volume"} or any(sizes[name] != (0, most) for name in (*_OHLC[:3], "volume")) or symbol is None:
-        raise _UnknownRuleError(descriptor.full_name)
-    if set(fields) != {*sizes, "symbol"}:
-        raise _UnknownRuleError(f"{descriptor.full_name}: a field that nobody looks at")
+    columns = {field.name: {rule.name for rule in rules.column_rules(field)} for field in descriptor.fields}
+    expected = {**{name: {"finite"} for name in bars.PRICES}, "volume": {"finite", "non_negative"}}
+    if {name: found for name, found in columns.items() if found} != expected:
+        raise UncoveredRuleError(f"{descriptor.full_name}: rules of columns other than those of prices and volume")
+    if any(sizes[name] != (0, most) for name in _PANEL_COLUMNS if name != "close"):
+        raise UncoveredRuleError(f"{descriptor.full_name}: columns with limits of their own")
+    finite, non_negative = COLUMN_RULES["finite"].holds, COLUMN_RULES["non_negative"].holds
 
     def obeys(panels: Sequence[Any]) -> bool:
-        # Panels of one shape are looked at as one array.
+        # Panels whose columns have the same lengths are checked as one array.
         alike: defaultdict[tuple[int, int, int, int, int], list[bytes]] = defaultdict(list)
         for panel in panels:
-            found = _COLUMNS(panel)
-            if not symbol(panel.symbol):
-                return False
+            found = _columns_of(panel)
             alike[tuple(map(len, found))] += found  # type: ignore[index]  # there are five
-        return all(shape(*lengths, b"".join(found)) for lengths, found in alike.items())
+        return all(shape_obeys(*lengths, b"".join(found)) for lengths, found in alike.items())
 
-    def shape(opened: int, high: int, low: int, size: int, volume: int, found: bytes) -> bool:
-        if not least <= size <= most or size % NUMBER_BYTES or volume not in (0, size):
+    def shape_obeys(opened: int, high: int, low: int, size: int, volume: int, found: bytes) -> bool:
+        if not least <= size <= most or size % NUMBER_BYTES or volume not in {0, size}:
             return False
         if (opened, high, low) != (size, size, size):
-            return not (opened or high or low or volume) and _finite(array(found))
-        bars, whole = size // NUMBER_BYTES, array(found)
-        columns = whole.reshape(-1, 5 if volume else 4, bars)
-        first, highest, lowest, close = (columns[:, place] for place in range(4))
-        return (
-            _finite(whole)
-            and not np.count_nonzero(np.minimum(first, close) < lowest)
-            and not np.count_nonzero(np.maximum(first, close) > highest)
-            and not np.count_nonzero(columns[:, 4:] < 0)
-        )
+            return not (opened or high or low or volume) and _hold(finite, array(found))
+        whole = array(found)
+        stacked = whole.reshape(-1, 5 if volume else 4, size // NUMBER_BYTES)
+        prices = (stacked[:, place] for place in range(len(bars.PRICES)))
+        return _hold(finite, whole) and bars.ordered(*prices) and _hold(non_negative, stacked[:, 4:])
 
     return obeys
 
 
-def _finite(numbers: Array) -> bool:
-    return bool(np.count_nonzero(np.isfinite(numbers)) == numbers.size)
+def _hold(rule: Callable[[Array], Any], numbers: Array) -> bool:
+    return bool(np.count_nonzero(rule(numbers)) == numbers.size)

@@ -122,7 +122,7 @@ async def test_who_wants_the_latest_gets_it_and_every_error():
     run = await Running(pb.WATCH_DELIVERY_LATEST).opened()
     run.caller.reading.clear()
     run.caller.send(*range(1, 21))
-    refused = InvalidRequestError([]).status()
+    refused = InvalidRequestError([]).status("id")
     for sequence in range(1, 21):
         await run.settle()
         assert run.link.bars[-1] >= sequence, "bars whose update was replaced gave their place back"
@@ -156,7 +156,7 @@ async def test_what_is_no_bar_is_told_so_and_the_session_goes_on():
         (lambda run: run.watch.lost(), SessionLostError),
         (lambda run: run.watch.drain(DrainingError("draining")), DrainingError),
         (
-            lambda run: run.watch.told(exchange_pb2.Reply(id=7, error=OverloadedError("full").status())),
+            lambda run: run.watch.told(exchange_pb2.Reply(id=7, error=OverloadedError("full").status("id"))),
             RemoteError,
         ),
     ],

@@ -45,7 +45,7 @@ def test_no_code_that_the_service_sends_is_taken_for_a_bug(code: int) -> None:
 
 
 def test_a_quota_is_told_apart_from_a_full_service() -> None:
-    status = wire.OverloadedError("too many", retry_after=2.0).status()
+    status = wire.OverloadedError("too many", retry_after=2.0).status("id")
     status.details.add().Pack(error_details_pb2.QuotaFailure())
     assert type(errors.from_status(status)) is errors.RateLimitedError
 

@@ -1,5 +1,6 @@
 """Errors carry a code, a stable reason, what to do, and the request id."""
 
+import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from market_inference.contract import errors
@@ -26,13 +27,63 @@ def test_an_invalid_request_lists_every_violation_with_its_field():
 
 
 def test_an_overload_says_when_to_come_back():
-    (retry,) = details(errors.OverloadedError("full", retry_after=0.25).status(), error_details_pb2.RetryInfo)
+    (retry,) = details(errors.OverloadedError("full", retry_after=0.25).status("r-1"), error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToMilliseconds() == 250
+
+
+def every_error() -> list[errors.ServiceError]:
+    """One of each class of errors, made as the service makes it."""
+    violations = [errors.Violation("horizon", "too far (max 365, got 366)", "uint32.lte")]
+    special = {
+        errors.RequestTooLargeError: errors.RequestTooLargeError(10, 11),
+        errors.UnknownModelError: errors.UnknownModelError("forecast", "oracle", ["auto"]),
+        errors.QuotaExceededError: errors.QuotaExceededError("desk", "100 units", retry_after=60.0),
+        errors.InternalError: errors.InternalError(),
+        errors.RemoteError: errors.RemoteError(errors.OverloadedError("full", retry_after=1).status("elsewhere")),
+    }
+    found, kinds = [], [errors.ServiceError]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__module__ != errors.__name__:
+            continue
+        made = special.get(kind)
+        if made is None:
+            made = kind(violations) if issubclass(kind, errors.InvalidRequestError) else kind("text", retry_after=0.5)
+        found.append(made)
+    return found
+
+
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: type(error).__name__)
+def test_every_error_has_a_code_a_reason_the_domain_and_the_request_id(error):
+    status = error.status("r-1")
+    assert code_pb2.Code.Name(status.code) != "OK"
+    assert status.message
+    (info,) = details(status, error_details_pb2.ErrorInfo)
+    assert info.reason == errors.reason_of(status)
+    assert info.domain == errors.DOMAIN
+    (request,) = details(status, error_details_pb2.RequestInfo)
+    assert request.request_id == "r-1"
+
+
+def test_reasons_are_unique():
+    made = [error for error in every_error() if not isinstance(error, errors.RemoteError)]
+    kinds = {type(error) for error in made} - {errors.InternalError}
+    assert len({kind.reason for kind in kinds}) == len(kinds)
+
+
+def test_a_remote_status_without_details_gets_them():
+    bare = status_pb2.Status(code=code_pb2.UNAVAILABLE, message="gone")
+    status = errors.RemoteError(bare).status("r-2")
+    (info,) = details(status, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain) == ("UNAVAILABLE", errors.DOMAIN)
+    (request,) = details(status, error_details_pb2.RequestInfo)
+    assert request.request_id == "r-2"
 
 
 def test_a_remote_error_passes_on_as_it_came():
     status = errors.UnknownModelError("forecast", "oracle", ["auto"]).status("r-2")
-    assert errors.RemoteError(status).status("r-2") is status
+    assert errors.RemoteError(status).status("r-2") == status
     assert "oracle" in status.message
     assert "auto" in status.message
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_inference.contract.encoding import twins, wireformat
+from market_inference.contract.encoding import wireformat
+from market_inference.contract.encoding.split import ITEMS, join_items, split_items
 from market_inference.contract.generated import inference_pb2 as pb
 
 series = st.builds(pb.Series, symbol=st.text(max_size=8), values=st.lists(st.floats(), max_size=40))
@@ -14,36 +15,36 @@ messages = st.builds(pb.PredictRequest, series=st.lists(series, max_size=5), hor
 @given(message=messages)
 def test_it_is_its_items_and_the_rest(message):
     raw = message.SerializeToString()
-    split = twins.split(pb.PredictRequest, raw)
-    assert [bytes(item) for item in split.items] == [item.SerializeToString() for item in message.series]
-    assert split.rest == pb.PredictRequest(horizon=message.horizon).SerializeToString()
-    assert twins.join(pb.PredictRequest, *split) == raw
+    parts = split_items(pb.PredictRequest, raw)
+    assert [bytes(item) for item in parts.items] == [item.SerializeToString() for item in message.series]
+    assert parts.rest == pb.PredictRequest(horizon=message.horizon).SerializeToString()
+    assert join_items(pb.PredictRequest, *parts) == raw
 
 
 @given(message=messages, cut=st.integers(1, 400))
 def test_where_it_breaks_off_it_is_none_or_what_is_there(message, cut):
     raw = message.SerializeToString()[:-cut]
-    split = twins.split(pb.PredictRequest, raw)
-    assert split is None or twins.join(pb.PredictRequest, *split) == raw
+    parts = split_items(pb.PredictRequest, raw)
+    assert parts is None or join_items(pb.PredictRequest, *parts) == raw
 
 
 @given(raw=st.binary(max_size=60))
 def test_any_bytes_are_taken_apart_without_loss_or_not_at_all(raw):
-    split = twins.split(pb.PredictRequest, b"\x0a" + raw)
-    if split is not None:
-        joined = twins.join(pb.PredictRequest, *split)
+    parts = split_items(pb.PredictRequest, b"\x0a" + raw)
+    if parts is not None:
+        joined = join_items(pb.PredictRequest, *parts)
         # Lengths may be written longer than need be; nobody else's reading of them differs.
         assert len(joined) <= len(raw) + 1
-        assert joined.endswith(split.rest)
+        assert joined.endswith(parts.rest)
 
 
-@pytest.mark.parametrize("kind", twins.ITEMS)
+@pytest.mark.parametrize("kind", ITEMS)
 def test_the_tag_of_every_kinds_items_is_one_byte(kind):
-    assert kind.DESCRIPTOR.fields_by_name[twins.ITEMS[kind]].number < 16
+    assert kind.DESCRIPTOR.fields_by_name[ITEMS[kind]].number < 16
 
 
 def test_a_length_of_more_bytes_than_protobuf_writes_is_none():
     """To add up more takes the square of their number."""
-    assert twins.split(pb.PredictRequest, b"\x0a" + b"\xff" * 65_000) is None
+    assert split_items(pb.PredictRequest, b"\x0a" + b"\xff" * 65_000) is None
     with pytest.raises(IndexError):
-        wireformat.varint(b"\xff" * 10 + b"\x01", 0)
+        wireformat.read_varint(b"\xff" * 10 + b"\x01", 0)
