@@ -86,45 +86,60 @@ def test_a_real_workers_page_adds_up_to_twice_itself_where_it_should():
     assert not [name for name in found if name.startswith("python_") or "_created" in name]
 
 
-@pytest.mark.slow
-async def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path):
-    with Fleet(tmp_path, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": str(WORKERS)}) as fleet:
-        children = workers(fleet)
-        assert len(children) == WORKERS
-        count = 0
-        for _ in range(4 * WORKERS):  # a connection each, so that the kernel spreads them
-            async with pressure(fleet.target, fleet.credentials) as load:
-                async with load.callers(4) as tally:
-                    await load.more(10)
-                assert not tally.lost
-                count += tally.answered + 16
-        eventually(lambda: fleet.metric("market_gateway_requests_total", code="OK"), lambda found: found >= count)
-        assert fleet.metric("market_gateway_requests_total", code="OK") == count
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory):
+    """One replica, and a gateway with workers that every test replaces."""
+    folder = tmp_path_factory.mktemp("workers")
+    with Fleet(folder, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": str(WORKERS)}) as fleet:
+        yield fleet
 
-        os.kill(children[0], signal.SIGKILL)
-        await eventually_async(lambda: fleet.log().count('"event":"listening"') == 1 + WORKERS + 1, seconds=60)
-        assert len(set(workers(fleet)) - set(children)) == 1
-        assert fleet.metric("market_gateway_requests_total", code="OK") == count
-        async with pressure(fleet.target, fleet.credentials) as load, load.callers(4) as tally:
-            await load.more(10)
-        gateway = fleet.gateway
-        assert gateway is not None
-        gateway.stop(30)
-        assert gateway.returncode == 0
-        events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
-        assert events.count("worker died") == 1
-        assert events.count("stopped") == WORKERS
+
+@pytest.fixture
+def fleet(replica):
+    """A gateway of this test, with a log of its own."""
+    if replica.gateway is not None:
+        replica.gateway.kill()
+    replica.start_gateway()
+    return replica
 
 
 @pytest.mark.slow
-def test_workers_whose_parent_is_killed_end(tmp_path):
-    with Fleet(tmp_path, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": "2"}) as fleet:
-        assert fleet.gateway is not None
-        children = psutil.Process(fleet.gateway.pid).children()
-        assert len(children) == 2
-        fleet.gateway.kill()
-        _, alive = psutil.wait_procs(children, timeout=30)
-        assert not alive
+async def test_workers_share_the_port_and_a_killed_worker_is_replaced(fleet):
+    children = workers(fleet)
+    assert len(children) == WORKERS
+    count = 0
+    for _ in range(4 * WORKERS):  # a connection each, so that the kernel spreads them
+        async with pressure(fleet.target, fleet.credentials) as load:
+            async with load.callers(4) as tally:
+                await load.more(10)
+            assert not tally.lost
+            count += tally.answered + 16
+    eventually(lambda: fleet.metric("market_gateway_requests_total", code="OK"), lambda found: found >= count)
+    assert fleet.metric("market_gateway_requests_total", code="OK") == count
+
+    os.kill(children[0], signal.SIGKILL)
+    await eventually_async(lambda: fleet.log().count('"event":"listening"') == 1 + WORKERS + 1, seconds=60)
+    assert len(set(workers(fleet)) - set(children)) == 1
+    assert fleet.metric("market_gateway_requests_total", code="OK") == count
+    async with pressure(fleet.target, fleet.credentials) as load, load.callers(4) as tally:
+        await load.more(10)
+    gateway = fleet.gateway
+    assert gateway is not None
+    gateway.stop(30)
+    assert gateway.returncode == 0
+    events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
+    assert events.count("worker died") == 1
+    assert events.count("stopped") == WORKERS
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(fleet):
+    assert fleet.gateway is not None
+    children = [psutil.Process(pid) for pid in workers(fleet)]
+    assert len(children) == WORKERS
+    fleet.gateway.kill()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
 
 
 def samples(page: bytes) -> dict[str, float]:

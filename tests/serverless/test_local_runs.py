@@ -93,23 +93,9 @@ def test_serve_api_answers_as_the_platform_would():
     assert "Traceback" not in errors
 
 
-def test_importing_the_handler_is_quick_and_loads_no_model_library():
-    program = """
-import sys, time
-import runpod
-began = time.perf_counter()
-import serverless.handler
-seconds = time.perf_counter() - began
-heavy = {"torch", "transformers", "talib", "numpy", "protovalidate"} & set(sys.modules)
-print(seconds, *heavy)
-"""
-    # The fastest of three, because other processes on the machine only add time.
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()[
-            -1
-        ]
-        for _ in range(3)
-    ]
-    fastest = min(float(line.split()[0]) for line in runs)
-    assert all(len(line.split()) == 1 for line in runs), runs
-    assert fastest < 0.3
+def test_importing_the_handler_loads_no_model_library():
+    """The worker answers its first health check before the model libraries are loaded, which takes seconds."""
+    heavy = "torch transformers talib numpy protovalidate"
+    program = f"import sys, serverless.handler; print([name for name in {heavy.split()!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
