@@ -1,9 +1,9 @@
-"""Makes the Python code of the contract again, and a descriptor set for buf.
+"""Generates the Python code of the contract, and a descriptor set for buf.
 
-Owns the way from *.proto to generated code; no file ending in _pb2.py, _pb2.pyi or _pb2_grpc.py is ever edited.
+Owns the way from *.proto to generated code; files ending in _pb2.py, _pb2.pyi or _pb2_grpc.py are never edited.
 
     python proto/generate.py            write the code into market_inference/contract/generated
-    python proto/generate.py --check    exit 1 when the committed code differs from what would be written
+    python proto/generate.py --check    exit 1 when the committed code differs from the generated code
     python proto/generate.py --descriptors FILE
                                         write a FileDescriptorSet with source info, for buf lint and buf breaking
 """
@@ -25,14 +25,14 @@ HERE = Path(__file__).resolve().parent
 CONTRACT = HERE / "market" / "inference" / "v1"
 VALIDATE = "buf/validate/validate.proto"
 TARGET = HERE.parent / "market_inference" / "contract" / "generated"
-# The generators import by the .proto files' folders. In one package all modules are neighbours.
+# The generators import by the folders of the .proto files. The generated modules lie in a single package.
 _FROM = re.compile(r"^from (?:buf\.validate|market\.inference\.v1) import", re.MULTILINE)
 _IMPORT = re.compile(r"^import (?:buf\.validate|market\.inference\.v1)\.(\w+)(?: as (\w+))?$", re.MULTILINE)
 _USE = re.compile(r"\b(?:buf\.validate|market\.inference\.v1)\.(?=\w+_pb2\b)")
 
 
 def validate_descriptors() -> bytes:
-    """The rules' own descriptor out of the installed protovalidate, so that no schema registry is needed."""
+    """validate.proto and its imports, from the installed protovalidate: no schema registry is needed."""
     known = descriptor_pb2.FileDescriptorSet()
     for module in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
         known.file.add().ParseFromString(module.DESCRIPTOR.serialized_pb)
@@ -41,7 +41,7 @@ def validate_descriptors() -> bytes:
 
 
 def run_protoc(*arguments: str) -> None:
-    """protoc over the whole contract; raises SystemExit with protoc's status when it complains."""
+    """Run protoc over the whole contract. Raises SystemExit with protoc's status when protoc fails."""
     google = Path(str(files("grpc_tools") / "_proto"))
     rpc = Path(status_pb2.__file__).parents[2]
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def run_protoc(*arguments: str) -> None:
 
 def generate(target: Path) -> list[str]:
     """Write all generated code into the folder `target` and return the names of the files."""
-    # validate.proto is generated too: protovalidate's own module is made for another protobuf runtime.
+    # validate.proto is generated, too: protovalidate's own module needs another protobuf runtime.
     plugins = ("python", "grpc_python", "mypy", "mypy_grpc")
     with tempfile.TemporaryDirectory() as folder:
         run_protoc(*(f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{folder}" for plugin in plugins), VALIDATE)
@@ -74,7 +74,7 @@ def _lacks_service(path: Path) -> bool:
 
 
 def _relative(source: str) -> str:
-    """The source with its imports of other generated modules made relative, so that they need no import root."""
+    """The source with relative imports of the other generated modules, so that no import root is needed."""
     source = _FROM.sub("from . import", source)
     source = _IMPORT.sub(lambda found: f"from . import {found[1]}" + (f" as {found[2]}" if found[2] else ""), source)
     return _USE.sub("", source)

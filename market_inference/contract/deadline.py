@@ -1,7 +1,7 @@
-"""Deadlines as fixed points in time.
+"""Deadlines as instants of the monotonic clock, in seconds.
 
-A deadline is an instant of the monotonic clock in seconds, made once where a request enters the process; `NEVER` is no
-deadline. Between processes the time left travels, since clocks differ.
+A deadline is made once, where a request enters the process; `NEVER` is no deadline. Between processes the remaining
+time travels, since clocks differ.
 """
 
 import math
@@ -17,10 +17,10 @@ def after(seconds: float | None) -> float:
 
 
 def microseconds_left(deadline: float, at: float) -> int:
-    """Whole microseconds from `at` to the deadline for the wire, where 0 means none: at least 1 for a real deadline."""
+    """Whole microseconds from `at` to the deadline for the wire: 0 for NEVER, at least 1 for every other deadline."""
     return 0 if deadline == NEVER else max(1, int((deadline - at) * 1e6))
 
 
 def from_microseconds(left: int, at: float) -> float:
-    """The other direction: the instant `left` microseconds after `at`; 0 is NEVER."""
+    """The instant `left` microseconds after `at`; 0 is NEVER."""
     return NEVER if left == 0 else at + left * 1e-6

@@ -1,7 +1,7 @@
-"""Errors that callers may meet, and the one table that maps them to gRPC and to the serverless answer.
+"""Errors that callers may receive, with their gRPC codes, stable reasons and serverless names.
 
-Owns the typed errors, their google.rpc.Status form and back. A bug is not one of these: it reaches the caller as
-INTERNAL without its text, and the log with it.
+Owns the typed errors and their form as google.rpc.Status. A bug is no typed error: the caller receives INTERNAL without
+the bug's text, and the log receives the text.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ DOMAIN = "market-inference"
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: `field` is the path in the request, such as `series[3].values`."""
+    """A broken rule: `field` is the path in the request, such as `series[3].values`."""
 
     field: str
     description: str
@@ -23,7 +23,7 @@ class Violation:
 
 
 class ServiceError(Exception):
-    """An error that the caller can understand. `reason` is stable and machine-readable, the text is for people."""
+    """An error for the caller. `reason` is stable and machine-readable, the text is for people."""
 
     code: ClassVar[int] = code_pb2.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
@@ -34,11 +34,11 @@ class ServiceError(Exception):
         self.retry_after = retry_after
 
     def details(self) -> list[object]:
-        """The google.rpc detail messages that go beyond ErrorInfo and RetryInfo."""
+        """The google.rpc detail messages beside ErrorInfo, RetryInfo and RequestInfo."""
         return []
 
     def status(self, request_id: str) -> status_pb2.Status:
-        """The error as google.rpc.Status: always with ErrorInfo and RequestInfo, and with the details of its kind."""
+        """The error as google.rpc.Status: ErrorInfo and RequestInfo always, RetryInfo with `retry_after`, details()."""
         status = status_pb2.Status(code=self.code, message=self.message)
         status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
         if self.retry_after is not None:
@@ -55,7 +55,7 @@ def _add_request_info(status: status_pb2.Status, request_id: str) -> None:
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
 
 
-# Violations travel in a trailer, and gRPC refuses trailers above 8 kB: of more mistakes, a caller sees the first.
+# Violations travel in a trailer, and gRPC refuses trailers above 8 kB: the caller receives the first violations.
 _MOST_VIOLATION_BYTES = 4096
 
 
@@ -66,7 +66,7 @@ class InvalidRequestError(ServiceError):
     reason = "INVALID_REQUEST"
 
     def __init__(self, violations: Sequence[Violation], *, more: int = 0) -> None:
-        """`more` are violations that were found and are not described."""
+        """`more` counts violations without a description."""
         self.violations = tuple(violations)
         self.more = more
         super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5]))
@@ -95,46 +95,46 @@ class RequestTooLargeError(InvalidRequestError):
 
 
 class BarOutOfOrderError(InvalidRequestError):
-    """A bar that opens before the newest one, or leaves out a sequence number."""
+    """A bar that opens before the newest bar, or leaves out a sequence number."""
 
     reason = "BAR_OUT_OF_ORDER"
 
 
 class DuplicateBarError(InvalidRequestError):
-    """A bar that the session has already, and that is not its newest, which alone can be corrected."""
+    """A bar that the session has already. Only the newest bar can be corrected."""
 
     reason = "BAR_DUPLICATE"
 
 
 class FutureBarError(InvalidRequestError):
-    """A bar from after the caller's own present: look-ahead."""
+    """A bar from after the caller's `as_of`: look-ahead."""
 
     reason = "BAR_FROM_FUTURE"
 
 
 class SessionIdleError(ServiceError):
-    """No bar came for so long that the session was closed."""
+    """The session was closed, since no bar came within the idle time."""
 
     code = code_pb2.DEADLINE_EXCEEDED
     reason = "SESSION_IDLE"
 
 
 class SessionLostError(ServiceError):
-    """The replica that held the session is gone; open it again with the bars so far."""
+    """The session's replica is gone. The client opens the session again with the bars so far."""
 
     code = code_pb2.UNAVAILABLE
     reason = "SESSION_LOST"
 
 
 class UnauthenticatedError(ServiceError):
-    """No credential, or one that is not valid."""
+    """No credential, or an invalid credential."""
 
     code = code_pb2.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDeniedError(ServiceError):
-    """A valid credential without the right to this."""
+    """A valid credential without the scope of the method."""
 
     code = code_pb2.PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
@@ -151,21 +151,21 @@ class UnknownModelError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """Refused at once, because waiting would not end in time."""
+    """Refused at once, since the queue is too long for the deadline or for its limit."""
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
 
 
 class RateLimitedError(ServiceError):
-    """More than the client's rate; the same request passes a little later."""
+    """Above the client's rate; the same request passes after `retry_after`."""
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "RATE_LIMITED"
 
 
 class QuotaExceededError(ServiceError):
-    """More than the client's quota of the day."""
+    """Above the client's quota of the day."""
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "QUOTA_EXCEEDED"
@@ -182,7 +182,7 @@ class QuotaExceededError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The caller's time ran out before the answer was there."""
+    """The deadline passed before the answer was ready."""
 
     code = code_pb2.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
@@ -196,50 +196,50 @@ class CallCancelledError(ServiceError):
 
 
 class ServiceUnavailableError(ServiceError):
-    """Not now: a model that cannot load, no replica to ask, or a service about to stop."""
+    """A model that cannot load, no replica, or a service that is stopping."""
 
     code = code_pb2.UNAVAILABLE
     reason = "UNAVAILABLE"
 
 
 class DrainingError(ServiceUnavailableError):
-    """This process takes no new work; another one will."""
+    """The process takes no new work; another process will."""
 
     reason = "DRAINING"
 
 
 class ProfileRefusedError(ServiceError):
-    """The system does not permit a profile of this process."""
+    """The system does not permit a profile of the process."""
 
     code = code_pb2.FAILED_PRECONDITION
     reason = "PROFILE_REFUSED"
 
 
 class NotImplementedYetError(ServiceError):
-    """The contract has it, this version does not."""
+    """An RPC of the contract that this version does not serve."""
 
     code = code_pb2.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
 
 
 class InternalError(ServiceError):
-    """A bug of ours. The text says nothing of it; the log has the trace under the same request id."""
+    """A bug. The text tells the caller no detail; the log has the trace under the same request id."""
 
     def __init__(self, message: str = "internal error; the service's log has it under this request id") -> None:
         super().__init__(message)
 
 
 class RemoteError(ServiceError):
-    """An error that another process of ours made, carried on as it came."""
+    """An error of another process of the service, passed on unchanged."""
 
     def __init__(self, status: status_pb2.Status) -> None:
         super().__init__(status.message)
         self.carried = status
 
     def status(self, request_id: str) -> status_pb2.Status:
-        """The status that came, under this request's id: an error may have come for several requests at once.
+        """The received status under `request_id`: the replica may have answered several requests with one error.
 
-        A status that came without ErrorInfo gets one with the code's name for a reason.
+        A status without ErrorInfo gets an ErrorInfo, with the name of the code as the reason.
         """
         status = status_pb2.Status(code=self.carried.code, message=self.carried.message)
         if not any(detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) for detail in self.carried.details):
@@ -254,7 +254,7 @@ class RemoteError(ServiceError):
         return status
 
 
-# What a serverless answer calls the gRPC codes (requirement S3); whatever is not here is a runtime error.
+# The gRPC codes in a serverless answer (requirement S3); every other code is a runtime error.
 SERVERLESS_ERROR_TYPES = {
     code_pb2.INVALID_ARGUMENT: "validation",
     code_pb2.NOT_FOUND: "validation",
@@ -272,7 +272,7 @@ def code_name(code: int) -> str:
 
 
 def reason_of(status: status_pb2.Status) -> str:
-    """The ErrorInfo reason inside a status, or the code's name when it has none."""
+    """The ErrorInfo reason of a status, or the name of the code for a status without ErrorInfo."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):

@@ -1,7 +1,7 @@
-"""API keys: `mi_<prefix>_<secret>`, kept as SHA-256 of the whole.
+"""API keys: `mi_<prefix>_<secret>`, stored as the SHA-256 of the whole key.
 
-Owns the form of a key, the file of hashes and its changes, and the development key. A key is 32 random bytes, so that a
-plain hash is enough: there is nothing to guess (NIST SP 800-63B asks for slow hashes where people choose secrets).
+Owns the form of a key, the keys file, changes of the file, and the development key. A secret is 32 random bytes, so a
+fast hash is enough: guessing is hopeless (NIST SP 800-63B asks for slow hashes of secrets chosen by people).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ FORM = "mi"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is kept of a key. `expires` is a Unix time; 0 is never. Limits are in cost units; 0 is the gateway's own."""
+    """A stored key. `expires` is a Unix time, 0 for never. Limits are in units; 0 stands for the gateway's setting."""
 
     prefix: str
     sha256: str
@@ -54,10 +54,7 @@ def issue(
     units_per_second: float = 0.0,
     units_per_day: float = 0.0,
 ) -> tuple[str, Key]:
-    """A new secret, which is shown once and never kept, and what is kept of it.
-
-    Raises ValueError for unknown scopes.
-    """
+    """A new secret, shown once and stored nowhere, and the key to store. Raises ValueError for unknown scopes."""
     scopes = tuple(scopes)
     if unknown := sorted(set(scopes) - set(methods.SCOPES)):
         raise ValueError(f"no such scope: {', '.join(unknown)}; there are: {', '.join(methods.SCOPES)}")
@@ -67,14 +64,14 @@ def issue(
 
 
 def revoke(keys: list[Key], prefix: str) -> Key:
-    """Take the key out of the list. Raises UnknownKeyError."""
+    """Remove the key from the list. Raises UnknownKeyError."""
     key = _known(keys, prefix)
     keys.remove(key)
     return key
 
 
 def rotate(keys: list[Key], prefix: str, overlap: float) -> tuple[str, Key]:
-    """A new key with the old one's owner, scopes, limits and lifetime; the old one ends `overlap` seconds from now.
+    """A new key with the old key's owner, scopes, limits and expiry; the old key ends `overlap` seconds from now.
 
     Raises UnknownKeyError.
     """
@@ -103,25 +100,25 @@ class Keys:
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._keys = {key.prefix: key for key in keys}
-        # Secrets that were found right before: at most one a key, since no two secrets have one hash.
-        self._right: dict[str, Key] = {}
+        # Secrets with a verified hash: at most one per key, since two secrets never have the same hash.
+        self._verified: dict[str, Key] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """The valid key that this secret is, or None. Takes the same time for every wrong secret of a known prefix."""
-        key = self._right.get(secret)
+        """The valid key with this secret, or None. Every wrong secret of a known prefix takes the same time."""
+        key = self._verified.get(secret)
         if key is None:
             key = self._keys.get(public_part(secret))
             if key is None or not hmac.compare_digest(key.sha256, _digest(secret)):
                 return None
-            self._right[secret] = key
+            self._verified[secret] = key
         return None if key.expires and key.expired(time.time()) else key
 
 
 def public_part(secret: str) -> str:
-    """The prefix, which may be shown and logged; empty when this has not the form of a key."""
+    """The prefix of a key, safe to show and to log; empty for a string without the form of a key."""
     form, _, rest = secret.partition("_")
     prefix, found, _ = rest.partition("_")
     return prefix if form == FORM and found and prefix.isalnum() and len(prefix) <= 32 else ""
@@ -138,9 +135,9 @@ def read(path: Path) -> list[Key]:
 
 @contextmanager
 def edit(path: Path) -> Iterator[list[Key]]:
-    """The keys of a file (none where there is no file yet), to be changed in place; written when the block ends well.
+    """The keys of a file, to change in place (no keys when the file is missing); written when the block ends well.
 
-    Editors wait for each other; readers see the old file or the new one. Raises as read() does.
+    Editors wait for each other; readers see the old file or the new file. Raises the errors of read().
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
@@ -151,12 +148,12 @@ def edit(path: Path) -> Iterator[list[Key]]:
 
 
 def development_key() -> tuple[str, Keys]:
-    """The key of this machine's loopback gateways, made at the first start."""
+    """The key of the machine's loopback gateways, made at the first start."""
     path = development_key_file()
     if not path.exists():
         secret, _ = issue("development")
         fresh = _write_aside(path, secret + "\n")
-        # Of several workers that start at once, one makes the key and the others read it.
+        # When several workers start at once, the first makes the key and the others read the file.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(fresh)
             log.info("made the development key", extra={"fields": {"file": str(path)}})
@@ -170,7 +167,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _write_aside(path: Path, text: str) -> Path:
-    """A new file beside `path` that only its owner can read."""
+    """A new file beside `path`, readable by the owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""Names of the metadata that travel with a call, and what counts as a request id."""
+"""The names of a call's metadata and trailers, and the form of a request id."""
 
 import os
 import re
@@ -9,7 +9,7 @@ API_KEY = "x-api-key"
 REQUEST_ID = "x-request-id"
 PRIORITY = "x-priority"
 TRACEPARENT = "traceparent"
-# In the trailers of calls of clients that have a limit: cost units left of the burst, and of the day (UTC).
+# Trailers for clients with a limit: remaining units of the burst, and of the day (UTC).
 RATE_REMAINING = "x-rate-remaining"
 QUOTA_REMAINING = "x-quota-remaining"
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -18,8 +18,8 @@ _HARMLESS = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 _UUIDS_AT_ONCE = 100
 _uuids: list[str] = []
-if hasattr(os, "register_at_fork"):  # not where there is no fork: the client runs on Windows, too
-    # A child would give out its parent's.
+if hasattr(os, "register_at_fork"):  # absent on Windows, where the client runs, too
+    # Without this, a child process would use the same ids as its parent.
     os.register_at_fork(after_in_child=_uuids.clear)
 
 
@@ -34,7 +34,7 @@ def request_id(*candidates: object) -> str:
 def _uuid() -> str:
     """A random UUID (RFC 9562, version 4).
 
-    Made many at once, at a quarter of the cost: of the random bits they share 66, and each has 56 of its own.
+    A hundred UUIDs are made at once, at a quarter of the cost: 66 random bits are shared, 56 belong to a single UUID.
     """
     try:
         return _uuids.pop()

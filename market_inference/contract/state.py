@@ -1,4 +1,4 @@
-"""Where the processes on one machine keep local state: the development key and its hash."""
+"""The folder and files of local state that processes on a machine share: the development key."""
 
 import os
 from pathlib import Path
@@ -13,5 +13,5 @@ def state_dir() -> Path:
 
 
 def development_key_file() -> Path:
-    """The key that a gateway on loopback makes at its first start; readable by its owner alone."""
+    """The key made by the first gateway that starts on loopback; only the owner may read the file."""
     return state_dir() / "development-key"

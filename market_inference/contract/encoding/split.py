@@ -1,7 +1,7 @@
-"""Messages split into their items and the rest, and joined again, as bytes.
+"""Messages split into items and the rest, and joined again, as bytes.
 
-Owns which messages are a list of items, and the split at the top level of the wire format. An item is not parsed: its
-bytes are passed on. A request that merges several calls is joined from their items, and its answer is split for them.
+Owns the split at the top level of the wire format. Items are not parsed: their bytes are passed on. The gateway joins a
+merged request from the items of several calls, and splits the answer for the calls.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,23 +16,23 @@ ITEMS: Final[dict[type[Message], str]] = {
     **{method.request: method.items for method in METHODS.values() if method.items},
     **{method.response: method.answers for method in METHODS.values() if method.answers},
 }
-"""Messages that are a list of bulky items and a little more, with the list's name."""
+"""Messages with a list of bulky items, and the name of the list."""
 _NUMBERS: Final = {kind: kind.DESCRIPTOR.fields_by_name[name].number for kind, name in ITEMS.items()}
 _TAGS: Final = {kind: wireformat.header(number, 0)[0] for kind, number in _NUMBERS.items()}
 
 
 class Split(NamedTuple):
-    """A message's items, each as its own bytes over the message's memory, and the bytes of all other fields."""
+    """The bytes of every item, over the message's memory, and the bytes of all other fields."""
 
     items: Sequence[memoryview]
     rest: bytes
 
 
 def split_items(kind: type[Message], raw: bytes) -> Split | None:
-    """The items and the rest of a message of the type `kind`, one of ITEMS; None where the bytes break off.
+    """The items and the rest of a message of the type `kind`, a key of ITEMS; None where the bytes break off.
 
-    The items are the ones at the beginning, where protobuf's writers put them; later ones stay in the rest. The walk is
-    written by hand, since it runs for every call and protobuf's parser takes three times as long.
+    Only items at the beginning count, where protobuf's writers put them; later items stay in the rest. The walk is
+    written by hand: every call is split, and protobuf's parser takes three times as long.
     """
     tag, at, end = _TAGS[kind], 0, len(raw)
     items, memory = [], memoryview(raw)
@@ -49,7 +49,7 @@ def split_items(kind: type[Message], raw: bytes) -> Split | None:
 
 
 def join_items(kind: type[Message], items: Iterable[memoryview], rest: bytes = b"") -> bytes:
-    """The message of the type `kind` that split_items() gives these items and this rest for."""
+    """The bytes of a message of the type `kind` from its items and the rest: the inverse of split_items()."""
     number = _NUMBERS[kind]
     pieces: list[bytes | memoryview] = []
     for item in items:

@@ -1,7 +1,7 @@
 """Requests read through their twins (requests.proto): a column of numbers as bytes, without an object per number.
 
-Owns which twin stands for which request, and the guarantee that no byte of a request is lost in its twin. The rules of
-a column's numbers are validation/fast.py's.
+Owns the table of twins, and the guarantee that no byte of a request is lost in its twin. The rules of a column's
+numbers are in validation/rules.py.
 """
 
 from typing import Final, TypeAlias
@@ -24,13 +24,13 @@ TWINS: Final[dict[type[Message], type[Message]]] = {
     public.Series: twins.SeriesColumns,
     public.Panel: twins.PanelColumns,
 }
-"""Twins of the public messages that have one. A request without bulky columns has none and is read as it is."""
+"""The twins of public messages. A request without columns has no twin and is parsed directly."""
 
 
 def read(kind: type[Message], raw: bytes) -> Message | None:
-    """The request in the bytes, through its twin; None when the twin would not hold all of the bytes.
+    """The request in the bytes, read through its twin; None when the twin would not hold all bytes.
 
-    A twin loses numbers that are not packed, a message in several pieces, and fields that are unknown to the contract.
+    A twin loses unpacked numbers, a message in several pieces, and fields unknown to the contract.
     """
     try:
         message = TWINS.get(kind, kind).FromString(raw)
@@ -41,7 +41,7 @@ def read(kind: type[Message], raw: bytes) -> Message | None:
 
 
 def rewrite(message: Message) -> bytes:
-    """A public request's bytes in the one encoding that its twin holds completely."""
+    """The bytes of a public request in the encoding that a twin holds completely."""
     message.DiscardUnknownFields()
     return message.SerializeToString()
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out.
+    """Not reachable through the gateway; the network policy admits operators and gateways only.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out.
+    """Not reachable through the gateway; the network policy admits operators and gateways only.
     """
 
     def LoadModel(self, request, context):
-        """Loads a model that is known, or loads it anew: the new one is checked, then swapped in without dropping a request. The
-        one before stays when the new one fails.
+        """Loads a known model, or loads it again: the new version is checked, then swapped in without dropping a request. The
+        present version stays when the new version fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Frees a model's memory; the next request that names it loads it again.
+        """Frees a model's memory; the next request for the model loads it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out.
+    """Not reachable through the gateway; the network policy admits operators and gateways only.
     """
 
     @staticmethod

@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out."""
+    """Not reachable through the gateway; the network policy admits operators and gateways only."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     LoadModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LoadModelRequest, _admin_pb2.LoadModelResponse]
-    """Loads a model that is known, or loads it anew: the new one is checked, then swapped in without dropping a request. The
-    one before stays when the new one fails.
+    """Loads a known model, or loads it again: the new version is checked, then swapped in without dropping a request. The
+    present version stays when the new version fails.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]
-    """Frees a model's memory; the next request that names it loads it again."""
+    """Frees a model's memory; the next request for the model loads it again."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out."""
+    """Not reachable through the gateway; the network policy admits operators and gateways only."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.LoadModelRequest, _admin_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a model that is known, or loads it anew: the new one is checked, then swapped in without dropping a request. The
-    one before stays when the new one fails.
+    """Loads a known model, or loads it again: the new version is checked, then swapped in without dropping a request. The
+    present version stays when the new version fails.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Frees a model's memory; the next request that names it loads it again."""
+    """Frees a model's memory; the next request for the model loads it again."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Not reachable through the gateway; the network policy keeps everyone but operators and gateways out."""
+    """Not reachable through the gateway; the network policy admits operators and gateways only."""
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -61,8 +61,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.LoadModelResponse, _abc.Awaitable[_admin_pb2.LoadModelResponse]]:
-        """Loads a model that is known, or loads it anew: the new one is checked, then swapped in without dropping a request. The
-        one before stays when the new one fails.
+        """Loads a known model, or loads it again: the new version is checked, then swapped in without dropping a request. The
+        present version stays when the new version fails.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +71,6 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.UnloadModelResponse, _abc.Awaitable[_admin_pb2.UnloadModelResponse]]:
-        """Frees a model's memory; the next request that names it loads it again."""
+        """Frees a model's memory; the next request for the model loads it again."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExchangeServiceStub:
-    """Spoken by gateways only; the network policy keeps everyone else out.
+    """For gateways only; the network policy refuses every other client.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,12 @@ class ExchangeServiceStub:
 
 
 class ExchangeServiceServicer:
-    """Spoken by gateways only; the network policy keeps everyone else out.
+    """For gateways only; the network policy refuses every other client.
     """
 
     def Exchange(self, request_iterator, context):
-        """Long-lived. Requests that are ready in the same turn of the sender's event loop share a frame, and so do replies.
+        """A long-lived stream. Requests that are ready in the same turn of the sender's event loop share a frame, and so do
+        replies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +71,7 @@ def add_ExchangeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExchangeService:
-    """Spoken by gateways only; the network policy keeps everyone else out.
+    """For gateways only; the network policy refuses every other client.
     """
 
     @staticmethod

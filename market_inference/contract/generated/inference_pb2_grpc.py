@@ -28,8 +28,8 @@ if _version_not_supported:
 class MarketInferenceServiceStub:
     """Forecasts, sentiment and indicators for market data and news.
 
-    Metadata understood on every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (yours, or
-    one is made and returned), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
+    Metadata of every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (1 to 128 characters;
+    the service makes an id when the caller sends none), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
     """
 
     def __init__(self, channel):
@@ -83,8 +83,8 @@ class MarketInferenceServiceStub:
 class MarketInferenceServiceServicer:
     """Forecasts, sentiment and indicators for market data and news.
 
-    Metadata understood on every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (yours, or
-    one is made and returned), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
+    Metadata of every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (1 to 128 characters;
+    the service makes an id when the caller sends none), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
     """
 
     def Predict(self, request, context):
@@ -109,15 +109,15 @@ class MarketInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Analyze(self, request, context):
-        """The three above in one call under one deadline; a part that fails carries its own status.
+        """Predict, AnalyzeSentiment and ComputeIndicators in one call; a part that fails carries a status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """Many independent requests over one stream; answers arrive in any order, matched by id. A request's error never ends
-        the stream.
+        """Many independent requests over one stream; answers arrive in any order, matched by id. The error of a request never
+        ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,8 +198,8 @@ def add_MarketInferenceServiceServicer_to_server(servicer, server):
 class MarketInferenceService:
     """Forecasts, sentiment and indicators for market data and news.
 
-    Metadata understood on every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (yours, or
-    one is made and returned), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
+    Metadata of every call: `authorization: Bearer <key>` or `x-api-key: <key>`, `x-request-id` (1 to 128 characters;
+    the service makes an id when the caller sends none), `x-priority` (`interactive`, the default, or `batch`), `traceparent` (W3C).
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProfileServiceStub:
-    """Served only where MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN says so, and on loopback alone.
+    """Served on loopback alone, at MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,13 @@ class ProfileServiceStub:
 
 
 class ProfileServiceServicer:
-    """Served only where MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN says so, and on loopback alone.
+    """Served on loopback alone, at MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN.
     """
 
     def TakeProfile(self, request, context):
-        """What the process spends its time on: names of functions, files and threads, never their arguments or variables. One at a
-        time; another is refused with RESOURCE_EXHAUSTED meanwhile. FAILED_PRECONDITION where the system does not permit it.
+        """Where the process spends its time: names of functions, files and threads, never arguments or variables. A process
+        takes a single profile at a time and refuses others with RESOURCE_EXHAUSTED. FAILED_PRECONDITION: the system does not
+        permit profiles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +72,7 @@ def add_ProfileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProfileService:
-    """Served only where MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN says so, and on loopback alone.
+    """Served on loopback alone, at MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN.
     """
 
     @staticmethod

@@ -1,8 +1,7 @@
 """The rule between the prices of one bar: low <= open, close <= high.
 
-Owns the rule, its check over columns of many bars and over the values of one bar, and the text of its violation. Every
-check of prices uses this file: the fast check and the explaining check of panels, and a session's check of its bars.
-A column that is absent takes no part.
+Owns the rule, the check over columns of many bars, the check of a single bar, and the text of a violation. Both checks
+of panels (fast.py, explain.py) use this file, and so does a live session for every bar. Absent columns take no part.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ REASON: Final = "ohlc_order"
 
 
 class Disorder(NamedTuple):
-    """A bar whose price `lower` exceeds its price `upper`."""
+    """A bar with the price `lower` above the price `upper`."""
 
     lower: str
     upper: str
@@ -29,14 +28,14 @@ class Disorder(NamedTuple):
 
 
 def ordered(opened: Prices, high: Prices, low: Prices, close: Prices) -> bool:
-    """Whether all bars obey ORDER: arrays of one shape, without NaN. Two comparisons come to the five of ORDER."""
+    """Whether all bars obey ORDER: arrays of equal shape, without NaN. Two comparisons amount to the five of ORDER."""
     below = np.minimum(opened, close) < low
     above = np.maximum(opened, close) > high
     return not (np.count_nonzero(below) or np.count_nonzero(above))
 
 
 def first_disorder(columns: Mapping[str, Prices]) -> Disorder | None:
-    """The first pair of ORDER that a bar of the columns [bars] breaks, at its first bar."""
+    """The first pair of ORDER broken by the columns [bars], at the first bar that breaks the pair."""
     for lower, upper in ORDER:
         if lower in columns and upper in columns:
             above = columns[lower] > columns[upper]
@@ -47,7 +46,7 @@ def first_disorder(columns: Mapping[str, Prices]) -> Disorder | None:
 
 
 def disorder_of(bar: Mapping[str, float]) -> Disorder | None:
-    """The first pair of ORDER that one bar breaks. Without numpy: an array per price would cost ten times as much."""
+    """The first pair of ORDER broken by a single bar. Plain floats: numpy would take ten times as long."""
     for lower, upper in ORDER:
         if lower in bar and upper in bar and bar[lower] > bar[upper]:
             return _disorder(lower, upper, 0, bar[lower], bar[upper])

@@ -1,8 +1,8 @@
-"""Lists that are longer than the contract allows, found in the bytes, before a message is made of them.
+"""The lengths of lists, counted in a request's bytes before the request is parsed.
 
-Owns the walk over the wire format. An empty element is two bytes on the wire and some fifty as an object, and
-protovalidate takes a tenth of a millisecond and a violation of its own for it: without this, a small request would hold
-a process for minutes and a large one would fill its memory. The limits are the contract's `max_items` and `max_pairs`.
+Owns the walk over the wire format. An empty element takes two bytes on the wire, about fifty bytes as an object, and
+several microseconds in the explaining check: without the count, a small request would occupy a process for seconds, and
+a large request would fill the memory. The limits are the contract's `max_items` and `max_pairs`.
 
 Source: Protocol Buffers, Encoding.
 """
@@ -18,16 +18,19 @@ from market_inference.contract.encoding.wireformat import read_varint
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import options_pb2
 
-# Counting goes on for so many times the limit, to say how many there were.
-_PATIENCE = 4
-# Four times what a full StreamRequest holds; fields unknown to the contract cost time too.
+# The count goes on up to this multiple of a limit, so that the error can name the length.
+_COUNTED_LIMITS = 4
+# Fields of one request, on all levels and unknown fields included: four times the fields of a full StreamRequest.
 MOST_FIELDS = 1 << 16
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """`most` elements (0: no list), each `width` bytes in a packed run (0: one by one); `inside` is what they hold."""
+    """A field with a limit, or with such fields inside.
+
+    `most` elements (0 for a field that is no list) of `width` bytes in a packed run (0 where elements are not packed).
+    """
 
     name: str
     most: int
@@ -38,7 +41,7 @@ class _Field:
 def check(raw: bytes, descriptor: Any, *, inside: bool = True) -> None:
     """Raises InvalidRequestError for a list that is too long. Bytes that are no message are left to the parser.
 
-    `inside=False` leaves lists of messages within the message to whoever reads those.
+    `inside=False` counts the lists of the outer message only.
     """
     plan = _plan(descriptor) if inside else _shallow(descriptor)
     try:
@@ -61,9 +64,9 @@ def _walk(
     excess: dict[str, int],
     left: list[int],
 ) -> None:
-    """Count the elements of every list between two places into `counts`, by path; `excess` gets the broken limits.
+    """Count the elements of every list between two offsets into `counts`, by path; `excess` gets the broken limits.
 
-    `left` holds how many fields may still come, of all levels together.
+    `left` holds the number of fields that may still come, of all levels together.
     """
     while at < end:
         left[0] -= 1
@@ -88,10 +91,10 @@ def _walk(
                 count = counts[path] = seen + (size // field.width if field.width else 1)
                 if count > field.most:
                     excess[path] = field.most
-                    if count > _PATIENCE * field.most:
-                        _refuse(path, field.most, f"more than {_PATIENCE * field.most}")
+                    if count > _COUNTED_LIMITS * field.most:
+                        _refuse(path, field.most, f"more than {_COUNTED_LIMITS * field.most}")
                 path = f"{path}[{seen}]"
-            # A single message that comes several times is merged, so what it holds is counted under one path.
+            # The parser merges a single message that comes several times, so its lists are counted under one path.
             if field.inside is not None and kind == _BYTES:
                 _walk(raw, at, min(at + size, end), field.inside, f"{path}.", counts, excess, left)
         at += size
@@ -103,9 +106,10 @@ def _refuse(path: str, most: int, got: str) -> None:
 
 @cache
 def _plan(descriptor: Descriptor) -> dict[int, _Field]:
-    """The fields that are lists with a limit, or hold such lists. Columns are left out: numbers are cheap to check.
+    """The fields that are lists with a limit, or hold such lists.
 
-    So are the insides of `items`: what is wrong in one of them is its own affair, and they hold columns alone.
+    Columns are left out, since numbers are cheap to check, and so is the content of `items`: items hold columns alone,
+    and an item with a mistake is refused alone.
     """
     found = {}
     for field in descriptor.fields:

@@ -1,7 +1,7 @@
 """The check of one request in its bytes: size, list lengths, then the fast check, then the explaining check.
 
-Owns the order of these checks. The rules are the contract's; fast.py says whether a request obeys, explain.py says
-which rule a request breaks. The gateway checks merged requests as one, see gateway/calls/merging.py.
+Owns the order of the checks. The rules are the contract's: fast.py decides whether a request obeys, explain.py names
+the rules that a request breaks. The gateway checks a merged request once, see gateway/calls/merging.py.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from market_inference.contract.methods import Method
 from market_inference.contract.validation import bounds, explain
 from market_inference.contract.validation.fast import conforms
 
-# A message of at most this size is cheap to parse, whatever lists the message claims to hold; the lists of a larger
-# message are counted before the message is parsed.
+# A message of at most this size is cheap to parse, even with lists beyond their limits. The lists of a larger message
+# are counted before the message is parsed.
 SMALL_BYTES = 64 << 10
 
 
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
 
 def check(method: Method, raw: bytes, rest: bytes | None = None) -> Checked:
-    """Check a request. `rest` is what split_items() leaves beside the items, when the request is split already.
+    """Check a request. `rest` are the bytes beside the items, where the request is split already (split_items).
 
     Raises RequestTooLargeError or InvalidRequestError.
     """

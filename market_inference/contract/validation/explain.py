@@ -1,8 +1,8 @@
-"""The explaining check: every violation of a request, with the field's path, the limit and what came instead.
+"""The explaining check: the violations of a request, with the field's path, the limit and the value.
 
-Owns the search for violations and the decision what a violation costs: the whole request, or one item of it.
+Owns the search for violations, and the decision between refusing the whole request and a single item.
 protovalidate checks structural rules. numpy checks the rules of columns and panels over whole arrays, since a rule per
-number would cost a thousand times as much. The words of a violation are rules.py's, the limits the contract's.
+number would cost a thousand times as much. The words of a violation are in rules.py, the limits in the contract.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ from market_inference.contract.validation import bars, rules
 from market_inference.contract.validation.native import VALIDATOR
 
 MOST_DESCRIBED: Final = 64
-"""Violations of one request that are described; the others are counted. An error's details hold about as many."""
+"""Violations of a request that are described; further violations are counted. An error's details hold about as many."""
 _NOT_DESCRIBED: Final = f"breaks a rule; only the first {MOST_DESCRIBED} violations of a request are described"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An item that breaks a rule while the rest of its request stands: `list_name` is "series", "texts" or "panels"."""
+    """A refused item of a request whose other items are answered: `list_name` is "series", "texts" or "panels"."""
 
     list_name: str
     index: int
@@ -44,14 +44,14 @@ class _Item(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A violation, and the item that it belongs to; None where it belongs to the request itself."""
+    """A violation and its item; None for a violation outside of all items."""
 
     violation: Violation
     item: _Item | None
 
 
 class _ColumnsOf(NamedTuple):
-    """A field that holds messages with columns: the columns' names with their rules, and whether they are a panel's."""
+    """A field of messages with columns: the names and rules of the columns, and whether the messages are panels."""
 
     name: str
     columns: tuple[tuple[str, tuple[rules.ColumnRule, ...]], ...]
@@ -60,7 +60,7 @@ class _ColumnsOf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What protovalidate does not check in one message type: lists of items, single panels, and messages with such."""
+    """The fields of a message type that protovalidate does not check: items, panels, and messages with such fields."""
 
     items: tuple[_ColumnsOf, ...]
     panels: tuple[_ColumnsOf, ...]
@@ -68,9 +68,9 @@ class _Plan:
 
 
 def check(message: Message) -> list[Refusal]:
-    """Check a request. Items that break a rule come back as refusals, with their content cleared in `message`.
+    """Check a request. The refused items are returned, and their content is cleared in `message`.
 
-    Raises InvalidRequestError when the request itself breaks a rule, or every item does.
+    Raises InvalidRequestError for a violation outside of all items, and when no item is left.
     """
     found = [_named(broken, message, place) for place, broken in enumerate(VALIDATOR.collect_violations(message))]
     found += _columns(message, _plan(message.DESCRIPTOR), "")
@@ -100,14 +100,14 @@ def _error(found: Sequence[_Found]) -> InvalidRequestError:
 
 
 def _count_items(message: Message, plan: _Plan) -> int:
-    """All items of the request, over the parts that it has."""
+    """The number of items of a request, the items of its parts included."""
     own = sum(len(getattr(message, items.name)) for items in plan.items)
     parts = (_count_items(getattr(message, name), part) for name, part in plan.parts if message.HasField(name))
     return own + sum(parts)
 
 
 def _list_of(message: Message, name: str) -> Any:
-    """The list of items, in the message or in the one part of it (Analyze) that has a list of this name."""
+    """The list of items named `name`, of the message or of the part (Analyze) with a list of the name."""
     if name in message.DESCRIPTOR.fields_by_name:
         return getattr(message, name)
     for part, plan in _plan(message.DESCRIPTOR).parts:
@@ -152,7 +152,7 @@ def _columns(message: Message, plan: _Plan, prefix: str) -> Iterator[_Found]:
 
 
 def _in_columns(item: Message, shape: _ColumnsOf, path: str) -> Iterator[Violation]:
-    # Through its twin a column is an array at once; from a repeated field, it would be made number by number.
+    # The twin gives a column as an array. A repeated field would be converted number by number.
     twin = TWINS[type(item)].FromString(item.SerializeToString())
     columns = {name: array(getattr(twin, name)) for name, _ in shape.columns}
     for name, column_rules in shape.columns:
@@ -184,8 +184,8 @@ def _in_panel(columns: dict[str, Array], path: str) -> Iterator[Violation]:
 
 
 def _named(broken: BrokenRule, message: Message, place: int) -> _Found:
-    """A violation that protovalidate found; the one at `place`, from which on violations are not described."""
-    # Not the violation's own field_value and rule_value: these are made anew at 20 microseconds each.
+    """protovalidate's violation number `place`, with its path and, up to MOST_DESCRIBED, a description."""
+    # Value and limit are looked up here: protovalidate's field_value and rule_value take 20 microseconds.
     proto = broken.proto
     path, item, field = "", None, None
     value: Any = message

@@ -1,11 +1,11 @@
 """The fast check: whether a request obeys every rule of the contract.
 
 Owns the composition of a message type's check from the table of rules (rules.py) and the contract's descriptors, once
-per type. The check says yes or no. Most requests obey, and a yes costs a tenth of the explaining check (explain.py).
+per type. The answer is yes or no: most requests obey, and a yes costs a tenth of the explaining check (explain.py).
 
-Every check takes many values at once: the fields of all items are checked as one list or one array. Messages are read
-through their twins (encoding/twins.py), whose fields have the same names. Rules between fields, other than those of a
-panel, have no fast check: `uncovered()` names the types and the rules. Such a type always takes the explaining check.
+A check takes many values at once: a field of all items is checked as a single list or array. Messages are read through
+twins (encoding/twins.py), with fields of the same names. Rules between fields, other than the rules of a panel, have no
+fast check: a type with such a rule always takes the explaining check, and `uncovered()` names type and rule.
 """
 
 from collections import defaultdict
@@ -43,10 +43,10 @@ class UncoveredRuleError(Exception):
 
 
 def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool:
-    """Whether the bytes are a request of the public type `kind` that obeys, and its twin holds all of them.
+    """Whether the bytes are a request of the public type `kind` that obeys every rule, and the twin holds all bytes.
 
-    False may also mean that the explaining check must decide. `rest` is the request without its items, where the caller
-    has split it already.
+    False may also mean that only the explaining check can decide. `rest` are the bytes beside the items, where the
+    request is split already (split_items).
     """
     check = _request_check(kind.DESCRIPTOR)
     if check is None:
@@ -63,9 +63,9 @@ def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool
 
 
 def uncovered() -> dict[str, str]:
-    """The request types without a fast check: the type's name, and the rule that has none.
+    """The request types without a fast check: the name of the type, and the uncovered rule.
 
-    Raises protovalidate.CompilationError for a rule that nothing can check.
+    Raises protovalidate.CompilationError for a rule that protovalidate cannot compile.
     """
     kinds = [method.request for method in methods.METHODS.values() if not method.streams]
     reasons = {kind.DESCRIPTOR.full_name: uncovered_rule(kind) for kind in kinds}
@@ -73,7 +73,7 @@ def uncovered() -> dict[str, str]:
 
 
 def uncovered_rule(kind: type[Message]) -> str:
-    """The rule that keeps a type from the fast check; empty where every rule has one."""
+    """The rule that keeps a type from the fast check; empty when the fast check covers every rule."""
     try:
         _compose(kind)
     except UncoveredRuleError as error:
@@ -100,7 +100,7 @@ def _compose(kind: type[Message]) -> RequestCheck:
 
 
 def _request_of_items(kind: type[Message]) -> RequestCheck:
-    """The items are checked together. The rest is checked by its bytes, since callers send the same rest repeatedly."""
+    """The check of a request with items: all items together, and the rest cached by bytes, since callers repeat it."""
     name = ITEMS[kind]
     field = kind.DESCRIPTOR.fields_by_name[name]
     count = _list_rules(field)
@@ -134,7 +134,7 @@ def _cached(check: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
 
 
 def _messages(descriptor: Any, but: str = "") -> Check | None:
-    """The check of messages of one type, field by field over all of them; the field named `but` is left out."""
+    """The check of many messages of a type, field by field; the field named `but` is left out."""
     _refuse_rules_between_fields(descriptor)
     if descriptor is inference_pb2.Panel.DESCRIPTOR:
         return rules.all_of([*_fields(descriptor, {*_PANEL_COLUMNS}), _panels(descriptor)])
@@ -157,14 +157,14 @@ def _chosen(name: str) -> Check:
 
 
 def _fields(descriptor: Descriptor, out: set[str]) -> Iterator[Check]:
-    """The checks of messages by their fields, but for those named in `out`."""
+    """The checks of many messages by field; the fields named in `out` are left out."""
     for field in descriptor.fields:
         if field.name not in out:
             yield from _field(field)
 
 
 def _field(field: FieldDescriptor) -> Iterator[Check]:
-    """The checks of messages by one of their fields."""
+    """The checks of many messages by a single field."""
     own = methods.field_rules(field)
     if own.ignore == validate_pb2.IGNORE_ALWAYS:
         return
@@ -196,7 +196,7 @@ def _of_present(name: str, check: Check) -> Check:
 
 
 def _of_elements(name: str, check: Check) -> Check:
-    """The check of the elements of all messages' lists, or of the keys of all messages' maps."""
+    """The check of the elements of all lists, or of the keys of all maps."""
     value = attrgetter(name)
     return lambda messages: check([*chain.from_iterable(map(value, messages))])
 
@@ -288,7 +288,7 @@ def _bytes_in_twin(field: FieldDescriptor) -> bool:
 
 
 def _serialized(descriptor: Descriptor, check: Check) -> Check:
-    """The check of serialised messages of one type, each cached by its bytes."""
+    """The check of serialised messages of a type, cached by bytes."""
     kind = GetMessageClass(descriptor)
 
     def obeys(raw: bytes) -> bool:
@@ -300,7 +300,7 @@ def _serialized(descriptor: Descriptor, check: Check) -> Check:
 
 
 def _column(field: FieldDescriptor) -> Check:
-    """The check of columns, each the bytes of its numbers: [messages] of [n] float64."""
+    """The check of many columns, as bytes of float64 numbers."""
     least, most = _column_bytes(field)
     column_rules = rules.column_rules(field)
 
@@ -327,7 +327,7 @@ def _column_bytes(field: FieldDescriptor) -> tuple[float, float]:
 
 
 def _panels(descriptor: Descriptor) -> Check:
-    """The check of the panels' columns: one length, finite, prices in order, no negative volume; or closes alone."""
+    """The check of many panels' columns: equal lengths, finite, prices in order, no negative volume; or only closes."""
     fields = descriptor.fields_by_name
     sizes = {name: _column_bytes(fields[name]) for name in _PANEL_COLUMNS}
     least, most = sizes["close"]
@@ -340,7 +340,7 @@ def _panels(descriptor: Descriptor) -> Check:
     finite, non_negative = COLUMN_RULES["finite"].holds, COLUMN_RULES["non_negative"].holds
 
     def obeys(panels: Sequence[Any]) -> bool:
-        # Panels whose columns have the same lengths are checked as one array.
+        # Panels with columns of equal lengths are checked as a single array.
         alike: defaultdict[tuple[int, int, int, int, int], list[bytes]] = defaultdict(list)
         for panel in panels:
             found = _columns_of(panel)

@@ -1,10 +1,8 @@
 """The table of field rules: a row per rule, with the fast check of many values and the words of a violation.
 
-Owns which rules have a fast check of their own, and how a violation of each rule is described. fast.py composes the
-fast checks of a message type; explain.py finds violations and takes their words from here. A rule of one scalar value
-without a row is checked by protovalidate itself (`native`), at two microseconds a call, and has protovalidate's words.
-
-The limits are not here: they are the options of the .proto files.
+Owns the rows. fast.py composes the check of a message type from the rows; explain.py takes the words of violations from
+the rows. A rule of scalar values without a row is checked by protovalidate (`native`), at two microseconds a call, and
+described by protovalidate. The limits are options in the .proto files.
 """
 
 import math
@@ -23,11 +21,11 @@ from market_inference.contract.generated import options_pb2, validate_pb2
 from market_inference.contract.validation.native import Check, native
 
 SHOWN_CHARACTERS: Final = 64
-"""Characters of a caller's string that an error message repeats."""
+"""Characters of a caller's string in an error message."""
 
 
 def shown(value: str, limit: int = SHOWN_CHARACTERS) -> str:
-    """A string for an error message: cut to `limit` characters."""
+    """A caller's string for an error message: cut to `limit` characters."""
     return value if len(value) <= limit else f"{value[:limit]}…"
 
 
@@ -46,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ColumnRule:
-    """A rule of a column of numbers, an option of options.proto: `holds` says for each number whether it obeys."""
+    """A rule of a column of numbers, an option of options.proto. `holds` gives a boolean per number."""
 
     name: str
     holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
@@ -152,16 +150,13 @@ COLUMN_RULES: Final[Mapping[str, ColumnRule]] = {
 
 
 def column_rules(field: FieldDescriptor) -> tuple[ColumnRule, ...]:
-    """The rules of a column, in their order. Raises KeyError for an option of ColumnRules that has no row."""
+    """The rules of a column, in the order of COLUMN_RULES. Raises KeyError for an option without a row."""
     names = {name for name, _ in flat(methods.column_rules(field))}
     return tuple(COLUMN_RULES[name] for name in sorted(names, key=[*COLUMN_RULES].index)) if names else ()
 
 
 def words(name: str, field: FieldDescriptor | None, value: Any, limit: Any, text: str) -> str:
-    """What a violation of the rule `name` by a field's value says.
-
-    `text` is protovalidate's text, for a rule without words of its own.
-    """
+    """The description of a violation of the rule `name`. `text` is protovalidate's, for a rule without words."""
     if name == "string.pattern" and field is not None:
         meaning: str = field.GetOptions().Extensions[options_pb2.pattern_message]
         if meaning:
@@ -175,7 +170,7 @@ def words(name: str, field: FieldDescriptor | None, value: Any, limit: Any, text
 
 
 def flat(rules: Message, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every rule that is set, by its dotted name, such as "repeated.items.string.max_len". Examples are no rules."""
+    """Every rule that is set, by dotted name, such as "repeated.items.string.max_len". Examples are left out."""
     for field, value in rules.ListFields():
         if isinstance(value, Message):
             yield from flat(value, f"{prefix}{field.name}.")
@@ -184,10 +179,10 @@ def flat(rules: Message, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def scalar_check(rules: validate_pb2.FieldRules, kind: int, *, presence: bool = False) -> Check | None:
-    """The check of scalar values of the protobuf type `kind` (FieldDescriptor.TYPE_*) against one field's rules.
+    """The check of scalar values of the protobuf type `kind` (FieldDescriptor.TYPE_*) against a field's rules.
 
-    A field with presence has its values checked where it is set, a zero too. `required` is left to the caller. None
-    where nothing is to check.
+    `presence`: a zero is checked even with IGNORE_IF_ZERO_VALUE, as protovalidate does for fields with presence.
+    `required` is left to the caller. None for a field without rules.
     """
     if rules.ignore == validate_pb2.IGNORE_ALWAYS:
         return None
@@ -206,12 +201,12 @@ def scalar_check(rules: validate_pb2.FieldRules, kind: int, *, presence: bool = 
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a value is the one that its field has when unset. Protobuf writes -0.0, so -0.0 is not zero."""
+    """Whether a value is the value of an unset field. Protobuf writes -0.0, so -0.0 is not zero."""
     return not value and not (isinstance(value, float) and math.copysign(1.0, value) < 0)
 
 
 def all_of(checks: Sequence[Check]) -> Check | None:
-    """The checks one after the other."""
+    """A check that runs the checks in turn; None for no checks."""
     if len(checks) < 2:
         return checks[0] if checks else None
     first, rest = checks[0], all_of(checks[1:])
@@ -222,9 +217,9 @@ _BOUNDS: Final[Mapping[str, Callable[[float, float], bool]]] = {"gt": gt, "gte":
 
 
 def _bounds(rules: dict[str, Any]) -> list[Check] | None:
-    """The checks of a number's bounds, which are taken out of `rules`.
+    """The checks of a number's bounds, taken out of `rules`.
 
-    None for bounds that exclude a range instead (`lt: 1, gt: 5` allows what is below 1 or above 5).
+    None for bounds that exclude a range (`lt: 1, gt: 5` allows numbers below 1 and above 5): protovalidate's.
     """
     found = {name.rpartition(".")[2]: name for name in rules if name.rpartition(".")[2] in _BOUNDS}
     limits = {bound: rules.pop(name) for bound, name in found.items()}

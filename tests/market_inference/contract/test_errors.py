@@ -1,4 +1,4 @@
-"""Errors carry a code, a stable reason, what to do, and the request id."""
+"""Errors carry a code, a stable reason, the time to wait, and the request id."""
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -26,13 +26,13 @@ def test_an_invalid_request_lists_every_violation_with_its_field():
     assert errors.reason_of(status) == "INVALID_REQUEST"
 
 
-def test_an_overload_says_when_to_come_back():
+def test_an_overload_carries_the_time_to_wait():
     (retry,) = details(errors.OverloadedError("full", retry_after=0.25).status("r-1"), error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToMilliseconds() == 250
 
 
 def every_error() -> list[errors.ServiceError]:
-    """One of each class of errors, made as the service makes it."""
+    """An error of every class, made as the service makes it."""
     violations = [errors.Violation("horizon", "too far (max 365, got 366)", "uint32.lte")]
     special = {
         errors.RequestTooLargeError: errors.RequestTooLargeError(10, 11),
@@ -81,14 +81,14 @@ def test_a_remote_status_without_details_gets_them():
     assert request.request_id == "r-2"
 
 
-def test_a_remote_error_passes_on_as_it_came():
+def test_a_remote_error_is_passed_on_unchanged():
     status = errors.UnknownModelError("forecast", "oracle", ["auto"]).status("r-2")
     assert errors.RemoteError(status).status("r-2") == status
     assert "oracle" in status.message
     assert "auto" in status.message
 
 
-def test_a_remote_error_that_several_are_told_carries_each_ones_request_id():
+def test_a_remote_error_of_merged_requests_carries_the_request_id_of_every_call():
     error = errors.OverloadedError("full", retry_after=1)
     assert errors.RemoteError(error.status("first")).status("second") == error.status("second")
 

@@ -1,4 +1,4 @@
-"""API keys: what is kept of them, and how the file changes."""
+"""API keys: the stored hashes, the keys file and the command."""
 
 import json
 import stat
@@ -11,7 +11,7 @@ from market_inference.cli.commands.keys import keys as command
 from market_inference.contract import keys
 
 
-def test_the_file_holds_hashes_and_its_owner_alone_may_read_it(tmp_path):
+def test_the_keys_file_holds_hashes_and_is_readable_by_the_owner_only(tmp_path):
     path = tmp_path / "keys.json"
     secret, key = keys.issue("desk", ["predict"])
     with keys.edit(path) as known:
@@ -27,7 +27,7 @@ def test_the_file_holds_hashes_and_its_owner_alone_may_read_it(tmp_path):
 @pytest.mark.parametrize(
     "wrong", ["", "mi", "mi_", "mi_abc", "mi__", "xx_{p}_secret", "mi_{p}_secret", "mi_{p}_", "{s}x", "mi_{p}"]
 )
-def test_a_wrong_secret_is_nobodys(wrong):
+def test_a_wrong_secret_finds_no_key(wrong):
     secret, key = keys.issue("desk")
     assert keys.Keys([key]).find(wrong.format(p=key.prefix, s=secret)) is None
 
@@ -39,12 +39,12 @@ def test_an_expired_key_is_not_valid():
     assert keys.Keys([key]).find(secret) is key
 
 
-def test_a_scope_that_no_method_asks_for_is_a_mistake():
+def test_an_unknown_scope_is_refused():
     with pytest.raises(ValueError, match="no such scope: forecast; there are: analyze"):
         keys.issue("desk", ["forecast"])
 
 
-def test_rotation_keeps_the_rights_and_ends_the_old_key_after_the_overlap():
+def test_rotation_keeps_scopes_and_limits_and_ends_the_old_key_after_the_overlap():
     old_secret, old = keys.issue("desk", ["predict"], units_per_second=5)
     known = [old]
     secret, fresh = keys.rotate(known, old.prefix, overlap=3600)
@@ -76,7 +76,7 @@ def test_the_command_issues_lists_rotates_and_revokes(tmp_path):
     assert len(json.loads((tmp_path / "keys.json").read_text())["keys"]) == 1
 
 
-def test_a_file_that_is_no_keys_file_is_one_clear_line(tmp_path):
+def test_a_file_that_is_no_keys_file_is_reported_in_one_line(tmp_path):
     path = tmp_path / "keys.json"
     path.write_text("[]")
     answer = CliRunner().invoke(command, ["list", "--file", str(path)])

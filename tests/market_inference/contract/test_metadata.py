@@ -1,4 +1,4 @@
-"""Every request has an id: its caller's, or one that no other request has."""
+"""Every request has an id: the caller's, or a new and unique id."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_the_callers_own_id_is_kept():
 
 
 @pytest.mark.parametrize("harmful", [None, b"bytes", "", "two words", "a\nb", "x" * 129])
-def test_anything_else_gets_a_new_id(harmful):
+def test_a_missing_or_unusable_id_is_replaced(harmful):
     assert uuid.UUID(metadata.request_id(harmful)).version == 4
 
 

@@ -1,4 +1,4 @@
-"""The contract's own description, and the twins that write its bulky answers and read its bulky requests."""
+"""The table of RPCs, and the twins of requests and answers."""
 
 import numpy as np
 import pytest
@@ -34,12 +34,12 @@ REQUESTS = {
 TWINS = {**answers_pb2.DESCRIPTOR.message_types_by_name, **requests_pb2.DESCRIPTOR.message_types_by_name}
 
 
-def test_every_twin_has_its_public_message_here():
+def test_every_twin_has_a_public_message():
     assert set(TWINS) == set(ANSWERS) | set(REQUESTS)
 
 
 @pytest.mark.parametrize(("twin", "public"), (ANSWERS | REQUESTS).items())
-def test_a_twin_has_the_public_messages_fields_on_the_wire(twin, public):
+def test_a_twin_has_the_wire_fields_of_its_public_message(twin, public):
     ours = TWINS[twin].fields_by_number
     theirs = inference_pb2.DESCRIPTOR.message_types_by_name[public].fields_by_number
     assert {n: f.name for n, f in ours.items()} == {n: f.name for n, f in theirs.items()}
@@ -48,7 +48,7 @@ def test_a_twin_has_the_public_messages_fields_on_the_wire(twin, public):
 
 
 def _wire_form(field: FieldDescriptor) -> str:
-    """How the field's bytes look; a packed list of doubles, a message and bytes all are a length and its bytes."""
+    """The field's form on the wire: packed doubles, messages and bytes are all length-delimited."""
     packed = field.is_repeated and field.type == FieldDescriptor.TYPE_DOUBLE
     if packed or field.type in {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES}:
         return "length-delimited"
@@ -64,7 +64,7 @@ def test_arrays_written_through_a_twin_are_read_as_numbers():
     assert forecast.SerializeToString() == raw
 
 
-def test_every_method_states_its_scope_and_its_size():
+def test_every_method_has_a_scope_and_a_size_limit():
     assert set(methods.METHODS) == {
         "Predict", "AnalyzeSentiment", "ComputeIndicators", "Analyze", "Stream", "Watch", "GetStatus", "ListModels",
     }  # fmt: skip

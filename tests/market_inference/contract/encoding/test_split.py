@@ -1,4 +1,4 @@
-"""A message taken apart by hand is what protobuf makes of it."""
+"""Split and join by hand agree with protobuf's parser."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ messages = st.builds(pb.PredictRequest, series=st.lists(series, max_size=5), hor
 
 
 @given(message=messages)
-def test_it_is_its_items_and_the_rest(message):
+def test_a_message_is_split_into_items_and_the_rest(message):
     raw = message.SerializeToString()
     parts = split_items(pb.PredictRequest, raw)
     assert [bytes(item) for item in parts.items] == [item.SerializeToString() for item in message.series]
@@ -22,14 +22,14 @@ def test_it_is_its_items_and_the_rest(message):
 
 
 @given(message=messages, cut=st.integers(1, 400))
-def test_where_it_breaks_off_it_is_none_or_what_is_there(message, cut):
+def test_a_truncated_message_is_split_without_loss_or_not_at_all(message, cut):
     raw = message.SerializeToString()[:-cut]
     parts = split_items(pb.PredictRequest, raw)
     assert parts is None or join_items(pb.PredictRequest, *parts) == raw
 
 
 @given(raw=st.binary(max_size=60))
-def test_any_bytes_are_taken_apart_without_loss_or_not_at_all(raw):
+def test_any_bytes_are_split_without_loss_or_not_at_all(raw):
     parts = split_items(pb.PredictRequest, b"\x0a" + raw)
     if parts is not None:
         joined = join_items(pb.PredictRequest, *parts)
@@ -39,12 +39,12 @@ def test_any_bytes_are_taken_apart_without_loss_or_not_at_all(raw):
 
 
 @pytest.mark.parametrize("kind", ITEMS)
-def test_the_tag_of_every_kinds_items_is_one_byte(kind):
+def test_the_tag_of_items_is_one_byte(kind):
     assert kind.DESCRIPTOR.fields_by_name[ITEMS[kind]].number < 16
 
 
-def test_a_length_of_more_bytes_than_protobuf_writes_is_none():
-    """To add up more takes the square of their number."""
+def test_a_varint_longer_than_protobufs_is_refused():
+    """Adding up a longer varint would take quadratic time."""
     assert split_items(pb.PredictRequest, b"\x0a" + b"\xff" * 65_000) is None
     with pytest.raises(IndexError):
         wireformat.read_varint(b"\xff" * 10 + b"\x01", 0)

@@ -1,4 +1,4 @@
-"""The order of a bar's prices: the three checks come to the same, and to the comparisons of ORDER."""
+"""The order of a bar's prices: the three checks agree with the comparisons of ORDER."""
 
 import numpy as np
 from hypothesis import given
@@ -15,7 +15,7 @@ def by_definition(bar: dict[str, float]) -> bool:
 
 
 @given(columns)
-def test_the_check_of_many_bars_is_the_definition_of_the_rule(rows):
+def test_the_check_of_many_bars_equals_the_definition_of_the_rule(rows):
     arrays = dict(zip(bars.PRICES, np.array(rows).T, strict=True))
     expected = all(by_definition(dict(zip(bars.PRICES, row, strict=True))) for row in rows)
     assert bars.ordered(*arrays.values()) is expected
@@ -26,7 +26,7 @@ def test_the_check_of_many_bars_is_the_definition_of_the_rule(rows):
 
 
 @given(st.dictionaries(st.sampled_from(bars.PRICES), price))
-def test_the_check_of_one_bar_leaves_out_absent_prices(bar):
+def test_absent_prices_take_no_part(bar):
     disorder = bars.disorder_of(bar)
     assert (disorder is None) is by_definition(bar)
     arrays = {name: np.array([value]) for name, value in bar.items()}

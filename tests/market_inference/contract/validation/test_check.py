@@ -1,4 +1,4 @@
-"""A request's bytes: the quick way and the close way come to the same, and nothing of the bytes is lost."""
+"""The fast check and the explaining check agree, and no byte of a request is lost."""
 
 import math
 import struct
@@ -57,13 +57,13 @@ METHODS = {
 
 
 @given(message=st.one_of(predicts, indicators, sentiments, analyses))
-def test_the_quick_look_says_yes_only_to_what_the_close_one_finds_nothing_in(message):
+def test_the_fast_check_accepts_only_requests_without_violations(message):
     if conforms(type(message), message.SerializeToString()):
         assert explain.check(message) == []
 
 
 @given(message=st.one_of(predicts, indicators, sentiments, analyses))
-def test_what_is_passed_on_is_what_was_checked(message):
+def test_the_replica_gets_the_bytes_that_were_checked(message):
     method = METHODS[type(message)]
     try:
         checked = check(method, message.SerializeToString())
@@ -87,13 +87,13 @@ def test_what_is_passed_on_is_what_was_checked(message):
         )),
     ],
 )  # fmt: skip
-def test_an_ordinary_request_takes_the_quick_way_and_its_bytes_are_passed_on_as_they_are(method, message, monkeypatch):
+def test_a_valid_request_takes_the_fast_check_and_its_bytes_are_passed_on_unchanged(method, message, monkeypatch):
     monkeypatch.setattr(checking, "_explain", None)
     raw = message.SerializeToString()
     assert check(method, raw).raw is raw
 
 
-def test_a_type_with_a_rule_that_the_quick_look_does_not_know_is_always_looked_at_closely():
+def test_a_type_without_a_fast_check_takes_the_explaining_check():
     analyze = pb.AnalyzeRequest(sentiment=pb.AnalyzeSentimentRequest(texts=["good"]))
     assert not conforms(pb.AnalyzeRequest, analyze.SerializeToString())
     assert explain.check(analyze) == []
@@ -110,7 +110,7 @@ HALVES = length_delimited(2, PACKED[:120]) + length_delimited(2, PACKED[120:])
 
 
 @pytest.mark.parametrize("inside", [UNPACKED, HALVES], ids=["one by one", "in two runs"])
-def test_numbers_written_in_other_ways_of_protobuf_are_all_there(inside):
+def test_numbers_in_other_encodings_of_protobuf_are_kept(inside):
     raw = length_delimited(1, inside) + b"\x10\x05"
     checked = check(PREDICT, raw)
     np_values = twins.array(checked.message.series[0].values)
@@ -124,7 +124,7 @@ def test_half_a_number_is_no_message():
         check(PREDICT, raw)
 
 
-def test_a_field_of_a_later_contract_is_left_out():
+def test_an_unknown_field_is_dropped():
     message = pb.PredictRequest(series=[pb.Series(values=GOOD)], horizon=5)
     checked = check(PREDICT, message.SerializeToString() + length_delimited(15, b"later"))
     assert checked.raw == message.SerializeToString()

@@ -1,4 +1,4 @@
-"""Every rule of the contract answers with the field's path, what was wrong and the limit."""
+"""A violation of every rule names the field's path, the mistake and the limit."""
 
 import math
 
@@ -103,7 +103,7 @@ def test_a_request_at_its_limits_passes(message):
         (pb.AnalyzeRequest(sentiment=pb.AnalyzeSentimentRequest(texts=["good", "", " "])), "texts"),
     ],
 )
-def test_a_bad_item_among_several_is_refused_alone_and_its_content_dropped(message, list_name):
+def test_a_bad_item_among_several_is_refused_alone_and_cleared(message, list_name):
     refusals = explain.check(message)
     assert [(refusal.list_name, refusal.index) for refusal in refusals] == [(list_name, 1), (list_name, 2)]
     items = getattr(message.sentiment if isinstance(message, pb.AnalyzeRequest) else message, list_name)
@@ -111,13 +111,13 @@ def test_a_bad_item_among_several_is_refused_alone_and_its_content_dropped(messa
     assert all(item == "" if isinstance(item, str) else item.ByteSize() == 0 for item in items[1:])
 
 
-def test_a_rule_broken_by_the_request_itself_refuses_it_whole():
+def test_a_violation_outside_of_the_items_refuses_the_request():
     with pytest.raises(InvalidRequestError) as caught:
         explain.check(predict(GOOD, GOOD[:29], horizon=0))
     assert {violation.field for violation in caught.value.violations} == {"horizon", "series[1].values"}
 
 
-def test_unpacked_numbers_from_other_clients_are_checked_like_packed_ones():
+def test_unpacked_numbers_are_checked_like_packed_numbers():
     packed = pb.Series(values=[1.0, math.nan]).SerializeToString()
     unpacked = b"".join(b"\x11" + packed[2 + 8 * i : 10 + 8 * i] for i in range(2))
     series = b"".join(b"\x11" + b"\0" * 8 for _ in range(29)) + unpacked
@@ -128,7 +128,7 @@ def test_unpacked_numbers_from_other_clients_are_checked_like_packed_ones():
         explain.check(message)
 
 
-def test_a_part_of_analyze_without_a_good_item_leaves_the_other_parts_their_own():
+def test_a_part_of_analyze_without_valid_items_leaves_the_other_parts():
     request = pb.AnalyzeRequest(predict=predict(GOOD[:2]), sentiment=pb.AnalyzeSentimentRequest(texts=["good"]))
     (refusal,) = explain.check(request)
     assert (refusal.list_name, refusal.index) == ("series", 0)

@@ -1,4 +1,4 @@
-"""The fast check of the contract's own types."""
+"""The fast check of the contract's types."""
 
 import math
 
@@ -12,7 +12,7 @@ GOOD = [100.0 + i for i in range(30)]
 
 
 def test_the_types_without_a_fast_check_are_known():
-    """A rule that the fast check does not know makes every request of its type slow: a new one is decided on here."""
+    """An uncovered rule makes every request of a type slow: a new entry is a decision."""
     assert fast.uncovered() == {"market.inference.v1.AnalyzeRequest": "market.inference.v1.AnalyzeRequest: message.cel"}
 
 
@@ -22,7 +22,7 @@ def test_a_type_with_an_uncovered_rule_never_conforms():
 
 
 @pytest.mark.parametrize("name", [name for name, method in methods.METHODS.items() if not method.streams])
-def test_a_field_that_the_contract_does_not_know_is_left_to_the_explaining_check(name):
+def test_an_unknown_field_is_left_to_the_explaining_check(name):
     assert not fast.conforms(methods.METHODS[name].request, b"\x7a\x01x")
 
 

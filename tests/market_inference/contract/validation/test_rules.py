@@ -87,7 +87,7 @@ NUMBER_EDGES = {
 
 
 def check_like_protovalidate(made: type[Message], message: Message, *, exact: bool = True) -> None:
-    """With `exact` the fast check says no only where protovalidate does; in any case it says yes only there."""
+    """The fast check accepts no message with violations and, with `exact`, refuses no message without violations."""
     broken = VALIDATOR.collect_violations(message)
     conforms = fast.conforms(made, message.SerializeToString())
     assert conforms is not bool(broken) if exact else not (conforms and broken)
@@ -109,7 +109,7 @@ def lists(form: str, value: st.SearchStrategy[Any]) -> st.SearchStrategy[list[An
 @pytest.mark.parametrize(("name", "form"), TYPES, ids=map(" ".join, TYPES))
 @settings(max_examples=30)
 @given(data=st.data())
-def test_both_checks_of_text_say_what_protovalidate_says(name, form, data):
+def test_both_checks_of_text_agree_with_protovalidate(name, form, data):
     made = TYPES[name, form]
     check_like_protovalidate(made, of_values(made, form, *data.draw(lists(form, texts))))
 
@@ -117,7 +117,7 @@ def test_both_checks_of_text_say_what_protovalidate_says(name, form, data):
 @pytest.mark.parametrize(("name", "form"), NUMBER_TYPES, ids=map(" ".join, NUMBER_TYPES))
 @settings(max_examples=30)
 @given(data=st.data())
-def test_both_checks_of_numbers_say_what_protovalidate_says(name, form, data):
+def test_both_checks_of_numbers_agree_with_protovalidate(name, form, data):
     kind, made = NUMBER_TYPES[name, form]
     values = data.draw(lists(form, NUMBER_EDGES[kind]))
     # protovalidate takes -0.0 for the zero of an unset field in a list only.
@@ -147,25 +147,25 @@ def test_no_rule_of_a_text_keeps_its_type_from_the_fast_check(name, form):
         ({"required": True}, "", "must be set"),
     ],
 )
-def test_a_violation_says_the_rules_own_words(own, text, words):
+def test_a_violation_names_the_rule_and_the_value(own, text, words):
     with pytest.raises(InvalidRequestError) as caught:
         explain.check(of_values(with_field(own), "single", text))
     assert caught.value.message == f"value: {words}"
 
 
-def test_the_pattern_and_the_value_are_repeated_up_to_a_limit():
+def test_pattern_and_value_are_cut_in_a_message():
     with pytest.raises(InvalidRequestError) as caught:
         explain.check(of_values(with_field({"pattern": "^(" + "AB|" * 500 + ")$"}), "single", "x" * 5000))
     assert len(caught.value.message) < 4 * rules.SHOWN_CHARACTERS
     assert caught.value.message.startswith("value: must match ^(AB|AB|")
 
 
-def test_a_pattern_with_a_message_of_its_own_says_that():
+def test_pattern_message_replaces_the_pattern():
     kind = with_field({"pattern": r"\S"}, pattern_message="must not be blank")
     with pytest.raises(InvalidRequestError, match=r"^value: must not be blank$"):
         explain.check(of_values(kind, "single", " "))
 
 
-def test_a_pattern_that_nothing_can_check_is_an_error_and_no_slow_type():
+def test_a_pattern_that_protovalidate_cannot_compile_is_an_error():
     with pytest.raises(CompilationError):
         fast.uncovered_rule(with_field({"pattern": "(?=a)"}))
