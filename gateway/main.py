@@ -1,4 +1,4 @@
-"""The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
+"""The gateway's process: configuration, logs, and one process or several workers. The server is server.py's."""
 
 import logging
 import sys

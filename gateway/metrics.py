@@ -1,49 +1,36 @@
-"""What the gateway tells Prometheus. Labels are few and never chosen by a client."""
+"""The gateway's metrics for Prometheus. Labels have few values, and no value is chosen by a client."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
 from threading import Lock
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollector
 
 from gateway.calls.call import Call
+from gateway.replicas.replica import STATES, Replica
 from runtime.metrics import histogram
 from runtime.metrics.deferred import DeferredRegistry
 from runtime.metrics.exemplar import exemplar
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PHASES = ("gateway", "queue", "form", "device", "encode", "transport")
-# One by one, a request's figures would cost several times as much to count.
+# Calls are counted in groups of this size: single counts would cost several times as much.
 _AT_ONCE = 256
 _Labels = tuple[str, str, str]
 _Figures = tuple[float, ...]
-STATES = ("ready", "ejected", "draining", "away")
-
-
-class Replica(Protocol):
-    """What is told of a replica."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    @property
-    def state(self) -> str:
-        """One of STATES."""
-        ...
 
 
 class Metrics:
-    """The gateway's own registry, so that several gateways in one process, as in tests, do not share figures."""
+    """The metrics of one gateway, in a separate registry: several gateways may run in one process, as in tests."""
 
     def __init__(self) -> None:
-        self.registry = DeferredRegistry(self._settle)
-        self._answered: deque[tuple[_Labels, _Figures]] = deque()
-        self._settling = Lock()
+        self.registry = DeferredRegistry(self._count_finished)
+        self._finished: deque[tuple[_Labels, _Figures]] = deque()
+        self._counting = Lock()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.build = Gauge(
@@ -70,7 +57,7 @@ class Metrics:
         self.in_flight = Gauge("market_gateway_in_flight_requests", "Requests in flight.", registry=self.registry)
         self.in_flight_limit = Gauge(
             "market_gateway_in_flight_limit_requests",
-            "Requests in flight at which more are refused.",
+            "Limit of requests in flight; more are refused.",
             registry=self.registry,
         )
         self.open_streams = Gauge(
@@ -82,12 +69,12 @@ class Metrics:
         )
         self.replicas = Gauge(
             "market_gateway_replicas",
-            "Known replicas by state: ready; ejected, which serve only when nobody else can; draining; away.",
+            "Known replicas by state: ready; ejected (serves only when there is no other); draining; away.",
             ("state",),
             registry=self.registry,
         )
 
-        # Looking a labelled child up costs more than counting, so each is looked up once.
+        # The look-up of a labelled child costs more than the count, so all children are looked up once.
         self._requests = cache(self.requests.labels)
         self._bytes = cache(self.bytes.labels)
         self._series = cache(self._series_of)
@@ -108,7 +95,7 @@ class Metrics:
             self.replicas.labels(state).set_function(partial(_count, replicas, state))
 
     def watch_budget(self, away: Callable[[], bool]) -> None:
-        """Only where rates and quotas are shared."""
+        """For a gateway with a shared budget."""
         gauge = Gauge(
             "market_gateway_shared_budget_away",
             "1 while Redis does not answer, and this gateway counts for itself.",
@@ -117,7 +104,7 @@ class Metrics:
         gauge.set_function(lambda: float(away()))
 
     def answered(self, call: Call, code: str, reason: str, seconds: float) -> None:
-        """One call has finished; `reason` is empty for a good answer."""
+        """Note a finished call; `reason` is empty for a good answer."""
         if call.traceparent and (trace := exemplar(call.traceparent)):
             self.seconds.labels(call.method.name, "total").exemplify(seconds, trace)
         timing = call.timing
@@ -132,17 +119,17 @@ class Metrics:
             timing.run_us * 1e-6,
             timing.encode_us * 1e-6,
         )
-        self._answered.append(((call.method.name, code, reason), figures))
-        if len(self._answered) >= _AT_ONCE:
-            self._settle()
+        self._finished.append(((call.method.name, code, reason), figures))
+        if len(self._finished) >= _AT_ONCE:
+            self._count_finished()
 
-    def _settle(self) -> None:
-        """Count what was answered; on the event loop, or on the thread of somebody who looks."""
-        with self._settling:
+    def _count_finished(self) -> None:
+        """Count the finished calls. Runs on the event loop, or on the thread of a scrape."""
+        with self._counting:
             groups: defaultdict[_Labels, list[_Figures]] = defaultdict(list)
-            # The event loop may append meanwhile: that is for the next time.
-            for _ in range(len(self._answered)):
-                labels, row = self._answered.popleft()
+            # The event loop may append meanwhile: the next run counts the new calls.
+            for _ in range(len(self._finished)):
+                labels, row = self._finished.popleft()
                 groups[labels].append(row)
             for (method, code, reason), rows in groups.items():
                 figures = np.fromiter(chain.from_iterable(rows), np.float64)
@@ -160,7 +147,7 @@ class Metrics:
         computed = batch_items > 0
         if computed.any():
             known = rows[computed, 4:]
-            # Parts that ran side by side may add up to more than the whole.
+            # Phases side by side may add up to more than the whole.
             transport = np.maximum(seconds[computed] - known.sum(axis=1), 0)
             for series, phase in zip(self._series(method), (*known.T, transport), strict=True):
                 series.observe_all(phase)

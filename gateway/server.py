@@ -1,7 +1,7 @@
-"""The gateway put together and put on a socket.
+"""The gateway's parts, wired together, and the server.
 
-Owns the wiring in build(), the transport, and the order of starting and stopping. main.py reads the configuration and
-the signals.
+Owns the wiring in build(), the choice of the transport, and the order of start and stop. main.py reads the
+configuration; runtime/process.py handles the signals.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 def build(
     config: Config, authenticator: Authenticator, router: Router, metrics: Metrics, traces: Traces | None = None
 ) -> Servicer:
-    """Wire everything up but the transport."""
+    """Wire all parts but the transport."""
     in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
     most = config.max_streams_per_client
     streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
@@ -78,7 +78,7 @@ def build(
 def _limits(config: Config, metrics: Metrics) -> Limits:
     budget: Budget = LocalBudget()
     if config.redis_url:
-        # Imported here, since only this setting needs it.
+        # Imported here: only this setting needs the module.
         from gateway.access.shared_budget import SharedBudget
 
         shared = budget = SharedBudget(config.redis_url)
@@ -125,18 +125,18 @@ def _transport(config: Config, servicer: Servicer, register: Register, files: tl
 
 
 def _native(config: Config, servicer: Servicer, register: Register) -> Transport:
-    """Raises ConfigurationError for what the native transport cannot do, ExtraMissingError where it is missing."""
+    """Raises ConfigurationError for a setting that the native transport does not have, or ExtraMissingError."""
     for name in ("tls_certificate", "tls_client_ca", "max_connection_age"):
         if name in config.model_fields_set and getattr(config, name):
             raise ConfigurationError(
                 f"MARKET_GATEWAY_{name.upper()} needs MARKET_GATEWAY_TRANSPORT=grpcio: the native transport speaks no "
-                "TLS and closes no connection by age; both are for whatever stands in front of it"
+                "TLS and has no maximum connection age; a proxy in front of the gateway must provide both"
             )
     if not (is_loopback(config.listen) or config.bodies_bounded_in_front):
         raise ConfigurationError(
             f"MARKET_GATEWAY_LISTEN={config.listen} is open to other machines, and MARKET_GATEWAY_TRANSPORT=native "
-            "holds a message in memory, however large, before it can be refused: let what stands in front of it refuse "
-            f"bodies above {methods.MAX_REQUEST_BYTES} bytes, and say so with "
+            "holds a message of any size in memory before it can be refused: let a proxy in front refuse "
+            f"messages above {methods.MAX_REQUEST_BYTES} bytes, and confirm it with "
             "MARKET_GATEWAY_BODIES_BOUNDED_IN_FRONT=true"
         )
     try:
@@ -146,9 +146,9 @@ def _native(config: Config, servicer: Servicer, register: Register) -> Transport
 
 
 class Server:
-    """The gateway on a socket. Ready while at least one replica is.
+    """The gateway on a socket. Ready while at least one replica is ready.
 
-    Raises ConfigurationError and wire.extra.ExtraMissingError.
+    Raises ConfigurationError and runtime.extra.ExtraMissingError.
     """
 
     def __init__(self, config: Config) -> None:
@@ -163,7 +163,7 @@ class Server:
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
-        self._fresh: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         self.address = ""
         self.metrics_address = ""
 
@@ -175,15 +175,15 @@ class Server:
         self.address = bind(self._transport.add_port, config.listen)
         self._scraped = MetricsServer(config.metrics_listen, self._metrics.registry)
         self.metrics_address = self._scraped.address
-        await self._tell(NOT_READY)
+        await self._set_health(NOT_READY)
         await self._health.set(LIVE, READY)
         if self._profiles is not None:
             await self._profiles.start()
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
-        self._fresh = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
-        self._readiness = asyncio.create_task(self._tell_readiness())
+        self._refreshing = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
+        self._readiness = asyncio.create_task(self._report_readiness())
         await self._transport.start()
 
     def _register(self, server: grpc.aio.Server) -> None:
@@ -203,23 +203,23 @@ class Server:
         )
         return Replica(endpoint, self.router.changed, settings)
 
-    async def _tell_readiness(self) -> None:
+    async def _report_readiness(self) -> None:
         while True:
             change = self.router.next_change()
-            await self._tell(READY if self.router.ready else NOT_READY)
+            await self._set_health(READY if self.router.ready else NOT_READY)
             await change.wait()
 
-    async def _tell(self, ready: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, ready: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", methods.SERVICE.full_name):
             await self._health.set(service, ready)
 
     async def stop(self) -> None:
-        """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        """Fail readiness, refuse new calls, finish the calls in flight within the grace time, then end."""
         until = deadline.after(self._config.drain_seconds)
-        for task in (self._readiness, self._fresh):
+        for task in (self._readiness, self._refreshing):
             if task is not None:
                 task.cancel()
-        await self._tell(NOT_READY)
+        await self._set_health(NOT_READY)
         self.servicer.drain()
         await self._transport.stop(self._config.drain_seconds)
         await self.router.close()

@@ -1,8 +1,7 @@
-"""One set of metrics from several workers: counters, histograms and gauges added up.
+"""One set of metrics from several workers: the sums of counters, histograms and gauges.
 
-Owns the addition, and that a counter never falls: what a worker had counted when it was last looked at stays in the sum
-after its death, so that Prometheus sees no reset. Exemplars are not carried over: they belong to one worker's buckets,
-and this page is in the text format that has none.
+Owns the addition. A counter never falls: the last known counts of a dead worker stay in the sum, so that Prometheus
+sees no reset. Exemplars are left out: an exemplar belongs to the buckets of one worker, and the text format has none.
 """
 
 import operator
@@ -17,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 SCRAPE_SECONDS = 2.0
 
 _Join = Callable[[float, float], float]
-# Of the interpreter and not of its work: what the sum would say of several is nothing.
+# Metrics of the interpreter: a sum over workers would mean nothing.
 _LEFT_OUT = "python_"
-# What is not added up: the workers see the same replicas, and of their ages and limits the first to matter is told.
+# Metrics that are not added: all workers see the same replicas; of ages and limits the nearest one counts.
 _JOINED: dict[str, _Join] = {
     "market_gateway_build_info": max,
     "market_gateway_ready_replicas": max,
@@ -31,38 +30,38 @@ _JOINED: dict[str, _Join] = {
 }
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
-# By family, and in it by sample and labels.
+# Sums by family, then by sample and labels.
 _Sums = defaultdict[str, defaultdict[_Key, float]]
 
 
 class Totals:
-    """Remembers the last look at every worker, by the address of its /metrics."""
+    """Remembers the last page of every worker, by the address of the worker's /metrics."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[str, str] = {}
-        self._buried: _Sums = defaultdict(lambda: defaultdict(float))
+        self._of_dead: _Sums = defaultdict(lambda: defaultdict(float))
 
     def add_up(self, addresses: Iterable[str]) -> bytes:
         """The sums as a Prometheus text page; a worker that does not answer counts with its last page."""
         with self._lock:
             pages = [self._page(address) for address in addresses]
-            return _written(pages, self._buried)
+            return _written(pages, self._of_dead)
 
     def _page(self, address: str) -> str:
         try:
             with urllib.request.urlopen(f"http://{address}/metrics", timeout=SCRAPE_SECONDS) as answer:
                 self._last[address] = answer.read().decode()
         except OSError:
-            pass  # it is dying or busy: what it last said is the best there is
+            pass  # the worker ends or is busy: its last page counts
         return self._last.get(address, "")
 
-    def bury(self, address: str) -> None:
-        """The worker is dead: its counters stay in the sums, its gauges go."""
+    def keep_counters(self, address: str) -> None:
+        """A worker has ended: its counters stay in the sums, its gauges do not."""
         with self._lock:
             for family in text_string_to_metric_families(self._last.pop(address, "")):
                 if family.type in {"counter", "histogram"}:
-                    sums = self._buried[_name(family)]
+                    sums = self._of_dead[_name(family)]
                     for sample in family.samples:
                         if not sample.name.endswith("_created"):
                             sums[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
@@ -72,7 +71,7 @@ def _name(family: Metric) -> str:
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
-def _written(pages: Iterable[str], buried: Mapping[str, Mapping[_Key, float]]) -> bytes:
+def _written(pages: Iterable[str], of_dead: Mapping[str, Mapping[_Key, float]]) -> bytes:
     heads: dict[str, str] = {}
     found: dict[str, dict[_Key, float]] = {}
     for page in pages:
@@ -81,8 +80,8 @@ def _written(pages: Iterable[str], buried: Mapping[str, Mapping[_Key, float]]) -
                 continue
             name = _name(family)
             heads[name] = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
-            # What the dead had counted is told, too, where none of the living has anything to count.
-            sums = found.setdefault(name, dict(buried.get(name, {})))
+            # Counts of dead workers are in the page even when no living worker has such a count.
+            sums = found.setdefault(name, dict(of_dead.get(name, {})))
             join: _Join = _JOINED.get(name, operator.add)
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))

@@ -1,6 +1,6 @@
-"""Several gateway processes on one port (SO_REUSEPORT), each with an event loop and a core of its own.
+"""Several gateway processes on one port (SO_REUSEPORT), with an event loop and a core per process.
 
-Owns the processes: their start, the replacement of one that dies, their common end, and one /metrics that adds them up.
+Owns the processes (start, replacement of a dead process, common end) and the /metrics of all workers together.
 """
 
 import json
@@ -25,10 +25,10 @@ from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
-# A worker that dies sooner than this after its start waits so long before it is replaced, lest a bad setting spins.
+# A worker dead within this time of the start is replaced after the same time: a bad setting must not spin.
 CRASH_PAUSE_SECONDS = 1.0
 
-# Where this package is: a worker imports from here and from nowhere that the environment names.
+# The folder of this package: a worker imports from here, and from no folder named by the environment.
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -37,7 +37,7 @@ class WorkerFailedError(Exception):
 
 
 class _Worker:
-    """One child: `python -m gateway` with the parent's settings but one worker, and its own metrics on loopback."""
+    """One child: `python -m gateway` with the parent's settings, one worker, and metrics on loopback."""
 
     def __init__(self, address: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
         settings = {
@@ -52,7 +52,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gateway"],
             env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,  # its other end is the parent's life, see follow_parent()
+            stdin=subprocess.PIPE,  # closes when the parent ends, see follow_parent()
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -70,7 +70,7 @@ class _Worker:
 
 
 def follow_parent() -> None:
-    """In a worker: drain and end, as by SIGTERM, once the parent that holds the other end of stdin is gone."""
+    """In a worker: drain and end, as after SIGTERM, once the parent has ended and stdin is closed."""
 
     def wait() -> None:
         os.read(0, 1)
@@ -99,7 +99,7 @@ class Workers:
                 self._start(address)
                 listen.announce(listen=address, metrics=metrics)
                 log.info("listening", extra=fields(listen=address, metrics=metrics, workers=len(self._workers)))
-                self._replace_the_dead(address)
+                self._replace_dead_workers(address)
             finally:
                 self._end()
 
@@ -113,11 +113,11 @@ class Workers:
             if not worker.metrics:
                 raise WorkerFailedError("a worker did not start; its reason stands above")
 
-    def _replace_the_dead(self, address: str) -> None:
+    def _replace_dead_workers(self, address: str) -> None:
         while (dead := self._ended.get()) is not None:
             log.error("worker died", extra=fields(status=dead.process.returncode))
             self._workers.remove(dead)
-            self._totals.bury(dead.metrics)
+            self._totals.keep_counters(dead.metrics)
             if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
                 time.sleep(CRASH_PAUSE_SECONDS)
             self._workers.append(_Worker(address, self._ended))
@@ -133,7 +133,7 @@ class Workers:
 
 
 def _hold(holder: socket.socket, address: str) -> int:
-    """Reserve the port for the workers: bound and never listening, this socket is given no connections."""
+    """Reserve the port for the workers. The socket is bound and never listens, so it gets no connections."""
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.bind(split(address))
     return int(holder.getsockname()[1])

@@ -1,7 +1,7 @@
-"""Who is calling, and may they.
+"""Authentication and authorisation of clients.
 
-Owns the reading of credentials from metadata, the clients behind them and the check of scopes. What a key is, is
-market_inference/contract/keys.py's; what a token is, tokens.py's.
+Owns the reading of credentials from metadata, the clients of credentials, and the check of scopes. The form of a key is
+market_inference/contract/keys.py's, tokens are tokens.py's.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An authenticated caller. Limits are in cost units; 0 is the gateway's own."""
+    """An authenticated client. Limits are in units; 0 stands for the gateway's limit."""
 
     name: str
     scopes: frozenset[str]
@@ -46,7 +46,7 @@ class Keyring:
         return self._keys.find(secret)
 
     def refresh(self) -> None:
-        """Read the file when it has changed; one that is broken leaves the keys as they were."""
+        """Read the file when it has changed; a broken file leaves the keys unchanged."""
         if not self._watched.changed():
             return
         try:
@@ -66,7 +66,7 @@ class Authenticator:
         self._clients: dict[str, tuple[keys.Key, Client]] = {}
 
     def authenticate(self, sent: Mapping[str, str | bytes]) -> Client:
-        """The caller behind the metadata's credential. Raises UnauthenticatedError."""
+        """The client of the metadata's credential. Raises UnauthenticatedError."""
         secret = _credential(sent)
         if not secret:
             raise UnauthenticatedError("no API key: send metadata `authorization: Bearer <key>` or `x-api-key: <key>`")
@@ -78,7 +78,7 @@ class Authenticator:
         return self._of_key(key)
 
     def _of_key(self, key: keys.Key) -> Client:
-        """Made once a key: nothing of a client changes from call to call."""
+        """The client of a key, made once per key."""
         known = self._clients.get(key.prefix)
         if known is None or known[0] is not key:
             client = Client(key.owner, frozenset(key.scopes), key.units_per_second, key.units_per_day)
@@ -87,7 +87,7 @@ class Authenticator:
 
 
 def _of_token(token: Token) -> Client:
-    """Named apart from the owners of keys: an issuer's subject must not pass for one of them."""
+    """The prefix keeps a token's subject apart from the owners of keys."""
     return Client(f"jwt:{token.subject}", token.scopes)
 
 
@@ -98,7 +98,7 @@ def authorise(client: Client, method: Method) -> None:
 
 
 def public_part(sent: Mapping[str, str | bytes]) -> str:
-    """What of the credential may be logged: a key's public prefix, or nothing."""
+    """The part of the credential that may be logged: a key's public prefix, or nothing."""
     return keys.public_part(_credential(sent))
 
 

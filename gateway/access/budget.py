@@ -38,7 +38,7 @@ class Remaining:
 
 
 Spent: TypeAlias = Remaining | Coroutine[Any, Any, Remaining]
-"""What remains: known at once from an account in this process, awaited from a shared account."""
+"""The remaining units: known at once from an account in this process, awaited from a shared account."""
 
 
 @dataclass(slots=True)

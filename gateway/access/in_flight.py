@@ -1,6 +1,6 @@
-"""How much a client, and all of them together, may have in flight.
+"""Limits of requests in flight: of one client, and of all clients together.
 
-Owns the counts. Sizes of requests are the contract's.
+Owns the counts. Limits of a request's size are the contract's.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from market_inference.contract.errors import OverloadedError
 
 
 class InFlight:
-    """Counts requests, or whatever `what` says, in flight; one over a limit is refused at once."""
+    """Counts requests in flight, or streams, or sessions (`what`); one above a limit is refused at once."""
 
     def __init__(self, *, most: int, most_per_client: int, what: str = "requests") -> None:
         self._what = what
@@ -20,7 +20,7 @@ class InFlight:
         self.total = 0
 
     def enter(self, client: str) -> None:
-        """Take a place, to be given back by leave(). Raises OverloadedError."""
+        """Take a place; leave() gives it back. Raises OverloadedError."""
         if self.total >= self._most:
             raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
         held = self._clients.get(client, 0)

@@ -1,6 +1,6 @@
-"""Accounts in Redis, shared by all gateways and their workers.
+"""Accounts in Redis, shared by all gateways and workers.
 
-Owns the script, which reads, decides and writes in one step, and the policy while Redis is away: each gateway counts in
+Owns the script that reads, decides and writes in one step, and the policy while Redis is away: each gateway counts in
 its own process, so that no client is locked out, and a client gets at most its allowance times the number of gateways.
 Redis is asked again after a second.
 """
@@ -44,13 +44,13 @@ return {refused and 1 or 0, string.format('%.17g', level), string.format('%.17g'
 
 
 class SharedBudget:
-    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while that is away.
+    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while Redis is away.
 
-    Redis is away when it takes longer than `timeout` seconds.
+    Redis is away when an answer takes longer than `timeout` seconds.
     """
 
     def __init__(self, url: str, *, prefix: str = "market-inference:budget", timeout: float = TIMEOUT_SECONDS) -> None:
-        # A burst waits for one of few connections, instead of opening one a request all at once.
+        # A burst of requests waits for a few connections, and does not open a connection per request.
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,

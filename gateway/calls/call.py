@@ -1,7 +1,7 @@
-"""One call of a client in the gateway: who calls, what is asked, until when, and the one outcome.
+"""One call of a client in the gateway: client, request, deadline, and the one outcome.
 
-Owns the state of a call from its arrival to its end, and that a call finishes once and gives its place in flight back.
-The steps of a call are pipeline.py's; the request that carries the call to a replica is request.py's.
+Owns the state of a call from arrival to end: a call finishes once, and then gives its place in flight back. The steps
+of a call are pipeline.py's; the request to a replica is request.py's.
 """
 
 import asyncio
@@ -42,22 +42,22 @@ class Call:
     raw: bytes = b""
     on_finish: "Callable[[Call, Outcome], None] | None" = None
     client: Client = ANONYMOUS
-    # The public part of a credential that was refused.
+    # The public part of a refused credential.
     credential: str = ""
     size_bytes: int = 0
     units: int = 0
-    # What the client may still spend, when the client has a limit.
+    # Units that remain for the client, when the client has a limit.
     remaining: Remaining | None = None
     span: Span | None = None
-    # The place in flight that the call holds.
+    # The count in which the call holds a place.
     in_flight: InFlight | None = None
-    # The items of the request, each as its own bytes, and the bytes beside them; `rest` is None before the split.
+    # The items of the request, in separate bytes, and the bytes beside the items; `rest` is None before the split.
     items: Sequence[memoryview] = ()
     rest: bytes | None = None
     checked: Checked | None = None
-    # A step that has to wait: charging a shared budget, or GetStatus.
+    # A waiting step: charging a shared budget, or GetStatus.
     task: "asyncio.Task[None] | None" = None
-    # What carries the call to a replica; kept after the end for the log line and the metrics.
+    # The request to a replica; kept after the end for the log line and the metrics.
     request: "Request | None" = None
 
     @property
@@ -76,7 +76,7 @@ class Call:
         on_finish(self, outcome)
 
     def cancel(self) -> None:
-        """The caller has left: stop what is under way for the call."""
+        """The caller has left: stop the work for the call."""
         if self.finished:
             return
         if self.task is not None:
@@ -87,7 +87,7 @@ class Call:
 
     @property
     def replica(self) -> str:
-        """The address of the replica that was asked last."""
+        """The address of the last replica."""
         return self.request.replica if self.request is not None else ""
 
     @property

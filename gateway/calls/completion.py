@@ -1,6 +1,6 @@
-"""The end of a call: what its caller is told.
+"""The end of a call: the result, or the error, as the caller gets it.
 
-Owns the result of a unary call, the status of an error, and the trailers. What is kept of a call is records.py's.
+Owns the result of a unary call, the status of an error, and the trailers. Log lines and metrics are records.py's.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """What is recorded of an outcome: the name of the gRPC status code, and the reason of an error."""
+    """An outcome for log line and metrics: the name of the gRPC status code, and the reason of an error."""
 
     code: str = "OK"
     reason: str = ""
@@ -45,7 +45,7 @@ def of_status(status: status_pb2.Status) -> Ending:
 
 
 def result(call: Call, outcome: Outcome, peer: Callable[[], str]) -> tuple[Result | None, Ending]:
-    """The result of a unary call and what is recorded of it; None for a cancelled call, as the caller has left."""
+    """The result of a unary call, None for a cancelled call, and the ending for the records."""
     if isinstance(outcome, bytes):
         return Result(outcome, trailers(call)), Ending()
     if isinstance(outcome, asyncio.CancelledError):
@@ -69,7 +69,7 @@ def status_of(error: BaseException, call: Call, peer: Callable[[], str] = str) -
 
 
 def trailers(call: Call) -> Trailers:
-    """The trailers of every call: the request id, and what the client may still spend when the client has a limit."""
+    """The trailers of every call: the request id, and the remaining units when the client has a limit."""
     remaining = call.remaining
     if remaining is None:
         return ((metadata.REQUEST_ID, call.request_id),)

@@ -1,8 +1,9 @@
-"""Request merging: calls that ask the same of different items share one request to a replica.
+"""Request merging: calls with the same parameters and different items share one request to a replica.
 
-Owns which calls share a request, the joined bytes, and the split of the response. What a frame, a parse, a job and a
-reply cost is then paid once. Calls never wait for company: only calls that arrive together are merged, such as the
-requests of one Stream message, or calls that a busy native transport hands over at once. A lone call is sent at once.
+Owns the choice of calls for a request, the joined bytes, and the split of the response. The costs of a frame, a parse,
+a job and a reply are paid once for all calls of a request. Calls never wait for company: calls are merged when they
+arrive together, as the requests of a Stream message do, and calls that a busy native transport hands over at once. A
+lone call is sent at once.
 """
 
 from collections import defaultdict
@@ -20,9 +21,9 @@ from runtime.metrics.exemplar import exemplar
 
 # Items of one merged request, so that the first answers do not wait for many others.
 MOST_ITEMS = 32
-# A call above this size is sent alone: its own bytes cost more than sharing saves.
+# A call above this size is sent alone: the bytes of the call cost more than sharing saves.
 MOST_BYTES = 64 << 10
-# A merged request stays below this expected time on the device, since its items are admitted, or refused, together.
+# A merged request stays below this expected time on the device, since all items are admitted, or refused, together.
 MOST_SECONDS = 0.02
 # Deadlines within a merged request differ by less. A call with little more time than that is sent alone.
 _DEADLINE_SPREAD_SECONDS = 0.05
@@ -48,7 +49,7 @@ class Group:
 
 
 class Merging:
-    """The groups of the calls that are arriving together."""
+    """The groups of calls arriving together."""
 
     def __init__(self) -> None:
         self._alike: defaultdict[Hashable, list[Group]] = defaultdict(list)
@@ -87,14 +88,14 @@ class Merging:
 
 
 def _may_share(call: Call) -> bool:
-    """Short deadlines, big calls and traced calls are sent alone; so are calls that needed the slow check."""
+    """Short deadlines, big calls and traced calls are sent alone; so are calls after a slow check."""
     return (
         call.method.merged
         and call.size_bytes <= MOST_BYTES
         and call.deadline - call.began >= _SHORT_SECONDS
         # A trace shows one request.
         and not (call.traceparent and exemplar(call.traceparent))
-        # The merged request is checked as one: one slow check would slow the check of all.
+        # A merged request is checked as a whole: a single slow check would slow the check of all calls.
         and (call.checked is None or call.checked.raw is call.raw)
     )
 
@@ -112,7 +113,7 @@ def join(group: Group) -> bytes | None:
 
 
 def split(request: Request, reply: Reply) -> list[tuple[Call, bytes]]:
-    """Each call with its own response, under its own request id, but for calls of which an item failed.
+    """Each call with its own response, under its own request id; calls with a failed item are left out.
 
     Raises ValueError when the response does not have an answer for each item.
     """

@@ -1,12 +1,12 @@
-"""The steps of a call whose client is known, in their order: from admission to the one outcome.
+"""The steps of an authenticated call, in their order: from admission to the one outcome.
 
     start()       take a place in flight, check, charge, then merge or ask
     _close()      the calls that arrived together: one request for each group
-    _answered()   the way back: one answer completes one call, or all calls that shared the request
+    _answered()   the way back: one answer completes one call, or all calls of a merged request
 
-Owns that order, which unary calls and the requests of a Stream share. A step is a plain function call: only GetStatus
-and a budget that several gateways share need a task. Authentication is servicer.py's, the choice of a replica is
-router.py's.
+Owns the order of the steps, the same for unary calls and for requests of a Stream. A step is a plain function call;
+only GetStatus and a budget shared by several gateways need a task. Authentication is servicer.py's, the choice of a
+replica router.py's.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from market_inference.contract.errors import (
 )
 from market_inference.contract.validation.check import check
 
-# Errors that one item may have caused, or that name items by their place: the calls of a merged request are then sent
-# again, each alone and once.
+# Errors of a single item, or with the place of an item in the text: the calls of a merged request are then sent again,
+# alone and once.
 _OF_ONE_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
 
 
 def draining_error() -> DrainingError:
-    """The refusal of a gateway that takes no new work; another gateway will."""
+    """The refusal while this gateway takes no new work; another gateway takes the call."""
     return DrainingError("the gateway is draining", retry_after=0.1)
 
 
 class Pipeline:
-    """What calls are served with: places in flight, budgets, replicas."""
+    """Serves calls, by places in flight, budgets and replicas."""
 
     def __init__(self, in_flight: InFlight, limits: Limits, router: Router, status: Status) -> None:
         self.in_flight = in_flight
@@ -50,7 +50,7 @@ class Pipeline:
         self.router = router
         self.draining = False
         self._status = status
-        # The calls that are arriving together; None while calls arrive alone.
+        # The calls arriving together at the moment; None while calls arrive alone.
         self._merging: Merging | None = None
 
     def start(self, call: Call) -> None:
@@ -75,7 +75,7 @@ class Pipeline:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Calls that start within the block arrive together: they are merged when the block ends."""
+        """Calls started within the block arrive together, and are merged at the end of the block."""
         if self._merging is not None:
             yield
             return
@@ -139,7 +139,7 @@ class Pipeline:
         task.add_done_callback(ended)
 
     def _close(self) -> None:
-        """Send the calls that arrived together; a call without company is sent alone."""
+        """Send the calls of together(); a call without company is sent alone."""
         together, self._merging = self._merging, None
         for group in together.close() if together is not None else ():
             if len(group.calls) > 1:
@@ -155,7 +155,7 @@ class Pipeline:
                 return
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             _finish(group.calls, error)
-        # A call of the group breaks a rule: each is checked alone and hears of its own mistakes only.
+        # A call of the group breaks a rule: all calls are checked alone, and get their own errors.
         for call in group.calls:
             if not call.finished:
                 self._ask(call)
@@ -197,7 +197,7 @@ class Pipeline:
         else:
             for call, response in merging.split(request, answer):
                 call.finish(response)
-        # Of a merged request, the calls of which an item failed: sent again, alone, so that each has its own error.
+        # Calls of a merged request with a failed item: sent again, alone, for an error of their own.
         for call in calls:
             if not call.finished:
                 self._ask(call)

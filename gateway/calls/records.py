@@ -1,6 +1,6 @@
-"""What is kept of every call once it has finished: a log line, metrics, the end of its span.
+"""The records of a finished call: a log line, metrics, the end of the span.
 
-Owns what the log line says, and when it is written: after the answers of the loop turn have left.
+Owns the content of the log line, and its time: after the answers of the loop turn have left.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Records:
         self._finished: deque[_Finished] = deque()
 
     def add(self, call: Call, ending: Ending, *, line: bool = True) -> None:
-        """A call has finished; `line` is whether it gets a log line."""
+        """Record a finished call; without a log line when `line` is false."""
         if not self._finished:
             asyncio.get_running_loop().call_soon(self._keep)
         self._finished.append(_Finished(call, ending, deadline.now(), line))

@@ -1,7 +1,7 @@
 """One request to the replicas: the envelope for one call, or for several merged calls.
 
-Owns what is sent, how often and where the request was sent, and the withdrawal of items that no caller waits for.
-Which calls share a request is merging.py's; the choice of the replica is replicas/router.py's.
+Owns the envelope, the record of the attempts, and the withdrawal of items of cancelled calls. The choice of the
+calls is merging.py's, the choice of the replica replicas/router.py's.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.replicas.replica import Pending, Replica
 
 Answer: TypeAlias = Reply | Exception
-"""A replica's reply, or the error after which there is none."""
+"""A replica's reply, or the error in place of a reply."""
 
 _ids = count(1)
 _PRIORITIES = {"interactive": PRIORITY_INTERACTIVE, "batch": PRIORITY_BATCH}
@@ -83,13 +83,13 @@ class Request:
         self.replica = ""
         self.first_sent = 0.0
         self.timing: Timing | None = None
-        # Replicas that did not answer well, and those that reported an internal error.
+        # Replicas without a good answer, and among them the replicas with an internal error.
         self.tried: list[Replica] = []
         self.suspects: list[Replica] = []
-        # The attempt under way, or the wait for a replica that takes work.
+        # The attempt under way, or the wait for a ready replica.
         self.pending: Pending | None = None
         self.waiting: asyncio.Task[None] | None = None
-        # Calls that have been cancelled since the replica was last told.
+        # Calls cancelled since the last message to the replica.
         self._gone: list[Call] = []
         for call in calls:
             call.request = self
@@ -100,11 +100,11 @@ class Request:
         self.pending = self.waiting = None
         if on_answer is not None:
             on_answer(self, answer)
-        # Calls refer to their request: without this, only the garbage collector would free both.
+        # Cut the reference cycle of calls and request, so that no garbage collection is needed.
         self.calls = []
 
     def leave(self, call: Call) -> None:
-        """A call is cancelled: nothing need be computed for its items."""
+        """A call is cancelled: withdraw the items of the call."""
         if not self._gone and self.on_answer is not None:
             # Many calls are cancelled in the same loop turn, as when a stream breaks off: the replica is told once.
             asyncio.get_running_loop().call_soon(self._withdraw)
@@ -129,7 +129,7 @@ class Request:
         self.calls = []
 
     def places(self) -> Iterator[tuple[Call, range]]:
-        """Each call with the places of its items, in the request and in the answer."""
+        """The calls with the places of their items, in the request and in the answer."""
         start = 0
         for call, items in zip(self.calls, self.item_counts, strict=True):
             yield call, range(start, start + items)

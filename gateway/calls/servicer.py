@@ -1,6 +1,6 @@
 """Handlers of the public RPCs: authenticate, start the call, turn its outcome into a gRPC status.
 
-Owns what every call gets before and after the pipeline: request id, deadline, client and permission, result and record.
+Owns the steps before and after the pipeline: request id, deadline, client and permission, result and record.
 The steps in between are pipeline.py's; transports call unary(), stream() and watch().
 """
 
@@ -80,7 +80,7 @@ class Servicer:
         raw: bytes,
         respond: Callable[[Result | None], None],
     ) -> Call:
-        """Start a unary call, which may have finished on return. `timeout` is in seconds, None for the default.
+        """Start a unary call; the call may have finished on return. `timeout` is in seconds, None for the default.
 
         `respond` gets the result once, None when the call was cancelled.
         """
@@ -106,7 +106,7 @@ class Servicer:
             self._records.add(call, ending)
 
     def _start_item(self, call: Call) -> None:
-        """Start a request of a Stream call, whose client is known."""
+        """Start a request of a Stream call, as the client of that call."""
         try:
             authorise(call.client, call.method)
             if self._traces is not None:
@@ -162,9 +162,9 @@ class Servicer:
         replica = await self._router.pick(call.deadline)
         request.replica, request.calls = replica.address, []
         request.envelope.watch_open.CopyFrom(opened)
-        pay = functools.partial(self._pay_bars, call.client, units.of_bar(opened))
+        charge = functools.partial(self._charge_bars, call.client, units.of_bar(opened))
         link = self._links.to(replica)
-        return Watch(link, request.envelope, idle_seconds=self._session_idle_seconds, pay=pay)
+        return Watch(link, request.envelope, idle_seconds=self._session_idle_seconds, charge=charge)
 
     async def _spend(self, call: Call, cost_units: int) -> None:
         """Raises RateLimitedError or QuotaExceededError."""
@@ -174,7 +174,7 @@ class Servicer:
             spent = limits.spend(call.client.name, allowance, call.units)
             call.remaining = spent if isinstance(spent, Remaining) else await spent
 
-    async def _pay_bars(self, client: Client, units_of_bar: int, bars: int) -> None:
+    async def _charge_bars(self, client: Client, units_of_bar: int, bars: int) -> None:
         """Charge bars of a session. Raises RateLimitedError or QuotaExceededError."""
         limits = self._pipeline.limits
         if (allowance := limits.allowance(client)) is not None:

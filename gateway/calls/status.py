@@ -1,6 +1,6 @@
 """GetStatus: the health of every replica, by the replica's own probe.
 
-Owns the probes, which calls within a moment share, and the health of the whole. What a probe runs is the replica's.
+Owns the probes, shared by calls within a moment, and the health of the whole. The content of a probe is the replica's.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Which inference replica serves a request, and the connection to it."""
+"""Inference replicas: discovery, connections, and the choice of a replica for a request."""

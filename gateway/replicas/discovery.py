@@ -1,8 +1,8 @@
-"""Where the inference replicas are, now.
+"""Discovery: the present addresses of the inference replicas.
 
-Owns how a setting becomes addresses: `10.0.0.7:8471` is itself, `inference:8471` every address that DNS has for a name
-(a headless Service names its pods so), `file:/path` the entries in a file, by line or comma. All of them are looked up
-again and again. What is done with a change is router.py's.
+Owns the way from a setting to addresses: `10.0.0.7:8471` is an address, `inference:8471` stands for all addresses of a
+DNS name (as of a headless Service in Kubernetes), `file:/path` for the entries of a file, one per line or separated by
+commas. The router repeats the look-up and follows the changes.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ _FILE = "file:"
 
 
 class DiscoveryError(Exception):
-    """An entry that cannot be read or resolved at the moment; the text names it."""
+    """An entry that cannot be read or resolved at the moment; the text names the entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica: where it listens, and the name by which it was found, which its certificate must carry."""
+    """One replica: its address, and the name in its certificate."""
 
     address: str
     name: str
@@ -39,7 +39,7 @@ class Discovery:
                 check(entry)
 
     async def look(self) -> list[Endpoint]:
-        """The endpoints of now, each once, in a stable order. Raises DiscoveryError."""
+        """The present endpoints, each once, in a stable order. Raises DiscoveryError."""
         found = await asyncio.gather(*(_look(entry) for entry in self._entries))
         return list(dict.fromkeys(endpoint for endpoints in found for endpoint in endpoints))
 
@@ -79,7 +79,7 @@ def _is_ip(host: str) -> bool:
 
 
 def _one_family(ips: Sequence[str]) -> list[str]:
-    """IPv4 where there is any: a dual-stack name gives every replica two addresses, and it must not count twice."""
+    """The IPv4 addresses if there are any: the replicas of a dual-stack name must not count twice."""
     return sorted({ip for ip in ips if ":" not in ip}) or sorted(set(ips))
 
 

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.calls.request import Answer
 from gateway.replicas.discovery import Endpoint
+from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
 from market_inference.contract import deadline
 from market_inference.contract.errors import DeadlineExceededError
@@ -30,13 +32,14 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Each replica is a connection of its own, even when two have the same address, as after a restart.
+    # Each Replica has its own connection, even when two have the same address, as after a restart.
     ("grpc.use_local_subchannel_pool", 1),
-    # A replica is reached directly, whatever proxy the environment names.
+    # The connection is direct, even when the environment names a proxy.
     ("grpc.enable_http_proxy", 0),
 )
-FRAME_BYTES = 1 << 20
-# A stream is made anew after this long, so that new replicas and connections get their share.
+# States of a replica; `away`: not connected, or not healthy.
+STATES = ("ready", "ejected", "draining", "away")
+# A stream is replaced after this time, so that new replicas and connections get their share.
 STREAM_AGE_SECONDS = (240.0, 360.0)
 
 
@@ -46,7 +49,7 @@ class ReplicaLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the gateway talks to every replica: seconds, and `credentials` for TLS."""
+    """Settings of the connection to a replica. Times are in seconds; `credentials` are for TLS."""
 
     streams: int = 1
     health_interval: float = 1.0
@@ -94,12 +97,12 @@ class Pending:
 
 
 class Replica:
-    """A replica at one endpoint. Lives on the event loop; `changed` is called when `ready` may have."""
+    """The replica at one endpoint. Runs on the event loop; calls `changed` when `ready` may have changed."""
 
     def __init__(self, endpoint: Endpoint, changed: Callable[[], None], settings: Settings) -> None:
         self.endpoint = endpoint
         self.address = endpoint.address
-        self.outstanding = 0.0
+        self.outstanding_seconds = 0.0
         self.in_flight = 0
         self.healthy = False
         self.draining = False
@@ -109,7 +112,7 @@ class Replica:
         self._channel = _channel(endpoint, settings.credentials)
         self._stub = exchange_pb2_grpc.ExchangeServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
-        # Streams that take new requests, and all that still carry some.
+        # The streams that take new requests, and all streams.
         self._open: list[_Stream] = []
         self._streams: set[_Stream] = set()
         self._keeping: set[asyncio.Task[None]] = set()
@@ -117,7 +120,7 @@ class Replica:
         self._check_now = asyncio.Event()
         self._return: asyncio.TimerHandle | None = None
         self._queued_seconds = 0.0
-        # When the replica last sent anything: an instant of the monotonic clock.
+        # The instant of the last frame from the replica, on the monotonic clock.
         self._heard = 0.0
 
     @property
@@ -127,7 +130,7 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """For metrics: ready, ejected, draining, or away (not connected or not healthy)."""
+        """One of STATES, for the metrics."""
         if self.draining:
             return "draining"
         if not self.ready:
@@ -136,15 +139,15 @@ class Replica:
 
     @property
     def full(self) -> bool:
-        """Has as much in flight as one replica may."""
+        """Has as many requests in flight as a replica may have."""
         return self.in_flight >= self._settings.most_in_flight
 
     def busy(self, at: float) -> float:
-        """Expected seconds of work ahead: what its queue last reported less the time since, and what is on its way."""
-        return max(0.0, self._queued_seconds - (at - self._heard)) + self.outstanding
+        """Expected seconds of work ahead: the queue's last report less the time since, plus the requests in flight."""
+        return max(0.0, self._queued_seconds - (at - self._heard)) + self.outstanding_seconds
 
     def start(self) -> None:
-        """Connect, stay connected and watch the health, until close()."""
+        """Connect, stay connected and check the health, until close()."""
         for _ in range(self._settings.streams):
             _spawn(self._keep_stream(), self._keeping)
         _spawn(self._watch_health(), self._keeping)
@@ -155,6 +158,7 @@ class Replica:
         expected_seconds: float,
         until: float,
         on_answer: Callable[[Answer], None],
+        size_bytes: int = 0,
     ) -> Pending:
         """Send a request that is to be answered before `until`; `expected_seconds` is its time on the device.
 
@@ -166,22 +170,22 @@ class Replica:
             raise ReplicaLostError(self.address)
         envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
         pending = Pending(stream, envelope, expected_seconds, until, on_answer)
-        self.outstanding += expected_seconds
+        self.outstanding_seconds += expected_seconds
         self.in_flight += pending.calls
-        stream.send(envelope, pending)
+        stream.send(envelope, pending, size_bytes)
         return pending
 
     def answered(self, pending: Pending) -> None:
         """A request is no longer in flight."""
         self.in_flight -= pending.calls
-        self.outstanding = max(0.0, self.outstanding - pending.expected_seconds)
+        self.outstanding_seconds = max(0.0, self.outstanding_seconds - pending.expected_seconds)
 
     def exchange(self) -> Any:
-        """An Exchange call of the caller's own on this replica's connection."""
+        """A new Exchange call on this replica's connection."""
         return self._stub.Exchange()
 
     def succeeded(self) -> None:
-        """It answered as it should."""
+        """Note a good answer."""
         if self.outlier.failures:
             was_ejected = self.outlier.ejected
             self.outlier.succeeded()
@@ -189,7 +193,7 @@ class Replica:
                 self._returned()
 
     def failed(self) -> None:
-        """It did not answer as it should, by its own fault; several times in a row leave it alone for a while."""
+        """Note a failure of the replica; several failures in a row eject the replica for a while."""
         seconds = self.outlier.failed()
         if seconds:
             log.warning("replica ejected", extra=fields(replica=self.address, seconds=seconds))
@@ -211,8 +215,8 @@ class Replica:
         while True:
             stream = _Stream(self)
             _spawn(self._carry(stream), self._carrying)
-            await stream.over.wait()
-            if not stream.aged:
+            await stream.successor_due.wait()
+            if stream.state is not _State.AGED:
                 await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 -- jitter
 
     async def _carry(self, stream: "_Stream") -> None:
@@ -220,7 +224,7 @@ class Replica:
         try:
             await stream.run(self._stub.Exchange())
         except grpc.aio.AioRpcError as error:
-            if stream.opened:
+            if stream.state is not _State.CONNECTING:
                 log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code().name))
                 self.failed()
         finally:
@@ -229,24 +233,24 @@ class Replica:
             stream.lose()
 
     def opened(self, stream: "_Stream") -> None:
-        """The replica has answered on a stream; its health decides whether it takes work."""
+        """Note the first answer on a stream; the next health check decides whether the replica takes work."""
         self._open.append(stream)
-        old = next((other for other in self._open if other.aged), None)
+        old = next((other for other in self._open if other.state is _State.AGED), None)
         if old is not None:
             old.retire()
         self._check_now.set()
 
     def closed(self, stream: "_Stream") -> None:
-        """A stream takes no more requests."""
+        """Note that a stream takes no more requests."""
         if stream in self._open:
             self._open.remove(stream)
         if not self._open:
             self.healthy = self.draining = False
-        stream.over.set()
+        stream.successor_due.set()
         self._changed()
 
-    def told(self, load: exchange_pb2.Load) -> None:
-        """Every frame carries the replica's load, so this is also its sign of life."""
+    def update_load(self, load: exchange_pb2.Load) -> None:
+        """Note the load in a frame, also as a sign of life."""
         self._heard = deadline.now()
         self._queued_seconds = load.queued_seconds
         if load.draining != self.draining:
@@ -254,7 +258,7 @@ class Replica:
             self._changed()
 
     async def _watch_health(self) -> None:
-        """A replica that does not answer its health check in time is left, and comes back when it does."""
+        """Check the health at intervals. Only a replica that answers in time gets requests."""
         while True:
             await self._check_now.wait()
             self._check_now.clear()
@@ -264,7 +268,7 @@ class Replica:
                 asyncio.get_running_loop().call_later(delay, self._check_now.set)
 
     async def _check_health(self) -> None:
-        """A replica that answers others meanwhile is busy, not hung."""
+        """A late health check is no failure while the replica sends other answers: the replica is busy, not hung."""
         began = deadline.now()
         try:
             answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._settings.health_timeout)
@@ -284,18 +288,18 @@ class Replica:
             self._changed()
 
     def _give_up(self) -> None:
-        """It hangs: give up what is in flight here, so that it can be sent elsewhere."""
+        """The replica hangs: end its streams, so that the requests in flight are sent to other replicas."""
         log.warning("replica does not answer", extra=fields(replica=self.address, in_flight=self.in_flight))
         for stream in tuple(self._streams):
             stream.end()
 
     def expire(self, at: float) -> None:
-        """Fail requests whose deadline has passed without a word from the replica."""
+        """Fail requests without an answer at their deadline."""
         for stream in self._streams:
             stream.expire(at)
 
     async def leave(self) -> None:
-        """Take no new work, wait for what is in flight, and disconnect."""
+        """Take no new requests, wait for the requests in flight, and disconnect."""
         await _cancel(self._keeping)
         for stream in tuple(self._open):
             stream.retire()
@@ -331,93 +335,83 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
+class _State(Enum):
+    CONNECTING = auto()
+    """The replica has not answered yet."""
+    OPEN = auto()
+    """Takes requests."""
+    AGED = auto()
+    """Past its age: takes requests until a successor is open, so that the replica always has a stream."""
+    RETIRED = auto()
+    """Takes no more requests, and ends with its last answer."""
+
+
 class _Stream:
-    """One Exchange stream: envelopes that are ready in the same loop turn leave in one frame."""
+    """One Exchange stream for requests."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._outbox: list[exchange_pb2.Envelope] = []
-        self._wake = asyncio.Event()
+        self._outbox = Outbox()
         self._call: Any = None
         self.pending: dict[int, Pending] = {}
-        self.opened = False
-        # Old enough for a successor. It takes requests until that one has opened: no moment is without a stream.
-        self.aged = False
-        self.retired = False
-        # Set once another stream is to be made.
-        self.over = asyncio.Event()
+        self.state = _State.CONNECTING
+        # Set once a successor is to be opened.
+        self.successor_due = asyncio.Event()
 
-    def send(self, envelope: exchange_pb2.Envelope, pending: Pending) -> None:
+    def send(self, envelope: exchange_pb2.Envelope, pending: Pending, size_bytes: int) -> None:
         self.pending[envelope.id] = pending
-        self._outbox.append(envelope)
-        self._wake.set()
+        self._outbox.add(envelope, size_bytes)
 
     def cancel(self, envelope_id: int, items: Sequence[int]) -> None:
         if envelope_id in self.pending:
-            self._outbox.append(exchange_pb2.Envelope(id=envelope_id, cancel=exchange_pb2.ExchangeCancel(items=items)))
-            self._wake.set()
+            cancel = exchange_pb2.ExchangeCancel(items=items)
+            self._outbox.add(exchange_pb2.Envelope(id=envelope_id, cancel=cancel))
 
     def remove(self, envelope_id: int) -> None:
         """A request is answered or abandoned."""
         pending = self.pending.pop(envelope_id, None)
         if pending is not None:
             self._replica.answered(pending)
-        if self.retired and not self.pending:
-            self._wake.set()
+        if self._complete():
+            self._outbox.wake()
+
+    def _complete(self) -> bool:
+        return self.state is _State.RETIRED and not self.pending
 
     async def run(self, call: Any) -> None:
-        """Carry frames until the stream ends; past its age, until its last request is answered."""
+        """Carry frames until the stream ends; after its age, until the last request is answered."""
         self._call = call
         age = random.uniform(*STREAM_AGE_SECONDS)  # noqa: S311 -- jitter
-        retire = asyncio.get_running_loop().call_later(age, self._age)
-        writer = asyncio.create_task(self._write(call))
+        aging = asyncio.get_running_loop().call_later(age, self._age)
+        writer = asyncio.create_task(self._outbox.write(call, self._complete))
         try:
             await self._read(call)
         finally:
-            retire.cancel()
+            aging.cancel()
             writer.cancel()
             call.cancel()
 
     def _age(self) -> None:
-        self.aged = True
-        self.over.set()
+        if self.state is _State.OPEN:
+            self.state = _State.AGED
+        self.successor_due.set()
 
     def retire(self) -> None:
-        """Take no more requests; end once the last one is answered."""
-        self.retired = True
+        self.state = _State.RETIRED
         self._replica.closed(self)
-        self._wake.set()
+        self._outbox.wake()
 
     async def _read(self, call: Any) -> None:
         async for frame in call:
             if frame.HasField("load"):
-                self._replica.told(frame.load)
-            if not self.opened:
-                self.opened = True
+                self._replica.update_load(frame.load)
+            if self.state is _State.CONNECTING:
+                self.state = _State.OPEN
                 self._replica.opened(self)
             for reply in frame.replies:
                 pending = self.pending.get(reply.id)
                 if pending is not None:
                     pending.answer(reply)
-
-    async def _write(self, call: Any) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._outbox:
-                await call.write(self._frame())
-            if self.retired and not self.pending:
-                await call.done_writing()
-                return
-
-    def _frame(self) -> exchange_pb2.ExchangeRequest:
-        count = size = 0
-        while count < len(self._outbox) and (not count or size < FRAME_BYTES):
-            size += self._outbox[count].ByteSize()
-            count += 1
-        frame = exchange_pb2.ExchangeRequest(envelopes=self._outbox[:count])
-        del self._outbox[:count]
-        return frame
 
     def expire(self, at: float) -> None:
         for pending in [pending for pending in self.pending.values() if pending.deadline <= at]:
@@ -428,6 +422,6 @@ class _Stream:
             self._call.cancel()
 
     def lose(self) -> None:
-        """The stream has ended: what is in flight on the stream has no answer."""
+        """The stream has ended: requests in flight on the stream have no answer."""
         for pending in list(self.pending.values()):
             pending.answer(ReplicaLostError(self._replica.address))

@@ -1,4 +1,4 @@
-"""The choice of the replica for a request, and what follows when a replica fails on the way.
+"""The choice of the replica for a request, and the next attempt when a replica fails.
 
 Owns the choice, the resends with their budget, and the set of replicas that discovery finds. A replica's connection is
 replica.py's.
@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 # A request waits this long for a replica to become ready.
 PATIENCE_SECONDS = 2.0
 ATTEMPTS = 4
-# A request that was on two replicas when they were lost may be the cause: it is not sent to a third.
+# A request in flight on two lost replicas may be the cause of both losses: a third replica does not get the request.
 LOSSES = 2
-# A replica that is silent for this long until the deadline has failed; a shorter deadline is no evidence.
+# A replica has failed when it is silent for this long until the deadline; a shorter deadline is no evidence.
 SILENCE_SECONDS = 1.0
 # Time for a new connection to a known replica; after that the old connection stays.
 RENEWAL_SECONDS = 30.0
 _SWEEP_SECONDS = 0.05
-# Errors of one replica that another one may not have: a model did not load, or the replica has a fault.
+# Errors of a single replica, perhaps: a model did not load, or the replica has a fault.
 _ELSEWHERE = {code_pb2.UNAVAILABLE, code_pb2.INTERNAL}
 
 
@@ -91,7 +91,7 @@ class Router:
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
         self._takes_work: list[Replica] = []
-        # Connected and not among `replicas`: those that finish their work, and new connections on trial.
+        # Connected replicas beside `replicas`: old connections with requests in flight, and new connections on trial.
         self._beside: set[Replica] = set()
         self._expected = ExpectedSeconds()
         self._budget = ResendBudget()
@@ -115,7 +115,7 @@ class Router:
             await asyncio.sleep(interval)
 
     def reconcile(self, endpoints: Sequence[Endpoint], connect: Callable[[Endpoint], Replica]) -> None:
-        """Connect to new endpoints; leave endpoints that are gone once their requests in flight are answered."""
+        """Connect to new endpoints; leave old endpoints once the requests in flight are answered."""
         wanted, known = set(endpoints), {replica.endpoint for replica in self.replicas}
         if wanted == known:
             return
@@ -189,16 +189,16 @@ class Router:
         await self._changed.wait()
 
     def send(self, request: Request) -> None:
-        """Send a request to a replica; request.answer() gets what comes of it.
+        """Send a request to a replica; request.answer() gets the answer.
 
-        That is a reply, ServiceUnavailableError when no replica answers, OverloadedError when all are full, or
-        DeadlineExceededError. Every call is pure, so a request whose replica is lost may be sent again.
+        The answer is a reply, ServiceUnavailableError when no replica answers, OverloadedError when all are full, or
+        DeadlineExceededError. Every call is pure, so a request may be sent again after the loss of a replica.
         """
         self._budget.earn()
         self._dispatch(request)
 
     def _dispatch(self, request: Request) -> None:
-        """Send to a replica now, or as soon as one takes work."""
+        """Send to a replica now, or as soon as a replica takes work."""
         try:
             replica = self._choose(request.tried)
         except OverloadedError as error:
@@ -227,12 +227,12 @@ class Router:
         seconds = self.expected_seconds(request.method, request.size_bytes)
         on_answer = partial(self._answered, request, replica, began)
         try:
-            request.pending = replica.send(request.envelope, seconds, request.deadline, on_answer)
+            request.pending = replica.send(request.envelope, seconds, request.deadline, on_answer, request.size_bytes)
         except ReplicaLostError as error:
             on_answer(error)
 
     def _answered(self, request: Request, replica: Replica, began: float, answer: Answer) -> None:
-        """Decide what follows an attempt that began at `began`: the next attempt, or the answer to the request."""
+        """After an attempt that began at `began`: make the next attempt, or answer the request."""
         request.pending = None
         if isinstance(answer, DeadlineExceededError):
             if deadline.now() - began >= SILENCE_SECONDS:
@@ -252,7 +252,7 @@ class Router:
         request.answer(answer)
 
     def _try_again(self, request: Request, replica: Replica, *, elsewhere: bool = False) -> bool:
-        """Send a request that `replica` did not answer well again; `elsewhere`: only to a replica not tried yet."""
+        """Send a request again after `replica` gave no good answer; `elsewhere`: only to an untried replica."""
         request.tried.append(replica)
         if request.losses >= LOSSES or request.attempts >= ATTEMPTS:
             return False
@@ -276,7 +276,7 @@ class Router:
         return self._expected.estimate(method, size_bytes)
 
     async def pick(self, until: float, avoid: Sequence[Replica] = ()) -> Replica:
-        """A replica that takes work before `until`, one of `avoid` only when there is no other.
+        """A ready replica, before `until`; a replica of `avoid` only when there is no other.
 
         Raises OverloadedError when the replicas are full, ServiceUnavailableError, or DeadlineExceededError.
         """
@@ -293,7 +293,7 @@ class Router:
         return replica
 
     def _choose(self, avoid: Sequence[Replica]) -> Replica | None:
-        """Power of two choices among the replicas that take work; None when there is none. Raises OverloadedError."""
+        """Power of two choices among the ready replicas; None without a ready replica. Raises OverloadedError."""
         candidates = self._takes_work
         if avoid:
             candidates = [replica for replica in candidates if replica not in avoid] or candidates
@@ -319,7 +319,7 @@ def _drains(answer: exchange_pb2.Reply) -> bool:
 
 
 def _two(ready: Sequence[Replica]) -> tuple[Replica, Replica]:
-    """Two different ones at random, or the only one twice."""
+    """Two different replicas at random, or the only replica twice."""
     size = len(ready)
     if size == 1:
         return ready[0], ready[0]

@@ -1,37 +1,36 @@
-"""The Exchange streams that carry live sessions, one per replica with sessions.
+"""The Exchange streams of live sessions: a link per replica with sessions.
 
-Owns the frames. A link has no maximum age, unlike the streams of requests, since a session stays on the replica that
-holds its state. A link ends with its last session, or with the replica, and then reports the loss to its sessions.
+Owns the frames. A link has no maximum age, unlike the streams of requests, since a session cannot change the
+replica. A link ends with the last session, or with the replica; then the sessions get a report of the loss.
 """
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import grpc
 
-from gateway.replicas.replica import FRAME_BYTES, Replica
+from gateway.replicas.outbox import Outbox
+from gateway.replicas.replica import Replica
 from market_inference.contract.generated import exchange_pb2
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Where a session's replies go."""
-
-    def told(self, reply: exchange_pb2.Reply) -> None: ...
-    def lost(self) -> None: ...
+class _Session(NamedTuple):
+    on_reply: Callable[[exchange_pb2.Reply], None]
+    on_lost: Callable[[], None]
 
 
 class Link:
-    """One replica's sessions, by their envelopes' id. Bars that are ready in the same loop turn share a frame."""
+    """One replica's sessions, by the id of their envelopes."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._sinks: dict[int, Sink] = {}
-        self._outbox: list[exchange_pb2.Envelope] = []
-        self._wake = asyncio.Event()
+        self._sessions: dict[int, _Session] = {}
+        self._outbox = Outbox()
         self._ended = False
         self._task = asyncio.create_task(self._run())
 
@@ -39,67 +38,56 @@ class Link:
     def usable(self) -> bool:
         return not self._ended
 
-    def open(self, envelope: exchange_pb2.Envelope, sink: Sink) -> None:
-        """Open a session; its replies go to the sink."""
-        self._sinks[envelope.id] = sink
-        self.send(envelope)
+    def open(
+        self,
+        envelope: exchange_pb2.Envelope,
+        on_reply: Callable[[exchange_pb2.Reply], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Open a session; `on_lost` is called when the link ends before the session."""
+        self._sessions[envelope.id] = _Session(on_reply, on_lost)
+        self._outbox.add(envelope, envelope.ByteSize())
 
     def send(self, envelope: exchange_pb2.Envelope) -> None:
-        self._outbox.append(envelope)
-        self._wake.set()
+        self._outbox.add(envelope)
 
-    def close(self, session: int) -> None:
-        """The caller has gone."""
-        if self._sinks.pop(session, None) is not None and not self._ended:
-            self.send(exchange_pb2.Envelope(id=session, cancel=exchange_pb2.ExchangeCancel()))
+    def close(self, session_id: int) -> None:
+        """End a session after the caller has left."""
+        if self._sessions.pop(session_id, None) is not None and not self._ended:
+            self.send(exchange_pb2.Envelope(id=session_id, cancel=exchange_pb2.ExchangeCancel()))
+
+    def _complete(self) -> bool:
+        """The link ends with the last session."""
+        self._ended = self._ended or not self._sessions
+        return self._ended
 
     async def _run(self) -> None:
         call = self._replica.exchange()
-        writer = asyncio.create_task(self._write(call))
+        writer = asyncio.create_task(self._outbox.write(call, self._complete))
         try:
             await self._read(call)
         except grpc.aio.AioRpcError as error:
-            fate = fields(replica=self._replica.address, code=error.code().name, sessions=len(self._sinks))
-            log.warning("link lost", extra=fate)
+            lost = fields(replica=self._replica.address, code=error.code().name, sessions=len(self._sessions))
+            log.warning("link lost", extra=lost)
         finally:
             self._ended = True
             writer.cancel()
             call.cancel()
-            sinks = tuple(self._sinks.values())
-            self._sinks.clear()
-            for sink in sinks:
-                sink.lost()
+            sessions = tuple(self._sessions.values())
+            self._sessions.clear()
+            for session in sessions:
+                session.on_lost()
 
     async def _read(self, call: Any) -> None:
         async for frame in call:
             for reply in frame.replies:
-                sink = self._sinks.get(reply.id)
-                if sink is not None:
-                    sink.told(reply)
-
-    async def _write(self, call: Any) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._outbox:
-                await call.write(self._frame())
-            if not self._sinks:
-                self._ended = True
-                await call.done_writing()
-                return
-
-    def _frame(self) -> exchange_pb2.ExchangeRequest:
-        count = size = 0
-        while count < len(self._outbox) and (not count or size < FRAME_BYTES):
-            size += self._outbox[count].ByteSize()
-            count += 1
-        frame = exchange_pb2.ExchangeRequest(envelopes=self._outbox[:count])
-        del self._outbox[:count]
-        return frame
+                session = self._sessions.get(reply.id)
+                if session is not None:
+                    session.on_reply(reply)
 
 
 class Links:
-    """The links in use, made when a replica gets its first session."""
+    """The links in use; a replica gets a link with the first session."""
 
     def __init__(self) -> None:
         self._links: dict[Replica, Link] = {}

@@ -1,7 +1,7 @@
 """One Stream call: many independent requests, answered in any order.
 
 Owns the multiplexing of requests and answers: credits, cancels, and backpressure from a slow reader to the client's own
-sends. Each request is a Call of its own; its steps are calls/pipeline.py's.
+sends. Every request is a Call; the steps of a call are calls/pipeline.py's.
 
 Two credits limit the memory of a stream: requests in flight, and the bytes of requests in flight and of answers not yet
 sent. The reader stops while one credit is used up, so that HTTP/2 flow control reaches the client; other streams go on.
@@ -42,7 +42,7 @@ _RESULTS = {name: field.number for name, field in inference_pb2.StreamResult.DES
 
 
 class _Answer(NamedTuple):
-    """An answer's bytes within the message, in pieces that are copied once, into the message.
+    """The bytes of an answer, in pieces for a single copy into the message.
 
     `size_bytes` is the answer's share of the credit in bytes. Errors have none: they are small, and the credit in
     requests limits their number.
@@ -154,7 +154,7 @@ class Stream:
         return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
 
     def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int) -> None:
-        """Take one request; `size_bytes` is its share of the message."""
+        """Take a request; `size_bytes` is the request's share of the message."""
         kind = item.WhichOneof("request")
         if kind == "cancel":
             if call := self._calls.get(item.id):
@@ -247,7 +247,7 @@ def _error(item_id: int, status: status_pb2.Status) -> _Answer:
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:
-    """The requests of one message, each in its own bytes. Raises InvalidRequestError or DecodeError."""
+    """The requests of a message, in separate bytes. Raises InvalidRequestError or DecodeError."""
     if len(raw) > SMALL_BYTES:
         # The lists inside a request are counted when the request is checked.
         bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR, inside=False)

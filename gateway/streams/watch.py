@@ -1,8 +1,8 @@
-"""One Watch call: a live session, which stays on the replica that holds its state.
+"""One Watch call: a live session on the replica that holds the session's state.
 
-Owns the way of bars and answers between the caller and the link to the replica: the bound on bars not yet answered,
-which is also the backpressure from a slow reader, conflation, and the idle time-out. What a bar means is the inference
-service's.
+Owns the way of bars and answers between the caller and the link to the replica: the limit of bars not yet answered, by
+which a slow reader slows its own sends (backpressure), conflation, and the idle time-out. The session's state and the
+meaning of a bar are the inference service's.
 """
 
 import asyncio
@@ -34,28 +34,28 @@ log = logging.getLogger(__name__)
 
 _METHOD = methods.METHODS["Watch"]
 WINDOW = 256
-"""Bars of one session that are sent to the replica and not yet answered to the caller."""
+"""Limit of bars of one session that have been sent to the replica and are not answered yet."""
 
 
-BARS_PAID_AT_ONCE = 64
-"""So that a budget that several gateways share is not asked at every bar."""
+BARS_CHARGED_AT_ONCE = 64
+"""Bars per charge: a budget that several gateways share is not asked at every bar."""
 
-Pay = Callable[[int], Awaitable[None]]
-"""Takes so many bars' cost from the caller's budget. Raises RateLimitedError or QuotaExceededError."""
+Charge = Callable[[int], Awaitable[None]]
+"""Charges a number of bars to the client's budget. Raises RateLimitedError or QuotaExceededError."""
 
 
 class _Answer(NamedTuple):
     response: bytes
     replaceable: bool
-    # It answers a bar; the first answer tells that the session is open.
+    # False for the first answer: the session is open.
     bar: bool
 
 
 class Watch:
-    """One caller's session. `envelope` is ready but for its body; its id is the session's."""
+    """One caller's session. `envelope` opens the session at the replica, under the envelope's id."""
 
     def __init__(
-        self, link: Link, envelope: exchange_pb2.Envelope, *, idle_seconds: float, pay: Pay, window: int = WINDOW
+        self, link: Link, envelope: exchange_pb2.Envelope, *, idle_seconds: float, charge: Charge, window: int = WINDOW
     ) -> None:
         self._link = link
         self._id = envelope.id
@@ -63,33 +63,33 @@ class Watch:
         self._idle_seconds = idle_seconds
         self._window = window
         self._latest = envelope.watch_open.delivery == inference_pb2.WATCH_DELIVERY_LATEST
-        self._pay = pay
-        self._paid = 0
+        self._charge_bars = charge
+        self._charged = 0
         self._unanswered = 0
         self._answers: deque[_Answer] = deque()
-        self._over: ServiceError | None = None
+        self._error: ServiceError | None = None
         self._finished = False
-        self._heard = deadline.now()
-        self._look: asyncio.TimerHandle | None = None
+        self._last_bar = deadline.now()
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._opened = False
         self._ready = asyncio.Event()
         self._place_free = asyncio.Event()
-        link.open(envelope, self)
+        link.open(envelope, self.take_reply, self.lose)
 
     async def run(self, context: Any) -> None:
-        """Serve until the caller has sent the last bar and has its answer. Raises ServiceError for any other end."""
+        """Serve until the caller has the answer to the last bar. Raises ServiceError for any other end."""
         reader = asyncio.create_task(self._read(context))
-        self._look_later(self._idle_seconds)
+        self._check_idle_later(self._idle_seconds)
         try:
             await self._write(context)
         finally:
             reader.cancel()
-            if self._look is not None:
-                self._look.cancel()
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
             self._link.close(self._id)
 
-    def told(self, reply: exchange_pb2.Reply) -> None:
-        """A reply of the replica's."""
+    def take_reply(self, reply: exchange_pb2.Reply) -> None:
+        """Queue a reply of the replica for the caller."""
         if reply.HasField("error"):
             self._end(RemoteError(reply.error))
             return
@@ -101,8 +101,8 @@ class Watch:
         self._answers.append(answer)
         self._ready.set()
 
-    def lost(self) -> None:
-        """The link has ended."""
+    def lose(self) -> None:
+        """The link to the replica has ended."""
         self._end(SessionLostError("the replica that held the session is gone", retry_after=0.0))
 
     def drain(self, refusal: ServiceError) -> None:
@@ -110,7 +110,7 @@ class Watch:
         self._end(refusal)
 
     def _end(self, error: ServiceError) -> None:
-        self._over = self._over or error
+        self._error = self._error or error
         self._ready.set()
 
     def _answered(self) -> None:
@@ -126,30 +126,30 @@ class Watch:
                 raw = await context.read()
                 if not isinstance(raw, bytes):  # grpc.aio.EOF
                     return
-                self._heard = deadline.now()
-                await self._afford()
+                self._last_bar = deadline.now()
+                await self._charge()
                 self._take(raw)
         except ServiceError as error:
             self._end(error)
-        except Exception:  # a bug of ours must not look like a caller who has finished
+        except Exception:  # a bug must not look like the end of the caller's bars
             log.exception("bug", extra=fields(request_id=self._request_id, method="Watch"))
             self._end(InternalError())
         finally:
             self._finished = True
             self._ready.set()
 
-    async def _afford(self) -> None:
-        """Pay for one bar. Beyond the caller's rate bars are slowed, not refused. Raises QuotaExceededError."""
-        while not self._paid:
+    async def _charge(self) -> None:
+        """Charge one bar. Bars above the client's rate wait and are not refused. Raises QuotaExceededError."""
+        while not self._charged:
             try:
-                await self._pay(BARS_PAID_AT_ONCE)
-                self._paid = BARS_PAID_AT_ONCE
+                await self._charge_bars(BARS_CHARGED_AT_ONCE)
+                self._charged = BARS_CHARGED_AT_ONCE
             except RateLimitedError as error:
                 await asyncio.sleep(error.retry_after or 0.1)
-        self._paid -= 1
+        self._charged -= 1
 
     def _take(self, raw: bytes) -> None:
-        """Pass a bar on. What is none is refused at once, ahead of the answers to bars that are on their way."""
+        """Send a bar to the replica. A message without a bar is refused at once."""
         self._unanswered += 1
         try:
             message = _read(raw)
@@ -175,22 +175,22 @@ class Watch:
                 await context.write(answer.response)
                 if answer.bar:
                     self._answered()
-            if self._over is not None:
-                raise self._over
+            if self._error is not None:
+                raise self._error
 
-    def _look_later(self, seconds: float) -> None:
-        self._look = asyncio.get_running_loop().call_later(seconds, self._look_whether_idle)
+    def _check_idle_later(self, seconds: float) -> None:
+        self._idle_timer = asyncio.get_running_loop().call_later(seconds, self._check_idle)
 
-    def _look_whether_idle(self) -> None:
-        left = self._heard + self._idle_seconds - deadline.now()
+    def _check_idle(self) -> None:
+        left = self._last_bar + self._idle_seconds - deadline.now()
         if left > 0:
-            self._look_later(left)
+            self._check_idle_later(left)
         else:
             self._end(SessionIdleError(f"no bar came for {self._idle_seconds:g} s"))
 
 
 def _read(raw: bytes) -> inference_pb2.WatchRequest:
-    """A message of a Watch call, whose size is checked before it is made. Raises InvalidRequestError."""
+    """A message of a Watch call; its size is checked before the message is parsed. Raises InvalidRequestError."""
     if len(raw) > _METHOD.max_request_bytes:
         raise RequestTooLargeError(_METHOD.max_request_bytes, len(raw))
     bounds.check(raw, inference_pb2.WatchRequest.DESCRIPTOR)
@@ -201,7 +201,7 @@ def _read(raw: bytes) -> inference_pb2.WatchRequest:
 
 
 def read_open(raw: object) -> inference_pb2.WatchOpen:
-    """The first message of a Watch call, if there was one. Raises InvalidRequestError."""
+    """The opening in the first message of a Watch call. Raises InvalidRequestError."""
     message = _read(raw if isinstance(raw, bytes) else b"")
     if not message.HasField("open"):
         raise InvalidRequestError([Violation("open", "must be set in the first message", "required")])

@@ -1,4 +1,4 @@
-"""The interface of a transport, which is a gRPC server for the public RPCs.
+"""The interface of a transport, that is, of a gRPC server for the public RPCs.
 
 Owns the interface and the limits that all transports share. The handlers behind a transport are calls/servicer.py's.
 """
@@ -12,7 +12,7 @@ Register = Callable[[grpc.aio.Server], None]
 """Adds the services beside the public one: health, reflection."""
 
 LIMITS = {
-    # Connections whose other end is gone are found and closed.
+    # Connections without a living client are found and closed.
     "keepalive_time_ms": 30_000,
     "keepalive_timeout_ms": 10_000,
     "max_concurrent_streams": 1024,

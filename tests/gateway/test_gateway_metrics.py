@@ -10,7 +10,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from gateway.calls.call import Call
 from gateway.calls.request import Request
-from gateway.metrics import STATES, Metrics
+from gateway.metrics import Metrics
+from gateway.replicas.replica import STATES
 from market_inference.contract import methods
 from market_inference.contract.generated import exchange_pb2
 
@@ -61,7 +62,7 @@ async def test_replicas_are_told_by_state(start):
         first, second = gateway.server.router.replicas
         for _ in range(5):
             first.failed()
-        second.told(exchange_pb2.Load(draining=True))
+        second.update_load(exchange_pb2.Load(draining=True))
         assert states() == {"ready": 0, "ejected": 1, "draining": 1, "away": 0}
         await gateway.replicas[0].stop()
         await gateway.replicas[1].stop()

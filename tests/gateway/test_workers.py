@@ -34,8 +34,8 @@ def test_counters_gauges_and_histograms_add_up_and_what_all_see_does_not():
 def test_a_dead_workers_counts_stay_in_the_sum():
     totals = Totals()
     totals._last = {"dead:1": page(a=3, g=1, h=5), "live:1": page(a=4, g=2, h=6)}
-    totals.bury("dead:1")
-    text = _written([totals._last["live:1"]], totals._buried).decode()
+    totals.keep_counters("dead:1")
+    text = _written([totals._last["live:1"]], totals._of_dead).decode()
     assert 'a_total{m="x"} 7.0' in text.splitlines()
     assert "g 2.0" in text.splitlines()
 
@@ -43,9 +43,9 @@ def test_a_dead_workers_counts_stay_in_the_sum():
 def test_a_dead_workers_counts_stay_where_no_other_has_any():
     totals = Totals()
     totals._last = {"dead:1": page(a=3, g=1, h=5)}
-    totals.bury("dead:1")
+    totals.keep_counters("dead:1")
     alive = "# TYPE a_total counter\n# TYPE g gauge\n# TYPE h histogram\n"
-    text = _written([alive], totals._buried).decode()
+    text = _written([alive], totals._of_dead).decode()
     for line in ('a_total{m="x"} 3.0', 'h_bucket{le="+Inf"} 5.0', "h_count 5.0", "h_sum 0.5"):
         assert line in text.splitlines()
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.streams.watch import BARS_PAID_AT_ONCE, Watch, read_open
+from gateway.streams.watch import BARS_CHARGED_AT_ONCE, Watch, read_open
 from market_inference.contract.errors import (
     DrainingError,
     InvalidRequestError,
@@ -28,13 +28,13 @@ class FakeLink:
     """Keeps what is sent to the replica; the test answers in its place."""
 
     def __init__(self) -> None:
-        self.sink: Any = None
+        self.on_reply: Any = None
         self.bars: list[int] = []
         self.arrived: asyncio.Queue[int] = asyncio.Queue()
         self.closed: list[int] = []
 
-    def open(self, envelope: exchange_pb2.Envelope, sink: Any) -> None:
-        self.sink = sink
+    def open(self, envelope: exchange_pb2.Envelope, on_reply: Any, on_lost: Any) -> None:
+        self.on_reply = on_reply
 
     def send(self, envelope: exchange_pb2.Envelope) -> None:
         self.bars.append(envelope.watch_bar.sequence)
@@ -45,7 +45,7 @@ class FakeLink:
 
     def answer(self, response: pb.WatchResponse) -> None:
         watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
-        self.sink.told(exchange_pb2.Reply(id=7, watch=watch))
+        self.on_reply(exchange_pb2.Reply(id=7, watch=watch))
 
     def update(self, sequence: int) -> None:
         self.answer(pb.WatchResponse(sequence=sequence, update=pb.WatchUpdate(indicators=[1.0]), taken=sequence))
@@ -77,15 +77,15 @@ class Running:
     def __init__(self, delivery: Any = pb.WATCH_DELIVERY_LOSSLESS, idle_seconds: float = 60.0) -> None:
         self.link, self.caller = FakeLink(), Caller()
         self.refusals: list[Exception] = []
-        self.paid = 0
+        self.charged = 0
         envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
-        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, pay=self.pay, window=WINDOW)  # type: ignore[arg-type]
+        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, charge=self.charge, window=WINDOW)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.watch.run(self.caller))
 
-    async def pay(self, bars: int) -> None:
+    async def charge(self, bars: int) -> None:
         if self.refusals:
             raise self.refusals.pop(0)
-        self.paid += bars
+        self.charged += bars
 
     async def opened(self) -> "Running":
         self.link.answer(pb.WatchResponse(opened=pb.WatchOpened()))
@@ -153,10 +153,10 @@ async def test_what_is_no_bar_is_told_so_and_the_session_goes_on():
 @pytest.mark.parametrize(
     ("ending", "error"),
     [
-        (lambda run: run.watch.lost(), SessionLostError),
+        (lambda run: run.watch.lose(), SessionLostError),
         (lambda run: run.watch.drain(DrainingError("draining")), DrainingError),
         (
-            lambda run: run.watch.told(exchange_pb2.Reply(id=7, error=OverloadedError("full").status("id"))),
+            lambda run: run.watch.take_reply(exchange_pb2.Reply(id=7, error=OverloadedError("full").status("id"))),
             RemoteError,
         ),
     ],
@@ -173,12 +173,12 @@ async def test_an_ending_gives_its_reason(ending, error):
 async def test_bars_beyond_the_rate_are_slowed_and_not_refused():
     run = await Running().opened()
     run.refusals = [RateLimitedError("slower", retry_after=0.001)] * 3
-    for sequence in range(1, BARS_PAID_AT_ONCE + 2):
+    for sequence in range(1, BARS_CHARGED_AT_ONCE + 2):
         run.caller.send(sequence)
         assert await run.link.arrived.get() == sequence
         run.link.update(sequence)
     assert run.refusals == []
-    assert run.paid == 2 * BARS_PAID_AT_ONCE
+    assert run.charged == 2 * BARS_CHARGED_AT_ONCE
     run.task.cancel()
 
 
