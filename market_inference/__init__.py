@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from market_inference.client.retries import Retries
     from market_inference.client.session import ForecastEvery, Update
     from market_inference.client.status import Device, EngineStatus, ModelInfo, ReplicaStatus, ServiceStatus
+    from market_inference.client.warning import AnswerWarning
     from market_inference.errors import MarketInferenceError
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "client.answers",
+    "AnswerWarning": "client.warning",
     "Answers": "client.answers",
     "AsyncClient": "client.aio",
     "Client": "client.client",
@@ -53,6 +55,7 @@ _HOMES = {
 __all__ = [
     "TLS",
     "Analysis",
+    "AnswerWarning",
     "Answers",
     "AsyncClient",
     "Client",

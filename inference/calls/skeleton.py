@@ -14,6 +14,7 @@ from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models.forecast import Forecast
 from models.indicators import Program
+from models.warning import AnswerWarning
 
 NOMINAL_COVERAGE = 0.8
 _FLOAT64_BYTES = 8
@@ -21,16 +22,9 @@ _FLOAT64_BYTES = 8
 
 def forecast(answer: Forecast) -> bytes:
     """A serialised Forecast."""
-    point, quantiles = answer.point.tobytes(), answer.quantiles.tobytes()
-    return b"".join(
-        (
-            wireformat.header(1, len(point)),
-            point,
-            wireformat.header(2, len(quantiles)),
-            quantiles,
-            _figures(*answer[2:]),
-        )
-    )
+    point, quantiles, figures = answer.point.tobytes(), answer.quantiles.tobytes(), _figures(*answer[2:7])
+    pieces = (wireformat.header(1, len(point)), point, wireformat.header(2, len(quantiles)), quantiles, figures)
+    return b"".join((*pieces, _warnings(answer.warnings)) if answer.warnings else pieces)
 
 
 @lru_cache(maxsize=4096)
@@ -38,6 +32,16 @@ def _figures(gate: float, logs: bool, context: int, coverage: float, origins: in
     """What comes after a forecast's numbers. Series of one length differ in few of these."""
     measured = inference_pb2.Coverage(nominal=NOMINAL_COVERAGE, measured=coverage, origins=origins)
     return answers_pb2.ForecastAnswer(coverage=measured, gate=gate, logs=logs, context=context).SerializeToString()
+
+
+def _warnings(found: Sequence[AnswerWarning]) -> bytes:
+    """The field ``warnings`` of a forecast; not cached, since evidence differs from series to series."""
+    answer = answers_pb2.ForecastAnswer()
+    for one in found:
+        warning = answer.warnings.add(code=f"WARNING_CODE_{one.code}", message=one.message)
+        for name, values in one.evidence:
+            warning.evidence.add(name=name, values=values)
+    return answer.SerializeToString()
 
 
 def panel(program: Program, rows: Sequence[Any]) -> tuple[int, list[Any]]:

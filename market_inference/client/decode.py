@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from market_inference import errors
-from market_inference.client import arrays
+from market_inference.client import arrays, warning
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Coverage, Forecast
@@ -73,6 +73,7 @@ def _forecast(answer: pb.PredictResponse, item: pb.SeriesForecast, levels: Float
         model=answer.model,
         model_version=answer.model_version,
         request_id=answer.request_id,
+        warnings=warning.read(found.warnings),
     )
 
 

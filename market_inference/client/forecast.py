@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from market_inference.client.arrays import Floats
+from market_inference.client.warning import AnswerWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Forecast:
 
     `point` [horizon] is the median path; `quantiles` [horizon, levels], and `levels` [levels] ascending. `gate`: the
     weight of the autoregressive part, 0 is a random walk with a volatility forecast. `logs`: the series was modelled
-    in logarithms. `context`: values of the series that were used.
+    in logarithms. `context`: values of the series that were used. `warnings`: doubts about the series or the answer,
+    none for clean data.
     """
 
     symbol: str
@@ -40,6 +42,7 @@ class Forecast:
     model: str
     model_version: str
     request_id: str
+    warnings: tuple[AnswerWarning, ...] = ()
 
     @property
     def horizon(self) -> int:

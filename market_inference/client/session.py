@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from market_inference import errors
-from market_inference.client import arrays, inputs
+from market_inference.client import arrays, inputs, warning
 from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Coverage, Forecast
 from market_inference.client.indicator import Indicator, IndicatorSpec, Labels, read_all
@@ -206,6 +206,7 @@ class Record:
             model=self._opened.model,
             model_version=self._opened.model_version,
             request_id=self._opened.request_id,
+            warnings=warning.read(found.warnings),
         )
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.warning import AnswerWarning
+
 Array = NDArray[np.float64]
 
 
@@ -31,6 +33,7 @@ class Forecast(NamedTuple):
         coverage: share of past origins of this series whose value one horizon later fell in the central 80% interval;
             NaN when there was no room for any.
         coverage_count: how many such origins. Their targets don't overlap.
+        warnings: doubts about the series or the answer; none for clean data.
     """
 
     point: Array
@@ -40,3 +43,4 @@ class Forecast(NamedTuple):
     context: int
     coverage: float
     coverage_count: int
+    warnings: tuple[AnswerWarning, ...] = ()

@@ -77,6 +77,10 @@ def _print_json(forecasts: "Answers[Forecast]") -> None:
                 "measured": one.coverage.measured,
                 "origins": one.coverage.origins,
             },
+            "warnings": [
+                {"code": found.code, "message": found.message, "evidence": dict(found.evidence)}
+                for found in one.warnings
+            ],
             "model": one.model,
             "model_version": one.model_version,
             "request_id": one.request_id,
@@ -97,6 +101,8 @@ def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
             shown.add_row(str(step + 1), number(one.point[step]), number(lower[step]), number(upper[step]))
         out.print(shown)
         out.print(_legend(one, interval))
+        for found in one.warnings:
+            out.print(f"warning: {found.message}", style="yellow", markup=False)
 
 
 def _legend(one: "Forecast", interval: float) -> str:

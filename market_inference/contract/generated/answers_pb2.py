@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from . import inference_pb2 as market_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/answers.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"\xa0\x01\n\rPredictAnswer\x12<\n\tforecasts\x18\x01 \x03(\x0b\x32).market.inference.v1.SeriesForecastAnswer\x12\x17\n\x0fquantile_levels\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x8e\x01\n\x14SeriesForecastAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x90\x01\n\x0e\x46orecastAnswer\x12\r\n\x05point\x18\x01 \x01(\x0c\x12\x11\n\tquantiles\x18\x02 \x01(\x0c\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.market.inference.v1.Coverage\x12\x0c\n\x04gate\x18\x04 \x01(\x01\x12\x0c\n\x04logs\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\"\x8f\x01\n\x17\x43omputeIndicatorsAnswer\x12:\n\x06panels\x18\x01 \x03(\x0b\x32*.market.inference.v1.PanelIndicatorsAnswer\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x95\x01\n\x15PanelIndicatorsAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12=\n\nindicators\x18\x02 \x01(\x0b\x32\'.market.inference.v1.IndicatorSetAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"N\n\x12IndicatorSetAnswer\x12\x38\n\nindicators\x18\x01 \x03(\x0b\x32$.market.inference.v1.IndicatorAnswer\"\\\n\x0fIndicatorAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.market.inference.v1.IndicatorOutputAnswer\"5\n\x15IndicatorOutputAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xa8\x02\n\rAnalyzeAnswer\x12\x11\n\x07predict\x18\x01 \x01(\x0cH\x00\x12+\n\rpredict_error\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x01\x12-\n\x0fsentiment_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x12\x14\n\nindicators\x18\x05 \x01(\x0cH\x02\x12.\n\x10indicators_error\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x10\n\x0epredict_resultB\x12\n\x10sentiment_resultB\x13\n\x11indicators_result\"}\n\x0cStreamAnswer\x12\x38\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\'.market.inference.v1.StreamResultAnswer\x12\x33\n\x07\x63redits\x18\x02 \x01(\x0b\x32\".market.inference.v1.StreamCredits\"\xa0\x01\n\x12StreamResultAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xa1\x01\n\x11WatchUpdateAnswer\x12\x12\n\nindicators\x18\x01 \x01(\x0c\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12,\n\x0e\x66orecast_error\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x11\n\x0f\x66orecast_result\"\xcb\x01\n\x0bWatchAnswer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.market.inference.v1.WatchUpdateAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\x06opened\x18\x04 \x01(\x0b\x32 .market.inference.v1.WatchOpenedH\x00\x12\r\n\x05taken\x18\x05 \x01(\x04\x42\x08\n\x06resultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/answers.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"\xa0\x01\n\rPredictAnswer\x12<\n\tforecasts\x18\x01 \x03(\x0b\x32).market.inference.v1.SeriesForecastAnswer\x12\x17\n\x0fquantile_levels\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x8e\x01\n\x14SeriesForecastAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xc6\x01\n\x0e\x46orecastAnswer\x12\r\n\x05point\x18\x01 \x01(\x0c\x12\x11\n\tquantiles\x18\x02 \x01(\x0c\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.market.inference.v1.Coverage\x12\x0c\n\x04gate\x18\x04 \x01(\x01\x12\x0c\n\x04logs\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\x12\x34\n\x08warnings\x18\x07 \x03(\x0b\x32\".market.inference.v1.AnswerWarning\"\x8f\x01\n\x17\x43omputeIndicatorsAnswer\x12:\n\x06panels\x18\x01 \x03(\x0b\x32*.market.inference.v1.PanelIndicatorsAnswer\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x95\x01\n\x15PanelIndicatorsAnswer\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12=\n\nindicators\x18\x02 \x01(\x0b\x32\'.market.inference.v1.IndicatorSetAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"N\n\x12IndicatorSetAnswer\x12\x38\n\nindicators\x18\x01 \x03(\x0b\x32$.market.inference.v1.IndicatorAnswer\"\\\n\x0fIndicatorAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.market.inference.v1.IndicatorOutputAnswer\"5\n\x15IndicatorOutputAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xa8\x02\n\rAnalyzeAnswer\x12\x11\n\x07predict\x18\x01 \x01(\x0cH\x00\x12+\n\rpredict_error\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x01\x12-\n\x0fsentiment_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x12\x14\n\nindicators\x18\x05 \x01(\x0cH\x02\x12.\n\x10indicators_error\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x10\n\x0epredict_resultB\x12\n\x10sentiment_resultB\x13\n\x11indicators_result\"}\n\x0cStreamAnswer\x12\x38\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\'.market.inference.v1.StreamResultAnswer\x12\x33\n\x07\x63redits\x18\x02 \x01(\x0b\x32\".market.inference.v1.StreamCredits\"\xa0\x01\n\x12StreamResultAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xa1\x01\n\x11WatchUpdateAnswer\x12\x12\n\nindicators\x18\x01 \x01(\x0c\x12\x37\n\x08\x66orecast\x18\x02 \x01(\x0b\x32#.market.inference.v1.ForecastAnswerH\x00\x12,\n\x0e\x66orecast_error\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x11\n\x0f\x66orecast_result\"\xcb\x01\n\x0bWatchAnswer\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x38\n\x06update\x18\x02 \x01(\x0b\x32&.market.inference.v1.WatchUpdateAnswerH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\x06opened\x18\x04 \x01(\x0b\x32 .market.inference.v1.WatchOpenedH\x00\x12\r\n\x05taken\x18\x05 \x01(\x04\x42\x08\n\x06resultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,25 +38,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERIESFORECASTANSWER']._serialized_start=284
   _globals['_SERIESFORECASTANSWER']._serialized_end=426
   _globals['_FORECASTANSWER']._serialized_start=429
-  _globals['_FORECASTANSWER']._serialized_end=573
-  _globals['_COMPUTEINDICATORSANSWER']._serialized_start=576
-  _globals['_COMPUTEINDICATORSANSWER']._serialized_end=719
-  _globals['_PANELINDICATORSANSWER']._serialized_start=722
-  _globals['_PANELINDICATORSANSWER']._serialized_end=871
-  _globals['_INDICATORSETANSWER']._serialized_start=873
-  _globals['_INDICATORSETANSWER']._serialized_end=951
-  _globals['_INDICATORANSWER']._serialized_start=953
-  _globals['_INDICATORANSWER']._serialized_end=1045
-  _globals['_INDICATOROUTPUTANSWER']._serialized_start=1047
-  _globals['_INDICATOROUTPUTANSWER']._serialized_end=1100
-  _globals['_ANALYZEANSWER']._serialized_start=1103
-  _globals['_ANALYZEANSWER']._serialized_end=1399
-  _globals['_STREAMANSWER']._serialized_start=1401
-  _globals['_STREAMANSWER']._serialized_end=1526
-  _globals['_STREAMRESULTANSWER']._serialized_start=1529
-  _globals['_STREAMRESULTANSWER']._serialized_end=1689
-  _globals['_WATCHUPDATEANSWER']._serialized_start=1692
-  _globals['_WATCHUPDATEANSWER']._serialized_end=1853
-  _globals['_WATCHANSWER']._serialized_start=1856
-  _globals['_WATCHANSWER']._serialized_end=2059
+  _globals['_FORECASTANSWER']._serialized_end=627
+  _globals['_COMPUTEINDICATORSANSWER']._serialized_start=630
+  _globals['_COMPUTEINDICATORSANSWER']._serialized_end=773
+  _globals['_PANELINDICATORSANSWER']._serialized_start=776
+  _globals['_PANELINDICATORSANSWER']._serialized_end=925
+  _globals['_INDICATORSETANSWER']._serialized_start=927
+  _globals['_INDICATORSETANSWER']._serialized_end=1005
+  _globals['_INDICATORANSWER']._serialized_start=1007
+  _globals['_INDICATORANSWER']._serialized_end=1099
+  _globals['_INDICATOROUTPUTANSWER']._serialized_start=1101
+  _globals['_INDICATOROUTPUTANSWER']._serialized_end=1154
+  _globals['_ANALYZEANSWER']._serialized_start=1157
+  _globals['_ANALYZEANSWER']._serialized_end=1453
+  _globals['_STREAMANSWER']._serialized_start=1455
+  _globals['_STREAMANSWER']._serialized_end=1580
+  _globals['_STREAMRESULTANSWER']._serialized_start=1583
+  _globals['_STREAMRESULTANSWER']._serialized_end=1743
+  _globals['_WATCHUPDATEANSWER']._serialized_start=1746
+  _globals['_WATCHUPDATEANSWER']._serialized_end=1907
+  _globals['_WATCHANSWER']._serialized_start=1910
+  _globals['_WATCHANSWER']._serialized_end=2113
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,7 @@ class ForecastAnswer(_message.Message):
     GATE_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     point: _builtins.bytes
     quantiles: _builtins.bytes
     gate: _builtins.float
@@ -107,6 +108,8 @@ class ForecastAnswer(_message.Message):
     context: _builtins.int
     @_builtins.property
     def coverage(self) -> _inference_pb2.Coverage: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.AnswerWarning]: ...
     def __init__(
         self,
         *,
@@ -116,10 +119,11 @@ class ForecastAnswer(_message.Message):
         gate: _builtins.float = ...,
         logs: _builtins.bool = ...,
         context: _builtins.int = ...,
+        warnings: _abc.Iterable[_inference_pb2.AnswerWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "coverage", b"coverage", "gate", b"gate", "logs", b"logs", "point", b"point", "quantiles", b"quantiles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "coverage", b"coverage", "gate", b"gate", "logs", b"logs", "point", b"point", "quantiles", b"quantiles", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,43 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WarningCode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WARNING_CODE_UNSPECIFIED: _WarningCode.ValueType  # 0
+    WARNING_CODE_OUTLIERS_TREATED: _WarningCode.ValueType  # 1
+    """Isolated values far from both neighbours were replaced. Evidence: count, and positions (0 is the oldest value; at most
+    16, the newest).
+    """
+    WARNING_CODE_SUSPECTED_SPLIT: _WarningCode.ValueType  # 2
+    """One step has the size of a split and the steps around it do not. Evidence: ratio (before over after), bars_ago."""
+    WARNING_CODE_STALE_TAIL: _WarningCode.ValueType  # 3
+    """The newest values are all equal. Evidence: bars."""
+    WARNING_CODE_FEW_BACKTESTS: _WarningCode.ValueType  # 4
+    """The measured coverage rests on too few backtests. Evidence: origins, least."""
+    WARNING_CODE_COVERAGE_OFF_NOMINAL: _WarningCode.ValueType  # 5
+    """The measured coverage differs from the nominal one by more than chance. Evidence: nominal, measured, origins."""
+
+class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper): ...
+
+WARNING_CODE_UNSPECIFIED: WarningCode.ValueType  # 0
+WARNING_CODE_OUTLIERS_TREATED: WarningCode.ValueType  # 1
+"""Isolated values far from both neighbours were replaced. Evidence: count, and positions (0 is the oldest value; at most
+16, the newest).
+"""
+WARNING_CODE_SUSPECTED_SPLIT: WarningCode.ValueType  # 2
+"""One step has the size of a split and the steps around it do not. Evidence: ratio (before over after), bars_ago."""
+WARNING_CODE_STALE_TAIL: WarningCode.ValueType  # 3
+"""The newest values are all equal. Evidence: bars."""
+WARNING_CODE_FEW_BACKTESTS: WarningCode.ValueType  # 4
+"""The measured coverage rests on too few backtests. Evidence: origins, least."""
+WARNING_CODE_COVERAGE_OFF_NOMINAL: WarningCode.ValueType  # 5
+"""The measured coverage differs from the nominal one by more than chance. Evidence: nominal, measured, origins."""
+Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
+
 class _SentimentLabel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -258,6 +295,7 @@ class Forecast(_message.Message):
     GATE_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     gate: _builtins.float
     """Weight of the autoregressive part of model `auto`: 0 is a random walk with a volatility forecast, 1 full structure."""
     logs: _builtins.bool
@@ -276,6 +314,10 @@ class Forecast(_message.Message):
     def coverage(self) -> Global___Coverage:
         """The coverage of the central 80% interval on the series."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerWarning]:
+        """Doubts about the series or the answer; none for clean data."""
+
     def __init__(
         self,
         *,
@@ -285,14 +327,71 @@ class Forecast(_message.Message):
         gate: _builtins.float = ...,
         logs: _builtins.bool = ...,
         context: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___AnswerWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "coverage", b"coverage", "gate", b"gate", "logs", b"logs", "point", b"point", "quantiles", b"quantiles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "coverage", b"coverage", "gate", b"gate", "logs", b"logs", "point", b"point", "quantiles", b"quantiles", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
+class AnswerWarning(_message.Message):
+    """A doubt about an item's data or about its answer. The answer stands; the caller decides whether to trust the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    code: Global___WarningCode.ValueType
+    message: _builtins.str
+    """One English sentence: the finding, the treatment, the advice."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """The figures behind the finding."""
+
+    def __init__(
+        self,
+        *,
+        code: Global___WarningCode.ValueType = ...,
+        message: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "evidence", b"evidence", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerWarning: _TypeAlias = AnswerWarning  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """Named figures behind a warning, such as "positions" or "ratio"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class Coverage(_message.Message):

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.calls import answers
+from inference.calls import answers, skeleton
 from market_inference.contract.errors import InternalError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models import indicators
 from models.forecast import Forecast
+from models.warning import AnswerWarning, WarningCode
 
 SPECS = [
     indicators.Spec("RSI"),
@@ -74,6 +75,28 @@ def test_a_forecast_keeps_every_number():
     assert (forecast.gate, forecast.logs, forecast.context) == (0.25, True, 40)
     assert (forecast.coverage.nominal, forecast.coverage.measured, forecast.coverage.origins) == (0.8, 0.75, 8)
     assert list(answer.quantile_levels) == list(levels)
+    assert not forecast.warnings
+
+
+def test_a_forecast_keeps_its_warnings_in_order():
+    split = AnswerWarning(WarningCode.SUSPECTED_SPLIT, "A split.", (("ratio", (4.0,)), ("bars_ago", (20.0,))))
+    outliers = AnswerWarning(WarningCode.OUTLIERS_TREATED, "Two outliers.", (("positions", (3.0, 9.0)),))
+    given_ = Forecast(np.ones(1), np.ones((1, 1)), 0.0, True, 30, 0.5, 2, (split, outliers))
+    raw = answers.forecasts(["A"], [given_], (0.5,), Named, "r")
+    (item,) = inference_pb2.PredictResponse.FromString(raw).forecasts
+    assert [(one.code, one.message) for one in item.forecast.warnings] == [
+        (inference_pb2.WARNING_CODE_SUSPECTED_SPLIT, "A split."),
+        (inference_pb2.WARNING_CODE_OUTLIERS_TREATED, "Two outliers."),
+    ]
+    evidence = [{one.name: list(one.values) for one in found.evidence} for found in item.forecast.warnings]
+    assert evidence == [{"ratio": [4], "bars_ago": [20]}, {"positions": [3, 9]}]
+    watched = inference_pb2.Forecast.FromString(skeleton.forecast(given_))
+    assert watched == item.forecast
+
+
+def test_every_code_of_a_warning_is_in_the_contract():
+    names = {name.removeprefix("WARNING_CODE_") for name in dict(inference_pb2.WarningCode.items())}
+    assert names == {"UNSPECIFIED", *WarningCode}
 
 
 @given(
