@@ -1,7 +1,4 @@
-"""What all tests share: settings of hypothesis, and a session that leaves nothing behind.
-
-Owns that a failing test is named in the output, whatever else fails.
-"""
+"""Shared by all tests: the settings of hypothesis, checks at the end of the session, the report of failing tests."""
 
 import ast
 import functools
@@ -19,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import workers
 
-# How fast a busy machine draws an example says nothing.
+# The speed of a busy machine is no property of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
@@ -39,10 +36,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _parse_alone() -> None:
     """Keep the garbage collector out of ast.parse().
 
-    A collection during ast.parse() runs finalizers and callbacks (hypothesis has one), and lets other threads run. When
-    these parse, too, CPython before 3.11.8 and 3.12.2 raises SystemError "AST constructor recursion depth mismatch"
-    (gh-106905). pytest and hypothesis parse source when they report a failure: the error ended the run, and the failing
-    test was not named.
+    A collection during ast.parse() runs finalizers, callbacks (hypothesis has one) and other threads. Another parse
+    there makes CPython before 3.11.8 and 3.12.2 raise SystemError "AST constructor recursion depth mismatch"
+    (gh-106905). pytest and hypothesis parse source for the report of a failure, so the error ended the run without
+    the name of the failing test.
     """
     parse = ast.parse
 
@@ -65,13 +62,13 @@ if sys.version_info < (3, 13):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """A test whose report cannot be made has failed, by name, and the run goes on."""
+    """Report a failure, with the name of the test, also when pytest or a plugin cannot format the report."""
     try:
         return (yield)
-    except Exception:  # noqa: BLE001 -- pytest or a plugin failed in any way; without this, the whole run would end
+    except Exception:  # noqa: BLE001 -- an error of any kind here would end the whole run
         shown = traceback.format_exc()
         if call.excinfo is not None:
-            shown = "".join(traceback.format_exception(call.excinfo.value)) + "\nThe report of it failed:\n" + shown
+            shown = "".join(traceback.format_exception(call.excinfo.value)) + "\nThe report failed:\n" + shown
         return pytest.TestReport(
             item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", shown, call.when, start=call.start,
             stop=call.stop, duration=call.duration,
@@ -80,7 +77,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture
 def active_span() -> Iterator[Any]:
-    """A recorded span of the test's own, active during the test: its context."""
+    """The context of a recorded span, active during the test."""
     from opentelemetry.sdk.trace import TracerProvider  # takes half a second, and few tests need it
 
     with TracerProvider(shutdown_on_exit=False).get_tracer("caller").start_as_current_span("caller") as span:
@@ -93,7 +90,7 @@ def _refuse(*arguments: object) -> NoReturn:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_exec() -> Iterator[None]:
-    """The test process stays what it is."""
+    """Make exec in the test process an error."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("execv", "execve"):
             patch.setattr(os, name, _refuse)
@@ -102,7 +99,7 @@ def no_exec() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No child process, no thread that keeps the process alive and no listening port outlives the session."""
+    """Fail when a child process, a non-daemon thread or a listening port outlives the session."""
     yield
     gc.collect()
     us = psutil.Process()

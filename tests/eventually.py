@@ -1,6 +1,6 @@
-"""Waiting for what a service records after its answer has left: a log line, a metric, a gauge.
+"""Waiting for an event after an answer: a log line, a metric, a gauge.
 
-A service answers first and counts afterwards. A test that reads the count at once races with the service.
+A service answers first and counts afterwards. A test must not read the count right after the answer.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The promises of tests/conftest.py: every failing test is named, and no test ends the run."""
+"""Tests of tests/conftest.py: the report names every failing test, and no test ends the run."""
 
 import ast
 import gc
@@ -40,7 +40,7 @@ def test_a_failing_test_is_named_and_the_run_goes_on(tmp_path):
 
 
 def test_ast_parse_succeeds_during_garbage_collections():
-    """Without the fixture's guard, CPython 3.11.7 raises SystemError in every one of these calls."""
+    """Without the guard of conftest.py, CPython 3.11.7 raises SystemError in all of these calls."""
     before = gc.get_threshold()
     gc.callbacks.append(lambda phase, info: ast.parse("a + (b * c)"))
     gc.set_threshold(5)

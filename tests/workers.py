@@ -1,7 +1,7 @@
-"""Which tests share one of the processes of `pytest -n`, and which go first.
+"""The distribution of tests over the processes of `pytest -n`.
 
-A file's tests stay together, so that a module's fixtures are made once. Files that share an expensive session fixture
-stay together, too. Groups that take long go first, so that no worker waits for another at the end.
+The tests of a file stay together, so that the fixtures of the module are made once. Files with a shared, expensive
+session fixture form a group. Long groups go first, so that all workers end at about the same time.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# The tests of a group share a session fixture: a pair of real services, or one serverless worker with its models.
+# By path prefix, the first match counts. A group shares a pair of real services or a serverless worker with models.
 GROUPS = {
     "tests/pair/test_lost_processes.py": "lost processes",
     "tests/pair/test_profiles.py": "observed pair",
@@ -21,7 +21,7 @@ GROUPS = {
     "tests/serverless/test_limits.py": "serverless worker",
     "tests/serverless/test_streams.py": "serverless worker",
 }
-# Everything else follows in the order of its collection.
+# All other tests follow in the order of collection.
 FIRST = (
     "tests/pair/",
     "tests/observability/test_live.py",
@@ -35,7 +35,7 @@ FIRST = (
 
 
 def group_of(nodeid: str) -> str:
-    """The name of what has to run in one process with this test."""
+    """The name of a test's group: one process runs the whole group."""
     for prefix, group in GROUPS.items():
         if nodeid.startswith(prefix):
             return group
@@ -43,17 +43,17 @@ def group_of(nodeid: str) -> str:
 
 
 def rank(item: pytest.Item) -> int:
-    """The test's place in the order of groups."""
+    """The place of a test in the order of FIRST."""
     return next((at for at, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The tests with the longest groups first."""
+    """The tests, long groups first."""
     return sorted(items, key=rank)
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Gives every worker a group at a time."""
+    """Gives a worker one group at a time."""
 
     def __init__(self, config: pytest.Config, log: object = None) -> None:
         super().__init__(config, log)

@@ -1,7 +1,7 @@
 """The real pair on real sockets: an inference service and a gateway as separate processes.
 
-Owns the two pairs that the tests of this folder share. `running` has the default settings; `observed` exports traces
-and allows profiles. A test that kills a process, or needs other settings, starts its own through `services`.
+Owns the two shared pairs of this folder. `running` has the default settings; `observed` exports traces and allows
+profiles. A test with other settings or with a kill starts processes of its own through `services`.
 """
 
 import re
@@ -25,7 +25,7 @@ from tests.eventually import eventually
 
 @dataclass
 class Running:
-    """A pair that serves, with what a test needs to talk to it."""
+    """A running pair with a channel to the gateway."""
 
     pair: market_inference.Pair
     channel: grpc.Channel
@@ -52,7 +52,7 @@ class Running:
         return (("authorization", f"Bearer {self.key}"),)
 
     def metric(self, service: str, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels, from the service's own /metrics, every answer counted."""
+        """The sum of a metric's samples with these labels, from the service's /metrics, after all earlier answers."""
         self.wait_recorded()
         with urllib.request.urlopen(f"http://{self.pair.metrics[service]}/metrics", timeout=10) as answer:
             text = answer.read().decode()
@@ -64,15 +64,15 @@ class Running:
         return total
 
     def log(self, service: str) -> str:
-        """The service's log, with the lines of every answer."""
+        """The log of the service, after the lines of all earlier answers."""
         self.wait_recorded()
         return self._log(service)
 
     def wait_recorded(self) -> None:
-        """Return once the gateway has counted and logged every call that was answered before.
+        """Return when the gateway has counted and logged all earlier answered calls.
 
-        The gateway records calls in the order of their answers, and after the answers. So one more call, whose log line
-        is waited for, is recorded last. The inference service records a call before it answers.
+        The gateway records a call after the answer, in the order of the answers. The log line of one more call
+        therefore comes last. The inference service records a call before the answer.
         """
         request_id = f"recorded-{uuid.uuid4()}"
         metadata = (*self.metadata, ("x-request-id", request_id))
@@ -101,7 +101,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def observed(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
-    """A pair that exports the traces that its callers record, starts none itself, and allows profiles."""
+    """A pair with profiles and with traces of sampled callers only."""
     pair = market_inference.Pair(state=tmp_path_factory.mktemp("observed"))
     with pytest.MonkeyPatch.context() as environment:
         for part in ("GATEWAY", "INFERENCE"):
@@ -117,7 +117,7 @@ def observed(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
 
 @pytest.fixture
 def services(tmp_path) -> Iterator[Services]:
-    """Processes of one test, to be killed or configured by the test."""
+    """Processes for one test, with settings of the test's choice."""
     with Services(tmp_path) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""What bad input gets: its typed error with field, limit and request id; the device and the service never feel it."""
+"""Bad input gets a typed error with field, limit and request id. Neither the device nor other requests notice."""
 
 import math
 from typing import Any
@@ -143,7 +143,7 @@ METHODS = {
 
 
 def details(error: grpc.RpcError) -> dict[str, Message]:
-    """The error's google.rpc details by their short names, and the status itself."""
+    """The google.rpc details of an error by short name, and the status."""
     sent = dict(error.trailing_metadata())
     status = status_pb2.Status.FromString(sent["grpc-status-details-bin"])
     found: dict[str, Message] = {"status": status}
@@ -156,7 +156,7 @@ def details(error: grpc.RpcError) -> dict[str, Message]:
 
 
 @pytest.mark.parametrize(("message", "code", "reason", "field", "words"), BAD.values(), ids=BAD)
-def test_bad_input_gets_its_typed_error_and_costs_nothing_on_the_device(running, message, code, reason, field, words):
+def test_bad_input_gets_a_typed_error_and_no_batch_runs(running, message, code, reason, field, words):
     batches = running.metric("inference", "market_inference_batch_items_count")
     with pytest.raises(grpc.RpcError) as caught:
         metadata = (*running.metadata, ("x-request-id", "bad-1"))
@@ -186,7 +186,7 @@ def test_without_a_valid_key_nothing_is_served(running, metadata):
         assert details(caught.value)["ErrorInfo"].reason == "UNAUTHENTICATED"
 
 
-def test_a_message_over_the_methods_limit_is_refused_with_the_limit(running):
+def test_a_message_over_the_limit_of_the_method_is_refused_with_the_limit(running):
     limit = methods.METHODS["AnalyzeSentiment"].max_request_bytes
     raw = (
         pb.AnalyzeSentimentRequest(texts=["x"], model="").SerializeToString()
@@ -226,7 +226,7 @@ def test_garbage_bytes_are_an_invalid_request(running, raw):
     assert details(caught.value)["ErrorInfo"].reason == "INVALID_REQUEST"
 
 
-def test_a_deadline_already_past_is_exceeded_at_once(running):
+def test_a_past_deadline_is_exceeded_at_once(running):
     with pytest.raises(grpc.RpcError) as caught:
         running.stub.Predict(predict(), metadata=running.metadata, timeout=-1)
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED
@@ -251,7 +251,7 @@ def test_one_bad_series_among_several_fails_alone(running):
     assert list(alone.forecasts[0].forecast.quantiles) == list(answer.forecasts[2].forecast.quantiles)
 
 
-def test_a_failing_part_of_analyze_leaves_the_others_their_answers(running):
+def test_the_other_parts_of_analyze_are_answered_when_one_fails(running):
     request = pb.AnalyzeRequest(
         predict=predict(model="oracle"),
         sentiment=texts("Profit rises."),

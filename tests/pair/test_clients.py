@@ -1,4 +1,4 @@
-"""Clients that this project did not write get the same answers."""
+"""Clients of other languages and tools get the same answers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Many callers at once: right answers, real batches, and nobody notices the others' mistakes."""
+"""Many callers at once: right answers, real batches, and no effect of one caller's mistakes on other callers."""
 
 import asyncio
 import math
@@ -39,7 +39,7 @@ def requests(seed: int):
 
 
 def numbers(answer) -> list[float]:
-    """Everything in an answer that a trade could depend on."""
+    """All numbers of an answer."""
     if isinstance(answer, pb.PredictResponse):
         return [*answer.forecasts[0].forecast.point, *answer.forecasts[0].forecast.quantiles]
     if isinstance(answer, pb.AnalyzeSentimentResponse):
@@ -55,7 +55,7 @@ def assert_same(got, alone):
     np.testing.assert_allclose(numbers(got), numbers(alone), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-async def test_64_clients_mixing_the_calls_get_the_answers_they_get_alone(running):
+async def test_64_clients_with_mixed_calls_get_the_answers_of_single_calls(running):
     async with grpc.aio.insecure_channel(running.target) as channel:
         stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
 
@@ -80,7 +80,7 @@ async def test_64_clients_mixing_the_calls_get_the_answers_they_get_alone(runnin
         assert batches < CLIENTS * ROUNDS, f"no batches formed on {engine}"
 
 
-async def test_cancels_timeouts_and_bad_items_of_some_never_change_the_answers_of_others(running):
+async def test_cancels_timeouts_and_bad_items_never_change_the_answers_of_other_callers(running):
     async with grpc.aio.insecure_channel(running.target) as channel:
         stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
         good = requests(1)
@@ -117,6 +117,6 @@ async def test_cancels_timeouts_and_bad_items_of_some_never_change_the_answers_o
 
         nuisances = [nuisance(seed) for seed in range(4) for nuisance in (cancelling, impatient, mistaken)]
         await asyncio.gather(*(careful() for _ in range(4)), *nuisances)
-    # A caller that leaves hears nothing more: the services learn of the last cancels after the callers are done.
+    # The services learn of the last cancels after the callers are done.
     for service in ("gateway", "inference"):
         eventually(lambda name=service: running.metric(name, f"market_{name}_in_flight_requests") == 0)

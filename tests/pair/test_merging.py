@@ -1,4 +1,4 @@
-"""Calls that share a request get, over real sockets and engines, what each gets alone; and each is counted."""
+"""Merged calls get the same answers as single calls, and the services count every call."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ async def stub(running):
 
 
 async def together(running, stub, items) -> dict[int, pb.StreamResult]:
-    """The results of requests that come in one message, and so in one loop turn."""
+    """The results of requests of one message. The gateway reads and merges them in one turn of its event loop."""
     call = stub.Stream(metadata=running.metadata)
     await call.write(pb.StreamRequest(requests=items))
     await call.done_writing()
@@ -45,7 +45,7 @@ async def together(running, stub, items) -> dict[int, pb.StreamResult]:
 
 
 def counted(running, method: str) -> tuple[float, float, float]:
-    """Requests, requests timed, and batches of the inference service."""
+    """The inference service's counts of requests, of measured requests, and of batches."""
     name = {"predict": "forecast", "indicators": "indicators"}[method]
     return (
         running.metric("inference", "market_inference_requests_total", method=method, code="OK"),
@@ -54,7 +54,7 @@ def counted(running, method: str) -> tuple[float, float, float]:
     )
 
 
-async def test_forecasts_are_those_of_each_alone(running, stub):
+async def test_merged_forecasts_equal_single_forecasts(running, stub):
     items = [predict(seed) for seed in range(1, CALLS + 1)]
     before = counted(running, "predict")
     found = await together(running, stub, items)
@@ -73,7 +73,7 @@ async def test_forecasts_are_those_of_each_alone(running, stub):
             assert ours.forecast.coverage == theirs.forecast.coverage
 
 
-async def test_indicators_are_those_of_each_alone_and_one_that_fails_fails_alone(running, stub):
+async def test_merged_indicators_equal_single_ones_and_a_failing_call_fails_alone(running, stub):
     closes = pb.Panel(close=bars(5).close)  # ATR needs more
     items = [indicators(seed, closes if seed == 5 else None) for seed in range(1, CALLS + 1)]
     found = await together(running, stub, items)
@@ -90,7 +90,7 @@ async def test_indicators_are_those_of_each_alone_and_one_that_fails_fails_alone
         assert answer.panels == alone.panels
 
 
-async def test_whoever_leaves_leaves_the_others_answers_as_they_are(running, stub):
+async def test_cancelled_calls_do_not_change_the_answers_of_merged_calls(running, stub):
     items = [indicators(seed) for seed in range(1, CALLS + 1)]
     call = stub.Stream(metadata=running.metadata)
     cancels = [pb.StreamItem(id=seed, cancel=pb.StreamCancel()) for seed in (2, 3, 7)]
@@ -104,7 +104,7 @@ async def test_whoever_leaves_leaves_the_others_answers_as_they_are(running, stu
             assert found[item.id].indicators.panels == alone.panels
 
 
-async def test_many_unary_calls_at_once(running, stub):
+async def test_simultaneous_unary_calls_get_the_answers_of_single_calls(running, stub):
     async def ask(seed: int) -> pb.ComputeIndicatorsResponse:
         return await stub.ComputeIndicators(indicators(seed).indicators, metadata=running.metadata, timeout=30)
 

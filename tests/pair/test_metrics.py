@@ -1,4 +1,4 @@
-"""Where a request's time went, as both services tell it, and the trace in which it can be looked at."""
+"""The phases of a request in the metrics of both services, with the trace id as exemplar."""
 
 from http.client import HTTPConnection
 
@@ -23,7 +23,7 @@ def openmetrics(running, service):
     return page
 
 
-def test_a_requests_phases_are_told_by_both_services_and_its_sampled_trace_by_both(running):
+def test_both_services_measure_the_phases_of_a_request_and_name_the_sampled_trace(running):
     def told(service, kind):
         method, phases = PHASES[service]
         name = f"market_{service}{SERIES}_{kind}"

@@ -1,4 +1,4 @@
-"""Profiles of the real pair at work."""
+"""Profiles of the real pair under load."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ TEXT = "Profit rose sharply at a company that nobody shall read of"
 
 @pytest.fixture(scope="module")
 def profiled(observed) -> Iterator[market_inference.Pair]:
-    """The pair that allows profiles, at work."""
+    """The pair that allows profiles, under load."""
     done = threading.Event()
 
     def work() -> None:
@@ -37,7 +37,7 @@ def profiled(observed) -> Iterator[market_inference.Pair]:
 
 
 def address(pair: market_inference.Pair, service: str) -> str:
-    """Where a service takes profiles, from its log."""
+    """The address of a service's profile port, from the log."""
     for line in (pair.state / f"{service}.log").read_text(encoding="utf-8").splitlines():
         said = json.loads(line)
         if said["event"] == "profiles may be taken":
@@ -50,7 +50,7 @@ def take(pair, service, *options):
 
 
 @pytest.mark.parametrize(("service", "words"), [("gateway", "gateway/"), ("inference", "engine-sentiment")])
-def test_a_service_at_work_tells_what_it_does(profiled, service, words, tmp_path):
+def test_a_folded_profile_names_the_functions_and_threads_of_a_service(profiled, service, words, tmp_path):
     file = tmp_path / "profile.txt"
     done = take(profiled, service, "--kind", "folded", "--output", str(file))
     assert done.exit_code == 0, done.output
@@ -60,14 +60,14 @@ def test_a_service_at_work_tells_what_it_does(profiled, service, words, tmp_path
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("flamegraph", "<?xml"), ("speedscope", '{"$schema"')])
-def test_the_other_forms_of_the_same(profiled, kind, begins, tmp_path):
+def test_other_formats_of_the_profile(profiled, kind, begins, tmp_path):
     file = tmp_path / "profile"
     done = take(profiled, "inference", "--kind", kind, "--output", str(file))
     assert done.exit_code == 0, done.output
     assert file.read_text().startswith(begins)
 
 
-def test_the_operators_of_one_engine(profiled, tmp_path):
+def test_a_device_profile_has_the_operators_of_one_engine(profiled, tmp_path):
     file = tmp_path / "trace.json"
     done = take(profiled, "inference", "--kind", "device", "--engine", "sentiment", "--output", str(file))
     assert done.exit_code == 0, done.output
@@ -76,7 +76,7 @@ def test_the_operators_of_one_engine(profiled, tmp_path):
     assert "nobody" not in file.read_text()
 
 
-def test_what_a_process_has_not_is_said_in_one_line(profiled):
+def test_a_profile_that_a_process_cannot_take_is_refused_in_one_line(profiled):
     for service, words in (("gateway", "not one that this process can take"), ("inference", "there are: forecast")):
         done = take(profiled, service, "--kind", "device", "--engine", "gpu")
         assert done.exit_code == 1

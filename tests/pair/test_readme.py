@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""The examples of the README run unchanged; links and make targets in the documents exist."""
 
 import os
 import re

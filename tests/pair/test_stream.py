@@ -1,4 +1,4 @@
-"""Many calls on one stream, by the client library, through real processes."""
+"""Many calls of the client library on one stream."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ def client_of(service):
     return market_inference.AsyncClient(service.target, api_key=service.key)
 
 
-async def test_answers_are_those_of_calls_of_their_own(running, market):
+async def test_answers_equal_those_of_separate_calls(running, market):
     async with client_of(running) as client, client.stream() as stream:
         futures = {stream.indicators(market["close"][: 40 + at], ["RSI"], last=1): 40 + at for at in range(300)}
         seen = 0
@@ -28,7 +28,7 @@ async def test_answers_are_those_of_calls_of_their_own(running, market):
         np.testing.assert_array_equal(forecast.quantiles, alone.quantiles)
 
 
-async def test_a_call_that_fails_leaves_the_others_their_answers(running, market):
+async def test_the_other_calls_are_answered_when_one_fails(running, market):
     async with client_of(running) as client, client.stream() as stream:
         good, unknown, short = (
             stream.predict(market["close"], 3),
@@ -52,7 +52,7 @@ async def test_a_cancelled_future_withdraws_its_call(running, market):
         assert withdrawn.cancelled()
 
 
-async def test_more_calls_than_credits_wait_their_turn(running, market):
+async def test_calls_beyond_the_credits_wait(running, market):
     async with client_of(running) as client, client.stream() as stream:
         futures = [stream.indicators(market["close"][:40], ["SMA"], last=1) for _ in range(3000)]
         found = await asyncio.gather(*futures)

@@ -1,4 +1,4 @@
-"""`market-inference top` against the real pair under a little load."""
+"""`market-inference top` with the real pair under a small load."""
 
 import io
 import json
@@ -31,7 +31,7 @@ PREDICT = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=
 
 
 def work(running) -> None:
-    """Some calls that succeed, and one that does not; returns once all are counted."""
+    """Send some good calls and a bad one; returns when the gateway has counted all of them."""
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(running.stub.Predict, PREDICT, metadata=running.metadata, timeout=20) for _ in range(24)]
         calls.append(
@@ -56,18 +56,18 @@ def drawn(board) -> str:
 
 
 @pytest.fixture
-def services(running):
-    with Services([running.pair.metrics["gateway"]], [running.pair.metrics["inference"]], timeout=10.0) as services:
-        yield services
+def watched(running):
+    with Services([running.pair.metrics["gateway"]], [running.pair.metrics["inference"]], timeout=10.0) as watched:
+        yield watched
 
 
-def test_the_figures_are_those_of_the_load(running, services):
+def test_the_figures_match_the_load(running, watched):
     running.wait_recorded()
-    first = board(services.look())
+    first = board(watched.look())
     assert (first.seconds, first.traffic) == (None, [])
     assert "need a second look" in drawn(first)
     work(running)
-    gateway, inference = seen = services.look()
+    gateway, inference = seen = watched.look()
     found = board(seen)
     predict = next(one for one in found.traffic if one.method == "Predict")
     assert predict.rate * gateway.interval.seconds == pytest.approx(25)
@@ -86,10 +86,10 @@ def test_the_figures_are_those_of_the_load(running, services):
     assert any((one.where, one.reason) == ("Predict", "INVALID_REQUEST") for one in found.refusals)
 
 
-def test_the_view_shows_every_part(running, services):
-    services.look()
+def test_the_view_shows_every_part(running, watched):
+    watched.look()
     work(running)
-    text = drawn(board(services.look()))
+    text = drawn(board(watched.look()))
     for words in (
         "INVALID_ARGUMENT",
         "INVALID_REQUEST",
@@ -117,7 +117,7 @@ def test_once_prints_one_interval_and_ends(running):
 
 
 class Flapping:
-    """A service that can be away: while `page` is None it answers with an error."""
+    """A service that answers with an error while `page` is None."""
 
     def __init__(self) -> None:
         self.page: str | None = None
@@ -145,7 +145,7 @@ def flapping():
     service.server.server_close()
 
 
-def test_a_service_that_is_away_is_shown_as_such_and_comes_back(flapping):
+def test_an_unreachable_service_is_shown_as_such_until_it_returns(flapping):
     with Services([flapping.address], ["127.0.0.1:1"], timeout=5.0) as services:
         away = board(services.look())
         assert [service.problem for service in away.services] == ["Service Unavailable", "Connection refused"]
@@ -155,11 +155,11 @@ def test_a_service_that_is_away_is_shown_as_such_and_comes_back(flapping):
         flapping.page = "market_gateway_in_flight_requests 3\n"
         back = board(services.look())
         assert (back.services[0].problem, back.now) == ("", {"requests in flight (gateway)": 3.0})
-        assert back.seconds is None, "no rates over the time that nobody saw"
+        assert back.seconds is None, "no rates across an interval without data"
         assert board(services.look()).seconds > 0
 
 
-def test_a_script_learns_from_the_status_that_a_service_is_away():
+def test_the_exit_status_tells_a_script_of_an_unreachable_service():
     done = CliRunner().invoke(
         main, ["top", "--once", "--interval", "0.1", "--gateway", "127.0.0.1:1", "--inference", "127.0.0.1:1"]
     )
@@ -167,7 +167,7 @@ def test_a_script_learns_from_the_status_that_a_service_is_away():
     assert done.output.count("not reachable: Connection refused") == 2
 
 
-def test_in_a_terminal_it_draws_anew_until_ctrl_c(running):
+def test_a_terminal_is_redrawn_until_ctrl_c(running):
     options = [f"--{kind}={address}" for kind, address in running.pair.metrics.items()]
     ours, theirs = os.openpty()
     with subprocess.Popen(
@@ -184,7 +184,7 @@ def test_in_a_terminal_it_draws_anew_until_ctrl_c(running):
     assert b"replicas ready: 1" in shown
 
 
-def test_serve_top_and_the_local_prometheus_mean_the_same_ports():
+def test_serve_top_and_the_local_prometheus_use_the_same_ports():
     defaults = {option.name: option.default for option in serve.params}
     looked_at = {option.name: option.default for option in top.params}
     assert looked_at["gateways"] == (f"127.0.0.1:{defaults['metrics_port']}",)

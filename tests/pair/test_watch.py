@@ -1,4 +1,4 @@
-"""Live sessions through real processes, by the client library."""
+"""Live sessions of the client library."""
 
 import asyncio
 

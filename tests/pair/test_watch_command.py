@@ -1,4 +1,4 @@
-"""`market-inference watch` against a real service."""
+"""`market-inference watch` with a real service."""
 
 import pytest
 import talib
