@@ -4,6 +4,7 @@ import ast
 import functools
 import gc
 import os
+import socketserver
 import sys
 import threading
 import traceback
@@ -94,6 +95,14 @@ def no_exec() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("execv", "execve"):
             patch.setattr(os, name, _refuse)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_stop() -> Iterator[None]:
+    """Stop HTTP servers of the standard library at once; by default, the stop takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.01,))
         yield
 
 

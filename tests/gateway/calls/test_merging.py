@@ -51,6 +51,7 @@ class Asker:
     def __init__(self, gateway: Any, call: Any) -> None:
         self.gateway = gateway
         self._call = call
+        self._writing = asyncio.Lock()
         self.asked: list[exchange_pb2.Envelope] = []
         gateway.replicas[0].behave = self.behave
         self.bad: tuple[str, ...] = ()
@@ -67,7 +68,8 @@ class Asker:
         return await self.results(len(requests))
 
     async def send(self, *items: pb.StreamItem) -> None:
-        await self._call.write(pb.StreamRequest(requests=items))
+        async with self._writing:  # gRPC refuses a write that begins before another has ended
+            await self._call.write(pb.StreamRequest(requests=items))
 
     async def results(self, count: int) -> dict[int, pb.StreamResult]:
         found: dict[int, pb.StreamResult] = {}
