@@ -21,10 +21,16 @@ CONNECTION_GRACE_SECONDS = 300
 
 
 class GrpcioTransport:
-    """Every RPC by grpc.aio."""
+    """Every RPC by grpc.aio. `max_connection_age` is in seconds, 0 for none."""
 
     def __init__(
-        self, servicer: Servicer, register: Register, *, files: tls.Files, share_port: bool, max_connection_age: float
+        self,
+        servicer: Servicer,
+        register: Register,
+        *,
+        files: tls.Files,
+        share_port: bool,
+        max_connection_age: float = 0,
     ) -> None:
         self._files = files
         options = [
@@ -36,10 +42,12 @@ class GrpcioTransport:
             ("grpc.max_metadata_size", METADATA_BYTES[0]),
             ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
             ("grpc.so_reuseport", int(share_port)),
-            ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
-            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
             *((f"grpc.{name}", value) for name, value in LIMITS.items()),
         ]
+        # Without a maximum age the option must be absent: gRPC takes 0 for a connection that is too old at once.
+        if max_connection_age:
+            options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
+            options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((handlers(servicer),))
         register(self._server)

@@ -51,7 +51,7 @@ class NativeTransport:
         self._servicer = servicer
         self._share_port = share_port
         self._methods = [method for method in methods.METHODS.values() if not method.streams]
-        self._behind = GrpcioTransport(servicer, register, files=tls.Files(), share_port=False, max_connection_age=0)
+        self._behind = GrpcioTransport(servicer, register, files=tls.Files(), share_port=False)
         self._folder = ""
         # Received events with the time of their receipt. While there are any, a _start_calls() is scheduled.
         self._received: deque[tuple[float, Any]] = deque()

@@ -22,6 +22,9 @@ from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 
 
+GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
+
+
 @pytest.fixture
 def native(start):
     return lambda count=1, **settings: start(count, transport="native", **settings)
@@ -90,6 +93,26 @@ async def test_health_reflection_and_streams_go_through_the_front_behind(native)
         await stream.write(pb.StreamRequest(requests=[item]))
         assert [answer.id for answer in (await stream.read()).answers] == [7]
         await stream.done_writing()
+
+
+async def test_a_cancelled_stream_ends_no_other_stream_of_its_connection(native):
+    async with native() as gateway:
+        item = pb.StreamRequest(requests=[pb.StreamItem(id=1, predict=GOOD)])
+        lasting = gateway.stub.Stream(metadata=gateway.metadata)
+        await lasting.read()
+        for _ in range(30):
+            cancelled, after = (gateway.stub.Stream(metadata=gateway.metadata) for _ in range(2))
+            await cancelled.read()
+            await cancelled.write(item)
+            cancelled.cancel()
+            await after.read()
+            await after.write(item)
+            assert [answer.id for answer in (await after.read()).answers] == [1]
+            await after.done_writing()
+            assert await after.read() is grpc.aio.EOF
+        await lasting.write(item)
+        assert [answer.id for answer in (await lasting.read()).answers] == [1]
+        lasting.cancel()
 
 
 async def test_stopping_lets_calls_in_flight_end(native):
