@@ -17,9 +17,16 @@ from hypothesis import HealthCheck, settings
 
 from tests import workers
 
-# The speed of a busy machine is no property of the code.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# The speed of a busy machine is no property of the code. `make test` tries the same examples in every run, `make fuzz`
+# tries new ones.
+settings.register_profile(
+    "project",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    print_blob=True,
+)
+settings.load_profile("project")
 
 END_SECONDS = 10.0
 
@@ -96,6 +103,13 @@ def no_exec() -> Iterator[None]:
         for name in ("execv", "execve"):
             patch.setattr(os, name, _refuse)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> None:
+    """Set the imported modules aside from the garbage collector, as the services do: a full pass takes 0.25 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
