@@ -21,7 +21,6 @@ from market_inference.contract import methods
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 
-
 GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
 
 

@@ -11,6 +11,7 @@ import talib
 from models.indicators import COLUMNS, FUNCTIONS, Panel, Spec, compile  # noqa: A004
 from models.indicators import plan as plan_module
 from models.indicators.plan import Plan, Plans
+from tests.eventually import eventually
 
 COMPUTABLE = [name for name in FUNCTIONS if name != "MAVP"]
 
@@ -111,9 +112,10 @@ def test_only_long_panels_release_the_interpreter_lock(monkeypatch: pytest.Monke
     # millisecond, and by numpy's copies for a moment.
     sys.setswitchinterval(1e3)
     try:
-        released = turns_of_another_thread(plan, panel)
-        monkeypatch.setattr(plan_module, "_LOCK_RELEASED_ABOVE", len(prices))
-        held = turns_of_another_thread(plan, panel)
+        with monkeypatch.context() as patch:
+            patch.setattr(plan_module, "_LOCK_RELEASED_ABOVE", len(prices))
+            held = turns_of_another_thread(plan, panel)
+        # On a busy machine, a released lock does not always find the other thread on a core.
+        eventually(lambda: turns_of_another_thread(plan, panel), lambda released: released > 10 * max(held, 1))
     finally:
         sys.setswitchinterval(interval)
-    assert released > 10 * max(held, 1)
