@@ -1,0 +1,448 @@
+"""Reading a file of bars: the steps from bytes to arrays.
+
+Owns the order of the steps: bytes, text, table, columns, instruments, rows, times, order, numbers. Each step belongs to
+a module of this package; every decision that could change numbers is decided by evidence in the file, told in a note,
+or refused with the option that decides.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market_inference.client.files import document, grid, headerless, names, numerals, order, parquet, source, text
+from market_inference.client.files import instants as times_of
+from market_inference.client.files.bars import Bars, Floats
+from market_inference.client.files.error import FileError
+from market_inference.client.files.grid import Grid
+from market_inference.client.files.options import Options
+
+PRICES = ("open", "high", "low", "close")
+MOST_BARS = 10_000
+"""The default limit of bars: the most that a request may hold."""
+_FOOTER_ROWS = 20
+
+
+def read_bars(
+    file: str | Path | BinaryIO,
+    *,
+    columns: dict[str, str | int] | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    date_format: str | None = None,
+    symbol: str | None = None,
+    limit: int | None = MOST_BARS,
+) -> Bars:
+    """The bars of one instrument in a file of any vendor's format: delimited text, JSON or parquet, also compressed.
+
+    `file`: a path, "-" for standard input, or an open binary file. `limit`: the number of newest bars to keep, None
+    for all. The other arguments settle questions that the file leaves open, see Options. Raises FileError (a
+    ValueError) with row, likely reason and option.
+
+        bars = market_inference.read_bars("AAPL.csv")
+        client.predict(bars["close"], horizon=10)
+        client.indicators(bars, ["RSI", "ATR"])
+    """
+    options = Options(columns or {}, delimiter, decimal, encoding, date_format, symbol)
+    found = read(file, options, limit=limit)
+    if len(found) > 1:
+        shown = ", ".join(list(found)[:10])
+        raise FileError(f"{file}: {len(found)} instruments ({shown}): give symbol=, or --symbol on the command line")
+    bars = next(iter(found.values()))
+    if "close" not in bars:
+        bars.column("close")  # raises the reason
+    return bars
+
+
+def read(
+    file: str | Path | BinaryIO,
+    options: Options | None = None,
+    *,
+    limit: int | None = MOST_BARS,
+    details: dict[str, str] | None = None,
+) -> dict[str, Bars]:
+    """The bars of every instrument in a file, by symbol.
+
+    `details` receives facts on the file as soon as they are known, also if reading fails later. Raises FileError.
+    """
+    options = options or Options()
+    facts: dict[str, str] = {} if details is None else details
+    loaded = source.load(file)
+    try:
+        table, symbol = _table(loaded, options, facts)
+        facts.update(table.details)
+        return _instruments(table, symbol or loaded.stem, loaded.name, options, limit, facts)
+    except FileError as error:
+        raise FileError(f"{loaded.name}: {error}") from None
+
+
+def _table(loaded: source.Source, options: Options, facts: dict[str, str]) -> tuple[Grid, str]:
+    """The cells of the file, and the symbol that the file names outside of the cells."""
+    if loaded.compression:
+        facts["compression"] = loaded.compression
+    if loaded.data.startswith(parquet.MAGIC):
+        return parquet.read(loaded.data), ""
+    content, encoding = text.decode(loaded.data, options.encoding)
+    facts["encoding"] = encoding
+    if content.lstrip()[:1] in ("{", "["):
+        return document.read(content)
+    table = grid.read(content, options.delimiter)
+    table.details["format"] = "delimited text"
+    return table, ""
+
+
+def _instruments(
+    table: Grid, symbol: str, name: str, options: Options, limit: int | None, facts: dict[str, str]
+) -> dict[str, Bars]:
+    """The bars of each instrument: by a row of tickers in the header, by a column of symbols, or one."""
+    if table.headerless and not options.columns.keys() & set(PRICES):
+        table.names = headerless.columns(table.rows, _values(table, options))
+        table.notes.append(f"no header line; columns are read as {', '.join(table.names)}")
+    tickers = list(dict.fromkeys(ticker for ticker in table.tickers if ticker))
+    parts: dict[str, Grid] = {}
+    if tickers:
+        for ticker in tickers:
+            kept = [at for at, own in enumerate(table.tickers) if own in ("", ticker)]
+            parts[ticker] = _part(table, kept, range(len(table.rows)))
+    else:
+        roles = names.assign(table.names, options.columns)
+        at = roles.columns.get("symbol")
+        found = list(dict.fromkeys(row[at] for row in table.rows if row[at])) if at is not None else []
+        if at is None or len(found) < 2:
+            parts[found[0] if found else symbol] = table
+        else:
+            for one in found:
+                rows = [place for place, row in enumerate(table.rows) if row[at] == one]
+                parts[one] = _part(table, range(len(table.names)), rows)
+    if options.symbol is not None:
+        chosen = {one: part for one, part in parts.items() if one.lower() == options.symbol.lower()}
+        if not chosen and len(parts) > 1:
+            raise FileError(f"no instrument {options.symbol!r}; there are {', '.join(parts)}")
+        parts = chosen or {options.symbol: next(iter(parts.values()))}
+    if len(parts) > 1:
+        facts["instruments"] = ", ".join(parts)
+    return {one: _Reading(part, one, name, options, facts).bars(limit) for one, part in parts.items()}
+
+
+def _part(table: Grid, columns: Sequence[int], rows: Sequence[int]) -> Grid:
+    return Grid(
+        [table.names[at] for at in columns],
+        [[table.rows[place][at] for at in columns] for place in rows],
+        [table.lines[place] for place in rows],
+        notes=list(table.notes),
+        details=table.details,
+        typed=table.typed,
+        dot_is_decimal=table.dot_is_decimal,
+    )
+
+
+def _values(table: Grid, options: Options) -> list[list[float]]:
+    """All cells as numbers, NaN for others, to recognise the columns of a table without a header."""
+    evidence = numerals.Evidence()
+    for at in range(len(table.names)):
+        evidence.add([cell if numerals.looks_like_number(cell) else "" for cell in table.cells(at)], table.lines)
+    decimal = options.decimal or ("." if table.typed else evidence.decide(dot_is_decimal=table.dot_is_decimal))
+    return [[numerals.number_or_nan(cell, decimal) for cell in row] for row in table.rows]
+
+
+class _Reading:
+    """The steps for one instrument."""
+
+    def __init__(self, table: Grid, symbol: str, file: str, options: Options, facts: dict[str, str]) -> None:
+        self._table = table
+        self._file = file
+        self._symbol = symbol
+        self._options = options
+        self._facts = facts
+        self._notes = list(table.notes)
+        roles = names.assign(table.names, options.columns)
+        self._roles = dict(roles.columns)
+        self._undecided = dict(roles.undecided)
+
+    def bars(self, limit: int | None) -> Bars:
+        self._find_time()
+        self._find_close()
+        self._find_volume()
+        self._drop_footer()
+        self._drop_empty_rows()
+        if not self._table.rows:
+            raise FileError("no rows with values")
+        times = self._times()
+        reverse = times is not None and order.descending(times.instants, self._table.lines)
+        places = np.arange(len(self._table.rows))[:: -1 if reverse else 1]
+        if reverse:
+            self._notes.append("dates descend; bars are reversed, oldest first")
+        if times is None:
+            self._notes.append("no dates; rows are taken as oldest first")
+        if limit is not None and len(places) > limit:
+            self._notes.append(f"{len(places):,} bars; the newest {limit:,} are used")
+            places = places[-limit:]
+        decimal, volume_doubt = self._decimal()
+        columns = self._columns(decimal, volume_doubt, places)
+        self._note_facts(times, reverse, decimal, columns, len(places))
+        return Bars(
+            self._symbol,
+            columns,
+            None if times is None else times.instants[places],
+            None if times is None else times.zone,
+            tuple(dict.fromkeys(self._notes)),
+            dict(self._facts),
+            lambda name: self._named_column(name, places),
+        )
+
+    def _label(self, at: int) -> str:
+        return self._table.names[at].strip() or f"column {at + 1}"
+
+    def _find_time(self) -> None:
+        """Without a known name for the time: the first column with dates, such as an unnamed index."""
+        if "time" in self._roles:
+            at = self._roles["time"]
+            cells = [cell for cell in self._table.cells(at)[:20] if cell]
+            # A column `Time` without a date beside it holds times of day only.
+            if cells and all(":" in cell and times_of.looks_like_clock(cell) for cell in cells):
+                raise FileError(
+                    f"column {self._label(at)!r} holds times of day without dates; give --columns time=NAME"
+                )
+            return
+        taken = set(self._roles.values())
+        for at in range(len(self._table.names)):
+            if at not in taken and all(times_of.looks_like_time(row[at]) for row in self._table.rows[:5]):
+                self._roles["time"] = at
+                self._notes.append(f"column {self._label(at)!r} is read as the time")
+                return
+
+    def _find_close(self) -> None:
+        """Without a known name for the close: an adjusted close, else the only column of numbers."""
+        if "close" in self._roles or "close" in self._undecided:
+            return
+        if "adjusted" in self._roles:
+            self._roles["close"] = self._roles["adjusted"]
+            self._notes.append(f"column {self._label(self._roles['close'])!r} is read as the close")
+            return
+        taken = {at for role, at in self._roles.items()}
+        numeric = [at for at in range(len(self._table.names)) if at not in taken and self._is_numeric(at)]
+        if len(numeric) == 1 and not self._roles.keys() & {"open", "high", "low"}:
+            self._roles["close"] = numeric[0]
+            self._notes.append(f"column {self._label(numeric[0])!r} is read as the close")
+
+    def _find_volume(self) -> None:
+        """The tick volume in place of a volume of zeros, as MetaTrader writes for currencies."""
+        at = self._roles.get("volume")
+        if at is None or "volume" in self._options.columns or set(self._table.cells(at)) - {"0", "0.0", ""}:
+            return
+        others = [
+            place
+            for place, name in enumerate(self._table.names)
+            if place != at and names.role(name) == "volume" and self._is_numeric(place)
+        ]
+        if len(others) == 1:
+            self._roles["volume"] = others[0]
+            self._notes.append(f"column {self._label(at)!r} is zero; the volume is from {self._label(others[0])!r}")
+
+    def _is_numeric(self, at: int) -> bool:
+        cells = [cell for cell in self._table.cells(at) if not numerals.missing(cell)]
+        return bool(cells) and all(numerals.looks_like_number(cell) for cell in cells)
+
+    def _drop_footer(self) -> None:
+        """Trailing rows with words in place of a time, such as a source or an average."""
+        at = self._roles.get("time")
+        if at is None:
+            return
+        rows, lines = self._table.rows, self._table.lines
+        dropped = 0
+        while len(rows) > dropped + 1 and dropped < _FOOTER_ROWS:
+            cell = rows[len(rows) - 1 - dropped][at]
+            if not cell or times_of.looks_like_time(cell) or any(letter.isdigit() for letter in cell[:4]):
+                break
+            dropped += 1
+        if dropped:
+            kept = len(rows) - dropped
+            self._notes.append(f"row {lines[kept]} after the data skipped: {' '.join(rows[kept])[:60]!r}")
+            self._keep(range(kept))
+
+    def _keep(self, places: Sequence[int]) -> None:
+        self._table.rows = [self._table.rows[at] for at in places]
+        self._table.lines = [self._table.lines[at] for at in places]
+
+    def _drop_empty_rows(self) -> None:
+        """Rows without any price, and incomplete bars without a close at the beginning and at the end."""
+        prices = [self._roles[role] for role in PRICES if role in self._roles]
+        if not prices:
+            return
+        rows, lines = self._table.rows, self._table.lines
+        full = [at for at, row in enumerate(rows) if not all(numerals.missing(row[place]) for place in prices)]
+        if len(full) < len(rows):
+            kept = set(full)
+            empty = next(line for at, line in enumerate(lines) if at not in kept)
+            more = f" and {len(rows) - len(full) - 1} more" if len(rows) - len(full) > 1 else ""
+            self._notes.append(f"row {empty}{more} without values skipped")
+        close = self._roles.get("close")
+        if close is not None:
+            for end, where in ((0, "first"), (-1, "last")):
+                while full and numerals.missing(rows[full[end]][close]):
+                    self._notes.append(f"row {lines[full[end]]}: the {where} bar has no close and is skipped")
+                    full.pop(end)
+        self._keep(full)
+
+    def _times(self) -> times_of.Times | None:
+        at = self._roles.get("time")
+        if at is None:
+            return None
+        cells = self._table.cells(at)
+        clock = self._roles.get("clock")
+        if clock is not None:
+            clocks = self._table.cells(clock)
+            if all(times_of.looks_like_clock(cell) or cell == "0" for cell in clocks) and ":" not in cells[0]:
+                cells = times_of.combined(cells, clocks)
+            elif all(times_of.looks_like_time(cell) for cell in clocks[:20]) and not cells[0]:
+                cells = clocks
+        header = [name.strip() for name in self._table.names]
+        for row, line in zip(self._table.rows, self._table.lines, strict=True):
+            if any(header) and row == header:
+                raise FileError(f"row {line} is a second header; two files joined?")
+        found = times_of.read(cells, self._table.lines, self._options.date_format)
+        if found.note:
+            self._notes.append(found.note)
+        return found
+
+    def _decimal(self) -> tuple[str, str]:
+        """The decimal separator, and the reason to leave out the volume if only the volume is ambiguous."""
+        if self._options.decimal:
+            return self._options.decimal, ""
+        if self._table.typed:
+            return ".", ""
+        prices = numerals.Evidence()
+        for role in (*PRICES, "adjusted"):
+            if role in self._roles:
+                prices.add(self._table.cells(self._roles[role]), self._table.lines)
+        everything = numerals.Evidence()
+        for role in (*PRICES, "adjusted", "volume"):
+            if role in self._roles:
+                everything.add(self._table.cells(self._roles[role]), self._table.lines)
+        try:
+            return everything.decide(dot_is_decimal=self._table.dot_is_decimal), ""
+        except FileError as doubt:
+            return prices.decide(dot_is_decimal=self._table.dot_is_decimal), str(doubt)
+
+    def _columns(self, decimal: str, volume_doubt: str, places: NDArray[np.intp]) -> dict[str, Floats]:
+        """The columns by role. A column other than the close that is not whole is left out, with a note."""
+        found: dict[str, Floats] = {}
+        for role in (*PRICES, "volume"):
+            if role in self._undecided:
+                if role != "close":
+                    options = " or ".join(self._undecided[role])
+                    self._notes.append(f"{role}: {options}? left out; choose with --columns {role}=")
+                continue
+            if role not in self._roles:
+                continue
+            if role == "volume" and volume_doubt:
+                self._notes.append(f"column {self._label(self._roles[role])!r} left out: {volume_doubt}")
+                continue
+            try:
+                found[role] = self._floats(self._roles[role], decimal, places)
+            except FileError as error:
+                if role == "close":
+                    raise
+                self._notes.append(f"column {self._label(self._roles[role])!r} left out: {error}")
+        self._check_adjusted(found, decimal, places)
+        return found
+
+    def _check_adjusted(self, found: dict[str, Floats], decimal: str, places: NDArray[np.intp]) -> None:
+        """Unadjusted open, high and low beside an adjusted close are left out; an unused adjusted close is named."""
+        at = self._roles.get("adjusted")
+        if at is None or "close" not in found:
+            return
+        if self._roles["close"] == at:
+            low, high, close = found.get("low"), found.get("high"), found["close"]
+            if (low is not None and (close < low).any()) or (high is not None and (close > high).any()):
+                for role in ("open", "high", "low"):
+                    found.pop(role, None)
+                self._notes.append("open, high and low are not adjusted like the close, and are left out")
+            return
+        try:
+            adjusted = self._floats(at, decimal, places)
+        except FileError:
+            return
+        if not np.allclose(adjusted, found["close"], rtol=1e-4):
+            label = self._label(at)
+            self._notes.append(f"closes are not adjusted; for {label!r} give --columns close={label!r}")
+
+    def _floats(self, at: int, decimal: str, places: NDArray[np.intp]) -> Floats:
+        """One whole column. Raises FileError for the first missing or invalid value."""
+        lines = self._table.lines
+        values = numerals.numbers(self._table.cells(at), lines, decimal, self._label(at))
+        array = np.array(values, dtype=np.float64)
+        gaps = np.flatnonzero(np.isnan(array[places]))
+        if len(gaps) == len(places):
+            raise FileError("the column is empty")
+        if len(gaps):
+            first = lines[int(places[int(gaps[0])])]
+            raise FileError(
+                f"row {first}: column {self._label(at)!r} has no value"
+                f"{f' ({len(gaps)} such rows)' if len(gaps) > 1 else ''}; fill or delete the row"
+            )
+        infinite = np.flatnonzero(np.isinf(array))
+        if len(infinite):
+            raise FileError(f"row {lines[int(infinite[0])]}: column {self._label(at)!r} is not finite")
+        kept: Floats = array[places]
+        return kept
+
+    def _named_column(self, name: str, places: NDArray[np.intp]) -> Floats:
+        """A column for `Bars.column`. Raises FileError with the name of the file."""
+        try:
+            return self._any_column(name, places)
+        except FileError as error:
+            raise FileError(f"{self._file}: {error}") from None
+
+    def _any_column(self, name: str, places: NDArray[np.intp]) -> Floats:
+        """A column by role or by name in the file. Raises FileError."""
+        if name.lower() in self._undecided:
+            options = " or ".join(self._undecided[name.lower()])
+            raise FileError(f"{name}: {options}? choose with --columns {name.lower()}=")
+        try:
+            at = self._roles[name.lower()] if name.lower() in self._roles else names.find(self._table.names, name)
+        except FileError:
+            hint = "; give --columns close=NAME" if name.lower() == "close" else ""
+            raise FileError(f"no column {name!r}; there are {names.listed(self._table.names)}{hint}") from None
+        if self._options.decimal or self._table.typed:
+            decimal = self._options.decimal or "."
+        else:
+            evidence = numerals.Evidence()
+            evidence.add(self._table.cells(at), self._table.lines)
+            decimal = evidence.decide(dot_is_decimal=self._table.dot_is_decimal)
+        cells = self._table.cells(at)
+        whole = [place for place in places.tolist() if not numerals.missing(cells[place])]
+        if not whole:
+            raise FileError(f"column {name!r} is empty")
+        inside = places[places.tolist().index(whole[0]) : places.tolist().index(whole[-1]) + 1]
+        return self._floats(at, decimal, inside)
+
+    def _note_facts(
+        self,
+        times: times_of.Times | None,
+        reverse: bool,
+        decimal: str,
+        columns: dict[str, Floats],
+        bars: int,
+    ) -> None:
+        for name in numerals.percentages({role: self._table.cells(self._roles[role]) for role in columns}):
+            self._notes.append(f"{name}: percent signs are dropped, 0.12% is read as 0.12")
+        roles = [f"{role} from {self._label(self._roles[role])!r}" for role in columns]
+        used = {self._roles[role] for role in columns} | {self._roles.get("time"), self._roles.get("clock")}
+        ignored = [self._label(at) for at in range(len(self._table.names)) if at not in used]
+        self._facts["columns"] = ", ".join(roles) or "none"
+        if ignored:
+            self._facts["not used"] = ", ".join(ignored)
+        if not self._table.typed:
+            self._facts["decimal"] = decimal
+        self._facts["bars"] = f"{bars:,}"
+        if times is None:
+            return
+        label = self._label(self._roles["time"])
+        if "clock" in self._roles:
+            label += f" and {self._label(self._roles['clock'])}"
+        self._facts["time"] = f"{label} ({times.format}; {times.zone or 'no time zone'})"
+        self._facts["order"] = "newest first, reversed" if reverse else "oldest first"

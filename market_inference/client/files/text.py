@@ -1,0 +1,44 @@
+"""Text from bytes: the encoding by byte order mark, by valid UTF-8, by the zero bytes of UTF-16, else cp1252."""
+
+import codecs
+
+from market_inference.client.files.error import FileError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 4096
+
+
+def decode(data: bytes, encoding: str | None) -> tuple[str, str]:
+    """The text and the name of the encoding. Raises FileError for bytes that are not text in the encoding."""
+    chosen = encoding or _detected(data)
+    if encoding and data.startswith(codecs.BOM_UTF8) and codecs.lookup(encoding).name == "utf-8":
+        chosen = "utf-8-sig"
+    try:
+        text = data.decode(chosen)
+    except (UnicodeDecodeError, UnicodeError) as error:
+        line = data[: getattr(error, "start", 0)].count(b"\n") + 1
+        raise FileError(f"row {line}: not valid {chosen}; give the encoding, such as --encoding cp1252") from None
+    if "\x00" in text:
+        raise FileError("the file holds zero bytes: not a text file, or the encoding must be given (--encoding utf-16)")
+    return text, chosen.removesuffix("-sig")
+
+
+def _detected(data: bytes) -> str:
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return name
+    sample = data[:_SAMPLE]
+    zeros = sample.count(0)
+    if zeros > len(sample) // 4:
+        return "utf-16-le" if sample[1::2].count(0) >= sample[::2].count(0) else "utf-16-be"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"

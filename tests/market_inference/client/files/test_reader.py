@@ -1,0 +1,231 @@
+"""Files are read or refused for stated reasons: structure, missing values, order, limits and options."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from market_inference.client.files import FileError, Options, read, read_bars
+
+DAYS = [f"2024-01-{day:02d}" for day in range(2, 12)]
+
+
+def file(text, name="bars.csv", encoding="utf-8"):
+    opened = io.BytesIO(text.encode(encoding))
+    opened.name = name
+    return opened
+
+
+def test_rising_closes_written_newest_first_rise():
+    rising = [f"{day},{100 + at}" for at, day in enumerate(DAYS)]
+    bars = read_bars(file("Date,Close\n" + "\n".join(rising[::-1])))
+    assert bars["close"].tolist() == [100.0 + at for at in range(10)]
+    assert bars.times[0] == np.datetime64("2024-01-02")
+    assert bars.notes == ("dates descend; bars are reversed, oldest first",)
+
+
+def test_rows_without_any_price_are_skipped_and_said():
+    bars = read_bars(file("Date,Open,Close\n2024-01-02,1,2\n2024-01-03,,\n2024-01-04,null,NaN\n2024-01-05,3,4\n"))
+    assert bars["close"].tolist() == [2.0, 4.0]
+    assert bars.notes == ("row 3 and 1 more without values skipped",)
+
+
+def test_a_missing_close_inside_is_refused_by_row():
+    with pytest.raises(FileError, match=r"bars.csv: row 3: column 'Close' has no value; fill or delete the row"):
+        read_bars(file("Date,Open,Close\n2024-01-02,1,2\n2024-01-03,3,\n2024-01-05,3,4\n"))
+
+
+def test_an_incomplete_last_bar_is_skipped_and_said():
+    bars = read_bars(file("Date,Open,Close\n2024-01-02,1,2\n2024-01-03,3,4\n2024-01-04,5,\n"))
+    assert bars["close"].tolist() == [2.0, 4.0]
+    assert bars.notes == ("row 4: the last bar has no close and is skipped",)
+
+
+def test_a_broken_column_that_is_not_the_close_is_left_out_and_said():
+    bars = read_bars(file("Date,High,Close\n2024-01-02,x?,2\n2024-01-03,5,4\n"))
+    assert list(bars) == ["close"]
+    assert bars.notes == ("column 'High' left out: row 2: column 'High': 'x?' is not a number",)
+
+
+def test_an_ambiguous_volume_alone_costs_the_volume_only():
+    bars = read_bars(file('Date,Close,Volume\n2024-01-02,12,"1,234"\n2024-01-03,13,"2,345"\n'))
+    assert list(bars) == ["close"]
+    assert "'1,234' may be 1.234 or 1234" in bars.notes[0]
+    bars = read_bars(file('Date,Close,Volume\n2024-01-02,12.5,"1,234"\n2024-01-03,13,"2,345"\n'))
+    assert bars["volume"].tolist() == [1234.0, 2345.0]
+
+
+def test_an_adjusted_close_alone_is_the_close_without_unadjusted_prices():
+    text = "Date,Open,High,Low,Adj Close\n2024-01-02,10,11,9,5\n2024-01-03,10,11,9,5.5\n"
+    bars = read_bars(file(text))
+    assert bars["close"].tolist() == [5.0, 5.5]
+    assert list(bars) == ["close"]
+    assert bars.notes == (
+        "column 'Adj Close' is read as the close",
+        "open, high and low are not adjusted like the close, and are left out",
+    )
+
+
+def test_close_beside_an_adjusted_close_is_said_and_the_option_chooses():
+    text = "Date,Close,Adj Close\n2024-01-02,10,5\n2024-01-03,11,5.5\n"
+    assert read_bars(file(text)).notes == ("closes are not adjusted; for 'Adj Close' give --columns close='Adj Close'",)
+    assert read_bars(file(text), columns={"close": "Adj Close"})["close"].tolist() == [5.0, 5.5]
+    assert read_bars(file(text)).column("adj close").tolist() == [5.0, 5.5]
+
+
+def test_two_columns_of_one_name_need_a_choice():
+    text = "Date,Close,Close\n2024-01-02,10,5\n2024-01-03,11,5.5\n"
+    with pytest.raises(FileError, match=r"Close \(column 2\) or Close \(column 3\)\? choose with --columns close="):
+        read_bars(file(text))
+    assert read_bars(file(text), columns={"close": 3})["close"].tolist() == [5.0, 5.5]
+
+
+def test_a_duplicated_time_is_refused_by_row_wherever_it_stands():
+    with pytest.raises(FileError, match="row 4: 2024-01-02 stands already in row 2"):
+        read_bars(file("Date,Close\n2024-01-02,1\n2024-01-03,2\n2024-01-02,3\n"))
+
+
+def test_unsorted_rows_are_refused_by_row():
+    with pytest.raises(FileError, match=r"row 4: 2024-01-01 is before 2024-01-03 in row 3; .*sort"):
+        read_bars(file("Date,Close\n2024-01-02,1\n2024-01-03,2\n2024-01-01,3\n2024-01-05,3\n"))
+
+
+def test_the_newest_bars_are_kept_and_the_number_is_said():
+    rows = [f"2024-01-{1 + at // 24:02d} {at % 24:02d}:00,{at}" for at in range(100)]
+    text = "time,close\n" + "\n".join(rows)
+    bars = read_bars(file(text), limit=10)
+    assert bars["close"].tolist() == list(range(90, 100))
+    assert bars.notes == ("100 bars; the newest 10 are used",)
+    assert len(bars.times) == 10
+    assert len(read_bars(file(text), limit=None)["close"]) == 100
+
+
+def test_more_than_ten_thousand_bars_are_cut_to_the_newest():
+    text = "close\n" + "\n".join(map(str, range(10_050)))
+    bars = read_bars(file(text))
+    assert bars["close"][[0, -1]].tolist() == [50.0, 10_049.0]
+    assert "10,050 bars; the newest 10,000 are used" in bars.notes
+
+
+def test_several_instruments_are_read_together_or_by_symbol():
+    rows = [f"{day},{symbol},{at + base}" for symbol, base in (("A", 1), ("B", 100)) for at, day in enumerate(DAYS)]
+    found = read(file("ds,unique_id,y\n" + "\n".join(rows)))
+    assert {symbol: bars["close"][0] for symbol, bars in found.items()} == {"A": 1.0, "B": 100.0}
+    assert read_bars(file("ds,unique_id,y\n" + "\n".join(rows)), symbol="b")["close"][0] == 100.0
+
+
+def test_yfinance_with_two_tickers_gives_two_instruments():
+    head = "Price,Close,Close,High,High\nTicker,AAPL,MSFT,AAPL,MSFT\nDate,,,,\n"
+    found = read(file(head + "2024-01-02,1,5,2,6\n2024-01-03,1.5,5.5,2,6\n"))
+    assert found["MSFT"]["close"].tolist() == [5.0, 5.5]
+    assert found["AAPL"]["high"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "the file is empty"),
+        ("   \n\n", "the file is empty"),
+        ("Date,Close\n", "no rows with numbers"),
+        ("hello world\n", "no rows with numbers"),
+        ("Date,Close\n2024-01-02,1,5\n2024-01-03,1,6\n", "decimal commas in a comma-separated file"),
+        ("Date,Open,Close\n2024-01-02,1,2\n2024-01-03,1,2,3\n", "row 3 has 4 fields, the header 3"),
+        ("Date,Close\nyesterday,1\n2024-01-03,2\n", "row 2: 'yesterday' is not a date"),
+        ("Time,Close\n09:30,1\n09:31,2\n", "times of day without dates"),
+        ("Date,Close\n2024-01-02,1\n2024-01-03,oops\n", "row 3: column 'Close': 'oops' is not a number"),
+        ("1,2,3\n4,5,6\n", "no header line"),
+        ("2024-01-02,1,2,3,4\n2024-01-03,4,3,2,1\n", "no header line"),
+        ('{"status": "error", "message": "unknown symbol XYZ"}', "the service said: unknown symbol XYZ"),
+        ('{"a": [1, 2', "not valid JSON"),
+        ("[]", "the JSON holds no bars"),
+    ],
+)
+def test_a_file_that_is_not_understood_is_refused_in_one_line(text, reason):
+    with pytest.raises(FileError) as refusal:
+        read_bars(file(text))
+    assert reason in str(refusal.value)
+    assert str(refusal.value).startswith("bars.csv: ")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"columns": {"price": "Close"}}, "'price' is not a role"),
+        ({"columns": {"close": "Nope"}}, "--columns close=Nope: no column 'Nope'; there are date, close"),
+        ({"delimiter": "ab"}, "delimiter: expected one character"),
+        ({"decimal": ";"}, "decimal: expected"),
+        ({"encoding": "latin-99"}, "not a known encoding"),
+        ({"date_format": "YDM"}, "expected a strptime format"),
+        ({"date_format": "%Y/%m/%d"}, "row 2: '2024-01-02' does not match"),
+    ],
+)
+def test_a_wrong_option_is_refused(options, reason):
+    with pytest.raises(FileError) as refusal:
+        read_bars(file("Date,Close\n2024-01-02,1\n"), **options)
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_encodings_are_recognised(encoding):
+    text = "Datum;Schlusskurs;Währung\n2024-01-02;1,5;€\n2024-01-03;2,5;€\n"
+    assert read_bars(file(text, encoding=encoding))["close"].tolist() == [1.5, 2.5]
+
+
+def test_an_encoding_that_is_not_recognised_is_given():
+    text = "日付,終値\n2024-01-02,150\n2024-01-03,151\n"
+    bars = read_bars(file(text, encoding="cp932"), encoding="cp932", columns={"close": "終値"})
+    assert bars["close"].tolist() == [150.0, 151.0]
+
+
+def test_details_are_known_also_after_a_refusal():
+    details: dict[str, str] = {}
+    with pytest.raises(FileError):
+        read(file("Date;Close\n2024-01-02;1,234\n2024-01-03;1,235\n"), Options(), details=details)
+    assert details["delimiter"] == "semicolon"
+    assert details["encoding"] == "utf-8"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_bars_or_a_typed_error(data):
+    try:
+        bars = read_bars(io.BytesIO(data))
+    except FileError as refusal:
+        assert "\n" not in str(refusal)
+        return
+    assert np.isfinite(bars["close"]).all()
+
+
+cells = st.one_of(
+    st.sampled_from(["Date", "Close", "Open", "2024-01-02", "1,5", "1.5", "null", "", "1.234"]), st.text(max_size=6)
+)
+
+
+@given(st.lists(st.lists(cells, min_size=1, max_size=4), max_size=6), st.sampled_from(",;\t"))
+def test_any_table_is_bars_or_a_typed_error(rows, delimiter):
+    try:
+        bars = read_bars(file("\n".join(delimiter.join(row) for row in rows)))
+    except FileError:
+        return
+    assert np.isfinite(bars["close"]).all()
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.sampled_from(["close", "2024-01-02", "1"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["c", "t", "close", "data", "2024-01-02"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(values)
+def test_any_json_is_bars_or_a_typed_error(value):
+    try:
+        bars = read_bars(file(json.dumps(value)))
+    except FileError:
+        return
+    assert np.isfinite(bars["close"]).all()
