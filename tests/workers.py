@@ -25,7 +25,7 @@ GROUPS = {
 FIRST = (
     "tests/pair/",
     "tests/observability/test_live.py",
-    "tests/gateway/replicas/test_replica.py",
+    "tests/gateway/replicas/test_lost_replicas.py",
     "tests/market_inference/cli/test_pair_real.py",
     "tests/serverless/",
     "tests/inference/",

@@ -11,7 +11,7 @@ from models.forecast.batch import Batch
 from models.forecast.embedded import Embedded
 from models.forecast.volatility import DECAYS
 from tests.models.forecast import reference
-from tests.models.forecast.test_embedded_forecast import CLOSE, DEGENERATE, KINDS, LEVELS, make
+from tests.models.forecast.test_embedded import CLOSE, DEGENERATE, KINDS, LEVELS, make
 
 NAMES = ("vol_rw", "ridge_ar", "auto")
 CPU = torch.device("cpu")
