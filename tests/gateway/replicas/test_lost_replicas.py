@@ -71,5 +71,5 @@ async def test_a_hung_replica_is_left_within_its_health_timeout_and_taken_back(f
             await ready(fleet, 2)
             await load.more(200)
         assert_nobody_noticed(tally)
-        # Interval, jitter and time-out of the health check, and a little for the work itself.
-        assert max(duration for _, duration in tally.seconds) < 5.0
+        # The health check finds the hang within 1.6 s (interval, jitter, timeout); a request waits 20 s without it.
+        assert max(duration for _, duration in tally.seconds) < 10.0

@@ -254,5 +254,5 @@ async def test_draining_answers_what_is_in_flight_and_ends(running):
     await running.settle()
     running.wire.send(2)
     with pytest.raises(DrainingError):
-        await asyncio.wait_for(running.task, 1)
+        await asyncio.wait_for(running.task, 20)
     assert running.service.begun == ["1"]

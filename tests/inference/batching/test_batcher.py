@@ -39,7 +39,7 @@ async def test_an_arrival_that_does_not_come_is_waited_for_once(batcher, model):
     line.fixed, line.slope = 30.0, 0.0  # so dear a start that waiting for company looks right
     for _ in range(200):  # arrivals in quick succession
         batcher._note_arrival(deadline.now())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await submit(batcher, model, 2) == [4]
 
 
