@@ -1,4 +1,4 @@
-"""The errors that a call can end with.
+"""The errors of calls.
 
 Owns the way from a gRPC failure or a google.rpc.Status inside an answer to a typed exception. The service's side of the
 same errors is market_inference/contract/errors.py.
@@ -6,7 +6,7 @@ same errors is market_inference/contract/errors.py.
     try:
         client.predict(closes, horizon=10)
     except errors.InvalidRequestError as error:
-        for field, what in error.violations: ...
+        for field, description in error.violations: ...
     except errors.OverloadedError as error:
         wait(error.retry_after)
 """
@@ -23,11 +23,12 @@ TOO_LATE = "the timeout passed before the answer was there"
 
 
 class MarketInferenceError(Exception):
-    """A call, or one item of it, that failed.
+    """The error of a call, or of one item of a call.
 
     `code`: the gRPC status code's name, such as "INVALID_ARGUMENT". `reason`: stable and machine-readable.
-    `request_id`: what to quote to whoever runs the service. `retry_after`: seconds after which trying again is worth
-    while, None when the service named none. `violations`: (field, description) of every rule that the request breaks.
+    `request_id`: the id under which the service's log has the call. `retry_after`: seconds until another try is worth
+    while, None when the service gave no time. `violations`: (field, description) of every broken rule. `reached`: the
+    service made the error; False when gRPC made the error on this side, as without a connection.
     """
 
     def __init__(
@@ -47,16 +48,52 @@ class MarketInferenceError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
         self.violations = list(violations)
+        self.reached = True
         if request_id:
             self.add_note(f"request id: {request_id}")
+
+    def __getattr__(self, name: str) -> Any:
+        """The error stands in its item's place among answers: the error says why the item has no `point` or `label`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        text = self.__dict__.get("message", "")
+        raise AttributeError(f"no {name!r}: this item failed: {text}", name=name, obj=self) from self
+
+    def extend(self, hint: str) -> None:
+        """Add the way out to the message."""
+        self.message = f"{self.message}; {hint}" if self.message else hint
+        self.args = (self.message,)
 
 
 class InvalidRequestError(MarketInferenceError):
     """The request breaks the contract: `violations` says where and how. Sending it again cannot help."""
 
 
+class ArgumentError(InvalidRequestError, ValueError, TypeError):
+    """An argument without a form in the contract, refused before anything was sent.
+
+    The text names the argument, the value, and what is expected. ValueError and TypeError catch the error, too.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(
+            f"{field}: {description}" if field else description,
+            code="INVALID_ARGUMENT",
+            reason="INVALID_ARGUMENT",
+            violations=[(field, description)],
+        )
+
+
+class ClosedError(MarketInferenceError, RuntimeError):
+    """The client is closed, or belongs to another event loop."""
+
+
+class InputWarning(UserWarning):
+    """The client changed the order or the extent of data that it was given, as the answer's `notes` say."""
+
+
 class UnauthenticatedError(MarketInferenceError):
-    """No API key, or one that the gateway does not know."""
+    """No API key, or a key that the gateway does not know."""
 
 
 class PermissionDeniedError(MarketInferenceError):
@@ -68,7 +105,7 @@ class NotFoundError(MarketInferenceError):
 
 
 class OverloadedError(MarketInferenceError):
-    """The service has no room for this now."""
+    """The service is too busy for the call."""
 
 
 class RateLimitedError(OverloadedError):
@@ -80,19 +117,19 @@ class DeadlineExceededError(MarketInferenceError):
 
 
 class CancelledError(MarketInferenceError):
-    """The call was withdrawn."""
+    """The call was cancelled."""
 
 
 class UnavailableError(MarketInferenceError):
-    """Nothing answers there, or what was asked for is not ready."""
+    """No service answers at the target, or the requested model is not ready."""
 
 
 class UnimplementedError(MarketInferenceError):
-    """The service does not offer this."""
+    """The service does not have the method."""
 
 
 class InternalError(MarketInferenceError):
-    """A bug on the service's side; its log has the trace under the request id."""
+    """A bug in the service; the service's log has the trace under the request id."""
 
 
 _BY_CODE: dict[int, type[MarketInferenceError]] = {
@@ -132,16 +169,17 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> MarketInfere
 
 
 def from_rpc(error: grpc.RpcError, request_id: str = "") -> MarketInferenceError:
-    """The typed error of a failed call, whether the service answered with it or gRPC made it on this side."""
-    # Every error that a call ends with is a grpc.Call too (or its aio twin); the stubs of grpcio do not say so.
+    """The typed error of a failed call, made by the service or by gRPC on this side."""
+    # The errors of calls are grpc.Call, too, or its aio twin; the stubs of grpcio do not say so.
     call = cast(grpc.Call, error)
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_DETAILS and isinstance(value, bytes):
             return from_status(status_pb2.Status.FromString(value), request_id)
-    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return from_status(status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message=TOO_LATE), request_id)
     number, _ = call.code().value
-    return from_status(status_pb2.Status(code=number, message=call.details() or ""), request_id)
+    message = TOO_LATE if number == code_pb2.DEADLINE_EXCEEDED else call.details() or ""
+    made = from_status(status_pb2.Status(code=number, message=message), request_id)
+    made.reached = False
+    return made
 
 
 def _unpacked(detail: Any, kind: Any) -> Any:

@@ -1,36 +1,53 @@
 """The asynchronous client, for programs built on asyncio.
 
-Owns one grpc.aio channel to a gateway and the waiting; what is sent and how answers are read is calls.py's.
+Owns one grpc.aio channel to a gateway and the waiting. calls.py owns the content of requests and answers.
 """
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import grpc
 
 from market_inference.client import calls
-from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.attempt import Attempt, CallOptions
-from market_inference.client.connection import CHANNEL_OPTIONS, DEFAULT_TARGET, TLS, find_key
-from market_inference.client.forecast import Forecast
-from market_inference.client.indicator import IndicatorSpec
-from market_inference.client.inputs import Bars, Column, Frame
+from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
+from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
-from market_inference.client.session import Delivery, ForecastEvery, Record, Time
-from market_inference.client.status import ModelInfo, ServiceStatus
+from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import AsyncStream
 from market_inference.client.watch import RECONNECT_SECONDS, AsyncWatch
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.errors import ClosedError, MarketInferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.forecast import Forecast
+    from market_inference.client.indicator import IndicatorSpecs
+    from market_inference.client.status import ModelInfo, ServiceStatus
+    from market_inference.client.types import (
+        BarsLike,
+        Column,
+        Levels,
+        ManyBars,
+        ManySeries,
+        ManyTexts,
+        OneBars,
+        SeriesLike,
+        Times,
+    )
 
 T = TypeVar("T")
 
 
 class AsyncClient:
-    """As Client, call by call, for asyncio: made inside a running event loop, and used in that loop alone.
+    """The methods of Client, to await; one client belongs to one event loop, the loop of its first call.
 
-    Cancelling the task that awaits a call withdraws the call.
+    Cancelling the task that awaits a call cancels the call.
 
         async with AsyncClient() as client:
             forecast, mood = await asyncio.gather(client.predict(closes, horizon=10), client.sentiment(headline))
@@ -45,16 +62,18 @@ class AsyncClient:
         timeout: float = 30.0,
         retries: Retries = Retries(),  # noqa: B008  # frozen
     ) -> None:
-        self.target = target
-        self._key = find_key(target, api_key)
-        self._timeout = timeout
+        self._connection = Connection(target, api_key, tls)
+        self._timeout = arguments.seconds(timeout, "timeout")
         self._retries = retries
-        secure = TLS() if tls is True else tls or None
-        if secure is None:
-            self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(target, secure.credentials(), [*CHANNEL_OPTIONS, *secure.options()])
-        self._stub = MarketInferenceServiceStub(self._channel)
+        self._channel: grpc.aio.Channel | None = None
+        self._made: MarketInferenceServiceStub | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    @property
+    def target(self) -> str:
+        """The gateway's "host:port"."""
+        return self._connection.target
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,8 +84,22 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel; calls in flight end with CancelledError."""
-        await self._channel.close()
+        """Close the channel; calls in flight end with CancelledError, later calls with ClosedError."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    @overload
+    async def predict(
+        self,
+        series: ManySeries,
+        horizon: int,
+        *,
+        quantiles: Levels = None,
+        interval: Levels = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Answers[Forecast]: ...
 
     @overload
     async def predict(
@@ -74,88 +107,74 @@ class AsyncClient:
         series: Column,
         horizon: int,
         *,
-        quantiles: Sequence[float] | None = None,
+        quantiles: Levels = None,
+        interval: Levels = None,
         model: str = "",
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
-    @overload
     async def predict(
         self,
-        series: Mapping[str, Column] | Sequence[Column] | Frame,
+        series: SeriesLike,
         horizon: int,
         *,
-        quantiles: Sequence[float] | None = None,
-        model: str = "",
-        **options: Unpack[CallOptions],
-    ) -> Answers[Forecast]: ...
-
-    async def predict(
-        self,
-        series: Column | Mapping[str, Column] | Sequence[Column] | Frame,
-        horizon: int,
-        *,
-        quantiles: Sequence[float] | None = None,
+        quantiles: Levels = None,
+        interval: Levels = None,
         model: str = "",
         **options: Unpack[CallOptions],
     ) -> Forecast | Answers[Forecast]:
         """As Client.predict."""
-        return await self._run(calls.predict(series, horizon, quantiles, model), options)
+        return await self._run(calls.predict(series, horizon, quantiles, model, interval), options)
 
     @overload
     async def sentiment(self, texts: str, *, model: str = "", **options: Unpack[CallOptions]) -> Sentiment: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str]
 
     @overload
     async def sentiment(
-        self, texts: Iterable[str], *, model: str = "", **options: Unpack[CallOptions]
+        self, texts: ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
     ) -> Answers[Sentiment]: ...
 
     async def sentiment(
-        self, texts: str | Iterable[str], *, model: str = "", **options: Unpack[CallOptions]
+        self, texts: str | ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
     ) -> Sentiment | Answers[Sentiment]:
         """As Client.sentiment."""
         return await self._run(calls.sentiment(texts, model), options)
 
     @overload
-    async def indicators(  # type: ignore[overload-overlap]  # an empty mapping is both, and refused
-        self,
-        bars: Bars,
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+    async def indicators(
+        self, bars: OneBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Indicators: ...
 
     @overload
     async def indicators(
-        self,
-        bars: Mapping[str, Bars] | Sequence[Bars],
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+        self, bars: ManyBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Answers[Indicators]: ...
 
+    @overload
     async def indicators(
-        self,
-        bars: Bars | Mapping[str, Bars] | Sequence[Bars],
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+        self, bars: Mapping[str, Column], indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
+    ) -> Any: ...
+
+    @overload
+    async def indicators(
+        self, bars: Column, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
+    ) -> Indicators: ...
+
+    async def indicators(
+        self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Indicators | Answers[Indicators]:
         """As Client.indicators."""
         return await self._run(calls.indicators(bars, indicators, last), options)
 
     async def analyze(
         self,
-        series: Column | Mapping[str, Column] | Sequence[Column] | Frame | None = None,
+        series: SeriesLike | None = None,
         horizon: int = 10,
         *,
-        quantiles: Sequence[float] | None = None,
-        texts: str | Iterable[str] | None = None,
-        bars: Bars | Mapping[str, Bars] | Sequence[Bars] | None = None,
-        indicators: IndicatorSpec | Iterable[IndicatorSpec] = (),
+        quantiles: Levels = None,
+        texts: str | ManyTexts | None = None,
+        bars: BarsLike | None = None,
+        indicators: IndicatorSpecs = (),
         last: int = 0,
         forecast_model: str = "",
         sentiment_model: str = "",
@@ -176,10 +195,10 @@ class AsyncClient:
     def watch(
         self,
         symbol: str,
-        bars: Bars,
+        bars: BarsLike,
         *,
-        times: Sequence[Time] | None = None,
-        indicators: IndicatorSpec | Sequence[IndicatorSpec] = (),
+        times: Times | None = None,
+        indicators: IndicatorSpecs = (),
         forecast: ForecastEvery | None = None,
         delivery: Delivery = "lossless",
         keep: int = 500,
@@ -187,20 +206,51 @@ class AsyncClient:
     ) -> AsyncWatch:
         """As Client.watch, to be entered with `async with`."""
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        return AsyncWatch(self._stub, self._key, record, reconnect_seconds, delivery == "latest")
+        return AsyncWatch(self._stub(), self._connection, record, reconnect_seconds, delivery == "latest")
 
     def stream(self) -> AsyncStream:
-        """Many calls on one stream, for bulk: several times the calls a second, in any order; see AsyncStream."""
-        return AsyncStream(self._stub, self._key, self._retries)
+        """Many calls on one stream, for bulk: several times the calls per second; see AsyncStream."""
+        return AsyncStream(self._stub(), self._connection, self._retries)
+
+    def _stub(self) -> MarketInferenceServiceStub:
+        """The stub of this event loop's channel. Raises ClosedError."""
+        if self._closed:
+            raise ClosedError("this client is closed: make a new one")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ClosedError("an AsyncClient works inside a running event loop: call it from a coroutine") from None
+        if self._made is None:
+            self._loop = loop
+            self._channel = self._connection.aio_channel()
+            self._made = MarketInferenceServiceStub(self._channel)
+        if loop is not self._loop:
+            raise ClosedError("this client belongs to another event loop: make one inside each asyncio.run()")
+        return self._made
 
     async def _run(self, call: calls.Call[T], options: CallOptions) -> T:
-        attempt = Attempt(self._key, self._retries, self._timeout, **options)
-        send = getattr(self._stub, call.method)
+        stub = self._stub()
+        attempt = Attempt(self._connection, self._retries, self._timeout, **options)
+        answers: list[Any] = []
+        for request in call.requests:
+            try:
+                answers.append(await self._send(getattr(stub, call.method), request, attempt))
+            except MarketInferenceError as error:
+                if not any(not isinstance(answer, MarketInferenceError) for answer in answers):
+                    raise
+                answers.append(error)
+        return call.read(answers)
+
+    async def _send(self, send: Any, request: Any, attempt: Attempt) -> Any:
         while True:
             try:
-                answer = await send(call.request, timeout=attempt.timeout, metadata=attempt.metadata)
+                answer = await send(request, timeout=attempt.timeout, metadata=attempt.metadata)
             except grpc.RpcError as failure:
                 pause = attempt.pause_after(failure)
+            except grpc.aio.UsageError:
+                self._stub()
+                raise
             else:
-                return call.read(answer)
+                attempt.answered()
+                return answer
             await asyncio.sleep(pause)

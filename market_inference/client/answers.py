@@ -1,6 +1,6 @@
-"""What calls return, one answer per item.
+"""Answers of calls, one per item.
 
-Owns the shapes that users meet, but for forecast.py's; decode.py makes them from messages.
+Owns the values that users get, except forecast.py's. decode.py makes them from messages.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Forecast
+from market_inference.client.inputs.items import Source
 from market_inference.errors import MarketInferenceError
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ class Sentiment:
     """The sentiment of one text.
 
     `label` is "negative", "neutral" or "positive"; `score` is P(positive) - P(negative); the three probabilities sum
-    to 1. `chunks`: windows that a long text was split into.
+    to 1. `chunks`: windows that a long text was split into. `symbol`: the text's symbol where the texts had symbols.
     """
 
     label: str
@@ -31,14 +32,16 @@ class Sentiment:
     model: str
     model_version: str
     request_id: str
+    symbol: str = ""
 
 
-class Indicators(Mapping[str, Any]):
-    """Indicators of one instrument, by name.
+class Indicators(dict[str, Any]):
+    """Indicators of one instrument: a dictionary of columns [bars] float64, oldest first, NaN during warm-up.
 
-    `result["RSI"]` is an array [bars] float64, oldest first, with NaN for the warm-up; `result["MACD"]` a dictionary of
-    such arrays by TA-Lib's output names; `result["MACD.macdhist"]` one of them. A name that was asked for twice carries
-    its parameters: `result["SMA:timeperiod=20"]`, which works for every indicator that was given parameters.
+    The keys are "RSI" for a function with one output and "MACD.macdhist" for others, by TA-Lib's names, so that
+    pandas.DataFrame(result) has a column for each. `result["MACD"]` is a dictionary of the function's outputs. A
+    function in the request twice carries its parameters, as in `result["SMA:timeperiod=20"]`; this name works for every
+    indicator with parameters. `index`: the labels of the bars in the caller's data, None where the data had none.
     """
 
     def __init__(
@@ -46,65 +49,98 @@ class Indicators(Mapping[str, Any]):
         outputs: Mapping[str, Mapping[str, Floats]],
         aliases: Mapping[str, str] | None = None,
         *,
-        symbol: str = "",
+        source: Source = Source(),  # noqa: B008  # frozen
         model: str = "",
         model_version: str = "",
         request_id: str = "",
     ) -> None:
+        super().__init__(
+            {
+                name if len(columns) == 1 else f"{name}.{output}": values
+                for name, columns in outputs.items()
+                for output, values in columns.items()
+            }
+        )
         self._outputs = outputs
         self._aliases = aliases or {}
-        self.symbol = symbol
+        self.source = source
         self.model = model
         self.model_version = model_version
         self.request_id = request_id
 
-    def __getitem__(self, name: str) -> Any:
-        key, output = self._split(name)
-        outputs = self._outputs[self._aliases.get(key, key)]
-        if output:
-            return outputs[output]
-        return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+    @property
+    def symbol(self) -> str:
+        """The symbol given with the bars."""
+        return self.source.symbol
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._outputs)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Changes that the client made to the data, such as the reversal of descending dates."""
+        return self.source.notes
 
-    def __len__(self) -> int:
-        return len(self._outputs)
+    @property
+    def index(self) -> Any:
+        """The labels of the values, oldest first: those of the newest bars where `last` was given."""
+        size = len(next(iter(self.values()), ()))
+        index = self.source.index
+        return index if index is None or len(index) == size else index[len(index) - size :]
+
+    def __missing__(self, name: str) -> Any:
+        key = self._aliases.get(name, name)
+        if key in self._outputs:
+            outputs = self._outputs[key]
+            return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+        # A parameter may hold a decimal point: only the last dot can stand before an output.
+        key, _, output = name.rpartition(".")
+        columns = self._outputs.get(self._aliases.get(key, key))
+        if columns is None:
+            raise KeyError(f"{name!r}; there are {', '.join(self._outputs)}")
+        if output not in columns:
+            raise KeyError(f"{name!r}; {key} has {', '.join(columns)}")
+        return columns[output]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._outputs or name in self._aliases
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """`self[name]`, or the default for an unknown name."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
     def __repr__(self) -> str:
-        return f"Indicators({self.symbol!r}, {list(self)})"
+        size = len(next(iter(self.values()), ()))
+        return f"Indicators({self.symbol + ': ' if self.symbol else ''}{', '.join(self)}; {size} bars)"
 
     def columns(self) -> dict[str, Floats]:
-        """Every output as one flat column, named such as "RSI" or "MACD.macdhist": what a DataFrame takes."""
-        return {
-            name if len(outputs) == 1 else f"{name}.{output}": values
-            for name, outputs in self._outputs.items()
-            for output, values in outputs.items()
-        }
-
-    def _split(self, name: str) -> tuple[str, str]:
-        """Indicator and output of a name; a parameter's decimal point is not the dot between the two."""
-        if name in self._outputs or name in self._aliases:
-            return name, ""
-        key, _, output = name.rpartition(".")
-        if self._aliases.get(key, key) not in self._outputs:
-            raise KeyError(f"{name!r}; there are {', '.join(self._outputs)}")
-        return key, output
+        """The columns as a plain dictionary."""
+        return dict(self)
 
 
 class Answers(Generic[T]):
-    """One answer per item of a call, in the order given: by position, or by symbol where the items had symbols.
+    """One answer per item of a call, in the order of the items.
 
-    An item that failed alone raises its error when it is reached for; `errors` holds all of these by position and
-    `answered` the rest, for those who would rather not catch.
+    Where the items had symbols, a mapping by symbol: iteration gives the symbols, and `keys()`, `values()`,
+    `items()`, `in` and `get()` are a dictionary's. Else a sequence: iteration gives the answers. `[]` takes a symbol
+    or a position.
+
+    An item that failed alone raises its error from `[]`, and stands as this error in `values()`, `items()` and
+    iteration, which never raise. `errors` holds the errors and `answered` the answers, by position.
     """
 
     def __init__(
-        self, items: list[T | MarketInferenceError], symbols: tuple[str, ...] = (), request_id: str = ""
+        self,
+        items: list[T | MarketInferenceError],
+        symbols: tuple[str, ...] = (),
+        request_id: str = "",
+        source: Source = Source(),  # noqa: B008  # frozen
     ) -> None:
         self._items = items
+        self._positions = {symbol: at for at, symbol in enumerate(symbols)}
         self.symbols = symbols
         self.request_id = request_id
+        self.source = source
 
     @property
     def errors(self) -> dict[int, MarketInferenceError]:
@@ -116,6 +152,25 @@ class Answers(Generic[T]):
         """The answers of the items that did not fail, by position."""
         return {at: item for at, item in enumerate(self._items) if not isinstance(item, MarketInferenceError)}
 
+    def keys(self) -> tuple[Any, ...]:
+        """The symbols, or the positions of items without symbols."""
+        return self.symbols or tuple(range(len(self._items)))
+
+    def values(self) -> list[T | MarketInferenceError]:
+        """The answers, with the error in the place of an item that failed."""
+        return list(self._items)
+
+    def items(self) -> list[tuple[Any, T | MarketInferenceError]]:
+        """The pairs of `keys()` and `values()`."""
+        return list(zip(self.keys(), self._items, strict=True))
+
+    def get(self, which: int | str, default: Any = None) -> Any:
+        """The item's answer, or the default where there is no such item or the item failed."""
+        try:
+            return self[which]
+        except (LookupError, MarketInferenceError):
+            return default
+
     def __getitem__(self, which: int | str) -> T:
         """The item's answer; raises its MarketInferenceError when it failed, KeyError or IndexError without an item."""
         item = self._items[self._position(which) if isinstance(which, str) else which]
@@ -123,23 +178,30 @@ class Answers(Generic[T]):
             raise item
         return item
 
-    def __iter__(self) -> Iterator[T]:
-        return (self[at] for at in range(len(self)))
+    def __contains__(self, which: object) -> bool:
+        return which in self.keys()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.symbols or self._items)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __repr__(self) -> str:
-        return f"Answers({len(self)} items, {len(self.errors)} failed)"
+        failed = len(self.errors)
+        names = f": {', '.join(self.symbols[:5])}{', ...' if len(self.symbols) > 5 else ''}" if self.symbols else ""
+        return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{names})"
 
     def _position(self, symbol: str) -> int:
-        if symbol not in self.symbols:
-            raise KeyError(symbol)
-        return self.symbols.index(symbol)
+        if symbol not in self._positions:
+            raise KeyError(f"{symbol!r}; there are {', '.join(self.symbols) or 'positions'}")
+        return self._positions[symbol]
 
 
 class Analysis:
-    """The parts of one Analyze call. A part that was not asked for is None; one that failed raises when it is read."""
+    """The parts of one Analyze call: None for a part that was not in the call; reading a failed part raises its
+    error.
+    """
 
     def __init__(
         self,
@@ -155,14 +217,17 @@ class Analysis:
 
     @property
     def forecasts(self) -> Answers[Forecast] | None:
+        """Answers in the order of `series`."""
         return _or_raise(self._forecasts)
 
     @property
     def sentiments(self) -> Answers[Sentiment] | None:
+        """Answers in the order of `texts`."""
         return _or_raise(self._sentiments)
 
     @property
     def indicators(self) -> Answers[Indicators] | None:
+        """Answers in the order of `bars`."""
         return _or_raise(self._indicators)
 
     @property

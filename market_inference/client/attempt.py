@@ -1,8 +1,10 @@
-"""One call on its way: its id, its deadline and how often it was tried.
+"""One call under way: request id, deadline and tries.
 
-Owns what the synchronous and the asynchronous client share while they send a call; they own the sending and the pause.
+Owns the state that the synchronous and the asynchronous client share while they send a call. The clients own the
+sending and the pauses.
 """
 
+import math
 import random
 import time
 import uuid
@@ -12,18 +14,21 @@ import grpc
 
 from market_inference import errors
 from market_inference.client import trace
-from market_inference.client.connection import Priority
+from market_inference.client.connection import Connection, Priority
+from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
 from market_inference.contract.metadata import AUTHORIZATION, PRIORITY, REQUEST_ID, TRACEPARENT
 
+PRIORITIES = ("interactive", "batch")
+
 
 class CallOptions(TypedDict, total=False):
-    """What every call takes by keyword.
+    """Keywords of every call.
 
-    `timeout`: seconds for the whole call, retries and pauses included; the client's own when None. `request_id`: yours,
-    or a new UUID; it is in the answer, in every error and in the service's log. `priority`: "interactive" (the default)
-    or "batch", which waits behind it. `traceparent`: the trace that the call belongs to, as W3C Trace Context
-    writes it; by default that of the active OpenTelemetry span, where there is one.
+    `timeout`: seconds for the whole call, retries and pauses included; None for the client's own. `request_id`: by
+    default a new UUID; the id is in the answer, in every error and in the service's log. `priority`: "interactive" (the
+    default) or "batch", which waits behind it. `traceparent`: the trace of the call, as W3C Trace Context writes it; by
+    default the trace of the active OpenTelemetry span, where there is one.
     """
 
     timeout: float | None
@@ -33,11 +38,11 @@ class CallOptions(TypedDict, total=False):
 
 
 class Attempt:
-    """Made when the call starts; `timeout` and `metadata` are what the next try is sent with."""
+    """Made when the call starts; `timeout` and `metadata` belong to the next try. Raises ArgumentError."""
 
     def __init__(
         self,
-        key: str,
+        connection: Connection,
         retries: Retries,
         default_timeout: float,
         *,
@@ -46,26 +51,36 @@ class Attempt:
         priority: Priority = "interactive",
         traceparent: str | None = None,
     ) -> None:
+        self._connection = connection
         self._retries = retries
-        self._deadline = time.monotonic() + (default_timeout if timeout is None else timeout)
+        seconds = default_timeout if timeout is None else arguments.seconds(timeout, "timeout")
+        self._deadline = time.monotonic() + seconds
         self._tried = 0
-        self.request_id = request_id or str(uuid.uuid4())
-        self.metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, self.request_id), (PRIORITY, priority)]
-        if parent := trace.active() if traceparent is None else traceparent:
+        self.request_id = str(uuid.uuid4()) if request_id in (None, "") else arguments.request_id(request_id)
+        self.metadata: list[tuple[str, str | bytes]] = [
+            (REQUEST_ID, self.request_id),
+            (PRIORITY, arguments.one_of(priority, "priority", PRIORITIES)),
+        ]
+        if parent := trace.active() if traceparent is None else arguments.traceparent(traceparent):
             self.metadata.append((TRACEPARENT, parent))
-        if key:
-            self.metadata.append((AUTHORIZATION, f"Bearer {key}"))
+        if connection.key:
+            self.metadata.append((AUTHORIZATION, f"Bearer {connection.key}"))
 
     @property
-    def timeout(self) -> float:
-        """Seconds left, never negative: gRPC answers zero with DEADLINE_EXCEEDED."""
-        return max(0.0, self._deadline - time.monotonic())
+    def timeout(self) -> float | None:
+        """Seconds left, None without a limit, never negative: gRPC answers zero with DEADLINE_EXCEEDED."""
+        return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
+
+    def answered(self) -> None:
+        """The next request of the call starts with all its tries."""
+        self._tried = 0
 
     def pause_after(self, failure: grpc.RpcError) -> float:
-        """Seconds to wait before the next try; raises the typed error when there shall be none."""
+        """Seconds to wait before the next try; raises the typed error when another try is pointless."""
         self._tried += 1
         error = errors.from_rpc(failure, self.request_id)
-        pause = self._retries.pause(error, self._tried, self.timeout, random.random())  # noqa: S311  # jitter
+        left = math.inf if self.timeout is None else self.timeout
+        pause = self._retries.pause(error, self._tried, left, random.random())  # noqa: S311  # jitter
         if pause is None:
-            raise error from None
+            raise self._connection.explain(error) from None
         return pause

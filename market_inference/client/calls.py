@@ -1,72 +1,96 @@
-"""The calls of the service as values: a method, its request, and how to read the answer.
+"""The calls of the service as values: a method, its requests, and the reading of the answers.
 
-Owns the way from users' data to messages. Both clients send these calls; neither knows what is inside.
+Owns the way from users' data to messages. Both clients and the streams send these calls and know nothing of the
+content.
 """
 
+import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from market_inference.client import arrays, decode, inputs, status
+from google.protobuf.message import Message
+
+from market_inference.client import arrays, batches, decode, status
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+from market_inference.client.decode import Part
 from market_inference.client.forecast import Forecast
-from market_inference.client.indicator import Indicator, IndicatorSpec, Labels, read_all
+from market_inference.client.indicator import Indicator, Labels, columns_read, read_all
+from market_inference.client.inputs import arguments
+from market_inference.client.inputs.bars import panels
+from market_inference.client.inputs.items import Given, Panel, Series, Source, Text
+from market_inference.client.inputs.series import series as series_of
+from market_inference.client.inputs.texts import texts as texts_of
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+
+# Bytes of an item beside its numbers and texts: tags, lengths.
+_ITEM_BYTES = 64
+_NUMBER_BYTES = 8
+_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """`method` is a name in MarketInferenceService; `read` turns its answer into what the user gets."""
+    """`method` is a name in MarketInferenceService; `read` turns the answers to `requests` into the user's.
+
+    There are several requests when the items exceed the limits of one. An error stands for the answer to a request that
+    failed while another was answered.
+    """
 
     method: str
-    request: Any
-    read: Callable[[Any], T]
+    requests: Sequence[Message]
+    read: Callable[[Sequence[Any]], T]
 
 
 def predict(
-    series: object, horizon: int, quantiles: Sequence[float] | None, model: str
+    series: object, horizon: int, quantiles: object, model: str, interval: object = None
 ) -> Call[Forecast | Answers[Forecast]]:
     """One series or many; see Client.predict."""
-    given = inputs.series(series)
-    request = _predict_request(given, horizon, quantiles, model)
-    if given.single:
-        return Call("Predict", request, lambda answer: decode.forecasts(answer)[0])
-    return Call("Predict", request, decode.forecasts)
+    given = noted(series_of(series))
+    parts = _cut(given, "Predict", "series")
+    template = _predict_request(horizon, quantiles, interval, model)
+    requests = [_with_series(template, part) for part in parts]
+    return _call("Predict", given, parts, requests, decode.forecasts)
 
 
-def sentiment(texts: str | Iterable[str], model: str) -> Call[Sentiment | Answers[Sentiment]]:
+def sentiment(texts: object, model: str) -> Call[Sentiment | Answers[Sentiment]]:
     """One text or many; see Client.sentiment."""
-    request = _sentiment_request([texts] if isinstance(texts, str) else texts, model)
-    if isinstance(texts, str):
-        return Call("AnalyzeSentiment", request, lambda answer: decode.sentiments(answer)[0])
-    return Call("AnalyzeSentiment", request, decode.sentiments)
+    given = noted(texts_of(texts))
+    parts = _cut(given, "AnalyzeSentiment", "texts")
+    requests = [_sentiment_request(part, model) for part in parts]
+    return _call("AnalyzeSentiment", given, parts, requests, decode.sentiments)
 
 
-def indicators(
-    bars: object, specs: IndicatorSpec | Iterable[IndicatorSpec], last: int
-) -> Call[Indicators | Answers[Indicators]]:
+def indicators(bars: object, specs: object, last: int) -> Call[Indicators | Answers[Indicators]]:
     """One instrument's bars or many's; see Client.indicators."""
-    given = inputs.panels(bars)
     asked = read_all(specs)
-    request = _indicators_request(given, asked, last)
     labels = Labels.of(asked)
-    if given.single:
-        return Call("ComputeIndicators", request, lambda answer: decode.indicators(answer, labels)[0])
-    return Call("ComputeIndicators", request, lambda answer: decode.indicators(answer, labels))
+    given = noted(panels(bars, columns_read(asked)))
+    parts = _cut(given, "ComputeIndicators", "panels")
+    template = _indicators_request(asked, last)
+    requests = [_with_panels(template, part) for part in parts]
+    return _call(
+        "ComputeIndicators", given, parts, requests, lambda found, source: decode.indicators(found, source, labels)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What one Analyze call asks for; None leaves the part out."""
+    """The parts of one Analyze call; None leaves a part out."""
 
     series: object = None
     horizon: int = 10
-    quantiles: Sequence[float] | None = None
-    texts: str | Iterable[str] | None = None
+    quantiles: object = None
+    texts: object = None
     bars: object = None
-    indicators: IndicatorSpec | Iterable[IndicatorSpec] = ()
+    indicators: object = ()
     last: int = 0
     forecast_model: str = ""
     sentiment_model: str = ""
@@ -75,50 +99,123 @@ class Parts:
 def analyze(parts: Parts) -> Call[Analysis]:
     """The three under one deadline; see Client.analyze."""
     request = pb.AnalyzeRequest()
+    series, texts, bars = Given[Series]((), False), Given[Text]((), False), Given[Panel]((), False)
     if parts.series is not None:
-        given = inputs.series(parts.series)
-        request.predict.CopyFrom(_predict_request(given, parts.horizon, parts.quantiles, parts.forecast_model))
+        series = noted(series_of(parts.series))
+        template = _predict_request(parts.horizon, parts.quantiles, None, parts.forecast_model)
+        request.predict.CopyFrom(_with_series(template, _only(series, "Predict", "series", "predict")))
     if parts.texts is not None:
-        texts = [parts.texts] if isinstance(parts.texts, str) else parts.texts
-        request.sentiment.CopyFrom(_sentiment_request(texts, parts.sentiment_model))
+        texts = noted(texts_of(parts.texts))
+        only = _only(texts, "AnalyzeSentiment", "texts", "sentiment")
+        request.sentiment.CopyFrom(_sentiment_request(only, parts.sentiment_model))
     asked = read_all(parts.indicators)
-    if parts.bars is not None:
-        request.indicators.CopyFrom(_indicators_request(inputs.panels(parts.bars), asked, parts.last))
     labels = Labels.of(asked)
-    return Call("Analyze", request, lambda answer: decode.analysis(answer, labels))
+    if parts.bars is not None:
+        bars = noted(panels(parts.bars, columns_read(asked)))
+        only_bars = _only(bars, "ComputeIndicators", "panels", "indicators")
+        request.indicators.CopyFrom(_with_panels(_indicators_request(asked, parts.last), only_bars))
+    given = decode.AnalysisGiven(series, texts, bars, labels)
+    return Call("Analyze", (request,), lambda found: decode.analysis(found[0], given))
 
 
 def get_status() -> Call[status.ServiceStatus]:
-    return Call("GetStatus", pb.GetStatusRequest(), status.read_status)
+    """See Client.status."""
+    return Call("GetStatus", (pb.GetStatusRequest(),), lambda found: status.read_status(found[0]))
 
 
 def list_models() -> Call[list[status.ModelInfo]]:
-    return Call("ListModels", pb.ListModelsRequest(), status.read_models)
+    """See Client.models."""
+    return Call("ListModels", (pb.ListModelsRequest(),), lambda found: status.read_models(found[0]))
 
 
-def _predict_request(
-    given: inputs.Named[arrays.Floats], horizon: int, quantiles: Sequence[float] | None, model: str
-) -> pb.PredictRequest:
-    request = pb.PredictRequest(horizon=horizon, model=model, quantiles=[] if quantiles is None else quantiles)
-    for symbol, values in zip(given.symbols, given.values, strict=True):
-        arrays.write(request.series.add(symbol=symbol), "values", values)
+def _call(
+    method: str,
+    given: Given[I],
+    parts: Sequence[tuple[I, ...]],
+    requests: Sequence[Message],
+    read: Callable[[Sequence[Part[I]], Source], Answers[T]],
+) -> Call[T | Answers[T]]:
+    def read_all_parts(found: Sequence[Message | MarketInferenceError]) -> T | Answers[T]:
+        answers = read([Part(answer, items) for answer, items in zip(found, parts, strict=True)], given.source)
+        return answers[0] if given.single else answers
+
+    return Call(method, requests, read_all_parts)
+
+
+def _cut(given: Given[Any], method: str, field: str) -> list[tuple[Any, ...]]:
+    return batches.cut(given.items, [_size_bytes(item) for item in given.items], batches.limits(method, field))
+
+
+def _only(given: Given[I], method: str, field: str, alone: str) -> tuple[I, ...]:
+    """The items of a part of an Analyze call, which is one request."""
+    parts = _cut(given, method, field)
+    if len(parts) > 1:
+        limit = batches.limits(method, field)
+        raise ArgumentError(
+            field,
+            f"{len(given.items)} of them are more than one request holds ({limit.items}, and {limit.size_bytes:,} "
+            f"bytes): call {alone}(), which splits them over several requests",
+        )
+    return parts[0]
+
+
+def _size_bytes(item: Series | Panel | Text) -> int:
+    size = _ITEM_BYTES + 4 * len(item.source.symbol)
+    if isinstance(item, Series):
+        return size + _NUMBER_BYTES * len(item.values)
+    if isinstance(item, Panel):
+        return size + sum(_NUMBER_BYTES * len(values) + _ITEM_BYTES for values in item.columns.values())
+    return size + len(item.text.encode())
+
+
+def noted(given: Given[I]) -> Given[I]:
+    """The same; what was changed in the data is said by a warning at the caller's line."""
+    items: Iterable[Any] = given.items
+    notes = [note for item in items for note in item.source.notes]
+    if notes:
+        depth, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+            depth, frame = depth + 1, frame.f_back
+        more = f" (and {len(notes) - 5} more)" if len(notes) > 5 else ""
+        warnings.warn("; ".join(notes[:5]) + more, InputWarning, stacklevel=depth)
+    return given
+
+
+def _predict_request(horizon: object, quantiles: object, interval: object, model: object) -> pb.PredictRequest:
+    levels = arguments.levels(quantiles)
+    if interval is not None:
+        levels = sorted({*levels, 0.5, *arguments.central_levels(interval)})
+    return pb.PredictRequest(
+        horizon=arguments.whole(horizon, "horizon", 1), model=arguments.text(model or "", "model"), quantiles=levels
+    )
+
+
+def _with_series(template: pb.PredictRequest, given: Iterable[Series]) -> pb.PredictRequest:
+    request = pb.PredictRequest()
+    request.CopyFrom(template)
+    for one in given:
+        symbol = arguments.text(one.source.symbol, "symbol")
+        arrays.write(request.series.add(symbol=symbol), "values", one.values)
     return request
 
 
-def _sentiment_request(texts: Iterable[str], model: str) -> pb.AnalyzeSentimentRequest:
-    return pb.AnalyzeSentimentRequest(texts=texts, model=model)
+def _sentiment_request(given: Iterable[Text], model: object) -> pb.AnalyzeSentimentRequest:
+    return pb.AnalyzeSentimentRequest(texts=[one.text for one in given], model=arguments.text(model or "", "model"))
 
 
-def _indicators_request(
-    given: inputs.Named[dict[str, arrays.Floats]],
-    asked: Iterable[Indicator],
-    last: int,
-) -> pb.ComputeIndicatorsRequest:
+def _indicators_request(asked: Iterable[Indicator], last: object) -> pb.ComputeIndicatorsRequest:
     request = pb.ComputeIndicatorsRequest()
-    for symbol, panel in zip(given.symbols, given.values, strict=True):
-        message = request.panels.add(symbol=symbol)
-        for name, values in panel.items():
-            arrays.write(message, name, values)
+    newest = arguments.whole(last, "last")
     for one in asked:
-        request.indicators.add(name=one.name, params=one.params, last=one.last or last)
+        request.indicators.add(name=one.name, params=one.params, last=one.last or newest)
+    return request
+
+
+def _with_panels(template: pb.ComputeIndicatorsRequest, given: Iterable[Panel]) -> pb.ComputeIndicatorsRequest:
+    request = pb.ComputeIndicatorsRequest()
+    request.CopyFrom(template)
+    for panel in given:
+        message = request.panels.add(symbol=arguments.text(panel.source.symbol, "symbol"))
+        for name, values in panel.columns.items():
+            arrays.write(message, name, values)
     return request

@@ -1,27 +1,45 @@
 """The synchronous client.
 
-Owns one channel to a gateway and the waiting; what is sent and how answers are read is calls.py's.
+Owns one channel to a gateway and the waiting. calls.py owns the content of requests and answers.
 """
 
+from __future__ import annotations
+
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import grpc
 
 from market_inference.client import calls
-from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.attempt import Attempt, CallOptions
-from market_inference.client.connection import CHANNEL_OPTIONS, DEFAULT_TARGET, TLS, find_key
-from market_inference.client.forecast import Forecast
-from market_inference.client.indicator import IndicatorSpec
-from market_inference.client.inputs import Bars, Column, Frame
+from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
+from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
-from market_inference.client.session import Delivery, ForecastEvery, Record, Time
-from market_inference.client.status import ModelInfo, ServiceStatus
+from market_inference.client.session import Delivery, ForecastEvery, Record
+from market_inference.client.stream import Stream
 from market_inference.client.watch import RECONNECT_SECONDS, Watch
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.errors import ClosedError, MarketInferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.forecast import Forecast
+    from market_inference.client.indicator import IndicatorSpecs
+    from market_inference.client.status import ModelInfo, ServiceStatus
+    from market_inference.client.types import (
+        BarsLike,
+        Column,
+        Levels,
+        ManyBars,
+        ManySeries,
+        ManyTexts,
+        OneBars,
+        SeriesLike,
+        Times,
+    )
 
 T = TypeVar("T")
 
@@ -29,14 +47,18 @@ T = TypeVar("T")
 class Client:
     """A connection to a market-inference gateway; safe to share between threads, closed by `with` or `close()`.
 
-    `target`: "host:port". `api_key`: else $MARKET_INFERENCE_API_KEY, else on loopback the key of the gateway on this
-    machine. `tls`: True for the system's roots, or a TLS with files; None sends in plain text, the key included: keep
-    that to a network that you trust. `timeout`: seconds that a call may take. `retries`: when a failed call is sent
+    `target`: "host:port". `api_key`: else $MARKET_INFERENCE_API_KEY, else on loopback the key of this machine's
+    gateway. `tls`: True for the system's roots, or a TLS with files; None sends in plain text, the key included: for
+    trusted networks only. `timeout`: seconds for a call, math.inf for no limit. `retries`: the policy of sending
     again.
 
     Every call takes the keywords of CallOptions: `timeout`, `request_id`, `priority`, `traceparent`; and raises a
-    `market_inference.MarketInferenceError`, by kind as `market_inference.errors` says. ValueError and TypeError say
-    that the arguments cannot be sent at all.
+    `market_inference.MarketInferenceError`, by kind as `market_inference.errors` says. An argument without a form in
+    the contract raises ArgumentError, which is also a ValueError and a TypeError, before anything is sent.
+
+    Times: rows with dates, in an index or a column, are sent oldest first: descending rows are reversed with a note
+    (`answer.notes` and an InputWarning), other orders and duplicates are refused. More items than a request may hold
+    (256 series, 100 texts, 64 panels, 8 MiB) travel in several requests under the call's one deadline.
 
         with Client() as client:
             forecast = client.predict(closes, horizon=10)
@@ -53,16 +75,17 @@ class Client:
         timeout: float = 30.0,
         retries: Retries = Retries(),  # noqa: B008  # frozen
     ) -> None:
-        self.target = target
-        self._key = find_key(target, api_key)
-        self._timeout = timeout
+        self._connection = Connection(target, api_key, tls)
+        self._timeout = arguments.seconds(timeout, "timeout")
         self._retries = retries
-        secure = TLS() if tls is True else tls or None
-        if secure is None:
-            self._channel = grpc.insecure_channel(target, CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(target, secure.credentials(), [*CHANNEL_OPTIONS, *secure.options()])
+        self._channel = self._connection.channel()
         self._stub = MarketInferenceServiceStub(self._channel)
+        self._closed = False
+
+    @property
+    def target(self) -> str:
+        """The gateway's "host:port"."""
+        return self._connection.target
 
     def __enter__(self) -> Self:
         return self
@@ -73,8 +96,21 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the channel; calls in flight end with CancelledError."""
+        """Close the channel; calls in flight end with CancelledError, later calls with ClosedError."""
+        self._closed = True
         self._channel.close()
+
+    @overload
+    def predict(
+        self,
+        series: ManySeries,
+        horizon: int,
+        *,
+        quantiles: Levels = None,
+        interval: Levels = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Answers[Forecast]: ...
 
     @overload
     def predict(
@@ -82,100 +118,89 @@ class Client:
         series: Column,
         horizon: int,
         *,
-        quantiles: Sequence[float] | None = None,
+        quantiles: Levels = None,
+        interval: Levels = None,
         model: str = "",
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
-    @overload
     def predict(
         self,
-        series: Mapping[str, Column] | Sequence[Column] | Frame,
+        series: SeriesLike,
         horizon: int,
         *,
-        quantiles: Sequence[float] | None = None,
-        model: str = "",
-        **options: Unpack[CallOptions],
-    ) -> Answers[Forecast]: ...
-
-    def predict(
-        self,
-        series: Column | Mapping[str, Column] | Sequence[Column] | Frame,
-        horizon: int,
-        *,
-        quantiles: Sequence[float] | None = None,
+        quantiles: Levels = None,
+        interval: Levels = None,
         model: str = "",
         **options: Unpack[CallOptions],
     ) -> Forecast | Answers[Forecast]:
         """Forecast `horizon` steps of one series, oldest value first, or of many in one call.
 
-        One series (a list, array or column) gives a Forecast. Many give Answers in their order, where each may fail
-        alone: a mapping of symbol to values, a frame whose columns are symbols, a list of series, or a 2-D array whose
-        rows are series (which a type checker cannot tell from one). `quantiles`: levels between 0 and 1, by default
-        0.1 to 0.9. `model`: a name from `models()`.
+        One series (a list, an array [n] or [n, 1], a frame's column) gives a Forecast. Many give Answers in their
+        order, where each may fail alone: a mapping of symbol to values, a frame with a column for each symbol, a long
+        frame (unique_id, ds, y), a list of series, or a 2-D array whose rows are series (which a type checker cannot
+        tell from one). `quantiles`: levels between 0 and 1, by default 0.1 to 0.9. `interval`: shares of central
+        intervals, such as 0.95, whose levels are added. `model`: a name from `models()`.
+
+        Missing values before the first value are left out with a note; others are refused by row.
         """
-        return self._run(calls.predict(series, horizon, quantiles, model), options)
+        return self._run(calls.predict(series, horizon, quantiles, model, interval), options)
 
     @overload
     def sentiment(self, texts: str, *, model: str = "", **options: Unpack[CallOptions]) -> Sentiment: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str]
 
     @overload
-    def sentiment(
-        self, texts: Iterable[str], *, model: str = "", **options: Unpack[CallOptions]
-    ) -> Answers[Sentiment]: ...
+    def sentiment(self, texts: ManyTexts, *, model: str = "", **options: Unpack[CallOptions]) -> Answers[Sentiment]: ...
 
     def sentiment(
-        self, texts: str | Iterable[str], *, model: str = "", **options: Unpack[CallOptions]
+        self, texts: str | ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
     ) -> Sentiment | Answers[Sentiment]:
-        """Classify one text (a Sentiment), or several (Answers, in order)."""
+        """Classify one text (a Sentiment), or several (Answers): a list, a frame's column, or symbol to text."""
         return self._run(calls.sentiment(texts, model), options)
 
     @overload
-    def indicators(  # type: ignore[overload-overlap]  # an empty mapping is both, and refused
-        self,
-        bars: Bars,
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+    def indicators(
+        self, bars: OneBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Indicators: ...
 
     @overload
     def indicators(
-        self,
-        bars: Mapping[str, Bars] | Sequence[Bars],
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+        self, bars: ManyBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Answers[Indicators]: ...
 
+    @overload
     def indicators(
-        self,
-        bars: Bars | Mapping[str, Bars] | Sequence[Bars],
-        indicators: IndicatorSpec | Iterable[IndicatorSpec],
-        *,
-        last: int = 0,
-        **options: Unpack[CallOptions],
+        self, bars: Mapping[str, Column], indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
+    ) -> Any: ...
+
+    @overload
+    def indicators(
+        self, bars: Column, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
+    ) -> Indicators: ...
+
+    def indicators(
+        self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Indicators | Answers[Indicators]:
         """Compute TA-Lib indicators over the bars of one instrument (Indicators) or of many (Answers).
 
-        Bars: a mapping or frame with columns open, high, low, close, volume in any case, of which only those need to be
-        there that the indicators read, or the closes alone. Many: a mapping of symbol to bars, or a list of bars.
-        Indicators: "RSI", "SMA:timeperiod=50", ("SMA", {"timeperiod": 50}), or a mapping with name, params and last.
-        `last`: only this many newest values, for all that do not say their own; 0 is one value per bar.
+        Bars: a mapping or frame with columns open, high, low, close, volume under their usual names, rows [time, open,
+        high, low, close, volume], or the closes alone. Only the columns that the indicators read, and the close, are
+        sent. Many: a mapping of symbol to bars or closes, a list of bars, a long frame with a column of symbols, or
+        yfinance's frame of several tickers. Indicators: "RSI", "SMA:timeperiod=50", ("SMA", {"timeperiod": 50}), or a
+        mapping with name, params and last. `last`: the number of newest values for indicators without their own; 0
+        gives a value for each bar.
         """
         return self._run(calls.indicators(bars, indicators, last), options)
 
     def analyze(
         self,
-        series: Column | Mapping[str, Column] | Sequence[Column] | Frame | None = None,
+        series: SeriesLike | None = None,
         horizon: int = 10,
         *,
-        quantiles: Sequence[float] | None = None,
-        texts: str | Iterable[str] | None = None,
-        bars: Bars | Mapping[str, Bars] | Sequence[Bars] | None = None,
-        indicators: IndicatorSpec | Iterable[IndicatorSpec] = (),
+        quantiles: Levels = None,
+        texts: str | ManyTexts | None = None,
+        bars: BarsLike | None = None,
+        indicators: IndicatorSpecs = (),
         last: int = 0,
         forecast_model: str = "",
         sentiment_model: str = "",
@@ -199,34 +224,61 @@ class Client:
     def watch(
         self,
         symbol: str,
-        bars: Bars,
+        bars: BarsLike,
         *,
-        times: Sequence[Time] | None = None,
-        indicators: IndicatorSpec | Sequence[IndicatorSpec] = (),
+        times: Times | None = None,
+        indicators: IndicatorSpecs = (),
         forecast: ForecastEvery | None = None,
         delivery: Delivery = "lossless",
         keep: int = 500,
         reconnect_seconds: float = RECONNECT_SECONDS,
     ) -> Watch:
-        """A live session: give it one bar at a time, and every bar is answered with fresh values.
+        """A live session: one bar in, fresh values out.
 
-        `bars`: those so far, oldest first, in any form that indicators() takes; their columns are those of every bar to
-        come. `times`: when they open, as many as bars. `indicators`: computed at every bar. `forecast`: forecasts of
-        the closes at every n-th bar. `delivery`: "lossless", or "latest" for a reader who only wants the newest update.
-        `keep`: bars to hold, at least as many as are given, for lookbacks, forecasts and opening the session again.
-        `reconnect_seconds`: for how long a lost session is tried to be opened again.
+        `bars`: the history, oldest first, in any form that indicators() takes for one instrument. `times`: the
+        opening times of the bars, by default the index or the column of times of `bars`. `indicators`: computed at
+        every bar; bars have the columns that these read. `forecast`: forecasts of the closes at every n-th bar.
+        `delivery`: "lossless", or "latest" for a reader of the newest update only. `keep`: bars to hold for
+        lookbacks, forecasts and reopening, at least the history. `reconnect_seconds`: for how long a lost session is
+        reopened; a connection that died silently counts as lost after 30 s.
         """
+        self._require_open()
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        return Watch(self._stub, self._key, record, reconnect_seconds)
+        return Watch(self._stub, self._connection, record, reconnect_seconds)
+
+    def stream(self) -> Stream:
+        """Many calls on one stream, for bulk: several times the calls per second, answered in any order; see Stream."""
+        self._require_open()
+        return Stream(self._connection, self._retries)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this client is closed: make a new one")
 
     def _run(self, call: calls.Call[T], options: CallOptions) -> T:
-        attempt = Attempt(self._key, self._retries, self._timeout, **options)
-        send = getattr(self._stub, call.method)
+        self._require_open()
+        attempt = Attempt(self._connection, self._retries, self._timeout, **options)
+        answers: list[Any] = []
+        for request in call.requests:
+            try:
+                answers.append(self._send(call.method, request, attempt))
+            except MarketInferenceError as error:
+                if not any(not isinstance(answer, MarketInferenceError) for answer in answers):
+                    raise
+                answers.append(error)
+        return call.read(answers)
+
+    def _send(self, method: str, request: Any, attempt: Attempt) -> Any:
+        send = getattr(self._stub, method)
         while True:
             try:
-                answer = send(call.request, timeout=attempt.timeout, metadata=attempt.metadata)
+                answer = send(request, timeout=attempt.timeout, metadata=attempt.metadata)
             except grpc.RpcError as failure:
                 pause = attempt.pause_after(failure)
+            except ValueError:  # grpc: the channel was closed by another thread
+                self._require_open()
+                raise
             else:
-                return call.read(answer)
+                attempt.answered()
+                return answer
             time.sleep(pause)

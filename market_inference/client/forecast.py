@@ -1,19 +1,21 @@
-"""A forecast: the median path, its quantiles, and how well the interval did before."""
+"""A forecast: the median path, its quantiles, and the measured coverage of its interval."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from market_inference.client.arrays import Floats
+from market_inference.client.inputs.items import Source
 from market_inference.client.warning import AnswerWarning
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How well the central interval did in backtests inside the series itself.
+    """The coverage of the central interval in backtests inside the series itself.
 
-    `nominal`: the share promised, 0.8. `measured`: the share observed, NaN without origins. `origins`: backtests behind
-    it; few make it thin evidence.
+    `nominal`: the promised share, 0.8. `measured`: the observed share, NaN without origins. `origins`: backtests behind
+    `measured`; few make thin evidence.
     """
 
     nominal: float
@@ -21,14 +23,14 @@ class Coverage:
     origins: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Forecast:
-    """The forecast of one series, in the series' own units.
+    """The forecast of one series, in the units of the series.
 
     `point` [horizon] is the median path; `quantiles` [horizon, levels], and `levels` [levels] ascending. `gate`: the
     weight of the autoregressive part, 0 is a random walk with a volatility forecast. `logs`: the series was modelled
-    in logarithms. `context`: values of the series that were used. `warnings`: doubts about the series or the answer,
-    none for clean data.
+    in logarithms. `context`: values of the series that the model used. `warnings`: doubts of the service about the
+    series or the answer, none for clean data. `source`: the labels of the series' rows.
     """
 
     symbol: str
@@ -43,27 +45,54 @@ class Forecast:
     model_version: str
     request_id: str
     warnings: tuple[AnswerWarning, ...] = ()
+    source: Source = Source()  # noqa: RUF009  # frozen
 
     @property
     def horizon(self) -> int:
         """Steps ahead."""
         return len(self.point)
 
+    @property
+    def index(self) -> Any:
+        """The labels of the series' own rows, oldest first; None where the data had none."""
+        return self.source.index
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Changes that the client made to the data, such as the reversal of descending dates."""
+        return self.source.notes
+
     def quantile(self, level: float) -> Floats:
-        """The path [horizon] of one level that was asked for. Raises ValueError when it was not."""
+        """The path [horizon] of one level of `levels`. Raises ValueError for another level."""
         at = np.flatnonzero(np.isclose(self.levels, level, rtol=0, atol=1e-9))
         if not at.size:
             there = ", ".join(f"{known:g}" for known in self.levels)
             raise ValueError(
-                f"no quantile {level:g} in this forecast (it has {there}); ask for it with quantiles=[...]"
+                f"no quantile {level:g} in this forecast (it has {there}); ask for it with quantiles=[..., {level:g}]"
             )
         return np.asarray(self.quantiles[:, at[0]], dtype=np.float64)
 
     def interval(self, share: float) -> tuple[Floats, Floats]:
         """Lower and upper path [horizon] of the central interval that holds `share`, such as 0.8.
 
-        Raises ValueError when its two levels were not asked for.
+        Raises ValueError when `levels` has not both levels of the interval.
         """
         if not 0 < share < 1:
-            raise ValueError(f"share must lie strictly between 0 and 1, got {share:g}")
-        return self.quantile((1 - share) / 2), self.quantile((1 + share) / 2)
+            percent = f"; for {share:g}% give {share / 100:g}" if 1 < share < 100 else ""
+            raise ValueError(f"share must lie strictly between 0 and 1, got {share:g}{percent}")
+        lower, upper = round((1 - share) / 2, 12), round((1 + share) / 2, 12)
+        if not all(np.isclose(self.levels, level, rtol=0, atol=1e-9).any() for level in (lower, upper)):
+            there = ", ".join(f"{known:g}" for known in self.levels)
+            raise ValueError(
+                f"no quantile {lower:g} and {upper:g} in this forecast (it has {there}); ask for the interval with "
+                f"predict(..., interval={share:g})"
+            )
+        return self.quantile(lower), self.quantile(upper)
+
+    def __repr__(self) -> str:
+        name = f"{self.symbol}: " if self.symbol else ""
+        end, lower, upper = self.point[-1], self.quantiles[-1, 0], self.quantiles[-1, -1]
+        return (
+            f"Forecast({name}{self.horizon} steps, the last {end:.6g} "
+            f"({lower:.6g} to {upper:.6g} at levels {self.levels[0]:g} to {self.levels[-1]:g}), model {self.model})"
+        )

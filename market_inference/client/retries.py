@@ -1,11 +1,12 @@
-"""When a failed call is sent again.
+"""The policy of sending a failed call again.
 
-Owns the policy, a pure function of the error, the attempts so far, the time left and a random number. Every call of the
-service is pure, so sending one twice is safe.
+Owns a pure function of the error, the tries so far, the time left and a random number. Every call of the service is
+pure, so that sending a call twice is safe.
 """
 
 from dataclasses import dataclass
 
+from market_inference.client.inputs import arguments
 from market_inference.errors import MarketInferenceError, OverloadedError, UnavailableError
 
 
@@ -13,19 +14,24 @@ from market_inference.errors import MarketInferenceError, OverloadedError, Unava
 class Retries:
     """Jittered exponential backoff, within the call's timeout.
 
-    Sent again are calls that found the service unavailable, and those refused with the advice when to come back.
-    `attempts`: how often again, 0 for never. `first_pause`: seconds before the first; each further one doubles, up to
-    `longest_pause`.
+    A call is sent again when the service was unavailable, and when the service refused it with a time to come back.
+    `attempts`: further tries, 0 for none. `first_pause`: seconds before the first further try; each next pause doubles,
+    up to `longest_pause`. Raises ArgumentError.
     """
 
     attempts: int = 2
     first_pause: float = 0.1
     longest_pause: float = 2.0
 
-    def pause(self, error: MarketInferenceError, tried: int, left: float, draw: float) -> float | None:
-        """Seconds to wait before the next attempt, or None to give up.
+    def __post_init__(self) -> None:
+        arguments.whole(self.attempts, "retries.attempts")
+        for name in ("first_pause", "longest_pause"):
+            arguments.seconds(getattr(self, name), f"retries.{name}")
 
-        `tried`: attempts that have failed; `left`: seconds until the deadline; `draw`: uniform in [0, 1).
+    def pause(self, error: MarketInferenceError, tried: int, left: float, draw: float) -> float | None:
+        """Seconds to wait before the next try, or None to give up.
+
+        `tried`: tries that have failed; `left`: seconds until the deadline; `draw`: uniform in [0, 1).
         """
         if tried > self.attempts:
             return None

@@ -1,28 +1,31 @@
-"""A live session as its client knows it: the bars so far, what is in flight, and how answers read.
+"""The state of a live session on the client's side: the bars so far, bars in flight, and the reading of answers.
 
-Owns what a session needs to be opened again without gap or duplicate; watch.py owns the connection. Bars whose answer
-has come are the history, those whose answer has not are sent again.
+Owns everything that reopening a session without gap or duplicate needs; watch.py owns the connection. Answered bars are
+the history of a reopened session, bars without an answer are sent again.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 
 from market_inference import errors
-from market_inference.client import arrays, inputs, warning
-from market_inference.client.arrays import Floats
-from market_inference.client.forecast import Coverage, Forecast
-from market_inference.client.indicator import Indicator, IndicatorSpec, Labels, read_all
+from market_inference.client import arrays, decode
+from market_inference.client.calls import noted
+from market_inference.client.forecast import Forecast
+from market_inference.client.indicator import Indicator, IndicatorSpecs, Labels, columns_read, read_all
+from market_inference.client.inputs import arguments, times
+from market_inference.client.inputs.bars import panels, row
+from market_inference.client.inputs.items import Panel, Source
+from market_inference.client.inputs.names import BAR_COLUMNS
+from market_inference.client.inputs.table import take
+from market_inference.client.types import BarLike, Levels, Time, Times
 from market_inference.contract.generated import inference_pb2 as pb
-from market_inference.errors import MarketInferenceError
+from market_inference.errors import ArgumentError, MarketInferenceError
 
 Delivery = Literal["lossless", "latest"]
-Time = int | datetime | np.datetime64
-BarLike = Mapping[str, Any] | float
 
 _DELIVERIES = {"lossless": pb.WATCH_DELIVERY_LOSSLESS, "latest": pb.WATCH_DELIVERY_LATEST}
 _MOST_BARS = 10_000
@@ -32,18 +35,22 @@ _MOST_BARS = 10_000
 class Update(Mapping[str, float]):
     """The session at one bar: `update["RSI"]`, `update["MACD.macdhist"]`; NaN during warm-up.
 
-    `sequence`: the bar's number. `forecast`: when one was due at this bar. `error`: why this bar was refused, or why
-    its forecast failed; a refused bar has no values, and reaching for one raises the error.
+    `sequence`: the bar's number. `time`: the bar's time as it was given to append(), None without one. `forecast`: when
+    one was due at this bar. `error`: why the service refused this bar, or why its forecast failed; a refused bar has no
+    values, and reading one raises the error.
     """
 
     sequence: int
     values_by_name: Mapping[str, float]
     forecast: Forecast | None = None
     error: MarketInferenceError | None = None
+    time: Any = None
 
     def __getitem__(self, name: str) -> float:
         if self.error is not None and not self.values_by_name:
             raise self.error
+        if name not in self.values_by_name:
+            raise KeyError(f"{name!r}; there are {', '.join(self.values_by_name) or 'none'}")
         return self.values_by_name[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -55,54 +62,74 @@ class Update(Mapping[str, float]):
 
 @dataclass(frozen=True, slots=True)
 class ForecastEvery:
-    """A forecast of the closes, `horizon` bars ahead, at every n-th bar."""
+    """A forecast of the closes, `horizon` bars ahead, at every n-th bar. Raises ArgumentError."""
 
     horizon: int
-    quantiles: Sequence[float] = ()
+    quantiles: Levels = ()
     every: int = 1
     model: str = ""
 
+    def __post_init__(self) -> None:
+        arguments.whole(self.horizon, "forecast.horizon", 1)
+        arguments.levels(self.quantiles, "forecast.quantiles")
+        arguments.whole(self.every, "forecast.every")
+        arguments.text(self.model, "forecast.model")
+
+    def message(self) -> pb.WatchForecast:
+        """The contract's form."""
+        return pb.WatchForecast(
+            horizon=int(self.horizon),
+            quantiles=arguments.levels(self.quantiles),
+            every=int(self.every),
+            model=self.model,
+        )
+
 
 class Record:
-    """A session's bars, and the answers that they have had."""
+    """The bars of a session, and the answers to them."""
 
     def __init__(
         self,
         symbol: str,
         bars: object,
-        times: Sequence[Time] | None,
-        indicators: IndicatorSpec | Sequence[IndicatorSpec],
+        at: Times | None,
+        indicators: IndicatorSpecs,
         forecast: ForecastEvery | None,
         delivery: Delivery,
         keep: int,
     ) -> None:
-        """`keep`: bars to open the session with again, at most; the service holds as many."""
-        given = inputs.panels(bars)
-        if not given.single:
-            raise ValueError("a session watches one instrument: give its bars, or its closes")
-        history = given.values[0]
-        self._columns = tuple(name for name in inputs.BAR_COLUMNS if name in history)
-        size = len(history["close"])
-        self._keep = min(max(keep, size), _MOST_BARS)
-        rows = zip(*(history[name].tolist() for name in self._columns), strict=True)
-        self._bars: deque[tuple[float, ...]] = deque(rows)
-        instants = range(1, size + 1) if times is None else [nanoseconds(time) for time in times]
-        if len(instants) != size:
-            raise ValueError(f"there are {size} bars and {len(instants)} times")
-        self._times: deque[int] = deque(instants)
-        self._symbol = symbol
+        """`at`: the opening times of the bars. `keep`: bars to reopen the session with, at most; the service holds as
+        many. Raises ArgumentError.
+        """
         self._indicators: list[Indicator] = read_all(indicators)
         self._labels = Labels.of(self._indicators)
+        given = noted(panels(bars, columns_read(self._indicators)))
+        if not given.single:
+            raise ArgumentError("bars", "a session watches one instrument: give its bars, or its closes")
+        history = given.items[0] if at is None else _timed(given.items[0], at)
+        self._symbol = arguments.text(symbol or "", "symbol") or history.source.symbol
+        self._columns = tuple(name for name in BAR_COLUMNS if name in history.columns)
+        size = len(history.columns["close"])
+        self._keep = min(max(arguments.whole(keep, "keep", 1), size), _MOST_BARS)
+        rows = zip(*(history.columns[name].tolist() for name in self._columns), strict=True)
+        self._bars: deque[tuple[float, ...]] = deque(rows)
+        instants = range(1, size + 1) if history.times is None else history.times.tolist()
+        self._times: deque[int] = deque(instants)
+        if forecast is not None and not isinstance(forecast, ForecastEvery):
+            raise arguments.refuse("forecast", "a ForecastEvery such as ForecastEvery(horizon=5)", forecast)
         self._forecast = forecast
-        self._delivery = delivery
+        self._delivery = arguments.one_of(delivery, "delivery", _DELIVERIES)
         self._opened: pb.WatchOpened | None = None
         self._names: tuple[str, ...] = ()
         self.sequence = 0
         self.pending: deque[pb.WatchBar] = deque()
+        # The times of pending bars as they were given, then of the newest answered bar.
+        self._given: deque[Any] = deque()
+        self._newest_time: Any = None
         self._taken = 0
 
     def open(self) -> pb.WatchRequest:
-        """The message that opens the session where its last answered bar left it."""
+        """The message that opens the session at its last answered bar."""
         self._taken = 0
         message = pb.WatchOpen(
             symbol=self._symbol,
@@ -117,65 +144,68 @@ class Record:
         for one in self._indicators:
             message.indicators.add(name=one.name, params=one.params)
         if self._forecast is not None:
-            asked = self._forecast
-            message.forecast.CopyFrom(
-                pb.WatchForecast(horizon=asked.horizon, quantiles=asked.quantiles, every=asked.every, model=asked.model)
-            )
+            message.forecast.CopyFrom(self._forecast.message())
         return pb.WatchRequest(open=message)
 
     def append(self, bar: BarLike, time: Time | None, as_of: Time | None) -> pb.WatchBar:
-        """The next bar, numbered; in flight from now on. Without a time it opens a nanosecond after the one before."""
+        """The next bar, numbered; in flight from now on. Without a time it opens a nanosecond after the bar before."""
         last = self.pending[-1] if self.pending else None
         before = last.bar.time if last else self._times[-1]
-        instant = _time_of(bar, time)
-        return self._note(
-            bar,
-            (last.sequence if last else self.sequence) + 1,
-            before + 1 if instant is None else instant,
-            as_of,
-        )
+        values, own = row(bar)
+        given = own if time is None else time
+        instant = before + 1 if given is None else times.nanoseconds(given)
+        return self._note(values, (last.sequence if last else self.sequence) + 1, instant, as_of, given)
 
     def correct(self, bar: BarLike, as_of: Time | None) -> pb.WatchBar:
         """The newest bar again, with other values; in flight from now on."""
         last = self.pending[-1] if self.pending else None
-        return self._note(
-            bar, last.sequence if last else self.sequence, last.bar.time if last else self._times[-1], as_of
-        )
+        values, _ = row(bar)
+        given = self._given[-1] if self._given else self._newest_time
+        if last:
+            return self._note(values, last.sequence, last.bar.time, as_of, given)
+        return self._note(values, self.sequence, self._times[-1], as_of, given)
 
-    def _note(self, bar: BarLike, sequence: int, time: int, as_of: Time | None) -> pb.WatchBar:
-        values = {name.lower(): value for name, value in bar.items()} if isinstance(bar, Mapping) else {"close": bar}
+    def _note(
+        self, values: Mapping[str, float], sequence: int, instant: int, as_of: Time | None, given: Any
+    ) -> pb.WatchBar:
         missing = [name for name in self._columns if name not in values]
         if missing:
-            raise ValueError(f"the bar lacks {', '.join(missing)}, which the session's history has")
+            raise ArgumentError(
+                "bar", f"{', '.join(missing)} missing, which the session's history has; there are {', '.join(values)}"
+            )
         message = pb.WatchBar(
             sequence=sequence,
-            bar=pb.Bar(time=time, **{name: float(values[name]) for name in self._columns}),
-            as_of=0 if as_of is None else nanoseconds(as_of),
+            bar=pb.Bar(time=instant, **{name: values[name] for name in self._columns}),
+            as_of=0 if as_of is None else times.nanoseconds(as_of, "as_of"),
         )
         self.pending.append(message)
+        self._given.append(given)
         return message
 
     def read(self, response: pb.WatchResponse) -> Update | None:
-        """What an answer says; None for the one that tells that the session is open."""
+        """The update of an answer; None for the answer that opens the session."""
         if response.HasField("opened"):
             self._opened = response.opened
             self._names = _named(response.opened.columns, self._labels)
             return None
         accepted = response.HasField("update")
+        time: Any = None
         while self._taken < response.taken:
             self._taken += 1
-            bar = self.pending.popleft()
-            # What was dropped on the way was accepted: errors are never dropped.
+            bar, time = self.pending.popleft(), self._given.popleft()
+            # The answer to a bar in between was dropped, so the bar was accepted: errors are never dropped.
             if accepted or self._taken < response.taken:
                 self._accept(bar)
+                self._newest_time = time
         request_id = self._opened.request_id if self._opened else ""
         if not accepted:
-            return Update(response.sequence, {}, error=errors.from_status(response.error, request_id))
+            return Update(response.sequence, {}, error=errors.from_status(response.error, request_id), time=time)
         update = response.update
         values = dict(zip(self._names, update.indicators, strict=True))
         if update.HasField("forecast_error"):
-            return Update(response.sequence, values, error=errors.from_status(update.forecast_error, request_id))
-        return Update(response.sequence, values, self._read_forecast(update))
+            failure = errors.from_status(update.forecast_error, request_id)
+            return Update(response.sequence, values, error=failure, time=time)
+        return Update(response.sequence, values, self._read_forecast(update), time=time)
 
     def _accept(self, message: pb.WatchBar) -> None:
         values = tuple(getattr(message.bar, name) for name in self._columns)
@@ -192,41 +222,25 @@ class Record:
     def _read_forecast(self, update: pb.WatchUpdate) -> Forecast | None:
         if not update.HasField("forecast") or self._opened is None:
             return None
-        found, levels = update.forecast, arrays.read(self._opened.quantile_levels)
-        point: Floats = arrays.read(found.point)
-        return Forecast(
-            symbol=self._symbol,
-            point=point,
-            quantiles=arrays.read(found.quantiles).reshape(len(point), len(levels)),
-            levels=levels,
-            coverage=Coverage(found.coverage.nominal, found.coverage.measured, found.coverage.origins),
-            gate=found.gate,
-            logs=found.logs,
-            context=found.context,
-            model=self._opened.model,
-            model_version=self._opened.model_version,
-            request_id=self._opened.request_id,
-            warnings=warning.read(found.warnings),
-        )
+        levels = arrays.read(self._opened.quantile_levels)
+        return decode.forecast(update.forecast, levels, Source(self._symbol), self._opened, self._opened.request_id)
 
 
-def nanoseconds(time: Time) -> int:
-    """Nanoseconds since the epoch; a datetime without a zone is taken as UTC."""
-    if isinstance(time, np.datetime64):
-        return int(time.astype("datetime64[ns]").astype(np.int64))
-    if isinstance(time, datetime):
-        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-        return round(aware.timestamp() * 1e6) * 1000
-    return int(time)
-
-
-def _time_of(bar: BarLike, time: Time | None) -> int | None:
-    given = bar.get("time") if time is None and isinstance(bar, Mapping) else time
-    return None if given is None else nanoseconds(given)
+def _timed(history: Panel, at: Times) -> Panel:
+    """The history with its times, oldest first. Raises ArgumentError."""
+    instants = times.instants(at, "times")
+    size = len(history.columns["close"])
+    if len(instants) != size:
+        raise ArgumentError("times", f"there are {size} bars and {len(instants)} times")
+    found = times.order(instants, "times")
+    if found.rows is None:
+        return Panel(history.columns, instants, history.source)
+    columns = {name: values[found.rows] for name, values in history.columns.items()}
+    return Panel(columns, instants[found.rows], history.source.noting(found.note, index=take(at, found.rows)))
 
 
 def _named(sent: Sequence[str], labels: Labels) -> tuple[str, ...]:
-    """The service's columns under the client's labels: an indicator asked for twice carries its parameters."""
+    """The service's columns under the client's labels: an indicator in the request twice carries its parameters."""
     names: list[str] = []
     places = iter(labels.names)
     label, function = "", ""

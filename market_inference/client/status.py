@@ -1,4 +1,4 @@
-"""The service's health and its models, as plain values.
+"""The health and the models of the service, as plain values.
 
 Owns the decoding of GetStatus and ListModels answers.
 """
@@ -11,7 +11,7 @@ from market_inference.contract.generated import inference_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a replica computes. `kind` is "cpu" or "cuda"; memory in bytes, 0 where unknown."""
+    """The device of a replica. `kind` is "cpu" or "cuda"; memory in bytes, 0 where unknown."""
 
     kind: str
     name: str
@@ -25,7 +25,7 @@ class Device:
 class EngineStatus:
     """One engine: `name` is "forecast", "sentiment" or "indicators"; `health` "healthy", "degraded" or "unhealthy".
 
-    `probe_seconds` is what its small real input took, `queued_seconds` the work that waits.
+    `probe_seconds`: time for a small real input. `queued_seconds`: expected time of the work in the queue.
     """
 
     name: str

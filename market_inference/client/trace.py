@@ -1,13 +1,13 @@
-"""The trace that a call belongs to, as W3C Trace Context.
+"""The caller's active trace, as W3C Trace Context.
 
-Owns finding it: OpenTelemetry is not imported here, for a caller with an active span has done so.
+OpenTelemetry is never imported here: a caller with an active span has imported it.
 """
 
 import sys
 
 
 def active() -> str:
-    """The `traceparent` of the caller's active OpenTelemetry span, "" when there is none."""
+    """The `traceparent` of the caller's active OpenTelemetry span, "" without one."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return ""

@@ -1,7 +1,7 @@
 """Live sessions: one bar in, fresh values out.
 
-Owns a session's connection: sending, receiving, and opening it again where it was after a broken connection or a lost
-replica. What is sent, and what answers mean, is session.py's.
+Owns a session's connection: sending, receiving, and reopening the session after a broken connection or a lost replica.
+session.py owns the content of messages.
 """
 
 import asyncio
@@ -18,17 +18,21 @@ import grpc
 
 from market_inference import errors
 from market_inference.client import trace
-from market_inference.client.session import BarLike, Record, Time, Update
+from market_inference.client.connection import Connection
+from market_inference.client.inputs import arguments
+from market_inference.client.session import Record, Update
+from market_inference.client.types import BarLike, Time
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.metadata import AUTHORIZATION, REQUEST_ID, TRACEPARENT
-from market_inference.errors import MarketInferenceError, UnavailableError
+from market_inference.errors import ClosedError, MarketInferenceError, UnavailableError
 
 WINDOW = 256
 """Bars in flight; append() waits beyond it."""
 BUFFER = 1024
-"""Updates that wait to be read; beyond it nothing more is taken from the connection."""
+"""Updates without a reader; beyond it the session stops reading from the connection."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-RECONNECT_SECONDS = 60.0
+RECONNECT_SECONDS = 300.0
+"""How long a lost session is reopened, counted from the loss."""
 
 
 def pause(tried: int, draw: float) -> float:
@@ -37,17 +41,17 @@ def pause(tried: int, draw: float) -> float:
 
 
 class _Reopening:
-    """How long to go on opening a session that was lost."""
+    """The attempts to reopen a lost session, and their end after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds = 0.0 if seconds == 0 else arguments.seconds(seconds, "reconnect_seconds")
         self.opened()
 
     def opened(self) -> None:
         self._tried, self._since = 0, time.monotonic()
 
     def pause_after(self, failure: MarketInferenceError) -> float:
-        """Seconds to wait; raises the failure when going on is pointless."""
+        """Seconds to wait; raises the failure when another attempt is pointless."""
         if self._tried == 0:
             self._since = time.monotonic()
         self._tried += 1
@@ -58,7 +62,7 @@ class _Reopening:
 
 
 def metadata(key: str) -> tuple[tuple[str, str], ...]:
-    """A new request id, and where there are some the caller's trace and the key."""
+    """A new request id, the caller's trace, and the key; the last two where there are any."""
     own = [(REQUEST_ID, str(uuid.uuid4()))]
     if parent := trace.active():
         own.append((TRACEPARENT, parent))
@@ -75,13 +79,15 @@ class AsyncWatch:
             async for update in session:
                 update["RSI"]
 
-    append() returns when the bar is on its way, and its update comes by iteration, in the order of the bars. Bars and
-    updates may be handled by different tasks. A session that is not read stops after some hundred bars.
+    append() returns when the bar is on its way; iteration gives the updates in the order of the bars. Different tasks
+    may append and iterate. A session without a reader stops after some hundred bars.
     """
 
-    def __init__(self, stub: Any, key: str, record: Record, reconnect_seconds: float, latest: bool) -> None:
+    def __init__(
+        self, stub: Any, connection: Connection, record: Record, reconnect_seconds: float, latest: bool
+    ) -> None:
         self._stub = stub
-        self._key = key
+        self._connection = connection
         self._record = record
         self._reopening = _Reopening(reconnect_seconds)
         self._latest = latest
@@ -108,22 +114,25 @@ class AsyncWatch:
         await self.close()
 
     async def close(self) -> None:
-        """End the session; bars in flight are not waited for."""
+        """End the session without waiting for the answers to bars in flight."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+            self._failure = self._failure or ClosedError("this session is closed")
+            await self._notify()
 
     @property
     def sequence(self) -> int:
-        """The number of the newest bar whose answer has come."""
+        """The number of the newest answered bar."""
         return self._record.sequence
 
     async def append(self, bar: BarLike, *, time: Time | None = None, as_of: Time | None = None) -> int:
-        """Send the next bar; its number.
+        """Send the next bar; returns its number.
 
-        `bar`: a mapping with the columns of the session's history, and "time" where `time` is not given, or the close
-        alone. `as_of`: your present, for the service to refuse bars from after it. Raises the error that ended the
-        session.
+        `bar`: the close, a mapping with the columns of the session's history, a row of a frame, or an exchange's row
+        [time, open, high, low, close, volume]. `time`: when the bar opened, by default the time in `bar`: a datetime, a
+        pandas Timestamp, ISO 8601 text, or a number since the epoch. `as_of`: your present; the service refuses later
+        bars. Raises ArgumentError for a bar that cannot be sent, and the error that ended the session.
         """
         await self._room()
         message = self._record.append(bar, time, as_of)
@@ -131,7 +140,7 @@ class AsyncWatch:
         return message.sequence
 
     async def correct(self, bar: BarLike, *, as_of: Time | None = None) -> int:
-        """Send the newest bar again with other values: a bar that is still open; its number."""
+        """Send the newest bar again with other values, while the bar is open; returns its number."""
         await self._room()
         message = self._record.correct(bar, as_of)
         await self._notify()
@@ -146,6 +155,7 @@ class AsyncWatch:
         return self
 
     async def __anext__(self) -> Update:
+        self._require_entered()
         async with self._changed:
             await self._changed.wait_for(lambda: self._updates or self._failure or self._done)
             if self._updates:
@@ -160,7 +170,12 @@ class AsyncWatch:
     def _done(self) -> bool:
         return self._ending and not self._record.pending
 
+    def _require_entered(self) -> None:
+        if self._task is None:
+            raise ClosedError("enter the session first: async with client.watch(...) as session")
+
     async def _room(self) -> None:
+        self._require_entered()
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._record.pending) < WINDOW or self._failure)
         if self._failure:
@@ -183,7 +198,7 @@ class AsyncWatch:
             try:
                 seconds = self._reopening.pause_after(failure)
             except MarketInferenceError as final:
-                self._failure = final
+                self._failure = self._connection.explain(final)
                 await self._notify()
                 return
             await asyncio.sleep(seconds)
@@ -191,8 +206,8 @@ class AsyncWatch:
         await self._notify()
 
     async def _carry(self) -> None:
-        """One connection: open, send what has no answer yet, go on until it ends."""
-        call = self._stub.Watch(metadata=metadata(self._key))
+        """One connection: open the session, send the bars without an answer, continue until the connection ends."""
+        call = self._stub.Watch(metadata=metadata(self._connection.key))
         self._sent = 0
         writer = asyncio.create_task(self._write(call))
         try:
@@ -241,21 +256,22 @@ class AsyncWatch:
 
 
 class Watch:
-    """The same for programs without asyncio, made by Client.watch(); used by one thread.
+    """A live session for programs without asyncio, made by Client.watch(); used by one thread.
 
     with client.watch("AAPL", bars, indicators=["RSI"]) as session:
         session.append(101.5)
         update = next(session)
     """
 
-    def __init__(self, stub: Any, key: str, record: Record, reconnect_seconds: float) -> None:
+    def __init__(self, stub: Any, connection: Connection, record: Record, reconnect_seconds: float) -> None:
         self._stub = stub
-        self._key = key
+        self._connection = connection
         self._record = record
         self._reopening = _Reopening(reconnect_seconds)
         self._updates: deque[Update] = deque()
         self._outbox: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
         self._call: Any = None
+        self._closed = False
         self.reconnects = 0
 
     def __enter__(self) -> Self:
@@ -268,14 +284,15 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End the session; bars in flight are not waited for."""
+        """End the session without waiting for the answers to bars in flight."""
+        self._closed = True
         self._outbox.put(None)
         if self._call is not None:
             self._call.cancel()
 
     @property
     def sequence(self) -> int:
-        """The number of the newest bar whose answer has come."""
+        """The number of the newest answered bar."""
         return self._record.sequence
 
     def append(self, bar: BarLike, *, time: Time | None = None, as_of: Time | None = None) -> int:
@@ -294,6 +311,7 @@ class Watch:
 
     def __next__(self) -> Update:
         while not self._updates:
+            self._require_open()
             if not self._record.pending:
                 raise StopIteration
             self._receive()
@@ -303,34 +321,47 @@ class Watch:
         self._outbox.put(pb.WatchRequest(bar=message))
         return message.sequence
 
+    def _require_open(self) -> None:
+        if self._call is None:
+            raise ClosedError("enter the session first: with client.watch(...) as session")
+        if self._closed:
+            raise ClosedError("this session is closed")
+
     def _make_room(self) -> None:
+        self._require_open()
         while len(self._record.pending) >= WINDOW:
             self._receive()
 
     def _open(self) -> None:
-        """Open the session and send what has no answer yet, as often as it takes."""
+        """Open the session, in as many attempts as needed, and send the bars without an answer."""
         while True:
             self._outbox.put(None)  # ends the thread that sent for the call before
             self._outbox = queue.SimpleQueue()
             self._outbox.put(self._record.open())
-            self._call = self._stub.Watch(iter(self._outbox.get, None), metadata=metadata(self._key))
+            self._call = self._stub.Watch(iter(self._outbox.get, None), metadata=metadata(self._connection.key))
             try:
                 self._record.read(next(self._call))
             except (grpc.RpcError, StopIteration) as lost:
-                time.sleep(self._reopening.pause_after(failure_of(lost)))
-                self.reconnects += 1
+                self._pause(lost)
                 continue
             self._reopening.opened()
             for message in self._record.pending:
                 self._send(message)
             return
 
+    def _pause(self, lost: grpc.RpcError | StopIteration) -> None:
+        try:
+            seconds = self._reopening.pause_after(failure_of(lost))
+        except MarketInferenceError as final:
+            raise self._connection.explain(final) from None
+        time.sleep(seconds)
+        self.reconnects += 1
+
     def _receive(self) -> None:
         try:
             update = self._record.read(next(self._call))
         except (grpc.RpcError, StopIteration) as lost:
-            time.sleep(self._reopening.pause_after(failure_of(lost)))
-            self.reconnects += 1
+            self._pause(lost)
             self._open()
             return
         if update is not None:
@@ -338,10 +369,10 @@ class Watch:
 
 
 def failure_of(lost: grpc.RpcError | StopIteration) -> MarketInferenceError:
-    """Why a stream ended, as the service said it; UnavailableError when the connection broke."""
+    """The typed error that ended a stream; UnavailableError when the connection broke."""
     if isinstance(lost, grpc.RpcError):
         failure = errors.from_rpc(lost)
-        # A write to a connection that is just breaking ends the call as INTERNAL, without a reason of the service's.
+        # A write to a breaking connection ends the call as INTERNAL, without a reason from the service.
         if not (isinstance(failure, errors.InternalError) and failure.reason == failure.code):
             return failure
     return UnavailableError("the connection ended", code="UNAVAILABLE")

@@ -72,11 +72,13 @@ def predict(request: pb.PredictRequest) -> pb.PredictResponse:
     levels = np.sort(np.array(request.quantiles)) if request.quantiles else LEVELS
     answer = pb.PredictResponse(quantile_levels=levels, model=request.model or "walk", model_version="1")
     steps = np.arange(1, request.horizon + 1)
-    for series in request.series:
-        item = answer.forecasts.add(symbol=series.symbol)
+    for at, series in enumerate(request.series):
         values = np.array(series.values)
-        if np.isnan(values).any():
-            item.error.CopyFrom(failed_item("series[?].values: must be finite"))
+        refused = bool(np.isnan(values).any())
+        # As in the gateway, the content of a refused item does not come back.
+        item = answer.forecasts.add(symbol="" if refused else series.symbol)
+        if refused:
+            item.error.CopyFrom(failed_item(f"series[{at}].values: must be finite"))
             continue
         item.forecast.point.extend(np.full(request.horizon, values[-1]))
         item.forecast.quantiles.extend((values[-1] + np.outer(steps, levels - 0.5)).ravel())
@@ -87,9 +89,9 @@ def predict(request: pb.PredictRequest) -> pb.PredictResponse:
 
 def sentiment(request: pb.AnalyzeSentimentRequest) -> pb.AnalyzeSentimentResponse:
     answer = pb.AnalyzeSentimentResponse(model=request.model or "words", model_version="1")
-    for text in request.texts:
+    for at, text in enumerate(request.texts):
         if not text:
-            answer.sentiments.add().error.CopyFrom(failed_item("texts[?]: must not be empty"))
+            answer.sentiments.add().error.CopyFrom(failed_item(f"texts[{at}]: must not be empty"))
             continue
         up = 0.75 if "up" in text else 0.125
         label = pb.SENTIMENT_LABEL_POSITIVE if up > 0.5 else pb.SENTIMENT_LABEL_NEGATIVE

@@ -1,9 +1,10 @@
-"""What every command that calls a service has in common.
+"""The parts that all commands with a call to a service share.
 
-Owns the options that say which service and how, the client made of them, and the line that a failure becomes.
+Owns the options for target, key, TLS and timeout, the client made of them, and the text of a failure.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from market_inference.cli.commands.options import Number
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers
@@ -23,7 +26,7 @@ DEFAULT_TARGET = "127.0.0.1:8470"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Which service a command calls."""
+    """The service that a command calls."""
 
     target: str
     key_file: Path | None
@@ -33,24 +36,48 @@ class Service:
 
     @contextmanager
     def client(self) -> Iterator["Client"]:
-        """A client; an error that a caller can understand becomes a line on stderr and exit status 1."""
+        """A client; a failed call becomes a line on stderr and exit status 1, a wrong argument exit status 2.
+
+        Notes on data, such as reversed rows, go to stderr, too.
+        """
         from market_inference.client.client import Client
         from market_inference.client.connection import TLS
-        from market_inference.errors import MarketInferenceError
+        from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
-        key = self.key_file.read_text(encoding="utf-8").strip() if self.key_file else None
         tls = TLS(roots=self.tls_ca) if self.tls or self.tls_ca else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = _show_warning
+            try:
+                with Client(self.target, api_key=self._key(), tls=tls, timeout=self.timeout) as client:
+                    yield client
+            except ArgumentError as error:
+                raise click.UsageError(str(error)) from None
+            except MarketInferenceError as error:
+                raise click.ClickException(explain(error)) from None
+
+    def _key(self) -> str | None:
+        if self.key_file is None:
+            return None
         try:
-            with Client(self.target, api_key=key, tls=tls, timeout=self.timeout) as client:
-                yield client
-        except MarketInferenceError as error:
-            raise click.ClickException(explain(error, self.target)) from None
-        except (ValueError, TypeError) as error:
-            raise click.UsageError(str(error)) from None
+            return self.key_file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--api-key-file {self.key_file}: {error}") from None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    click.echo(f"Note: {message}", err=True)
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which service; the command gets a Service as its first argument."""
+    """The options for the service; the command gets a Service as its first argument."""
 
     @click.option(
         "--target",
@@ -72,7 +99,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Encrypt, trusting the authorities in this PEM file.",
     )
-    @click.option("--timeout", default=30.0, show_default=True, help="Seconds that the call may take.")
+    @click.option("--timeout", type=Number(above=0), default=30.0, show_default=True, help="Seconds for the call.")
     @wraps(command)
     def run(
         *,
@@ -88,27 +115,16 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def fail_if_any_failed(answers: "Answers[Any]", target: str) -> None:
+def fail_if_any_failed(answers: "Answers[Any]") -> None:
     """Exit status 1, with a line on stderr for every item that failed alone."""
-    for at, error in answers.errors.items():
-        symbol = answers.symbols[at] if answers.symbols else ""
-        click.echo(f"Error: {symbol}{': ' if symbol else ''}{explain(error, target)}", err=True)
+    for error in answers.errors.values():
+        click.echo(f"Error: {explain(error)}", err=True)
     if answers.errors:
         sys.exit(1)
 
 
-def explain(error: "MarketInferenceError", target: str) -> str:
-    """One line: what was wrong, and what to do about it where that is known."""
-    from market_inference import errors
-
-    # Without a reason of the service's own, gRPC made the error on this side.
-    if isinstance(error, errors.UnavailableError) and error.reason == error.code:
-        if "refused" not in error.message:
-            return f"cannot reach {target}: {error.message}"
-        return f"nothing answers at {target}; start one with `market-inference serve`, or name another with --target"
-    hint = ""
-    if isinstance(error, errors.UnauthenticatedError):
-        hint = "; set MARKET_INFERENCE_API_KEY or --api-key-file"
-    elif error.retry_after is not None:
-        hint = f"; try again in {error.retry_after:.3g} s"
-    return f"{error.message or error.code}{hint} (request id {error.request_id})"
+def explain(error: "MarketInferenceError") -> str:
+    """One line: the cause, the way out where known, and the request id of a call that reached the service."""
+    hint = f"; try again in {error.retry_after:.3g} s" if error.retry_after is not None else ""
+    reached = f" (request id {error.request_id})" if error.request_id and error.reached else ""
+    return f"{' '.join((error.message or error.code).split())}{hint}{reached}"

@@ -38,7 +38,7 @@ def indicators(service: Service, names: tuple[str, ...], paths: tuple[str, ...],
             _print_json(found)
         else:
             _print_table(found)
-    fail_if_any_failed(found, service.target)
+    fail_if_any_failed(found)
 
 
 def _print_json(found: "Answers[Indicators]") -> None:

@@ -61,7 +61,7 @@ def predict(
             _print_json(forecasts)
         else:
             _print_table(forecasts, interval)
-    fail_if_any_failed(forecasts, service.target)
+    fail_if_any_failed(forecasts)
 
 
 def _print_json(forecasts: "Answers[Forecast]") -> None:

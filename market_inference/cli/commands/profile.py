@@ -42,14 +42,18 @@ def profile(target: str, seconds: int, kind: str, engine: str, output: Path | No
     """
     import grpc
 
-    from market_inference.client.connection import CHANNEL_OPTIONS
+    from market_inference.client.connection import channel_options, check_target
     from market_inference.contract.generated import profile_pb2, profile_pb2_grpc
-    from market_inference.errors import from_rpc
+    from market_inference.errors import ArgumentError, from_rpc
 
+    try:
+        target = check_target(target)
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from None
     request = profile_pb2.TakeProfileRequest(
         seconds=seconds, kind=profile_pb2.ProfileKind.Value(f"PROFILE_KIND_{kind.upper()}"), engine=engine
     )
-    with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(target, channel_options(target)) as channel:
         try:
             taken = profile_pb2_grpc.ProfileServiceStub(channel).TakeProfile(
                 request, timeout=seconds + PATIENCE_SECONDS

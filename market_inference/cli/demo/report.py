@@ -37,7 +37,7 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
             "structure beats a random walk; the interval is the forecast."
         ),
     )
-    for bars, closes, one in zip(seen, later, found, strict=True):
+    for bars, closes, one in zip(seen, later, found.answered.values(), strict=True):
         lower, upper = (path[-1] for path in one.interval(SHARE))
         inside = lower <= closes[-1] <= upper
         shown.add_row(
@@ -55,7 +55,7 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
 def headlines(found: Answers[Sentiment]) -> Table:
     """One row per headline."""
     shown = table("Headlines, written for this demo", "symbol", "headline", "sentiment", "score", left=3)
-    for (symbol, text), one in zip(HEADLINES, found, strict=True):
+    for (symbol, text), one in zip(HEADLINES, found.answered.values(), strict=True):
         style = LABEL_STYLES[one.label]
         shown.add_row(symbol, text, f"[{style}]{one.label}[/]", f"{one.score:+.2f}")
     return shown
@@ -64,7 +64,7 @@ def headlines(found: Answers[Sentiment]) -> Table:
 def indicators(seen: Sequence[Bars], found: Answers[Indicators], moods: Answers[Sentiment]) -> Table:
     """One row per symbol: the newest values beside the mean sentiment of the symbol's headlines."""
     scores = defaultdict(list)
-    for (symbol, _), mood in zip(HEADLINES, moods, strict=True):
+    for (symbol, _), mood in zip(HEADLINES, moods.answered.values(), strict=True):
         scores[symbol].append(mood.score)
     shown = table(
         f"Indicators at the close of {seen[0].days[-1]:%d %B %Y}",
@@ -76,7 +76,7 @@ def indicators(seen: Sequence[Bars], found: Answers[Indicators], moods: Answers[
         "headlines",
         caption="Bollinger: the close between the lower band, 0%, and the upper, 100%. Headlines: their mean score.",
     )
-    for bars, one in zip(seen, found, strict=True):
+    for bars, one in zip(seen, found.answered.values(), strict=True):
         close = bars.closes[-1]
         band = {name: values[-1] for name, values in one["BBANDS"].items()}
         place = (close - band["lowerband"]) / (band["upperband"] - band["lowerband"])

@@ -104,7 +104,7 @@ def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], a
                 after.days,
                 after.closes,
             )
-            for before, after, forecast in zip(seen, later, forecasts, strict=True)
+            for before, after, forecast in zip(seen, later, forecasts.answered.values(), strict=True)
         ]
         horizon, day = forecasts[0].horizon, seen[0].days[-1]
         chart.draw(

@@ -69,7 +69,7 @@ def test_a_file_that_fails_alone_is_named_and_the_others_are_printed(run: Run, b
     result = run("predict", "--csv", bars, "--csv", str(tmp_path / "BAD.csv"))
     assert result.exit_code == 1
     assert "AAPL (model walk)" in result.stdout
-    assert "Error: BAD: series[?].values: must be finite" in result.stderr
+    assert "Error: BAD: series[1].values: must be finite; row 1 without a value: fill such rows" in result.stderr
 
 
 def test_sentiment_reads_arguments_files_and_standard_input(run: Run, tmp_path: Path, service: Any) -> None:
@@ -96,7 +96,7 @@ def test_indicators_prints_one_column_an_output_newest_bars_last(run: Run, bars:
         assert column in result.stdout
     assert re.search(r"-1 │ 139\.00 │(.|\n)* 0 │ 140\.00 │", result.stdout)
     panel = service.calls[0][1].panels[0]
-    assert (panel.symbol, panel.high[0], panel.volume[0]) == ("AAPL", 102, 1000)
+    assert (panel.symbol, panel.close[0], len(panel.high)) == ("AAPL", 101, 0)
     document = json.loads(run("indicators", "RSI", "--csv", bars, "--json").stdout)
     assert document[0]["indicators"] == {"RSI": [140]}
 
@@ -131,7 +131,7 @@ def test_the_key_may_come_from_a_file(run: Run, service: Any, tmp_path: Path) ->
         ),
         (
             UnauthenticatedError("no API key"),
-            "Error: no API key; set MARKET_INFERENCE_API_KEY or --api-key-file (request",
+            "Error: no API key; set MARKET_INFERENCE_API_KEY, or give api_key= (--api-key-file on the command line)",
         ),
         (OverloadedError("full", retry_after=99.0), "Error: full; try again in 99 s (request id "),
     ],
@@ -154,7 +154,8 @@ def test_nobody_listening_is_said_with_what_to_do() -> None:
         result = CliRunner().invoke(main, ["models", "--target", target])
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: nothing answers at {target}; start one with `market-inference serve`, or name another with --target\n"
+        f"Error: nothing answers at {target} (connection refused): start a service with `market-inference serve`, or "
+        "give another target\n"
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import market_inference
@@ -27,7 +29,8 @@ BARS = {
     "low": CLOSES - 1,
     "Close": CLOSES,
     "Volume": CLOSES * 10,
-    "Date": ["x"] * 30,
+    "Date": [f"2026-01-{day:02}" for day in range(1, 31)],
+    "note": ["x"] * 30,
 }
 
 
@@ -62,10 +65,37 @@ def test_many_series_answer_in_order_and_a_bad_one_fails_alone_when_reached_for(
     assert isinstance(answers.errors[1], errors.InvalidRequestError)
     with pytest.raises(errors.InvalidRequestError, match="must be finite"):
         answers["BAD"]
-    with pytest.raises(errors.InvalidRequestError):
-        list(answers)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="'D'; there are A, BAD, C"):
         answers["D"]
+
+
+def test_answers_by_symbol_are_a_mapping_whose_iteration_never_raises(service: Any) -> None:
+    with Client(service.target) as client:
+        answers = client.predict({"A": CLOSES, "BAD": CLOSES * np.nan}, horizon=2)
+    assert list(answers) == list(answers.keys()) == ["A", "BAD"]
+    assert "A" in answers
+    assert "BAD" in answers
+    assert "D" not in answers
+    assert 0 not in answers
+    good, bad = answers.values()
+    assert dict(answers.items()) == {"A": good, "BAD": bad}
+    assert good.horizon == 2
+    assert isinstance(bad, errors.InvalidRequestError)
+    with pytest.raises(AttributeError, match=r"no 'point': this item failed: BAD: series\[1\].values: must be finite"):
+        _ = bad.point
+    assert answers.get("BAD") is answers.get("D") is None
+    assert answers.get("A") is good
+
+
+def test_answers_without_symbols_are_a_sequence_whose_iteration_never_raises(service: Any) -> None:
+    with Client(service.target) as client:
+        answers = client.sentiment(["shares up", ""])
+    good, bad = answers
+    assert good.label == "positive"
+    assert isinstance(bad, errors.InvalidRequestError)
+    assert list(answers.keys()) == [0, 1]
+    assert 1 in answers
+    assert answers.items() == [(0, good), (1, bad)]
 
 
 def test_a_single_series_that_fails_raises(service: Any) -> None:
@@ -102,12 +132,23 @@ def test_indicators_are_reached_by_name_output_and_parameters(service: Any) -> N
     np.testing.assert_array_equal(found["SMA:timeperiod=0.5"], CLOSES / 2)
     np.testing.assert_array_equal(found["SMA:timeperiod=0.5.real"], CLOSES / 2)
     np.testing.assert_array_equal(found["EMA"], found["EMA:timeperiod=3"])
-    assert list(found) == ["RSI", "MACD", "SMA:timeperiod=2", "SMA:timeperiod=0.5", "EMA"]
-    assert "MACD.macdsignal" in found.columns()
+    assert list(found) == [
+        "RSI", "MACD.macd", "MACD.macdsignal", "MACD.macdhist", "SMA:timeperiod=2", "SMA:timeperiod=0.5", "EMA",
+    ]  # fmt: skip
+    assert all(name in found for name in ("MACD", "MACD.macdsignal", "EMA:timeperiod=3"))
     with pytest.raises(KeyError, match=r"ATR.*there are RSI"):
         found["ATR"]
+    with pytest.raises(KeyError, match=r"MACD.hist.*MACD has macd, macdsignal, macdhist"):
+        found["MACD.hist"]
+    assert found.get("ATR") is None
+    assert list(found.get("MACD")) == ["macd", "macdsignal", "macdhist"]
+    assert repr(found).endswith("EMA; 30 bars)")
+    frame = pd.DataFrame(found)
+    assert frame.shape == (30, 7)
+    np.testing.assert_array_equal(frame["MACD.macdhist"], CLOSES + 2)
+    assert pl.DataFrame(found).columns == list(found)
     _, request, _ = service.calls[0]
-    np.testing.assert_array_equal(request.panels[0].high, CLOSES + 1)
+    assert (len(request.panels[0].close), len(request.panels[0].high)) == (30, 0)
     assert dict(request.indicators[2].params) == {"timeperiod": 2.0}
 
 

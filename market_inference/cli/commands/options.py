@@ -1,0 +1,50 @@
+"""Types of options: numbers within bounds, and ports.
+
+Owns the conversion of an option's text. click's own ranges let `nan` pass.
+"""
+
+import math
+
+import click
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """A finite number, from `least` or above `above`, and below `below`. `hint` follows the refusal."""
+
+    name = "number"
+
+    def __init__(
+        self, *, least: float | None = None, above: float | None = None, below: float | None = None, hint: str = ""
+    ) -> None:
+        self._least = least
+        self._above = above
+        self._below = below
+        self._hint = hint
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; ends the command with exit status 2 for any other text."""
+        try:
+            found = float(str(value))
+        except ValueError:
+            found = math.nan
+        if not math.isfinite(found) or self._is_outside(found):
+            self.fail(f"expected {self._expected()}, got {value!r}{self._hint}", param, ctx)
+        return found
+
+    def _is_outside(self, value: float) -> bool:
+        return (
+            (self._least is not None and value < self._least)
+            or (self._above is not None and value <= self._above)
+            or (self._below is not None and value >= self._below)
+        )
+
+    def _expected(self) -> str:
+        bounds = (
+            "" if self._least is None else f"from {self._least:g}",
+            "" if self._above is None else f"above {self._above:g}",
+            "" if self._below is None else f"below {self._below:g}",
+        )
+        return " ".join(("a number", *(" and ".join(bound for bound in bounds if bound),))).rstrip()
+
+
+PORT = click.IntRange(0, 65535)

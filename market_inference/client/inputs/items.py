@@ -1,0 +1,78 @@
+"""The items of a call as arrays, each with its place in the caller's data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market_inference.client.arrays import Floats
+
+T = TypeVar("T")
+Instants: TypeAlias = NDArray[np.int64]
+"""Nanoseconds since the epoch [n]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Where an item's rows stood in the caller's data; the item's answer keeps it.
+
+    `index`: the labels of the rows that were sent, oldest first: a pandas index, a polars column or an array, None
+    where the data had no labels. `library`: "pandas" or "polars" for data of these libraries, else "".
+    `notes`: what was changed on the way, such as "the dates descend: reversed to oldest first".
+    `missing`: labels of rows without a value, which the service refuses.
+    """
+
+    symbol: str = ""
+    index: Any = None
+    library: str = ""
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def noting(self, *notes: str, **changes: Any) -> "Source":
+        """The same with further notes, and other changes."""
+        return replace(self, notes=(*self.notes, *notes), **changes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """`values` [n] float64, oldest first."""
+
+    values: Floats
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """Bars of one instrument, oldest first: `columns` by name, each [n] float64; `times` [n], None where unknown."""
+
+    columns: dict[str, Floats]
+    times: Instants | None
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """One text."""
+
+    text: str
+    source: Source
+
+
+@dataclass(frozen=True)  # slots do not go with Given[T](...)
+class Given(Generic[T]):
+    """Items in order.
+
+    `single`: the caller gave one item, not a collection that holds one. `source`: the labels of the items themselves,
+    where the items are rows, such as texts in a frame's column.
+    """
+
+    items: tuple[T, ...]
+    single: bool
+    source: Source = Source()  # frozen
+
+    @classmethod
+    def of(cls, items: Iterable[T]) -> "Given[T]":
+        """A collection of items."""
+        return cls(tuple(items), single=False)

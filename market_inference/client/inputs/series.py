@@ -1,0 +1,173 @@
+"""Series to forecast, from the data of users.
+
+Owns the recognition of one series or many: a list, an array or a frame's column; a mapping or a wide frame of symbol to
+values; a long frame with columns unique_id, ds and y; a list of series; a 2-D array whose rows are series.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from market_inference.client.arrays import Floats
+from market_inference.client.inputs import names, times
+from market_inference.client.inputs.column import as_array, column
+from market_inference.client.inputs.items import Given, Series, Source
+from market_inference.client.inputs.table import Rows, Table, library_of, rows_of, table_of, take
+from market_inference.contract import methods
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.errors import ArgumentError
+
+FIELD = "series"
+_SHOWN_LABELS = 3
+SHORTEST = int(methods.field_rules(pb.Series.DESCRIPTOR.fields_by_name["values"]).repeated.min_items)
+"""Values that the contract asks of a series."""
+
+
+def series(values: Any) -> Given[Series]:
+    """One series, or many. Raises ArgumentError."""
+    table = table_of(values)
+    if table is not None:
+        return Given.of(_of_table(table))
+    members = _members(values)
+    if members is not None:
+        return Given.of(_one(member, "", f"{FIELD}[{at}]") for at, member in enumerate(members))
+    return Given((_one(values, "", ""),), single=True)
+
+
+def _of_table(table: Table) -> Iterable[Series]:
+    fields = set(table.fields.values())
+    if not table.columns:
+        raise ArgumentError(FIELD, "expected at least one series, got none")
+    if any(isinstance(name, tuple) for name in table.columns):
+        raise ArgumentError(
+            FIELD,
+            "the columns have several levels: give a frame with a column for each symbol, such as data['Close'] of "
+            "yfinance",
+        )
+    if names.are_bars(fields):
+        raise ArgumentError(
+            FIELD,
+            f"these are one instrument's bars ({table.names}): give the column to forecast, such as bars['close']",
+        )
+    if "symbol" in fields:
+        return _long(table)
+    wide = table.without(table.named("time"))
+    if not wide.columns:
+        raise ArgumentError(FIELD, f"no column of numbers; there are {table.names}")
+    if table.index is None and len(wide.columns) == len(table.columns):
+        return [_one(values, str(name), str(name)) for name, values in wide.columns.items()]
+    rows = rows_of(table, FIELD)
+    several = len(wide.columns) > 1
+    return [_cleaned(values, str(name), rows, drop=several) for name, values in wide.columns.items()]
+
+
+def _long(table: Table) -> Iterable[Series]:
+    """A long frame: a row for each symbol and time, and one column of values."""
+    key, time = table.named("symbol"), table.named("time")
+    values = [name for name in table.columns if name not in (key, time)]
+    if len(values) != 1 and "y" not in values:
+        raise ArgumentError(
+            FIELD,
+            f"a long frame needs {key!r}, a time and one column of values, or 'y'; there are {table.names}",
+        )
+    name = "y" if "y" in values else values[0]
+    for symbol, part in by_symbol(table):
+        rows = rows_of(part, symbol, symbol)
+        yield _cleaned(part.columns[name], symbol, rows, drop=False)
+
+
+def by_symbol(table: Table) -> Iterable[tuple[str, Table]]:
+    """The parts of a long table, in the order in which the symbols first appear."""
+    key = table.named("symbol")
+    symbols = np.array([str(symbol) for symbol in as_array(table.columns[key], str(key))])
+    rest = table.without(key)
+    for symbol in dict.fromkeys(symbols.tolist()):
+        yield symbol, rest.rows(np.flatnonzero(symbols == symbol))
+
+
+def _members(values: Any) -> list[Any] | None:
+    """The series in a list, or the rows of a 2-D array; None for one series."""
+    if isinstance(values, list | tuple):
+        nested = bool(values) and (table_of(values[0]) is not None or np.ndim(_first(values)) > 0)
+        if not nested or all(np.ndim(member) == 1 and len(member) == 1 for member in values):
+            return None
+        return list(values)
+    if np.ndim(values) < 2:
+        return None
+    shape = np.shape(values)
+    if len(shape) != 2:
+        raise ArgumentError(FIELD, f"expected one dimension, or two for many series, got shape {shape}")
+    if shape[1] == 1:
+        return None
+    if shape[1] < SHORTEST <= shape[0]:
+        raise ArgumentError(
+            FIELD,
+            f"shape {shape}: rows are series, and a row has {shape[1]} values, where a series needs {SHORTEST}; if the "
+            "columns are the series, give values.T",
+        )
+    return list(values)
+
+
+def _first(values: Any) -> Any:
+    return values[0] if not isinstance(values[0], str) else 0
+
+
+def _one(values: Any, symbol: str, field: str) -> Series:
+    """One series: a list, an array, a frame's column with its index, or a frame of one column."""
+    table = table_of(values)
+    if table is not None:
+        rows = rows_of(table, field, symbol)
+        rest = table.without(table.named("time"))
+        if len(rest.columns) != 1:
+            raise ArgumentError(
+                field or FIELD, f"expected one column of numbers, got columns {table.names}: give one of them"
+            )
+        return _cleaned(next(iter(rest.columns.values())), symbol, rows, drop=False, field=field)
+    return _cleaned(values, symbol, index_rows(values, field, symbol), drop=False, field=field)
+
+
+def index_rows(values: Any, field: str, symbol: str) -> Rows:
+    """The rows of a column by its own index, which only pandas has."""
+    library = library_of(values)
+    index = getattr(values, "index", None) if library == "pandas" else None
+    return rows_of(Table({}, index, library), field, symbol)
+
+
+def _cleaned(values: Any, symbol: str, rows: Rows, *, drop: bool, field: str = "") -> Series:
+    """The series oldest first, without missing values before its first value; with `drop` without any missing value.
+
+    In a frame of several symbols a missing value says that the symbol has none at this time, such as before its listing
+    or on a holiday of its exchange. In a series of its own it is a hole, which the service refuses.
+    """
+    found: Floats = column(_own_rows(values, rows), field or symbol or FIELD)
+    source = replace(rows.source, symbol=symbol)
+    missing = np.isnan(found)
+    if not missing.any() or missing.all():
+        return Series(found, source)
+    first = int(np.argmin(missing))
+    kept = ~missing if drop else np.arange(len(found)) >= first
+    left_out = int((~kept).sum())
+    if left_out:
+        index = take(source.index, np.flatnonzero(kept))
+        prefix = f"{symbol}: " if symbol else ""
+        leading = "before its first value " if left_out == first else ""
+        source = replace(source, index=index).noting(f"{prefix}{left_out} missing values {leading}were left out")
+        if missing[-1] and drop and index is not None and len(index):
+            source = source.noting(f"{prefix}the newest value is of {str(index[-1]).removesuffix(' 00:00:00')}")
+        found = found[kept]
+    holes = np.flatnonzero(np.isnan(found))
+    return Series(found, replace(source, missing=tuple(row_label(source, at) for at in holes[:_SHOWN_LABELS])))
+
+
+def _own_rows(values: Any, rows: Rows) -> Any:
+    return values if rows.positions is None else as_array(values, FIELD)[rows.positions]
+
+
+def row_label(source: Source, at: int) -> str:
+    """A row for an error: its position, and its label where it is a time."""
+    if source.index is None or not times.are_times(source.index):
+        return f"row {at}"
+    (instant,) = times.instants(take(source.index, np.array([at])), "index")
+    return f"row {at} ({times.label(instant)})"

@@ -1,0 +1,169 @@
+"""Instants of bars, and the order of rows in time.
+
+Owns the kinds of times: datetimes, dates, pandas' timestamps and periods, numpy's datetime64, text, and whole numbers
+since the epoch, whose unit (seconds, milliseconds, microseconds or nanoseconds) follows from their size. A time without
+a zone is taken as UTC. Columns of text are read as in files (files/instants.py), which decides between day and month by
+the whole column.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market_inference.client.files import instants as of_text
+from market_inference.client.files.error import FileError
+from market_inference.client.inputs.arguments import shown
+from market_inference.client.inputs.column import as_array, is_missing
+from market_inference.client.inputs.items import Instants
+from market_inference.errors import ArgumentError
+
+EXPECTED = "a datetime, ISO 8601 text, or a whole number since the epoch"
+# Seconds since the epoch from 1973 to 5138; times 1000 for each finer unit. Smaller numbers are nanoseconds.
+_UNITS = ((10**8, 10**11, 10**9), (10**11, 10**14, 10**6), (10**14, 10**17, 10**3))
+_SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)")
+
+
+def nanoseconds(time: object, field: str = "time") -> int:
+    """Nanoseconds since the epoch. Raises ArgumentError."""
+    found = _instant(time)
+    if found is None:
+        raise ArgumentError(field, f"expected {EXPECTED}, got {shown(time)}")
+    return found
+
+
+def instants(values: Any, field: str) -> Instants:
+    """A column of times [n]. Raises ArgumentError, which names the first row without a time."""
+    array = as_array(_in_utc(values), field)
+    if array.ndim != 1:
+        raise ArgumentError(field, f"expected one time for each row, got shape {array.shape}")
+    if array.dtype.kind == "M":
+        missing = np.flatnonzero(np.isnat(array))
+        if missing.size:
+            raise ArgumentError(field, f"row {missing[0]} (counted from 0) has no time: leave such rows out")
+        return array.astype("datetime64[ns]").astype(np.int64)
+    cells = array.tolist()
+    if cells and all(isinstance(cell, str) for cell in cells):
+        return _of_texts(cells, field)
+    found = [_instant(value) for value in cells] if array.dtype.kind != "O" else [*map(_instant, array)]
+    for at, one in enumerate(found):
+        if one is None:
+            raise ArgumentError(
+                field, f"row {at} (counted from 0) holds {shown(array[at])}, no time: give {EXPECTED} in every row"
+            )
+    return np.array(found, dtype=np.int64)
+
+
+def are_times(values: Any) -> bool:
+    """Whether a column or an index holds times, from its type and its first value. Plain numbers are none."""
+    kind = getattr(np.asarray(values[:1]), "dtype", np.dtype(object)).kind
+    if kind == "M":
+        return True
+    if kind not in "OUT" or not len(values):
+        return False
+    first = np.asarray(values[:1])[0]
+    if isinstance(first, str):
+        return of_text.looks_like_time(first)
+    return not isinstance(first, int | float | np.number) and _instant(first) is not None
+
+
+def label(instant: int) -> str:
+    """An instant for an error: the date alone at midnight UTC."""
+    text = str(np.datetime64(int(instant), "ns")).removesuffix("000000").removesuffix(".000")
+    return text.removesuffix("T00:00:00")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of rows: `rows` [n] are positions in the data, oldest first; `note` says what was changed."""
+
+    rows: NDArray[np.int64] | None
+    note: str = ""
+
+
+def order(times: Instants, field: str) -> Order:
+    """Rows oldest first: ascending rows stay, strictly descending rows are reversed with a note.
+
+    Raises ArgumentError for rows out of order or with the same time, by their positions.
+    """
+    steps = np.sign(np.diff(times))
+    if (steps > 0).all():
+        return Order(None)
+    if (steps < 0).all():
+        return Order(
+            np.arange(len(times) - 1, -1, -1), f"{field} descends, newest first: the rows were reversed to oldest first"
+        )
+    rising = (steps > 0).sum() >= (steps < 0).sum()
+    at = int(np.flatnonzero(steps <= 0 if rising else steps >= 0)[0])
+    first, second = label(times[at]), label(times[at + 1])
+    where = f"rows {at} and {at + 1} (counted from 0)"
+    if first == second or steps[at] == 0:
+        raise ArgumentError(field, f"{where} have the same time {first}: give one symbol's rows, one row for each time")
+    raise ArgumentError(field, f"{where} are out of order, {second} follows {first}: sort the rows by time")
+
+
+def _of_texts(cells: list[str], field: str) -> Instants:
+    try:
+        found = of_text.read(cells, range(len(cells)), None)
+    except FileError as error:
+        reason = str(error).partition("; give")[0]
+        raise ArgumentError(
+            field, f"{reason} (rows counted from 0): convert the column, as with pandas.to_datetime, or leave it out"
+        ) from None
+    return found.instants.astype("datetime64[ns]").astype(np.int64)
+
+
+def _in_utc(values: Any) -> Any:
+    """A pandas index or column with a zone as the same instants without one; periods as their beginnings."""
+    if type(values).__name__ == "PeriodIndex":
+        return values.to_timestamp()
+    if hasattr(values, "tz_convert") and getattr(values, "tz", None) is not None:
+        return values.tz_convert("UTC").tz_localize(None)
+    return values
+
+
+def _instant(value: Any) -> int | None:
+    """Nanoseconds since the epoch, None for what is no time."""
+    if is_missing(value) or isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else int(value.astype("datetime64[ns]").astype(np.int64))
+    if isinstance(value, datetime):
+        if (exact := getattr(value, "value", None)) is not None:  # a pandas Timestamp, with its nanoseconds
+            return int(exact)
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return round(aware.timestamp() * 1e6) * 1000
+    if isinstance(value, date):
+        return _instant(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    if hasattr(value, "to_timestamp"):  # a pandas Period
+        return _instant(value.to_timestamp())
+    if isinstance(value, str):
+        return _read(value.strip())
+    return _since_epoch(value)
+
+
+def _since_epoch(value: Any) -> int | None:
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    if not isinstance(value, int | np.integer):
+        return None
+    number = int(value)
+    if 19_000_101 <= number <= 21_001_231 and (day := _read(str(number))) is not None:  # a date such as 20240105
+        return day
+    for least, above, factor in _UNITS:
+        if least <= abs(number) < above:
+            return number * factor
+    return number if abs(number) < 1 << 63 else None
+
+
+def _read(text: str) -> int | None:
+    if slashed := _SLASHED.fullmatch(text):
+        year, month, day, rest = slashed.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}{rest}"
+    try:
+        return _instant(datetime.fromisoformat(text))
+    except ValueError:
+        return None
