@@ -33,6 +33,13 @@ class Sentiment:
     model_version: str
     request_id: str
     symbol: str = ""
+    source: Source = Source()  # noqa: RUF009  # frozen
+
+    def to_frame(self, *, library: str = "") -> Any:
+        """A frame of one row; `library`: "pandas" or "polars"."""
+        from market_inference.client.frames import tables
+
+        return tables.sentiment(self, library)
 
 
 class Indicators(dict[str, Any]):
@@ -117,6 +124,21 @@ class Indicators(dict[str, Any]):
         """The columns as a plain dictionary."""
         return dict(self)
 
+    def to_frame(self, *, library: str = "") -> Any:
+        """A frame with a row for each bar, under the labels of the input; `library`: by default the input's."""
+        from market_inference.client.frames import tables
+
+        return tables.indicators(self, library)
+
+    def _repr_html_(self) -> str:
+        from market_inference.client.frames import html
+
+        size = len(next(iter(self.values()), ()))
+        shown = min(size, html.MOST_ROWS)
+        labels = range(size) if self.index is None else self.index
+        rows = [(labels[at], *(float(values[at]) for values in self.values())) for at in range(size - shown, size)]
+        return html.table(repr(self), ("bar", *self), rows, left_out=size - shown)
+
 
 class Answers(Generic[T]):
     """One answer per item of a call, in the order of the items.
@@ -163,6 +185,28 @@ class Answers(Generic[T]):
     def items(self) -> list[tuple[Any, T | MarketInferenceError]]:
         """The pairs of `keys()` and `values()`."""
         return list(zip(self.keys(), self._items, strict=True))
+
+    def to_frame(self, *, calendar: str = "", library: str = "") -> Any:
+        """A long frame: a row for each item and step, bar or text.
+
+        The columns of symbols and times are named as in the caller's own long frame, such as `unique_id` and `ds`,
+        else `symbol` and `time`. An item that failed keeps one row, with its error in the column `error`. `calendar`:
+        for forecasts, see Forecast.to_frame. `library`: "pandas" or "polars", by default the input's.
+        """
+        from market_inference.client.frames import tables
+
+        first = next(iter(self.answered.values()), None)
+        if isinstance(first, Indicators):
+            return tables.many_indicators(self, library)
+        if isinstance(first, Sentiment):
+            return tables.sentiments(self, library)
+        return tables.forecasts(self, calendar, library)
+
+    def _repr_html_(self) -> str:
+        from market_inference.client.frames import html
+
+        rows = [(key, item) for key, item in self.items()[: html.MOST_ROWS]]
+        return html.table(repr(self), ("item", "answer"), rows, left_out=len(self) - len(rows))
 
     def get(self, which: int | str, default: Any = None) -> Any:
         """The item's answer, or the default where there is no such item or the item failed."""

@@ -62,6 +62,31 @@ class Forecast:
         """Changes that the client made to the data, such as the reversal of descending dates."""
         return self.source.notes
 
+    def to_frame(self, *, calendar: str = "", library: str = "") -> Any:
+        """A frame with a row for each step: `point`, and `q0.1` and so on for the levels.
+
+        The rows carry the dates that follow the series' own: by the index's frequency, or by equal steps, months or
+        working days that the rows show without exception; else `step`. Holidays need `calendar`, an exchange's name in
+        exchange_calendars such as "XNYS". `library`: "pandas" or "polars", by default the input's.
+        """
+        from market_inference.client.frames import tables
+
+        return tables.forecast(self, calendar, library)
+
+    def plot(self, history: Any = None, *, calendar: str = "", ax: Any = None) -> Any:
+        """Draw the fan chart with matplotlib, after the newest values of `history`, the series; returns the axes."""
+        from market_inference.client.frames import plot
+
+        return plot.fan(self, history, calendar, ax)
+
+    def _repr_html_(self) -> str:
+        from market_inference.client.frames import html
+
+        shown = min(self.horizon, html.MOST_ROWS)
+        head = ("step", "point", *(f"q{level:g}" for level in self.levels))
+        rows = [(at + 1, float(self.point[at]), *map(float, self.quantiles[at])) for at in range(shown)]
+        return html.table(repr(self), head, rows, left_out=self.horizon - shown)
+
     def quantile(self, level: float) -> Floats:
         """The path [horizon] of one level of `levels`. Raises ValueError for another level."""
         at = np.flatnonzero(np.isclose(self.levels, level, rtol=0, atol=1e-9))

@@ -21,7 +21,8 @@ class Source:
     `index`: the labels of the rows that were sent, oldest first: a pandas index, a polars column or an array, None
     where the data had no labels. `library`: "pandas" or "polars" for data of these libraries, else "".
     `notes`: what was changed on the way, such as "the dates descend: reversed to oldest first".
-    `missing`: labels of rows without a value, which the service refuses.
+    `missing`: labels of rows without a value, which the service refuses. `time_name`, `symbol_name`: the columns of
+    times and of symbols, "" where there are none.
     """
 
     symbol: str = ""
@@ -29,6 +30,8 @@ class Source:
     library: str = ""
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    time_name: str = ""
+    symbol_name: str = ""
 
     def noting(self, *notes: str, **changes: Any) -> "Source":
         """The same with further notes, and other changes."""

@@ -82,7 +82,7 @@ def by_symbol(table: Table) -> Iterable[tuple[str, Table]]:
     """The parts of a long table, in the order in which the symbols first appear."""
     key = table.named("symbol")
     symbols = np.array([str(symbol) for symbol in as_array(table.columns[key], str(key))])
-    rest = table.without(key)
+    rest = replace(table.without(key), symbol_name=str(key))
     for symbol in dict.fromkeys(symbols.tolist()):
         yield symbol, rest.rows(np.flatnonzero(symbols == symbol))
 

@@ -33,6 +33,7 @@ class Table:
     index: Any = None
     library: str = ""
     symbol: str = ""
+    symbol_name: str = ""
 
     @property
     def fields(self) -> dict[Hashable, str]:
@@ -92,7 +93,8 @@ def rows_of(table: Table, field: str, symbol: str = "") -> Rows:
     name = table.named("time")
     labels, where = (table.columns[name], str(name)) if name is not None else (table.index, "the index")
     where = f"{field}: {where}" if field else where
-    source = Source(symbol, labels, table.library)
+    time_name = str(name) if name is not None else str(getattr(labels, "name", None) or "")
+    source = Source(symbol, labels, table.library, time_name=time_name, symbol_name=table.symbol_name)
     if getattr(labels, "nlevels", 1) > 1:
         raise ArgumentError(
             where,
