@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -59,5 +60,8 @@ def bind(add_port: Callable[[str], int], address: str) -> str:
 
 def announce(*, listen: str, metrics: str) -> None:
     """Print the one line that a service writes to stdout, once it accepts calls."""
-    sys.stdout.write(json.dumps({"event": "ready", "listen": listen, "metrics": metrics}) + "\n")
-    sys.stdout.flush()
+    if sys.stdout is None:  # the process was started with a closed stdout
+        return
+    with suppress(OSError):  # the parent process does not read the line
+        sys.stdout.write(json.dumps({"event": "ready", "listen": listen, "metrics": metrics}) + "\n")
+        sys.stdout.flush()

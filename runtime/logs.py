@@ -1,29 +1,115 @@
 """Logs as JSON lines on stderr.
 
-Owns the form of a line: `time`, `level`, `event`, then the fields given in `extra={"fields": {...}}`. Callers pass ids,
-codes, sizes and timings, never keys, tokens, texts or series.
+Owns the form of a line: `time`, `level`, `logger`, `event`, then the fields given in `extra={"fields": {...}}`. Callers
+pass ids, codes, sizes and timings, never keys, tokens, texts or series.
+
+Writing a line never blocks. Lines that stderr does not accept, such as those for a pipe without a reader, wait in a
+buffer; once the buffer is full new lines are dropped, and a later line says how many.
 """
 
 import asyncio
-import atexit
 import logging
+import os
+import select
+import stat
 import sys
 import time
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import BinaryIO
+from pathlib import Path
+from threading import RLock
+from typing import Final
 
 import orjson
 
-# Where configure() sends the lines; None before it was called.
-_stream: BinaryIO | None = None
-_flushing = False
-# Some hundred lines.
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES: Final = 1 << 20
+"""Lines that wait for stderr: some thousand."""
+_PIPE_BYTES: Final = 4096
+"""Bytes that a pipe accepts at once if poll() says that the pipe is writable (pipe(7), PIPE_BUF)."""
+_RETRY_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 1.0
+
+
+class _Writer:
+    """Writes lines to a file descriptor without blocking. Safe from any thread."""
+
+    def __init__(self, descriptor: int, limit: int = _BUFFER_BYTES) -> None:
+        self._lock = RLock()
+        self._limit = limit
+        self._waiting = bytearray()
+        self._dropped = 0
+        mode = os.fstat(descriptor).st_mode
+        reopened = _reopened(descriptor, mode)
+        self._descriptor = descriptor if reopened is None else reopened
+        self._may_block = reopened is None and not stat.S_ISREG(mode)
+
+    def write(self, line: bytes) -> None:
+        """Add a line to the buffer, or drop the line if the buffer is full."""
+        with self._lock:
+            if len(self._waiting) + len(line) > self._limit:
+                self._dropped += 1
+            else:
+                self._waiting += line
+
+    def flush(self) -> bool:
+        """Write what stderr accepts now; whether nothing waits any more."""
+        with self._lock:
+            try:
+                while self._waiting and self._write_some():
+                    pass
+            except OSError:
+                # No reader will ever come: a closed pipe.
+                self._waiting.clear()
+            if self._dropped and not self._waiting:
+                dropped, self._dropped = self._dropped, 0
+                head = _head(int(time.time() * 1000), logging.WARNING, __name__, "log lines dropped")
+                self._waiting += orjson.dumps(head | {"count": dropped}) + b"\n"
+                return self.flush()
+            return not self._waiting
+
+    def close(self) -> None:
+        """Write what waits, as far as stderr accepts it within a second."""
+        until = time.monotonic() + _CLOSE_SECONDS
+        while not self.flush() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _write_some(self) -> bool:
+        """Write once; whether anything was written."""
+        size = len(self._waiting)
+        if self._may_block:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            if not poll.poll(0):
+                return False
+            size = _PIPE_BYTES
+        try:
+            written = os.write(self._descriptor, self._waiting[:size])
+        except BlockingIOError:
+            return False
+        del self._waiting[:written]
+        return True
+
+
+def _reopened(descriptor: int, mode: int) -> int | None:
+    """A descriptor of the same pipe or terminal that does not block; None if there is none.
+
+    O_NONBLOCK on the descriptor itself would change the open file that other processes share.
+    """
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            pass  # no /proc, or a pipe of another user: poll() before each write keeps writes from blocking
+    return None
+
+
+# The destination of lines; None before configure().
+_writer: _Writer | None = None
+_flush_due = False
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line. An exception's trace goes in as a field: one event stays one line."""
+    """One JSON object per line. The trace of an exception is a field, so that one event is one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = _head(int(record.created * 1000), record.levelno, record.name, record.getMessage())
@@ -33,8 +119,31 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+class _Handler(logging.Handler):
+    """Sends the records of every logger to the writer."""
+
+    def __init__(self, writer: _Writer) -> None:
+        super().__init__()
+        self._writer = writer
+        self.setFormatter(JsonLines())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode() + b"\n"
+        except Exception:  # noqa: BLE001 -- as every handler: a record that cannot be formatted must not fail its caller
+            self.handleError(record)
+            return
+        self._writer.write(line)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Called by logging.shutdown(), which runs at the exit of the interpreter."""
+        self._writer.close()
+        super().close()
+
+
 def _head(at: int, level: int, logger: str, name: str) -> dict[str, object]:
-    """What every line begins with. `at` is a Unix time in milliseconds."""
+    """The first fields of every line. `at` is a Unix time in milliseconds."""
     return {"time": _time(at), "level": _level(level), "logger": logger, "event": name}
 
 
@@ -54,51 +163,67 @@ def _level(number: int) -> str:
 
 
 def event(log: logging.Logger, level: int, name: str, values: dict[str, object]) -> None:
-    """As `log.log(level, name, extra={"fields": values})`, at an eighth of its cost: for every request's own line.
+    """As `log.log(level, name, extra={"fields": values})`, at an eighth of the cost: for the line of every request.
 
     Called on an event loop, with at least one value.
     """
     if not log.isEnabledFor(level):
         return
-    if _stream is None:
+    if _writer is None:
         log.log(level, name, extra={"fields": values})
         return
     written = orjson.dumps(values, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    _stream.write(_opening(int(time.time() * 1000), level, log.name, name) + written[1:])
+    _writer.write(_opening(int(time.time() * 1000), level, log.name, name) + written[1:])
     _flush_soon()
 
 
 @lru_cache(maxsize=4)
 def _opening(at: int, level: int, logger: str, name: str) -> bytes:
-    """A line's head as it is written before its values: requests that end together have it in common."""
+    """The bytes of a line before its values. Requests that end in the same millisecond share them."""
     return orjson.dumps(_head(at, level, logger, name))[:-1] + b","
 
 
 def _flush_soon() -> None:
-    """Lines of one turn of the event loop leave in one write."""
-    global _flushing
-    if not _flushing:
-        _flushing = True
+    """Write the lines of one turn of the event loop with one system call."""
+    global _flush_due
+    if not _flush_due:
+        _flush_due = True
         asyncio.get_running_loop().call_soon(_flush)
 
 
 def _flush() -> None:
-    global _flushing
-    _flushing = False
-    if _stream is not None:
-        _stream.flush()
+    global _flush_due
+    _flush_due = False
+    if _writer is not None and not _writer.flush():
+        _flush_due = True
+        asyncio.get_running_loop().call_later(_RETRY_SECONDS, _flush)
 
 
 def configure(level: str) -> None:
-    """Send every logger's records of at least `level` (debug, info, warning, error) to stderr as JSON lines."""
-    global _stream
-    # Its own buffer, since stderr has none under PYTHONUNBUFFERED; what is in it at the end is written at exit.
-    _stream = open(sys.stderr.fileno(), "wb", buffering=_BUFFER_BYTES, closefd=False)  # noqa: SIM115
-    atexit.register(_stream.flush)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    """Send every logger's records of at least `level` (debug, info, warning, error) to stderr as JSON lines.
+
+    A process that was started with a closed standard stream gets /dev/null in its place, so that no socket takes the
+    stream's number and receives the output of a library.
+    """
+    global _writer
+    _open_standard_streams()
+    _writer = _Writer(sys.stderr.fileno())
+    logging.basicConfig(level=level.upper(), handlers=[_Handler(_writer)], force=True)
     logging.captureWarnings(capture=True)
+
+
+def _open_standard_streams() -> None:
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:

@@ -1,9 +1,11 @@
-"""Lines are JSON, one event each, whichever way they are written."""
+"""Lines are JSON, one event each, however they are written, and writing a line never blocks."""
 
 import json
 import os
 import subprocess
 import sys
+
+import pytest
 
 LINES = """
 import asyncio, logging
@@ -40,3 +42,59 @@ def test_a_line_of_a_request_has_the_form_of_every_other_line():
 
 def test_no_line_is_lost_where_stderr_has_no_buffer_or_the_loop_ends():
     assert [line["number"] for line in written(PYTHONUNBUFFERED="1")] == [1, 3, 4]
+
+
+UNREAD = """
+import asyncio, logging, sys
+from runtime import logs
+
+log = logging.getLogger("gateway.request")
+
+async def main():
+    logs.configure("info")
+    for number in range(20_000):
+        logs.event(log, logging.INFO, "request", {"number": number, "text": "x" * 200})
+        log.warning("from a thread or a library", extra=logs.fields(number=number))
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    print("served", flush=True)
+    sys.stdin.readline()
+    log.warning("after the reader came back")
+    logging.shutdown()
+
+asyncio.run(main())
+"""
+
+
+def test_a_pipe_that_nobody_reads_delays_no_line_and_the_dropped_lines_are_counted():
+    child = subprocess.Popen(
+        [sys.executable, "-c", UNREAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "served\n"  # 12 MB of lines into a pipe of 64 KB
+    child.stdin.write("\n")
+    child.stdin.flush()
+    _, written = child.communicate(timeout=60)
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert child.returncode == 0
+    assert lines[0]["number"] == 0
+    assert next(line["count"] for line in lines if line["event"] == "log lines dropped") > 10_000
+
+
+CLOSED = """
+import logging, os
+from runtime import listen, logs
+
+logs.configure("info")
+descriptor = os.open("/dev/null", os.O_RDONLY)
+assert descriptor > 2, descriptor
+logging.getLogger("x").warning("unseen")
+listen.announce(listen="a:1", metrics="b:2")
+"""
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_process_starts_with_closed_standard_streams_and_no_file_takes_their_numbers(closed, tmp_path):
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED)
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} {script} {closed}"], timeout=60, check=False)
+    assert done.returncode == 0
