@@ -21,7 +21,9 @@ def require(module: str) -> None:
 
     An installed package called `gateway` or `inference` beside this one is no checkout: `pyproject.toml` tells.
     """
-    if not ((ROOT / "pyproject.toml").is_file() and (ROOT / module.replace(".", "/") / "__main__.py").is_file()):
+    path = ROOT / module.replace(".", "/")
+    program = (path / "__main__.py").is_file() or path.with_suffix(".py").is_file()
+    if not ((ROOT / "pyproject.toml").is_file() and program):
         raise NoCheckoutError(
             f"{module} is not part of the installed client, and the services run from a checkout or an image: run this "
             "command with the market-inference of a checkout (`make demo` makes it), or start the images as "
