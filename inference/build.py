@@ -1,6 +1,6 @@
-"""The service without its transport, wired up: what the gRPC server and the serverless handler both stand on.
+"""The parts of the service without its transport, for the gRPC server and the serverless handler.
 
-Owns the wiring and which loader serves which model. Nothing is loaded here.
+Owns the wiring, and the loader of each model. Loads no model.
 """
 
 import functools
@@ -17,7 +17,7 @@ from inference.batching.batcher import Batcher, Observer
 from inference.batching.schedule import Budget
 from inference.calls.servicer import Servicer
 from inference.config import Config, model_list
-from inference.device import warmup
+from inference.device import outcomes, warmup
 from inference.device.device_metrics import DeviceMetrics
 from inference.device.engine import Engine, device_figures, limit_memory, pick_device
 from inference.device.nvml import Gpu
@@ -34,17 +34,28 @@ from models.manifest import Manifest
 from runtime.tracing import Traces
 
 VERSION = version("market-inference")
-# A batch's padded units: points, tokens and bars times functions. About 50 to 100 ms of one CPU core each.
+# A batch's padded units: points, tokens, bars times functions, characters. A batch takes 50 to 100 ms of one CPU core:
+# the scheduler bounds the expected time, the engine the measured time.
 BUDGETS = {
     "forecast": Budget(units=1 << 20, items=512),
     "sentiment": Budget(units=1 << 11, items=64),
     "indicators": Budget(units=1 << 20, items=256),
+    "texts": Budget(units=1 << 18, items=256, seconds=0.05),
+}
+VERIFIERS = {
+    "forecast": outcomes.forecasts,
+    "sentiment": outcomes.sentiments,
+    "indicators": outcomes.indicators,
+    "texts": outcomes.accept,
 }
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything but the transport. `registry` is None when no folder is configured."""
+    """Everything but the transport. `batchers` has one per engine of the catalog, and "texts".
+
+    `registry` is None without a configured folder.
+    """
 
     catalog: Catalog
     engines: dict[str, Engine]
@@ -66,13 +77,16 @@ class Parts:
 
 
 def build(config: Config, traces: Traces | None = None) -> Parts:
-    """Wire everything up. To be called on the event loop that will serve."""
+    """Make and connect the parts. Called on the event loop that will serve."""
     device, metrics = pick_device(config.device), Metrics()
     limit_memory(device, config.device_memory_fraction)
-    # Matrix products of forecasts are small: numpy's own helper threads would be waited for longer than they work.
+    # Matrix products of forecasts are small: waiting for BLAS threads would take longer than the products.
     threadpool_limits(config.engine_threads, user_api="blas")
     catalog = Catalog(
-        _slots(config, device), lambda name, model: engines[name].adopt(model, warmup.batches(name, model, device))
+        _slots(config, device),
+        lambda name, model: engines[name].adopt(
+            model, warmup.batches(name, model, device), batchers[name].learn_warm_up
+        ),
     )
     for name in catalog.engines:
         metrics.watch_model(catalog.default(name))
@@ -80,8 +94,12 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
     metrics.build.labels(VERSION).set(1)
     if uuid := device_figures(device).uuid:
         metrics.watch_device(DeviceMetrics(lambda: device_figures(device), Gpu.find(uuid)))
-    engines = {name: Engine(name, threads=config.engine_threads, device=device) for name in catalog.engines}
-    batchers = {}
+    engines = {
+        name: Engine(name, threads=config.engine_threads, device=device, verify=VERIFIERS[name])
+        for name in catalog.engines
+    }
+    engines["texts"] = Engine("texts")
+    batchers: dict[str, Batcher] = {}
     for name, engine in engines.items():
         observer: Observer = BatcherMetrics(metrics, name)
         batcher = Batcher(
@@ -89,6 +107,8 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
             observer if traces is None else BatchTraces(traces, name, observer),
             budget=BUDGETS[name],
             max_queued_seconds=config.max_queued_seconds,
+            stuck_seconds=config.stuck_seconds,
+            name=name,
         )
         batchers[name] = batcher
         metrics.watch_queue(name, batcher, config.max_queued_seconds)
@@ -99,7 +119,7 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
         name=config.name or socket.gethostname(),
         version=VERSION,
     )
-    # Of its own, so that a bar never waits behind a caller's bulk of indicators.
+    # A thread of its own, so that a bar does not wait behind a large request for indicators.
     engines["sessions"] = Engine("sessions", threads=1)
     sessions = SessionService(
         engines["sessions"],
@@ -107,9 +127,11 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
         catalog,
         most=config.max_sessions,
         most_bytes=config.max_session_bytes,
+        share=config.session_memory_share,
+        stuck_seconds=config.stuck_seconds,
         observer=SessionMetrics(metrics),
     )
-    metrics.watch_sessions(sessions)
+    metrics.watch_sessions(lambda: sessions.count, lambda: sessions.nbytes, lambda: sessions.stuck)
     registry = Registry(config.registry, catalog, _loaders(device)) if config.registry else None
     return Parts(catalog, engines, batchers, Servicer(catalog, batchers, status), metrics, registry, sessions)
 
@@ -130,7 +152,7 @@ def _engine_slots(engine: str, setting: str, load: Callable[[str, str | None], A
 
 
 def _loaders(device: str) -> dict[str, Loader]:
-    """How a folder of the registry becomes a model, per kind of manifest."""
+    """The loader of a folder of the registry, by the manifest's kind."""
 
     def forecaster(manifest: Manifest, folder: Path) -> Any:
         return forecast.load(manifest.architecture, device=device, source=str(folder))

@@ -17,48 +17,63 @@ class Config(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8471", description="where gateways connect")
     metrics_listen: Address = Field("127.0.0.1:9471", description="where Prometheus scrapes /metrics")
-    tls_certificate: Path | None = Field(None, description="PEM chain for gateways; read again when it changes")
-    tls_key: Path | None = Field(None, description="its key")
-    tls_client_ca: Path | None = Field(None, description="gateways must present a certificate signed by these (mTLS)")
-    allow_plaintext: bool = Field(False, description="listen to other machines without mTLS")
+    tls_certificate: Path | None = Field(None, description="PEM chain presented to gateways; read again after a change")
+    tls_key: Path | None = Field(None, description="PEM key of the certificate")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM authorities that must have signed a gateway's certificate (mTLS)"
+    )
+    allow_plaintext: bool = Field(False, description="accept connections from other machines without mTLS")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     device_memory_fraction: float = Field(
-        0.9, gt=0, le=1, description="part of a CUDA device's memory that this process may use"
+        0.9, gt=0, le=1, description="share of a CUDA device's memory that this process may use"
     )
-    name: str = Field("", description="this replica's name in status and logs; the host's by default")
+    name: str = Field("", description="the replica's name in status and logs; the host name by default")
     forecast_models: str = Field(
         "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"
     )
     sentiment_models: str = Field("minilm", description="NAME, or NAME=folder or hub id, the default first")
-    registry: Path | None = Field(None, description="a watched folder of models, each with a manifest.json")
-    registry_interval: float = Field(5.0, gt=0, description="seconds between looks into the registry")
-    idle_unload_seconds: float = Field(
-        0.0, ge=0, description="unload models other than defaults after so long; 0 never"
+    registry: Path | None = Field(
+        None, description="model registry: a watched folder of models, each with a manifest.json"
     )
-    engine_threads: int = Field(1, ge=1, description="CPU threads inside one engine's batch")
-    max_queued_seconds: float = Field(5.0, gt=0, description="work one engine's queue accepts, in expected seconds")
-    max_sessions: int = Field(8192, ge=1, description="live sessions in all; more are refused at once")
-    max_session_bytes: int = Field(512 << 20, ge=1, description="bytes of bars that all live sessions hold together")
-    drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
+    registry_interval: float = Field(5.0, gt=0, description="seconds between scans of the registry")
+    idle_unload_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="seconds without a request after which a model other than a default is unloaded; 0 for never",
+    )
+    engine_threads: int = Field(1, ge=1, description="CPU threads of one engine's batch")
+    max_queued_seconds: float = Field(5.0, gt=0, description="bound of one engine's queue, in expected seconds of work")
+    max_sessions: int = Field(8192, ge=1, description="bound of live sessions")
+    max_session_bytes: int = Field(512 << 20, ge=1, description="bound of the bytes of bars of all live sessions")
+    session_memory_share: float = Field(
+        0.25, gt=0, le=1, description="share of the bytes of all live sessions that one client's sessions may hold"
+    )
+    stuck_seconds: float = Field(
+        60.0, gt=0, description="run time of a batch after which its engine is declared stuck and not ready"
+    )
+    drain_seconds: float = Field(20.0, ge=0, description="seconds for requests in flight after SIGTERM")
     otlp_endpoint: Endpoint = Field(
         "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
     )
     trace_ratio: float = Field(
-        0.01, ge=0, le=1, description="share of the traces begun here that is recorded; a caller's own are as it says"
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the traces begun here that is recorded; a caller's trace keeps its own choice",
     )
     profile_listen: Loopback = Field(
-        "", description="where an operator may take profiles, on loopback only, such as 127.0.0.1:8481; none by default"
+        "", description="address of the profile service, on loopback only, such as 127.0.0.1:8481; none by default"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _refuse_an_open_door(self) -> Self:
-        closed = self.tls_certificate is not None and self.tls_client_ca is not None
-        if not (is_loopback(self.listen) or closed or self.allow_plaintext):
+    def _refuse_open_plaintext(self) -> Self:
+        mutual_tls = self.tls_certificate is not None and self.tls_client_ca is not None
+        if not (is_loopback(self.listen) or mutual_tls or self.allow_plaintext):
             raise ValueError(
-                f"MARKET_INFERENCE_LISTEN={self.listen} is open to other machines: set "
-                "MARKET_INFERENCE_TLS_CERTIFICATE, _TLS_KEY and _TLS_CLIENT_CA, since whoever reaches this port is "
-                "trusted, or MARKET_INFERENCE_ALLOW_PLAINTEXT=true where the network keeps others out"
+                f"MARKET_INFERENCE_LISTEN={self.listen} is open to other machines, and the service trusts every "
+                "connection: set MARKET_INFERENCE_TLS_CERTIFICATE, _TLS_KEY and _TLS_CLIENT_CA, or "
+                "MARKET_INFERENCE_ALLOW_PLAINTEXT=true on a network that admits gateways only"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
+"""The process's entry point: configuration and logs. runtime/process.py owns the signals, server.py the service."""
 
 import logging
 import os
@@ -25,6 +25,6 @@ def main() -> None:
         uvloop.run(process.serve(lambda: Server(config), log))
     except (listen.CannotListenError, tls.TlsError, ExtraMissingError) as error:
         sys.exit(f"inference: {error}")
-    # Everything is drained and closed. Tearing down torch's libraries would take seconds and serve nobody.
+    # Every request is drained. Unloading torch's libraries would take seconds, so the process exits without it.
     logging.shutdown()
     os._exit(0)

@@ -1,15 +1,15 @@
-"""What the inference service tells Prometheus. Labels are few and never chosen by a client."""
+"""The Prometheus metrics of the inference service. Label values are few, and no client chooses them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from inference.batching.batcher import Batcher, Ran
-from inference.batching.schedule import Plan
+from inference.batching.batcher import Batcher
+from inference.batching.job import BatchResult
+from inference.batching.schedule import BatchPlan
 from inference.calls.call import Call
 from inference.loading.catalog import Slot
 from market_inference.contract import deadline
@@ -20,32 +20,23 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-class Sessions(Protocol):
-    """What is told of live sessions."""
-
-    nbytes: int
-
-    @property
-    def count(self) -> int: ...
-
-
 class Metrics:
-    """The service's own registry, so that several services in one process, as in tests, do not share figures."""
+    """The metrics in a registry of their own, so that several services in one process share no figures."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.build = Gauge(
-            "market_inference_build_info", "1, with the version that runs.", ("version",), registry=self.registry
+            "market_inference_build_info", "1, labelled with the running version.", ("version",), registry=self.registry
         )
         self.requests = Counter(
             "market_inference_requests", "Requests answered.", ("method", "code"), registry=self.registry
         )
         self.seconds = histogram.Histogram(
             "market_inference_request_phase_seconds",
-            "Time of a request by phase: queue (until a batch takes it), form (until the device begins), device, "
-            "encode (from the outcomes to the answer's bytes), and total.",
+            "Time of a request by phase: queue (until a batch takes the request), form (until the device begins), "
+            "device, encode (from the outcomes to the response's bytes), and total.",
             ("method", "phase"),
             bounds=_SECONDS,
             registry=self.registry,
@@ -58,19 +49,22 @@ class Metrics:
         )
         self.padding = Counter(
             "market_inference_batch_padding_units",
-            "Padded units (points, tokens, bars) that carried nothing.",
+            "Padding in batches, in units (points, tokens, bars).",
             ("engine",),
             registry=self.registry,
         )
         self.units = Counter(
-            "market_inference_batch_units", "Units computed, padding included.", ("engine",), registry=self.registry
+            "market_inference_batch_units",
+            "Units (points, tokens, bars) in batches, padding included.",
+            ("engine",),
+            registry=self.registry,
         )
         self.refusals = Counter(
             "market_inference_refusals", "Jobs refused at admission.", ("engine", "reason"), registry=self.registry
         )
         self.dropped = Counter(
             "market_inference_dropped_items",
-            "Items whose caller had gone or whose deadline had passed before the device.",
+            "Items dropped from a queue: the call was cancelled, or the deadline had passed.",
             ("engine",),
             registry=self.registry,
         )
@@ -80,59 +74,71 @@ class Metrics:
             ("engine",),
             registry=self.registry,
         )
+        self.invalid = Counter(
+            "market_inference_invalid_outcomes",
+            "Outcomes of models that were not finite or had the wrong shape, and became errors.",
+            ("engine",),
+            registry=self.registry,
+        )
+        self.stuck = Gauge(
+            "market_inference_engine_stuck",
+            "1 while an engine's batch runs for longer than the configured time.",
+            ("engine",),
+            registry=self.registry,
+        )
         self.queued_items = Gauge(
             "market_inference_queued_items", "Items waiting.", ("engine",), registry=self.registry
         )
         self.queued_seconds = Gauge(
-            "market_inference_queued_seconds", "Expected time of the work waiting.", ("engine",), registry=self.registry
+            "market_inference_queued_seconds", "Expected time of the waiting work.", ("engine",), registry=self.registry
         )
         self.queue_limit = Gauge(
             "market_inference_queue_limit_seconds",
-            "Expected time of waiting work at which more is refused.",
+            "Expected time of waiting work above which the queue refuses more.",
             ("engine",),
             registry=self.registry,
         )
         self.in_flight = Gauge("market_inference_in_flight_requests", "Requests in flight.", registry=self.registry)
         self.sessions = Gauge("market_inference_sessions", "Live sessions.", registry=self.registry)
         self.session_bytes = Gauge(
-            "market_inference_session_bytes", "Bytes of bars that live sessions hold.", registry=self.registry
+            "market_inference_session_bytes", "Bytes of the bars of live sessions.", registry=self.registry
         )
         self.sessions_opened = Counter(
-            "market_inference_sessions_opened", "Sessions asked for, refused ones included.", registry=self.registry
+            "market_inference_sessions_opened", "Sessions requested, refused ones included.", registry=self.registry
         )
         self.sessions_ended = Counter(
             "market_inference_sessions_ended",
-            "Sessions that are over: CLOSED by their caller, or the reason told to it.",
+            "Sessions that ended: CLOSED by the caller, or the reason of the error sent to the caller.",
             ("reason",),
             registry=self.registry,
         )
         self.session_bars = Counter(
-            "market_inference_session_bars", "Bars that sessions got.", ("outcome",), registry=self.registry
+            "market_inference_session_bars", "Bars of sessions: taken or refused.", ("outcome",), registry=self.registry
         )
         self.interval_checks = Counter(
             "market_inference_watch_interval_checks",
-            "Closes that a session's forecast had given an 80% interval for, one bar ahead.",
+            "Closes compared with the 80% interval that a session's forecast gave one bar ahead.",
             ("model",),
             registry=self.registry,
         )
         self.interval_hits = Counter(
             "market_inference_watch_interval_hits",
-            "Those that fell into their interval.",
+            "Closes inside that interval.",
             ("model",),
             registry=self.registry,
         )
         self.models = Gauge(
             "market_inference_model_ready",
-            "1 for an engine's default model that is loaded.",
+            "1 if an engine's default model is loaded.",
             ("engine", "model"),
             registry=self.registry,
         )
 
-        # Looking a labelled child up costs more than counting, so each is looked up once.
+        # The lookup of a labelled child costs more than counting, so each child is looked up once.
         self._requests = cache(self.requests.labels)
 
     def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
-        """One request is done, or the calls that it stands for."""
+        """Count a request that has a reply; a merged request counts as its calls."""
         calls = call.calls
         self._requests(method, code).inc(calls)
         self.seconds.labels(method, "total").observe(seconds, exemplar(call.traceparent), calls)
@@ -143,9 +149,12 @@ class Metrics:
         if call.encode_seconds:
             self.seconds.labels(method, "encode").observe(call.encode_seconds, times=calls)
 
-    def watch_sessions(self, sessions: Sessions) -> None:
-        self.sessions.set_function(lambda: sessions.count)
-        self.session_bytes.set_function(lambda: sessions.nbytes)
+    def watch_sessions(
+        self, count: Callable[[], int], size_bytes: Callable[[], int], stuck: Callable[[], bool]
+    ) -> None:
+        self.sessions.set_function(count)
+        self.session_bytes.set_function(size_bytes)
+        self.stuck.labels("sessions").set_function(stuck)
 
     def watch_model(self, slot: Slot) -> None:
         self.models.labels(slot.engine, slot.name).set_function(lambda: slot.model is not None)
@@ -154,17 +163,18 @@ class Metrics:
         self.registry.register(LoadedModels(slots))
 
     def watch_device(self, device: Collector) -> None:
-        """Only where there is a GPU."""
+        """Add a GPU's metrics; not called on a CPU."""
         self.registry.register(device)
 
     def watch_queue(self, engine: str, batcher: Batcher, limit: float) -> None:
         self.queue_limit.labels(engine).set(limit)
+        self.stuck.labels(engine).set_function(lambda: batcher.stuck)
         self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)
         self.queued_seconds.labels(engine).set_function(lambda: batcher.queued_seconds(deadline.now()))
 
 
 class LoadedModels(Collector):
-    """The models that are loaded. Looked up at every scrape, since versions come and go."""
+    """The loaded models, read at every scrape because versions change."""
 
     def __init__(self, slots: Iterable[Slot]) -> None:
         self._slots = slots
@@ -178,11 +188,11 @@ class LoadedModels(Collector):
 
     def describe(self) -> list[GaugeMetricFamily]:
         labels = ("engine", "model", "version")
-        return [GaugeMetricFamily("market_inference_model_info", "1, with a model that is loaded here.", labels=labels)]
+        return [GaugeMetricFamily("market_inference_model_info", "1, labelled with a loaded model.", labels=labels)]
 
 
 class SessionMetrics:
-    """Live sessions, as sessions.Observer."""
+    """Counts the events of live sessions. Every session that is opened ends once."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._opened = metrics.sessions_opened
@@ -198,16 +208,18 @@ class SessionMetrics:
         self._ended.labels(reason).inc()
 
     def bar(self, outcome: str) -> None:
+        """Count a bar: `taken` or `refused`."""
         self._bar(outcome).inc()
 
     def checked(self, model: str, hit: bool) -> None:
+        """Count a close that was compared with a forecast's interval."""
         self._checks(model).inc()
-        # Also by 0: a model that never hits has a ratio, too.
+        # Add 0, too: a model without hits needs the series for its ratio.
         self._hits(model).inc(hit)
 
 
 class BatcherMetrics:
-    """One engine's batches, as batcher.Observer."""
+    """Counts the events of one engine's queue, as a batcher.Observer."""
 
     def __init__(self, metrics: Metrics, engine: str) -> None:
         self._metrics = metrics
@@ -217,15 +229,18 @@ class BatcherMetrics:
         self._units = metrics.units.labels(engine)
         self._padding = metrics.padding.labels(engine)
         self._dropped = metrics.dropped.labels(engine)
+        self._invalid = metrics.invalid.labels(engine)
         self._recoveries = metrics.recoveries.labels(engine)
 
-    def batch(self, plan: Plan, ran: Ran, units: int) -> None:
+    def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
         self._items.observe(len(plan.batch))
-        self._seconds.observe(ran.ended - ran.started)
+        self._seconds.observe(result.ended - result.started)
         self._units.inc(units)
-        self._padding.inc(units - sum(entry.size for entry in plan.batch))
-        if ran.oom_recoveries:
-            self._recoveries.inc(ran.oom_recoveries)
+        self._padding.inc(units - sum(entry.units for entry in plan.batch))
+        if result.oom_recoveries:
+            self._recoveries.inc(result.oom_recoveries)
+        if result.invalid:
+            self._invalid.inc(result.invalid)
 
     def refused(self, reason: str) -> None:
         self._metrics.refusals.labels(self._engine, reason).inc()

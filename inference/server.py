@@ -1,7 +1,6 @@
-"""The service on a socket.
+"""The gRPC server of the inference service.
 
-Owns the transport and the order of starting and stopping. The wiring is build.py's; main.py reads the configuration and
-the signals.
+Owns the transport and the order of start and stop. build.py wires the parts; main.py reads the configuration.
 """
 
 import asyncio
@@ -34,15 +33,19 @@ READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICES = ("", SERVICE.full_name)
 CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; frames carry many requests
+    ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; a frame carries many requests
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    # A gateway that does not answer a ping is gone: its stream ends, and with it its requests and sessions.
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
 class Server:
-    """The service on a socket: listens at once, reports ready engine by engine as their models load.
+    """Listens at once and reports each engine ready when its default model is loaded.
 
     Raises runtime.extra.ExtraMissingError.
     """
@@ -60,6 +63,12 @@ class Server:
         self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
         self._loading: asyncio.Task[None] | None = None
         self._housekeeping: list[asyncio.Task[None]] = []
+        self._reports: set[asyncio.Task[None]] = set()
+        # Engines whose default model was loaded.
+        self._loaded: set[str] = set()
+        self._stopping = False
+        for name in self.parts.catalog.engines:
+            self.parts.batchers[name].on_stuck = functools.partial(self._stuck_changed, name)
         self.address = ""
         self.metrics_address = ""
 
@@ -94,14 +103,31 @@ class Server:
     async def _load_engine(self, name: str) -> None:
         slot = self.parts.catalog.default(name)
         await asyncio.gather(self.parts.catalog.load(slot), return_exceptions=True)
-        ready = slot.model is not None
-        await self._health.set(_health_of(name), READY if ready else NOT_READY)
-        if ready:
+        if slot.model is not None:
+            self._loaded.add(name)
+        await self._report_health(name)
+
+    async def _report_health(self, name: str) -> None:
+        """An engine is ready if its default model was loaded and its thread is not stuck.
+
+        The service is ready if an engine is.
+        """
+        if self._stopping:
+            return
+        ready = {name for name in self._loaded if not self.parts.batchers[name].stuck}
+        await self._health.set(_health_of(name), READY if name in ready else NOT_READY)
+        if ready or self._loaded:
             for service in _SERVICES:
-                await self._health.set(service, READY)
+                await self._health.set(service, READY if ready else NOT_READY)
+
+    def _stuck_changed(self, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._report_health(name))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
 
     async def stop(self) -> None:
-        """Fail readiness, refuse new work, finish what is in flight within the grace time, then end."""
+        """Fail readiness, refuse new requests, complete those in flight within the drain time, then end."""
+        self._stopping = True
         until = deadline.after(self._config.drain_seconds)
         if self._loading is not None:
             self._loading.cancel()
@@ -124,7 +150,7 @@ class Server:
 
 
 def _health_of(engine: str) -> str:
-    """The service under which gRPC health tells of one engine."""
+    """The name of one engine's gRPC health service."""
     return f"market.inference.engine.{engine}"
 
 

@@ -1,6 +1,6 @@
-"""Health by doing: every engine answers a small real input through its own queue.
+"""The replica's status: every engine runs a small real input through its own queue.
 
-Owns the probes and what they say of the replica's health.
+Owns the probes and the health that follows from them.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Status:
         self._began = deadline.now()
 
     async def probe(self) -> inference_pb2.ReplicaStatus:
-        """Probe every engine side by side."""
+        """Probe every engine in parallel."""
         engines = await asyncio.gather(*(self.engine(name) for name in self._catalog.engines))
         healthy = [engine.health == inference_pb2.HEALTH_HEALTHY for engine in engines]
         health = inference_pb2.HEALTH_DEGRADED if any(healthy) else inference_pb2.HEALTH_UNHEALTHY
@@ -66,7 +66,7 @@ class Status:
         )
 
     async def engine(self, name: str) -> inference_pb2.EngineStatus:
-        """Run one engine on its small input. A busy engine, whose queue refuses the probe, is healthy."""
+        """Probe one engine. An engine whose full queue refuses the probe is healthy."""
         slot = self._catalog.default(name)
         status = inference_pb2.EngineStatus(
             name=name,
@@ -94,18 +94,24 @@ class Status:
     async def _run(self, name: str, model: Any) -> None:
         items = _PROBES[name](model)
         reply = asyncio.get_running_loop().create_future()
-        self._batchers[name].submit(Job(model, items, reply, "probe", deadline=deadline.after(_PROBE_SECONDS)))
-        for outcome in await reply:
+        job = Job(model, items, reply, "probe", deadline=deadline.after(_PROBE_SECONDS))
+        self._batchers[name].submit(job)
+        try:
+            outcomes = await reply
+        except asyncio.CancelledError:
+            self._batchers[name].withdraw(job)
+            raise
+        for outcome in outcomes:
             if isinstance(outcome, ServiceError):
                 raise outcome
 
     def models(self) -> list[inference_pb2.ModelInfo]:
-        """Every model of the catalog with its state."""
+        """Every model of the catalog, with its state."""
         return [model_info(slot) for slot in self._catalog]
 
 
 def model_info(slot: Slot) -> inference_pb2.ModelInfo:
-    """A model as ListModels tells of it."""
+    """A model's entry in ListModels."""
     return inference_pb2.ModelInfo(
         name=slot.name,
         engine=slot.engine,

@@ -1,14 +1,15 @@
-"""Trace spans of a request in the inference service: its queue, its time on the device, its encoding.
+"""Trace spans of a request in the inference service: queue, device and encoding.
 
-Owns names and attributes; spans and their way to a collector are runtime/tracing.py's. A request is a span of the
-gateway's trace. A batch serves several requests, so a batch is a trace of its own: the batch links to its requests, and
-the requests' `device` spans link to the batch. Bars of live sessions have no spans of their own.
+Owns names and attributes of spans; runtime/tracing.py owns spans and their export. A request is a span of the gateway's
+trace. A batch serves several requests and is a trace of its own: the batch links to its requests, and the `device` span
+of a request links to the batch. Bars of live sessions have no spans.
 """
 
 from typing import Any
 
-from inference.batching.batcher import Observer, Ran
-from inference.batching.schedule import Plan
+from inference.batching.batcher import Observer
+from inference.batching.job import BatchResult
+from inference.batching.schedule import BatchPlan
 from inference.calls.call import Call
 from inference.transport.exchange import SERVICE, Exchange
 from market_inference.contract import deadline
@@ -20,7 +21,7 @@ _METHOD = f"{SERVICE.full_name}/Exchange"
 
 
 class TracedExchange(Exchange):
-    """An Exchange whose requests have spans."""
+    """An Exchange that records a span per request."""
 
     def __init__(self, traces: Traces, *parts: Any) -> None:
         super().__init__(*parts)
@@ -55,34 +56,34 @@ def _outcome(reply: exchange_pb2.Reply) -> tuple[str, str]:
 
 
 class BatchTraces:
-    """One engine's batches, as batcher.Observer. Tells another observer everything, too."""
+    """Records a span per batch of one engine, as a batcher.Observer; passes every event on to another observer."""
 
     def __init__(self, traces: Traces, engine: str, observer: Observer) -> None:
         self._traces = traces
         self._engine = engine
         self._observer = observer
 
-    def batch(self, plan: Plan, ran: Ran, units: int) -> None:
-        self._observer.batch(plan, ran, units)
+    def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
+        self._observer.batch(plan, result, units)
         jobs = dict.fromkeys(entry.job for entry in plan.batch)
         traced = [job for job in jobs if job.span is not None and job.span.sampled]
         if not traced:
             return
-        told = {
+        attributes = {
             "market.engine": self._engine,
             "market.model": traced[0].model.name,
             "market.requests": len(jobs),
             "market.items": len(plan.batch),
             "market.units": units,
-            "market.padding_units": units - sum(entry.size for entry in plan.batch),
-            "market.out_of_memory_recoveries": ran.oom_recoveries,
+            "market.padding_units": units - sum(entry.units for entry in plan.batch),
+            "market.out_of_memory_recoveries": result.oom_recoveries,
         }
         spans = [job.span for job in traced]
-        batch = self._traces.batch(f"batch {self._engine}", ran.started, ran.ended, spans, told)
-        where = {"market.engine": self._engine}
+        batch = self._traces.batch(f"batch {self._engine}", result.started, result.ended, spans, attributes)
+        engine = {"market.engine": self._engine}
         for job in traced:
-            job.span.part("queue", job.enqueued, ran.started, where)
-            job.span.part("device", ran.started, ran.ended, where, [batch])
+            job.span.part("queue", job.enqueued, result.started, engine)
+            job.span.part("device", result.started, result.ended, engine, [batch])
 
     def refused(self, reason: str) -> None:
         self._observer.refused(reason)

@@ -1,1 +1,1 @@
-"""Jobs, their queues, and which items run next."""
+"""Jobs, queues, fair shares and the choice of batches."""

@@ -1,10 +1,11 @@
-"""Turns submitted jobs into batches on one engine.
+"""Jobs to batches on one engine, and outcomes back to jobs.
 
-Owns the waiting queues, admission and delivery, all on the event loop. What runs next is schedule's decision, how it
-runs is the engine's.
+Owns the queues, admission and the delivery of outcomes, all on the event loop. schedule.py decides which batch runs
+next, shares.py keeps the clients' fair shares, the engine runs the batch.
 """
 
 import asyncio
+import logging
 import math
 from bisect import insort
 from collections import defaultdict
@@ -13,74 +14,100 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
 
-from inference.batching.costs import Costs, Line
-from inference.batching.job import DUE, PATIENCE, Entry, Job, Key
-from inference.batching.schedule import Budget, Plan, schedule, urgency
+from inference.batching.costs import Costs
+from inference.batching.job import DUE, PATIENCE, BatchResult, Entry, Job, Key
+from inference.batching.schedule import BatchPlan, Budget, schedule, urgency
+from inference.batching.shares import Shares
 from market_inference.contract.deadline import now
-from market_inference.contract.errors import CallCancelledError, DeadlineExceededError, OverloadedError
+from market_inference.contract.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    OverloadedError,
+    ServiceUnavailableError,
+)
 
-# Of a request's time left, what may be spent here: the rest is for the way back, and for the error of the estimate.
+log = logging.getLogger(__name__)
+
+# The share of a request's remaining time that the queue and the device may use. The rest covers the way back and the
+# error of the estimate.
 DEADLINE_SHARE = 0.7
-# How much later than estimated answers may be believed to come, and how fast that belief follows them.
+# Bound and gain of the estimate of how much later than expected jobs complete.
 MOST_LATENESS = 8.0
 LATENESS_GAIN = 0.05
-# Below this an estimate's error is the clock's and the scheduler's, and says nothing of the queue.
+# The error of a smaller estimate comes from the clock and the operating system, and says nothing about the queue.
 SMALL_ESTIMATE_SECONDS = 0.02
+# Bound of the first slice of a batch if all of its items are of the costliest kind.
+WORST_SLICE_SECONDS = 0.25
+# A batch that takes so many times longer than expected changes the estimates of the waiting entries of its queue.
+_SURPRISE = 2.0
 
-# Arrivals further apart than this say nothing about the next one.
+# An interval between arrivals above this bound says nothing about the next arrival.
 _LONGEST_GAP = 1.0
 
-# A batch's entries by job: those of one mostly stand together, and share its bookkeeping.
 _JOB = attrgetter("job")
 
 
-class Ran(Protocol):
-    """A batch that has run."""
-
-    # An answer or an exception per item.
-    answers: Sequence[Any]
-    started: float
-    ended: float
-    # Items that fit the device's memory at once, when the whole batch did not; else None.
-    fitted: int | None
-    oom_recoveries: int
-
-
 class Runner(Protocol):
-    """What the batcher needs of an engine: run a batch elsewhere and call back on the event loop."""
+    """The part of an engine that the batcher uses. An engine imports torch, the batcher does not."""
 
-    def run(self, model: Any, items: Sequence[Any], done: Callable[[Ran], None]) -> None: ...
+    def run(
+        self, model: Any, items: Sequence[Any], done: Callable[[BatchResult], None], *, first: int, seconds: float
+    ) -> None:
+        """Run a batch on the device's thread and call `done` on the event loop.
+
+        The first slice has `first` items. After `seconds` no further slice begins.
+        """
+        ...
 
 
 class Observer(Protocol):
-    """Told what happens, for metrics."""
+    """Receives the events of one engine's queue, for metrics and traces."""
 
-    def batch(self, plan: Plan, ran: Ran, units: int) -> None: ...
+    def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None: ...
     def refused(self, reason: str) -> None: ...
     def dropped(self, count: int) -> None: ...
 
 
 class Batcher:
-    """One engine's queues. Every method is called on the event loop's thread."""
+    """One engine's queues. Every method is called on the event loop's thread.
 
-    def __init__(self, runner: Runner, observer: Observer, *, budget: Budget, max_queued_seconds: float) -> None:
+    `stuck_seconds`: an engine whose batch runs longer is stuck. A stuck engine's jobs fail, and new jobs are refused,
+    until the batch ends.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        observer: Observer,
+        *,
+        budget: Budget,
+        max_queued_seconds: float,
+        stuck_seconds: float = math.inf,
+        name: str = "",
+    ) -> None:
         self._runner = runner
         self._observer = observer
         self._budget = budget
         self._max_queued = max_queued_seconds
+        self._stuck_seconds = stuck_seconds
+        self.name = name
         self.costs = Costs()
+        self.shares = Shares()
         self._waiting: defaultdict[Key, list[Entry]] = defaultdict(list)
-        self._finish: dict[str, float] = {}
-        # Expected seconds of what waits, by priority.
-        self._queued = dict.fromkeys(PATIENCE, 0.0)
         self._queued_items = 0
-        # How many times longer than estimated answers take, of late.
+        # Upper bound of the queued entries whose job was withdrawn.
+        self._stale_items = 0
+        # Running average of (seconds until completion) / (expected seconds), at least 1.
         self._lateness = 1.0
+        self._running: BatchPlan | None = None
         self._running_until = 0.0
-        self._running = False
-        # Whether to schedule in this loop turn, and the timer of one that waits.
-        self._asked = False
-        self._later: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self.stuck = False
+        # Called when `stuck` changes.
+        self.on_stuck: Callable[[], object] = lambda: None
+        # Whether a dispatch is due in this loop turn, and the timer of a dispatch that waits for an arrival.
+        self._dispatch_due = False
+        self._delayed: asyncio.TimerHandle | None = None
         self._last_arrival = 0.0
         self._gap = _LONGEST_GAP
 
@@ -88,78 +115,104 @@ class Batcher:
     def queued_items(self) -> int:
         return self._queued_items
 
+    def learn_warm_up(self, model: Any, items: Sequence[Any], seconds: float) -> None:
+        """Learn the cost of a model from a batch of its warm-up."""
+        units = max(map(model.units, items)) * len(items)
+        self.costs.learn_warm_up((model, model.bucket(items[0])), units, seconds)
+
     def queued_seconds(self, at: float) -> float:
-        """Expected seconds until the device is free of everything accepted so far."""
-        return sum(self._queued.values()) + self._running_seconds(at)
+        """Expected seconds until the device has run everything that was admitted."""
+        return self.shares.total + self._running_seconds(at)
 
     def _running_seconds(self, at: float) -> float:
         return max(0.0, self._running_until - at) if self._running else 0.0
 
     def submit(self, job: Job) -> None:
-        """Accept a job, or refuse it at once with OverloadedError or DeadlineExceededError. Its reply then resolves."""
+        """Admit a job, whose reply resolves later.
+
+        Raises OverloadedError, DeadlineExceededError, or ServiceUnavailableError if the engine is stuck.
+        """
         at = now()
         entries = self._entries(job)
-        seconds = sum(entry.seconds for entry in entries)
+        seconds = sum(entry.expected_seconds for entry in entries)
         self._admit(job, seconds, at)
-        job.enqueued = at
-        self._share(job, entries, at)
+        job.enqueued, job.queued_seconds = at, seconds
+        start = self.shares.add(job.client, job.priority, seconds, at)
+        deadline, patience = job.deadline, PATIENCE[job.priority]
         for entry in entries:
+            entry.due = urgency(deadline, start, patience)
+            start += entry.expected_seconds
             queue = self._waiting[entry.key]
-            # Mostly it is the last in order.
+            # The new entry is usually the last in order.
             if not queue or queue[-1].due <= entry.due:
                 queue.append(entry)
             else:
                 insort(queue, entry, key=DUE)
         self._queued_items += len(entries)
-        self._queued[job.priority] += seconds
         self._note_arrival(at)
         if not self._running:
-            self._ask_soon()
+            self._dispatch_soon()
+
+    def withdraw(self, job: Job) -> None:
+        """Free the queue of a cancelled job at once. Items of the job that run already run to their end."""
+        self.shares.remove(job.client, job.priority, job.queued_seconds)
+        self.shares.correct(job.client, -job.queued_seconds)
+        job.queued_seconds = 0.0
+        self._stale_items += job.remaining
+        if 2 * self._stale_items > self._queued_items:
+            self._purge()
+
+    def _purge(self) -> None:
+        """Drop the entries of all jobs that are done. The cost per withdrawn entry is constant on average."""
+        self._stale_items = 0
+        for key, queue in tuple(self._waiting.items()):
+            kept = [entry for entry in queue if not entry.job.done]
+            if dropped := len(queue) - len(kept):
+                self._replace(key, kept)
+                self._queued_items -= dropped
+                self._observer.dropped(dropped)
+
+    def _replace(self, key: Key, queue: list[Entry]) -> None:
+        if queue:
+            self._waiting[key] = queue
+        else:
+            self._waiting.pop(key, None)
 
     def _entries(self, job: Job) -> list[Entry]:
-        model, entries = job.model, []
-        # Most items of a job are alike, so that few estimates serve them all.
+        model, budget, entries = job.model, self._budget, []
+        # Most items of a job are alike, so that few estimates serve all of them.
         known: dict[tuple[Hashable, int], tuple[Key, float]] = {}
         for index, item in enumerate(job.items):
-            kind = bucket, size = model.bucket(item), model.units(item)
+            kind = bucket, units = model.bucket(item), model.units(item)
             if kind not in known:
                 key = model, bucket
-                known[kind] = key, self._share_of_a_batch(self.costs.line(key), size)
+                known[kind] = key, self.costs.share(key, units, budget.units, budget.items)
             key, seconds = known[kind]
-            entries.append(Entry(job, index, key, size, seconds))
+            entries.append(Entry(job, index, key, units, seconds))
         return entries
-
-    def _share_of_a_batch(self, line: Line, size: int) -> float:
-        """An item's expected seconds under load: its own, and its part of a full batch's fixed cost."""
-        return line.per_unit * size + line.fixed * max(size / self._budget.units, 1 / self._budget.items)
 
     def _admit(self, job: Job, seconds: float, at: float) -> None:
         if job.deadline <= at:
             raise DeadlineExceededError("the deadline had passed before the request reached the queue")
-        ahead = self._ahead(job.priority, at)
-        job.expected = ahead + seconds
-        self._check_room(ahead, seconds, job.deadline, at)
+        job.expected_seconds = self.check_room(job.client, job.priority, job.deadline, seconds)
 
-    def check_room(self, priority: str, deadline: float) -> None:
-        """Refuse what submit() would refuse whatever it asks for, before work is spent on preparing it.
+    def check_room(self, client: str, priority: str, deadline: float, seconds: float) -> float:
+        """The expected seconds until new work of `seconds` is done.
 
-        Raises OverloadedError.
+        Raises OverloadedError or ServiceUnavailableError where submit() would refuse the work.
         """
+        if self.stuck:
+            self._observer.refused("stuck")
+            raise self._stuck_error()
         at = now()
-        self._check_room(self._ahead(priority, at), 0.0, deadline, at)
-
-    def _ahead(self, priority: str, at: float) -> float:
-        """Seconds of work before new work's turn. Interactive work does not wait for batch work."""
-        return self.queued_seconds(at) - (self._queued["batch"] if priority == "interactive" else 0.0)
-
-    def _check_room(self, ahead: float, seconds: float, deadline: float, at: float) -> None:
-        if ahead + seconds > self._max_queued and ahead > 0:
+        ahead = self._running_seconds(at) + self.shares.ahead(client, priority, seconds)
+        # An idle engine takes any work: no measurement would ever correct an estimate that is too high otherwise.
+        if ahead and not self.shares.fits(client, priority, seconds, self._running_seconds(at), self._max_queued):
             self._observer.refused("queue_full")
             raise OverloadedError(
-                f"the queue is full ({ahead:.2f} s of work waiting, max {self._max_queued:.2f} s)",
-                retry_after=ahead / 2,
+                f"the queue is full ({self.queued_seconds(at):.2f} s of work waiting, max {self._max_queued:.2f} s)",
+                retry_after=max(ahead / 2, 0.05),
             )
-        # An idle engine always takes work: were its estimate too high, nothing else would ever correct it.
         likely = (ahead + seconds) * self._lateness
         if ahead and likely > (deadline - at) * DEADLINE_SHARE:
             self._observer.refused("deadline")
@@ -167,17 +220,7 @@ class Batcher:
                 f"cannot be answered in time (expected to take {likely:.3f} s, {deadline - at:.3f} s left)",
                 retry_after=ahead,
             )
-
-    def _share(self, job: Job, entries: Sequence[Entry], at: float) -> None:
-        """Start-time fair queueing (Goyal, Vin, Cheng 1996): a client's next item starts where its last one ended."""
-        start = max(at, self._finish.get(job.client, 0.0))
-        deadline, patience = job.deadline, PATIENCE[job.priority]
-        for entry in entries:
-            entry.due = urgency(deadline, start, patience)
-            start += entry.seconds
-        self._finish[job.client] = start
-        if len(self._finish) > 4096:
-            self._finish = {client: finish for client, finish in self._finish.items() if finish > at}
+        return ahead + seconds
 
     def _note_arrival(self, at: float) -> None:
         gap = min(at - self._last_arrival, _LONGEST_GAP)
@@ -185,105 +228,191 @@ class Batcher:
         self._last_arrival = at
 
     def _next_arrival(self, at: float) -> float:
-        """Seconds until the next arrival is expected; one that is overdue is not waited for, lest all wait for ever."""
-        left = self._last_arrival + self._gap - at
-        return left if left > 0 else math.inf
+        """Seconds until the next expected arrival; infinite for an overdue one, so that no batch waits for it."""
+        remaining = self._last_arrival + self._gap - at
+        return remaining if remaining > 0 else math.inf
 
-    def _ask_soon(self) -> None:
-        """Schedule after everything that is ready in this loop turn has been submitted, so that it shares a batch."""
-        if not self._asked:
-            self._asked = True
+    def _dispatch_soon(self) -> None:
+        """Dispatch after every request of this loop turn was submitted, so that they share a batch."""
+        if not self._dispatch_due:
+            self._dispatch_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        self._asked = False
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-        if self._running:
-            return
-        while True:
+        self._dispatch_due = False
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
+        while self._running is None:
             at = now()
             plan = schedule(self._waiting, at, self.costs, self._budget, self._next_arrival(at))
             if plan.wait:
-                self._later = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
+                self._delayed = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return
             if not plan.taken:
                 return
             self._remove(plan)
             if plan.batch:
                 self._run(plan)
-                return
 
-    def _remove(self, plan: Plan) -> None:
+    def _remove(self, plan: BatchPlan) -> None:
+        """Take the plan's entries out of their queue, and complete the dropped ones."""
         key = (plan.batch or plan.dropped)[0].key
         queue = self._waiting[key]
-        left = queue[plan.taken :]
-        if left:
-            self._waiting[key] = left
-        else:
-            del self._waiting[key]
+        self._replace(key, queue[plan.taken :])
         self._queued_items -= plan.taken
-        for entry in queue[: plan.taken]:
-            self._queued[entry.job.priority] -= entry.seconds
-        if not self._queued_items:
-            self._queued = dict.fromkeys(PATIENCE, 0.0)  # sheds the rounding
+        for job, entries in groupby(queue[: plan.taken], _JOB):
+            seconds = min(job.queued_seconds, sum(entry.expected_seconds for entry in entries))
+            job.queued_seconds -= seconds
+            self.shares.remove(job.client, job.priority, seconds)
         at = now()
         for entry in plan.dropped:
             job = entry.job
-            if entry.index in job.gone and job.deadline > at:
-                job.answer([entry.index], iter([CallCancelledError("nobody waits for this item")]))
+            if entry.index in job.withdrawn and job.deadline > at:
+                job.complete([entry.index], iter([CallCancelledError("the call of this item was cancelled")]))
                 continue
-            if not job.settled:
+            if not job.done:
                 self._learn_lateness(job, at)
             job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
         if plan.dropped:
             self._observer.dropped(len(plan.dropped))
 
-    def _run(self, plan: Plan) -> None:
-        units = max(entry.size for entry in plan.batch) * len(plan.batch)
+    def _run(self, plan: BatchPlan) -> None:
+        key, longest = plan.batch[0].key, max(entry.units for entry in plan.batch)
         at = now()
         for job, _ in groupby(plan.batch, _JOB):
             job.started = job.started or at
-        self._running = True
-        self._running_until = at + self.costs.line(plan.batch[0].key).seconds(units)
-        model = plan.batch[0].job.model
-        self._runner.run(model, [entry.item for entry in plan.batch], lambda ran: self._deliver(plan, ran, units))
+        seconds = self._budget.seconds
+        first = int(self.costs.bounded_units(key, seconds, WORST_SLICE_SECONDS) / longest)
+        self._running = plan
+        self._running_until = at + self.costs.line(key).seconds(longest * len(plan.batch))
+        if self._stuck_seconds < math.inf:
+            self._watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
+        self._runner.run(
+            key[0],
+            [entry.item for entry in plan.batch],
+            lambda result: self._deliver(plan, result),
+            first=max(1, first),
+            seconds=seconds,
+        )
 
-    def _deliver(self, plan: Plan, ran: Ran, units: int) -> None:
-        seconds = ran.ended - ran.started
-        line = self.costs.line(plan.batch[0].key)
-        line.learn(units, seconds)
-        size, answers = len(plan.batch), iter(ran.answers)
+    def _deliver(self, plan: BatchPlan, result: BatchResult) -> None:
+        self._running = None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        ran = len(result.outcomes)
+        if ran < len(plan.batch):
+            self._put_back(plan.batch[ran:])
+            plan.batch = plan.batch[:ran]
+        longest = max(entry.units for entry in plan.batch)
+        self._learn(plan, longest, result)
+        outcomes, seconds = iter(result.outcomes), result.ended - result.started
         for job, entries in groupby(plan.batch, _JOB):
             indices = [entry.index for entry in entries]
-            job.device_began = job.device_began or ran.started
-            job.device_ended = ran.ended
-            job.device_seconds += seconds * len(indices) / size
-            job.batch_items = max(job.batch_items, size)
-            job.answer(indices, answers)
-            if job.left == 0:
-                self._learn_lateness(job, ran.ended)
-        if ran.fitted is not None:
-            line.ceiling = ran.fitted * max(entry.size for entry in plan.batch)
-        self._running = False
-        self._observer.batch(plan, ran, units)
+            job.device_began = job.device_began or result.started
+            job.device_ended = result.ended
+            job.device_seconds += seconds * len(indices) / ran
+            job.batch_items = max(job.batch_items, ran)
+            job.complete(indices, outcomes)
+            if job.remaining == 0:
+                self._learn_lateness(job, result.ended)
+        if result.fitted is not None:
+            self.costs.line(plan.batch[0].key).ceiling = result.fitted * longest
+        self._observer.batch(plan, result, longest * ran)
+        if self.stuck:
+            self._recover()
         self._dispatch()
 
+    def _put_back(self, entries: Sequence[Entry]) -> None:
+        """Return entries that did not run, since the batch's time was used up, to the head of their queue."""
+        queue = self._waiting[entries[0].key]
+        queue[:0] = entries
+        queue.sort(key=DUE)
+        self._queued_items += len(entries)
+        for job, group in groupby(entries, _JOB):
+            if not job.done:
+                seconds = sum(entry.expected_seconds for entry in group)
+                job.queued_seconds += seconds
+                self.shares.put_back(job.client, job.priority, seconds)
+
+    def _learn(self, plan: BatchPlan, longest: int, result: BatchResult) -> None:
+        """Learn from a batch's run time, and charge each client what its items took beyond the estimate."""
+        key, count = plan.batch[0].key, len(plan.batch)
+        seconds = result.ended - result.started
+        expected = sum(entry.expected_seconds for entry in plan.batch)
+        first = not self.costs.line(key).measured
+        self.costs.learn(key, longest * count, seconds)
+        if seconds > expected:
+            for job, entries in groupby(plan.batch, _JOB):
+                extra = sum(seconds / count - entry.expected_seconds for entry in entries)
+                self.shares.correct(job.client, max(0.0, extra))
+        if first or (seconds > SMALL_ESTIMATE_SECONDS and seconds > _SURPRISE * expected):
+            self._estimate_again(key)
+
+    def _estimate_again(self, key: Key) -> None:
+        """Estimate the waiting entries of a queue anew, and order the queue by the clients' new shares."""
+        queue = self._waiting.get(key)
+        if not queue:
+            return
+        at, started = now(), dict[str, float]()
+        for entry in queue:
+            job = entry.job
+            if job.done:
+                continue
+            seconds = self.costs.share(key, entry.units, self._budget.units, self._budget.items)
+            change, entry.expected_seconds = seconds - entry.expected_seconds, seconds
+            job.queued_seconds += change
+            self.shares.put_back(job.client, job.priority, change)
+            start = started.get(job.client, at)
+            entry.due = urgency(job.deadline, start, PATIENCE[job.priority])
+            started[job.client] = start + seconds
+        for client, finish in started.items():
+            self.shares.restart(client, finish)
+        queue.sort(key=DUE)
+
     def _learn_lateness(self, job: Job, at: float) -> None:
-        """Compare a job's end, or its being given up, with what was expected, so that admission stays honest."""
-        if job.expected > SMALL_ESTIMATE_SECONDS:
-            seen = min(MOST_LATENESS, max(1.0, (at - job.enqueued) / job.expected))
+        """Compare the end of a job, completed or dropped, with the estimate, so that admission stays correct."""
+        if job.expected_seconds > SMALL_ESTIMATE_SECONDS:
+            seen = min(MOST_LATENESS, max(1.0, (at - job.enqueued) / job.expected_seconds))
         elif at - job.enqueued <= SMALL_ESTIMATE_SECONDS:
-            seen = 1.0  # too small to measure lateness by, yet in time
+            seen = 1.0  # too small to measure lateness by, and in time
         else:
             return
         self._lateness += LATENESS_GAIN * (seen - self._lateness)
 
-    def close(self) -> None:
-        """Fail everything that still waits; what runs on the device is delivered."""
+    def _declare_stuck(self) -> None:
+        """Fail every job: the batch on the device has run for `stuck_seconds`."""
+        self._watchdog = None
+        self.stuck = True
+        log.error("engine stuck", extra={"fields": {"engine": self.name, "seconds": self._stuck_seconds}})
+        for entry in self._running.batch if self._running else ():
+            entry.job.fail(self._stuck_error())
+        self._fail_waiting(self._stuck_error())
+        self.on_stuck()
+
+    def _recover(self) -> None:
+        self.stuck = False
+        log.warning("engine runs again", extra={"fields": {"engine": self.name}})
+        self.on_stuck()
+
+    def _stuck_error(self) -> ServiceUnavailableError:
+        return ServiceUnavailableError(
+            f"the {self.name or 'model'} engine is stuck: its batch has run for over {self._stuck_seconds:g} s",
+            retry_after=1.0,
+        )
+
+    def _fail_waiting(self, error: Exception) -> None:
         for queue in self._waiting.values():
             for entry in queue:
-                entry.job.fail(CallCancelledError("the service is stopping"))
+                entry.job.fail(error)
         self._waiting.clear()
-        self._queued_items, self._queued = 0, dict.fromkeys(PATIENCE, 0.0)
+        self._queued_items = 0
+        self.shares.clear()
+
+    def close(self) -> None:
+        """Fail every waiting job. The outcomes of the batch that runs are delivered."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._fail_waiting(CallCancelledError("the service is stopping"))

@@ -1,38 +1,50 @@
-"""What work costs: a line fitted online per model and bucket.
+"""What work costs: a line fitted online per model and bucket, and upper rates for work that was not measured yet.
 
-Owns the estimate `seconds(batch) = fixed + per_unit * units`; what is done with it is schedule's and admission's.
+Owns the estimates `seconds(batch) = fixed + per_unit * units` and the bound on units that certainly end in time. The
+scheduler and admission use both.
 """
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 FORGETTING = 0.98
 _PRIOR_UNCERTAINTY = 1e6
+# Share of a bucket's highest rate that remains after each batch, so that a costly kind of item is remembered for some
+# hundred batches.
+_RATE_MEMORY = 0.98
+# A model's worst rate rises at most so many times per batch: a pause of the machine is not a property of the model.
+_WORST_GROWTH = 2.0
+_WORST_MEMORY = 0.998
+UNMEASURED_RATE = 1e-5
+"""Seconds per unit of a model of which no batch was measured: above the rate of every embedded model but fracast."""
 
 
 @dataclass(slots=True)
 class Line:
     """Recursive least squares with forgetting for y = fixed + slope * x, both kept non-negative.
 
-    Source: Haykin, Adaptive Filter Theory, RLS. `scale` keeps x near 1, since the units of models differ by 10^6.
-    `ceiling` is the units that fit the device's memory, for a bucket that once ran out of it.
+    Source: Haykin, Adaptive Filter Theory, RLS. `scale` keeps x near 1, because the units of models differ by 10^6.
+    `ceiling` is the number of units that fit the device's memory, for a bucket that once ran out of memory. `rate` is
+    the highest recent seconds per unit.
     """
 
     fixed: float = 0.0
     slope: float = 0.0
-    seen: int = 0
+    measured: int = 0
     scale: float = 1.0
     p00: float = _PRIOR_UNCERTAINTY
     p01: float = 0.0
     p11: float = _PRIOR_UNCERTAINTY
     ceiling: float = math.inf
+    rate: float = 0.0
 
     def learn(self, units: float, seconds: float) -> None:
-        """Take in one measured batch."""
-        if not self.seen:
+        """Learn from one measured batch."""
+        self.rate = max(self.rate * _RATE_MEMORY, seconds / max(units, 1.0))
+        if not self.measured:
             self.scale = max(units, 1.0)
         x = units / self.scale
         error = seconds - self.fixed - self.slope * x
@@ -45,18 +57,18 @@ class Line:
             (self.p01 - k0 * g1) / FORGETTING,
             min((self.p11 - k1 * g1) / FORGETTING, _PRIOR_UNCERTAINTY),
         )
-        self._keep_sane(x, seconds)
-        self.seen += 1
+        self._keep_non_negative(x, seconds)
+        self.measured += 1
 
-    def _keep_sane(self, x: float, seconds: float) -> None:
-        """A negative part is noise: give its share to the other one, so that this batch is still explained."""
+    def _keep_non_negative(self, x: float, seconds: float) -> None:
+        """A negative part is noise: the other part takes its share, so that the line still explains this batch."""
         if self.slope < 0:
             self.fixed, self.slope = seconds, 0.0
         elif self.fixed < 0:
             self.fixed, self.slope = 0.0, seconds / max(x, 1e-12)
 
     def seconds(self, units: float) -> float:
-        """A batch's expected duration; 0 while nothing is known."""
+        """A batch's expected duration; 0 before the first measurement."""
         return self.fixed + self.slope * units / self.scale
 
     @property
@@ -64,25 +76,76 @@ class Line:
         return self.slope / self.scale
 
 
-# Buckets may hold what callers choose, such as parameters: what was learnt first is forgotten first.
+# Clients choose parts of a bucket, such as parameters. The oldest line goes first.
 MOST_LINES = 1024
 
 
+@dataclass(slots=True)
+class _ModelCosts:
+    """One model's lines by bucket, and its worst seconds per unit (0 before the first measurement).
+
+    `floor` is the worst rate of the model's warm-up, which includes the costliest kind of item.
+    """
+
+    lines: dict[Hashable, Line] = field(default_factory=dict)
+    worst: float = 0.0
+    floor: float = 0.0
+
+    def learn(self, rate: float) -> None:
+        rising = min(rate, _WORST_GROWTH * self.worst) if self.worst else rate
+        self.worst = max(self.floor, _WORST_MEMORY * self.worst, rising)
+
+
 class Costs:
-    """A line per (model, bucket). Knowledge of a model goes with it, so that an unloaded one is really freed."""
+    """A line per (model, bucket), held weakly by model so that an unloaded model's memory is freed."""
 
     def __init__(self) -> None:
-        self._lines: WeakKeyDictionary[Any, dict[Hashable, Line]] = WeakKeyDictionary()
+        self._models: WeakKeyDictionary[Any, _ModelCosts] = WeakKeyDictionary()
 
     def line(self, key: tuple[Any, Hashable]) -> Line:
-        """The line of a (model, bucket), new and knowing nothing when it was never seen."""
+        """The line of a (model, bucket); a new one has no measurement."""
         model, bucket = key
-        lines = self._lines.get(model)
-        if lines is None:
-            lines = self._lines[model] = {}
+        lines = self._of(model).lines
         line = lines.get(bucket)
         if line is None:
             line = lines[bucket] = Line()
             if len(lines) > MOST_LINES:
                 del lines[next(iter(lines))]
         return line
+
+    def learn(self, key: tuple[Any, Hashable], units: int, seconds: float) -> None:
+        """Learn from one measured batch of `units` padded units."""
+        self.line(key).learn(units, seconds)
+        self._of(key[0]).learn(seconds / max(units, 1))
+
+    def learn_warm_up(self, key: tuple[Any, Hashable], units: int, seconds: float) -> None:
+        """Learn from one measured batch of a model's warm-up."""
+        self.line(key).learn(units, seconds)
+        costs = self._of(key[0])
+        costs.worst = costs.floor = max(costs.floor, seconds / max(units, 1))
+
+    def share(self, key: tuple[Any, Hashable], units: int, full_units: int, full_items: int) -> float:
+        """An item's expected seconds in a full batch: its own, and its part of the batch's fixed cost.
+
+        An unmeasured bucket costs its units at the model's worst rate.
+        """
+        line = self.line(key)
+        if not line.measured:
+            return units * self.worst_rate(key[0])
+        return line.per_unit * units + line.fixed * max(units / full_units, 1 / full_items)
+
+    def worst_rate(self, model: Any) -> float:
+        """The highest seconds per unit that a batch of the model has shown."""
+        return self._of(model).worst or UNMEASURED_RATE
+
+    def bounded_units(self, key: tuple[Any, Hashable], usual: float, worst: float) -> float:
+        """Units that end within `usual` seconds at the bucket's recent rate and `worst` at the model's worst rate."""
+        line = self.line(key)
+        units = worst / max(self.worst_rate(key[0]), 1e-12)
+        return min(units, usual / line.rate) if line.rate else min(units, usual / self.worst_rate(key[0]))
+
+    def _of(self, model: Any) -> _ModelCosts:
+        costs = self._models.get(model)
+        if costs is None:
+            costs = self._models[model] = _ModelCosts()
+        return costs

@@ -1,6 +1,6 @@
-"""A request's work: its items, its reply and its deadline.
+"""A request's work for one model: items, reply and deadline; and the result of a batch of such items.
 
-Owns what it means for a job to be settled. Knows neither queues nor devices.
+Owns the completion of a job. Knows neither queues nor devices.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from market_inference.contract.deadline import NEVER
 
-# Seconds by which an entry without a nearer deadline is treated as due, so that everything ages into its turn.
+# Seconds after which an entry without a nearer deadline is due, so that every entry ages into its turn.
 PATIENCE = {"interactive": 0.25, "batch": 5.0}
 
 
@@ -19,8 +19,8 @@ PATIENCE = {"interactive": 0.25, "batch": 5.0}
 class Job:
     """Items of one request for one model, answered together.
 
-    `reply` resolves to the answers in the order of `items`: each the model's answer, or the exception that befell that
-    item alone. It is cancelled when the caller goes away; a whole job that cannot be served gets an exception.
+    `reply` resolves to one outcome per item, in the order of `items`: the model's answer, or the exception of that item
+    alone. An error of the whole job is the reply's exception. A caller that no longer waits cancels the reply.
     """
 
     model: Any
@@ -30,59 +30,61 @@ class Job:
     priority: str = "interactive"
     deadline: float = NEVER
     enqueued: float = 0.0
-    # Seconds until the answer, as estimated when it was accepted.
-    expected: float = 0.0
-    answers: list[Any] = field(default_factory=list)
-    left: int = 0
-    # For the caller's timing: when its first item was taken into a batch, when the device began with that batch and was
-    # done with the last one, the job's share of the device's seconds, and the largest batch it was in.
+    # Seconds from admission to completion, as estimated at admission.
+    expected_seconds: float = 0.0
+    # Expected device seconds of the items that wait in the queue.
+    queued_seconds: float = 0.0
+    outcomes: list[Any] = field(default_factory=list)
+    remaining: int = 0
+    # Instants: the first item joins a batch; the device begins that batch; the device ends the last batch.
     started: float = 0.0
     device_began: float = 0.0
     device_ended: float = 0.0
+    # The job's share of the run time of its batches, and the size of the largest of these batches.
     device_seconds: float = 0.0
     batch_items: int = 0
-    # The request's runtime.tracing.Span, where it is traced.
+    # The request's runtime.tracing.Span, None unless the request is traced.
     span: Any = None
-    # Items that nobody waits for, by place; whoever made the job may add to them.
-    gone: Set[int] = frozenset()
+    # Indices of items whose caller no longer waits. The owner of the job may add indices at any time.
+    withdrawn: Set[int] = frozenset()
 
     def __post_init__(self) -> None:
-        self.left = len(self.items)
-        self.answers = [None] * self.left
+        self.remaining = len(self.items)
+        self.outcomes = [None] * self.remaining
 
     @property
-    def settled(self) -> bool:
-        """Nobody waits for it any more: answered, failed or cancelled."""
+    def done(self) -> bool:
+        """Completed, failed or cancelled."""
         return self.reply.done()
 
-    def answer(self, indices: Sequence[int], answers: Iterator[Any]) -> None:
-        """Hand in the next of ``answers``, one for each of these items; the last one resolves the reply."""
+    def complete(self, indices: Sequence[int], outcomes: Iterator[Any]) -> None:
+        """Take the next outcome for each of these items. The last one resolves the reply."""
         for index in indices:
-            self.answers[index] = next(answers)
-        self.left -= len(indices)
-        if self.left == 0 and not self.reply.done():
-            self.reply.set_result(self.answers)
+            self.outcomes[index] = next(outcomes)
+        self.remaining -= len(indices)
+        if self.remaining == 0 and not self.reply.done():
+            self.reply.set_result(self.outcomes)
 
     def fail(self, error: Exception) -> None:
-        """Settle the whole job with an error."""
+        """Complete the whole job with an error."""
         if not self.reply.done():
             self.reply.set_exception(error)
 
 
 Key: TypeAlias = tuple[Any, Hashable]
-"""A (model, bucket): entries with equal keys may share a batch."""
+"""(model, bucket): entries with equal keys may share a batch."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One item waiting for the device. `due` orders it, see schedule.urgency."""
+    """One item in a queue. `due` orders the queue, see schedule.urgency()."""
 
     job: Job
     index: int
     key: Key
-    size: int
-    # Expected device seconds when it was accepted: what the queue's cost is made of.
-    seconds: float
+    units: int
+    # Expected device seconds at admission.
+    expected_seconds: float
     due: float = 0.0
 
     @property
@@ -91,4 +93,22 @@ class Entry:
 
 
 DUE = attrgetter("due")
-"""What a queue is ordered by."""
+"""The order of a queue."""
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What an engine reports of a batch.
+
+    `outcomes` has an answer or an exception for each of the first items of the batch. Items beyond did not run: the
+    batch had used up its time. `started` and `ended` are instants in seconds.
+    """
+
+    outcomes: Sequence[Any]
+    started: float
+    ended: float
+    # The number of items that fit the device's memory together, if the whole batch did not fit.
+    fitted: int | None = None
+    oom_recoveries: int = 0
+    # Outcomes that were not finite or had the wrong shape, and are errors now.
+    invalid: int = 0

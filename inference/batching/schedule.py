@@ -1,6 +1,6 @@
-"""Which batch runs next: a pure function of what waits, the time and the costs.
+"""Which batch runs next: a pure function of the waiting entries, the time and the costs.
 
-Owns the policy. Holds no state, reads no clock and touches no device; the batcher carries out what it says.
+Owns the batching policy. Holds no state, reads no clock and touches no device; the batcher carries the plan out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,21 @@ from market_inference.contract.deadline import NEVER
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How large a batch may get: padded units (longest item x items) and items."""
+    """Bounds of a batch: padded units (longest item x items), items, and expected seconds beyond the fixed cost.
+
+    An item that is above a bound runs alone.
+    """
 
     units: int
     items: int
+    seconds: float = 0.1
 
 
 @dataclass(slots=True)
-class Plan:
-    """The first `taken` entries of queue `key` leave it: `batch` for the device, `dropped` as nobody waits for them.
+class BatchPlan:
+    """The first `taken` entries leave queue `key`: `batch` for the device, `dropped` because no caller waits for them.
 
-    With `wait` above zero nothing leaves; ask again after so many seconds, or when something arrives.
+    If `wait` is above zero no entry leaves; schedule again after `wait` seconds or at the next arrival.
     """
 
     key: Key | None = None
@@ -37,10 +41,9 @@ class Plan:
 
 
 def urgency(deadline: float, start: float, patience: float) -> float:
-    """When an entry is due: at its deadline, or after `patience`, whichever comes first, so that nothing starves.
+    """The instant at which an entry is due: its deadline or `start + patience`, whichever comes first.
 
-    `start` is when its client's fair share reaches it: now for a client with nothing waiting, later for one that has a
-    backlog, which is how one client's ten thousand items stand behind another's first.
+    `start` is the instant at which the client's fair share reaches the entry, see shares.py.
     """
     return min(deadline, start + patience)
 
@@ -51,29 +54,29 @@ def schedule(
     costs: Costs,
     budget: Budget,
     gap: float,
-) -> Plan:
+) -> BatchPlan:
     """The next batch.
 
     `waiting` holds a queue per (model, bucket), ordered by `due`; `gap` is the mean time between arrivals in seconds.
 
-    The queue whose head is due first wins. Its entries are taken in order until the budget is full, or until one more
-    would make an entry already taken miss a deadline that it could have met.
+    The queue with the earliest due head is served. Entries join the batch in order until the budget is full, or until
+    one more entry would make an entry of the batch miss a deadline that the entry could meet.
     """
     key = min((key for key, queue in waiting.items() if queue), key=lambda key: waiting[key][0].due, default=None)
     if key is None:
-        return Plan()
-    plan, line = Plan(key), costs.line(key)
-    batch, units = plan.batch, min(budget.units, line.ceiling)
-    # A batch's end is line.seconds() from now, taken apart: this loop runs for every item of every request.
+        return BatchPlan()
+    plan, line = BatchPlan(key), costs.line(key)
+    # The batch ends line.seconds() from now, computed inline: this loop runs for every item of every request.
     begin, per_unit = now + line.fixed, line.per_unit
+    batch, units = plan.batch, min(budget.units, line.ceiling, budget.seconds / per_unit if per_unit else NEVER)
     longest, tightest = 0, NEVER
     for entry in waiting[key]:
-        job, size = entry.job, entry.size
+        job, size = entry.job, entry.units
         deadline = job.deadline
-        if deadline <= now or job.settled or entry.index in job.gone:
+        if deadline <= now or job.done or entry.index in job.withdrawn:
             plan.dropped.append(entry)
             continue
-        # What would be late even alone must not keep the batch small, which would make the next ones late too.
+        # An entry that is late even alone must not keep the batch small: a small batch makes the next entries late.
         limit = NEVER if begin + per_unit * size > deadline else deadline
         longer, sooner = max(longest, size), min(tightest, limit)
         if batch:
@@ -90,11 +93,11 @@ def schedule(
 
 
 def delay(line: Line, items: int, longest: int, gap: float, slack: float) -> float:
-    """Seconds for which waiting for one more item lowers the mean latency; 0 when it does not, the common case.
+    """Seconds for which waiting for one more item lowers the mean latency; 0, the common case, when waiting does not.
 
-    Dispatching `items` now makes the next arrival, `gap` seconds away, wait for this batch and pay the fixed cost
-    again. Waiting makes everyone wait `gap`, and the batch one item longer. Adding up both sides, waiting pays when
-    fixed > gap * (items + 1) + per_item * items. It must also leave the tightest deadline twice the batch's time.
+    If `items` run now, the next arrival, `gap` seconds away, waits for this batch and pays the fixed cost again. If
+    they wait, every item waits `gap`, and the batch runs one item longer. Adding up both sides, waiting pays when
+    fixed > gap * (items + 1) + per_item * items. Waiting must also leave the tightest deadline twice the batch's time.
     """
     per_item = line.per_unit * longest
     if line.fixed <= gap * (items + 1) + per_item * items:

@@ -1,4 +1,4 @@
-"""The operator's calls: load a model anew, or free its memory."""
+"""The operator's RPCs: reload a model, or unload a model."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from market_inference.contract.generated import admin_pb2, admin_pb2_grpc
 
 
 class Admin(admin_pb2_grpc.AdminServiceServicer):
-    """Acts on the catalog. Errors are the public calls' errors."""
+    """Acts on the catalog. Errors have the form of the public RPCs' errors."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

@@ -1,105 +1,138 @@
-"""Answers as bytes: the public response messages, written through their twins in answers.proto.
+"""Outcomes to response bytes: the public response messages, written through their twins in answers.proto.
 
-Owns the way from arrays to serialised protobuf. Arrays go in as they lie in memory, never element by element.
+Owns the serialisation of arrays: an array enters the response with one copy, never element by element. Serialised
+protobuf messages that are concatenated are one message with the fields of all of them, so a response is the
+concatenation of its items. Live users ask for the same indicators at every bar, so the constant bytes of a panel's
+answer are cached and joined with the numbers.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from google.rpc import status_pb2
 
-from inference.calls import skeleton
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models.forecast import Forecast
 from models.indicators import Program
 
-# An item's outcome: the model's answer, or what befell it.
-Outcome = Any
-_LABELS = (
+Outcome: TypeAlias = Any
+"""What became of an item: the model's answer, or an error (one of FAILED)."""
+FAILED: Final = (status_pb2.Status, ServiceError)
+NOMINAL_COVERAGE: Final = 0.8
+"""Share of closes that the interval between the quantiles 0.1 and 0.9 is meant to contain."""
+_LABELS: Final = (
     inference_pb2.SENTIMENT_LABEL_NEGATIVE,
     inference_pb2.SENTIMENT_LABEL_NEUTRAL,
     inference_pb2.SENTIMENT_LABEL_POSITIVE,
 )
-
-
-FAILED = (status_pb2.Status, ServiceError)
-"""What an outcome is that is no answer."""
-
-
-def _error(outcome: Outcome, request_id: str) -> status_pb2.Status:
-    return outcome.status(request_id) if isinstance(outcome, ServiceError) else outcome
-
-
-def _failed(symbol: str, outcome: Outcome, request_id: str) -> tuple[bytes, ...]:
-    """A failed item, of SeriesForecast as of PanelIndicators."""
-    item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_error(outcome, request_id)).SerializeToString()
-    return wireformat.pieces(1, item)
+_FLOAT64_BYTES: Final = 8
 
 
 def forecasts(
     symbols: Sequence[str], outcomes: Sequence[Outcome], levels: tuple[float, ...], model: Any, request_id: str
 ) -> bytes:
-    """A PredictResponse; outcomes are models.forecast.Forecast."""
-    written: list[bytes] = []
-    for symbol, outcome in zip(symbols, outcomes, strict=True):
-        if isinstance(outcome, FAILED):
-            written += _failed(symbol, outcome, request_id)
-        else:
-            forecast = skeleton.forecast(outcome)
-            written += (skeleton.item(symbol, len(forecast)), forecast)
-    rest = answers_pb2.PredictAnswer(
-        quantile_levels=_level_bytes(levels), model=model.name, model_version=model.version, request_id=request_id
+    """A PredictResponse. Outcomes are models.forecast.Forecast or errors."""
+    response = answers_pb2.PredictAnswer(
+        quantile_levels=np.asarray(levels, dtype="<f8").tobytes(),
+        model=model.name,
+        model_version=model.version,
+        request_id=request_id,
     )
-    # Serialised messages that are joined are one message with the fields of both.
-    return b"".join((*written, rest.SerializeToString()))
+    for symbol, outcome in zip(symbols, outcomes, strict=True):
+        item = response.forecasts.add(symbol=symbol)
+        if isinstance(outcome, FAILED):
+            item.error.CopyFrom(_status(outcome, request_id))
+        else:
+            write_forecast(item.forecast, outcome)
+    return response.SerializeToString()
 
 
-@lru_cache(maxsize=1024)
-def _level_bytes(levels: tuple[float, ...]) -> bytes:
-    return np.asarray(levels, dtype="<f8").tobytes()
-
-
-def write_forecast(target: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
-    """A forecast in its message, which is empty so far."""
-    target.MergeFromString(skeleton.forecast(forecast))
+def write_forecast(message: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
+    """Fill an empty message with a forecast."""
+    message.point = forecast.point.tobytes()
+    message.quantiles = forecast.quantiles.tobytes()
+    message.gate, message.logs, message.context = forecast.gate, forecast.logs, forecast.context
+    coverage = message.coverage
+    coverage.nominal, coverage.measured, coverage.origins = NOMINAL_COVERAGE, forecast.coverage, forecast.coverage_count
+    for warning in forecast.warnings:
+        written = message.warnings.add(code=f"WARNING_CODE_{warning.code}", message=warning.message)
+        for name, values in warning.evidence:
+            written.evidence.add(name=name, values=values)
 
 
 def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> bytes:
-    """An AnalyzeSentimentResponse; outcomes are (probabilities [negative, neutral, positive], chunks)."""
-    answer = inference_pb2.AnalyzeSentimentResponse(
+    """An AnalyzeSentimentResponse. Outcomes are (probabilities [negative, neutral, positive], chunks) or errors."""
+    response = inference_pb2.AnalyzeSentimentResponse(
         model=model.name, model_version=model.version, request_id=request_id
     )
     for outcome in outcomes:
-        entry = answer.sentiments.add()
+        item = response.sentiments.add()
         if isinstance(outcome, FAILED):
-            entry.error.CopyFrom(_error(outcome, request_id))
+            item.error.CopyFrom(_status(outcome, request_id))
             continue
         probabilities, chunks = outcome
         negative, neutral, positive = probabilities.tolist()
-        sentiment = entry.sentiment
+        sentiment = item.sentiment
         sentiment.negative, sentiment.neutral, sentiment.positive = negative, neutral, positive
         sentiment.score = positive - negative
         sentiment.label = _LABELS[int(probabilities.argmax())]
         sentiment.chunks = chunks
-    return answer.SerializeToString()
+    return response.SerializeToString()
 
 
 def indicators(
     symbols: Sequence[str], outcomes: Sequence[Outcome], program: Program, model: Any, request_id: str
 ) -> bytes:
-    """A ComputeIndicatorsResponse; outcomes are models.indicators.Answer, all of one program."""
-    written: list[Any] = []
+    """A ComputeIndicatorsResponse. Outcomes are models.indicators.Answer of one program, or errors."""
+    pieces: list[Any] = []
     for symbol, outcome in zip(symbols, outcomes, strict=True):
         if isinstance(outcome, FAILED):
-            written += _failed(symbol, outcome, request_id)
+            item = answers_pb2.PanelIndicatorsAnswer(symbol=symbol, error=_status(outcome, request_id))
+            pieces += wireformat.pieces(1, item.SerializeToString())
         else:
-            size, pieces = skeleton.panel(program, outcome)
-            written.append(skeleton.item(symbol, size))
-            written += pieces
+            pieces += _panel(symbol, program, list(outcome))
     rest = answers_pb2.ComputeIndicatorsAnswer(model=model.name, model_version=model.version, request_id=request_id)
-    # Serialised messages that are joined are one message with the fields of both.
-    return b"".join((*written, rest.SerializeToString()))
+    return b"".join((*pieces, rest.SerializeToString()))
+
+
+def _panel(symbol: str, program: Program, rows: list[Any]) -> list[Any]:
+    """A PanelIndicators in pieces. `rows`: contiguous float64 arrays, one per output of the program."""
+    size, heads = _row_heads(program, tuple(map(len, rows)))
+    pieces: list[Any] = [_panel_head(symbol, size)] + [None] * (2 * len(rows))
+    pieces[1::2], pieces[2::2] = heads, rows
+    return pieces
+
+
+@lru_cache(maxsize=4096)
+def _panel_head(symbol: str, size: int) -> bytes:
+    """The bytes of a PanelIndicators, as a list item, before its IndicatorSet of `size` bytes."""
+    opening = answers_pb2.PanelIndicatorsAnswer(symbol=symbol).SerializeToString() + wireformat.header(2, size)
+    return wireformat.header(1, len(opening) + size) + opening
+
+
+@lru_cache(maxsize=1024)
+def _row_heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[bytes, ...]]:
+    """The bytes before each row of an IndicatorSet, and the size of the IndicatorSet, rows included."""
+    heads: list[bytes] = []
+    total = 0
+    for call, outputs in zip(program.calls, program.rows, strict=True):
+        first, inner = len(heads), 0
+        for name, length in zip(program.outputs[outputs], lengths[outputs], strict=True):
+            size = length * _FLOAT64_BYTES
+            # protobuf leaves an empty field out; a reader takes a field of length 0 for the same.
+            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + wireformat.header(2, size)
+            heads.append(wireformat.header(2, len(head) + size) + head)
+            inner += len(heads[-1]) + size
+        named = answers_pb2.IndicatorAnswer(name=call.function.name).SerializeToString()
+        opening = wireformat.header(1, len(named) + inner) + named
+        heads[first] = opening + heads[first]
+        total += len(opening) + inner
+    return total, tuple(heads)
+
+
+def _status(outcome: status_pb2.Status | ServiceError, request_id: str) -> status_pb2.Status:
+    return outcome.status(request_id) if isinstance(outcome, ServiceError) else outcome

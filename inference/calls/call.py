@@ -1,4 +1,4 @@
-"""What comes with a request besides its message: who asks, until when, and which items the front has refused."""
+"""One request: its metadata, the items that the gateway refused, and where the request's time went."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from runtime.tracing import Span
 
 @dataclass(slots=True)
 class Call:
-    """One request's circumstances, and where its time went (seconds).
+    """Metadata and timing of one request. All durations are seconds.
 
-    The phases are the queue, the forming of its batch, the batches' run and the encoding; `device_seconds` is what the
-    request cost the device, its share of those batches.
+    The phases follow each other: queue, form (the batch), run (the batches), encode. `device_seconds` is the request's
+    share of the run time of its batches.
     """
 
     request_id: str = ""
@@ -23,6 +23,7 @@ class Call:
     priority: str = "interactive"
     traceparent: str = ""
     deadline: float = NEVER
+    # Items refused by the gateway, by (name of the list, index).
     refused: dict[tuple[str, int], status_pb2.Status] = field(default_factory=dict)
     queue_seconds: float = 0.0
     form_seconds: float = 0.0
@@ -30,26 +31,26 @@ class Call:
     encode_seconds: float = 0.0
     device_seconds: float = 0.0
     batch_items: int = 0
-    # When its last outcomes were there.
-    delivered: float = 0.0
-    # Where the request is traced.
+    # Instant of the last outcome.
+    completed: float = 0.0
+    # None unless the request is traced.
     span: Span | None = None
-    # How many calls it stands for, which the front parts its answer to; and then, by place, the items that carry an
-    # error, and those that nobody waits for any more.
+    # The number of client calls that the gateway merged into this request. Of a merged request: the indices of items
+    # whose outcome is an error, and of items whose call was cancelled.
     calls: int = 1
     failed: Sequence[int] = ()
-    gone: set[int] = field(default_factory=set)
+    withdrawn: set[int] = field(default_factory=set)
 
-    def took(self, job: Job) -> None:
-        """Add a job's time, now that its outcomes are there. Parts that ran side by side count with the longest."""
+    def add_timing(self, job: Job) -> None:
+        """Add a completed job's timing. Of jobs that ran in parallel the longest phase counts."""
         self.queue_seconds = max(self.queue_seconds, job.started - job.enqueued)
         self.form_seconds = max(self.form_seconds, job.device_began - job.started)
         self.run_seconds = max(self.run_seconds, job.device_ended - job.device_began)
         self.device_seconds += job.device_seconds
         self.batch_items = max(self.batch_items, job.batch_items)
-        self.delivered = now()
+        self.completed = now()
 
     def encoded(self, at: float) -> None:
-        """The answer's bytes are there."""
-        if self.delivered:
-            self.encode_seconds = at - self.delivered
+        """Note the instant at which the response's bytes were complete."""
+        if self.completed:
+            self.encode_seconds = at - self.completed

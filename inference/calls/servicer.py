@@ -1,10 +1,11 @@
-"""The calls themselves: decode, submit, await, encode.
+"""The methods of the public service: decode the request, submit jobs, await them, encode the response.
 
-Owns what a request means. Knows neither gRPC (exchange.py carries it, or the serverless handler) nor torch.
+Owns the meaning of a request. Knows neither gRPC (transport/exchange.py and the serverless handler carry requests) nor
+torch.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence, Set
+from collections.abc import Coroutine, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from inference.batching.batcher import Batcher
 from inference.batching.job import Job
 from inference.calls import answers
 from inference.calls.call import Call
+from inference.calls.texts import TextPreparation
 from inference.loading.catalog import Catalog
 from inference.status import Status
 from market_inference.contract.encoding import twins
@@ -27,34 +29,34 @@ DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class Servicer:
-    """Answers validated requests, in the bytes that market_inference/contract/encoding/twins.py reads through twins.
+    """Serves requests that the gateway has checked, from bytes that contract/encoding/twins.py can read.
 
-    Every method returns the serialised public response or raises ServiceError.
+    Every method takes a serialised public request and returns the serialised public response, or raises ServiceError.
+    `batchers` has one batcher per engine, and "texts".
     """
 
-    def __init__(self, catalog: Catalog, batchers: dict[str, Batcher], status: Status) -> None:
+    def __init__(self, catalog: Catalog, batchers: Mapping[str, Batcher], status: Status) -> None:
         self._catalog = catalog
         self._batchers = batchers
         self._status = status
+        self._preparation = TextPreparation()
 
     async def predict(self, raw: bytes, call: Call) -> bytes:
         return await self._predict(requests_pb2.PredictColumns.FromString(raw), call)
 
     async def _predict(self, request: requests_pb2.PredictColumns, call: Call) -> bytes:
         model = await self._catalog.get("forecast", request.model)
-        # A slice of a repeated field is a list, which is walked several times faster.
-        levels, asked = _levels(tuple(request.quantiles[:])), request.series[:]
-        horizon, refused = request.horizon, _refused(call, "series", len(asked))
+        # A slice of a repeated field is a list, which Python iterates several times faster.
+        levels, series = _levels(tuple(request.quantiles[:])), request.series[:]
+        horizon, refused = request.horizon, _refused(call, "series", len(series))
         items = [
-            Series(twins.array(series.values), horizon, levels)
-            for series, status in zip(asked, refused, strict=True)
+            Series(twins.array(one.values), horizon, levels)
+            for one, status in zip(series, refused, strict=True)
             if status is None
         ]
-        found = await self._run("forecast", model, items, call, _gone(call, refused))
-        symbols = [series.symbol for series in asked]
-        outcomes = _merge(refused, found)
+        outcomes = _merge(refused, await self._run("forecast", model, items, call, _withdrawn(call, refused)))
         call.failed = _failed(outcomes, call)
-        return answers.forecasts(symbols, outcomes, levels, model, call.request_id)
+        return answers.forecasts([one.symbol for one in series], outcomes, levels, model, call.request_id)
 
     async def sentiment(self, raw: bytes, call: Call) -> bytes:
         return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
@@ -62,11 +64,13 @@ class Servicer:
     async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
         model = await self._catalog.get("sentiment", request.model)
         refused = _refused(call, "texts", len(request.texts))
-        texts = [text for text, status in zip(request.texts, refused, strict=True) if status is None]
-        self._batchers["sentiment"].check_room(call.priority, call.deadline)
-        chunked = await asyncio.to_thread(model.prepare, texts)
-        found = await self._run("sentiment", model, [chunk for chunks in chunked for chunk in chunks], call)
-        return answers.sentiments(_merge(refused, _pool(model, chunked, found)), model, call.request_id)
+        items = [(model, text) for text, status in zip(request.texts, refused, strict=True) if status is None]
+        # Refuse before the texts are prepared what the model's own queue would refuse after it.
+        self._batchers["sentiment"].check_room(call.client, call.priority, call.deadline, 0.0)
+        chunks_of = await self._run("texts", self._preparation, items, call)
+        chunks = [chunk for chunks in chunks_of if not isinstance(chunks, ServiceError) for chunk in chunks]
+        outcomes = _pool(model, chunks_of, await self._run("sentiment", model, chunks, call))
+        return answers.sentiments(_merge(refused, outcomes), model, call.request_id)
 
     async def indicators(self, raw: bytes, call: Call) -> bytes:
         return await self._indicators(requests_pb2.ComputeIndicatorsColumns.FromString(raw), call)
@@ -74,40 +78,38 @@ class Servicer:
     async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: Call) -> bytes:
         model = await self._catalog.get("indicators", "")
         program = compile_specs(request.indicators[:])
-        asked = request.panels[:]
+        panels = request.panels[:]
         needs = [name for name in indicators.COLUMNS if name in program.needs]
-        panels = [[getattr(panel, name) for name in needs] for panel in asked]
+        columns = [[getattr(panel, name) for name in needs] for panel in panels]
         refused = _refused(call, "panels", len(panels))
-        _refuse_incomplete(needs, panels, refused, call.request_id)
+        _refuse_incomplete(needs, columns, refused, call.request_id)
         items = [
-            indicators.Task(indicators.Panel(**dict(zip(needs, map(twins.array, panel), strict=True))), program)
-            for panel, status in zip(panels, refused, strict=True)
+            indicators.Task(indicators.Panel(**dict(zip(needs, map(twins.array, found), strict=True))), program)
+            for found, status in zip(columns, refused, strict=True)
             if status is None
         ]
-        found = await self._run("indicators", model, items, call, _gone(call, refused))
-        symbols = [panel.symbol for panel in asked]
-        outcomes = _merge(refused, found)
+        outcomes = _merge(refused, await self._run("indicators", model, items, call, _withdrawn(call, refused)))
         call.failed = _failed(outcomes, call)
-        return answers.indicators(symbols, outcomes, program, model, call.request_id)
+        return answers.indicators([panel.symbol for panel in panels], outcomes, program, model, call.request_id)
 
     async def analyze(self, raw: bytes, call: Call) -> bytes:
-        """The parts side by side; one that fails carries its own status in the answer."""
+        """Run the parts in parallel. A part that fails has its own status in the response."""
         request = requests_pb2.AnalyzeColumns.FromString(raw)
-        asked: dict[str, Coroutine[Any, Any, bytes]] = {}
+        parts: dict[str, Coroutine[Any, Any, bytes]] = {}
         if request.HasField("predict"):
-            asked["predict"] = self._predict(request.predict, call)
+            parts["predict"] = self._predict(request.predict, call)
         if request.HasField("sentiment"):
-            asked["sentiment"] = self._sentiment(request.sentiment, call)
+            parts["sentiment"] = self._sentiment(request.sentiment, call)
         if request.HasField("indicators"):
-            asked["indicators"] = self._indicators(request.indicators, call)
-        outcomes = await asyncio.gather(*(self._part(part, call) for part in asked.values()))
-        answer = answers_pb2.AnalyzeAnswer(request_id=call.request_id)
-        for part, outcome in zip(asked, outcomes, strict=True):
+            parts["indicators"] = self._indicators(request.indicators, call)
+        outcomes = await asyncio.gather(*(self._part(part, call) for part in parts.values()))
+        response = answers_pb2.AnalyzeAnswer(request_id=call.request_id)
+        for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, bytes):
-                setattr(answer, part, outcome)
+                setattr(response, part, outcome)
             else:
-                getattr(answer, f"{part}_error").CopyFrom(outcome)
-        return answer.SerializeToString()
+                getattr(response, f"{part}_error").CopyFrom(outcome)
+        return response.SerializeToString()
 
     @staticmethod
     async def _part(part: Coroutine[Any, Any, bytes], call: Call) -> bytes | status_pb2.Status:
@@ -125,19 +127,23 @@ class Servicer:
         return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
 
     async def _run(
-        self, engine: str, model: Any, items: Sequence[Any], call: Call, gone: Set[int] = frozenset()
+        self, engine: str, model: Any, items: Sequence[Any], call: Call, withdrawn: Set[int] = frozenset()
     ) -> list[Any]:
-        """Submit the items as one job and await their outcomes. `gone` are those that nobody waits for, by place."""
+        """Submit the items as one job and await their outcomes. `withdrawn`: indices of items to leave out."""
         if not items:
             return []
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span, gone=gone)
-        self._batchers[engine].submit(job)
+        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span, withdrawn=withdrawn)
+        batcher = self._batchers[engine]
+        batcher.submit(job)
         try:
             outcomes: list[Any] = await reply
+        except asyncio.CancelledError:
+            batcher.withdraw(job)
+            raise
         finally:
-            call.took(job)
-        # What befell one call's items is not what another's are told.
+            call.add_timing(job)
+        # Calls of a merged request get their errors item by item.
         if call.calls == 1 and all(isinstance(outcome, ServiceError) for outcome in outcomes):
             raise outcomes[0]
         return outcomes
@@ -145,7 +151,7 @@ class Servicer:
 
 @lru_cache(maxsize=4096)
 def _levels(quantiles: tuple[float, ...]) -> tuple[float, ...]:
-    """In order. Equal ones are one object, which a batch of many requests' series is quick to see."""
+    """The levels in ascending order. Equal levels are one object, which lets a batch compare levels by identity."""
     return tuple(sorted(quantiles)) or DEFAULT_LEVELS
 
 
@@ -155,40 +161,43 @@ def _refused(call: Call, name: str, count: int) -> list[status_pb2.Status | None
     return [call.refused.get((name, index)) for index in range(count)]
 
 
-def _gone(call: Call, refused: Sequence[status_pb2.Status | None]) -> Set[int]:
-    """The items that nobody waits for, as places among those that are computed: the same ones where none is refused."""
-    return frozenset() if any(refused) else call.gone
+def _withdrawn(call: Call, refused: Sequence[status_pb2.Status | None]) -> Set[int]:
+    """Indices of withdrawn items among the items that run. They are the request's indices if no item was refused."""
+    return frozenset() if any(refused) else call.withdrawn
 
 
-def _merge(refused: Sequence[Any], found: Sequence[Any]) -> list[Any]:
-    """Outcomes in the request's order: the refused items' statuses, and what was found for the others."""
-    rest = iter(found)
+def _merge(refused: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
+    """Outcomes in the request's order: the statuses of refused items, and the outcomes of the others."""
+    rest = iter(outcomes)
     return [next(rest) if status is None else status for status in refused]
 
 
 def _failed(outcomes: Sequence[Any], call: Call) -> Sequence[int]:
-    """The places of errors, for the front that has to part the answer."""
+    """Indices of errors, for a gateway that splits the response to a merged request."""
     if call.calls == 1:
         return ()
-    return [place for place, outcome in enumerate(outcomes) if isinstance(outcome, answers.FAILED)]
+    return [index for index, outcome in enumerate(outcomes) if isinstance(outcome, answers.FAILED)]
 
 
-def _pool(model: Any, chunked: Sequence[Sequence[Any]], found: Sequence[Any]) -> list[Any]:
-    """Each text's outcome from its chunks': (probabilities, chunks), or the error of the first chunk that failed."""
-    outcomes: list[Any] = []
+def _pool(model: Any, chunks_of: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
+    """Each text's outcome: (probabilities, number of chunks), or the first error of its preparation or its chunks."""
+    pooled: list[Any] = []
     start = 0
-    for chunks in chunked:
-        parts = found[start : start + len(chunks)]
+    for chunks in chunks_of:
+        if isinstance(chunks, ServiceError):
+            pooled.append(chunks)
+            continue
+        parts = outcomes[start : start + len(chunks)]
         start += len(chunks)
         error = next((part for part in parts if isinstance(part, ServiceError)), None)
-        outcomes.append(error or (model.pool(chunks, np.stack(parts)) if len(parts) > 1 else parts[0], len(parts)))
-    return outcomes
+        pooled.append(error or (model.pool(chunks, np.stack(parts)) if len(parts) > 1 else parts[0], len(parts)))
+    return pooled
 
 
 def compile_specs(specs: Iterable[bytes]) -> indicators.Program:
-    """The checked program of a request's IndicatorSpec messages, serialised. Raises InvalidRequestError.
+    """The program of a request's serialised IndicatorSpec messages. Raises InvalidRequestError.
 
-    Live users send the same ones at every bar, so it is looked up by their bytes.
+    Programs are cached by these bytes, because live users send the same indicators at every bar.
     """
     return _compiled(tuple(specs))
 
@@ -209,7 +218,7 @@ def _refuse_incomplete(
     refused: list[status_pb2.Status | None],
     request_id: str,
 ) -> None:
-    """Refuse panels that lack one of the columns `needs`. Raises InvalidRequestError when none is complete."""
+    """Refuse panels that lack one of the columns `needs`. Raises InvalidRequestError if no panel is complete."""
     if all(map(all, panels)):
         return
     found = []

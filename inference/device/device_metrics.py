@@ -1,6 +1,6 @@
-"""What the inference service tells Prometheus of its GPU; on a CPU none of these series exists.
+"""Prometheus metrics of the GPU; on a CPU none of these series exists.
 
-Owns the series. PyTorch's figures are engine.py's, the driver's nvml.py's.
+Owns the series. engine.py reads PyTorch's figures, nvml.py reads the driver's.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from inference.device.nvml import Gpu, Reading
 
 _DOCUMENTED = {
     "market_inference_device_memory_allocated_bytes": "Device memory of this process's tensors.",
-    "market_inference_device_memory_reserved_bytes": "Device memory that this process holds, in use or not.",
-    "market_inference_device_memory_used_bytes": "Device memory in use by all processes, as the driver says.",
-    "market_inference_device_memory_total_bytes": "Device memory that there is.",
-    "market_inference_device_utilisation_ratio": "Share of the last moments in which a kernel ran, by any process.",
+    "market_inference_device_memory_reserved_bytes": "Device memory that this process reserves, used or not.",
+    "market_inference_device_memory_used_bytes": "Device memory used by all processes, from the driver.",
+    "market_inference_device_memory_total_bytes": "Device memory in total.",
+    "market_inference_device_utilisation_ratio": "Share of the last sample period in which any kernel ran.",
 }
 
 
 class DeviceMetrics(Collector):
-    """Read at every scrape. `gpu` is None where the driver says nothing."""
+    """Reads the figures at every scrape. `gpu` is None without a driver."""
 
     def __init__(self, figures: Callable[[], DeviceFigures], gpu: Gpu | None) -> None:
         self._figures = figures

@@ -1,6 +1,6 @@
-"""What one engine's thread runs on its device, operator by operator (torch.profiler).
+"""The profile of one engine's thread and device, by operator (torch.profiler).
 
-Owns the profiler's way to that thread and back. Shapes, stacks and values are left out.
+Owns the start and stop of the profiler on that thread. Shapes, stacks and values are not recorded.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ DEFAULT_ENGINE = "forecast"
 
 
 async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRequest) -> bytes:
-    """A Chrome trace (JSON) of `request.seconds`. Raises InvalidRequestError for an engine that there is not.
+    """A Chrome trace (JSON) of `request.seconds`. Raises InvalidRequestError for an unknown engine.
 
-    The engine's batches wait while the profiler starts and while it puts its records together.
+    The engine's batches wait while the profiler starts and while the profiler collects its records.
     """
     engine = engines.get(request.engine or DEFAULT_ENGINE)
     if engine is None:
@@ -29,7 +29,7 @@ async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRe
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiler = torch.profiler.profile(activities=activities)
-    # The profiler sees the operators of the thread that starts it; that one has to end it, even when the caller leaves.
+    # The profiler records the thread that starts it. The same thread must stop it, even if the caller cancels.
     try:
         await asyncio.shield(engine.call(profiler.start))
         await asyncio.sleep(request.seconds)

@@ -1,7 +1,7 @@
-"""The thread that owns a device's share and runs batches on it.
+"""The thread that owns a share of a device and runs batches on it.
 
-Owns the thread and its CUDA stream, taking models over, recovery from running out of memory, and the isolation of a
-poisoned item. Knows neither queues nor requests.
+Owns the thread and its CUDA stream, the adoption of models, recovery from running out of memory, the isolation of a
+failing item and the check of outcomes. Knows neither queues nor requests.
 """
 
 import asyncio
@@ -19,42 +19,53 @@ from typing import Any
 
 import torch
 
+from inference.batching.job import BatchResult
+from inference.device.outcomes import Verify, accept
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import InternalError, OverloadedError
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
+# A slice of a batch has at most so many times the items of the slice before.
+_SLICE_GROWTH = 8
 
-@dataclass(slots=True)
-class BatchRan:
-    """A batch that has run: an answer or an exception per item."""
-
-    answers: Sequence[Any]
-    started: float
-    ended: float
-    fitted: int | None = None
-    oom_recoveries: int = 0
+Measured = Callable[[Any, Sequence[Any], float], None]
+"""Receives (model, items, seconds) of a batch of a model's warm-up."""
 
 
 class Engine:
-    """Runs batches one at a time on its own thread and reports on the event loop that made it.
+    """Runs batches one at a time on its own thread and reports on the event loop that made the engine.
 
-    On CUDA each engine has a stream of its own, so that one engine's batch fills what another's leaves idle.
+    On CUDA each engine has its own stream, so that the batch of one engine fills what the batch of another leaves idle.
+    `verify` checks each outcome of a batch, see outcomes.py.
     """
 
-    def __init__(self, name: str, *, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, name: str, *, threads: int = 1, device: str = "cpu", verify: Verify = accept) -> None:
         self.name = name
         self._device = device
         self._threads = threads
+        self._verify = verify
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._own_device, name=f"engine-{name}", daemon=True)
         self._thread.start()
 
-    def run(self, model: Any, items: Sequence[Any], done: Callable[[BatchRan], None]) -> None:
-        """Queue a batch; `done` is called on the event loop."""
-        self._work.put(lambda: self._report(done, run_batch(model, items)))
+    def run(
+        self,
+        model: Any,
+        items: Sequence[Any],
+        done: Callable[[BatchResult], None],
+        *,
+        first: int = 1 << 30,
+        seconds: float = float("inf"),
+    ) -> None:
+        """Queue a batch; `done` is called on the event loop. See run_batch() for `first` and `seconds`."""
+        self._work.put(lambda: self._report(done, run_batch(model, items, first, seconds, self._verify)))
+
+    def post(self, function: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Queue a function that raises nothing; `done` gets the result on the event loop."""
+        self._work.put(lambda: self._report(done, function()))
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Run any function on the device's thread."""
@@ -62,104 +73,153 @@ class Engine:
 
         def task() -> None:
             try:
-                outcome, settle = function(), reply.set_result
-            except Exception as error:  # noqa: BLE001 -- handed to the caller, who awaits it
-                outcome, settle = error, reply.set_exception
-            self._report(lambda value: None if reply.done() else settle(value), outcome)
+                outcome, resolve = function(), reply.set_result
+            except Exception as error:  # noqa: BLE001 -- raised in the caller, who awaits it
+                outcome, resolve = error, reply.set_exception
+            self._report(lambda value: None if reply.done() else resolve(value), outcome)
 
         self._work.put(task)
         return await reply
 
-    async def adopt(self, model: Any, batches: Iterable[Sequence[Any]]) -> None:
-        """Take a model over from the thread that loaded it: check it, then run batches that warm it up.
+    async def adopt(self, model: Any, batches: Iterable[Sequence[Any]], measured: Measured | None = None) -> None:
+        """Adopt a model from the thread that loaded it: run its check, then the batches of its warm-up.
 
-        Batches of models that serve already run in between. Raises what the check or a batch raises.
+        Batches of models that serve run in between. Raises what the check or a batch raises.
         """
         await self.call(self._await_device)
         await self.call(model.check)
         for items in batches:
             try:
-                await self.call(functools.partial(model.run, items))
+                seconds = await self.call(functools.partial(_timed, model, items))
             except torch.OutOfMemoryError:
-                # A model that has room for smaller batches can serve; requests of this size are halved.
+                # A model with memory for smaller batches can serve: batches of this size are halved.
                 log.warning("no room to warm up", extra=fields(engine=self.name, model=model.name, items=len(items)))
+            else:
+                if measured is not None:
+                    measured(model, items, seconds)
 
     def _await_device(self) -> None:
-        """Weights were copied on the loading thread's stream, which this engine's does not wait for by itself."""
+        """Wait for the copies of weights on the loading thread's stream, which this engine's stream does not await."""
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
 
     def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
-        # The loop is closed when the process stops while a batch runs: nobody waits for it any more.
+        # The loop is closed if the process stops while a batch runs.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(done, outcome)
 
     def _own_device(self) -> None:
         torch.set_num_threads(self._threads)
-        with stream_of_its_own(self._device):
+        with own_stream(self._device):
             while (task := self._work.get()) is not None:
                 task()
 
     def close(self) -> None:
-        """End the thread once the batches handed in so far have run."""
+        """End the thread after the batches queued so far."""
         self._work.put(None)
         self._thread.join(timeout=10)
 
 
-def run_batch(model: Any, items: Sequence[Any]) -> BatchRan:
-    """Run a batch; whatever goes wrong befalls the fewest items that can be told apart."""
-    ran = BatchRan([], now(), 0.0)
+def _timed(model: Any, items: Sequence[Any]) -> float:
+    """Run a batch twice; the seconds of the second run, without the costs of a first use."""
+    model.run(items)
+    began = now()
+    model.run(items)
+    return now() - began
+
+
+def run_batch(
+    model: Any,
+    items: Sequence[Any],
+    first: int = 1 << 30,
+    seconds: float = float("inf"),
+    verify: Verify = accept,
+) -> BatchResult:
+    """Run a batch in slices. An error affects as few items as can be told apart.
+
+    The first slice has `first` items. Later slices are as large as the measured pace allows within `seconds`, and at
+    most 8 times as large as the slice before. Once `seconds` are used up the batch ends; the rest of the items have no
+    outcome. The common batch is one slice.
+    """
+    result = BatchResult([], now(), 0.0)
+    outcomes: list[Any] = []
+    size = max(1, first)
+    while True:
+        began, piece = now(), items[len(outcomes) : len(outcomes) + size]
+        outcomes.extend(_run_slice(model, piece, result, verify))
+        ended = now()
+        remaining = seconds - (ended - result.started)
+        if len(outcomes) == len(items) or remaining <= 0:
+            break
+        pace = max(ended - began, 1e-9) / len(piece)
+        size = max(1, int(min(_SLICE_GROWTH * size, remaining / pace)))
+    result.outcomes, result.ended = outcomes, ended
+    return result
+
+
+def _run_slice(model: Any, items: Sequence[Any], result: BatchResult, verify: Verify) -> Sequence[Any]:
     try:
-        ran.answers = _run(model, items, ran)
-    except Exception:  # a device that fails outside a model, too, must not take the engine's thread with it
+        outcomes = _run(model, items, result)
+        invalid = verify(items, outcomes)
+    except Exception:  # the engine's thread must survive any error, such as one of the device outside a model
         log.exception("batch failed", extra=fields(model=model.name, items=len(items)))
-        ran.answers = [InternalError()] * len(items)
-    ran.ended = now()
-    return ran
+        return [InternalError() for _ in items]
+    if not invalid:
+        return outcomes
+    log.error(
+        "invalid outcomes", extra=fields(model=model.name, items=len(invalid), reason=next(iter(invalid.values())))
+    )
+    result.invalid += len(invalid)
+    return [invalid_error(model) if place in invalid else outcome for place, outcome in enumerate(outcomes)]
 
 
-def _run(model: Any, items: Sequence[Any], ran: BatchRan) -> Sequence[Any]:
+def invalid_error(model: Any) -> InternalError:
+    """The error of an item whose outcome cannot be an answer."""
+    return InternalError(f"the model {model.name!r} gave no finite answer for this item")
+
+
+def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]:
     out_of_memory = False
     try:
-        answers: Sequence[Any] = model.run(items)
-        if len(answers) != len(items):
-            raise RuntimeError(f"{model.name} gave {len(answers)} answers to {len(items)} items")
+        outcomes: Sequence[Any] = model.run(items)
+        if len(outcomes) != len(items):
+            raise RuntimeError(f"{model.name} gave {len(outcomes)} answers to {len(items)} items")
     except torch.OutOfMemoryError:
         out_of_memory = True
-    except Exception as error:  # a model may fail in any way, and the failure is the item's that caused it
+    except Exception as error:  # a model may fail in any way; bisection finds the item that caused the failure
         if len(items) == 1:
             log.exception("item failed", extra=fields(model=model.name, error=type(error).__name__))
             return [InternalError()]
     else:
-        return answers
-    # Out here the exception is gone, and with it the frames that kept the failed batch's tensors alive.
+        return outcomes
+    # Outside the except block the exception is gone, and so are the frames that keep the failed batch's tensors.
     if out_of_memory:
-        ran.oom_recoveries += 1
-        ran.fitted = min(ran.fitted or len(items), max(1, len(items) // 2))
+        result.oom_recoveries += 1
+        result.fitted = min(result.fitted or len(items), max(1, len(items) // 2))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(items) == 1:
             return [OverloadedError("the item alone does not fit the device's memory")]
     middle = len(items) // 2
-    return [*_run(model, items[:middle], ran), *_run(model, items[middle:], ran)]
+    return [*_run(model, items[:middle], result), *_run(model, items[middle:], result)]
 
 
-def stream_of_its_own(device: str) -> AbstractContextManager[Any]:
-    """On CUDA, what the thread starts within it goes to a new stream of the device; elsewhere, nothing changes."""
+def own_stream(device: str) -> AbstractContextManager[Any]:
+    """On CUDA, a context in which the thread's kernels run on a new stream of the device; elsewhere without effect."""
     if not device.startswith("cuda"):
         return nullcontext()
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def limit_memory(device: str, fraction: float) -> None:
-    """Keep this process's tensors to a part of a CUDA device's memory; going over it is running out of memory."""
+    """Limit this process's tensors to a fraction of a CUDA device's memory. Beyond it torch raises OutOfMemoryError."""
     if device.startswith("cuda"):
         index = torch.device(device).index
         torch.cuda.set_per_process_memory_fraction(fraction, torch.cuda.current_device() if index is None else index)
 
 
 def release_memory() -> None:
-    """Give back what the device's allocator keeps and nothing uses. Called on an engine's thread, between batches."""
+    """Return unused memory of the device's allocator to the device. Called on an engine's thread, between batches."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -167,7 +227,7 @@ def release_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFigures:
-    """What the device is, and its memory in bytes (0 where it has none of its own)."""
+    """The device's kind and its memory in bytes (0 for a device without its own memory)."""
 
     kind: str
     name: str
@@ -175,19 +235,19 @@ class DeviceFigures:
     allocated: int
     reserved: int
     total: int
-    # As the driver knows it; empty on a CPU.
+    # The driver's UUID; empty on a CPU.
     uuid: str = ""
 
 
 def pick_device(asked: str) -> str:
-    """`auto` is CUDA when there is one, else the CPU; anything else is taken as it is."""
+    """The device of the setting: `auto` is CUDA if available, else the CPU; any other value is returned unchanged."""
     if asked != "auto":
         return asked
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_figures(device: str) -> DeviceFigures:
-    """The device's figures as of now."""
+    """The device's present figures."""
     if not device.startswith("cuda"):
         return DeviceFigures("cpu", platform.processor() or platform.machine(), os.cpu_count() or 1, 0, 0, 0)
     properties = torch.cuda.get_device_properties(device)

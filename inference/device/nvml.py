@@ -1,7 +1,7 @@
-"""What the driver (NVML) says of one GPU, whoever uses it.
+"""One GPU's figures from the driver (NVML), over all processes.
 
-Owns the library's errors: without a driver there is no figure, and none that a GPU does not tell, as MIG slices do not.
-What PyTorch holds of the memory is engine.py's.
+Owns the library's errors: a figure is None without a driver, and where a GPU does not report the figure (MIG slices).
+engine.py reads PyTorch's own memory figures.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Library(Protocol):
-    """The part of pynvml that is used here."""
+    """The part of pynvml in use."""
 
     NVMLError: type[Exception]
 
@@ -29,7 +29,7 @@ class Library(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Bytes in use by all processes, and the share of the last moments in which a kernel ran; None where unknown."""
+    """Bytes used by all processes, and the share of the last sample period in which a kernel ran; None if unknown."""
 
     used: int | None
     utilisation: float | None
@@ -44,7 +44,7 @@ class Gpu:
 
     @classmethod
     def find(cls, uuid: str, library: Library = pynvml) -> "Gpu | None":
-        """The GPU with this UUID (`GPU-...`), None when NVML is not there or does not know it."""
+        """The GPU with this UUID (`GPU-...`); None if NVML is not available or does not know the UUID."""
         try:
             library.nvmlInit()
             return cls(library, library.nvmlDeviceGetHandleByUUID(uuid))
@@ -53,7 +53,7 @@ class Gpu:
             return None
 
     def read(self) -> Reading:
-        """The figures as of now."""
+        """The present figures."""
         memory = self._ask(self._library.nvmlDeviceGetMemoryInfo)
         rates = self._ask(self._library.nvmlDeviceGetUtilizationRates)
         return Reading(None if memory is None else int(memory.used), None if rates is None else rates.gpu / 100)

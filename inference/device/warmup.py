@@ -1,7 +1,8 @@
-"""What a model runs before its first request, so that no caller pays for caches, kernels and memory made on first use.
+"""The batches of a model's warm-up, so that no request pays for caches, kernels and memory made on first use.
 
-Owns the choice of batches. On CUDA, where a first use costs tens of milliseconds a shape, every bucket gets one; on the
-CPU one of the commonest shape fills the tables.
+Owns the choice of batches. On CUDA, where the first use of a shape costs tens of milliseconds, every bucket gets a
+batch. On the CPU a batch of the commonest shape fills the caches. A long series that opens the forecasters' gate shows
+the scheduler what the costliest kind of item takes.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from models.forecast import Series
 _DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 _COMMON = ("SMA", "EMA", "RSI", "MACD", "BBANDS", "ATR")
 _ROWS = 8
+_LONG = 2048
 
 
 def batches(engine: str, model: Any, device: str) -> Iterator[list[Any]]:
@@ -23,18 +25,20 @@ def batches(engine: str, model: Any, device: str) -> Iterator[list[Any]]:
 
 
 def _forecast(model: Any, thorough: bool) -> Iterator[list[Series]]:
-    """Half of the rows have a period, which opens the gate, and half are random walks, which keep it shut."""
+    """Half of the rows are waves, which open the gate, and half are random walks, which keep the gate shut."""
     random = np.random.default_rng(0)
     for points in (64, 128, 256, 512, 1024, 2048, 4096) if thorough else (256,):
         wave = 50 + 10 * np.sin(np.arange(points) / 3)
         walk = np.exp(0.01 * random.standard_normal(points).cumsum())
         for horizon in (8, 32, 128, 365) if thorough else (24,):
             yield [Series(values, horizon, _DECILES) for values in (wave, walk) for _ in range(_ROWS // 2)]
+    if not thorough:
+        yield [Series(50 + 10 * np.sin(np.arange(_LONG) / 3) + random.standard_normal(_LONG), 24, _DECILES)]
 
 
 def _sentiment(model: Any, thorough: bool) -> Iterator[list[Any]]:
     for words in (8, 16, 32, 64, 128, 256) if thorough else (12,):
-        # Different texts: a model computes a repeated one once.
+        # Different texts, because a model computes a repeated text once.
         texts = [f"{number} {'profit ' * words}" for number in range(_ROWS)]
         yield [chunk for chunks in model.prepare(texts) for chunk in chunks]
 

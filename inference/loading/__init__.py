@@ -1,1 +1,1 @@
-"""Which models there are, and how they come and go."""
+"""Models: which are known, loading and unloading them."""

@@ -1,9 +1,9 @@
-"""Which models there are, which are loaded, and what became of those that could not be.
+"""The models of every engine: known, loading, ready or failed.
 
-Owns a model's life: known, loading, ready or failed; replaced by a newer version, unloaded when idle. A failed model
-costs only the calls that name it; it is tried again after a while. Loading happens on a thread of its own, what `adopt`
-does (checking, warming up) where the model will run, and a batch keeps the model that it was formed for, so no request
-notices a swap.
+Owns the life of a model: loading, replacement by a newer version, unloading when idle. A failed model fails only the
+calls that name it, and is tried again after some time. A model loads on a thread of its own; `adopt` (check, warm-up)
+runs on the thread of the model's engine. A batch keeps the model it was formed for, so that a replacement disturbs no
+request.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 RETRY_FAILED_AFTER = 30.0
 
 Adopt = Callable[[str, Any], Awaitable[None]]
-"""Makes an engine's freshly loaded model ready to serve; raises when it is not fit to."""
+"""(engine, model): prepares a loaded model for requests. Raises if the model must not serve."""
 
 
 async def check(engine: str, model: Any) -> None:
-    """Adopts a model by its check alone, on any thread."""
+    """Adopt a model by its check alone, on any thread."""
     await asyncio.to_thread(model.check)
 
 
@@ -64,16 +64,16 @@ class Catalog:
         return self._defaults[engine]
 
     def slot(self, engine: str, name: str) -> Slot:
-        """The slot of a model; the empty name is the default's. Raises UnknownModelError."""
+        """The slot of a model; an empty name stands for the default. Raises UnknownModelError."""
         slot = self._slots.get((engine, name)) if name else self._defaults[engine]
         if slot is None:
             raise UnknownModelError(engine, name, [known for of, known in self._slots if of == engine])
         return slot
 
     async def get(self, engine: str, name: str) -> Any:
-        """The loaded model, loading it first if need be.
+        """The loaded model; loads the model first if necessary.
 
-        Raises UnknownModelError, or ServiceUnavailableError when it does not load.
+        Raises UnknownModelError, or ServiceUnavailableError if the model does not load.
         """
         slot = self.slot(engine, name)
         slot.used = now()
@@ -82,7 +82,7 @@ class Catalog:
         return slot.model
 
     async def load(self, slot: Slot) -> None:
-        """Load a slot's model once, however many ask. Raises ServiceUnavailableError when it does not load."""
+        """Load a slot's model, once for all concurrent callers. Raises ServiceUnavailableError if it does not load."""
         if slot.model is not None:
             return
         if slot.loading is None and now() >= slot.retry_at:
@@ -96,9 +96,9 @@ class Catalog:
             )
 
     async def replace(self, engine: str, name: str, load: Callable[[], Any]) -> None:
-        """Load a new version beside the present one, check it and swap; the present one stays when that fails.
+        """Load and adopt a new version beside the present one, then swap. The present one stays if that fails.
 
-        A name that is not known yet is added. Raises ServiceUnavailableError when the new version does not load.
+        Adds an unknown name. Raises ServiceUnavailableError if the new version does not load.
         """
         slot = self._slots.get((engine, name))
         if slot is None:
@@ -111,17 +111,17 @@ class Catalog:
         if slot.failure:
             failure = slot.failure
             if before is not load:
-                # The version before, loaded or not, is as good as it was.
+                # The failure of the new version says nothing about the present one.
                 slot.load, slot.failure, slot.retry_at = before, "", 0.0
             raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {failure}")
 
     def unload(self, slot: Slot) -> None:
-        """Forget the loaded model; the next request that names it loads it again. Batches under way finish with it."""
+        """Unload a model. Running batches complete with it; the next request that names the model loads it again."""
         slot.model = None
         log.info("model unloaded", extra=fields(engine=slot.engine, model=slot.name))
 
     def unload_idle(self, seconds: float) -> None:
-        """Unload what nobody has asked for in so many seconds; defaults stay."""
+        """Unload the models without a request for `seconds`, except defaults."""
         for slot in self._slots.values():
             if slot.model is not None and not slot.is_default and now() - slot.used > seconds:
                 self.unload(slot)
@@ -141,7 +141,7 @@ class Catalog:
             )
         except ModelUnavailableError as error:
             self._failed(slot, str(error))
-        except Exception as error:  # any failure of a model's own code degrades that model alone
+        except Exception as error:  # any failure of a model's code affects that model alone
             log.exception("model failed to load", extra=fields(engine=slot.engine, model=slot.name))
             self._failed(slot, f"it failed to load ({type(error).__name__}); the service's log says why")
         finally:
@@ -153,5 +153,5 @@ class Catalog:
         log.error("model unavailable", extra=fields(engine=slot.engine, model=slot.name, reason=failure))
 
     async def load_defaults(self) -> None:
-        """Load every default, side by side; those that fail stay failed and are logged."""
+        """Load every default in parallel. Failures are logged."""
         await asyncio.gather(*(self.load(slot) for slot in self._defaults.values()), return_exceptions=True)

@@ -1,7 +1,6 @@
-"""Whether the next bar falls where a session's forecast said it would, four times out of five.
+"""The check of a session's 80% forecast interval against the next bar's close.
 
-Owns one session's newest interval, one bar ahead, until the bar that it is about arrives. Who counts the outcomes is
-metrics.py's.
+Owns one session's newest interval, one bar ahead, until its bar arrives. metrics.py counts the results.
 """
 
 from collections.abc import Sequence
@@ -9,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# The tails of the interval whose nominal coverage is skeleton.NOMINAL_COVERAGE.
+# The levels of the interval whose nominal coverage is answers.NOMINAL_COVERAGE.
 LOWER, UPPER = 0.1, 0.9
 
 
 class Interval:
-    """The last interval that was forecast; each is checked once, and later corrections of its bar change nothing."""
+    """The newest interval. Each interval is checked once; later corrections of its bar are ignored."""
 
     __slots__ = ("_lower", "_sequence", "_upper")
 
@@ -23,13 +22,13 @@ class Interval:
         self._lower = self._upper = 0.0
 
     def expect(self, sequence: int, levels: Sequence[float], quantiles: NDArray[np.float64]) -> None:
-        """Keep the interval for bar `sequence`: `quantiles` [levels]. There is none without both tails."""
+        """Keep the interval of bar `sequence` from `quantiles` [levels]; ignored unless both levels are present."""
         if LOWER in levels and UPPER in levels and sequence > self._sequence:
             self._sequence = sequence
             self._lower, self._upper = float(quantiles[levels.index(LOWER)]), float(quantiles[levels.index(UPPER)])
 
     def meet(self, sequence: int, close: float) -> bool | None:
-        """Whether the bar's close is inside, None when its interval is not known or was met before."""
+        """Whether the bar's close is inside the bar's interval; None for an unknown interval or a second check."""
         if sequence != self._sequence:
             return None
         self._sequence = -1

@@ -1,29 +1,33 @@
-"""The session sessions of this replica: opening, bars in batches, answers in order.
+"""The live sessions of this replica: opening, bars in batches, forecasts that are due.
 
-Owns how many there are and what they may weigh, the thread that computes them, and their forecasts' way through the
-forecast engine's batches. What a bar means to a session is session.py's; streams are exchange.py's.
+Owns how many sessions there are, how much memory they may hold, the schedule of their work on the sessions' thread, and
+the jobs of their forecasts. state.py owns what a bar does to a session; transport/exchange.py owns the streams.
 
-Bars that arrive while a batch runs, of however many sessions, are the next batch: they share one hand-over between
-threads.
+Openings and bars are scheduled like jobs: turns.py orders them fairly between clients, and a batch on the thread ends
+after some milliseconds. A long history is loaded in slices of that time. So no session delays another by more than a
+batch, and closing a session removes its waiting work.
 """
 
 import asyncio
+import functools
 import logging
-from collections import deque
+import math
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-import numpy as np
 from google.rpc import status_pb2
 
 from inference.batching.batcher import Batcher
 from inference.batching.job import Job
 from inference.calls import answers
 from inference.calls.servicer import DEFAULT_LEVELS, compile_specs
-from inference.device.engine import BatchRan, Engine
+from inference.device.engine import Engine
 from inference.loading.catalog import Catalog
-from inference.sessions.session import Send, Session
+from inference.metrics import SessionMetrics
+from inference.sessions.session import Phase, Send, Session
 from inference.sessions.state import BarUpdate, Opening, SessionState
+from inference.sessions.turns import Turns
 from market_inference.contract import deadline, methods
 from market_inference.contract.errors import (
     DrainingError,
@@ -42,31 +46,27 @@ from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
-BATCH = 256
+BATCH_ITEMS = 256
+BATCH_SECONDS = 0.01
+"""Bounds of a batch on the sessions' thread."""
 FORECAST_SECONDS = 10.0
 _PLAN_BYTES = 128 << 20
 _SHORTEST = methods.field_rules(inference_pb2.Series.DESCRIPTOR.fields_by_name["values"]).repeated.min_items
 
 CLOSED = "CLOSED"
-"""How a session ends that its caller, or the caller's gateway, closes."""
+"""The reason of a session's end if its caller, or the caller's gateway, closes the session."""
 
-
-class Observer(Protocol):
-    """Told what happens, for metrics. Every session that is opened ends once; reasons are those of contract.errors."""
-
-    def opened(self) -> None: ...
-    def ended(self, reason: str) -> None: ...
-    def bar(self, outcome: str) -> None:
-        """`taken` or `refused`."""
-        ...
-
-    def checked(self, model: str, hit: bool) -> None:
-        """A bar has shown whether a forecast's interval held."""
-        ...
+Work: TypeAlias = Opening | inference_pb2.WatchBar
+Outcome: TypeAlias = SessionState | BarUpdate | ServiceError | None
+"""An opened session, a bar's update, an error; None for an opening whose history is not loaded yet."""
 
 
 class SessionService:
-    """All sessions of this process. Every method is called on the event loop's thread."""
+    """All sessions of this process. Every method is called on the event loop's thread.
+
+    `most`: sessions. `most_bytes`: bytes of bars of all sessions. `share`: the share of `most_bytes` that one client's
+    sessions may hold. `stuck_seconds`: a batch that runs longer ends every session.
+    """
 
     def __init__(
         self,
@@ -76,162 +76,212 @@ class SessionService:
         *,
         most: int,
         most_bytes: int,
-        observer: Observer,
+        share: float,
+        observer: SessionMetrics,
+        stuck_seconds: float = math.inf,
     ) -> None:
         self._engine = engine
         self._forecasts = forecasts
         self._catalog = catalog
         self._most = most
         self._most_bytes = most_bytes
+        self._most_client_bytes = int(most_bytes * share)
         self._observer = observer
-        self._computation = _SessionEngine()
-        self._waiting: deque[tuple[Session, Opening | inference_pb2.WatchBar]] = deque()
+        self._stuck_seconds = stuck_seconds
+        self._plans = Plans(_PLAN_BYTES)
+        self._turns: Turns[Session, Work] = Turns()
         self._running = False
-        self._asked = False
-        self._live: set[Session] = set()
+        self._dispatch_due = False
+        self._sessions: set[Session] = set()
+        self._client_bytes: defaultdict[str, int] = defaultdict(int)
         self.nbytes = 0
+        self.stuck = False
 
     @property
     def count(self) -> int:
-        return len(self._live)
+        return len(self._sessions)
 
     def open(self, envelope: exchange_pb2.Envelope, send: Send) -> Session:
-        """A session for the envelope; its first reply tells that it is open, or why it cannot be."""
+        """Open a session for the envelope. The first reply says that the session is open, or why it is refused."""
         session = Session(envelope, send)
-        self._live.add(session)
+        self._sessions.add(session)
         self._observer.opened()
-        session.opening = asyncio.create_task(self._open(session))
+        # A copy: the message in the envelope would keep the whole frame that it arrived in.
+        request = inference_pb2.WatchOpen()
+        request.CopyFrom(envelope.watch_open)
+        session.opening = asyncio.create_task(self._open(session, request))
         return session
 
     def bar(self, session: Session, bar: inference_pb2.WatchBar) -> None:
-        """Take a bar for an open session, or one that is being opened."""
-        if session.closed:
-            return
-        if session.early is not None:
-            session.early.append(bar)
-        else:
+        """Queue a bar of a session that is open or being opened."""
+        if session.phase is Phase.CHECKED:
+            session.early_bars.append(bar)
+        elif not session.closed:
             self._submit(session, bar)
 
     def close(self, session: Session, reason: str = CLOSED) -> None:
-        """Forget a session: nobody waits for its answers."""
-        session.closed = True
-        if session in self._live:
-            self._live.remove(session)
+        """Forget a session, its waiting work and its memory."""
+        session.phase = Phase.CLOSED
+        self._turns.remove(session.client, session)
+        if session in self._sessions:
+            self._sessions.remove(session)
             self._observer.ended(reason)
-            self.nbytes -= session.nbytes
+            self.nbytes -= session.size_bytes
+            self._client_bytes[session.client] -= session.size_bytes
+            if not self._client_bytes[session.client]:
+                del self._client_bytes[session.client]
         for task in (session.opening, *session.forecasts):
             if task is not None:
                 task.cancel()
 
     def drain(self) -> None:
-        """Send every session elsewhere."""
-        for session in tuple(self._live):
-            self._fail(session, DrainingError("the replica is draining", retry_after=0.1))
+        """End every session, for the gateways to open them on another replica."""
+        self._fail_all(DrainingError("the replica is draining", retry_after=0.1))
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for session in tuple(self._sessions):
+            self._fail(session, error)
 
     def _fail(self, session: Session, error: ServiceError) -> None:
         session.end(error)
         self.close(session, error.reason)
 
-    async def _open(self, session: Session) -> None:
-        request, session.request = session.request, None
-        if request is None:
-            raise RuntimeError("a session is opened once")
+    async def _open(self, session: Session, request: inference_pb2.WatchOpen) -> None:
+        error: ServiceError
         try:
-            opening = await self._ask(session, request)
-        except ServiceError as error:
-            session.opening = None
-            self._fail(session, error)
-            return
-        except Exception:  # a bug of ours: the caller learns nothing of it, the log everything
+            opening = await self._admit(session, request)
+        except ServiceError as refusal:
+            error = refusal
+        except Exception:  # a bug: the log gets the trace, the caller INTERNAL without details
             log.exception("session failed to open", extra=fields(request_id=session.request_id))
+            error = InternalError()
+        else:
             session.opening = None
-            self._fail(session, InternalError())
+            session.phase = Phase.ADMITTED
+            self._submit(session, opening)
+            bars, session.early_bars = session.early_bars, []
+            for bar in bars:
+                self._submit(session, bar)
             return
-        self._submit(session, opening)
-        early, session.early = session.early or [], None
-        for bar in early:
-            self._submit(session, bar)
+        session.opening = None
+        self._fail(session, error)
 
-    async def _ask(self, session: Session, request: inference_pb2.WatchOpen) -> Opening:
-        """What the session needs, within the bounds. Raises ServiceError."""
-        history, program = (
-            _panel_of(request.history),
-            compile_specs(spec.SerializeToString() for spec in request.indicators),
-        )
-        missing = [name for name in indicators.COLUMNS if name in program.needs and getattr(history, name) is None]
+    async def _admit(self, session: Session, request: inference_pb2.WatchOpen) -> Opening:
+        """Check the request and reserve its memory. Raises ServiceError."""
+        if self.stuck:
+            raise OverloadedError("the sessions' thread is stuck", retry_after=1.0)
+        program = compile_specs(spec.SerializeToString() for spec in request.indicators)
+        missing = [name for name in indicators.COLUMNS if name in program.needs and not getattr(request.history, name)]
         if missing:
             raise InvalidRequestError(
                 [Violation(f"history.{name}", "is empty, and an indicator needs it", "missing") for name in missing]
             )
-        _check_times(request.times, history.bars)
         every = 0
         if request.HasField("forecast"):
             every = request.forecast.every or 1
             session.levels = tuple(sorted(request.forecast.quantiles)) or DEFAULT_LEVELS
             session.model = await self._catalog.get("forecast", request.forecast.model)
-        wanted = max(request.bars or history.bars, _SHORTEST if every else 1)
-        opening = Opening(history, request.times, program, wanted, every, request.sequence)
-        if len(self._live) > self._most:
+        bars = max(request.bars or len(request.history.close), _SHORTEST if every else 1)
+        opening = Opening(request, program, bars, every)
+        self._reserve(session, opening.size_bytes)
+        return opening
+
+    def _reserve(self, session: Session, size_bytes: int) -> None:
+        if len(self._sessions) > self._most:
             raise OverloadedError(f"too many sessions (max {self._most})", retry_after=1.0)
-        # As Bars allots them.
-        session.nbytes = len(opening.columns) * (opening.held + opening.held // 4 + 64) * 8
-        if self.nbytes + session.nbytes > self._most_bytes:
-            session.nbytes = 0
+        if self._client_bytes.get(session.client, 0) + size_bytes > self._most_client_bytes:
+            raise OverloadedError(
+                f"this client's share of the sessions' memory is used up (max {self._most_client_bytes} bytes, this "
+                f"session {size_bytes}): hold fewer bars",
+                retry_after=1.0,
+            )
+        if self.nbytes + size_bytes > self._most_bytes:
             raise OverloadedError(
                 f"the sessions' memory is used up (max {self._most_bytes} bytes): hold fewer bars", retry_after=1.0
             )
-        self.nbytes += session.nbytes
-        return opening
+        session.size_bytes = size_bytes
+        self.nbytes += size_bytes
+        self._client_bytes[session.client] += size_bytes
 
-    def _submit(self, session: Session, work: Opening | inference_pb2.WatchBar) -> None:
-        self._waiting.append((session, work))
-        if not self._running and not self._asked:
-            self._asked = True
+    def _submit(self, session: Session, work: Work) -> None:
+        self._turns.add(session.client, session, work)
+        if not self._running and not self._dispatch_due:
+            self._dispatch_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        self._asked = False
-        if self._running or not self._waiting:
+        self._dispatch_due = False
+        if self._running or not self._turns:
             return
-        batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-        batch = [one for one in batch if not one[0].closed]
+        batch = list(self._turns.take(BATCH_ITEMS, BATCH_SECONDS))
+        watchdog = None
+        if self._stuck_seconds < math.inf:
+            watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
         self._running = True
-        self._engine.run(self._computation, batch, lambda ran: self._deliver(batch, ran))
+        self._engine.post(
+            functools.partial(_run, [(session, work) for _, session, work in batch], self._plans),
+            functools.partial(self._deliver, batch, watchdog),
+        )
 
-    def _deliver(self, batch: Sequence[tuple[Session, Any]], ran: BatchRan) -> None:
+    def _deliver(
+        self,
+        batch: Sequence[tuple[str, Session, Work]],
+        watchdog: asyncio.TimerHandle | None,
+        outcomes: Sequence[tuple[Outcome, float]],
+    ) -> None:
         self._running = False
-        for (session, work), outcome in zip(batch, ran.answers, strict=True):
-            if isinstance(work, Opening):
+        if watchdog is not None:
+            watchdog.cancel()
+        if self.stuck:
+            self.stuck = False
+        # In front of the work that arrived meanwhile, in order.
+        for client, session, work in reversed(batch[len(outcomes) :]):
+            if not session.closed:
+                self._turns.put_back(client, session, work)
+        for (client, session, work), (outcome, seconds) in zip(batch, outcomes, strict=False):
+            self._turns.measured(client, session, seconds)
+            if session.closed:
+                continue
+            if outcome is None:
+                self._turns.add(client, session, work, front=True)
+            elif isinstance(work, Opening):
                 self._opened(session, work, outcome)
             else:
-                self._answered(session, work, outcome)
+                self._updated(session, work, outcome)
         self._dispatch()
 
-    def _opened(self, session: Session, opening: Opening, outcome: SessionState | ServiceError) -> None:
-        if isinstance(outcome, ServiceError):
-            self._fail(session, outcome)
+    def _declare_stuck(self) -> None:
+        """End every session: the batch on the sessions' thread has run for `stuck_seconds`."""
+        self.stuck = True
+        log.error("sessions' thread stuck", extra=fields(seconds=self._stuck_seconds))
+        self._fail_all(SessionLostError("the replica's sessions are stuck: open the session again", retry_after=0.1))
+
+    def _opened(self, session: Session, opening: Opening, outcome: Outcome) -> None:
+        if not isinstance(outcome, SessionState):
+            self._fail(session, outcome if isinstance(outcome, ServiceError) else InternalError())
             return
-        session.state = outcome
+        session.phase = Phase.OPEN
         opened = inference_pb2.WatchOpened(
-            columns=_names(opening.program),
+            columns=_output_names(opening.program),
             request_id=session.request_id,
             quantile_levels=session.levels,
             bars=outcome.held,
-            memory_bytes=session.nbytes,
+            memory_bytes=session.size_bytes,
         )
         if session.model is not None:
             opened.model, opened.model_version = session.model.name, session.model.version
-        session.answer(answers_pb2.WatchAnswer(sequence=opening.sequence, opened=opened))
+        session.answer(answers_pb2.WatchAnswer(sequence=opening.request.sequence, opened=opened))
 
-    def _answered(self, session: Session, bar: inference_pb2.WatchBar, outcome: BarUpdate | ServiceError) -> None:
+    def _updated(self, session: Session, bar: inference_pb2.WatchBar, outcome: Outcome) -> None:
         if isinstance(outcome, InternalError):
-            self._fail(session, outcome)  # what the bar left behind is unknown
+            self._fail(session, outcome)  # the session's state is unknown
             return
         session.taken += 1
         answer = answers_pb2.WatchAnswer(sequence=bar.sequence, taken=session.taken)
-        if isinstance(outcome, ServiceError):
+        if not isinstance(outcome, BarUpdate):
             self._observer.bar("refused")
-            answer.error.CopyFrom(outcome.status(session.request_id))
+            error = outcome if isinstance(outcome, ServiceError) else InternalError()
+            answer.error.CopyFrom(error.status(session.request_id))
             session.answer(answer)
             return
         self._observer.bar("taken")
@@ -249,19 +299,21 @@ class SessionService:
         if hit is not None:
             self._observer.checked(session.model.name, hit)
 
-    async def _forecast(self, session: Session, answer: answers_pb2.WatchAnswer, closes: Any, slot: list[Any]) -> None:
-        """Finish an answer with its forecast. SessionService that are due together share the engine's batch."""
+    async def _forecast(
+        self, session: Session, answer: answers_pb2.WatchAnswer, closes: Any, place: list[exchange_pb2.Reply]
+    ) -> None:
+        """Complete an answer with its forecast. Forecasts of sessions that are due together share a batch."""
         try:
-            found = await self._run_forecast(session, closes)
-            answers.write_forecast(answer.update.forecast, found)
-            session.interval.expect(answer.sequence + 1, session.levels, found.quantiles[0])
+            forecast = await self._run_forecast(session, closes)
+            answers.write_forecast(answer.update.forecast, forecast)
+            session.interval.expect(answer.sequence + 1, session.levels, forecast.quantiles[0])
         except ServiceError as error:
             answer.update.forecast_error.CopyFrom(error.status(session.request_id))
-        except Exception:  # a bug of ours: the caller learns nothing of it, the log everything
+        except Exception:  # a bug: the log gets the trace, the caller INTERNAL without details
             log.exception("forecast failed", extra=fields(request_id=session.request_id))
             status: status_pb2.Status = InternalError().status(session.request_id)
             answer.update.forecast_error.CopyFrom(status)
-        session.answer(answer, slot)
+        session.answer(answer, place)
 
     async def _run_forecast(self, session: Session, closes: Any) -> Any:
         if len(closes) < _SHORTEST:
@@ -270,65 +322,55 @@ class SessionService:
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         series = Series(closes, session.horizon, session.levels)
         until = deadline.after(FORECAST_SECONDS)
-        self._forecasts.submit(Job(session.model, [series], reply, session.client, "interactive", until))
-        (outcome,) = await reply
+        job = Job(session.model, [series], reply, session.client, "interactive", until)
+        self._forecasts.submit(job)
+        try:
+            (outcome,) = await reply
+        except asyncio.CancelledError:
+            self._forecasts.withdraw(job)
+            raise
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
 
 
-class _SessionEngine:
-    """What the sessions' thread runs: openings and bars, each for itself."""
+def _run(batch: Sequence[tuple[Session, Work]], plans: Plans) -> list[tuple[Outcome, float]]:
+    """Outcomes and their seconds, on the sessions' thread. Work that does not begin in BATCH_SECONDS has no outcome."""
+    outcomes: list[tuple[Outcome, float]] = []
+    began = at = deadline.now()
+    until = began + BATCH_SECONDS
+    unfinished: set[Session] = set()
+    for session, work in batch:
+        # A bar must not overtake its session's opening.
+        if at >= until or session in unfinished:
+            break
+        outcome = None if session.closed else _outcome(session, work, plans, until)
+        if outcome is None:
+            unfinished.add(session)
+        ended = deadline.now()
+        outcomes.append((outcome, ended - at))
+        at = ended
+    return outcomes
 
-    name = "sessions"
 
-    def __init__(self) -> None:
-        self._plans = Plans(_PLAN_BYTES)
-
-    def run(self, items: Sequence[tuple[Session, Any]]) -> list[SessionState | BarUpdate | ServiceError]:
-        """One outcome each. Never raises, since a batch that is run again would take its bars twice."""
-        opened: dict[Session, SessionState] = {}
-        outcomes: list[SessionState | BarUpdate | ServiceError] = []
-        for session, work in items:
-            outcome = self._one(session, opened.get(session) or session.state, work)
-            if isinstance(outcome, SessionState):
-                opened[session] = outcome
-            outcomes.append(outcome)
-        return outcomes
-
-    def _one(self, session: Session, state: SessionState | None, work: Any) -> SessionState | BarUpdate | ServiceError:
-        try:
-            if isinstance(work, Opening):
-                return SessionState(work, self._plans)
-            if state is None:
+def _outcome(session: Session, work: Work, plans: Plans, until: float) -> Outcome:
+    try:
+        if not isinstance(work, Opening):
+            if session.state is None:
                 return SessionLostError("the session did not open", retry_after=0.0)
-            return state.take(work)
-        except ServiceError as error:
-            return error
-        except Exception:  # a bug of ours: it ends this session, and no other
-            log.exception("session failed", extra=fields(request_id=session.request_id))
-            return InternalError()
+            return session.state.update(work)
+        if session.state is None:
+            session.state = SessionState(work, plans)
+        return session.state if session.state.load(until) else None
+    except ServiceError as error:
+        return error
+    except Exception:  # a bug ends this session and no other
+        log.exception("session failed", extra=fields(request_id=session.request_id))
+        return InternalError()
 
 
-def _panel_of(panel: inference_pb2.Panel) -> indicators.Panel:
-    """A message's columns as arrays; those that are empty are absent."""
-    found = [getattr(panel, name) for name in indicators.COLUMNS]
-    return indicators.Panel(*[np.asarray(column) if len(column) else None for column in found])
-
-
-def _check_times(times: Sequence[int], bars: int) -> None:
-    if not times:
-        return
-    if len(times) != bars:
-        what = f"must have as many values as history.close ({bars}, got {len(times)})"
-        raise InvalidRequestError([Violation("times", what, "equal_length")])
-    for at in range(1, bars):
-        if times[at] <= times[at - 1]:
-            raise InvalidRequestError([Violation(f"times[{at}]", "must be after the one before it", "ascending")])
-
-
-def _names(program: indicators.Program) -> list[str]:
-    """ "RSI", or "MACD.macdsignal" where a function has several outputs."""
+def _output_names(program: indicators.Program) -> list[str]:
+    """A name per output: "RSI", or "MACD.macdsignal" for a function with several outputs."""
     return [
         call.function.name if len(call.function.outputs) == 1 else f"{call.function.name}.{output.name}"
         for call in program.calls

@@ -1,12 +1,13 @@
-"""One live session as its gateway sees it: its identity, its state and its answers in order.
+"""One live session as its gateway sees it: identity, phase, and answers in order.
 
-Owns the order of a session's answers. The bars and indicators are in state.py; opening, scheduling and memory limits
-are in service.py.
+Owns the order of a session's answers. state.py owns bars and indicators; service.py owns opening, scheduling and memory
+limits.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from inference.sessions.interval import Interval
@@ -17,6 +18,17 @@ from market_inference.contract.generated import answers_pb2, exchange_pb2, infer
 Send: TypeAlias = Callable[[exchange_pb2.Reply], None]
 
 
+class Phase(Enum):
+    """A session's life. Bars that arrive before a session is admitted wait in `early_bars`."""
+
+    CHECKED = auto()
+    """The request is being checked; its forecast model may be loading."""
+    ADMITTED = auto()
+    """Memory is reserved; the history is being loaded, and bars follow in order."""
+    OPEN = auto()
+    CLOSED = auto()
+
+
 class Session:
     """A session on its stream. Answers leave in the order of the bars, however long a forecast takes."""
 
@@ -24,44 +36,42 @@ class Session:
         self.id = envelope.id
         self.request_id = envelope.request_id
         self.client = envelope.client
-        # Until the session is open; it would keep the whole frame that it came in.
-        self.request: inference_pb2.WatchOpen | None = envelope.watch_open
         self.horizon = envelope.watch_open.forecast.horizon
+        self.phase = Phase.CHECKED
         self.state: SessionState | None = None
         self.model: Any = None
         self.levels: tuple[float, ...] = ()
         self.interval = Interval()
         self.taken = 0
-        self.nbytes = 0
-        self.closed = False
-        # Bars that came before the session was open.
-        self.early: list[inference_pb2.WatchBar] | None = []
+        self.size_bytes = 0
+        self.early_bars: list[inference_pb2.WatchBar] = []
         self.opening: asyncio.Task[None] | None = None
         self.forecasts: set[asyncio.Task[None]] = set()
         self._send = send
-        self._slots: deque[list[exchange_pb2.Reply]] = deque()
+        self._answers: deque[list[exchange_pb2.Reply]] = deque()
+
+    @property
+    def closed(self) -> bool:
+        return self.phase is Phase.CLOSED
 
     def reserve(self) -> list[exchange_pb2.Reply]:
-        """The place of the next answer; put the reply in and call flush()."""
-        slot: list[exchange_pb2.Reply] = []
-        self._slots.append(slot)
-        return slot
+        """The place of the next answer in order, for answer()."""
+        place: list[exchange_pb2.Reply] = []
+        self._answers.append(place)
+        return place
 
-    def answer(self, response: answers_pb2.WatchAnswer, slot: list[exchange_pb2.Reply] | None = None) -> None:
-        """Send a response in its place, by default the next."""
-        slot = self.reserve() if slot is None else slot
+    def answer(self, response: answers_pb2.WatchAnswer, place: list[exchange_pb2.Reply] | None = None) -> None:
+        """Send a response in its reserved place; without one, in the next place."""
+        place = self.reserve() if place is None else place
         watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
-        slot.append(exchange_pb2.Reply(id=self.id, watch=watch))
-        self.flush()
-
-    def end(self, error: ServiceError) -> None:
-        """Tell the gateway that the session is over."""
-        if not self.closed:
-            self.closed = True
-            self._send(exchange_pb2.Reply(id=self.id, error=error.status(self.request_id)))
-
-    def flush(self) -> None:
-        while self._slots and self._slots[0]:
-            (reply,) = self._slots.popleft()
+        place.append(exchange_pb2.Reply(id=self.id, watch=watch))
+        while self._answers and self._answers[0]:
+            (reply,) = self._answers.popleft()
             if not self.closed:
                 self._send(reply)
+
+    def end(self, error: ServiceError) -> None:
+        """Tell the gateway that the session has ended."""
+        if not self.closed:
+            self.phase = Phase.CLOSED
+            self._send(exchange_pb2.Reply(id=self.id, error=error.status(self.request_id)))

@@ -1,7 +1,7 @@
-"""One live session: its bars, its indicators, and what it makes of the next bar.
+"""The bars and indicators of one live session.
 
-Owns the rules between a session's bars (order, look-ahead, corrections) and the values at the newest one. Knows neither
-streams nor queues; used on one thread at a time.
+Owns the rules between a session's bars (order, look-ahead, corrections) and the indicators at the newest bar. Knows
+neither streams nor queues. Used by one thread at a time.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from market_inference.contract.deadline import now
 from market_inference.contract.errors import (
     BarOutOfOrderError,
     DuplicateBarError,
@@ -20,48 +21,61 @@ from market_inference.contract.errors import (
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.validation import bars
 from models import indicators
-from models.indicators.incremental import Incremental, bars_needed, columns_of
+from models.indicators.incremental import Incremental, bars_needed
 from models.indicators.plan import Plans
+
+# Bars that are loaded between two looks at the clock: 100 recursive indicators take some 5 ms for so many.
+_STEP_BARS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a session is opened with. `bars`: how many to hold at least; `every`: a forecast's rhythm, 0 for none."""
+    """What a session is opened with: the checked WatchOpen message and the compiled indicators.
 
-    history: indicators.Panel
-    times: Sequence[int]
+    `bars`: bars to hold, at least. `every`: a forecast at every so many bars, 0 for none.
+    """
+
+    request: inference_pb2.WatchOpen
     program: indicators.Program
     bars: int
     every: int
-    sequence: int
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return columns_of(self.history)
+        """The columns that the history has."""
+        return tuple(name for name in indicators.COLUMNS if len(getattr(self.request.history, name)))
 
     @property
     def held(self) -> int:
         """Bars that the session will hold."""
         return max(self.bars, bars_needed(self.program))
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the bars that the session will hold, as models.indicators.incremental_bars.Bars allocates them."""
+        return len(self.columns) * (self.held + self.held // 4 + 64) * 8
+
 
 @dataclass(frozen=True, slots=True)
 class BarUpdate:
-    """The session at its newest bar. `closes`: those to forecast from when a forecast is due, oldest first."""
+    """Indicator values at the newest bar. `closes`: the input of a forecast that is due, oldest first."""
 
     values: NDArray[np.float64]
     closes: NDArray[np.float64] | None
 
 
 class SessionState:
-    """Made, and given its bars, on the sessions' thread."""
+    """Bars and indicators. Made, loaded and updated on the sessions' thread. Raises InvalidRequestError."""
 
     def __init__(self, opening: Opening, plans: Plans) -> None:
+        # None once it is loaded.
+        self._history: indicators.Panel | None = panel_of(opening.request.history)
+        times = opening.request.times
+        _check_times(times, self._history.bars)
         self._every = opening.every
         self._live = Incremental(opening.program, opening.columns, opening.held, plans)
-        self._live.load(opening.history)
-        self.sequence = opening.sequence
-        self._time = opening.times[-1] if len(opening.times) else None
+        self.sequence = opening.request.sequence
+        self._time = times[-1] if len(times) else None
 
     @property
     def nbytes(self) -> int:
@@ -71,10 +85,22 @@ class SessionState:
     def held(self) -> int:
         return self._live.bars.capacity
 
-    def take(self, message: inference_pb2.WatchBar) -> BarUpdate:
-        """The session with one more bar, or with its newest one corrected.
+    def load(self, until: float) -> bool:
+        """Load the history until an instant of the monotonic clock; whether the whole history is loaded."""
+        history = self._history
+        while history is not None and self._live.bars.count < history.bars:
+            start = self._live.bars.count
+            self._live.feed(history, start, min(start + _STEP_BARS, history.bars))
+            if now() >= until:
+                return False
+        self._live.compute()
+        self._history = None
+        return True
 
-        Raises InvalidRequestError, by kind; the session is then as it was.
+    def update(self, message: inference_pb2.WatchBar) -> BarUpdate:
+        """Append a bar, or correct the newest bar.
+
+        Raises InvalidRequestError or a subclass; the session is then unchanged.
         """
         bar = self._checked(message)
         if message.sequence == self.sequence:
@@ -94,14 +120,20 @@ class SessionState:
         bar = {name: getattr(message.bar, name) for name in self._live.bars.columns}
         for name, value in bar.items():
             if not abs(value) < np.inf or (name == "volume" and value < 0):
-                raise InvalidRequestError([Violation(f"bar.{name}", f"is no price or volume (got {value})", "finite")])
+                raise InvalidRequestError(
+                    [
+                        Violation(
+                            f"bar.{name}", f"must be a finite price, or a volume of at least 0 (got {value})", "finite"
+                        )
+                    ]
+                )
         if (disorder := bars.disorder_of(bar)) is not None:
             raise InvalidRequestError([Violation(f"bar.{disorder.lower}", disorder.description, bars.REASON)])
         return bar
 
     def _check_place(self, sequence: int, time: int) -> None:
         if sequence < self.sequence:
-            what = f"is before the newest bar's ({self.sequence}, got {sequence})"
+            what = f"must not be before the newest bar's ({self.sequence}, got {sequence})"
             raise DuplicateBarError([Violation("sequence", what, "sequence")])
         if sequence > self.sequence + 1:
             what = f"must be {self.sequence + 1}, or {self.sequence} to correct the newest bar (got {sequence})"
@@ -116,3 +148,20 @@ class SessionState:
         if time < self._time:
             what = f"is before the newest bar's ({self._time}, got {time})"
             raise BarOutOfOrderError([Violation("bar.time", what, "time")])
+
+
+def panel_of(panel: inference_pb2.Panel) -> indicators.Panel:
+    """A message's columns as arrays. Empty columns are absent."""
+    columns = [getattr(panel, name) for name in indicators.COLUMNS]
+    return indicators.Panel(*[np.asarray(column) if len(column) else None for column in columns])
+
+
+def _check_times(times: Sequence[int], count: int) -> None:
+    if not times:
+        return
+    if len(times) != count:
+        what = f"must have as many values as history.close ({count}, got {len(times)})"
+        raise InvalidRequestError([Violation("times", what, "equal_length")])
+    for at in range(1, count):
+        if times[at] <= times[at - 1]:
+            raise InvalidRequestError([Violation(f"times[{at}]", "must be after the one before it", "ascending")])

@@ -1,7 +1,7 @@
-"""The Exchange stream: frames of envelopes in, frames of replies out.
+"""The Exchange stream: frames of request envelopes in, frames of replies out.
 
-Owns framing and the life of a request on the stream: one task each, ended by its answer, its cancel or the stream's
-end. What a request means is the servicer's.
+Owns framing and the life of a request on the stream: one task per request, which ends with a reply, a cancel or the
+end of the stream. The servicer (calls/servicer.py) owns the meaning of a request.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
-# A frame stays below this many bytes of answers, so that one caller's bulk does not hold up the others' replies.
+# A frame closes once it holds this many bytes of responses, so that a large response delays small ones little.
 FRAME_BYTES = 1 << 20
 SERVICE = exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"]
 _REPLIES = exchange_pb2.ExchangeResponse.REPLIES_FIELD_NUMBER
@@ -35,7 +35,10 @@ Observe = Callable[[str, str, Call, float], None]
 
 
 class Exchange:
-    """Serves any number of streams. `observe(method, code or reason, call, seconds)` is told of every answer."""
+    """Serves any number of Exchange streams.
+
+    `load()` gives the queued seconds of work; `observe(method, code or reason, call, seconds)` is called per reply.
+    """
 
     def __init__(
         self, servicer: Servicer, sessions: SessionService, load: Callable[[], float], observe: Observe
@@ -48,7 +51,7 @@ class Exchange:
         self._draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """For a grpc.aio server. Frames of replies are written here, not by gRPC: see _written()."""
+        """The handler for a grpc.aio server. Reply frames are serialised here (see _serialized), not by gRPC."""
         method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
             self._serve, exchange_pb2.ExchangeRequest.FromString, None
         )
@@ -65,7 +68,7 @@ class Exchange:
             stream.close()
 
     async def drain(self) -> None:
-        """Refuse new requests, tell the gateways, and return when nothing is in flight."""
+        """Refuse new requests, tell every gateway, and return once no request is in flight."""
         self._draining = True
         self.sessions.drain()
         for stream in self._streams:
@@ -84,11 +87,11 @@ class Exchange:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
     async def answer(self, envelope: exchange_pb2.Envelope, call: Call) -> tuple[exchange_pb2.Reply, bytes | None]:
-        """One request's reply, whatever becomes of it, and its response where there is one."""
+        """The reply to one request, and the response's bytes unless the reply carries an error."""
         method = envelope.WhichOneof("body") or "none"
         reply = exchange_pb2.Reply(id=envelope.id)
         response = None
-        began, outcome = deadline.now(), "OK"
+        began, code = deadline.now(), "OK"
         try:
             if self._draining:
                 raise DrainingError("the replica is draining", retry_after=0.1)
@@ -98,24 +101,23 @@ class Exchange:
             response = await serve(getattr(envelope, method), call)
             reply.failed.extend(call.failed)
         except ServiceError as error:
-            status = error.status(call.request_id)
-            outcome = reason_of(status)
-            reply.error.CopyFrom(status)
-        except Exception as error:  # a bug of ours: the caller learns nothing of it, the log everything
-            outcome = "INTERNAL"
+            reply.error.CopyFrom(error.status(call.request_id))
+            code = reason_of(reply.error)
+        except Exception as error:  # a bug: the log gets the trace, the caller INTERNAL without details
             log.exception(
                 "request failed",
                 extra=fields(request_id=call.request_id, method=method, client=call.client, error=type(error).__name__),
             )
             reply.error.CopyFrom(InternalError().status(call.request_id))
+            code = "INTERNAL"
         ended = deadline.now()
         call.encoded(ended)
-        _tell_timing(reply.timing, call)
-        self._observe(method, outcome, call, ended - began)
+        _write_timing(reply.timing, call)
+        self._observe(method, code, call, ended - began)
         return reply, response
 
 
-def _tell_timing(timing: exchange_pb2.Timing, call: Call) -> None:
+def _write_timing(timing: exchange_pb2.Timing, call: Call) -> None:
     timing.queue_us = int(call.queue_seconds * 1e6)
     timing.device_us = int(call.device_seconds * 1e6)
     timing.batch_items = call.batch_items
@@ -125,7 +127,7 @@ def _tell_timing(timing: exchange_pb2.Timing, call: Call) -> None:
 
 
 def call_of(envelope: exchange_pb2.Envelope) -> Call:
-    """A request's circumstances, as its envelope tells them on arrival."""
+    """The call of an envelope that has just arrived."""
     refused: dict[tuple[str, int], status_pb2.Status] = {}
     for item in envelope.refused:
         refused[item.list, item.index] = item.status
@@ -141,15 +143,15 @@ def call_of(envelope: exchange_pb2.Envelope) -> Call:
 
 
 class _Stream:
-    """One gateway's stream: its requests in flight and its replies that wait to be written."""
+    """One gateway's stream: its requests in flight, its sessions, and its replies that wait to be written."""
 
     def __init__(self, exchange: Exchange, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
         self._exchange = exchange
+        # By envelope id: every request in flight; of these, the merged ones; the live sessions.
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        # Of the requests in flight, those that stand for several calls.
-        self._joint: dict[int, Call] = {}
+        self._merged: dict[int, Call] = {}
         self._sessions: dict[int, Session] = {}
-        # Replies as they lie in a frame, in pieces.
+        # Serialised replies, each in pieces.
         self._ready: list[tuple[bytes, ...]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -171,23 +173,17 @@ class _Stream:
         try:
             async for frame in frames:
                 for envelope in frame.envelopes:
-                    self._take(envelope)
+                    self._start(envelope)
         finally:
             self._ended = True
             self.wake()
 
-    def _take(self, envelope: exchange_pb2.Envelope) -> None:
+    def _start(self, envelope: exchange_pb2.Envelope) -> None:
         if envelope.HasField("cancel"):
-            if envelope.cancel.items:
-                if call := self._joint.get(envelope.id):
-                    call.gone.update(envelope.cancel.items)
-            elif task := self._tasks.get(envelope.id):
-                task.cancel()
-            elif session := self._sessions.pop(envelope.id, None):
-                self._exchange.sessions.close(session)
+            self._cancel(envelope)
             return
         if envelope.HasField("watch_bar"):
-            self._take_bar(envelope)
+            self._add_bar(envelope)
             return
         if envelope.HasField("watch_open") and not self._exchange.draining:
             self._sessions[envelope.id] = self._exchange.sessions.open(envelope, self._send)
@@ -195,37 +191,46 @@ class _Stream:
         self._idle.clear()
         call = call_of(envelope)
         if call.calls > 1:
-            self._joint[envelope.id] = call
-        task = self._tasks[envelope.id] = asyncio.create_task(self._serve(envelope, call))
-        # A callback, since a task that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: self._over(envelope.id))
+            self._merged[envelope.id] = call
+        task = self._tasks[envelope.id] = asyncio.create_task(self._answer(envelope, call))
+        # A callback, because a task that is cancelled before its first step never runs its own code.
+        task.add_done_callback(lambda _: self._end(envelope.id))
 
-    def _take_bar(self, envelope: exchange_pb2.Envelope) -> None:
+    def _cancel(self, envelope: exchange_pb2.Envelope) -> None:
+        if envelope.cancel.items:
+            if call := self._merged.get(envelope.id):
+                call.withdrawn.update(envelope.cancel.items)
+        elif task := self._tasks.get(envelope.id):
+            task.cancel()
+        elif session := self._sessions.pop(envelope.id, None):
+            self._exchange.sessions.close(session)
+
+    def _add_bar(self, envelope: exchange_pb2.Envelope) -> None:
         session = self._sessions.get(envelope.id)
         if session is not None:
             self._exchange.sessions.bar(session, envelope.watch_bar)
             return
-        error = SessionLostError("there is no such session here", retry_after=0.0)
+        error = SessionLostError("this replica has no such session", retry_after=0.0)
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status(envelope.request_id)))
 
-    async def _serve(self, envelope: exchange_pb2.Envelope, call: Call) -> None:
+    async def _answer(self, envelope: exchange_pb2.Envelope, call: Call) -> None:
         self._send(*await self._exchange.answer(envelope, call))
 
     def _send(self, reply: exchange_pb2.Reply, response: bytes | None = None) -> None:
-        """Answer in the next frame; a session's error is its end."""
+        """Put a reply into the next frame. An error under a session's id ends the session."""
         if reply.HasField("error"):
             self._sessions.pop(reply.id, None)
-        self._ready.append(_written(reply, response))
+        self._ready.append(_serialized(reply, response))
         self.wake()
 
-    def _over(self, envelope_id: int) -> None:
+    def _end(self, envelope_id: int) -> None:
         del self._tasks[envelope_id]
-        self._joint.pop(envelope_id, None)
+        self._merged.pop(envelope_id, None)
         if not self._tasks and not self._ready:
             self._idle.set()
 
     async def replies(self) -> AsyncIterator[bytes]:
-        """Frames of replies until the gateway ends the stream; the first one tells the load."""
+        """Frames of replies until the gateway ends the stream. The first frame holds the load alone."""
         yield self._load()
         told_draining = False
         while not self._ended or self._ready:
@@ -243,18 +248,18 @@ class _Stream:
         return exchange_pb2.ExchangeResponse(load=self._exchange.load()).SerializeToString()
 
     def _frame(self) -> bytes:
-        """Replies that are ready, and the load. Serialised messages that are joined are one message."""
+        """The ready replies and the load. Serialised messages that are concatenated are one message."""
         pieces: list[bytes] = []
-        count = size = 0
-        while count < len(self._ready) and (not count or size < FRAME_BYTES):
+        count = size_bytes = 0
+        while count < len(self._ready) and (not count or size_bytes < FRAME_BYTES):
             pieces += self._ready[count]
-            size += len(pieces[-1])
+            size_bytes += len(pieces[-1])
             count += 1
         del self._ready[:count]
         return b"".join((*pieces, self._load()))
 
     def close(self) -> None:
-        """The stream is gone: nobody waits for its requests."""
+        """End the requests and the sessions of a stream that has ended."""
         self._reader.cancel()
         for task in self._tasks.values():
             task.cancel()
@@ -262,7 +267,7 @@ class _Stream:
             self._exchange.sessions.close(session)
 
 
-def _written(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:
-    """A reply as it lies in a frame, in pieces, the bulky one last: it is copied once, into the frame."""
+def _serialized(reply: exchange_pb2.Reply, response: bytes | None) -> tuple[bytes, ...]:
+    """A reply's bytes as a field of a frame, in pieces. The response is the last piece: joining copies it once."""
     outcome = () if response is None else wireformat.pieces(_RESPONSE, response)
     return wireformat.pieces(_REPLIES, reply.SerializeToString(), *outcome)

@@ -86,25 +86,29 @@ class Incremental:
         return self.bars.nbytes + self.values.nbytes
 
     def load(self, history: Panel) -> NDArray[np.float64]:
-        """Take many bars, oldest first; returns the values [outputs] at the newest bar."""
-        columns = {name: getattr(history, name).tolist() for name in self.bars.columns}
+        """Append many bars, oldest first; the values at the newest bar."""
+        self.feed(history, 0, history.bars)
+        return self.compute()
+
+    def feed(self, history: Panel, start: int, stop: int) -> None:
+        """Append the bars [start, stop) of a history. Call compute() after the last bar, for the values of windows."""
+        columns = {name: getattr(history, name)[start:stop].tolist() for name in self.bars.columns}
         for values in zip(*columns.values(), strict=True):
             self.bars.append(dict(zip(columns, values, strict=True)))
             self._step()
-        return self._compute()
 
     def append(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
         """Take the next bar, with every column; returns the newest values [outputs], NaN during warm-up."""
         self.bars.append(bar)
         self._step()
-        return self._compute()
+        return self.compute()
 
     def correct(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
         """Replace the newest bar; returns the newest values [outputs]."""
         self.bars.replace(bar)
         self._after = self._before
         self._step()
-        return self._compute()
+        return self.compute()
 
     def _step(self) -> None:
         self._before = self._after
@@ -114,7 +118,7 @@ class Incremental:
             self._after.append(after)
             self.values[rows] = outputs
 
-    def _compute(self) -> NDArray[np.float64]:
+    def compute(self) -> NDArray[np.float64]:
         """Compute the windowed calls, and return a copy of all values."""
         if self._tail.places:
             self._tail.compute(self.values, self.bars, self._plans, self._tail.lookback + 1)

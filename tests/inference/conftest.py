@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.schedule import Budget, Plan
+from inference.batching.schedule import BatchPlan, Budget
 from inference.device.engine import Engine
 
 
@@ -54,7 +54,7 @@ class Seen:
         self.refusals: list[str] = []
         self.gone = 0
 
-    def batch(self, plan: Plan, ran: Any, units: int) -> None:
+    def batch(self, plan: BatchPlan, result: Any, units: int) -> None:
         self.sizes.append(len(plan.batch))
 
     def refused(self, reason: str) -> None:

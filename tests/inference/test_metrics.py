@@ -54,14 +54,14 @@ def test_a_call_counts_side_by_side_jobs_by_the_longest_and_their_cost_in_all():
         Job(None, [], None, enqueued=1.0, started=3.0, device_began=3.5, device_ended=4.0, device_seconds=0.1),
         Job(None, [], None, enqueued=1.0, started=2.0, device_began=2.1, device_ended=9.0, device_seconds=0.2),
     ):
-        call.took(job)
+        call.add_timing(job)
     phases = (call.queue_seconds, call.form_seconds, call.run_seconds, call.device_seconds)
     assert phases == pytest.approx((2.0, 0.5, 6.9, 0.3))
 
 
 def test_a_job_that_never_ran_adds_nothing():
     call = Call()
-    call.took(Job(None, [], None, enqueued=5.0))
+    call.add_timing(Job(None, [], None, enqueued=5.0))
     assert (call.queue_seconds, call.form_seconds, call.run_seconds) == (0.0, 0.0, 0.0)
 
 

@@ -11,7 +11,7 @@ import yaml
 
 import gateway.metrics
 from gateway.config import Config as GatewayConfig
-from inference.calls.skeleton import NOMINAL_COVERAGE
+from inference.calls.answers import NOMINAL_COVERAGE
 from inference.config import Config as InferenceConfig
 from market_inference.contract import errors
 

@@ -19,6 +19,12 @@ def submit(batcher: Batcher, model: Any, *items: Any, client: str = "c", **more:
     return job.reply
 
 
+def price(batcher: Batcher, model: Any, *, fixed: float = 0.0, per_unit: float = 0.0) -> None:
+    """Let the batcher expect these seconds of a batch."""
+    line = batcher.costs.line((model, "short"))
+    line.fixed, line.slope, line.scale, line.measured = fixed, per_unit, 1.0, 1
+
+
 async def hold(batcher: Batcher, model: Any) -> asyncio.Future:
     """Occupy the device until the model's gate opens."""
     model.gate.clear()
@@ -35,8 +41,7 @@ async def test_an_idle_engine_starts_at_once(batcher, model):
 
 async def test_an_arrival_that_does_not_come_is_waited_for_once(batcher, model):
     await submit(batcher, model, 1)
-    line = batcher.costs.line((model, "short"))
-    line.fixed, line.slope = 30.0, 0.0  # so dear a start that waiting for company looks right
+    price(batcher, model, fixed=30.0)  # so dear a start that waiting for company looks right
     for _ in range(200):  # arrivals in quick succession
         batcher._note_arrival(deadline.now())
     async with asyncio.timeout(20):
@@ -91,9 +96,9 @@ async def test_a_cancelled_caller_never_reaches_the_device_and_never_disturbs_it
 
 async def test_an_item_that_nobody_waits_for_never_reaches_the_device(batcher, model, seen):
     held = await hold(batcher, model)
-    gone: set[int] = set()
-    reply = submit(batcher, model, 1, 2, 3, gone=gone)
-    gone.add(1)
+    withdrawn: set[int] = set()
+    reply = submit(batcher, model, 1, 2, 3, withdrawn=withdrawn)
+    withdrawn.add(1)
     model.gate.set()
     first, second, third = await reply
     assert (first, third) == (2, 6)
@@ -144,7 +149,7 @@ async def test_a_poisoned_item_stands_alone(batcher, model):
 async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, seen, model):
     batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
-    batcher.costs.line((model, "short")).slope = 0.1  # seconds an item
+    price(batcher, model, per_unit=0.1)  # seconds an item
     filling = [submit(batcher, model, i, priority="batch") for i in range(1, 10)]
     with pytest.raises(OverloadedError):
         submit(batcher, model, 10, 11, priority="batch")
@@ -157,7 +162,7 @@ async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_ou
 async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, seen, model):
     batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
-    batcher.costs.line((model, "short")).fixed = 2.0
+    price(batcher, model, fixed=2.0)
     waiting = [submit(batcher, model, i) for i in (1, 2)]
     with pytest.raises(OverloadedError):
         submit(batcher, model, 3)
@@ -169,8 +174,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, s
     batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
     for _ in range(3):
         await submit(batcher, model, 1)
-    line = batcher.costs.line((model, "short"))
-    line.fixed, line.slope, line.scale = 0.0, 0.4, 1.0
+    price(batcher, model, fixed=0.0, per_unit=0.4)
     held = await hold(batcher, model)
     accepted, refused = [], 0
     for i in range(20):
@@ -190,8 +194,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, s
 async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, seen, model):
     batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60)
     await submit(batcher, model, 1)
-    line = batcher.costs.line((model, "short"))
-    line.fixed, line.slope, line.scale = 0.0, 1.0, 1.0
+    price(batcher, model, fixed=0.0, per_unit=1.0)
     held = await hold(batcher, model)
     patient = submit(batcher, model, 1)
     with pytest.raises(OverloadedError, match="cannot be answered in time"):
@@ -202,8 +205,7 @@ async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, see
 
 async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, seen, model):
     batcher = Batcher(engine, seen, budget=Budget(units=10, items=10), max_queued_seconds=1e9)
-    line = batcher.costs.line((model, "short"))
-    line.fixed, line.slope, line.scale = 0.0, 0.01, 1.0
+    price(batcher, model, fixed=0.0, per_unit=0.01)
     held = await hold(batcher, model)
     greedy = submit(batcher, model, *range(500), client="greedy")
     modest = submit(batcher, model, 999, client="modest")

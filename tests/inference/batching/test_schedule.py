@@ -65,7 +65,7 @@ def costs_of(fixed: float, slope: float) -> Costs:
     costs = Costs()
     for key in ("a", "b", "k"):
         line = costs.line((MODEL, key))
-        line.fixed, line.slope, line.seen = fixed, slope, 1
+        line.fixed, line.slope, line.measured = fixed, slope, 1
     return costs
 
 
@@ -75,11 +75,11 @@ def test_a_batch_is_of_one_queue_within_its_budget_and_holds_nobody_who_has_gone
     costs.line((MODEL, "a")).ceiling = ceiling
     plan = schedule(waiting, NOW, costs, BUDGET, gap)
     assert {e.key for e in plan.batch} <= {plan.key}
-    assert all(not e.job.settled and e.job.deadline > NOW for e in plan.batch)
-    assert all(e.job.settled or e.job.deadline <= NOW for e in plan.dropped)
+    assert all(not e.job.done and e.job.deadline > NOW for e in plan.batch)
+    assert all(e.job.done or e.job.deadline <= NOW for e in plan.dropped)
     units = min(BUDGET.units, ceiling) if plan.key == (MODEL, "a") else BUDGET.units
     assert len(plan.batch) <= BUDGET.items
-    assert len(plan.batch) <= 1 or max(e.size for e in plan.batch) * len(plan.batch) <= units
+    assert len(plan.batch) <= 1 or max(e.units for e in plan.batch) * len(plan.batch) <= units
     if plan.taken:
         assert set(plan.batch) | set(plan.dropped) == set(waiting[plan.key][: plan.taken])
 
@@ -104,8 +104,8 @@ def test_growing_a_batch_never_makes_a_taken_entry_miss_its_deadline(items, line
     plan = schedule(queues(items), NOW, costs, BUDGET, gap)
     if len(plan.batch) > 1:
         line = costs.line(plan.key)
-        seconds = line.seconds(max(e.size for e in plan.batch) * len(plan.batch))
-        could = [e.job.deadline for e in plan.batch if NOW + line.seconds(e.size) <= e.job.deadline]
+        seconds = line.seconds(max(e.units for e in plan.batch) * len(plan.batch))
+        could = [e.job.deadline for e in plan.batch if NOW + line.seconds(e.units) <= e.job.deadline]
         assert NOW + seconds <= min(could, default=math.inf)
 
 

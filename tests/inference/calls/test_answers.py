@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.calls import answers, skeleton
+from inference.calls import answers
 from market_inference.contract.errors import InternalError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models import indicators
@@ -90,8 +90,9 @@ def test_a_forecast_keeps_its_warnings_in_order():
     ]
     evidence = [{one.name: list(one.values) for one in found.evidence} for found in item.forecast.warnings]
     assert evidence == [{"ratio": [4], "bars_ago": [20]}, {"positions": [3, 9]}]
-    watched = inference_pb2.Forecast.FromString(skeleton.forecast(given_))
-    assert watched == item.forecast
+    watched = answers_pb2.ForecastAnswer()
+    answers.write_forecast(watched, given_)
+    assert inference_pb2.Forecast.FromString(watched.SerializeToString()) == item.forecast
 
 
 def test_every_code_of_a_warning_is_in_the_contract():

@@ -30,7 +30,7 @@ class Tight:
 def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits_and_nobody_fails():
     model = Tight(room=3)
     ran = run_batch(model, list(range(16)))
-    assert ran.answers == list(range(1, 17))
+    assert ran.outcomes == list(range(1, 17))
     assert ran.fitted == 2
     assert ran.oom_recoveries == 7
     assert max(model.sizes) == 16
@@ -38,13 +38,13 @@ def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits_and_nobody_fail
 
 def test_an_item_that_does_not_fit_alone_fails_alone():
     ran = run_batch(Tight(room=0), [1, 2])
-    assert all(isinstance(answer, OverloadedError) for answer in ran.answers)
+    assert all(isinstance(answer, OverloadedError) for answer in ran.outcomes)
 
 
 @pytest.mark.parametrize("poison", range(5))
 def test_a_poisoned_item_is_found_by_bisection_wherever_it_is(model, poison, caplog):
     items = [RuntimeError("bad") if place == poison else place for place in range(5)]
-    answers = run_batch(model, items).answers
+    answers = run_batch(model, items).outcomes
     assert [a for a in answers if not isinstance(a, Exception)] == [2 * i for i in range(5) if i != poison]
     assert isinstance(answers[poison], InternalError)
     assert "bad" not in answers[poison].message
@@ -66,7 +66,7 @@ async def test_a_model_is_checked_and_warmed_up_on_the_thread_that_will_run_it(e
     model.check = lambda: (threads.append(current_thread().name), plain_check())
     model.run = lambda items: (threads.append(current_thread().name), plain_run(items))[1]
     await engine.adopt(model, [[1, 2], [3]])
-    assert model.batches == [[21], [1, 2], [3]]
+    assert model.batches == [[21], [1, 2], [1, 2], [3], [3]]
     assert set(threads) == {"engine-test"}
 
 
@@ -80,12 +80,12 @@ async def test_batches_of_a_serving_model_run_between_those_of_a_warm_up(engine,
 
     def batches():
         yield [1]
-        engine.run(serving, [5], lambda ran: answers.append(ran.answers))
+        engine.run(serving, [5], lambda ran: answers.append(ran.outcomes))
         yield [2]
         assert answers == [[10]]
 
     await engine.adopt(model, batches())
-    assert model.batches[1:] == [[1], [2]]
+    assert model.batches[1:] == [[1], [1], [2], [2]]
 
 
 def test_the_memory_fraction_is_that_of_the_device_asked_for(monkeypatch):
@@ -102,8 +102,8 @@ def test_every_bucket_is_warmed_up_on_cuda_and_the_commonest_on_the_cpu(name, ba
     loaded = loads[name]()
     thorough = list(warmup.batches(name, loaded, "cuda:0"))
     assert len({loaded.bucket(items[0]) for items in thorough}) == (1 if name == "sentiment" else batches)
-    (common,) = warmup.batches(name, loaded, "cpu")
-    assert len(loaded.run(common)) == len(common)
+    for common in warmup.batches(name, loaded, "cpu"):
+        assert len(loaded.run(common)) == len(common)
 
 
 def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_the_engine(caplog):
@@ -113,7 +113,7 @@ def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_
         def run(self, items):
             return items[1:]
 
-    answers = run_batch(Short(), [1, 2, 3]).answers
+    answers = run_batch(Short(), [1, 2, 3]).outcomes
     assert len(answers) == 3
     assert all(isinstance(answer, InternalError) for answer in answers)
     assert "gave 0 answers to 1 items" in caplog.text

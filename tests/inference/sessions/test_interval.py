@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from inference.calls.answers import NOMINAL_COVERAGE
 from inference.calls.servicer import DEFAULT_LEVELS
-from inference.calls.skeleton import NOMINAL_COVERAGE
 from inference.sessions.interval import LOWER, UPPER, Interval
 
 LEVELS = (0.1, 0.5, 0.9)

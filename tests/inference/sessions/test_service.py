@@ -1,6 +1,7 @@
 """The replica's sessions, with forecasts whose pace the test sets."""
 
 import asyncio
+import math
 from threading import Event
 from typing import Any
 
@@ -105,14 +106,23 @@ class Replies:
 class Room:
     """Sessions on an engine of their own."""
 
-    def __init__(self, most: int = 100, most_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, most: int = 100, most_bytes: int = 1 << 20, share: float = 1.0, stuck_seconds: float = math.inf
+    ) -> None:
         self.model = Forecaster()
         self.engines = [Engine("sessions"), Engine("forecast")]
         batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
         self.seen = Seen()
         self.sessions = SessionService(
-            self.engines[0], batcher, Catalog([slot]), most=most, most_bytes=most_bytes, observer=self.seen
+            self.engines[0],
+            batcher,
+            Catalog([slot]),
+            most=most,
+            most_bytes=most_bytes,
+            share=share,
+            stuck_seconds=stuck_seconds,
+            observer=self.seen,
         )
         self._id = 0
 
@@ -209,7 +219,7 @@ async def test_sessions_beyond_the_bounds_are_refused_and_closing_makes_room():
         _, replies = room.open(bars=50)
         assert (await replies.next()).HasField("opened")
         assert room.sessions.count == 2
-        for session in (opened[1][0], *tuple(room.sessions._live)):
+        for session in (opened[1][0], *tuple(room.sessions._sessions)):
             room.sessions.close(session)
         assert (room.sessions.count, room.sessions.nbytes) == (0, 0)
         room.close()
@@ -227,14 +237,14 @@ async def test_a_session_holds_what_it_said_it_would(room):
 
 
 async def test_a_bug_in_one_session_ends_it_alone(room, monkeypatch):
-    sound = SessionState.take
+    sound = SessionState.update
 
-    def take(self, message):
+    def update(self, message):
         if message.bar.close == 666.0:
             raise RuntimeError("a bug")
         return sound(self, message)
 
-    monkeypatch.setattr(SessionState, "take", take)
+    monkeypatch.setattr(SessionState, "update", update)
     (bad, lost), (good, kept) = room.open(), room.open()
     for _, replies in ((bad, lost), (good, kept)):
         await replies.next()

@@ -1,0 +1,99 @@
+"""Fair shares between clients: what each client has waiting, and when the next work of a client has its turn.
+
+Owns the per-client accounts of one engine's queue: waiting seconds and start-time fair queueing (Goyal, Vin, Cheng
+1996), by which a client's next item starts where the client's last item ended. A client with a large backlog therefore
+delays its own next item and not another client's first one. All durations are expected device seconds.
+"""
+
+from collections import defaultdict
+
+from inference.batching.job import PATIENCE
+
+# Accounts of clients without waiting work are kept until there are so many.
+_MOST_ACCOUNTS = 4096
+
+
+class Shares:
+    """The accounts of one queue. `seconds` of work are added at admission and removed when the work leaves."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, defaultdict[str, float]] = {priority: defaultdict(float) for priority in PATIENCE}
+        self._total = dict.fromkeys(PATIENCE, 0.0)
+        # Instant at which a client's fair share has served everything that the client has submitted.
+        self._finish: dict[str, float] = {}
+
+    @property
+    def total(self) -> float:
+        """Seconds waiting, of all clients and priorities."""
+        return sum(self._total.values())
+
+    def ahead(self, client: str, priority: str, seconds: float) -> float:
+        """Seconds of waiting work that precede new work of `seconds`.
+
+        The client's own backlog counts whole. The backlog of another client counts up to the client's own, new work
+        included: fair queueing serves the two side by side. Interactive work does not wait for batch work.
+        """
+        found = 0.0
+        for level in _ahead_of(priority):
+            waiting = self._waiting[level]
+            if not waiting:
+                continue
+            own = waiting.get(client, 0.0)
+            found += own + sum(min(other, own + seconds) for name, other in waiting.items() if name != client)
+        return found
+
+    def fits(self, client: str, priority: str, seconds: float, running: float, limit: float) -> bool:
+        """Whether the queue, or the client's fair share of a full queue, has room for new work of `seconds`.
+
+        `running`: seconds until the device ends its present batch. `limit`: seconds that the queue may hold.
+        """
+        levels = _ahead_of(priority)
+        if sum(self._total[level] for level in levels) + running + seconds <= limit:
+            return True
+        own = sum(self._waiting[level].get(client, 0.0) for level in levels)
+        others = {name for level in levels for name in self._waiting[level]} - {client}
+        return own + seconds <= limit / (len(others) + 1)
+
+    def add(self, client: str, priority: str, seconds: float, at: float) -> float:
+        """Add admitted work; the instant at which the client's fair share reaches the work."""
+        self._waiting[priority][client] += seconds
+        self._total[priority] += seconds
+        start = max(at, self._finish.get(client, 0.0))
+        self._finish[client] = start + seconds
+        if len(self._finish) > _MOST_ACCOUNTS:
+            self._finish = {name: finish for name, finish in self._finish.items() if finish > at}
+        return start
+
+    def remove(self, client: str, priority: str, seconds: float) -> None:
+        """Remove work that leaves the queue, to run or not."""
+        waiting = self._waiting[priority]
+        left = waiting.get(client, 0.0) - seconds
+        # Sums of floats do not return to 0 exactly.
+        if left > 1e-9:
+            waiting[client] = left
+        else:
+            waiting.pop(client, None)
+        self._total[priority] = self._total[priority] - seconds if waiting else 0.0
+
+    def put_back(self, client: str, priority: str, seconds: float) -> None:
+        """Return removed work to the queue, at the same place in the client's share."""
+        self._waiting[priority][client] += seconds
+        self._total[priority] += seconds
+
+    def correct(self, client: str, seconds: float) -> None:
+        """Charge a client for work that took `seconds` longer than expected; negative for work that never ran."""
+        if client in self._finish:
+            self._finish[client] += seconds
+
+    def restart(self, client: str, finish: float) -> None:
+        """Set the instant at which a client's fair share has served its backlog, after a new estimate of it."""
+        self._finish[client] = finish
+
+    def clear(self) -> None:
+        for waiting in self._waiting.values():
+            waiting.clear()
+        self._total = dict.fromkeys(PATIENCE, 0.0)
+
+
+def _ahead_of(priority: str) -> tuple[str, ...]:
+    return ("interactive",) if priority == "interactive" else ("interactive", "batch")
