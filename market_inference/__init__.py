@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client.client import Client
     from market_inference.client.connection import TLS
+    from market_inference.client.files import Bars, FileError, read_bars
     from market_inference.client.forecast import Coverage, Forecast
     from market_inference.client.retries import Retries
     from market_inference.client.session import ForecastEvery, Update
@@ -34,10 +35,12 @@ _HOMES = {
     "AnswerWarning": "client.warning",
     "Answers": "client.answers",
     "AsyncClient": "client.aio",
+    "Bars": "client.files",
     "Client": "client.client",
     "Coverage": "client.forecast",
     "Device": "client.status",
     "EngineStatus": "client.status",
+    "FileError": "client.files",
     "Forecast": "client.forecast",
     "ForecastEvery": "client.session",
     "Indicators": "client.answers",
@@ -50,6 +53,7 @@ _HOMES = {
     "ServiceStatus": "client.status",
     "TLS": "client.connection",
     "Update": "client.session",
+    "read_bars": "client.files",
 }
 
 __all__ = [
@@ -58,10 +62,12 @@ __all__ = [
     "AnswerWarning",
     "Answers",
     "AsyncClient",
+    "Bars",
     "Client",
     "Coverage",
     "Device",
     "EngineStatus",
+    "FileError",
     "Forecast",
     "ForecastEvery",
     "Indicators",
@@ -74,6 +80,7 @@ __all__ = [
     "ServiceStatus",
     "Update",
     "errors",
+    "read_bars",
 ]
 
 

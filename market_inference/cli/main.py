@@ -10,6 +10,7 @@ from market_inference import __version__
 from market_inference.cli.commands.demo import demo
 from market_inference.cli.commands.deploy import deploy
 from market_inference.cli.commands.indicators import indicators
+from market_inference.cli.commands.inspect import inspect
 from market_inference.cli.commands.keys import keys
 from market_inference.cli.commands.predict import predict
 from market_inference.cli.commands.profile import profile
@@ -30,5 +31,19 @@ def main() -> None:
     """
 
 
-for command in (demo, serve, predict, sentiment, indicators, status, models, top, profile, keys, watch, deploy):
+for command in (
+    demo,
+    serve,
+    predict,
+    sentiment,
+    indicators,
+    inspect,
+    status,
+    models,
+    top,
+    profile,
+    keys,
+    watch,
+    deploy,
+):
     main.add_command(command)

@@ -74,7 +74,7 @@ def predict(request: pb.PredictRequest) -> pb.PredictResponse:
     steps = np.arange(1, request.horizon + 1)
     for at, series in enumerate(request.series):
         values = np.array(series.values)
-        refused = bool(np.isnan(values).any())
+        refused = bool(np.isnan(values).any()) or series.symbol == "BAD"
         # As in the gateway, the content of a refused item does not come back.
         item = answer.forecasts.add(symbol="" if refused else series.symbol)
         if refused:

@@ -13,7 +13,7 @@ def minutes(tmp_path, market):
     file = tmp_path / "ACME.csv"
     rows = [",".join(["time", *market])]
     for at, values in enumerate(zip(*market.values(), strict=True)):
-        rows.append(",".join([str(60 * at), *(repr(float(value)) for value in values)]))
+        rows.append(",".join([str(1_700_000_000 + 60 * at), *(repr(float(value)) for value in values)]))
     file.write_text("\n".join(rows[:131]) + "\n")
     return file
 

@@ -1,11 +1,11 @@
-"""`market-inference indicators`: TA-Lib indicators of bars in CSV files."""
+"""`market-inference indicators`: TA-Lib indicators of bars in files."""
 
 from typing import TYPE_CHECKING
 
 import click
 
 from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
-from market_inference.cli.commands.table import by_symbol, csv_option
+from market_inference.cli.commands.files import Reading, csv_option, reading_options, require_close
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers, Indicators
@@ -21,17 +21,24 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("names", nargs=-1, required=True, metavar="INDICATOR...")
-@csv_option("A CSV file with those of the columns open, high, low, close, volume that are needed.")
+@csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
 @click.option("--last", default=1, show_default=True, help="Show this many newest bars; 0 shows all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reading_options
 @service_options
-def indicators(service: Service, names: tuple[str, ...], paths: tuple[str, ...], last: int, as_json: bool) -> None:
+def indicators(
+    service: Service, names: tuple[str, ...], paths: tuple[str, ...], last: int, as_json: bool, reading: Reading
+) -> None:
     """Compute TA-Lib indicators over bars.
 
     INDICATOR is a TA-Lib function by its own name, with parameters by theirs where the defaults won't do:
     SMA:timeperiod=50. The oldest bar comes first; a file's name is its symbol.
     """
-    bars = {symbol: one.bars() for symbol, one in by_symbol(paths).items()}
+    from market_inference.cli.commands.limits import max_bars
+
+    bars = reading.by_symbol(paths, limit=max_bars())
+    for one in bars.values():
+        require_close(one)
     with service.client() as client:
         found = client.indicators(bars, names, last=last)
         if as_json:

@@ -1,11 +1,11 @@
-"""`market-inference predict`: forecasts of columns in CSV files."""
+"""`market-inference predict`: forecasts of columns in files of bars."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
-from market_inference.cli.commands.table import by_symbol, csv_option
+from market_inference.cli.commands.files import Reading, csv_option, reading_options
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers
@@ -22,7 +22,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@csv_option("A CSV file with a header.")
+@csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
 @click.option("--column", default="close", show_default=True, help="The column to forecast, oldest value first.")
 @click.option("--horizon", default=10, show_default=True, help="Steps ahead.")
 @click.option("--interval", default=0.8, show_default=True, help="The share of outcomes that the interval shall hold.")
@@ -34,6 +34,7 @@ Examples:
 )
 @click.option("--model", default="", help="A model that `market-inference models` names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reading_options
 @service_options
 def predict(
     service: Service,
@@ -45,15 +46,21 @@ def predict(
     context: int | None,
     model: str,
     as_json: bool,
+    reading: Reading,
 ) -> None:
     """Forecast a column of one or more CSV files.
 
     Prints the median and an interval for every step ahead. A file's name is its symbol.
     """
     from market_inference.cli.commands.limits import max_values
+    from market_inference.client.files import FileError
 
     newest = slice(-(context or max_values()), None)
-    series = {symbol: one.numbers(column)[newest] for symbol, one in by_symbol(paths).items()}
+    found = reading.by_symbol(paths, limit=max_values())
+    try:
+        series = {symbol: bars.column(column)[newest] for symbol, bars in found.items()}
+    except FileError as error:
+        raise click.UsageError(str(error)) from None
     levels = sorted({round((1 - interval) / 2, 12), 0.5, round((1 + interval) / 2, 12), *quantiles})
     with service.client() as client:
         forecasts = client.predict(series, horizon, quantiles=levels, model=model)

@@ -1,20 +1,20 @@
-"""`market-inference watch`: a CSV file's bars replayed through a live session, and its answers in a live table."""
+"""`market-inference watch`: the bars of a file replayed through a live session, with a live table of the answers."""
 
 import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import click
 
 from market_inference.cli.commands.call import Service, service_options
-from market_inference.cli.commands.table import Table
+from market_inference.cli.commands.files import Reading, reading_options
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from market_inference.client.files import Bars
     from market_inference.client.session import Update
     from market_inference.client.watch import Watch
 
@@ -25,7 +25,6 @@ Examples:
   market-inference watch --csv AAPL.csv --indicator RSI --indicator SMA:timeperiod=50 --horizon 5 --every 10
   market-inference watch --csv minutes.csv --interval 60 --speed max
 """
-TIME_COLUMNS = ("time", "timestamp", "date", "datetime")
 
 
 class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
@@ -69,6 +68,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's st
 @click.option(
     "--interval", default=1.0, show_default=True, help="Seconds of life between two bars when the file has no times."
 )
+@reading_options
 @service_options
 def watch(
     service: Service,
@@ -80,16 +80,18 @@ def watch(
     every: int,
     speed: float,
     interval: float,
+    reading: Reading,
 ) -> None:
     """Replay bars through a live session.
 
-    The first bars open it, each further one is sent when its time has come. Times are a column named time, timestamp,
-    date or datetime, in ISO 8601 or in seconds since the epoch; without one, bars are --interval seconds apart.
+    The first --history bars open the session; each further bar is sent when due. Without times in the file, bars are
+    --interval seconds apart. Times without a time zone are taken as UTC.
     """
     from market_inference.client.session import ForecastEvery
 
-    table = Table.read(file)
-    bars, times = table.bars(), _times(table, interval)
+    found = reading.bars(file, symbol)
+    bars = {name: values.tolist() for name, values in found.items()}
+    times = _times(found, interval)
     if not 1 <= history < len(times):
         raise click.UsageError(f"--history must be between 1 and {len(times) - 1}: the file has {len(times)} bars")
     forecast = ForecastEvery(horizon, quantiles=(0.1, 0.5, 0.9), every=every) if horizon else None
@@ -97,10 +99,10 @@ def watch(
     with (
         service.client() as client,
         client.watch(
-            symbol or table.symbol, started, times=times[:history], indicators=indicators, forecast=forecast
+            symbol or found.symbol, started, times=times[:history], indicators=indicators, forecast=forecast
         ) as session,
     ):
-        _replay(session, symbol or table.symbol, bars, times, history, speed)
+        _replay(session, symbol or found.symbol, bars, times, history, speed)
 
 
 def _replay(
@@ -151,26 +153,11 @@ def _table(symbol: str, instant: datetime, close: float, at: int, of: int, updat
     return shown
 
 
-def _times(table: Table, interval: float) -> list[datetime]:
-    """When each bar opens, ascending. Raises click.UsageError."""
-    name = next((name for name in TIME_COLUMNS if name in table), None)
-    if name is None:
-        size = len(table.numbers("close"))
-        start = datetime.now(UTC) - timedelta(seconds=interval * size)
-        return [start + timedelta(seconds=interval * at) for at in range(size)]
-    times = [_time(text) for text in table.texts(name)]
-    if any(later <= earlier for earlier, later in pairwise(times)):
-        raise click.UsageError(f"column {name!r}: bars must be oldest first, each later than the one before")
-    return times
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text.strip())
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromtimestamp(float(text), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise click.UsageError(f"{text!r} is no time: give ISO 8601 or seconds since the epoch") from None
+def _times(bars: "Bars", interval: float) -> list[datetime]:
+    """The opening time of each bar, ascending, in UTC; without times in the file, times that end now."""
+    if bars.times is not None:
+        micros: list[datetime] = bars.times.astype("datetime64[us]").tolist()
+        return [one.replace(tzinfo=UTC) for one in micros]
+    size = len(bars["close"])
+    start = datetime.now(UTC) - timedelta(seconds=interval * size)
+    return [start + timedelta(seconds=interval * at) for at in range(size)]
