@@ -33,6 +33,8 @@ KEEPALIVE_SECONDS = 20
 KEEPALIVE_TIMEOUT_SECONDS = 10
 """A connection that died silently is noticed within the sum of the two."""
 RECONNECT_MILLISECONDS = 1000
+CONNECT_MILLISECONDS = 5000
+"""The time until an attempt to connect without an answer is given up for the next one."""
 
 # gRPC's schemes for addresses; everything else with :// is a URL.
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "vsock:")
@@ -51,9 +53,14 @@ def channel_options(target: str) -> list[tuple[str, int]]:
         # A NAT time-out or a laptop's sleep ends a connection without a word: only a ping without an answer tells.
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        # gRPC's own pings, which measure bandwidth, stand in for a keepalive ping, with a minute for the answer.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        # By default gRPC stops after two pings on a connection without data, such as an idle session's.
+        ("grpc.http2.max_pings_without_data", 0),
         # By default the pauses between attempts to connect grow to two minutes, in which a service is long back.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS),
         ("grpc.dns_min_time_between_resolutions_ms", RECONNECT_MILLISECONDS),
     ]
     if is_loopback(target):

@@ -1,10 +1,18 @@
-"""Which targets are this machine, and who is trusted with the local key."""
+"""Target, key, TLS and proxy of a client."""
 
 from pathlib import Path
 
 import pytest
 
-from market_inference.client.connection import find_key, is_loopback
+from market_inference import TLS, AsyncClient, Client, Retries, errors
+from market_inference.client.connection import channel_options, check_target, find_key, is_loopback, proxy_of
+from market_inference.errors import ArgumentError
+
+
+@pytest.fixture(autouse=True)
+def no_proxy_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:8470", "localhost:1", "[::1]:8470", "dns:///127.0.0.9:1", "unix:/run/x"])
@@ -17,8 +25,89 @@ def test_not_loopback(target: str) -> None:
     assert not is_loopback(target)
 
 
+@pytest.mark.parametrize(
+    "target", ["127.0.0.1:8470", " gateway:8470\n", "[::1]:8470", "dns:///a.b:1", "unix:/run/x", "ipv4:10.0.0.1:1"]
+)
+def test_targets_of_grpc_are_taken(target: str) -> None:
+    assert check_target(target) == target.strip()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("gateway", "got 'gateway' without a port: write 'gateway:8470'"),
+        ("10.0.0.1", "without a port: write '10.0.0.1:8470'"),
+        ("::1", r"without a port: write '\[::1\]:8470'"),
+        ("http://gateway", "a URL, 'http://gateway': write 'gateway:8470'"),
+        ("http://gateway:9000/", "write 'gateway:9000'"),
+        ("https://gateway:443", "write 'gateway:443', with tls=True"),
+        ("gateway:", "with a port from 1 to 65535, got 'gateway:'"),
+        ("gateway:99999", "with a port from 1 to 65535, got 'gateway:99999'"),
+        ("gateway:abc", "with a port from 1 to 65535"),
+        ("a b:1", "with a port"),
+        (":8470", "with a port"),
+        ("", "got ''"),
+        (None, "got None"),
+        (8470, "got 8470"),
+    ],
+)
+def test_other_targets_are_refused_with_what_to_write(target: object, message: str) -> None:
+    for client in (Client, AsyncClient):
+        with pytest.raises(ArgumentError, match=rf"^target: expected host:port, such as 127.0.0.1:8470.*{message}"):
+            client(target)  # type: ignore[arg-type]
+
+
 def test_the_local_key_never_leaves_this_machine(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "development-key").write_text("local")
     assert find_key("127.0.0.1:1", None) == "local"
     assert find_key("gateway.example:1", None) == ""
+
+
+def test_white_space_around_a_key_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARKET_INFERENCE_API_KEY", "key\n")
+    assert find_key("gateway:1", None) == find_key("gateway:1", " key\t") == "key"
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a b", "a\nb", "a\x00b", 5])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: object) -> None:
+    with pytest.raises(ArgumentError, match=r"^api_key: ") as caught:
+        Client("gateway:1", api_key=key)  # type: ignore[arg-type]
+    assert str(key) not in str(caught.value)
+
+
+def test_a_file_that_tls_needs_and_that_is_not_there_is_named() -> None:
+    with pytest.raises(ArgumentError, match=r"^tls.roots: No such file or directory: missing.pem"):
+        Client("gateway:1", tls=TLS(roots="missing.pem"))
+    with pytest.raises(ArgumentError, match="tls: expected True, False or a TLS"):
+        Client("gateway:1", tls="yes")  # type: ignore[arg-type]
+
+
+def test_a_proxy_is_used_as_grpc_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert proxy_of("gateway.example:1") is None
+    monkeypatch.setenv("http_proxy", "http://me:secret@proxy:3128")
+    assert proxy_of("gateway.example:1") == ("http_proxy", "http://proxy:3128")
+    assert proxy_of("127.0.0.1:1") is proxy_of("unix:/run/x") is None
+    monkeypatch.setenv("no_proxy", "localhost,.example")
+    assert proxy_of("gateway.example:1") is None
+    assert ("grpc.enable_http_proxy", 0) in channel_options("127.0.0.1:1")
+    assert ("grpc.enable_http_proxy", 0) not in channel_options("gateway.example:1")
+
+
+def test_a_service_on_this_machine_is_reached_whatever_the_proxy(
+    service: "object", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Client(service.target, retries=Retries(attempts=0)) as client:  # type: ignore[attr-defined]
+        assert client.status().version == "0.1.0"
+
+
+def test_a_proxy_that_does_not_answer_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    with (
+        Client("gateway.example:8470", retries=Retries(attempts=0)) as client,
+        pytest.raises(errors.UnavailableError) as caught,
+    ):
+        client.status(timeout=20)
+    assert "go through the proxy http://127.0.0.1:9 of $http_proxy: set no_proxy=gateway.example" in str(caught.value)
+    assert "secret" not in str(caught.value)

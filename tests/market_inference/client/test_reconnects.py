@@ -1,0 +1,177 @@
+"""Connections that end, with and without a word, against servers on real sockets."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from market_inference import AsyncClient, Client, Retries, errors
+from market_inference.client import connection
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import (
+    MarketInferenceServiceServicer,
+    add_MarketInferenceServiceServicer_to_server,
+)
+
+CLOSES = [100.0 + at for at in range(40)]
+
+
+class Echo(MarketInferenceServiceServicer):
+    """Sessions whose one indicator is the close; status answers at once."""
+
+    def Watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:  # noqa: N802
+        next(requests)
+        yield pb.WatchResponse(opened=pb.WatchOpened(columns=["SMA"], request_id="r"))
+        for taken, request in enumerate(requests, start=1):
+            update = pb.WatchUpdate(indicators=[request.bar.bar.close])
+            yield pb.WatchResponse(sequence=request.bar.sequence, update=update, taken=taken)
+
+    def GetStatus(self, request: Any, context: grpc.ServicerContext) -> pb.GetStatusResponse:  # noqa: N802
+        return pb.GetStatusResponse(health=pb.HEALTH_HEALTHY)
+
+
+class Forwarder:
+    """A TCP forwarder on loopback; after stall() its connections stay open and carry nothing, as behind a NAT."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._alive = threading.Event()
+        self.target = f"127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stall(self) -> None:
+        """Every connection so far is dead from now on; new ones work."""
+        self._alive.set()
+        self._alive = threading.Event()
+
+    def close(self) -> None:
+        self._alive.set()
+        for one in (self._server, *self._sockets):
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._port))
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, sink, self._alive), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, dead: threading.Event) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if dead.is_set():
+                    return
+                sink.sendall(data)
+        except OSError:
+            return
+
+
+def start(port: int = 0) -> tuple[grpc.Server, int]:
+    options = [("grpc.http2.min_ping_interval_without_data_ms", 100), ("grpc.keepalive_permit_without_calls", 1)]
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
+    add_MarketInferenceServiceServicer_to_server(Echo(), server)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    return server, bound
+
+
+@pytest.fixture
+def forwarder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forwarder]:
+    """A way to a service; clients made meanwhile notice a dead connection within two seconds."""
+    monkeypatch.setattr(connection, "KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(connection, "KEEPALIVE_TIMEOUT_SECONDS", 1)
+    server, port = start()
+    made = Forwarder(port)
+    yield made
+    made.close()
+    server.stop(None).wait()
+
+
+def test_a_session_on_a_connection_that_died_silently_is_taken_up_again(forwarder: Forwarder) -> None:
+    with Client(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+        session.append(101.5)
+        assert next(session)["SMA"] == 101.5
+        forwarder.stall()
+        session.append(102.5)
+        began = time.monotonic()
+        assert next(session)["SMA"] == 102.5
+        assert time.monotonic() - began < 30
+        assert session.reconnects == 1
+
+
+def test_an_idle_session_notices_a_dead_connection_without_a_bar(forwarder: Forwarder) -> None:
+    async def run() -> None:
+        async with AsyncClient(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+            forwarder.stall()
+            while not session.reconnects:  # noqa: ASYNC110  # reconnects has no event
+                await asyncio.sleep(0.05)
+            await session.append(101.5)
+            assert (await anext(session))["SMA"] == 101.5
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+@pytest.mark.slow
+def test_calls_succeed_within_about_a_second_of_the_service_s_return() -> None:
+    server, port = start()
+    with Client(f"127.0.0.1:{port}", retries=Retries(attempts=0)) as client:
+        client.status()
+        server.stop(None).wait()
+        # By gRPC's defaults the pauses between attempts to connect have grown to four seconds by then.
+        away = time.monotonic()
+        while time.monotonic() - away < 8:
+            with pytest.raises(errors.UnavailableError, match="nothing answers at"):
+                client.status()
+            time.sleep(0.05)
+        server, _ = start(port)
+        back = time.monotonic()
+        while True:
+            try:
+                client.status()
+                break
+            except errors.UnavailableError:
+                time.sleep(0.02)
+        assert time.monotonic() - back < 2.5
+        server.stop(None).wait()
+
+
+def test_a_session_outlives_a_service_that_comes_back() -> None:
+    server, port = start()
+    with Client(f"127.0.0.1:{port}") as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+        server.stop(None).wait()
+        server, _ = start(port)
+        session.append(101.5)
+        assert next(session)["SMA"] == 101.5
+        server.stop(None).wait()
+        session.append(102.5)
+        restarted: list[grpc.Server] = []
+        timer = threading.Timer(2.0, lambda: restarted.append(start(port)[0]))
+        timer.start()
+        assert next(session)["SMA"] == 102.5
+        timer.join()
+    restarted[0].stop(None).wait()
+
+
+def test_a_session_gives_up_after_its_time_with_the_cause() -> None:
+    server, port = start()
+    with (
+        Client(f"127.0.0.1:{port}") as client,
+        client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.2) as session,
+    ):
+        server.stop(None).wait()
+        session.append(101.5)
+        with pytest.raises(errors.UnavailableError, match=r"nothing answers at .*\(connection refused\)"):
+            next(session)
