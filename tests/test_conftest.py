@@ -24,6 +24,9 @@ def broken(self, excinfo, style=None):
 def test_that_becomes_another_program():
     os.execv(sys.executable, [sys.executable, "-c", ""])
 
+def test_that_crashes():
+    os.kill(os.getpid(), 9)
+
 def test_that_passes():
     pass
 """
@@ -31,12 +34,15 @@ def test_that_passes():
 
 def test_a_failing_test_is_named_and_the_run_goes_on(tmp_path):
     (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--rootdir", tmp_path, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT, timeout=100
+    )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "test_suite.py::test_whose_report_cannot_be_made" in done.stdout
     assert "test_suite.py::test_that_becomes_another_program" in done.stdout
-    assert "2 failed, 1 passed" in done.stdout
+    assert "crashed while running 'test_suite.py::test_that_crashes'" in done.stdout
+    assert "3 failed, 1 passed" in done.stdout
 
 
 def test_ast_parse_succeeds_during_garbage_collections():

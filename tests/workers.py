@@ -5,6 +5,7 @@ session fixture form a group. Long groups go first, so that all workers end at a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -61,3 +62,15 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Give the tests of a crashed process to others. Returns the crashed test: a failure, and not tried again."""
+        work = self.assigned_work.pop(node)
+        left = {group: [test for test, done in tests.items() if not done] for group, tests in work.items()}
+        crashed = next((tests[0] for tests in left.values() if tests), None)
+        for group, tests in left.items():
+            if rest := {test: False for test in tests if test != crashed}:
+                self.workqueue[group] = rest
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed
