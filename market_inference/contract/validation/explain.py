@@ -5,7 +5,7 @@ protovalidate checks structural rules. numpy checks the rules of columns and pan
 number would cost a thousand times as much. The words of a violation are in rules.py, the limits in the contract.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -65,26 +65,34 @@ class _Plan:
     items: tuple[_ColumnsOf, ...]
     panels: tuple[_ColumnsOf, ...]
     parts: tuple[tuple[str, "_Plan"], ...]
+    at_least_one: tuple[str, ...]
 
 
 def check(message: Message) -> list[Refusal]:
     """Check a request. The refused items are returned, and their content is cleared in `message`.
 
-    Raises InvalidRequestError for a violation outside of all items, and when no item is left.
+    The time is bounded by the number of items and bytes: beyond MOST_DESCRIBED, violations are counted only. Raises
+    InvalidRequestError for a violation outside of all items, and when no item is left.
     """
-    found = [_named(broken, message, place) for place, broken in enumerate(VALIDATOR.collect_violations(message))]
-    found += _columns(message, _plan(message.DESCRIPTOR), "")
-    return _refusals(message, found) if found else []
+    plan = _plan(message.DESCRIPTOR)
+    found: list[_Found] = []
+    broken = VALIDATOR.collect_violations(message)
+    for place, one in enumerate(broken):
+        found.append(_named(one, message, place))
+        if place >= MOST_DESCRIBED and any(item is None for _, item in found[:MOST_DESCRIBED]):
+            raise _error(found, len(broken))
+    found += _by_hand(message, plan, "", {item for _, item in found})
+    return _refusals(message, plan, found) if found else []
 
 
-def _refusals(message: Message, found: Sequence[_Found]) -> list[Refusal]:
+def _refusals(message: Message, plan: _Plan, found: Sequence[_Found]) -> list[Refusal]:
     refused: dict[_Item, list[Violation]] = {}
     for violation, item in found:
         if item is None:
-            raise _error(found)
+            raise _error(found, len(found))
         refused.setdefault(item, []).append(violation)
-    if len(refused) == _count_items(message, _plan(message.DESCRIPTOR)):
-        raise _error(found)
+    if len(refused) == _count_items(message, plan):
+        raise _error(found, len(found))
     for name, place in refused:
         items = _list_of(message, name)
         if isinstance(items[place], str):
@@ -94,9 +102,9 @@ def _refusals(message: Message, found: Sequence[_Found]) -> list[Refusal]:
     return [Refusal(*item, InvalidRequestError(broken)) for item, broken in refused.items()]
 
 
-def _error(found: Sequence[_Found]) -> InvalidRequestError:
+def _error(found: Sequence[_Found], count: int) -> InvalidRequestError:
     described = [one.violation for one in found[:MOST_DESCRIBED]]
-    return InvalidRequestError(described, more=len(found) - len(described))
+    return InvalidRequestError(described, more=count - len(described))
 
 
 def _count_items(message: Message, plan: _Plan) -> int:
@@ -128,7 +136,7 @@ def _plan(descriptor: Descriptor) -> _Plan:
             plan = _plan(field.message_type)
             if plan.items or plan.panels or plan.parts:
                 parts.append((field.name, plan))
-    return _Plan(tuple(items), tuple(panels), tuple(parts))
+    return _Plan(tuple(items), tuple(panels), tuple(parts), rules.at_least_one(descriptor))
 
 
 def _columns_of(field: FieldDescriptor) -> _ColumnsOf:
@@ -138,17 +146,22 @@ def _columns_of(field: FieldDescriptor) -> _ColumnsOf:
     return _ColumnsOf(field.name, tuple((name, found) for name, found in columns if found), panel)
 
 
-def _columns(message: Message, plan: _Plan, prefix: str) -> Iterator[_Found]:
+def _by_hand(message: Message, plan: _Plan, prefix: str, refused: Set[_Item | None]) -> Iterator[_Found]:
+    """The violations of the rules that protovalidate does not check. Items in `refused` are left out."""
+    if plan.at_least_one and not any(map(message.HasField, plan.at_least_one)):
+        yield _Found(Violation(prefix.rstrip("."), rules.at_least_one_words(plan.at_least_one), "at_least_one"), None)
     for items in plan.items:
         for index, item in enumerate(getattr(message, items.name) if items.columns else ()):
-            for violation in _in_columns(item, items, f"{prefix}{items.name}[{index}]"):
-                yield _Found(violation, _Item(items.name, index))
+            place = _Item(items.name, index)
+            if place not in refused:
+                for violation in _in_columns(item, items, f"{prefix}{items.name}[{index}]"):
+                    yield _Found(violation, place)
     for panel in plan.panels:
         for violation in _in_columns(getattr(message, panel.name), panel, f"{prefix}{panel.name}"):
             yield _Found(violation, None)
     for name, part in plan.parts:
         if message.HasField(name):
-            yield from _columns(getattr(message, name), part, f"{prefix}{name}.")
+            yield from _by_hand(getattr(message, name), part, f"{prefix}{name}.", refused)
 
 
 def _in_columns(item: Message, shape: _ColumnsOf, path: str) -> Iterator[Violation]:

@@ -138,7 +138,7 @@ def _messages(descriptor: Any, but: str = "") -> Check | None:
     _refuse_rules_between_fields(descriptor)
     if descriptor is inference_pb2.Panel.DESCRIPTOR:
         return rules.all_of([*_fields(descriptor, {*_PANEL_COLUMNS}), _panels(descriptor)])
-    return rules.all_of([*_fields(descriptor, {but}), *_required_choices(descriptor)])
+    return rules.all_of([*_fields(descriptor, {but}), *_required_choices(descriptor), *_at_least_one(descriptor)])
 
 
 def _refuse_rules_between_fields(descriptor: Descriptor) -> None:
@@ -154,6 +154,12 @@ def _required_choices(descriptor: Descriptor) -> Iterator[Check]:
 
 def _chosen(name: str) -> Check:
     return lambda messages: all(message.WhichOneof(name) for message in messages)
+
+
+def _at_least_one(descriptor: Descriptor) -> Iterator[Check]:
+    names = rules.at_least_one(descriptor)
+    if names:
+        yield lambda messages: all(any(map(message.HasField, names)) for message in messages)
 
 
 def _fields(descriptor: Descriptor, out: set[str]) -> Iterator[Check]:

@@ -12,7 +12,7 @@ from operator import ge, gt, le, lt
 from typing import Any, Final
 
 import numpy as np
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
@@ -153,6 +153,16 @@ def column_rules(field: FieldDescriptor) -> tuple[ColumnRule, ...]:
     """The rules of a column, in the order of COLUMN_RULES. Raises KeyError for an option without a row."""
     names = {name for name, _ in flat(methods.column_rules(field))}
     return tuple(COLUMN_RULES[name] for name in sorted(names, key=[*COLUMN_RULES].index)) if names else ()
+
+
+def at_least_one(descriptor: Descriptor) -> tuple[str, ...]:
+    """The fields of a message, of which at least one must be set; empty for a message without the option."""
+    asked = descriptor.GetOptions().Extensions[options_pb2.at_least_one]
+    return tuple(field.name for field in descriptor.fields) if asked else ()
+
+
+def at_least_one_words(names: Sequence[str]) -> str:
+    return f"at least one of {', '.join(names[:-1])} and {names[-1]} is needed"
 
 
 def words(name: str, field: FieldDescriptor | None, value: Any, limit: Any, text: str) -> str:

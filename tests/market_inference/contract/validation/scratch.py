@@ -56,6 +56,17 @@ def with_field(
     return message_type(fill)
 
 
+def with_message_rule(expression: str) -> type[Message]:
+    """A type with one text `value` and a rule of the whole message in CEL."""
+
+    def fill(message: descriptor_pb2.DescriptorProto) -> None:
+        message.field.add(name="value", number=1, type=Field.TYPE_STRING, label=Field.LABEL_OPTIONAL)
+        rule = message.options.Extensions[validate_pb2.message].cel.add()
+        rule.id, rule.message, rule.expression = "scratch", "breaks a rule in CEL", expression
+
+    return message_type(fill)
+
+
 def _set(own: validate_pb2.FieldRules, rules: dict[str, Any], kind: str) -> None:
     for name, value in rules.items():
         if name == "unique":

@@ -1,0 +1,73 @@
+"""Turns of the explaining check, for calls that the fast check did not accept.
+
+Owns the share of the event loop's time for such calls, and the turns between clients. A mistake takes a thousand times as
+long to explain as a valid request takes to check, so the calls of other clients must not wait for explanations: they run
+in slices of a few milliseconds, and the client with the fewest mistakes waits the shortest time.
+"""
+
+from asyncio import TimerHandle, get_running_loop
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from market_inference.contract import deadline
+from market_inference.contract.errors import InvalidRequestError, Violation
+
+SLICE_SECONDS: Final = 0.002
+"""Slow checks run without a break for at most this time and one check."""
+SHARE: Final = 0.25
+"""The share of the event loop's time for slow checks."""
+MOST_EXPLAINED: Final = 16
+"""Refused requests of one Stream message that get an explanation."""
+
+
+@dataclass(slots=True)
+class Mistakes:
+    """The refused requests of one Stream message."""
+
+    count: int = 0
+
+    def refuse_further(self) -> None:
+        """Raises InvalidRequestError once MOST_EXPLAINED requests of the message are refused."""
+        if self.count >= MOST_EXPLAINED:
+            text = f"not checked: {self.count} other requests of the Stream message break a rule; correct those first"
+            raise InvalidRequestError([Violation("", text, "too_many_mistakes")])
+
+
+class SlowChecks:
+    """A queue of checks per client. The first check after a pause runs at once."""
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._next_slice = 0.0
+        self._timer: TimerHandle | None = None
+
+    def add(self, client: str, check: Callable[[], None]) -> None:
+        """Run `check` in the client's turn, now or later. `check` raises nothing."""
+        self._queues.setdefault(client, deque()).append(check)
+        if self._timer is None:
+            self._run_or_wait()
+
+    def _run_or_wait(self) -> None:
+        wait = self._next_slice - deadline.now()
+        if wait > 0:
+            self._timer = get_running_loop().call_later(wait, self._run)
+        else:
+            self._run()
+
+    def _run(self) -> None:
+        self._timer = None
+        began = now = deadline.now()
+        while self._queues and now - began < SLICE_SECONDS:
+            client, queue = next(iter(self._queues.items()))
+            check = queue.popleft()
+            if queue:
+                self._queues.move_to_end(client)
+            else:
+                del self._queues[client]
+            check()
+            now = deadline.now()
+        self._next_slice = now + (now - began) * (1 / SHARE - 1)
+        if self._queues and self._timer is None:
+            self._timer = get_running_loop().call_later(self._next_slice - now, self._run)
