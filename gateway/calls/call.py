@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from gateway.access.auth import ANONYMOUS, Client
 from gateway.access.budget import Remaining
 from gateway.access.in_flight import InFlight
+from gateway.calls.slow_checks import Mistakes
 from market_inference.contract.generated.exchange_pb2 import Timing
 from market_inference.contract.methods import Method
 from market_inference.contract.validation.check import Checked
@@ -55,6 +56,8 @@ class Call:
     items: Sequence[memoryview] = ()
     rest: bytes | None = None
     checked: Checked | None = None
+    # The mistakes of the Stream message that the call came in; None for a unary call.
+    mistakes: Mistakes | None = None
     # A waiting step: charging a shared budget, or GetStatus.
     task: "asyncio.Task[None] | None" = None
     # The request to a replica; kept after the end for the log line and the metrics.

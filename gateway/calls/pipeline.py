@@ -12,6 +12,7 @@ replica router.py's.
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from google.rpc import code_pb2
 
@@ -21,15 +22,17 @@ from gateway.calls import merging
 from gateway.calls.call import Call
 from gateway.calls.merging import Group, Merging
 from gateway.calls.request import Answer, Request
+from gateway.calls.slow_checks import SlowChecks
 from gateway.calls.status import Status
 from gateway.replicas.router import Router
-from market_inference.contract import units
+from market_inference.contract import deadline, units
 from market_inference.contract.errors import (
+    DeadlineExceededError,
     DrainingError,
     InvalidRequestError,
     RemoteError,
 )
-from market_inference.contract.validation.check import check
+from market_inference.contract.validation.check import check_fast, check_slowly
 
 # Errors of a single item, or with the place of an item in the text: the calls of a merged request are then sent again,
 # alone and once.
@@ -50,6 +53,7 @@ class Pipeline:
         self.router = router
         self.draining = False
         self._status = status
+        self._slow_checks = SlowChecks()
         # The calls arriving together at the moment; None while calls arrive alone.
         self._merging: Merging | None = None
 
@@ -60,11 +64,10 @@ class Pipeline:
             self.refuse_when_draining()
             self.in_flight.enter(call.client.name)
             call.in_flight = self.in_flight
-            allowance = self.limits.allowance(call.client)
-            if allowance is None:
+            if self.limits.allowance(call.client) is None:
                 self._merge_or_ask(call)
             else:
-                self._charge(call, allowance)
+                self._check(call)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
 
@@ -85,15 +88,54 @@ class Pipeline:
         finally:
             self._close()
 
-    def _charge(self, call: Call, allowance: Allowance) -> None:
-        """Check the call and take its units from the client's budget, before anything is computed."""
-        mistake = None
+    def _check(self, call: Call) -> None:
+        """Check a call by itself: the fast check now, the explaining check in a turn of the client."""
         try:
-            call.checked = check(call.method, call.raw)
-            call.units = max(1, call.method.units(call.checked.message))
+            call.checked = check_fast(call.method, call.raw, call.rest)
         except InvalidRequestError as error:
+            self._checked(call, error)
+            return
+        if call.checked is None:
+            self._slow_checks.add(call.client.name, partial(self._check_slowly, call))
+        else:
+            self._checked(call)
+
+    def _check_slowly(self, call: Call) -> None:
+        if call.finished:
+            return
+        try:
+            if deadline.now() >= call.deadline:
+                raise DeadlineExceededError("the deadline passed before the request was checked")
+            try:
+                if call.mistakes is not None:
+                    call.mistakes.refuse_further()
+                call.checked = check_slowly(call.method, call.raw)
+            except InvalidRequestError as error:
+                if call.mistakes is not None:
+                    call.mistakes.count += 1
+                self._checked(call, error)
+            else:
+                self._checked(call)
+        except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            call.finish(error)
+
+    def _checked(self, call: Call, mistake: InvalidRequestError | None = None) -> None:
+        """Go on after the check: charge a call once, then send it. Raises ServiceError."""
+        allowance = self.limits.allowance(call.client)
+        if allowance is not None and not call.units:
+            self._charge(call, allowance, mistake)
+        elif mistake is not None:
+            raise mistake
+        else:
+            self._send_checked(call)
+
+    def _charge(self, call: Call, allowance: Allowance, mistake: InvalidRequestError | None) -> None:
+        """Take a call's units from the client's budget, before anything is computed."""
+        if mistake is not None:
             # Mistakes cost units, too: sending them would be free otherwise.
-            mistake, call.units = error, units.of_bytes(call.size_bytes)
+            call.units = units.of_mistake(call.size_bytes, len(mistake.violations) + mistake.more)
+        elif call.checked is not None:
+            call.units = max(1, call.method.units(call.checked.message))
         spent = self.limits.spend(call.client.name, allowance, call.units)
         if isinstance(spent, Remaining):
             self._charged(call, spent, mistake)
@@ -162,15 +204,22 @@ class Pipeline:
 
     def _ask(self, call: Call) -> None:
         try:
-            checked = call.checked or check(call.method, call.raw, call.rest)
-            request = Request([call], self._answered)
-            for refusal in checked.refused:
-                request.envelope.refused.add(
-                    list=refusal.list_name, index=refusal.index, status=refusal.error.status(call.request_id)
-                )
-            self._send(request, checked.raw)
+            if call.checked is None:
+                self._check(call)
+            else:
+                self._send_checked(call)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
+
+    def _send_checked(self, call: Call) -> None:
+        if call.checked is None:
+            raise AssertionError("a call is sent after its check")
+        request = Request([call], self._answered)
+        for refusal in call.checked.refused:
+            request.envelope.refused.add(
+                list=refusal.list_name, index=refusal.index, status=refusal.error.status(call.request_id)
+            )
+        self._send(request, call.checked.raw)
 
     def _send(self, request: Request, body: bytes) -> None:
         setattr(request.envelope, request.calls[0].method.field, body)

@@ -1,8 +1,8 @@
 """Turns of the explaining check, for calls that the fast check did not accept.
 
-Owns the share of the event loop's time for such calls, and the turns between clients. A mistake takes a thousand times as
-long to explain as a valid request takes to check, so the calls of other clients must not wait for explanations: they run
-in slices of a few milliseconds, and the client with the fewest mistakes waits the shortest time.
+Owns the share of the event loop's time for such calls, and the turns between clients. Explaining a mistake takes
+milliseconds where a valid request is checked in microseconds, so the calls of other clients must not wait for
+explanations: slow checks run in short slices, with breaks in proportion, and clients take turns.
 """
 
 from asyncio import TimerHandle, get_running_loop

@@ -19,6 +19,7 @@ from google.rpc import status_pb2
 from gateway.calls import completion
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
+from gateway.calls.slow_checks import Mistakes
 from market_inference.contract import deadline, methods
 from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
@@ -34,6 +35,8 @@ from market_inference.contract.validation.check import SMALL_BYTES
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
 # An answer message takes no more answers once it holds this many bytes, so that a large answer delays few others.
 MESSAGE_BYTES = 256 << 10
+# The event loop takes requests of one message for at most this time without a break.
+TURN_SECONDS = 0.002
 MOST_REQUESTS = methods.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
 ).repeated.max_items
@@ -133,17 +136,21 @@ class Stream:
             violation = Violation("", "the bytes are not a StreamRequest message", "decode")
             self._refuse(0, InvalidRequestError([violation]))
             return
-        share = len(raw) // max(1, len(message.requests))
+        share, mistakes = len(raw) // max(1, len(message.requests)), Mistakes()
         items = iter(message.requests)
         item = next(items, None)
         while item is not None:
             await self._wait_for_credit()
             if self._draining is not None:
                 return
+            turn_ends = deadline.after(TURN_SECONDS)
             with self._together():
-                while item is not None and not self._exhausted():
-                    self._take_one(item, share)
+                while item is not None and not self._exhausted() and deadline.now() < turn_ends:
+                    self._take_one(item, share, mistakes)
                     item = next(items, None)
+            if item is not None:
+                # The calls of other clients take their turn between the requests of a large message.
+                await asyncio.sleep(0)
 
     async def _wait_for_credit(self) -> None:
         while self._exhausted() and self._draining is None:
@@ -153,7 +160,7 @@ class Stream:
     def _exhausted(self) -> bool:
         return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
 
-    def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int) -> None:
+    def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int, mistakes: Mistakes) -> None:
         """Take a request; `size_bytes` is the request's share of the message."""
         kind = item.WhichOneof("request")
         if kind == "cancel":
@@ -166,7 +173,7 @@ class Stream:
         self._in_flight += 1
         self._bytes += size_bytes
         call = self._item_call(item, str(kind))
-        call.on_finish = partial(self._finish, item.id, size_bytes)
+        call.on_finish, call.mistakes = partial(self._finish, item.id, size_bytes), mistakes
         self._calls[item.id] = call
         self._start(call)
 

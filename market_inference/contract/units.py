@@ -53,6 +53,11 @@ def models(_: inference_pb2.ListModelsRequest) -> int:
     return 1
 
 
+def of_mistake(size_bytes: int, violations: int) -> int:
+    """Units of a refused request. A violation takes as long to explain as a point takes to forecast."""
+    return of_bytes(size_bytes) + violations
+
+
 def of_bytes(size: int) -> int:
     """Units of a message that cannot be read or that breaks a rule: `size` bytes, as if the bytes were points."""
     return max(1, size // NUMBER_BYTES)
