@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from market_inference.cli import child
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,11 +33,15 @@ def require(module: str) -> None:
         )
 
 
-def command(module: str, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def command(
+    module: str, environment: Mapping[str, str], *, ends_with_parent: bool = False
+) -> tuple[list[str], dict[str, str]]:
     """The argument list and the environment that run `python -m module` from the checkout.
 
     `-P` keeps the working directory and PYTHONPATH=checkout keeps the user's PYTHONPATH out of the process, so that
-    a `models.py` or a `gateway/` there is never imported. Raises NoCheckoutError.
+    a `models.py` or a `gateway/` there is never imported. `ends_with_parent`: the process ends at the end of its
+    standard input, whose other end the parent holds, see child.py. Raises NoCheckoutError.
     """
     require(module)
-    return [sys.executable, "-P", "-m", module], {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+    program = [child.__file__] if ends_with_parent else ["-m"]
+    return [sys.executable, "-P", *program, module], {**os.environ, **environment, "PYTHONPATH": str(ROOT)}

@@ -1,6 +1,6 @@
 """An inference service and a gateway on this machine, as child processes of this one.
 
-Owns how the two are wired and that none is left behind.
+Owns the wiring of the two and their common end.
 
     with market_inference.Pair() as pair, pair.client() as client:
         pair.wait_loaded()
@@ -22,7 +22,7 @@ from market_inference.client.status import ModelInfo
 from market_inference.contract.state import development_key_file, state_dir
 from market_inference.errors import UnavailableError
 
-# The modules of the two services: started by name, for this package imports neither.
+# The modules of the two services, started by name: this package imports neither.
 INFERENCE = "inference"
 GATEWAY = "gateway"
 ANY_PORT = "127.0.0.1:0"
@@ -33,10 +33,10 @@ SETTLED = {"ready", "failed"}
 class Pair:
     """Started by `with` or `start()`, ended by the end of `with` or `close()`.
 
-    `state`: the folder for the development key and the two logs, by default the user's own. `listen`, `metrics_listen`:
+    `state`: the folder for the development key and the logs, by default the user's own. `listen`, `metrics_listen`:
     "host:port" of the gateway, `inference_metrics_listen` of the inference service's /metrics; port 0 for any that is
-    free. `device`: "cpu" or "cuda", empty for the service's choice.
-    `start_timeout`: seconds that each process may take until it listens. `grace`: seconds that each has to drain.
+    free. `device`: "cpu" or "cuda", empty for the service's choice. `start_timeout`: seconds until each process must
+    listen. `grace`: seconds for each process to drain.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Pair:
 
     @property
     def metrics(self) -> dict[str, str]:
-        """Where each process serves /metrics, as "host:port"."""
+        """The address of each process's /metrics, as "host:port"."""
         return {"gateway": self._gateway.metrics, "inference": self._inference.metrics}
 
     @property
@@ -87,7 +87,10 @@ class Pair:
         """
         for module in (INFERENCE, GATEWAY):
             checkout.require(module)
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OSError(f"the state folder {self.state} cannot be made: {error.strerror}") from None
         try:
             self._inference = self._spawn(
                 INFERENCE,
@@ -119,13 +122,13 @@ class Pair:
         return Client(self.target, api_key=self.key, timeout=timeout)
 
     def async_client(self, *, timeout: float = 30.0) -> AsyncClient:
-        """A new asynchronous client of the gateway, with its key; to be called in the loop that will use it."""
+        """A new asynchronous client of the gateway, with its key."""
         return AsyncClient(self.target, api_key=self.key, timeout=timeout)
 
     def wait_loaded(
         self, on_progress: Callable[[list[ModelInfo]], None] = lambda models: None, timeout: float = 300.0
     ) -> list[ModelInfo]:
-        """The default models, once each is ready or has failed; `on_progress` gets them at every look on the way.
+        """The default models, once each is ready or has failed; `on_progress` gets the models at every poll.
 
         Raises ServiceProcessError when a process ends meanwhile, TimeoutError after `timeout` seconds.
         """
@@ -140,16 +143,16 @@ class Pair:
         raise TimeoutError(f"the models did not load within {timeout:g} s")
 
     def wait(self) -> None:
-        """Block until one of the processes ends by itself; raises the ServiceProcessError that says how."""
+        """Block until one of the processes ends by itself; raises the ServiceProcessError with the cause."""
         raise self._ended.get().failure()
 
     def close(self) -> None:
-        """End both, the gateway first so that it can drain; returns when they are gone. May be called again."""
+        """End both processes, the gateway first so that calls can drain; returns when both are gone. Idempotent."""
         try:
             for process in reversed(self._processes):
                 process.stop(self._grace)
         finally:
-            # A second Ctrl-C cuts the drain short, never the end.
+            # A second Ctrl-C shortens the drain; both processes still end.
             for process in self._processes:
                 process.kill()
             self._processes.clear()
@@ -182,7 +185,7 @@ class Pair:
 
 
 def _defaults(client: Client) -> list[ModelInfo]:
-    """The default models; none while the gateway has not reached its replica yet."""
+    """The default models; empty until the gateway has reached its replica."""
     try:
         return [model for model in client.models() if model.is_default]
     except UnavailableError:

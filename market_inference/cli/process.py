@@ -1,6 +1,6 @@
 """One service as a child process.
 
-Owns its start, its ready line, its log file and its end. Which services there are is pair.py's.
+Owns the start, the ready line and the end of the process. pair.py owns the list of services.
 
 A service prints one JSON line on stdout when it listens, {"event": "ready", "listen": "host:port", "metrics":
 "host:port"}, logs on stderr, and ends on SIGTERM.
@@ -15,45 +15,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from market_inference.cli import checkout
+from market_inference.cli.logfile import open_log
 
 TAIL_LINES = 12
 
 
 class ServiceProcessError(RuntimeError):
-    """A service that did not start, or ended by itself; the text carries the end of its log."""
+    """A service did not start, or ended by itself; the text holds the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Where a service listens, as "host:port"; `metrics` serves Prometheus' /metrics over HTTP."""
+    """The addresses of a service as "host:port"; `metrics` serves Prometheus' /metrics over HTTP."""
 
     listen: str
     metrics: str
 
 
 class ServiceProcess:
-    """`python -m module` with `environment` on top of this process's own, logging to `log`.
+    """`python -m module` with `environment` on top of this process's own, logging to `log` or a file beside it.
 
-    `on_exit` is called from a thread of its own with this object when the process has ended, for whatever reason.
+    The process ends with this one, also when this one is killed. `on_exit` is called from another thread with this
+    object when the process has ended. Raises NoCheckoutError, and OSError for a log that cannot be written.
     """
 
     def __init__(
         self, module: str, environment: Mapping[str, str], log: Path, on_exit: Callable[["ServiceProcess"], None]
     ) -> None:
         self.module = module
-        self.log = log
         self._on_exit = on_exit
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
-        arguments, whole_environment = checkout.command(module, environment)
-        with log.open("wb") as stderr:
+        arguments, whole_environment = checkout.command(module, environment, ends_with_parent=True)
+        stderr, self.log = open_log(log)
+        with stderr:
             self._child = subprocess.Popen(
                 arguments,
                 env=whole_environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # held open: its end tells the child that this process is gone
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
                 encoding="utf-8",
+                # Ctrl-C and a closed terminal are this process's to handle, which drains the gateway first.
+                process_group=0,
             )
         self._reader = threading.Thread(target=self._read, name=f"{module}-stdout", daemon=True)
         self._reader.start()
@@ -64,11 +68,11 @@ class ServiceProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while the process runs."""
         return self._child.poll()
 
     def wait_ready(self, timeout: float) -> Ready:
-        """Where it listens. Raises ServiceProcessError when it ends first, or `timeout` seconds pass."""
+        """The addresses. Raises ServiceProcessError when the process ends first, or `timeout` seconds pass."""
         try:
             line = self._ready.get(timeout=timeout)
         except queue.Empty:
@@ -79,7 +83,7 @@ class ServiceProcess:
         return Ready(listen=said["listen"], metrics=said.get("metrics", ""))
 
     def failure(self) -> ServiceProcessError:
-        """The error that says how it ended, with the end of its log."""
+        """The error with the exit status and the end of the log."""
         return ServiceProcessError(self._report(f"ended with status {self._child.wait()}"))
 
     def stop(self, grace: float) -> None:
@@ -91,13 +95,15 @@ class ServiceProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, unless it has ended; returns when the process is gone."""
+        """SIGKILL, unless the process has ended; returns when the process is gone."""
         self._child.kill()
         self._child.wait()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
         self._reader.join()
 
     def tail(self) -> str:
-        """The last lines of its log."""
+        """The last lines of the log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
 
     def _read(self) -> None:

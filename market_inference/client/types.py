@@ -38,7 +38,7 @@ class BarColumns(TypedDict, total=False):
 
 
 Column: TypeAlias = Sequence[float] | SupportsArray
-ManySeries: TypeAlias = Frame | Mapping[str, Column] | Sequence[Column]
+ManySeries: TypeAlias = Frame | Mapping[str, Column | Frame | Mapping[str, Any]] | Sequence[Column]
 SeriesLike: TypeAlias = ManySeries | Column
 OneBars: TypeAlias = Frame | BarColumns
 ManyBars: TypeAlias = Mapping[str, Frame | Mapping[str, Column]] | Sequence[Frame | Mapping[str, Column]]

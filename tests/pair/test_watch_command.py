@@ -27,7 +27,7 @@ def test_the_last_table_shows_the_values_of_the_full_call(running, minutes, mark
     options = ["--speed", "max", "--indicator", "RSI", "--horizon", "3", "--every", "5"]
     done = watch(running, "--csv", str(minutes), *options)
     assert done.exit_code == 0, done.output
-    assert f"{talib.RSI(market['close'][:130])[-1]:.2f}" in done.output
+    assert f"{talib.RSI(market['close'][:130])[-1]:.4f}" in done.output
     assert "ACME" in done.output
     assert "bar 130 of 130" in done.output
     assert "in 3 bars" in done.output

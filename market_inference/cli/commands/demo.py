@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from market_inference.cli.commands.signals import end_on_sigterm
+from market_inference.cli.commands.signals import end_on_signals
 
 EXAMPLES = """
 \b
@@ -46,7 +46,7 @@ def demo(output: Path, horizon: int, device: str) -> None:
     from market_inference.cli.process import ServiceProcessError
     from market_inference.errors import MarketInferenceError
 
-    end_on_sigterm()
+    end_on_signals()
     try:
         run(output, horizon, device, console())
     except MarketInferenceError as error:

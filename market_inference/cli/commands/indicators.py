@@ -22,7 +22,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("names", nargs=-1, required=True, metavar="INDICATOR...")
 @csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
-@click.option("--last", default=1, show_default=True, help="Show this many newest bars; 0 shows all.")
+@click.option("--last", type=click.IntRange(min=0), default=1, show_default=True, help="Newest bars shown; 0 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reading_options
 @service_options
@@ -31,8 +31,8 @@ def indicators(
 ) -> None:
     """Compute TA-Lib indicators over bars.
 
-    INDICATOR is a TA-Lib function by its own name, with parameters by theirs where the defaults won't do:
-    SMA:timeperiod=50. The oldest bar comes first; a file's name is its symbol.
+    INDICATOR is a TA-Lib function by TA-Lib's name, with parameters where the defaults do not fit, such as
+    SMA:timeperiod=50. A file's name is its symbol.
     """
     from market_inference.cli.commands.limits import max_bars
 
@@ -49,24 +49,32 @@ def indicators(
 
 
 def _print_json(found: "Answers[Indicators]") -> None:
-    from market_inference.cli.commands.output import print_json
+    from market_inference.cli.commands.output import instants, print_json
 
     print_json(
         [
-            {"symbol": one.symbol, "indicators": one.columns(), "request_id": one.request_id}
+            {
+                "symbol": one.symbol,
+                "times": None if one.index is None else instants(one.index),
+                "indicators": one.columns(),
+                "request_id": one.request_id,
+            }
             for one in found.answered.values()
         ]
     )
 
 
 def _print_table(found: "Answers[Indicators]") -> None:
-    from market_inference.cli.commands.output import console, number, table
+    from market_inference.cli.commands.output import console, decimals, instants, number, table
 
     out = console()
     for one in found.answered.values():
-        columns = one.columns()
-        bars = max(len(values) for values in columns.values())
-        shown = table(one.symbol or "Indicators", "bar", *columns, left=0, caption="bar 0 is the newest")
-        for at in range(bars):
-            shown.add_row(str(at - bars + 1), *(number(values[at]) for values in columns.values()))
+        size = len(next(iter(one.values())))
+        places = [decimals(values) for values in one.values()]
+        dated = one.index is not None
+        labels = instants(one.index) if dated else [str(at - size + 1) for at in range(size)]
+        caption = "" if dated else "bar 0 is the newest"
+        shown = table(one.symbol or "Indicators", "bar", *one, left=0, caption=caption)
+        for label, row in zip(labels, zip(*one.values(), strict=True), strict=True):
+            shown.add_row(label, *(number(value, digits) for value, digits in zip(row, places, strict=True)))
         out.print(shown)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from market_inference.cli.commands.options import Number
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,9 +44,9 @@ def keys() -> None:
 @keys_file
 @click.option("--owner", required=True, help="The client's name in logs, limits and fair shares.")
 @click.option("--scope", "scopes", multiple=True, help="A right of the key. Repeatable. By default all rights.")
-@click.option("--days", type=click.FloatRange(min=0), default=0.0, help="Lifetime; by default the key does not expire.")
-@click.option("--units-per-second", type=click.FloatRange(min=0), default=0.0, help="Rate instead of the gateway's.")
-@click.option("--units-per-day", type=click.FloatRange(min=0), default=0.0, help="Quota instead of the gateway's.")
+@click.option("--days", type=Number(least=0), default=0.0, help="Lifetime; by default the key does not expire.")
+@click.option("--units-per-second", type=Number(least=0), default=0.0, help="Rate instead of the gateway's.")
+@click.option("--units-per-day", type=Number(least=0), default=0.0, help="Quota instead of the gateway's.")
 def issue(
     path: Path, owner: str, scopes: tuple[str, ...], days: float, units_per_second: float, units_per_day: float
 ) -> None:
@@ -100,7 +102,7 @@ def revoke(path: Path, prefix: str) -> None:
 @keys.command()
 @keys_file
 @click.argument("prefix")
-@click.option("--overlap-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Old key's end.")
+@click.option("--overlap-hours", type=Number(least=0), default=24.0, show_default=True, help="Old key's end.")
 def rotate(path: Path, prefix: str, overlap_hours: float) -> None:
     """Print a new key with the owner, scopes and limits of an old key; the old key ends after the overlap."""
     from market_inference.contract import keys as store

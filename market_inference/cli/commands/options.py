@@ -47,4 +47,5 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in click's s
         return " ".join(("a number", *(" and ".join(bound for bound in bounds if bound),))).rstrip()
 
 
+SHARE = Number(above=0, below=1, hint="; for 80% write 0.8")
 PORT = click.IntRange(0, 65535)

@@ -1,32 +1,46 @@
-"""What commands print.
+"""The output of commands: console, tables, numbers and JSON.
 
-Owns the console and JSON; what a command's table holds is the command's own.
+Owns their form; each command owns the content of its tables.
 """
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 160
+SIGNIFICANT_DIGITS = 6
+_LEAST_DECIMALS, _MOST_DECIMALS = 2, 12
+# From here on, such as for volumes, decimals say nothing.
+_WHOLE = 1e7
+
+
+class PlainTable(Table):
+    """A table whose cells are plain text: `[/b]` in a headline is no markup. A cell with a style is a rich Text."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Append a row."""
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def console() -> Console:
-    """Standard output; plain text, as wide as it needs, when it is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, no_color=True)
+    """Standard output; plain text, as wide as it needs, without a terminal."""
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH, no_color=True)
 
 
-def table(title: str, *columns: str, left: int = 1, caption: str = "") -> Table:
+def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainTable:
     """A table whose first `left` columns are text, which may wrap, and the rest numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    made.caption, made.caption_justify = caption or None, "left"
+    made = PlainTable(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+    made.caption, made.caption_justify = Text(caption) if caption else None, "left"
     for at, name in enumerate(columns):
-        made.add_column(name, justify="left" if at < left else "right", no_wrap=at >= left)
+        made.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at >= left)
     return made
 
 
@@ -35,12 +49,35 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
-def number(value: float) -> str:
-    """A price or an indicator at a readable precision."""
+def decimals(values: Iterable[float]) -> int:
+    """The decimals that show a column of numbers: six significant digits of the largest, no trailing zeros, at least
+    2.
+    """
+    finite = [float(value) for value in values if math.isfinite(value)]
+    largest = max(map(abs, finite), default=0.0)
+    if largest >= _WHOLE:
+        return 0
+    if not largest:
+        return _LEAST_DECIMALS
+    most = min(_MOST_DECIMALS, max(_LEAST_DECIMALS, SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(largest))))
+    used = (len(f"{value:.{most}f}".rstrip("0").partition(".")[2]) for value in finite)
+    return max(_LEAST_DECIMALS, *used)
+
+
+def number(value: float, places: int | None = None) -> str:
+    """A price or an indicator; `places` are the decimals of its column, by default its own."""
     if math.isnan(value):
         return "-"
-    size = abs(value)
-    return f"{value:,.0f}" if size >= 1e5 else f"{value:,.2f}" if size >= 1 else f"{value:.4f}"
+    if 0 < abs(value) < 10.0**-_MOST_DECIMALS:
+        return f"{value:.{SIGNIFICANT_DIGITS}g}"
+    return f"{value:,.{decimals([value]) if places is None else places}f}"
+
+
+def instants(labels: Any) -> list[str]:
+    """Times as text: dates alone where all of them are midnights."""
+    stamps = [str(stamp).replace("T", " ") for stamp in np.asarray(labels).astype("datetime64[s]")]
+    dates = all(stamp.endswith(" 00:00:00") for stamp in stamps)
+    return [stamp.removesuffix(" 00:00:00") for stamp in stamps] if dates else stamps
 
 
 def _plain(value: Any) -> Any:

@@ -6,9 +6,11 @@ import click
 
 from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
 from market_inference.cli.commands.files import Reading, csv_option, reading_options
+from market_inference.cli.commands.options import SHARE
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers
+    from market_inference.client.files import Bars
     from market_inference.client.forecast import Forecast
 
 EXAMPLES = """
@@ -24,13 +26,21 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
 @click.option("--column", default="close", show_default=True, help="The column to forecast, oldest value first.")
-@click.option("--horizon", default=10, show_default=True, help="Steps ahead.")
-@click.option("--interval", default=0.8, show_default=True, help="The share of outcomes that the interval shall hold.")
+@click.option("--horizon", type=click.IntRange(min=1), default=10, show_default=True, help="Steps ahead.")
 @click.option(
-    "--quantile", "quantiles", type=float, multiple=True, help="A level for --json, beside the interval's. Repeatable."
+    "--interval", type=SHARE, default=0.8, show_default=True, help="The share of outcomes inside the interval."
 )
 @click.option(
-    "--context", type=int, help="Use this many newest values at most; by default all that a request may hold."
+    "--quantile",
+    "quantiles",
+    type=SHARE,
+    multiple=True,
+    help="A level for --json, beside the interval's. Repeatable.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    help="Use this many newest values at most; by default all that a request may hold.",
 )
 @click.option("--model", default="", help="A model that `market-inference models` names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -48,9 +58,10 @@ def predict(
     as_json: bool,
     reading: Reading,
 ) -> None:
-    """Forecast a column of one or more CSV files.
+    """Forecast a column of one or more files.
 
-    Prints the median and an interval for every step ahead. A file's name is its symbol.
+    Prints the median and an interval for every step ahead, with the step's date where the file's dates are regular.
+    A file's name is its symbol.
     """
     from market_inference.cli.commands.limits import max_values
     from market_inference.client.files import FileError
@@ -58,17 +69,22 @@ def predict(
     newest = slice(-(context or max_values()), None)
     found = reading.by_symbol(paths, limit=max_values())
     try:
-        series = {symbol: bars.column(column)[newest] for symbol, bars in found.items()}
+        series = {symbol: _series(bars, column, newest) for symbol, bars in found.items()}
     except FileError as error:
         raise click.UsageError(str(error)) from None
-    levels = sorted({round((1 - interval) / 2, 12), 0.5, round((1 + interval) / 2, 12), *quantiles})
     with service.client() as client:
-        forecasts = client.predict(series, horizon, quantiles=levels, model=model)
+        forecasts = client.predict(series, horizon, quantiles=quantiles, interval=interval, model=model)
         if as_json:
             _print_json(forecasts)
         else:
             _print_table(forecasts, interval)
     fail_if_any_failed(forecasts)
+
+
+def _series(bars: "Bars", column: str, newest: slice) -> dict[str, Any]:
+    """The newest values of a column, with their times where the file has times."""
+    times = {} if bars.times is None else {"time": bars.times[newest]}
+    return {**times, "value": bars.column(column)[newest]}
 
 
 def _print_json(forecasts: "Answers[Forecast]") -> None:
@@ -77,6 +93,7 @@ def _print_json(forecasts: "Answers[Forecast]") -> None:
     document: list[dict[str, Any]] = [
         {
             "symbol": one.symbol,
+            "times": _steps(one, None),
             "point": one.point,
             "quantiles": {f"{level:g}": one.quantile(level) for level in one.levels},
             "coverage": {
@@ -98,25 +115,39 @@ def _print_json(forecasts: "Answers[Forecast]") -> None:
 
 
 def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
-    from market_inference.cli.commands.output import console, number, table
+    from market_inference.cli.commands.output import console, decimals, instants, number, table
 
     out = console()
     for one in forecasts.answered.values():
-        shown = table(f"{one.symbol or 'Forecast'} (model {one.model})", "step", "median", "lower", "upper")
+        after = "" if one.index is None else f", after {instants(one.index[-1:])[0]}"
+        title = f"{one.symbol or 'Forecast'} (model {one.model}){after}"
+        steps = _steps(one, [str(step + 1) for step in range(one.horizon)])
+        shown = table(title, "step", "median", "lower", "upper")
         lower, upper = one.interval(interval)
-        for step in range(one.horizon):
-            shown.add_row(str(step + 1), number(one.point[step]), number(lower[step]), number(upper[step]))
+        places = decimals(one.point)
+        for step, values in zip(steps or (), zip(one.point, lower, upper, strict=True), strict=True):
+            shown.add_row(step, *(number(value, places) for value in values))
         out.print(shown)
         out.print(_legend(one, interval))
         for found in one.warnings:
-            out.print(f"warning: {found.message}", style="yellow", markup=False)
+            out.print(f"warning: {found.message}", style="yellow")
+
+
+def _steps(one: "Forecast", otherwise: list[str] | None) -> list[str] | None:
+    """The dates of the steps, where the series' own dates are regular."""
+    from market_inference.cli.commands.output import instants
+    from market_inference.client.frames.dates import following
+
+    labels = following(one.index, one.horizon)
+    return otherwise if labels is None else instants(labels)
 
 
 def _legend(one: "Forecast", interval: float) -> str:
-    text = f"lower to upper: the central {interval:.0%} interval"
+    text = f"lower to upper: the central {100 * interval:g}% interval"
     if not one.coverage.origins:
         return text
-    return (
-        f"{text}; on this series the {one.coverage.nominal:.0%} interval held {one.coverage.measured:.0%} "
-        f"of {one.coverage.origins} backtests"
+    text += (
+        f"; on this series the {100 * one.coverage.nominal:g}% interval held {one.coverage.measured:.0%} of "
+        f"{one.coverage.origins} backtests"
     )
+    return text if abs(interval - one.coverage.nominal) < 1e-9 else f"{text} ({100 * interval:g}% is not measured)"

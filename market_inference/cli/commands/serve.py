@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from market_inference.cli.commands.signals import end_on_sigterm
+from market_inference.cli.commands.options import PORT
+from market_inference.cli.commands.signals import end_on_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,28 +22,31 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.option(
-    "--port", default=8470, show_default=True, help="Where the gateway listens on 127.0.0.1; 0 for any free port."
+    "--port", type=PORT, default=8470, show_default=True, help="The gateway's port on 127.0.0.1; 0 for any free port."
 )
-@click.option("--metrics-port", default=9470, show_default=True, help="Where the gateway serves /metrics; 0 for any.")
+@click.option(
+    "--metrics-port", type=PORT, default=9470, show_default=True, help="The port of the gateway's /metrics; 0 for any."
+)
 @click.option(
     "--inference-metrics-port",
+    type=PORT,
     default=9471,
     show_default=True,
-    help="Where the inference service serves /metrics; 0 for any.",
+    help="The port of the inference service's /metrics; 0 for any.",
 )
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
 def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str) -> None:
     """Run the service on this machine.
 
-    That is one inference process and one gateway, which only this machine can reach. Ctrl-C or SIGTERM ends both; if
-    one of the two ends by itself, so does the other, and the exit status is 1.
+    Starts one inference process and one gateway, which only this machine can reach. Ctrl-C, SIGTERM or SIGHUP ends
+    both. When one of the two ends by itself, the command ends the other, with exit status 1.
     """
     from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console
     from market_inference.cli.pair import Pair
     from market_inference.cli.process import ServiceProcessError
 
-    end_on_sigterm()
+    end_on_signals()
     out = console()
     pair = Pair(
         listen=f"127.0.0.1:{port}",
@@ -55,7 +59,7 @@ def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str
             _run(pair, out)
     except KeyboardInterrupt:
         out.print("stopped")
-    except (NoCheckoutError, ServiceProcessError, TimeoutError) as error:
+    except (NoCheckoutError, ServiceProcessError, TimeoutError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -63,19 +67,19 @@ def _run(pair: "Pair", out: "Console") -> None:
     from market_inference.cli.commands.loading import wait_loaded
 
     out.print(f"gateway   {pair.target}")
-    out.print(f"key       {pair.key_file} (used by itself on this machine)", markup=False)
+    out.print(f"key       {pair.key_file} (used by itself on this machine)")
     out.print("metrics   " + ", ".join(f"http://{address}/metrics" for address in pair.metrics.values()))
     out.print(f"          market-inference top{_top_options(pair)}")
-    out.print("logs      " + ", ".join(str(process.log) for process in pair.processes), markup=False)
+    out.print("logs      " + ", ".join(str(process.log) for process in pair.processes))
     for model in wait_loaded(pair, out):
-        out.print(f"model     {model.engine}: {model.name} {model.state} {model.message}".rstrip(), markup=False)
+        out.print(f"model     {model.engine}: {model.name} {model.state} {model.message}".rstrip())
     target = "" if pair.target == "127.0.0.1:8470" else f" --target {pair.target}"
-    out.print(f'try       market-inference sentiment "Profit rose sharply"{target}', markup=False)
+    out.print(f'try       market-inference sentiment "Profit rose sharply"{target}')
     out.print("Ctrl-C ends it.")
     pair.wait()
 
 
 def _top_options(pair: "Pair") -> str:
-    """What `market-inference top` needs to be told: nothing where it looks by itself."""
+    """The options that `market-inference top` needs for this pair; none for the default ports."""
     defaults = {"gateway": "127.0.0.1:9470", "inference": "127.0.0.1:9471"}
     return "".join(f" --{kind} {at}" for kind, at in pair.metrics.items() if at != defaults[kind])

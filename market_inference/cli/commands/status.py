@@ -2,10 +2,14 @@
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from market_inference.cli.commands.call import Service, service_options
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 HEALTH_STYLES = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 
@@ -26,9 +30,8 @@ def status(service: Service, as_json: bool) -> None:
         print_json({**asdict(found), "time": found.time.isoformat()})
         sys.exit(found.health != "healthy")
     out = console()
-    out.print(
-        f"{service.target} is {_styled(found.health)}, version {found.version}, at {found.time:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    at_time = f", version {found.version}, at {found.time:%Y-%m-%d %H:%M:%S} UTC"
+    out.print(f"{service.target} is", _styled(found.health), at_time, sep=" ")
     shown = table("Replicas and engines", "replica", "device", "engine", "health", "model", "probe", "queued", left=5)
     for replica in found.replicas:
         device = f"{replica.device.kind} {replica.device.name}".strip()
@@ -40,7 +43,7 @@ def status(service: Service, as_json: bool) -> None:
     out.print(shown)
     for replica in found.replicas:
         if replica.message:
-            out.print(f"{replica.name}: {replica.message}", markup=False)
+            out.print(f"{replica.name}: {replica.message}")
     sys.exit(found.health != "healthy")
 
 
@@ -63,5 +66,7 @@ def models(service: Service, as_json: bool) -> None:
     console().print(shown)
 
 
-def _styled(health: str) -> str:
-    return f"[{HEALTH_STYLES.get(health, 'red')}]{health}[/]"
+def _styled(health: str) -> "Text":
+    from rich.text import Text
+
+    return Text(health, style=HEALTH_STYLES.get(health, "red"))

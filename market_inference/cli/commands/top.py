@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from market_inference.cli.commands.signals import end_on_sigterm
+from market_inference.cli.commands.options import Number
+from market_inference.cli.commands.signals import end_on_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,11 @@ Examples:
     help="The address of an inference replica's /metrics. Repeatable.",
 )
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds between two scrapes."
+    "--interval",
+    type=Number(least=0.1, below=86_400),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two scrapes.",
 )
 @click.option("--once", is_flag=True, help="Show one interval and end; status 1 when a service is not reachable.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
@@ -90,7 +95,7 @@ def _follow(services: "Services", interval: float, out: "Console") -> None:
     from market_inference.cli.top.board import board
     from market_inference.cli.top.view import view
 
-    end_on_sigterm()
+    end_on_signals()
     due = time.monotonic()
     try:
         with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:

@@ -10,6 +10,7 @@ import click
 
 from market_inference.cli.commands.call import Service, service_options
 from market_inference.cli.commands.files import Reading, reading_options
+from market_inference.cli.commands.options import Number
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -27,8 +28,12 @@ Examples:
 """
 
 
+# Bars further apart than this leave the screen unchanged for so long that the command looks hung.
+SLOW_SECONDS = 3.0
+
+
 class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
-    """How much faster than life: `100x` or `100`; `max` (infinity) does not wait at all."""
+    """A multiple of real time: `100x` or `100`; `max` (infinity) does not wait."""
 
     name = "speed"
 
@@ -38,7 +43,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's st
             speed = math.inf if text == "max" else float(text.removesuffix("x"))
         except ValueError:
             speed = 0.0
-        if not speed > 0:
+        if not speed > 0 or (math.isinf(speed) and text != "max"):
             self.fail(f"{value!r} is no speed such as 100x, or max", param, ctx)
         return speed
 
@@ -52,7 +57,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's st
     metavar="FILE",
     help="Bars, oldest first; - is standard input.",
 )
-@click.option("--symbol", default="", help="What to call them; by default the file's name.")
+@click.option("--symbol", default="", help="The instrument; by default the file's name.")
 @click.option(
     "--indicator",
     "indicators",
@@ -61,12 +66,20 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's st
     show_default=True,
     help="A TA-Lib function, as for `indicators`. Repeatable.",
 )
-@click.option("--history", default=100, show_default=True, help="Bars that the session starts with.")
-@click.option("--horizon", default=0, show_default=True, help="Bars ahead to forecast; 0 for no forecasts.")
-@click.option("--every", default=1, show_default=True, help="Forecast at every so many bars.")
-@click.option("--speed", type=Speed(), default="1x", show_default=True, help="How much faster than life, or max.")
 @click.option(
-    "--interval", default=1.0, show_default=True, help="Seconds of life between two bars when the file has no times."
+    "--history", type=click.IntRange(min=1), default=100, show_default=True, help="Bars that open the session."
+)
+@click.option(
+    "--horizon", type=click.IntRange(min=0), default=0, show_default=True, help="Bars ahead to forecast; 0 for none."
+)
+@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Forecast at every n-th bar.")
+@click.option("--speed", type=Speed(), default="1x", show_default=True, help="A multiple of real time, or max.")
+@click.option(
+    "--interval",
+    type=Number(above=0),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two bars in a file without times.",
 )
 @reading_options
 @service_options
@@ -94,6 +107,8 @@ def watch(
     times = _times(found, interval)
     if not 1 <= history < len(times):
         raise click.UsageError(f"--history must be between 1 and {len(times) - 1}: the file has {len(times)} bars")
+    if note := _pace(times[history:], speed):
+        click.echo(f"Note: {note}", err=True)
     forecast = ForecastEvery(horizon, quantiles=(0.1, 0.5, 0.9), every=every) if horizon else None
     started = {name: values[:history] for name, values in bars.items()}
     with (
@@ -103,6 +118,18 @@ def watch(
         ) as session,
     ):
         _replay(session, symbol or found.symbol, bars, times, history, speed)
+
+
+def _pace(times: list[datetime], speed: float) -> str:
+    """A note for a replay whose bars come so slowly that the command looks hung; else ""."""
+    total = (times[-1] - times[0]).total_seconds() / speed
+    if total / len(times) < SLOW_SECONDS:
+        return ""
+    each, whole = timedelta(seconds=round(total / len(times))), timedelta(seconds=round(total))
+    return (
+        f"at {speed:g}x a bar comes about every {each}, and the {len(times)} bars take {whole}; "
+        "--speed max replays without waiting"
+    )
 
 
 def _replay(
@@ -141,7 +168,7 @@ def _table(symbol: str, instant: datetime, close: float, at: int, of: int, updat
     shown = table(f"{symbol or 'Bars'}  {instant:%Y-%m-%d %H:%M:%S}", "value", "now", caption=f"bar {at} of {of}")
     shown.add_row("close", number(close))
     if update.error is not None:
-        shown.add_row("refused", update.error.message)
+        shown.add_row("refused", f"{update.error}")
     for name, value in update.items():
         shown.add_row(name, number(value))
     if update.forecast is not None:

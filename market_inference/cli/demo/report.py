@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rich.table import Table
+from rich.text import Text
 
 from market_inference.cli.commands.output import number, table
 from market_inference.cli.demo.bars import Bars
@@ -46,7 +47,7 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
             number(one.point[-1]),
             f"{number(lower)} to {number(upper)}",
             number(closes[-1]),
-            "[green]yes[/]" if inside else "[red]no[/]",
+            Text("yes", style="green") if inside else Text("no", style="red"),
             f"{one.coverage.measured:.0%} of {one.coverage.origins}" if one.coverage.origins else "none",
         )
     return shown
@@ -57,7 +58,7 @@ def headlines(found: Answers[Sentiment]) -> Table:
     shown = table("Headlines, written for this demo", "symbol", "headline", "sentiment", "score", left=3)
     for (symbol, text), one in zip(HEADLINES, found.answered.values(), strict=True):
         style = LABEL_STYLES[one.label]
-        shown.add_row(symbol, text, f"[{style}]{one.label}[/]", f"{one.score:+.2f}")
+        shown.add_row(symbol, text, Text(one.label, style=style), f"{one.score:+.2f}")
     return shown
 
 

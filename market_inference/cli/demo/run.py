@@ -119,7 +119,7 @@ def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], a
     ):
         console.print()
         console.print(shown)
-    console.print(_next_steps(output), markup=False, soft_wrap=True)
+    console.print(_next_steps(output), soft_wrap=True)
 
 
 def _next_steps(output: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from market_inference.cli.commands.output import table
 
@@ -44,7 +45,9 @@ class Steps:
         step.seconds = time.perf_counter() - began
         self.done.append(step)
         if self.console.is_terminal:
-            self.console.print(f"[green]done[/]  {name} [dim]{step.seconds:.2f} s[/]")
+            self.console.print(
+                Text("done  ", style="green"), Text(f"{name} "), Text(f"{step.seconds:.2f} s", style="dim"), sep=""
+            )
 
     def summary(self) -> Table:
         """A table of steps and seconds."""

@@ -1,20 +1,23 @@
 """The command line: what is printed, and the exit status."""
 
 import json
+import math
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from market_inference.cli.commands.watch import _pace
 from market_inference.cli.main import main
 from market_inference.contract.errors import InvalidRequestError, OverloadedError, UnauthenticatedError, Violation
+from tests.market_inference.conftest import failed_item
 
 Run = Callable[..., Result]
 
@@ -45,8 +48,10 @@ def test_predict_prints_the_median_and_the_interval_of_every_step(run: Run, bars
     result = run("predict", "--csv", bars, "--horizon", "3", "--interval", "0.5")
     assert result.exit_code == 0
     assert "AAPL (model walk)" in result.stdout
-    assert re.search(r"3 +│ 140\.00 │ 139\.25 │ 140\.75", result.stdout)
-    assert "on this series the 80% interval held 75% of 12 backtests" in result.stdout
+    assert "AAPL (model walk), after 2026-02-09" in result.stdout
+    assert re.search(r"2026-02-12 │ 140\.00 │ 139\.25 │ 140\.75", result.stdout)
+    said = "the central 50% interval; on this series the 80% interval held 75% of 12 backtests (50% is not measured)"
+    assert said in result.stdout
 
 
 def test_predict_as_json_is_for_scripts(run: Run, bars: str) -> None:
@@ -96,7 +101,7 @@ def test_indicators_prints_one_column_an_output_newest_bars_last(run: Run, bars:
     assert result.exit_code == 0
     for column in ("RSI", "MACD.macdhist", "SMA"):
         assert column in result.stdout
-    assert re.search(r"-1 │ 139\.00 │(.|\n)* 0 │ 140\.00 │", result.stdout)
+    assert re.search(r"2026-02-08 │ 139\.00 │(.|\n)*2026-02-09 │ 140\.00 │", result.stdout)
     panel = service.calls[0][1].panels[0]
     assert (panel.symbol, panel.close[0], len(panel.high)) == ("AAPL", 101, 0)
     document = json.loads(run("indicators", "RSI", "--csv", bars, "--json").stdout)
@@ -187,6 +192,136 @@ def test_wrong_usage_exits_with_2_and_says_what_is_wrong(
 @pytest.mark.parametrize("text", ["", "close\n", "a,b\n1\n"])
 def test_what_is_no_table_is_wrong_usage(run: Run, text: str) -> None:
     assert run("predict", "--csv", "-", stdin=text).exit_code == 2
+
+
+def test_a_text_is_text_and_no_markup(run: Run) -> None:
+    result = run("sentiment", "Acme [/b] profit [bold]up")
+    assert result.exit_code == 0
+    assert "Acme [/b] profit [bold]up" in result.stdout
+
+
+def test_one_bad_line_among_headlines_is_named_and_the_others_are_answered(run: Run, service: Any) -> None:
+    lines = [f"shares up {at}" for at in range(150)]
+    lines[120] = "x" * 10_001
+    good = service.on["AnalyzeSentiment"]
+
+    def answer(request: Any) -> Any:
+        answered = good(request)
+        for at, text in enumerate(request.texts):
+            if len(text) > 10_000:
+                answered.sentiments[at].error.CopyFrom(failed_item(f"texts[{at}]: at most 10000 characters"))
+        return answered
+
+    service.on["AnalyzeSentiment"] = answer
+    result = run("sentiment", "--json", stdin="\n".join(lines))
+    assert result.exit_code == 1
+    assert len(json.loads(result.stdout)) == 149
+    assert result.stderr.startswith("Error: standard input line 121: texts[120]: at most 10000 characters (request id")
+    table = run("sentiment", stdin="\n".join(lines))
+    assert "shares up 149" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("profit up\nÜbernahme geplant\n".encode("latin-1"), "news.txt: line 2 is not UTF-8: give --encoding"),
+        (b"ok\nfine\n\xff\n", "news.txt: line 3 is not UTF-8"),
+    ],
+)
+def test_a_file_in_another_encoding_is_refused_by_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("news.txt").write_bytes(content)
+    result = run("sentiment", "--file", "news.txt")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_files_in_known_encodings_are_read(run: Run, tmp_path: Path, service: Any, encoding: str) -> None:
+    (tmp_path / "news.txt").write_bytes("Übernahme up\r\n".encode(encoding))
+    options = ["--encoding", encoding] if encoding == "cp1252" else []
+    assert run("sentiment", "--file", str(tmp_path / "news.txt"), *options).exit_code == 0
+    assert list(service.calls[0][1].texts) == ["Übernahme up"]
+
+
+@pytest.mark.parametrize(
+    ("closes", "shown"),
+    [
+        ([1.2e-5, 1.21e-5, 1.234567e-5], "0.0000123457"),
+        ([1.08, 1.0834, 1.08234], "1.08234"),
+        ([100.0, 101.5, 104321.55], "104,321.55"),
+        ([5e9, 6e9, 7e9], "7,000,000,000 "),
+    ],
+)
+def test_prices_are_shown_with_their_digits(run: Run, closes: list[float], shown: str) -> None:
+    result = run("predict", "--csv", "-", "--horizon", "1", stdin="close\n" + "".join(f"{x!r}\n" for x in closes))
+    assert shown in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "--csv", "{bars}", "--context", "-5"], "-5 is not in the range x>=1"),
+        (["predict", "--csv", "{bars}", "--horizon", "0"], "0 is not in the range x>=1"),
+        (
+            ["predict", "--csv", "{bars}", "--interval", "80"],
+            "expected a number above 0 and below 1, got '80'; for 80%",
+        ),
+        (["predict", "--csv", "{bars}", "--interval", "nan"], "expected a number above 0 and below 1, got 'nan'"),
+        (["predict", "--csv", "{bars}", "--quantile", "1.5"], "expected a number above 0 and below 1"),
+        (["predict", "--csv", "{bars}", "--timeout", "nan"], "expected a number above 0, got 'nan'"),
+        (["predict", "--csv", "{bars}", "--timeout", "0"], "expected a number above 0, got '0'"),
+        (["predict", "--csv", "{bars}", "--target", "gateway"], "without a port: write 'gateway:8470'"),
+        (["predict", "--csv", "{bars}", "--target", "http://gateway:1"], "got a URL, 'http://gateway:1'"),
+        (["indicators", "RSI", "--csv", "{bars}", "--last", "-1"], "-1 is not in the range x>=0"),
+        (["watch", "--csv", "{bars}", "--every", "0"], "0 is not in the range x>=1"),
+        (["watch", "--csv", "{bars}", "--interval", "0"], "expected a number above 0"),
+        (["watch", "--csv", "{bars}", "--speed", "inf"], "is no speed such as 100x"),
+        (["serve", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
+        (["serve", "--metrics-port", "-1"], "-1 is not in the range 0<=x<=65535"),
+        (["top", "--interval", "nan"], "nan"),
+        (["profile", "--target", "gateway"], "without a port"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_sent(
+    run: Run, bars: str, service: Any, arguments: list[str], said: str
+) -> None:
+    result = run(*(argument.format(bars=bars) for argument in arguments))
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert service.calls == []
+
+
+def test_a_key_with_a_line_break_is_understood_and_another_is_not_shown(
+    run: Run, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKET_INFERENCE_API_KEY", "key\n")
+    assert run("models").exit_code == 0
+    assert service.calls[0][2]["authorization"] == "Bearer key"
+    monkeypatch.setenv("MARKET_INFERENCE_API_KEY", "geheim-ü")
+    result = run("models")
+    assert (result.exit_code, "geheim" in result.stderr) == (2, False)
+
+
+def test_a_state_folder_that_cannot_be_made_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path / "file" / "state"))
+    result = run("serve")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: the state folder {tmp_path}/file/state cannot be made: Not a directory\n"
+
+
+def test_a_replay_whose_bars_come_slowly_says_so(bars: str) -> None:
+    days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    assert _pace(days, 100) == (
+        "at 100x a bar comes about every 0:09:36, and the 3 bars take 0:28:48; --speed max replays without waiting"
+    )
+    assert _pace(days, math.inf) == _pace(days, 1e6) == ""
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))

@@ -3,7 +3,10 @@
 import os
 import queue
 import signal
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +16,18 @@ from market_inference.cli import checkout
 from market_inference.cli.process import Ready, ServiceProcess, ServiceProcessError
 
 Start = Callable[[str], ServiceProcess]
+PARENT = """
+import pathlib, signal, sys
+from market_inference.cli import checkout
+from market_inference.cli.process import ServiceProcess
+
+folder = pathlib.Path(sys.argv[1])
+checkout.ROOT = folder
+service = ServiceProcess("service", {}, folder / "log", lambda process: None)
+service.wait_ready(30)
+print(service.pid, flush=True)
+signal.pause()
+"""
 READY = 'print(\'{"event": "ready", "listen": "127.0.0.1:1", "metrics": "127.0.0.1:2"}\', flush=True)'
 
 
@@ -86,6 +101,44 @@ def test_a_child_that_prints_more_than_a_pipe_holds_is_not_blocked(
     process = start(f"{READY}\nfor _ in range(4096): print('x' * 100)")
     process.wait_ready(30)
     assert ended.get(timeout=30).returncode == 0
+
+
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__main__.py").write_text(f"import signal\n{READY}\nsignal.pause()")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        # The child, which has the parent's standard output no more, ends by SIGTERM when its input ends.
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{child}/stat").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert not Path(f"/proc/{child}/stat").exists() or _is_zombie(child)
+
+
+def test_the_log_of_the_last_run_is_kept_and_a_running_process_keeps_its_own(start: Start, tmp_path: Path) -> None:
+    talk = f"import signal, sys\nprint('run', sys.argv, file=sys.stderr, flush=True)\n{READY}\nsignal.pause()"
+    first = start(talk)
+    first.wait_ready(30)
+    second = start(talk)
+    second.wait_ready(30)
+    assert (first.log, second.log) == (tmp_path / "log", tmp_path / "log-2")
+    assert first.tail() == second.tail() != ""
+    first.stop(30)
+    third = start(f"import signal\n{READY}\nsignal.pause()")
+    third.wait_ready(30)
+    assert (third.log, third.tail()) == (tmp_path / "log", "")
+    assert (tmp_path / "log.previous").read_text() == second.tail() + "\n"
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_the_environment_is_the_parent_s_and_the_given(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
