@@ -14,24 +14,26 @@ from market_inference.client.files.instants import looks_like_time
 
 _MESSAGES = ("Error Message", "Note", "Information", "error", "message", "msg", "detail")
 _SYMBOLS = ("symbol", "ticker", "2. symbol", "2. digital currency code", "pair")
+_PREFERRED = ("prices", "ohlc", "ohlcv", "candles", "bars")
+"""Keys that decide between tables of equal length, such as CoinGecko's `prices` and `market_caps`."""
 _DEPTH = 8
 
 
 def read(text: str) -> tuple[Grid, str]:
     """The table in a JSON document or in JSON lines, and the symbol in the document or "". Raises FileError."""
     document = _loaded(text)
-    found = list(_tables(document, 0))
-    usable = [grid for grid in found if grid.headerless or any(names.role(name) for name in grid.names)]
+    found = list(_tables(document, 0, ""))
+    usable = [(key, grid) for key, grid in found if grid.headerless or any(names.role(name) for name in grid.names)]
     if not usable:
         message = _message(document)
         raise FileError(f"the JSON holds no bars{f'; the service said: {message[:200]}' if message else ''}")
     if len(usable) > 1:
-        best = max(len(grid.rows) for grid in usable)
-        largest = [grid for grid in usable if len(grid.rows) == best]
-        if len(largest) > 1:
-            raise FileError(f"the JSON holds {len(usable)} tables; save the bars of one instrument")
-        usable = largest
-    grid = usable[0]
+        largest = max(len(grid.rows) for _, grid in usable)
+        best = [(key, grid) for key, grid in usable if len(grid.rows) == largest]
+        usable = [(key, grid) for key, grid in best if key in _PREFERRED] if len(best) > 1 else best
+        if len(usable) != 1:
+            raise FileError("the JSON holds several tables; save the bars of one instrument")
+    grid = usable[0][1]
     grid.details["format"] = "JSON"
     return grid, _symbol(document)
 
@@ -54,7 +56,8 @@ def _parsed(text: str) -> Any:
     return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
 
 
-def _tables(value: Any, depth: int) -> Iterator[Grid]:
+def _tables(value: Any, depth: int, key: str) -> Iterator[tuple[str, Grid]]:
+    """All tables in a value, with the key of each in the object around."""
     if depth > _DEPTH:
         return
     if isinstance(value, list) and value:
@@ -63,20 +66,20 @@ def _tables(value: Any, depth: int) -> Iterator[Grid]:
                 names.role(key) not in (None, "symbol") and not isinstance(one, list | dict)
                 for key, one in value[0].items()
             ):
-                yield _of_records(value)
+                yield key, _of_records(value)
                 return
         elif _rows(value):
-            yield _of_rows(value)
+            yield key, _of_rows(value)
             return
         for one in value:
-            yield from _tables(one, depth + 1)
+            yield from _tables(one, depth + 1, key)
     elif isinstance(value, dict):
         grid = _of_object(value)
         if grid is not None:
-            yield grid
+            yield key, grid
             return
-        for one in value.values():
-            yield from _tables(one, depth + 1)
+        for name, one in value.items():
+            yield from _tables(one, depth + 1, name)
 
 
 def _rows(value: Sequence[Any]) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from market_inference.client.files.error import FileError
-from market_inference.client.files.instants import looks_like_clock, looks_like_time
+from market_inference.client.files.instants import looks_like_clock, looks_like_epoch, looks_like_time
 
 _ORDERS = (
     ("open", "high", "low", "close"),
@@ -26,7 +26,7 @@ def columns(rows: Sequence[Sequence[str]], values: Sequence[Sequence[float]]) ->
     """Names for the columns. `values`: the rows as numbers, NaN for other cells. Raises FileError."""
     width = len(rows[0])
     leading = _leading(rows)
-    if width in (11, 12) and leading == ["time"] and _epoch(rows[0][0]) and _epoch(rows[0][6]):
+    if width in (11, 12) and leading == ["time"] and looks_like_epoch(rows[0][0]) and looks_like_epoch(rows[0][6]):
         return [*_KLINES, *[f"column {at}" for at in range(8, width + 1)]]
     rest = width - len(leading)
     if rest == 1:
@@ -54,16 +54,14 @@ def columns(rows: Sequence[Sequence[str]], values: Sequence[Sequence[float]]) ->
 def _leading(rows: Sequence[Sequence[str]]) -> list[str]:
     """The names of the columns before the prices: a time, a date and a time of day, or nothing."""
     first = [row[0] for row in rows]
-    dated = all(looks_like_time(cell) or _epoch(cell) or re.fullmatch(r"(19|20)\d{6}", cell) for cell in first)
+    dated = all(
+        looks_like_time(cell) or looks_like_epoch(cell) or re.fullmatch(r"(19|20)\d{6}", cell) for cell in first
+    )
     if not dated:
         return []
     if len(rows[0]) > 2 and all(":" in row[1] and looks_like_clock(row[1]) for row in rows):
         return ["date", "time"]
     return ["time"]
-
-
-def _epoch(cell: str) -> bool:
-    return bool(re.fullmatch(r"\d{9,10}(\.\d+)?|\d{13}|\d{16}|\d{19}", cell))
 
 
 def _fits(prices: Sequence[Sequence[float]], order: Sequence[str]) -> bool:

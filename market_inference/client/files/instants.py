@@ -78,6 +78,11 @@ def looks_like_time(text: str) -> bool:
         return False
 
 
+def looks_like_epoch(text: str) -> bool:
+    """Whether the cell is a time since the epoch: 9 or 10 digits for seconds, 13, 16 or 19 for finer units."""
+    return re.fullmatch(r"\d{9,10}(\.\d+)?|\d{13}|\d{16}|\d{19}", text.strip()) is not None
+
+
 def looks_like_clock(text: str) -> bool:
     """Whether the cell is a time of day without a date."""
     return _CLOCK.fullmatch(text.strip()) is not None or bool(re.fullmatch(r"\d{4}|\d{6}", text.strip()))

@@ -90,8 +90,23 @@ def _table(loaded: source.Source, options: Options, facts: dict[str, str]) -> tu
     if content.lstrip()[:1] in ("{", "["):
         return document.read(content)
     table = grid.read(content, options.delimiter)
+    if encoding == text.GUESSED and not options.encoding and _known(table) < 2:
+        for alternative in text.ALTERNATIVES:
+            try:
+                other = grid.read(text.decode(loaded.data, alternative)[0], options.delimiter)
+            except FileError:
+                continue
+            if _known(other) >= 2:
+                table, facts["encoding"] = other, alternative
+                table.notes.append(f"encoding {alternative}: the only one with known names of columns")
+                break
     table.details["format"] = "delimited text"
     return table, ""
+
+
+def _known(table: Grid) -> int:
+    """The number of columns with a known name."""
+    return sum(names.role(name) is not None for name in table.names)
 
 
 def _instruments(
@@ -208,11 +223,12 @@ class _Reading:
                 )
             return
         taken = set(self._roles.values())
-        for at in range(len(self._table.names)):
-            if at not in taken and all(times_of.looks_like_time(row[at]) for row in self._table.rows[:5]):
-                self._roles["time"] = at
-                self._notes.append(f"column {self._label(at)!r} is read as the time")
-                return
+        for recognised in (times_of.looks_like_time, times_of.looks_like_epoch):
+            for at in range(len(self._table.names)):
+                if at not in taken and all(recognised(cell) for cell in self._table.cells(at)):
+                    self._roles["time"] = at
+                    self._notes.append(f"column {self._label(at)!r} is read as the time")
+                    return
 
     def _find_close(self) -> None:
         """Without a known name for the close: an adjusted close, else the only column of numbers."""
@@ -288,25 +304,51 @@ class _Reading:
         self._keep(full)
 
     def _times(self) -> times_of.Times | None:
+        """The times of the rows. A second column of times serves if the first one is not understood."""
         at = self._roles.get("time")
         if at is None:
             return None
-        cells = self._table.cells(at)
-        clock = self._roles.get("clock")
-        if clock is not None:
-            clocks = self._table.cells(clock)
-            if all(times_of.looks_like_clock(cell) or cell == "0" for cell in clocks) and ":" not in cells[0]:
-                cells = times_of.combined(cells, clocks)
-            elif all(times_of.looks_like_time(cell) for cell in clocks[:20]) and not cells[0]:
-                cells = clocks
         header = [name.strip() for name in self._table.names]
         for row, line in zip(self._table.rows, self._table.lines, strict=True):
             if any(header) and row == header:
                 raise FileError(f"row {line} is a second header; two files joined?")
-        found = times_of.read(cells, self._table.lines, self._options.date_format)
+        try:
+            found = self._read_times(at)
+        except FileError:
+            if "time" in self._options.columns:
+                raise
+            found_elsewhere = self._other_times(at)
+            if found_elsewhere is None:
+                raise
+            found = found_elsewhere
         if found.note:
             self._notes.append(found.note)
         return found
+
+    def _read_times(self, at: int) -> times_of.Times:
+        cells = self._table.cells(at)
+        clock = self._roles.get("clock")
+        if clock is not None and clock != at:
+            clocks = self._table.cells(clock)
+            if all(times_of.looks_like_clock(cell) or cell == "0" for cell in clocks) and ":" not in cells[0]:
+                cells = times_of.combined(cells, clocks)
+        return times_of.read(cells, self._table.lines, self._options.date_format)
+
+    def _other_times(self, at: int) -> times_of.Times | None:
+        """The times in another column with the name of a time, such as `unix` beside a `date` in words."""
+        for place, name in enumerate(self._table.names):
+            if place not in (at, self._roles.get("clock")) and names.role(name) == "time":
+                try:
+                    found = times_of.read(self._table.cells(place), self._table.lines, None)
+                except FileError:
+                    continue
+                self._notes.append(
+                    f"column {self._label(at)!r} is not understood; times are from {self._label(place)!r}"
+                )
+                self._roles["time"] = place
+                self._roles.pop("clock", None)
+                return found
+        return None
 
     def _decimal(self) -> tuple[str, str]:
         """The decimal separator, and the reason to leave out the volume if only the volume is ambiguous."""

@@ -12,6 +12,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE = 4096
+GUESSED = "cp1252"
+"""The encoding of bytes that are neither marked nor valid UTF-8; every byte sequence in a European code page fits."""
+ALTERNATIVES = ("gb18030", "cp932", "cp1251", "cp1250", "big5", "euc-kr")
+"""Encodings to try if the header is not understood in the guessed encoding."""
 
 
 def decode(data: bytes, encoding: str | None) -> tuple[str, str]:
@@ -40,5 +44,5 @@ def _detected(data: bytes) -> str:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return "cp1252"
+        return GUESSED
     return "utf-8"

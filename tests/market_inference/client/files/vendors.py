@@ -588,6 +588,165 @@ def month_names() -> Case:
 
 
 @case
+def huobi_json() -> Case:
+    bars = truth(start=42283.58, step=timedelta(hours=1))
+    data = [
+        {"id": int(t.timestamp()), "open": o, "close": c, "low": w, "high": h, "amount": v / 1e4, "vol": v, "count": 7}
+        for t, o, h, w, c, v in list(bars.rows())[::-1]
+    ]
+    answer = {"ch": "market.btcusdt.kline.60min", "status": "ok", "ts": 1704187800000, "data": data}
+    return Case("huobi.json", json.dumps(answer).encode(), bars, note="column 'id' is read as the time")
+
+
+@case
+def kucoin_json() -> Case:
+    bars = truth(start=42283.58, step=timedelta(hours=1))
+    rows = [
+        [f"{int(t.timestamp())}", *(f"{x}" for x in (o, c, h, w, v, v * c))]
+        for t, o, h, w, c, v in list(bars.rows())[::-1]
+    ]
+    return Case("kucoin.json", json.dumps({"code": "200000", "data": rows}).encode(), bars, note="reversed")
+
+
+@case
+def coingecko_json() -> Case:
+    bars = truth(start=42283.58, step=timedelta(hours=1))
+    stamps = [int(t.timestamp() * 1000) for t in bars.times]
+    pairs = {
+        name: [[stamp, value] for stamp, value in zip(stamps, values.tolist(), strict=True)]
+        for name, values in (("prices", bars.close), ("market_caps", bars.close * 19e6), ("total_volumes", bars.volume))
+    }
+    return Case("coingecko.json", json.dumps(pairs).encode(), bars, columns=("close",))
+
+
+@case
+def nasdaq_api_json() -> Case:
+    bars = truth()
+    rows = [
+        {
+            "date": f"{t:%m/%d/%Y}",
+            "close": f"${c}",
+            "volume": f"{v:,.0f}",
+            "open": f"${o}",
+            "high": f"${h}",
+            "low": f"${w}",
+        }
+        for t, o, h, w, c, v in list(bars.rows())[::-1]
+    ]
+    table = {"headers": {"date": "Date", "close": "Close/Last"}, "rows": rows}
+    answer = {"data": {"symbol": "AAPL", "totalRecords": 60, "tradesTable": table}, "status": {"rCode": 200}}
+    return Case("nasdaq.json", json.dumps(answer).encode(), bars, note="reversed")
+
+
+@case
+def chinese_gbk() -> Case:
+    bars = truth()
+    text = table(
+        "日期,股票代码,名称,收盘价,最高价,最低价,开盘价,成交量",
+        bars,
+        lambda t, o, h, w, c, v: f"{t:%Y-%m-%d},'600519,贵州茅台,{c},{h},{w},{o},{v:.0f}",
+        newest_first=True,
+    )
+    return Case("600519.csv", text.encode("gbk"), bars, note="encoding gb18030")
+
+
+@case
+def nse_india() -> Case:
+    bars = truth(start=2345.6)
+    text = table(
+        '"Date ","series ","OPEN ","HIGH ","LOW ","PREV. CLOSE ","ltp ","close ","vwap ","52W H ","VOLUME ","VALUE "',
+        bars,
+        lambda t, o, h, w, c, v: (
+            f'"{t:%d-%b-%Y}","EQ","{o:,.2f}","{h:,.2f}","{w:,.2f}","{o:,.2f}","{c:,.2f}","{c:,.2f}","{c:,.2f}","3,000.00",'
+            f'"{v:,.0f}","{v * c:,.2f}"'
+        ),
+        newest_first=True,
+    )
+    return Case("Quote-Equity-RELIANCE-EQ.csv", b"\xef\xbb\xbf" + text.encode(), bars, note="reversed")
+
+
+@case
+def barchart() -> Case:
+    bars = truth()
+    text = table(
+        "Symbol,Time,Open,High,Low,Last,Change,%Chg,Volume",
+        bars,
+        lambda t, o, h, w, c, v: f"AAPL,{t:%m/%d/%Y},{o},{h},{w},{c},0.5,0.30%,{v:.0f}",
+        newest_first=True,
+        tail=['"Downloaded from Barchart.com as of 04-05-2024 04:00pm CDT"'],
+    )
+    return Case("aapl_price-history.csv", text.encode(), bars, note="after the data skipped")
+
+
+@case
+def sierra_chart() -> Case:
+    bars = truth(step=timedelta(minutes=1))
+    text = table(
+        "Date, Time, Open, High, Low, Last, Volume, NumberOfTrades, BidVolume, AskVolume",
+        bars,
+        lambda t, o, h, w, c, v: (
+            f"{t.year}/{t.month}/{t.day}, {t:%H:%M:%S.000000}, {o}, {h}, {w}, {c}, {v:.0f}, 9, 4, 5"
+        ),
+    )
+    return Case("ESH24.txt", text.encode(), bars)
+
+
+@case
+def kibot() -> Case:
+    bars = truth(step=timedelta(minutes=5))
+    text = table("", bars, lambda t, o, h, w, c, v: f"{t:%m/%d/%Y},{t:%H:%M},{o},{h},{w},{c},{v:.0f}")
+    return Case("IBM.txt", text.encode(), bars, note="no header line")
+
+
+@case
+def polygon_flat_file() -> Case:
+    bars = truth(step=timedelta(minutes=1))
+    text = table(
+        "ticker,volume,open,close,high,low,window_start,transactions",
+        bars,
+        lambda t, o, h, w, c, v: f"AAPL,{v:.0f},{o},{c},{h},{w},{int(t.timestamp())}000000000,5",
+    )
+    return Case("2024-01-15.csv.gz", gzip.compress(text.encode()), bars)
+
+
+@case
+def old_cryptodatadownload() -> Case:
+    """Dates such as `2020-07-04 07-PM` beside epochs whose unit changes within the file."""
+    bars = truth(start=9283.58, step=timedelta(hours=1))
+    stamps = iter([int(t.timestamp()) * (1000 if at > 30 else 1) for at, t in enumerate(bars.times)])
+    text = table(
+        "Unix Timestamp,Date,Symbol,Open,High,Low,Close,Volume",
+        bars,
+        lambda t, o, h, w, c, v: f"{next(stamps)},{t:%Y-%m-%d %I-%p},BTCUSD,{o},{h},{w},{c},{v}",
+    )
+    return Case("gemini_BTCUSD_1hr.csv", text.encode(), bars, note="change the unit within the file")
+
+
+@case
+def spreadsheet_serials() -> Case:
+    bars = truth()
+    days = [(t.replace(tzinfo=None) - datetime(1899, 12, 30)).days for t in bars.times]  # noqa: DTZ001
+    rows = [f"{day};{c:.4f}".replace(".", ",") for day, c in zip(days, bars.close.tolist(), strict=True)]
+    return Case(
+        "serials.csv",
+        lines("Datum;Kurs", *rows),
+        bars,
+        columns=("close",),
+        refused="a serial date of a spreadsheet? give --date-format excel",
+        options={"date_format": "excel"},
+    )
+
+
+@case
+def minguo_years() -> Case:
+    bars = truth()
+    rows = [f"{t.year - 1911}/{t:%m/%d},{c}" for t, c in zip(bars.times, bars.close.tolist(), strict=True)]
+    return Case(
+        "twse.csv", lines("Date,Close", *rows), bars, columns=("close",), refused="row 2: '113/01/15' is not a date"
+    )
+
+
+@case
 def ambiguous_dates() -> Case:
     full = truth()
     days = [datetime(2024, 1, day, tzinfo=UTC) for day in (2, 3, 4, 5, 8, 9, 10, 11, 12)]
