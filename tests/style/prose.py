@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "models", "observability", "proto", "serverless", "training")
+FOLDERS = ("benchmarks", "gateway", "market_inference", "models", "observability", "proto", "serverless", "training")
 GENERATED = ROOT / "market_inference" / "contract" / "generated"
 LIMIT_PRONOUNS, LIMIT_RELATIVES = 55.0, 6.0
 SHOWN = 12
