@@ -30,7 +30,7 @@ from gateway.transport.grpcio import GrpcioTransport
 from gateway.transport.interface import Register, Transport
 from gateway.transport.native import NativeTransport
 from market_inference.contract import deadline, methods
-from market_inference.contract.validation import fast
+from market_inference.contract.validation import explain, fast
 from runtime import tls
 from runtime.extra import ExtraMissingError
 from runtime.health import LIVE
@@ -170,6 +170,7 @@ class Server:
     async def start(self) -> None:
         """Listen and connect to the replicas. Raises CannotListenError and ConfigurationError."""
         config = self._config
+        explain.prepare(method.request for method in methods.METHODS.values())
         for request, rule in fast.uncovered().items():
             log.info("requests of this type always take the slow check", extra=fields(type=request, rule=rule))
         self.address = bind(self._transport.add_port, config.listen)

@@ -59,7 +59,7 @@ class Merging:
         """Put the call into a group; False when the call has to be sent alone."""
         if not _may_share(call):
             return False
-        split = split_items(call.method.request, call.raw)
+        split = split_items(call.method.request, call.raw, MOST_ITEMS)
         if split is None:
             return False
         call.items, call.rest = split

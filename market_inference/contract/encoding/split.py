@@ -28,11 +28,26 @@ class Split(NamedTuple):
     rest: bytes
 
 
-def split_items(kind: type[Message], raw: bytes) -> Split | None:
-    """The items and the rest of a message of the type `kind`, a key of ITEMS; None where the bytes break off.
+def rest_of(kind: type[Message], raw: bytes) -> bytes | None:
+    """The rest of split_items(), for a message of any number of items."""
+    tag, at, end = _TAGS[kind], 0, len(raw)
+    try:
+        while at < end and raw[at] == tag:
+            size, at = raw[at + 1], at + 2
+            if size > 0x7F:
+                size, at = wireformat.read_varint(raw, at - 1)
+            at += size
+    except IndexError:
+        return None
+    return raw[at:] if at <= end else None
 
-    Only items at the beginning count, where protobuf's writers put them; later items stay in the rest. The walk is
-    written by hand: every call is split, and protobuf's parser takes three times as long.
+
+def split_items(kind: type[Message], raw: bytes, most: int | None = None) -> Split | None:
+    """The items and the rest of a message of the type `kind`, a key of ITEMS.
+
+    None where the bytes break off, and for more than `most` items. Only items at the beginning count, where protobuf's
+    writers put them; later items stay in the rest. The walk is written by hand: every call is split, and protobuf's
+    parser takes three times as long.
     """
     tag, at, end = _TAGS[kind], 0, len(raw)
     items, memory = [], memoryview(raw)
@@ -43,6 +58,8 @@ def split_items(kind: type[Message], raw: bytes) -> Split | None:
                 size, at = wireformat.read_varint(raw, at - 1)
             items.append(memory[at : at + size])
             at += size
+            if most is not None and len(items) > most:
+                return None
     except IndexError:
         return None
     return Split(items, raw[at:]) if at <= end else None

@@ -22,7 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from market_inference.contract import methods
 from market_inference.contract.encoding import twins
-from market_inference.contract.encoding.split import ITEMS, split_items
+from market_inference.contract.encoding.split import ITEMS, rest_of
 from market_inference.contract.encoding.twins import NUMBER_BYTES, Array, array
 from market_inference.contract.generated import inference_pb2, validate_pb2
 from market_inference.contract.validation import bars, rules
@@ -55,10 +55,9 @@ def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool
     if message is None:
         return False
     if rest is None and kind in ITEMS:
-        parts = split_items(kind, raw)
-        if parts is None:
+        rest = rest_of(kind, raw)
+        if rest is None:
             return False
-        rest = parts.rest
     return check(message, rest)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_inference.contract.encoding import wireformat
-from market_inference.contract.encoding.split import ITEMS, join_items, split_items
+from market_inference.contract.encoding.split import ITEMS, join_items, rest_of, split_items
 from market_inference.contract.generated import inference_pb2 as pb
 
 series = st.builds(pb.Series, symbol=st.text(max_size=8), values=st.lists(st.floats(), max_size=40))
@@ -19,6 +19,10 @@ def test_a_message_is_split_into_items_and_the_rest(message):
     assert [bytes(item) for item in parts.items] == [item.SerializeToString() for item in message.series]
     assert parts.rest == pb.PredictRequest(horizon=message.horizon).SerializeToString()
     assert join_items(pb.PredictRequest, *parts) == raw
+    assert rest_of(pb.PredictRequest, raw) == parts.rest
+    most = len(message.series) - 1
+    assert most < 0 or split_items(pb.PredictRequest, raw, most) is None
+    assert split_items(pb.PredictRequest, raw, most + 1) == parts
 
 
 @given(message=messages, cut=st.integers(1, 400))
@@ -31,6 +35,7 @@ def test_a_truncated_message_is_split_without_loss_or_not_at_all(message, cut):
 @given(raw=st.binary(max_size=60))
 def test_any_bytes_are_split_without_loss_or_not_at_all(raw):
     parts = split_items(pb.PredictRequest, b"\x0a" + raw)
+    assert rest_of(pb.PredictRequest, b"\x0a" + raw) == (parts and parts.rest)
     if parts is not None:
         joined = join_items(pb.PredictRequest, *parts)
         # Lengths may be written longer than need be; nobody else's reading of them differs.
