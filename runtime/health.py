@@ -1,4 +1,4 @@
-"""The name under which gRPC health answers whether the process lives, apart from whether it should get work."""
+"""The gRPC health service of liveness, beside the services of readiness."""
 
 LIVE = "live"
-"""Serving from the first moment to the last, drains included. For probes that restart what does not answer."""
+"""Reports SERVING from the start to the end of the process, drain included. For liveness probes."""

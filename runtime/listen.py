@@ -1,4 +1,7 @@
-"""Addresses to listen on, and the line that tells a parent process where a service listens."""
+"""Listening addresses: settings, binding, and the ready line on stdout.
+
+A parent process reads the ready line to learn the ports that the system chose.
+"""
 
 import json
 import sys
@@ -10,7 +13,7 @@ from pydantic import AfterValidator
 
 
 def check(address: str) -> str:
-    """The address itself. Raises ValueError when it is not host:port."""
+    """The address unchanged. Raises ValueError unless the address is host:port."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("must be host:port, such as 127.0.0.1:8470")
@@ -22,14 +25,14 @@ Address = Annotated[str, AfterValidator(check)]
 
 
 def check_loopback(address: str) -> str:
-    """The address itself, or "" for none. Raises ValueError when other machines could reach it."""
+    """The address unchanged, or "" for none. Raises ValueError if other machines can reach the address."""
     if address and not is_loopback(check(address)):
         raise ValueError("must be on loopback, such as 127.0.0.1:8480")
     return address
 
 
 Loopback = Annotated[str, AfterValidator(check_loopback)]
-"""host:port that this machine alone reaches, or empty for none."""
+"""host:port on loopback, or empty for none."""
 
 
 def split(address: str) -> tuple[str, int]:
@@ -43,11 +46,11 @@ def is_loopback(address: str) -> bool:
 
 
 class CannotListenError(Exception):
-    """The address cannot be had: taken by another process, or not this machine's."""
+    """The address is in use by another process, or not an address of this machine."""
 
 
 def bind(add_port: Callable[[str], int], address: str) -> str:
-    """The address really bound, with the port that the system chose for 0. Raises CannotListenError.
+    """The bound address, with the port that the system chose in place of 0. Raises CannotListenError.
 
     `add_port` binds a "host:port" and returns the port, as grpc.aio.Server.add_insecure_port does.
     """
@@ -59,9 +62,9 @@ def bind(add_port: Callable[[str], int], address: str) -> str:
 
 
 def announce(*, listen: str, metrics: str) -> None:
-    """Print the one line that a service writes to stdout, once it accepts calls."""
+    """Write the ready line to stdout, once the service accepts calls."""
     if sys.stdout is None:  # the process was started with a closed stdout
         return
-    with suppress(OSError):  # the parent process does not read the line
+    with suppress(OSError):  # stdout is closed at the other end
         sys.stdout.write(json.dumps({"event": "ready", "listen": listen, "metrics": metrics}) + "\n")
         sys.stdout.flush()

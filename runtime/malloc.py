@@ -1,23 +1,23 @@
-"""What the C library does with memory that is freed: it keeps some, for the next answer.
+"""Settings of glibc's malloc: freed memory stays in the malloc arena for the next answer.
 
-Owns two settings of glibc's malloc. A batch of answers is a megabyte that is written, sent and freed again a hundred
-times a second. By default such blocks go back to the kernel each time, and come back page by page, each with a fault
-that takes longer than filling the page. glibc stops that by itself once the process has happened to free a larger
-block (mallopt(3), M_MMAP_THRESHOLD); here it is so from the start.
+Owns M_TRIM_THRESHOLD and M_MMAP_THRESHOLD. A batch of answers is a megabyte that is allocated and freed a hundred times
+a second. By default malloc returns such blocks to the kernel each time, and each new page costs a page fault, which
+takes longer than writing the page. glibc raises its thresholds once the process has freed a larger block (mallopt(3),
+M_MMAP_THRESHOLD); these settings apply from the start.
 """
 
 import ctypes
 from typing import Final
 
 KEPT_BYTES: Final = 32 << 20
-"""Free memory that stays at the end of a heap, and the size from which blocks come from the kernel one by one."""
+"""Free memory kept at the end of an arena, and the size from which malloc maps a block by itself."""
 # From malloc.h.
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
 
 def keep_freed() -> None:
-    """Keep freed memory within these bounds. Does nothing where the C library has no mallopt()."""
+    """Apply the settings. Without effect on a C library without mallopt()."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

@@ -1,6 +1,6 @@
-"""A service's process from its start to its end: what the gateway and the inference service do alike.
+"""The life of a service's process: start, ready line, signals and drain, for the gateway and the inference service.
 
-Owns the ready line, the signals and the end by draining. What starting and stopping mean is each server's.
+Owns signals, and the settings of malloc and of the garbage collector. A server owns start and stop.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from runtime.logs import fields
 
 
 class Server(Protocol):
-    """Listens once started; the addresses are set by then."""
+    """A server whose start() listens and sets the addresses."""
 
     address: str
     metrics_address: str
@@ -25,14 +25,15 @@ class Server(Protocol):
 
 
 async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
-    """Make a server on the event loop and serve until SIGTERM or SIGINT, then drain. Raises what start() raises."""
+    """Make a server on the event loop, serve until SIGTERM or SIGINT, then drain. Raises what start() raises."""
     malloc.keep_freed()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = make()
     await server.start()
-    # To walk through all that has been imported takes Python 50 to 160 ms, in the middle of some request: never again.
+    # A full pass of the garbage collector over the imported modules takes 50 to 160 ms, which would delay a request.
+    # freeze() excludes them from every later pass.
     gc.collect()
     gc.freeze()
     listen.announce(listen=server.address, metrics=server.metrics_address)

@@ -1,6 +1,6 @@
 """TLS for both hops: certificates from files, read again when they change.
 
-Owns how files become gRPC credentials. Who must present a certificate is each service's configuration.
+Owns the conversion of PEM files to gRPC credentials. Each service's configuration decides who presents a certificate.
 """
 
 import logging
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 
 class TlsError(Exception):
-    """The files cannot be read, or only a part of them is given."""
+    """A file cannot be read, or a certificate is given without its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """PEM files: a certificate chain with its key, and the authorities (`ca`) that the other side must be signed by."""
+    """PEM files: a certificate chain with its key, and the authorities (`ca`) of the other side's certificate."""
 
     certificate: Path | None = None
     key: Path | None = None
@@ -40,9 +40,9 @@ class Files:
 
 
 def server(files: Files) -> grpc.ServerCredentials:
-    """For a listening socket. With `ca`, clients must present a certificate signed by it (mTLS). Raises TlsError.
+    """Credentials of a listening socket. With `ca`, clients must present a signed certificate (mTLS). Raises TlsError.
 
-    New connections get the files as they are when they connect; files that cannot be read leave the last good ones.
+    A new connection uses the files' present content; unreadable files leave the last good content in use.
     """
     if files.certificate is None:
         raise TlsError("a server needs a certificate")
@@ -61,20 +61,20 @@ def server(files: Files) -> grpc.ServerCredentials:
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(files),
-        fetch,  # type: ignore[arg-type]  # None keeps the last one, as gRPC documents and its stubs do not
+        fetch,  # type: ignore[arg-type]  # gRPC documents that None keeps the last one; its stubs do not
         require_client_authentication=files.ca is not None,
     )
 
 
 def add_port(server_: grpc.aio.Server, files: Files, address: str) -> int:
-    """Bind a server to an address, with TLS where there are files; returns the port. Raises TlsError, RuntimeError."""
+    """Bind a server to an address, with TLS if files are given; returns the port. Raises TlsError, RuntimeError."""
     if not files:
         return server_.add_insecure_port(address)
     return server_.add_secure_port(address, server(files))
 
 
 def channel(files: Files) -> grpc.ChannelCredentials:
-    """For a connection to a server, as the files are now. Raises TlsError."""
+    """Credentials of a connection to a server, from the files' present content. Raises TlsError."""
     return grpc.ssl_channel_credentials(_read(files.ca), _read(files.key), _read(files.certificate))
 
 

@@ -1,10 +1,11 @@
-"""Spans of requests, as OpenTelemetry knows them, on their way to a collector (OTLP over gRPC).
+"""OpenTelemetry traces: spans of requests, exported to a collector (OTLP over gRPC).
 
-Owns the exporter, the sampling, the way of a trace's identity between processes (W3C Trace Context) and the form of a
-span. Which parts a request has is each service's. Nothing of OpenTelemetry is imported before a Traces is made.
+Owns the exporter, the sampling, the transport of a trace's identity between processes (W3C Trace Context) and the form
+of a span. Each service owns the names of its spans. Making a Traces imports OpenTelemetry; importing this module does
+not.
 
-Names and attributes follow OpenTelemetry's semantic conventions for RPC; what they do not name is `market.*`. Neither
-texts nor series nor keys are given to a span.
+Names and attributes follow OpenTelemetry's semantic conventions for RPC; other attributes are named `market.*`. A span
+holds no texts, series or keys.
 
 Sources: https://www.w3.org/TR/trace-context/, https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
 """
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, str | int | float]
 Kind = Literal["server", "internal"]
 
-# The collector gets at least so long when requests have used up the time to drain.
+# The least time for the last export, if the requests in flight have used up the drain time.
 LEAST_FLUSH_SECONDS = 1.0
-# Requests in one batch that its span may point at; OpenTelemetry's own limit is 128.
+# Bound of the links of a batch's span to requests; OpenTelemetry's default is 128.
 _MOST_LINKS = 1024
-# What gRPC's conventions call an error of the server; the rest are the caller's.
+# Status codes that gRPC's conventions call errors of the server. Other codes are errors of the caller.
 _SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
 def check(endpoint: str) -> str:
-    """The endpoint itself. Raises ValueError when it is neither empty nor a URL."""
+    """The endpoint unchanged. Raises ValueError unless the endpoint is empty or a URL."""
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise ValueError("must be http://HOST:PORT, or https:// for TLS")
     return endpoint
@@ -46,10 +47,10 @@ Endpoint = Annotated[str, AfterValidator(check)]
 
 
 class Span:
-    """Something that takes time in this process, from `began`, an instant of the monotonic clock.
+    """A unit of work in this process. Instants are of the monotonic clock, in seconds.
 
-    `sampled`: whether it is recorded; where it is not, its identity travels on all the same, so that nobody after this
-    process records it either.
+    `sampled`: whether the span is recorded. The identity of a span that is not recorded still travels on, so that later
+    processes do not record the trace either.
     """
 
     __slots__ = ("_offset", "_span", "_tracer", "sampled", "traceparent")
@@ -64,7 +65,7 @@ class Span:
 
     @property
     def link(self) -> "trace.Link":
-        """For a span of another trace that has to do with this one."""
+        """A link to this span, for a span of another trace."""
         from opentelemetry import trace
 
         return trace.Link(self._span.get_span_context())
@@ -72,7 +73,7 @@ class Span:
     def part(
         self, name: str, began: float, ended: float, attributes: Attributes, links: Sequence["trace.Link"] = ()
     ) -> None:
-        """Add a child that is over already."""
+        """Add a child span that has ended."""
         from opentelemetry import trace
 
         parent = trace.set_span_in_context(self._span)
@@ -81,7 +82,7 @@ class Span:
         child.end(self._offset + int(ended * 1e9))
 
     def end(self, code: str, reason: str, at: float, attributes: Attributes) -> None:
-        """It was over at an instant of the monotonic clock, with a status code's name, and the reason of a failure."""
+        """End the span at an instant, with the name of a status code, and the reason of a failure."""
         if not self.sampled:
             return
         from opentelemetry import trace
@@ -96,10 +97,11 @@ class Span:
 
 
 class Traces:
-    """Makes spans and sends them from a thread of its own; a collector that is away or slow costs spans, not requests.
+    """Makes spans and exports them from a separate thread. A missing or slow collector loses spans and delays nothing.
 
-    `service` and `instance` name this process, `setting` is what asked for traces. Of traces that begin here `ratio`
-    (0 to 1) are recorded; one that comes from elsewhere is recorded when it is there. Raises ExtraMissingError.
+    `service` and `instance` name this process; `setting` is the setting that turned traces on. `ratio` (0 to 1) is the
+    share of the traces begun here that is recorded; a trace from another process keeps that process's choice. Raises
+    ExtraMissingError.
     """
 
     def __init__(self, endpoint: str, ratio: float, *, service: str, instance: str, version: str, setting: str) -> None:
@@ -116,7 +118,7 @@ class Traces:
         self._exporter = OTLPSpanExporter(endpoint)
         self._processor = BatchSpanProcessor(self._exporter)
         self._propagator = TraceContextTextMapPropagator()
-        # A batch is no part of one request's trace, and is recorded when a recorded request is in it.
+        # A batch belongs to no single request's trace. A batch with a recorded request is recorded.
         samplers = (sampling.ParentBased(sampling.TraceIdRatioBased(ratio)), sampling.ALWAYS_ON)
         limits = SpanLimits(max_links=_MOST_LINKS)
         providers = [TracerProvider(one, resource, shutdown_on_exit=False, span_limits=limits) for one in samplers]
@@ -125,7 +127,7 @@ class Traces:
         self._requests, self._batches = (provider.get_tracer("market-inference", version) for provider in providers)
 
     def request(self, name: str, kind: Kind, traceparent: str, began: float, attributes: Attributes) -> Span:
-        """The span of a request that came with a `traceparent`; an empty or malformed one begins a trace."""
+        """The span of a request with a `traceparent`. An empty or malformed traceparent begins a new trace."""
         from opentelemetry import trace
 
         kinds = {"server": trace.SpanKind.SERVER, "internal": trace.SpanKind.INTERNAL}
@@ -142,7 +144,7 @@ class Traces:
     def batch(
         self, name: str, began: float, ended: float, requests: Sequence[Span], attributes: Attributes
     ) -> "trace.Link":
-        """Add the span of work for several requests at once, which points at each; they may point back at it."""
+        """Add the span of work for several requests, with links to them; returns a link to the new span."""
         from opentelemetry import trace
         from opentelemetry.context import Context
 
@@ -154,11 +156,11 @@ class Traces:
         return trace.Link(span.get_span_context())
 
     async def close(self, until: float) -> None:
-        """Send what is left, until an instant of the monotonic clock or a little longer; the rest is dropped."""
+        """Export the remaining spans until an instant, or LEAST_FLUSH_SECONDS if that is later; drop the rest."""
         await asyncio.to_thread(self._close, max(LEAST_FLUSH_SECONDS, until - deadline.now()))
 
     def _close(self, seconds: float) -> None:
-        # The SDK's own bound is 30 s and not to be chosen.
+        # The SDK has a fixed bound of 30 s.
         flushing = Thread(target=self._processor.shutdown, name="traces-flush", daemon=True)
         flushing.start()
         flushing.join(seconds)
@@ -167,5 +169,5 @@ class Traces:
 
 
 def _offset() -> int:
-    """What makes an instant of the monotonic clock a time since the epoch, in nanoseconds."""
+    """Nanoseconds from an instant of the monotonic clock to the time since the epoch."""
     return time.time_ns() - int(deadline.now() * 1e9)

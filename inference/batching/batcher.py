@@ -337,7 +337,7 @@ class Batcher:
                 self.shares.put_back(job.client, job.priority, seconds)
 
     def _learn(self, plan: BatchPlan, longest: int, result: BatchResult) -> None:
-        """Learn from a batch's run time, and charge each client what its items took beyond the estimate."""
+        """Learn from a batch's run time, and charge each client for the time beyond the estimate."""
         key, count = plan.batch[0].key, len(plan.batch)
         seconds = result.ended - result.started
         expected = sum(entry.expected_seconds for entry in plan.batch)

@@ -84,7 +84,7 @@ MOST_LINES = 1024
 class _ModelCosts:
     """One model's lines by bucket, and its worst seconds per unit (0 before the first measurement).
 
-    `floor` is the worst rate of the model's warm-up, which includes the costliest kind of item.
+    `floor` is the worst rate of the model's warm-up. The warm-up includes the costliest kind of item.
     """
 
     lines: dict[Hashable, Line] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""Fair shares between clients: what each client has waiting, and when the next work of a client has its turn.
+"""Fair shares between clients: the waiting work of each client, and the turn of a client's next work.
 
 Owns the per-client accounts of one engine's queue: waiting seconds and start-time fair queueing (Goyal, Vin, Cheng
-1996), by which a client's next item starts where the client's last item ended. A client with a large backlog therefore
-delays its own next item and not another client's first one. All durations are expected device seconds.
+1996), a client's next item starts at the end of the client's last item. A client with a large backlog therefore
+delays its own next item and not the first item of another client. All durations are expected device seconds.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ class Shares:
     def __init__(self) -> None:
         self._waiting: dict[str, defaultdict[str, float]] = {priority: defaultdict(float) for priority in PATIENCE}
         self._total = dict.fromkeys(PATIENCE, 0.0)
-        # Instant at which a client's fair share has served everything that the client has submitted.
+        # Instant by client: the fair share has then served all of the client's work.
         self._finish: dict[str, float] = {}
 
     @property
@@ -55,7 +55,7 @@ class Shares:
         return own + seconds <= limit / (len(others) + 1)
 
     def add(self, client: str, priority: str, seconds: float, at: float) -> float:
-        """Add admitted work; the instant at which the client's fair share reaches the work."""
+        """Add admitted work; returns the instant of the work's turn in the client's fair share."""
         self._waiting[priority][client] += seconds
         self._total[priority] += seconds
         start = max(at, self._finish.get(client, 0.0))
@@ -86,7 +86,7 @@ class Shares:
             self._finish[client] += seconds
 
     def restart(self, client: str, finish: float) -> None:
-        """Set the instant at which a client's fair share has served its backlog, after a new estimate of it."""
+        """Set the end of a client's backlog in its fair share, after a new estimate of the backlog."""
         self._finish[client] = finish
 
     def clear(self) -> None:

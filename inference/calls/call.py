@@ -1,4 +1,4 @@
-"""One request: its metadata, the items that the gateway refused, and where the request's time went."""
+"""One request: metadata, items refused by the gateway, and timing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,8 +35,8 @@ class Call:
     completed: float = 0.0
     # None unless the request is traced.
     span: Span | None = None
-    # The number of client calls that the gateway merged into this request. Of a merged request: the indices of items
-    # whose outcome is an error, and of items whose call was cancelled.
+    # The number of client calls that the gateway merged into this request. Of a merged request: indices of items with
+    # an error for outcome, and of items of a cancelled call.
     calls: int = 1
     failed: Sequence[int] = ()
     withdrawn: set[int] = field(default_factory=set)

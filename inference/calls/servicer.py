@@ -46,7 +46,7 @@ class Servicer:
 
     async def _predict(self, request: requests_pb2.PredictColumns, call: Call) -> bytes:
         model = await self._catalog.get("forecast", request.model)
-        # A slice of a repeated field is a list, which Python iterates several times faster.
+        # A slice of a repeated field is a list: Python iterates a list several times faster.
         levels, series = _levels(tuple(request.quantiles[:])), request.series[:]
         horizon, refused = request.horizon, _refused(call, "series", len(series))
         items = [
@@ -65,7 +65,7 @@ class Servicer:
         model = await self._catalog.get("sentiment", request.model)
         refused = _refused(call, "texts", len(request.texts))
         items = [(model, text) for text, status in zip(request.texts, refused, strict=True) if status is None]
-        # Refuse before the texts are prepared what the model's own queue would refuse after it.
+        # Refuse the request before its texts are prepared if the model's queue is full.
         self._batchers["sentiment"].check_room(call.client, call.priority, call.deadline, 0.0)
         chunks_of = await self._run("texts", self._preparation, items, call)
         chunks = [chunk for chunks in chunks_of if not isinstance(chunks, ServiceError) for chunk in chunks]
@@ -151,7 +151,7 @@ class Servicer:
 
 @lru_cache(maxsize=4096)
 def _levels(quantiles: tuple[float, ...]) -> tuple[float, ...]:
-    """The levels in ascending order. Equal levels are one object, which lets a batch compare levels by identity."""
+    """The levels in ascending order. A batch compares equal levels by identity."""
     return tuple(sorted(quantiles)) or DEFAULT_LEVELS
 
 

@@ -37,7 +37,7 @@ Measured = Callable[[Any, Sequence[Any], float], None]
 class Engine:
     """Runs batches one at a time on its own thread and reports on the event loop that made the engine.
 
-    On CUDA each engine has its own stream, so that the batch of one engine fills what the batch of another leaves idle.
+    On CUDA each engine has its own stream, so that batches of several engines run in parallel.
     `verify` checks each outcome of a batch, see outcomes.py.
     """
 
@@ -99,7 +99,7 @@ class Engine:
                     measured(model, items, seconds)
 
     def _await_device(self) -> None:
-        """Wait for the copies of weights on the loading thread's stream, which this engine's stream does not await."""
+        """Wait for the copies of weights on the loading thread's stream: this engine's stream does not await them."""
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
 

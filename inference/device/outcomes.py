@@ -1,6 +1,6 @@
 """Checks of a model's outcomes, before they can become an answer.
 
-Owns what a valid outcome of each engine is: its shape, and finite numbers. A model's NaN or infinity never reaches a
+Owns the conditions of a valid outcome, per engine: shape and finite numbers. A model's NaN or infinity never reaches a
 caller; the item gets an error instead (engine.py), which is counted.
 """
 

@@ -1,7 +1,7 @@
 """The live sessions of this replica: opening, bars in batches, forecasts that are due.
 
 Owns how many sessions there are, how much memory they may hold, the schedule of their work on the sessions' thread, and
-the jobs of their forecasts. state.py owns what a bar does to a session; transport/exchange.py owns the streams.
+the jobs of their forecasts. state.py owns bars and indicators; transport/exchange.py owns the streams.
 
 Openings and bars are scheduled like jobs: turns.py orders them fairly between clients, and a batch on the thread ends
 after some milliseconds. A long history is loaded in slices of that time. So no session delays another by more than a
@@ -58,7 +58,7 @@ CLOSED = "CLOSED"
 
 Work: TypeAlias = Opening | inference_pb2.WatchBar
 Outcome: TypeAlias = SessionState | BarUpdate | ServiceError | None
-"""An opened session, a bar's update, an error; None for an opening whose history is not loaded yet."""
+"""An opened session, a bar's update, an error; None for an opening with history still to load."""
 
 
 class SessionService:

@@ -31,7 +31,7 @@ class _Queue(Generic[W]):
 
 
 class Turns(Generic[S, W]):
-    """Waiting work of type W by session of type S, which is hashable. Every session belongs to one client."""
+    """Waiting work of type W by hashable session of type S. Every session belongs to one client."""
 
     def __init__(self) -> None:
         self._queues: dict[S, _Queue[W]] = {}
@@ -43,6 +43,9 @@ class Turns(Generic[S, W]):
         # (served seconds, arrival, client) of each client with waiting work. Served seconds may have grown since.
         self._heap: list[tuple[float, int, str]] = []
         self._arrivals = count()
+
+    def __bool__(self) -> bool:
+        return bool(self._sessions)
 
     def add(self, client: str, session: S, work: W, *, front: bool = False) -> None:
         """Add work behind, or in front of, the session's other work."""

@@ -1,7 +1,7 @@
 """The Exchange stream: frames of request envelopes in, frames of replies out.
 
-Owns framing and the life of a request on the stream: one task per request, which ends with a reply, a cancel or the
-end of the stream. The servicer (calls/servicer.py) owns the meaning of a request.
+Owns framing and the life of a request on the stream: one task per request, ended by a reply, a cancel or the end
+of the stream. The servicer (calls/servicer.py) owns the meaning of a request.
 """
 
 import asyncio

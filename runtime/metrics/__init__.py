@@ -1,1 +1,1 @@
-"""Prometheus metrics that cost a request little."""
+"""Prometheus metrics: histograms, exemplars, a registry that is updated when it is read, and the scrape server."""

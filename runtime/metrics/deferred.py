@@ -1,6 +1,6 @@
-"""A Prometheus registry whose figures are brought up to date when somebody looks at them.
+"""A Prometheus registry that is brought up to date before it is read.
 
-For what is cheaper to count many at once than one by one: until then it may wait, and nobody ever sees it late.
+For figures that are cheaper to count many at once: a scrape first counts the accumulated events, so that no page is late.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,17 +10,17 @@ from prometheus_client.registry import RestrictedRegistry
 
 
 class DeferredRegistry(CollectorRegistry):
-    """Calls `settle` before anything is collected, on the thread that collects."""
+    """Calls `update` before each collection, on the collecting thread."""
 
-    def __init__(self, settle: Callable[[], None]) -> None:
+    def __init__(self, update: Callable[[], None]) -> None:
         super().__init__()
-        self._settle = settle
+        self._update = update
 
     def collect(self) -> Iterable[Metric]:
-        self._settle()
+        self._update()
         return super().collect()
 
     def restricted_registry(self, names: Iterable[str]) -> RestrictedRegistry:
-        """For /metrics?name[]=...: made anew for each look."""
-        self._settle()
+        """The registry behind /metrics?name[]=..., made anew for each scrape."""
+        self._update()
         return super().restricted_registry(names)

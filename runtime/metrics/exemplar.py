@@ -1,6 +1,6 @@
-"""The exemplar of an observation: the trace in which its request can be looked at.
+"""Exemplars: the trace id beside an observation.
 
-Owns when there is one: only for a traceparent whose sampled flag is set, since nobody keeps any other trace.
+Owns the condition: a traceparent with the sampled flag, because no collector has any other trace.
 """
 
 import re
@@ -11,7 +11,7 @@ _SAMPLED = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f
 
 
 def exemplar(traceparent: str) -> dict[str, str] | None:
-    """Labels for prometheus_client's `observe`, None without a sampled trace or for what is no traceparent at all."""
+    """Labels for prometheus_client's `observe`; None unless the text is a traceparent of a sampled trace."""
     if not traceparent:
         return None
     found = _SAMPLED.fullmatch(traceparent)

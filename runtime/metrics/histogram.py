@@ -1,7 +1,7 @@
-"""A Prometheus histogram for what is observed several times in every request.
+"""A Prometheus histogram for values that are observed several times per request.
 
-Owns the counting and the exposition. Observed by one thread at a time and collected by any: so it needs no locks, and
-an observation costs a fraction of what prometheus_client's own does; one of many at once costs a fraction of that.
+Owns the counts and the exposition. One thread at a time observes, any thread collects: no locks, so that an observation
+costs a fraction of prometheus_client's, and an observation of a whole array less still per value.
 """
 
 import math
@@ -28,13 +28,13 @@ class Series:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._edges = np.array(bounds, np.float64)
-        # By bucket, not cumulative; the last one is above every bound.
+        # Per bucket, not cumulative. The last bucket has no upper bound.
         self.counts = [0] * (len(bounds) + 1)
         self.exemplars: dict[int, Exemplar] = {}
         self.total = 0.0
 
     def observe(self, value: float, exemplar: Mapping[str, str] | None = None, times: int = 1) -> None:
-        """Count a value so many times; its bucket keeps the newest exemplar."""
+        """Count a value `times` times. The bucket keeps the newest exemplar."""
         place = bisect_left(self._bounds, value)
         self.counts[place] += times
         self.total += value * times
@@ -49,12 +49,12 @@ class Series:
         self.total += float(values.sum())
 
     def exemplify(self, value: float, exemplar: Mapping[str, str]) -> None:
-        """The newest exemplar of a value's bucket; the value itself is counted by whoever observes it."""
+        """Set the newest exemplar of a value's bucket, without counting the value."""
         self.exemplars[bisect_left(self._bounds, value)] = Exemplar(dict(exemplar), value, time.time())
 
 
 class Histogram(Collector):
-    """Series by label values. `bounds` are the buckets' upper ends, ascending."""
+    """Series by label values. `bounds` are the buckets' upper bounds, ascending."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class Histogram(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> Series:
-        """The series of these values, made when it is first asked for."""
+        """The series of these label values, made at the first call."""
         found = self._series.get(values)
-        # Two threads may ask for the first time at once, and get the same one.
+        # setdefault: two threads with the same first call get the same series.
         return found if found is not None else self._series.setdefault(values, Series(self.bounds))
 
     def describe(self) -> list[HistogramMetricFamily]:
@@ -87,7 +87,7 @@ class Histogram(Collector):
         yield family
 
     def _buckets(self, series: Series) -> list[Bucket]:
-        """Cumulative, as the exposition formats want them."""
+        """Cumulative buckets, as the exposition formats require."""
         buckets: list[Bucket] = []
         ends = (*self.bounds, math.inf)
         for place, counted in enumerate(accumulate(tuple(series.counts))):

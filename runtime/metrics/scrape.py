@@ -1,4 +1,4 @@
-"""Where Prometheus reads a service's figures."""
+"""The HTTP server of /metrics, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -6,7 +6,7 @@ from runtime.listen import bind, split
 
 
 class MetricsServer:
-    """Serves a registry at /metrics from a thread of its own. Raises runtime.listen.CannotListenError."""
+    """Serves a registry at /metrics from a separate thread. Raises runtime.listen.CannotListenError."""
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         self._registry = registry

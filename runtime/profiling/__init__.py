@@ -1,1 +1,1 @@
-"""Profiles of a running service, for an operator on the same machine."""
+"""Profiles of a running service, taken by an operator on the same machine."""

@@ -1,9 +1,9 @@
-"""Where this process spends its time, by sampling its stacks from outside (py-spy).
+"""CPU profiles by sampling this process's stacks from a child process (py-spy).
 
-Owns the sampling program and what may go wrong with it. Who may ask, and how often, is profiles.py's.
+Owns the sampling program and its errors. server.py owns access.
 
-The program stops every thread for a moment at each sample, and reads the names of functions and lines; it is not given
-the option that would show variables.
+py-spy pauses every thread for a moment per sample, and reads the names of functions and lines. The option that shows
+variables is off.
 """
 
 import asyncio
@@ -18,15 +18,16 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from market_inference.contract.errors import InternalError, ProfileRefusedError
+from market_inference.contract.errors import InternalError, ProfileRefusedError, ServiceUnavailableError
 from runtime.extra import ExtraMissingError
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
 SAMPLES_PER_SECOND = 100
-# For its start, and for writing a large file.
+# Extra time for the start of py-spy and for writing a large file.
 _PATIENCE_SECONDS = 30.0
+_IDLE = re.compile(rb"no stack counts found", re.IGNORECASE)
 _REFUSED = re.compile(rb"permission denied|operation not permitted", re.IGNORECASE)
 # linux/prctl.h
 _PR_SET_PTRACER = 0x59616D61
@@ -39,7 +40,7 @@ REFUSAL = (
 
 
 class Sampler:
-    """Samples this process, all its threads. `setting` is what asked for it. Raises ExtraMissingError."""
+    """Samples all threads of this process. `setting` turned profiles on. Raises ExtraMissingError."""
 
     def __init__(self, setting: str) -> None:
         program = shutil.which("py-spy", path=sysconfig.get_path("scripts")) or shutil.which("py-spy")
@@ -48,9 +49,10 @@ class Sampler:
         self._program = program
 
     async def sample(self, seconds: int, form: str) -> bytes:
-        """The file that py-spy makes of so many seconds, in its format `flamegraph`, `speedscope` or `raw`.
+        """A profile of so many seconds in py-spy's format `flamegraph`, `speedscope` or `raw`.
 
-        Raises ProfileRefusedError, and InternalError when it fails for another reason.
+        Raises ProfileRefusedError if the system forbids it, ServiceUnavailableError if no thread ran during a sample,
+        and InternalError for any other failure.
         """
         with tempfile.TemporaryDirectory(prefix="profile-") as folder:
             file = Path(folder) / "profile"
@@ -63,11 +65,13 @@ class Sampler:
                 return await asyncio.to_thread(file.read_bytes)
         if _REFUSED.search(said):
             raise ProfileRefusedError(REFUSAL)
+        if _IDLE.search(said):
+            raise ServiceUnavailableError(f"no thread ran in {seconds} s: take the profile while the process is busy")
         log.error("profile failed", extra=fields(status=status, said=said.decode(errors="replace")[-500:]))
         raise InternalError("the profile failed; the service's log says why")
 
     async def _run(self, seconds: int, *arguments: str) -> tuple[int, bytes]:
-        """The program's exit status and what it wrote on stderr; it is gone when this returns or raises."""
+        """The exit status and the stderr of py-spy. The child process has ended when this returns or raises."""
         child = self._start("--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds), *arguments)
         try:
             _, said = await asyncio.to_thread(child.communicate, timeout=seconds + _PATIENCE_SECONDS)
@@ -79,8 +83,8 @@ class Sampler:
         return child.returncode, said
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        # Not the event loop's own way: uvloop forks, which a child of a process with so many threads may not survive,
-        # and which copies the page tables of gigabytes. This one is a vfork.
+        # subprocess uses vfork. uvloop would fork: unsafe with many threads, and a copy of the page tables of
+        # gigabytes.
         return subprocess.Popen(  # noqa: S603  # our own arguments
             [self._program, "record", "--pid", str(os.getpid()), "--threads", *arguments],
             stdin=subprocess.DEVNULL,
@@ -90,9 +94,9 @@ class Sampler:
 
 
 def _let_children_trace(allowed: bool) -> None:
-    """Where Yama lets a process be traced by its ancestors alone, as on many hosts, make an exception for its children.
+    """Let child processes trace this process under Yama, which by default allows this to ancestors alone.
 
-    Source: prctl(2), PR_SET_PTRACER. It fails where there is no Yama, and is not needed there.
+    Source: prctl(2), PR_SET_PTRACER. The call fails without effect on a kernel without Yama.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, os.getpid() if allowed else 0, 0, 0, 0)

@@ -1,7 +1,7 @@
-"""The port on which an operator takes profiles of this process.
+"""The gRPC service on loopback that takes profiles of this process.
 
-Owns who may ask, which is whoever is on this machine, and that one profile is taken at a time. How one is taken is
-sampler.py's, and of a device the inference service's.
+Owns access (callers on this machine) and the bound of one profile at a time. sampler.py samples stacks; the inference
+service profiles its device.
 """
 
 import functools
@@ -41,7 +41,7 @@ _SECONDS = methods.field_rules(Request.DESCRIPTOR.fields_by_name["seconds"]).uin
 
 
 class Profiles(profile_pb2_grpc.ProfileServiceServicer):
-    """Takes profiles of the kinds that py-spy makes, and of `others`. Errors are the public calls' errors."""
+    """Takes profiles of py-spy's kinds and of the kinds in `others`. Errors have the public RPCs' form."""
 
     def __init__(self, sampler: Sampler, others: Mapping[int, Take]) -> None:
         self._kinds: dict[int, Take] = {
@@ -56,7 +56,7 @@ class Profiles(profile_pb2_grpc.ProfileServiceServicer):
             profile = await self._take(request)
         except ServiceError as error:
             await codes.abort(context, error)
-        except Exception:  # a bug, or a profiler's: the caller learns nothing of it, the log everything
+        except Exception:  # a bug here or in a profiler: the log gets the trace, the caller INTERNAL without details
             log.exception("profile failed")
             await codes.abort(context, InternalError("the profile failed; the service's log says why"))
         return profile_pb2.TakeProfileResponse(profile=profile, process_id=os.getpid())
@@ -82,9 +82,9 @@ async def _sample(sampler: Sampler, form: str, request: Request) -> bytes:
 
 
 class ProfileServer:
-    """Profiles on a loopback address, which `shared` processes have together (SO_REUSEPORT).
+    """The profile service on a loopback address. `shared`: several processes listen on the address (SO_REUSEPORT).
 
-    `setting` is what asked for it. Raises ExtraMissingError and, at its start, CannotListenError.
+    `setting` is the setting that turned profiles on. Raises ExtraMissingError; start() raises CannotListenError.
     """
 
     def __init__(self, address: str, setting: str, others: Mapping[int, Take], *, shared: bool = False) -> None:
@@ -99,5 +99,5 @@ class ProfileServer:
         log.info("profiles may be taken", extra=fields(listen=self.address))
 
     async def stop(self) -> None:
-        """A profile that is being taken is given up."""
+        """Stop at once; a profile in progress is cancelled."""
         await self._server.stop(None)

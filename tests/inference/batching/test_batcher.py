@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.job import Job
+from inference.batching.job import BatchResult, Job
 from inference.batching.schedule import Budget
 from market_inference.contract import deadline
-from market_inference.contract.errors import CallCancelledError, DeadlineExceededError, InternalError, OverloadedError
+from market_inference.contract.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    InternalError,
+    OverloadedError,
+    ServiceUnavailableError,
+)
 
 
 def submit(batcher: Batcher, model: Any, *items: Any, client: str = "c", **more: Any) -> asyncio.Future:
@@ -244,3 +250,90 @@ async def test_a_jobs_phases_follow_each_other(batcher, model):
     await asyncio.gather(held, job.reply)
     assert 0 < job.enqueued <= job.started <= job.device_began <= job.device_ended
     assert job.device_ended - job.device_began == pytest.approx(job.device_seconds)
+
+
+async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=5.0)
+    price(batcher, model, per_unit=1.0)
+    held = await hold(batcher, model)
+    greedy = [submit(batcher, model, item, client="greedy") for item in range(4)]
+    with pytest.raises(OverloadedError, match="the queue is full"):
+        submit(batcher, model, 9, 9, client="greedy")
+    modest = submit(batcher, model, 100, client="modest", deadline=deadline.after(30))
+    model.gate.set()
+    await asyncio.gather(held, *greedy, modest)
+
+
+async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, seen):
+    price(batcher, model, per_unit=0.5)
+    held = await hold(batcher, model)
+    job = Job(model, range(1, 9), asyncio.get_running_loop().create_future(), client="c")
+    batcher.submit(job)
+    assert batcher.shares.total == pytest.approx(4.0)
+    job.reply.cancel()
+    batcher.withdraw(job)
+    assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
+    assert seen.gone == 8
+    after = submit(batcher, model, 50, client="c")
+    model.gate.set()
+    assert await after == [100]
+    await held
+    assert model.batches == [[0], [50]]
+
+
+async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(seen, model):
+    class Short:
+        """An engine that runs three items of each batch."""
+
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def run(self, model, items, done, *, first, seconds):
+            self.sizes.append(len(items))
+            at = deadline.now()
+            result = BatchResult([2 * item for item in items[:3]], at, at + 0.001)
+            asyncio.get_running_loop().call_soon(done, result)
+
+    runner = Short()
+    batcher = Batcher(runner, seen, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
+    price(batcher, model, per_unit=0.001)
+    first, second = submit(batcher, model, *range(5)), submit(batcher, model, 5, 6, client="d")
+    assert await asyncio.gather(first, second) == [[0, 2, 4, 6, 8], [10, 12]]
+    assert runner.sizes == [7, 4, 1]
+    assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
+
+
+async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, seen, model):
+    batcher = Batcher(
+        engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60, stuck_seconds=0.05, name="test"
+    )
+    told = asyncio.Event()
+    batcher.on_stuck = told.set
+    hung = await hold(batcher, model)
+    waiting = submit(batcher, model, 1)
+    for reply in (hung, waiting):
+        with pytest.raises(ServiceUnavailableError, match="the test engine is stuck"):
+            await asyncio.wait_for(reply, 10)
+    assert batcher.stuck
+    with pytest.raises(ServiceUnavailableError):
+        submit(batcher, model, 2)
+    assert seen.refusals == ["stuck"]
+    await told.wait()
+    told.clear()
+    model.gate.set()
+    await told.wait()
+    assert await submit(batcher, model, 3) == [6]
+
+
+async def test_a_batch_that_took_much_longer_than_expected_changes_the_order_of_its_queue(engine, seen, model):
+    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1e9)
+    price(batcher, model, per_unit=1e-6)
+    held = await hold(batcher, model)
+    replies = [submit(batcher, model, item, client="costly") for item in range(1, 51)]
+    done = []
+    modest = submit(batcher, model, 999, client="modest")
+    modest.add_done_callback(lambda _: done.append(sum(reply.done() for reply in replies)))
+    await asyncio.to_thread(Event().wait, 0.3)  # the held batch takes 0.3 s in place of a microsecond
+    model.gate.set()
+    await asyncio.gather(held, modest, *replies)
+    assert done[0] <= 2

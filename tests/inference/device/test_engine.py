@@ -2,9 +2,11 @@
 
 from threading import current_thread
 
+import numpy as np
 import pytest
 import torch
 
+from inference.device import engine as engine_module
 from inference.device import warmup
 from inference.device.engine import limit_memory, run_batch
 from market_inference.contract.errors import InternalError, OverloadedError
@@ -117,3 +119,64 @@ def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_
     assert len(answers) == 3
     assert all(isinstance(answer, InternalError) for answer in answers)
     assert "gave 0 answers to 1 items" in caplog.text
+
+
+class Paced:
+    """Takes some seconds per item, on a clock that the test owns."""
+
+    name, version = "paced", "1"
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+        self.sizes: list[int] = []
+
+    def run(self, items):
+        self.sizes.append(len(items))
+        self._clock[0] += self._seconds * len(items)
+        return list(items)
+
+
+@pytest.mark.parametrize(
+    ("pace", "sizes", "ran"),
+    [
+        (2**-13, [10, 80, 410], 500),  # fast: slices grow until the batch is done
+        (2**-10, [10, 80, 10], 100),  # as expected: the batch ends with its time
+        (2**-4, [10], 10),  # slower than expected: the batch ends after the first slice
+    ],
+)
+def test_a_batch_runs_in_slices_and_ends_with_its_time(monkeypatch, pace, sizes, ran):
+    clock = [0.0]
+    monkeypatch.setattr(engine_module, "now", lambda: clock[0])
+    model = Paced(clock, pace)
+    result = run_batch(model, list(range(500)), first=10, seconds=100 * 2**-10)
+    assert model.sizes == sizes
+    assert result.outcomes == list(range(ran))
+
+
+def test_an_invalid_outcome_is_an_error_of_its_item_and_is_counted(caplog):
+    class Spoiled:
+        name, version = "spoiled", "1"
+
+        def run(self, items):
+            return [forecast.Forecast(np.full(1, i), np.full((1, 1), i), 0.0, True, 30, 0.8, 1) for i in items]
+
+    def verify(items, found):
+        return {place: "not finite" for place, one in enumerate(found) if not np.isfinite(one.point).all()}
+
+    result = run_batch(Spoiled(), [1.0, float("nan"), 3.0], verify=verify)
+    assert [isinstance(outcome, InternalError) for outcome in result.outcomes] == [False, True, False]
+    assert result.invalid == 1
+    assert "invalid outcomes" in caplog.text
+
+
+@pytest.mark.parametrize("answers", [None, 7, {}, np.empty((0, 3))])
+def test_answers_of_any_type_leave_the_engine_alive(answers):
+    class Odd:
+        name, version = "odd", "1"
+
+        def run(self, items):
+            return answers
+
+    outcomes = run_batch(Odd(), ["a", "b", "c"]).outcomes
+    assert len(outcomes) == 3
+    assert all(isinstance(outcome, InternalError) for outcome in outcomes)

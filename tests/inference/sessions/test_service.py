@@ -14,10 +14,18 @@ from inference.device.engine import Engine
 from inference.loading.catalog import Catalog, Slot
 from inference.sessions.service import SessionService
 from inference.sessions.state import SessionState
-from market_inference.contract.errors import DrainingError, InternalError, OverloadedError, reason_of
+from market_inference.contract.errors import (
+    DrainingError,
+    InternalError,
+    OverloadedError,
+    SessionLostError,
+    reason_of,
+)
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
+from models import indicators
 from models.forecast import Forecast
+from tests.eventually import eventually_async
 
 CLOSES = np.arange(1.0, 41.0)
 
@@ -126,11 +134,11 @@ class Room:
         )
         self._id = 0
 
-    def open(self, **fields: Any) -> tuple[Any, Replies]:
+    def open(self, client: str = "", **fields: Any) -> tuple[Any, Replies]:
         self._id += 1
-        asked = pb.WatchOpen(history=pb.Panel(close=CLOSES), indicators=[pb.IndicatorSpec(name="SMA")], **fields)
+        fields = {"history": pb.Panel(close=CLOSES), "indicators": [pb.IndicatorSpec(name="SMA")], **fields}
         replies = Replies()
-        envelope = exchange_pb2.Envelope(id=self._id, watch_open=asked)
+        envelope = exchange_pb2.Envelope(id=self._id, client=client, watch_open=pb.WatchOpen(**fields))
         return self.sessions.open(envelope, replies.queue.put_nowait), replies
 
     def bar(self, session: Any, sequence: int, close: float | None = None) -> None:
@@ -303,3 +311,88 @@ async def test_without_both_tails_among_the_quantiles_nothing_is_checked(room):
         room.bar(session, sequence)
         assert (await replies.next()).update.HasField("forecast")
     assert room.seen.checks == []
+
+
+def heavy(bars: int = 10_000, indicators: int = 100) -> dict[str, Any]:
+    """The fields of an opening that takes the sessions' thread a second and more."""
+    dice = np.random.default_rng(1)
+    return {
+        "history": pb.Panel(close=100 + dice.normal(0, 1, bars).cumsum()),
+        "indicators": [pb.IndicatorSpec(name="T3", params={"timeperiod": 5 + i}) for i in range(indicators)],
+    }
+
+
+async def test_a_long_history_with_many_recursive_indicators_delays_no_other_session(room):
+    quick, replies = room.open()
+    await replies.next()
+    slow = [room.open(**heavy(), client="attacker") for _ in range(3)]
+    for sequence in range(1, 21):
+        room.bar(quick, sequence)
+        assert (await replies.next()).sequence == sequence
+        await asyncio.sleep(0)
+    assert [one.queue.qsize() and one.queue.get_nowait() for _, one in slow] == [0, 0, 0]
+    for session, _ in slow:
+        room.sessions.close(session)
+
+
+async def test_a_history_that_is_loaded_in_slices_gives_the_values_of_the_whole(room):
+    fields = heavy(bars=2000, indicators=20)
+    session, replies = room.open(**fields)
+    assert (await replies.next()).HasField("opened")
+    room.bar(session, 1, close=101.0)
+    update = (await replies.next()).update
+    close = np.append(np.asarray(fields["history"].close), 101.0)
+    specs = [indicators.Spec("T3", {"timeperiod": 5 + i}) for i in range(20)]
+    task = indicators.Task(indicators.Panel(close=close), indicators.compile(specs))
+    (rows,) = indicators.load().run([task])
+    np.testing.assert_allclose(update.indicators, [row[-1] for row in rows], rtol=1e-9)
+
+
+async def test_a_session_that_closes_while_its_history_loads_leaves_no_work(room):
+    session, _ = room.open(**heavy())
+    await eventually_async(lambda: session.state is not None)
+    room.sessions.close(session)
+    other, replies = room.open()
+    assert (await replies.next()).HasField("opened")
+    assert not room.sessions._turns
+    assert room.sessions.nbytes == other.size_bytes
+
+
+async def test_one_client_cannot_take_the_memory_of_the_others():
+    room = Room(most_bytes=1 << 20, share=0.25)
+    greedy = []
+    for _ in range(50):
+        session, replies = room.open(bars=5000, client="greedy")
+        reply = await asyncio.wait_for(replies.queue.get(), 10)
+        if reply.HasField("error"):
+            assert "this client's share" in reply.error.message
+            break
+        greedy.append(session)
+    assert 0 < len(greedy) < 50
+    assert room.sessions.nbytes <= 1 << 18
+    _, replies = room.open(bars=5000, client="modest")
+    assert (await replies.next()).HasField("opened")
+    room.close()
+
+
+async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monkeypatch):
+    room = Room(stuck_seconds=0.05)
+    sound, hang = SessionState.update, Event()
+
+    def update(self, message):
+        assert hang.wait(10)
+        return sound(self, message)
+
+    session, replies = room.open()
+    await replies.next()
+    monkeypatch.setattr(SessionState, "update", update)
+    room.bar(session, 1)
+    assert await replies.end() == SessionLostError.reason
+    assert room.sessions.stuck
+    _, refused = room.open()
+    assert await refused.end() == OverloadedError.reason
+    hang.set()
+    await eventually_async(lambda: not room.sessions.stuck)
+    _, replies = room.open()
+    assert (await replies.next()).HasField("opened")
+    room.close()

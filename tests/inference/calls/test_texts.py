@@ -1,0 +1,85 @@
+"""Tokenising is admitted, fair between clients, and cancelled with its caller."""
+
+import asyncio
+from threading import Event
+from typing import Any
+
+import pytest
+
+from inference.build import build
+from inference.calls.call import Call
+from inference.config import Config
+from market_inference.contract.errors import OverloadedError
+from market_inference.contract.generated import inference_pb2 as pb
+from models import sentiment
+from tests.eventually import eventually_async
+
+
+class Gated:
+    """The embedded model, with a gate before the tokeniser."""
+
+    def __init__(self) -> None:
+        self._model = sentiment.load("minilm")
+        self.gate = Event()
+        self.gate.set()
+        self.prepared: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def prepare(self, texts):
+        assert self.gate.wait(30)
+        self.prepared.append(len(texts))
+        return self._model.prepare(texts)
+
+
+@pytest.fixture
+async def parts():
+    parts = build(Config(device="cpu", sentiment_models="gated", max_queued_seconds=5.0, _env_file=None))
+    slot = parts.catalog.default("sentiment")
+    slot.load = Gated
+    await parts.catalog.load(slot)
+    slot.model.prepared.clear()
+    yield parts
+    slot.model.gate.set()
+    parts.close()
+
+
+def texts(count: int, characters: int) -> bytes:
+    text = ("profit rose sharply after the quarter " * (characters // 38 + 1))[:characters]
+    return pb.AnalyzeSentimentRequest(texts=[f"{i} {text}" for i in range(count)]).SerializeToString()
+
+
+async def test_cancelled_calls_of_many_long_texts_leave_nothing_running(parts):
+    model = parts.catalog.default("sentiment").model
+    model.gate.clear()
+    raw = texts(100, 10_000)
+    calls = [asyncio.create_task(parts.servicer.sentiment(raw, Call(client="attacker"))) for _ in range(20)]
+    await eventually_async(lambda: parts.batchers["texts"].queued_items)
+    victim = asyncio.create_task(parts.servicer.sentiment(texts(1, 40), Call(client="victim")))
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    model.gate.set()
+    async with asyncio.timeout(30):
+        answer = pb.AnalyzeSentimentResponse.FromString(await victim)
+    assert answer.sentiments[0].HasField("sentiment")
+    for batcher in parts.batchers.values():
+        await eventually_async(lambda batcher=batcher: batcher._running is None)
+        assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
+    assert sum(model.prepared) < 400, "the texts of cancelled calls are not prepared"
+
+
+async def test_a_clients_long_texts_are_refused_before_they_delay_anothers(parts):
+    raw = texts(100, 10_000)
+    attack = [asyncio.create_task(parts.servicer.sentiment(raw, Call(client="attacker"))) for _ in range(20)]
+    victims = []
+    for _ in range(10):
+        async with asyncio.timeout(10):
+            victims.append(await parts.servicer.sentiment(texts(1, 40), Call(client="victim")))
+    for call in attack:
+        call.cancel()
+    outcomes = await asyncio.gather(*attack, return_exceptions=True)
+    assert len(victims) == 10
+    assert any(isinstance(outcome, OverloadedError) for outcome in outcomes)
