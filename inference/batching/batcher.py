@@ -40,6 +40,8 @@ SMALL_ESTIMATE_SECONDS = 0.02
 WORST_SLICE_SECONDS = 0.25
 # A batch that takes so many times longer than expected changes the estimates of the waiting entries of its queue.
 _SURPRISE = 2.0
+# A smaller excess over the estimate does not change the order of a queue.
+_LEAST_CHARGE_SECONDS = 0.005
 
 # An interval between arrivals above this bound says nothing about the next arrival.
 _LONGEST_GAP = 1.0
@@ -140,7 +142,7 @@ class Batcher:
         start = self.shares.add(job.client, job.priority, seconds, at)
         deadline, patience = job.deadline, PATIENCE[job.priority]
         for entry in entries:
-            entry.due = urgency(deadline, start, patience)
+            entry.start, entry.due = start, urgency(deadline, start, patience)
             start += entry.expected_seconds
             queue = self._waiting[entry.key]
             # The new entry is usually the last in order.
@@ -186,7 +188,7 @@ class Batcher:
             kind = bucket, units = model.bucket(item), model.units(item)
             if kind not in known:
                 key = model, bucket
-                known[kind] = key, self.costs.share(key, units, budget.units, budget.items)
+                known[kind] = key, self.costs.share(key, units, budget)
             key, seconds = known[kind]
             entries.append(Entry(job, index, key, units, seconds))
         return entries
@@ -205,16 +207,20 @@ class Batcher:
             self._observer.refused("stuck")
             raise self._stuck_error()
         at = now()
-        ahead = self._running_seconds(at) + self.shares.ahead(client, priority, seconds)
+        running = max(0.0, self._running_until - at) if self._running else 0.0
+        ahead = running + self.shares.ahead(client, priority, seconds) if self._queued_items else running
         # An idle engine takes any work: no measurement would ever correct an estimate that is too high otherwise.
-        if ahead and not self.shares.fits(client, priority, seconds, self._running_seconds(at), self._max_queued):
+        if not ahead:
+            return seconds
+        room = self._max_queued - running - seconds
+        if self.shares.total > room and not self.shares.fits(client, priority, seconds, running, self._max_queued):
             self._observer.refused("queue_full")
             raise OverloadedError(
                 f"the queue is full ({self.queued_seconds(at):.2f} s of work waiting, max {self._max_queued:.2f} s)",
                 retry_after=max(ahead / 2, 0.05),
             )
         likely = (ahead + seconds) * self._lateness
-        if ahead and likely > (deadline - at) * DEADLINE_SHARE:
+        if likely > (deadline - at) * DEADLINE_SHARE:
             self._observer.refused("deadline")
             raise OverloadedError(
                 f"cannot be answered in time (expected to take {likely:.3f} s, {deadline - at:.3f} s left)",
@@ -262,7 +268,7 @@ class Batcher:
         self._replace(key, queue[plan.taken :])
         self._queued_items -= plan.taken
         for job, entries in groupby(queue[: plan.taken], _JOB):
-            seconds = min(job.queued_seconds, sum(entry.expected_seconds for entry in entries))
+            seconds = min(job.queued_seconds, sum([entry.expected_seconds for entry in entries]))
             job.queued_seconds -= seconds
             self.shares.remove(job.client, job.priority, seconds)
         at = now()
@@ -285,18 +291,19 @@ class Batcher:
         seconds = self._budget.seconds
         first = int(self.costs.bounded_units(key, seconds, WORST_SLICE_SECONDS) / longest)
         self._running = plan
-        self._running_until = at + self.costs.line(key).seconds(longest * len(plan.batch))
+        expected = self.costs.line(key).seconds(longest * len(plan.batch))
+        self._running_until = at + expected
         if self._stuck_seconds < math.inf:
             self._watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
         self._runner.run(
             key[0],
             [entry.item for entry in plan.batch],
-            lambda result: self._deliver(plan, result),
+            lambda result: self._deliver(plan, expected, result),
             first=max(1, first),
             seconds=seconds,
         )
 
-    def _deliver(self, plan: BatchPlan, result: BatchResult) -> None:
+    def _deliver(self, plan: BatchPlan, expected: float, result: BatchResult) -> None:
         self._running = None
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -304,9 +311,10 @@ class Batcher:
         ran = len(result.outcomes)
         if ran < len(plan.batch):
             self._put_back(plan.batch[ran:])
+            expected *= ran / len(plan.batch)
             plan.batch = plan.batch[:ran]
         longest = max(entry.units for entry in plan.batch)
-        self._learn(plan, longest, result)
+        self._learn(plan, longest, expected, result)
         outcomes, seconds = iter(result.outcomes), result.ended - result.started
         for job, entries in groupby(plan.batch, _JOB):
             indices = [entry.index for entry in entries]
@@ -336,19 +344,32 @@ class Batcher:
                 job.queued_seconds += seconds
                 self.shares.put_back(job.client, job.priority, seconds)
 
-    def _learn(self, plan: BatchPlan, longest: int, result: BatchResult) -> None:
-        """Learn from a batch's run time, and charge each client for the time beyond the estimate."""
+    def _learn(self, plan: BatchPlan, longest: int, expected: float, result: BatchResult) -> None:
+        """Learn from a batch's run time. A batch that took longer than expected delays its clients' waiting entries."""
         key, count = plan.batch[0].key, len(plan.batch)
         seconds = result.ended - result.started
-        expected = sum(entry.expected_seconds for entry in plan.batch)
-        first = not self.costs.line(key).measured
         self.costs.learn(key, longest * count, seconds)
-        if seconds > expected:
-            for job, entries in groupby(plan.batch, _JOB):
-                extra = sum(seconds / count - entry.expected_seconds for entry in entries)
-                self.shares.correct(job.client, max(0.0, extra))
-        if first or (seconds > SMALL_ESTIMATE_SECONDS and seconds > _SURPRISE * expected):
+        if not expected or (seconds > SMALL_ESTIMATE_SECONDS and seconds > _SURPRISE * expected):
             self._estimate_again(key)
+        elif seconds > SMALL_ESTIMATE_SECONDS:
+            self._charge(plan.batch, seconds / count)
+
+    def _charge(self, entries: Sequence[Entry], seconds: float) -> None:
+        """Charge clients for entries that took `seconds` each, and delay the clients' entries of the same queue."""
+        extra: defaultdict[str, float] = defaultdict(float)
+        for entry in entries:
+            extra[entry.job.client] += seconds - entry.expected_seconds
+        for client, change in extra.items():
+            self.shares.correct(client, max(0.0, change))
+        queue = self._waiting.get(entries[0].key)
+        if not queue or max(extra.values()) < _LEAST_CHARGE_SECONDS:
+            return
+        for entry in queue:
+            change = extra.get(entry.job.client, 0.0)
+            if change > 0:
+                entry.start += change
+                entry.due = urgency(entry.job.deadline, entry.start, PATIENCE[entry.job.priority])
+        queue.sort(key=DUE)
 
     def _estimate_again(self, key: Key) -> None:
         """Estimate the waiting entries of a queue anew, and order the queue by the clients' new shares."""
@@ -360,12 +381,12 @@ class Batcher:
             job = entry.job
             if job.done:
                 continue
-            seconds = self.costs.share(key, entry.units, self._budget.units, self._budget.items)
+            seconds = self.costs.share(key, entry.units, self._budget)
             change, entry.expected_seconds = seconds - entry.expected_seconds, seconds
             job.queued_seconds += change
             self.shares.put_back(job.client, job.priority, change)
             start = started.get(job.client, at)
-            entry.due = urgency(job.deadline, start, PATIENCE[job.priority])
+            entry.start, entry.due = start, urgency(job.deadline, start, PATIENCE[job.priority])
             started[job.client] = start + seconds
         for client, finish in started.items():
             self.shares.restart(client, finish)

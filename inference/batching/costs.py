@@ -5,10 +5,10 @@ scheduler and admission use both.
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, ref
 
 FORGETTING = 0.98
 _PRIOR_UNCERTAINTY = 1e6
@@ -96,11 +96,24 @@ class _ModelCosts:
         self.worst = max(self.floor, _WORST_MEMORY * self.worst, rising)
 
 
+class Bounds(Protocol):
+    """The bounds of a batch, see schedule.Budget."""
+
+    @property
+    def units(self) -> int: ...
+    @property
+    def items(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+
 class Costs:
     """A line per (model, bucket), held weakly by model so that an unloaded model's memory is freed."""
 
     def __init__(self) -> None:
         self._models: WeakKeyDictionary[Any, _ModelCosts] = WeakKeyDictionary()
+        # The model of the last lookup: a look into the dictionary costs as much as the rest of a small job's estimate.
+        self._latest: tuple[Callable[[], Any], _ModelCosts] = (lambda: None, _ModelCosts())
 
     def line(self, key: tuple[Any, Hashable]) -> Line:
         """The line of a (model, bucket); a new one has no measurement."""
@@ -124,7 +137,7 @@ class Costs:
         costs = self._of(key[0])
         costs.worst = costs.floor = max(costs.floor, seconds / max(units, 1))
 
-    def share(self, key: tuple[Any, Hashable], units: int, full_units: int, full_items: int) -> float:
+    def share(self, key: tuple[Any, Hashable], units: int, batch: Bounds) -> float:
         """An item's expected seconds in a full batch: its own, and its part of the batch's fixed cost.
 
         An unmeasured bucket costs its units at the model's worst rate.
@@ -132,7 +145,8 @@ class Costs:
         line = self.line(key)
         if not line.measured:
             return units * self.worst_rate(key[0])
-        return line.per_unit * units + line.fixed * max(units / full_units, 1 / full_items)
+        own = line.per_unit * units
+        return own + line.fixed * min(1.0, max(units / batch.units, 1 / batch.items, own / batch.seconds))
 
     def worst_rate(self, model: Any) -> float:
         """The highest seconds per unit that a batch of the model has shown."""
@@ -145,6 +159,14 @@ class Costs:
         return min(units, usual / line.rate) if line.rate else min(units, usual / self.worst_rate(key[0]))
 
     def _of(self, model: Any) -> _ModelCosts:
+        latest, costs = self._latest
+        if latest() is model:
+            return costs
+        costs = self._find(model)
+        self._latest = ref(model), costs
+        return costs
+
+    def _find(self, model: Any) -> _ModelCosts:
         costs = self._models.get(model)
         if costs is None:
             costs = self._models[model] = _ModelCosts()

@@ -85,6 +85,8 @@ class Entry:
     units: int
     # Expected device seconds at admission.
     expected_seconds: float
+    # Instant at which the client's fair share reaches the entry, see shares.py.
+    start: float = 0.0
     due: float = 0.0
 
     @property

@@ -9,6 +9,8 @@ from collections import defaultdict
 
 from inference.batching.job import PATIENCE
 
+# By priority: the priorities of the work that new work waits for.
+_AHEAD = {"interactive": ("interactive",), "batch": ("interactive", "batch")}
 # Accounts of clients without waiting work are kept until there are so many.
 _MOST_ACCOUNTS = 4096
 
@@ -18,14 +20,11 @@ class Shares:
 
     def __init__(self) -> None:
         self._waiting: dict[str, defaultdict[str, float]] = {priority: defaultdict(float) for priority in PATIENCE}
-        self._total = dict.fromkeys(PATIENCE, 0.0)
+        self._totals = dict.fromkeys(PATIENCE, 0.0)
+        # Seconds waiting, of all clients and priorities.
+        self.total = 0.0
         # Instant by client: the fair share has then served all of the client's work.
         self._finish: dict[str, float] = {}
-
-    @property
-    def total(self) -> float:
-        """Seconds waiting, of all clients and priorities."""
-        return sum(self._total.values())
 
     def ahead(self, client: str, priority: str, seconds: float) -> float:
         """Seconds of waiting work that precede new work of `seconds`.
@@ -34,12 +33,13 @@ class Shares:
         included: fair queueing serves the two side by side. Interactive work does not wait for batch work.
         """
         found = 0.0
-        for level in _ahead_of(priority):
+        for level in _AHEAD[priority]:
             waiting = self._waiting[level]
-            if not waiting:
-                continue
             own = waiting.get(client, 0.0)
-            found += own + sum(min(other, own + seconds) for name, other in waiting.items() if name != client)
+            bound = own + seconds
+            for other in waiting.values():
+                found += other if other < bound else bound
+            # The loop has counted the client's own backlog once, as another client's.
         return found
 
     def fits(self, client: str, priority: str, seconds: float, running: float, limit: float) -> bool:
@@ -47,8 +47,8 @@ class Shares:
 
         `running`: seconds until the device ends its present batch. `limit`: seconds that the queue may hold.
         """
-        levels = _ahead_of(priority)
-        if sum(self._total[level] for level in levels) + running + seconds <= limit:
+        levels = _AHEAD[priority]
+        if sum(self._totals[level] for level in levels) + running + seconds <= limit:
             return True
         own = sum(self._waiting[level].get(client, 0.0) for level in levels)
         others = {name for level in levels for name in self._waiting[level]} - {client}
@@ -57,7 +57,8 @@ class Shares:
     def add(self, client: str, priority: str, seconds: float, at: float) -> float:
         """Add admitted work; returns the instant of the work's turn in the client's fair share."""
         self._waiting[priority][client] += seconds
-        self._total[priority] += seconds
+        self._totals[priority] += seconds
+        self.total += seconds
         start = max(at, self._finish.get(client, 0.0))
         self._finish[client] = start + seconds
         if len(self._finish) > _MOST_ACCOUNTS:
@@ -67,18 +68,21 @@ class Shares:
     def remove(self, client: str, priority: str, seconds: float) -> None:
         """Remove work that leaves the queue, to run or not."""
         waiting = self._waiting[priority]
-        left = waiting.get(client, 0.0) - seconds
+        remaining = waiting.get(client, 0.0) - seconds
         # Sums of floats do not return to 0 exactly.
-        if left > 1e-9:
-            waiting[client] = left
+        if remaining > 1e-9:
+            waiting[client] = remaining
         else:
             waiting.pop(client, None)
-        self._total[priority] = self._total[priority] - seconds if waiting else 0.0
+        change = -seconds if waiting else -self._totals[priority]
+        self._totals[priority] += change
+        self.total = self.total + change if self.total + change > 1e-9 else 0.0
 
     def put_back(self, client: str, priority: str, seconds: float) -> None:
         """Return removed work to the queue, at the same place in the client's share."""
         self._waiting[priority][client] += seconds
-        self._total[priority] += seconds
+        self._totals[priority] += seconds
+        self.total += seconds
 
     def correct(self, client: str, seconds: float) -> None:
         """Charge a client for work that took `seconds` longer than expected; negative for work that never ran."""
@@ -92,8 +96,5 @@ class Shares:
     def clear(self) -> None:
         for waiting in self._waiting.values():
             waiting.clear()
-        self._total = dict.fromkeys(PATIENCE, 0.0)
-
-
-def _ahead_of(priority: str) -> tuple[str, ...]:
-    return ("interactive",) if priority == "interactive" else ("interactive", "batch")
+        self._totals = dict.fromkeys(PATIENCE, 0.0)
+        self.total = 0.0

@@ -1,6 +1,6 @@
 """A Prometheus registry that is brought up to date before it is read.
 
-For figures that are cheaper to count many at once: a scrape first counts the accumulated events, so that no page is late.
+For figures that are cheaper to count many at once: a scrape first counts the accumulated events.
 """
 
 from collections.abc import Callable, Iterable

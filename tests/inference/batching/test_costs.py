@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.batching.costs import MOST_LINES, UNMEASURED_RATE, Costs, Line
+from inference.batching.schedule import Budget
 
 
 @given(st.floats(0.0001, 0.1), st.floats(1e-7, 1e-3), st.lists(st.integers(1, 10_000), min_size=20, max_size=60))
@@ -35,10 +36,10 @@ def test_the_line_follows_a_machine_that_becomes_slower():
 
 def test_an_unmeasured_bucket_costs_its_units_at_the_models_worst_rate():
     model, costs = Model(), Costs()
-    assert costs.share((model, "new"), 1000, 1 << 20, 512) == 1000 * UNMEASURED_RATE
+    assert costs.share((model, "new"), 1000, Budget(1 << 20, 512)) == 1000 * UNMEASURED_RATE
     costs.learn((model, "a"), 100, 0.001)
     costs.learn((model, "b"), 100, 0.0015)
-    assert costs.share((model, "new"), 1000, 1 << 20, 512) == pytest.approx(1000 * 0.0015 / 100, rel=0.01)
+    assert costs.share((model, "new"), 1000, Budget(1 << 20, 512)) == pytest.approx(1000 * 0.0015 / 100, rel=0.01)
 
 
 def test_one_pause_of_the_machine_at_most_doubles_the_worst_rate_which_falls_back_to_the_warm_ups():

@@ -28,7 +28,7 @@ def entry(size: int = 1, bucket: str = "k", deadline: float = NEVER, due: float 
     reply: asyncio.Future = asyncio.Future(loop=_LOOP)
     if done:
         reply.cancel()
-    return Entry(Job(None, [None], reply, deadline=deadline), 0, (MODEL, bucket), size, 0.0, due)
+    return Entry(Job(None, [None], reply, deadline=deadline), 0, (MODEL, bucket), size, 0.0, due=due)
 
 
 _LOOP = asyncio.new_event_loop()
