@@ -26,7 +26,7 @@ def read(data: bytes) -> Grid:
         grid = from_columns({name: [_text(value) for value in values] for name, values in columns.items()})
         grid.details["format"] = f"parquet (read by {library.partition('.')[0]})"
         return grid
-    raise FileError("a parquet file needs polars or pyarrow: pip install polars")
+    raise FileError("a parquet file needs polars or pyarrow, which are not installed: pip install polars")
 
 
 def _polars(module: Any, data: bytes) -> Mapping[str, Sequence[Any]]:
