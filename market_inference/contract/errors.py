@@ -4,7 +4,7 @@ Owns the typed errors and their form as google.rpc.Status. A bug is no typed err
 the bug's text, and the log receives the text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ class ServiceError(Exception):
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _cut(message, _MESSAGE_BYTES, _header_bytes)
         self.retry_after = retry_after
 
     def details(self) -> list[object]:
@@ -55,8 +55,33 @@ def _add_request_info(status: status_pb2.Status, request_id: str) -> None:
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
 
 
-# Violations travel in a trailer, and gRPC refuses trailers above 8 kB: the caller receives the first violations.
-_MOST_VIOLATION_BYTES = 4096
+# gRPC refuses trailers above 8 kB: the caller would receive RESOURCE_EXHAUSTED without details. The trailers of
+# an error hold the message twice: percent-encoded, and in the details, which grow by a third in base64.
+_MESSAGE_BYTES = 1024
+_VIOLATIONS_BYTES = 3072
+_FIELD_BYTES, _DESCRIPTION_BYTES = 256, 512
+
+
+def _cut(text: str, most: int, size: Callable[[str], int]) -> str:
+    """The text, or its longest beginning with a size below `most`, and an ellipsis."""
+    # No character is larger than 12 bytes in a header.
+    if 12 * len(text) <= most or size(text) <= most:
+        return text
+    left = most - size("…")
+    for place, character in enumerate(text):
+        left -= size(character)
+        if left < 0:
+            return f"{text[:place]}…"
+    return text
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _header_bytes(text: str) -> int:
+    """The size of a text as a gRPC message header: a byte that is not printable ASCII takes three."""
+    return sum(1 if 0x20 <= byte < 0x7F and byte != 0x25 else 3 for byte in text.encode(errors="replace"))
 
 
 class InvalidRequestError(ServiceError):
@@ -75,9 +100,11 @@ class InvalidRequestError(ServiceError):
         bad = error_details_pb2.BadRequest()
         more = len(self.violations) + self.more
         for violation in self.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
+            field = _cut(violation.field, _FIELD_BYTES, _utf8_bytes)
+            description = _cut(violation.description, _DESCRIPTION_BYTES, _utf8_bytes)
+            bad.field_violations.add(field=field, description=description, reason=violation.reason)
             more -= 1
-            if bad.ByteSize() > _MOST_VIOLATION_BYTES:
+            if bad.ByteSize() > _VIOLATIONS_BYTES:
                 break
         if more:
             bad.field_violations.add(description=f"and {more} more", reason="more")
@@ -177,7 +204,8 @@ class QuotaExceededError(ServiceError):
 
     def details(self) -> list[object]:
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject=f"client:{self._client}", description=self._description)
+        subject = _cut(f"client:{self._client}", _FIELD_BYTES, _utf8_bytes)
+        failure.violations.add(subject=subject, description=self._description)
         return [failure]
 
 

@@ -1,9 +1,16 @@
 """Errors carry a code, a stable reason, the time to wait, and the request id."""
 
+from urllib.parse import quote
+
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from market_inference.contract import errors
+
+# gRPC's limit is 8,192 bytes for all trailers: those of the service's own take a few hundred.
+TRAILERS_BYTES = 7600
 
 
 def details(status: status_pb2.Status, kind: type) -> list:
@@ -98,13 +105,41 @@ def test_every_error_has_a_serverless_form():
     assert set(errors.SERVERLESS_ERROR_TYPES.values()) <= known
 
 
-def test_any_number_of_violations_fits_the_trailer_that_carries_them():
+def header_bytes(status: status_pb2.Status) -> int:
+    """The size of an error's trailers: the message as a percent-encoded header, the details in base64."""
+    encoded = quote(status.message, safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))
+    return len(encoded) + -(-4 * status.ByteSize() // 3)
+
+
+def test_the_first_of_many_violations_are_described_and_the_others_counted():
     many = [
         errors.Violation(f"series[{i}].values", "too short (min 30, got 2)", "repeated.min_items") for i in range(999)
     ]
-    status = errors.InvalidRequestError(many).status("r-3")
-    assert status.ByteSize() < 6000
+    status = errors.InvalidRequestError(many, more=1000).status("r-3")
+    assert header_bytes(status) < TRAILERS_BYTES
     (bad,) = details(status, error_details_pb2.BadRequest)
     shown = len(bad.field_violations) - 1
     assert shown > 20
-    assert bad.field_violations[-1].description == f"and {999 - shown} more"
+    assert bad.field_violations[-1].description == f"and {1999 - shown} more"
+
+
+texts = st.text(st.sampled_from(["a", "%", "\n", "\x00", "é", "\U0001f600"]), max_size=20).map(lambda text: text * 500)
+
+
+@given(st.lists(st.builds(errors.Violation, texts, texts, st.just("string.max_len")), min_size=1, max_size=20))
+def test_every_error_fits_into_the_trailers(violations):
+    assert header_bytes(errors.InvalidRequestError(violations).status("r" * 128)) < TRAILERS_BYTES
+
+
+@given(texts)
+def test_echoed_names_are_cut(name):
+    for error in (
+        errors.UnknownModelError("forecast", name, [name] * 50),
+        errors.QuotaExceededError(name, "100 units a day", retry_after=1.0),
+        errors.ServiceUnavailableError(name, retry_after=1.0),
+    ):
+        assert header_bytes(error.status("r" * 128)) < TRAILERS_BYTES
+
+
+def test_a_short_text_is_not_cut():
+    assert errors.OverloadedError("é" * 150).message == "é" * 150
