@@ -59,6 +59,13 @@ class Config(BaseSettings):
     max_connection_age: float = Field(3600.0, gt=0, description="seconds after which a client is asked to reconnect")
     max_in_flight: int = Field(4096, ge=1, description="requests in flight in all; more are refused at once")
     max_in_flight_per_client: int = Field(1024, ge=1, description="requests in flight of one client")
+    max_bytes_in_flight: int = Field(
+        128 << 20, ge=1 << 20, description="bytes of requests in flight and of their answers until these have left"
+    )
+    max_bytes_in_flight_per_client: int = Field(64 << 20, ge=1 << 20, description="the same for one client")
+    reader_seconds: float = Field(
+        30.0, gt=0, description="a Stream or Watch call ends when its client reads no answer for this time"
+    )
     max_in_flight_per_replica: int = Field(4096, ge=1, description="requests in flight on one replica")
     default_timeout: float = Field(30.0, gt=0, description="seconds for a call without a deadline")
     max_timeout: float = Field(300.0, gt=0, description="a longer deadline is shortened to this many seconds")

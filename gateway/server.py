@@ -42,6 +42,8 @@ from runtime.tracing import Traces
 
 log = logging.getLogger(__name__)
 
+# A client with fewer bytes in flight is not refused because of other clients.
+SPARED_BYTES = 1 << 20
 VERSION = version("market-inference")
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -52,6 +54,12 @@ def build(
 ) -> Servicer:
     """Wire all parts but the transport."""
     in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
+    memory = InFlight(
+        most=config.max_bytes_in_flight,
+        most_per_client=config.max_bytes_in_flight_per_client,
+        what="bytes of requests and answers",
+        spared=SPARED_BYTES,
+    )
     most = config.max_streams_per_client
     streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
     sessions = InFlight(most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions")
@@ -62,6 +70,7 @@ def build(
     return Servicer(
         authenticator,
         in_flight,
+        memory,
         streams,
         sessions,
         _limits(config, metrics),
@@ -70,6 +79,7 @@ def build(
         default_timeout=config.default_timeout,
         max_timeout=config.max_timeout,
         session_idle_seconds=config.session_idle_seconds,
+        reader_seconds=config.reader_seconds,
         version=VERSION,
         traces=traces,
     )

@@ -1,43 +1,60 @@
-"""Limits of requests in flight: of one client, and of all clients together.
+"""Limits of what is in flight: of one client, and of all clients together.
 
-Owns the counts. Limits of a request's size are the contract's.
+Owns the counts: requests, streams, sessions, or bytes. Limits of a request's size are the contract's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from market_inference.contract.errors import OverloadedError
 
 
 class InFlight:
-    """Counts requests in flight, or streams, or sessions (`what`); one above a limit is refused at once."""
+    """Counts requests in flight, or streams, sessions, bytes (`what`); an amount above a limit is refused at once."""
 
-    def __init__(self, *, most: int, most_per_client: int, what: str = "requests") -> None:
+    def __init__(self, *, most: int, most_per_client: int, what: str = "requests", spared: int = 0) -> None:
+        """A client with at most `spared` in flight is not refused for what all clients together have."""
         self._what = what
+        self._spared = spared
         self._most = most
         self._most_per_client = most_per_client
         self._clients: dict[str, int] = {}
+        # Called once, after the next leave().
+        self._waiting: list[Callable[[], None]] = []
         self.total = 0
 
-    def enter(self, client: str) -> None:
-        """Take a place; leave() gives it back. Raises OverloadedError."""
-        if self.total >= self._most:
-            raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
+    def enter(self, client: str, amount: int = 1) -> None:
+        """Take places; leave() gives them back. Raises OverloadedError."""
         held = self._clients.get(client, 0)
-        if held >= self._most_per_client:
+        # An amount above a limit passes while nothing else is in flight: another limit allows the single request.
+        if self.total and self.total + amount > self._most and held + amount > self._spared:
+            raise OverloadedError(f"too many {self._what} in flight (max {self._most})", retry_after=0.1)
+        if held and held + amount > self._most_per_client:
             raise OverloadedError(
                 f"too many {self._what} of this client in flight (max {self._most_per_client})", retry_after=0.1
             )
-        self._clients[client] = held + 1
-        self.total += 1
+        self._clients[client] = held + amount
+        self.total += amount
 
-    def leave(self, client: str) -> None:
-        self.total -= 1
-        held = self._clients[client] - 1
+    def leave(self, client: str, amount: int = 1) -> None:
+        self.total -= amount
+        held = self._clients[client] - amount
         if held:
             self._clients[client] = held
         else:
             del self._clients[client]
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for wake in waiting:
+                wake()
+
+    def crowded(self, client: str) -> bool:
+        """The client has more than half of its limit: a sender that can wait should wait."""
+        return 2 * self._clients.get(client, 0) > self._most_per_client
+
+    def after_leave(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when places have been given back."""
+        self._waiting.append(wake)
 
     @contextmanager
     def slot(self, client: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from gateway.access.auth import ANONYMOUS, Client
 from gateway.access.budget import Remaining
 from gateway.access.in_flight import InFlight
 from gateway.calls.slow_checks import Mistakes
+from market_inference.contract.errors import AnswerTooLargeError
 from market_inference.contract.generated.exchange_pb2 import Timing
 from market_inference.contract.methods import Method
 from market_inference.contract.validation.check import Checked
@@ -52,6 +53,11 @@ class Call:
     span: Span | None = None
     # The count in which the call holds a place.
     in_flight: InFlight | None = None
+    # Reported when the request breaks no other rule.
+    too_large: AnswerTooLargeError | None = None
+    # Bytes of the request and of the expected answer, and the count in which they are held until the answer has left.
+    memory: InFlight | None = None
+    held_bytes: int = 0
     # The items of the request, in separate bytes, and the bytes beside the items; `rest` is None before the split.
     items: Sequence[memoryview] = ()
     rest: bytes | None = None
@@ -76,7 +82,15 @@ class Call:
             self.in_flight.leave(self.client.name)
         # Free the request's memory, and cut the reference cycle with the task, so that no garbage collection is needed.
         self.raw, self.items, self.checked, self.task = b"", (), None, None
+        if not isinstance(outcome, bytes):
+            self.release()
         on_finish(self, outcome)
+
+    def release(self) -> None:
+        """The answer has left the gateway, or there is none: give the bytes back."""
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            memory.leave(self.client.name, self.held_bytes)
 
     def cancel(self) -> None:
         """The caller has left: stop the work for the call."""

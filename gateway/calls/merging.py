@@ -21,7 +21,7 @@ from runtime.metrics.exemplar import exemplar
 
 # Items of one merged request, so that the first answers do not wait for many others.
 MOST_ITEMS = 32
-# A call above this size is sent alone: the bytes of the call cost more than sharing saves.
+# A call with more bytes of request and answer is sent alone: the bytes cost more than sharing saves.
 MOST_BYTES = 64 << 10
 # A merged request stays below this expected time on the device, since all items are admitted, or refused, together.
 MOST_SECONDS = 0.02
@@ -91,7 +91,7 @@ def _may_share(call: Call) -> bool:
     """Short deadlines, big calls and traced calls are sent alone; so are calls after a slow check."""
     return (
         call.method.merged
-        and call.size_bytes <= MOST_BYTES
+        and call.held_bytes <= MOST_BYTES
         and call.deadline - call.began >= _SHORT_SECONDS
         # A trace shows one request.
         and not (call.traceparent and exemplar(call.traceparent))

@@ -1,6 +1,6 @@
 """The steps of an authenticated call, in their order: from admission to the one outcome.
 
-    start()       take a place in flight, check, charge, then merge or ask
+    start()       take a place in flight, limit the answer, check, charge, then merge or ask
     _close()      the calls that arrived together: one request for each group
     _answered()   the way back: one answer completes one call, or all calls of a merged request
 
@@ -10,6 +10,7 @@ replica router.py's.
 """
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,12 +28,16 @@ from gateway.calls.status import Status
 from gateway.replicas.router import Router
 from market_inference.contract import deadline, units
 from market_inference.contract.errors import (
+    AnswerTooLargeError,
     DeadlineExceededError,
     DrainingError,
     InvalidRequestError,
     RemoteError,
 )
-from market_inference.contract.validation.check import check_fast, check_slowly
+from market_inference.contract.validation.check import check_fast, check_slowly, expected_answer_bytes
+from runtime.logs import fields
+
+log = logging.getLogger("gateway.request")
 
 # Errors of a single item, or with the place of an item in the text: the calls of a merged request are then sent again,
 # alone and once.
@@ -47,8 +52,10 @@ def draining_error() -> DrainingError:
 class Pipeline:
     """Serves calls, by places in flight, budgets and replicas."""
 
-    def __init__(self, in_flight: InFlight, limits: Limits, router: Router, status: Status) -> None:
+    def __init__(self, in_flight: InFlight, memory: InFlight, limits: Limits, router: Router, status: Status) -> None:
         self.in_flight = in_flight
+        # Bytes of requests and of expected answers.
+        self.memory = memory
         self.limits = limits
         self.router = router
         self.draining = False
@@ -64,12 +71,23 @@ class Pipeline:
             self.refuse_when_draining()
             self.in_flight.enter(call.client.name)
             call.in_flight = self.in_flight
+            self._reserve(call)
             if self.limits.allowance(call.client) is None:
                 self._merge_or_ask(call)
             else:
                 self._check(call)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
+
+    def _reserve(self, call: Call) -> None:
+        """Hold bytes for the call's request and answer, before anything is computed. Raises OverloadedError."""
+        answer_bytes, limit = expected_answer_bytes(call.method, call.raw), call.method.max_answer_bytes
+        if 0 < limit < answer_bytes:
+            call.too_large = AnswerTooLargeError(limit, answer_bytes)
+            return
+        call.held_bytes = call.size_bytes + answer_bytes
+        self.memory.enter(call.client.name, call.held_bytes)
+        call.memory = self.memory
 
     def refuse_when_draining(self) -> None:
         """Raises DrainingError."""
@@ -164,6 +182,7 @@ class Pipeline:
             self._spawn(call, self._get_status(call))
         elif not (
             self._merging is not None
+            and call.too_large is None
             and self._merging.try_merge(call, self.router.expected_seconds(call.method.name, call.size_bytes))
         ):
             self._ask(call)
@@ -214,6 +233,8 @@ class Pipeline:
     def _send_checked(self, call: Call) -> None:
         if call.checked is None:
             raise AssertionError("a call is sent after its check")
+        if call.too_large is not None:
+            raise call.too_large
         request = Request([call], self._answered)
         for refusal in call.checked.refused:
             request.envelope.refused.add(
@@ -244,7 +265,12 @@ class Pipeline:
         elif len(calls) == 1:
             calls[0].finish(answer.response)
         else:
-            for call, response in merging.split(request, answer):
+            try:
+                responses = merging.split(request, answer)
+            except ValueError:  # the calls are then sent alone
+                log.exception("bug", extra=fields(request_id=request.envelope.request_id, replica=request.replica))
+                responses = []
+            for call, response in responses:
                 call.finish(response)
         # Calls of a merged request with a failed item: sent again, alone, for an error of their own.
         for call in calls:

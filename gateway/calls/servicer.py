@@ -42,6 +42,7 @@ class Servicer:
         self,
         authenticator: Authenticator,
         in_flight: InFlight,
+        memory: InFlight,
         streams: InFlight,
         sessions: InFlight,
         limits: Limits,
@@ -51,6 +52,7 @@ class Servicer:
         default_timeout: float,
         max_timeout: float,
         session_idle_seconds: float,
+        reader_seconds: float,
         version: str,
         traces: Traces | None = None,
     ) -> None:
@@ -59,11 +61,12 @@ class Servicer:
         self._session_places = sessions
         self._links = Links()
         self._router = router
-        self._pipeline = Pipeline(in_flight, limits, router, Status(router, version))
+        self._pipeline = Pipeline(in_flight, memory, limits, router, Status(router, version))
         self._records = Records(metrics)
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
+        self._reader_seconds = reader_seconds
         self._traces = traces
         self._streams: set[Stream | Watch] = set()
 
@@ -82,7 +85,8 @@ class Servicer:
     ) -> Call:
         """Start a unary call; the call may have finished on return. `timeout` is in seconds, None for the default.
 
-        `respond` gets the result once, None when the call was cancelled.
+        `respond` gets the result once, None when the call was cancelled. The transport calls `release()` of the call
+        once the answer has left.
         """
         caller = self._callers.of(received)
         call = self._call(method, caller, timeout)
@@ -135,6 +139,8 @@ class Servicer:
                 self._start_item,
                 self._record_item,
                 self.together,
+                self._pipeline.memory,
+                reader_seconds=self._reader_seconds,
                 default_timeout=self._default_timeout,
                 max_timeout=self._max_timeout,
             )
@@ -164,7 +170,14 @@ class Servicer:
         request.envelope.watch_open.CopyFrom(opened)
         charge = functools.partial(self._charge_bars, call.client, units.of_bar(opened))
         link = self._links.to(replica)
-        return Watch(link, request.envelope, idle_seconds=self._session_idle_seconds, charge=charge)
+        return Watch(
+            link,
+            request.envelope,
+            self._pipeline.memory,
+            idle_seconds=self._session_idle_seconds,
+            reader_seconds=self._reader_seconds,
+            charge=charge,
+        )
 
     async def _spend(self, call: Call, cost_units: int) -> None:
         """Raises RateLimitedError or QuotaExceededError."""
@@ -217,6 +230,11 @@ class Servicer:
     def in_flight(self) -> int:
         """Requests in flight, those of streams included."""
         return self._pipeline.in_flight.total
+
+    @property
+    def memory(self) -> int:
+        """Bytes of requests in flight, and of answers that have not left."""
+        return self._pipeline.memory.total
 
     @property
     def draining(self) -> bool:

@@ -118,6 +118,8 @@ class Replica:
         self._keeping: set[asyncio.Task[None]] = set()
         self._carrying: set[asyncio.Task[None]] = set()
         self._check_now = asyncio.Event()
+        # Called when the replica is given up: ends what other streams to the replica carry.
+        self.on_give_up: set[Callable[[], None]] = set()
         self._return: asyncio.TimerHandle | None = None
         self._queued_seconds = 0.0
         # The instant of the last frame from the replica, on the monotonic clock.
@@ -292,6 +294,8 @@ class Replica:
         log.warning("replica does not answer", extra=fields(replica=self.address, in_flight=self.in_flight))
         for stream in tuple(self._streams):
             stream.end()
+        for end in tuple(self.on_give_up):
+            end()
 
     def expire(self, at: float) -> None:
         """Fail requests without an answer at their deadline."""

@@ -63,6 +63,8 @@ class Link:
 
     async def _run(self) -> None:
         call = self._replica.exchange()
+        # A replica that hangs leaves its streams open: without this, the sessions would wait for the keepalive.
+        self._replica.on_give_up.add(call.cancel)
         writer = asyncio.create_task(self._outbox.write(call, self._complete))
         try:
             await self._read(call)
@@ -71,6 +73,7 @@ class Link:
             log.warning("link lost", extra=lost)
         finally:
             self._ended = True
+            self._replica.on_give_up.discard(call.cancel)
             writer.cancel()
             call.cancel()
             sessions = tuple(self._sessions.values())

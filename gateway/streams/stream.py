@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
+from gateway.access.in_flight import InFlight
 from gateway.calls import completion
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
 from gateway.calls.slow_checks import Mistakes
+from gateway.streams import stalled
 from market_inference.contract import deadline, methods
 from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
@@ -53,13 +55,18 @@ class _Answer(NamedTuple):
 
     pieces: tuple[bytes, ...]
     size_bytes: int = 0
+    call: Call | None = None
+
+    def release(self) -> None:
+        if self.call is not None:
+            self.call.release()
 
 
 class Stream:
     """One client's stream. `call` is the stream itself: id, client, deadline, priority, trace.
 
     `start` begins to serve one request as a call, `record` notes its end, and calls that start within `together()` may
-    share a request to a replica.
+    share a request to a replica. `memory` counts the bytes of all streams: while they are crowded, the stream waits.
     """
 
     def __init__(
@@ -68,7 +75,9 @@ class Stream:
         start: Callable[[Call], None],
         record: Callable[[Call, Ending], None],
         together: Callable[[], AbstractContextManager[None]],
+        memory: InFlight,
         *,
+        reader_seconds: float,
         default_timeout: float,
         max_timeout: float,
         credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
@@ -77,6 +86,8 @@ class Stream:
         self._start = start
         self._record = record
         self._together = together
+        self._memory = memory
+        self._reader_seconds = reader_seconds
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
@@ -104,8 +115,15 @@ class Stream:
             await reader  # raises what the reader raised
         finally:
             reader.cancel()
-            for call in tuple(self._calls.values()):
-                call.cancel()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Cancel the requests in flight and drop the answers that have not been written."""
+        for call in tuple(self._calls.values()):
+            call.cancel()
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.release()
 
     def drain(self, refusal: ServiceError) -> None:
         """Take no more requests; the stream ends with `refusal` after the last answer."""
@@ -155,10 +173,15 @@ class Stream:
     async def _wait_for_credit(self) -> None:
         while self._exhausted() and self._draining is None:
             self._credit.clear()
+            self._memory.after_leave(self._credit.set)
             await self._credit.wait()
 
     def _exhausted(self) -> bool:
-        return self._in_flight >= self._credits.in_flight or self._bytes >= self._credits.bytes
+        return (
+            self._in_flight >= self._credits.in_flight
+            or self._bytes >= self._credits.bytes
+            or self._memory.crowded(self._call.client.name)
+        )
 
     def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int, mistakes: Mistakes) -> None:
         """Take a request; `size_bytes` is the request's share of the message."""
@@ -201,7 +224,7 @@ class Stream:
         del self._calls[item_id]
         self._bytes -= size_bytes
         if isinstance(outcome, bytes):
-            answer, ending = _result(item_id, call.method.field, outcome), Ending()
+            answer, ending = _result(item_id, call, outcome), Ending()
         else:
             if isinstance(outcome, asyncio.CancelledError):
                 outcome = CallCancelledError("the request was withdrawn")
@@ -225,12 +248,22 @@ class Stream:
             self._ready.clear()
             while self._answers:
                 count, size = self._message()
-                message = b"".join([piece for answer in self._answers[:count] for piece in answer.pieces])
+                answers = self._answers[:count]
                 del self._answers[:count]
-                await context.write(message)
+                message = b"".join([piece for answer in answers for piece in answer.pieces])
+                try:
+                    await stalled.write(context, message, self._reader_seconds, self._stall)
+                finally:
+                    for answer in answers:
+                        answer.release()
                 self._in_flight -= count
                 self._bytes -= size
                 self._credit.set()
+
+    def _stall(self) -> None:
+        self._ended = True
+        self._give_up()
+        self._credit.set()
 
     def _message(self) -> tuple[int, int]:
         """The number of answers in the next message, and their share of the credit in bytes."""
@@ -242,10 +275,10 @@ class Stream:
         return count, size
 
 
-def _result(item_id: int, kind: str, response: bytes) -> _Answer:
+def _result(item_id: int, call: Call, response: bytes) -> _Answer:
     head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
-    result = wireformat.pieces(_RESULTS[kind], response)
-    return _Answer(wireformat.pieces(_ANSWERS, head, *result), len(response))
+    result = wireformat.pieces(_RESULTS[call.method.field], response)
+    return _Answer(wireformat.pieces(_ANSWERS, head, *result), len(response), call)
 
 
 def _error(item_id: int, status: status_pb2.Status) -> _Answer:

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from gateway.access.in_flight import InFlight
+from gateway.streams import stalled
 from gateway.streams.session_link import Link
 from market_inference.contract import deadline, methods
 from market_inference.contract.errors import (
     InternalError,
     InvalidRequestError,
+    OverloadedError,
     RateLimitedError,
     RemoteError,
     RequestTooLargeError,
@@ -52,12 +55,26 @@ class _Answer(NamedTuple):
 
 
 class Watch:
-    """One caller's session. `envelope` opens the session at the replica, under the envelope's id."""
+    """One caller's session. `envelope` opens the session at the replica, under the envelope's id.
+
+    `memory` counts the bytes of answers that wait for the caller, of all sessions and streams.
+    """
 
     def __init__(
-        self, link: Link, envelope: exchange_pb2.Envelope, *, idle_seconds: float, charge: Charge, window: int = WINDOW
+        self,
+        link: Link,
+        envelope: exchange_pb2.Envelope,
+        memory: InFlight,
+        *,
+        idle_seconds: float,
+        reader_seconds: float,
+        charge: Charge,
+        window: int = WINDOW,
     ) -> None:
         self._link = link
+        self._client = envelope.client
+        self._memory = memory
+        self._reader_seconds = reader_seconds
         self._id = envelope.id
         self._request_id = envelope.request_id
         self._idle_seconds = idle_seconds
@@ -86,7 +103,16 @@ class Watch:
             reader.cancel()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
-            self._link.close(self._id)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End the session at the replica, and drop the answers that have not been written."""
+        self._link.close(self._id)
+        while self._answers:
+            self._release(self._answers.popleft())
+
+    def _release(self, answer: _Answer) -> None:
+        self._memory.leave(self._client, len(answer.response))
 
     def take_reply(self, reply: exchange_pb2.Reply) -> None:
         """Queue a reply of the replica for the caller."""
@@ -96,10 +122,18 @@ class Watch:
         answer = _Answer(reply.watch.response, reply.watch.replaceable, self._opened)
         self._opened = True
         if self._latest and answer.replaceable and self._answers and self._answers[-1].replaceable:
-            self._answers.pop()
+            self._release(self._answers.pop())
             self._answered()
-        self._answers.append(answer)
-        self._ready.set()
+        self._queue(answer)
+
+    def _queue(self, answer: _Answer) -> None:
+        try:
+            self._memory.enter(self._client, len(answer.response))
+        except OverloadedError as error:
+            self._end(error)
+        else:
+            self._answers.append(answer)
+            self._ready.set()
 
     def lose(self) -> None:
         """The link to the replica has ended."""
@@ -163,8 +197,7 @@ class Watch:
 
     def _refuse(self, error: InvalidRequestError) -> None:
         response = inference_pb2.WatchResponse(error=error.status(self._request_id))
-        self._answers.append(_Answer(response.SerializeToString(), False, True))
-        self._ready.set()
+        self._queue(_Answer(response.SerializeToString(), False, True))
 
     async def _write(self, context: Any) -> None:
         while not (self._finished and self._opened and not self._answers and not self._unanswered):
@@ -172,7 +205,10 @@ class Watch:
             self._ready.clear()
             while self._answers:
                 answer = self._answers.popleft()
-                await context.write(answer.response)
+                try:
+                    await stalled.write(context, answer.response, self._reader_seconds, self._give_up)
+                finally:
+                    self._release(answer)
                 if answer.bar:
                     self._answered()
             if self._error is not None:

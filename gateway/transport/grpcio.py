@@ -85,6 +85,8 @@ def _unary(servicer: Servicer, method: Method) -> Any:
 
         received = tuple(context.invocation_metadata() or ())
         call = servicer.unary(method, received, context.time_remaining(), context.peer, raw, respond)
+        # Called when the answer has been written, as far as the client's flow control lets it out, or the call is lost.
+        context.add_done_callback(lambda _: call.release())
         try:
             result = await finished
         except asyncio.CancelledError:

@@ -128,11 +128,14 @@ class NativeTransport:
             self._calls[call_id] = call
 
     def _respond(self, call_id: int, result: Result | None) -> None:
-        self._calls.pop(call_id, None)
+        call = self._calls.pop(call_id, None)
         if self._stopping and not self._calls:
             self._idle.set()
         if result is not None:
             self._write(call_id, result)
+        if call is not None:
+            # The native server holds the answer from here; a proxy in front of it must read on.
+            call.release()
 
     def _write(self, call_id: int, result: Result) -> None:
         if result.status is None:

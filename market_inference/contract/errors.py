@@ -121,6 +121,19 @@ class RequestTooLargeError(InvalidRequestError):
         super().__init__([Violation("", f"request too large (max {limit} bytes, got {got})", "max_request_bytes")])
 
 
+class AnswerTooLargeError(InvalidRequestError):
+    """The request asks for an answer above the method's limit; nothing was computed."""
+
+    reason = "ANSWER_TOO_LARGE"
+
+    def __init__(self, limit: int, expected: int) -> None:
+        description = (
+            f"the answer would be too large (max {limit} bytes, expected {expected}): send fewer items in a call, or "
+            "ask for fewer quantiles, fewer indicators or only the newest values (`last`)"
+        )
+        super().__init__([Violation("", description, "max_answer_bytes")])
+
+
 class BarOutOfOrderError(InvalidRequestError):
     """A bar that opens before the newest bar, or leaves out a sequence number."""
 
@@ -182,6 +195,13 @@ class OverloadedError(ServiceError):
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class StalledReaderError(ServiceError):
+    """The client of a stream read no answer for so long that the stream was given up."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "READER_STALLED"
 
 
 class RateLimitedError(ServiceError):

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from market_inference.contract import units
+from market_inference.contract import answer_size, units
 from market_inference.contract.generated import (
     exchange_pb2,
     inference_pb2,
@@ -34,6 +34,8 @@ class Method:
     request: type[Message]
     response: type[Message]
     max_request_bytes: int
+    max_answer_bytes: int
+    """The largest answer that a request may ask for; 0 for no limit."""
     scope: str
     streams: bool
     """The client or the service sends several messages."""
@@ -53,6 +55,8 @@ class Method:
     """The serverless action of the same meaning, or empty."""
     units: Callable[[Any], int]
     """Units of a request, read through `twin`."""
+    answer_bytes: Callable[[Any], int]
+    """The size of the answer to a request, read through `twin`."""
 
 
 def _rows() -> dict[str, Method]:
@@ -63,24 +67,26 @@ def _rows() -> dict[str, Method]:
                 "Predict",
                 "predict",
                 units.predict,
+                answer_size.predict,
                 twin=requests_pb2.PredictColumns,
                 items=("series", "forecasts"),
                 merged=True,
             ),
-            _row("AnalyzeSentiment", "sentiment", units.sentiment),
+            _row("AnalyzeSentiment", "sentiment", units.sentiment, answer_size.small),
             _row(
                 "ComputeIndicators",
                 "indicators",
                 units.indicators,
+                answer_size.indicators,
                 twin=requests_pb2.ComputeIndicatorsColumns,
                 items=("panels", "panels"),
                 merged=True,
             ),
-            _row("Analyze", "analyze", units.analyze, twin=requests_pb2.AnalyzeColumns),
-            _row("Stream", "", units.stream, twin=requests_pb2.StreamColumns),
-            _row("Watch", "watch_open", units.watch, action="watch"),
-            _row("GetStatus", "status", units.status, action="health"),
-            _row("ListModels", "models", units.models),
+            _row("Analyze", "analyze", units.analyze, answer_size.analyze, twin=requests_pb2.AnalyzeColumns),
+            _row("Stream", "", units.stream, answer_size.small, twin=requests_pb2.StreamColumns),
+            _row("Watch", "watch_open", units.watch, answer_size.small, action="watch"),
+            _row("GetStatus", "status", units.status, answer_size.small, action="health"),
+            _row("ListModels", "models", units.models, answer_size.small),
         )
     }
 
@@ -89,6 +95,7 @@ def _row(
     name: str,
     field: str,
     cost: Callable[[Any], int],
+    answer_bytes: Callable[[Any], int],
     *,
     twin: type[Message] | None = None,
     items: tuple[str, str] = ("", ""),
@@ -110,6 +117,7 @@ def _row(
         request=request,
         response=GetMessageClass(descriptor.output_type),
         max_request_bytes=rules.max_request_bytes,
+        max_answer_bytes=rules.max_answer_bytes,
         scope=rules.scope,
         streams=descriptor.client_streaming or descriptor.server_streaming,
         field=field,
@@ -120,6 +128,7 @@ def _row(
         merged=merged,
         action=field if action is None else action,
         units=cost,
+        answer_bytes=answer_bytes,
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from market_inference.contract.encoding import twins
-from market_inference.contract.errors import InvalidRequestError, RequestTooLargeError, Violation
+from market_inference.contract.errors import AnswerTooLargeError, InvalidRequestError, RequestTooLargeError, Violation
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import bounds, explain
 from market_inference.contract.validation.fast import conforms
@@ -62,4 +62,20 @@ def check_slowly(method: Method, raw: bytes) -> Checked:
         name = method.request.DESCRIPTOR.name
         raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error
     refused = explain.check(message)
-    return Checked(method, twins.rewrite(message), refused=refused)
+    checked = Checked(method, twins.rewrite(message), refused=refused)
+    limit_answer(method, method.answer_bytes(checked.message))
+    return checked
+
+
+def limit_answer(method: Method, answer_bytes: int) -> None:
+    """Raises AnswerTooLargeError for a request whose answer would be too large."""
+    if 0 < method.max_answer_bytes < answer_bytes:
+        raise AnswerTooLargeError(method.max_answer_bytes, answer_bytes)
+
+
+def expected_answer_bytes(method: Method, raw: bytes) -> int:
+    """The size of the answer, as far as a twin can read the request. check() limits the answer of other requests."""
+    try:
+        return method.answer_bytes(method.twin.FromString(raw))
+    except DecodeError:
+        return 0

@@ -86,7 +86,10 @@ class Asker:
 
 
 @pytest.fixture
-def asking(start):
+def asking(start, monkeypatch):
+    # On a busy machine, a message may take longer than a turn of the stream: then its requests arrive in two parts.
+    monkeypatch.setattr("gateway.streams.stream.TURN_SECONDS", 10.0)
+
     @asynccontextmanager
     async def run(*metadata, **settings):
         async with start(1, **settings) as gateway:

@@ -29,8 +29,10 @@ class Replicas(Router):
     def __init__(self) -> None:
         super().__init__()
         self.open = asyncio.Event()
+        self.sent = 0
 
     def send(self, request: Request) -> None:
+        self.sent += 1
         request.waiting = asyncio.create_task(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
@@ -101,6 +103,52 @@ async def test_all_calls_of_a_request_may_be_cancelled(gateway, turns):
         call.cancel()
     assert await gateway.ended(3) == [None] * 3
     assert gateway.servicer.in_flight == 0
+
+
+LEVELS = [level / 100 for level in range(1, 100)]
+LARGE = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 15)] * 200, horizon=365, quantiles=LEVELS)
+
+
+async def test_a_request_for_a_too_large_answer_is_refused_before_it_is_sent(gateway):
+    assert gateway.call(LARGE.SerializeToString()).finished
+    [result] = gateway.ends
+    assert result.status.code == 3
+    assert "max 33554432 bytes, expected 5" in result.status.message
+    assert gateway.replicas.sent == 0
+
+
+async def test_a_broken_rule_is_named_rather_than_the_size_of_the_answer(gateway):
+    wrong = pb.PredictRequest()
+    wrong.CopyFrom(LARGE)
+    wrong.horizon = 366
+    gateway.call(wrong.SerializeToString())
+    assert "horizon" in gateway.ends[0].status.message
+
+
+async def test_bytes_are_held_until_the_answer_has_left_or_there_is_none(gateway):
+    calls = await gateway.calls(3, 0)
+    held = gateway.servicer.memory
+    assert held == 3 * (len(GOOD) + 3 * 10 * 8 + 160)
+    calls[0].cancel()
+    assert gateway.servicer.memory == held * 2 // 3
+    gateway.replicas.open.set()
+    await gateway.ended(3)
+    assert gateway.servicer.memory == held * 2 // 3
+    for call in calls[1:]:
+        call.release()
+        call.release()
+    assert gateway.servicer.memory == 0
+
+
+async def test_bytes_beyond_the_clients_limit_are_refused():
+    gateway = Gateway(max_bytes_in_flight_per_client=1 << 20)
+    large = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 15)] * 2, horizon=365, quantiles=LEVELS)
+    first, second = (gateway.call(large.SerializeToString()) for _ in range(2))
+    assert not first.finished
+    assert second.finished
+    assert "bytes of requests and answers of this client" in gateway.ends[0].status.message
+    first.cancel()
+    assert not gateway.call(large.SerializeToString()).finished
 
 
 async def test_what_is_refused_at_once_has_ended_before_it_is_begun(gateway):

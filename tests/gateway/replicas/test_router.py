@@ -128,7 +128,8 @@ async def test_work_in_flight_is_finished_on_a_drain_and_new_work_refused(start)
 
         gateway.replicas[0].behave = slow
         calls = [gateway.predict() for _ in range(3)]
-        bad = gateway.predict(metadata=(*gateway.metadata, ("x-request-id", "bad")))
+        alone = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=4)  # not merged with the others
+        bad = gateway.predict(alone, metadata=(*gateway.metadata, ("x-request-id", "bad")))
         await gateway.replicas[0].came.wait()
         while gateway.server.servicer.in_flight < 4:  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -8,11 +8,12 @@ import grpc
 import pytest
 
 from gateway.access.auth import Client
+from gateway.access.in_flight import InFlight
 from gateway.calls.call import Call
 from gateway.calls.completion import Ending
 from gateway.streams.stream import Stream
 from market_inference.contract.deadline import NEVER, now
-from market_inference.contract.errors import DrainingError, OverloadedError
+from market_inference.contract.errors import DrainingError, OverloadedError, StalledReaderError
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.methods import METHODS
 
@@ -56,12 +57,20 @@ class Slow:
         self.over.append(ending.code)
 
 
-def stream_of(service: Slow, credits: pb.StreamCredits) -> Stream:  # noqa: A002 -- the contract's name
+def memory(most: int = 1 << 30) -> InFlight:
+    return InFlight(most=most, most_per_client=most, what="bytes")
+
+
+def stream_of(
+    service: Slow,
+    credits: pb.StreamCredits,  # noqa: A002 -- the contract's name
+    *,
+    held: InFlight | None = None,
+    reader_seconds: float = 60.0,
+) -> Stream:
     call = Call(METHODS["Stream"], "s", now(), NEVER, client=CLIENT)
-    together = nullcontext
-    return Stream(
-        call, service.start, service.record, together, default_timeout=30.0, max_timeout=60.0, credits=credits
-    )
+    timeouts = {"reader_seconds": reader_seconds, "default_timeout": 30.0, "max_timeout": 60.0}
+    return Stream(call, service.start, service.record, nullcontext, held or memory(), credits=credits, **timeouts)
 
 
 class Wire:
@@ -241,6 +250,37 @@ async def test_a_caller_who_leaves_takes_his_requests_with_him(running):
     await asyncio.wait({running.task})
     await running.settle()
     assert running.service.over == ["CANCELLED", "CANCELLED"]
+
+
+async def test_a_client_that_reads_no_answer_in_time_loses_the_stream_and_its_requests_in_flight():
+    service, wire = Slow(), Wire()
+    run = Running(stream_of(service, CREDITS, reader_seconds=0.05), service, wire)
+    await wire.got.get()
+    wire.reading.clear()
+    service.open("1")
+    wire.send(1, 2, 3)
+    async with asyncio.timeout(10):
+        while service.over != ["OK", "CANCELLED", "CANCELLED"]:  # noqa: ASYNC110 -- set by a timer of the stream
+            await asyncio.sleep(0.01)
+    assert not run.task.done()
+    wire.reading.set()
+    with pytest.raises(StalledReaderError):
+        await asyncio.wait_for(run.task, 5)
+    assert [one.id for one in await wire.answers(1)] == [1]
+
+
+async def test_a_stream_waits_while_its_client_has_half_of_its_bytes_in_flight():
+    service, wire, held = Slow(), Wire(), memory(1000)
+    held.enter("me", 600)
+    run = Running(stream_of(service, CREDITS, held=held), service, wire)
+    await wire.got.get()
+    wire.send(1)
+    await run.settle()
+    assert service.begun == []
+    held.leave("me", 600)
+    await run.settle()
+    assert service.begun == ["1"]
+    run.task.cancel()
 
 
 async def test_draining_answers_what_is_in_flight_and_ends(running):

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
+from gateway.access.in_flight import InFlight
 from gateway.streams.watch import BARS_CHARGED_AT_ONCE, Watch, read_open
 from market_inference.contract.errors import (
     DrainingError,
@@ -16,6 +17,7 @@ from market_inference.contract.errors import (
     RemoteError,
     SessionIdleError,
     SessionLostError,
+    StalledReaderError,
 )
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
@@ -74,12 +76,27 @@ class Caller:
 
 
 class Running:
-    def __init__(self, delivery: Any = pb.WATCH_DELIVERY_LOSSLESS, idle_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        delivery: Any = pb.WATCH_DELIVERY_LOSSLESS,
+        idle_seconds: float = 60.0,
+        reader_seconds: float = 60.0,
+        most_bytes: int = 1 << 30,
+    ) -> None:
         self.link, self.caller = FakeLink(), Caller()
         self.refusals: list[Exception] = []
         self.charged = 0
         envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
-        self.watch = Watch(self.link, envelope, idle_seconds=idle_seconds, charge=self.charge, window=WINDOW)  # type: ignore[arg-type]
+        self.memory = InFlight(most=1 << 30, most_per_client=most_bytes, what="bytes")
+        self.watch = Watch(
+            self.link,  # type: ignore[arg-type]
+            envelope,
+            self.memory,
+            idle_seconds=idle_seconds,
+            reader_seconds=reader_seconds,
+            charge=self.charge,
+            window=WINDOW,
+        )
         self.task = asyncio.create_task(self.watch.run(self.caller))
 
     async def charge(self, bars: int) -> None:
@@ -189,6 +206,38 @@ async def test_bars_beyond_the_quota_end_the_session():
     with pytest.raises(QuotaExceededError):
         await run.task
     assert run.link.bars == []
+
+
+async def test_a_caller_that_reads_no_answer_in_time_loses_the_session_and_no_memory_stays():
+    run = await Running(reader_seconds=0.05).opened()
+    run.caller.reading.clear()
+    run.caller.send(1, 2, 3)
+    await run.settle()
+    for sequence in (1, 2, 3):
+        run.link.update(sequence)
+    await run.settle()
+    assert run.memory.total > 0
+    async with asyncio.timeout(10):
+        while not run.link.closed:  # noqa: ASYNC110 -- set by a timer of the session
+            await asyncio.sleep(0.01)
+    run.caller.reading.set()
+    with pytest.raises(StalledReaderError):
+        await run.task
+    assert run.memory.total == 0
+
+
+async def test_unread_answers_beyond_the_clients_bytes_end_the_session():
+    run = await Running(most_bytes=30).opened()
+    run.caller.reading.clear()
+    run.caller.send(*range(1, WINDOW + 1))
+    await run.settle()
+    for sequence in range(1, WINDOW + 1):
+        run.link.update(sequence)
+        await run.settle()
+    run.caller.reading.set()
+    with pytest.raises(OverloadedError, match="bytes of this client in flight"):
+        await run.task
+    assert run.memory.total == 0
 
 
 async def test_without_bars_it_ends():

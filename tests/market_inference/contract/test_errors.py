@@ -43,6 +43,7 @@ def every_error() -> list[errors.ServiceError]:
     violations = [errors.Violation("horizon", "too far (max 365, got 366)", "uint32.lte")]
     special = {
         errors.RequestTooLargeError: errors.RequestTooLargeError(10, 11),
+        errors.AnswerTooLargeError: errors.AnswerTooLargeError(10, 11),
         errors.UnknownModelError: errors.UnknownModelError("forecast", "oracle", ["auto"]),
         errors.QuotaExceededError: errors.QuotaExceededError("desk", "100 units", retry_after=60.0),
         errors.InternalError: errors.InternalError(),
