@@ -46,6 +46,7 @@ from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
+MAX_LOOKBACK = methods.max_lookback(inference_pb2.WatchOpen.DESCRIPTOR.fields_by_name["indicators"])
 BATCH_ITEMS = 256
 BATCH_SECONDS = 0.01
 """Bounds of a batch on the sessions' thread."""
@@ -171,6 +172,7 @@ class SessionService:
         if self.stuck:
             raise OverloadedError("the sessions' thread is stuck", retry_after=1.0)
         program = compile_specs(spec.SerializeToString() for spec in request.indicators)
+        _check_lookback(program)
         missing = [name for name in indicators.COLUMNS if name in program.needs and not getattr(request.history, name)]
         if missing:
             raise InvalidRequestError(
@@ -376,3 +378,19 @@ def _output_names(program: indicators.Program) -> list[str]:
         for call in program.calls
         for output in call.function.outputs
     ]
+
+
+def _check_lookback(program: indicators.Program) -> None:
+    """A session holds the bars of its longest lookback. Raises InvalidRequestError."""
+    violations = [
+        Violation(
+            f"indicators[{place}].params",
+            f"{call.function.name} needs {call.lookback} bars before the newest with these parameters "
+            f"(max {MAX_LOOKBACK})",
+            "max_lookback",
+        )
+        for place, call in enumerate(program.calls)
+        if call.lookback > MAX_LOOKBACK
+    ]
+    if violations:
+        raise InvalidRequestError(violations)

@@ -152,6 +152,13 @@ def field_rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
 
 
 @cache
+def max_lookback(field: FieldDescriptor) -> int:
+    """The largest lookback in bars for the indicators of a list; 0 for no limit."""
+    limit: int = field.GetOptions().Extensions[options_pb2.max_lookback]
+    return limit
+
+
+@cache
 def column_rules(field: FieldDescriptor) -> options_pb2.ColumnRules:
     """The rules of a column of numbers, checked over the whole array."""
     return field.GetOptions().Extensions[options_pb2.column]

@@ -1165,7 +1165,7 @@ class WatchOpen(_message.Message):
 
     @_builtins.property
     def indicators(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndicatorSpec]:
-        """Computed at every bar, newest value only."""
+        """Computed at every bar, newest value only. The session holds the bars of the longest lookback."""
 
     @_builtins.property
     def forecast(self) -> Global___WatchForecast:

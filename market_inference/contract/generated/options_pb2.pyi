@@ -82,6 +82,7 @@ COLUMN_FIELD_NUMBER: _builtins.int
 ITEMS_FIELD_NUMBER: _builtins.int
 PANEL_FIELD_NUMBER: _builtins.int
 PATTERN_MESSAGE_FIELD_NUMBER: _builtins.int
+MAX_LOOKBACK_FIELD_NUMBER: _builtins.int
 AT_LEAST_ONE_FIELD_NUMBER: _builtins.int
 METHOD_FIELD_NUMBER: _builtins.int
 column: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___ColumnRules]
@@ -93,6 +94,8 @@ panel: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _
 """A panel of bars that does not stand alone: a violation in a column refuses the request."""
 pattern_message: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
 """The text of a refusal by the field's `string.pattern`. Without the option, the refusal repeats the pattern."""
+max_lookback: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
+"""The largest number of bars before the newest bar that an indicator of the list may need, by its parameters."""
 at_least_one: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """At least one field of the message is set. An option, since a CEL rule would keep the message from the fast check."""
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRules]

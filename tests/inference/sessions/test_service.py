@@ -375,6 +375,30 @@ async def test_one_client_cannot_take_the_memory_of_the_others():
     room.close()
 
 
+@pytest.mark.parametrize(
+    ("spec", "lookback"),
+    [
+        (pb.IndicatorSpec(name="T3", params={"timeperiod": 100_000}), 599_994),
+        (pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_002}), 10_001),
+    ],
+)
+async def test_a_lookback_beyond_the_contracts_limit_is_refused(room, spec, lookback):
+    """B8: sessions with T3 periods up to 100,000 took the memory of all."""
+    _, replies = room.open(indicators=[pb.IndicatorSpec(name="SMA"), spec])
+    reply = await asyncio.wait_for(replies.queue.get(), 10)
+    assert reply.error.message.startswith("indicators[1].params: ")
+    assert f"needs {lookback} bars" in reply.error.message
+    assert "(max 10000)" in reply.error.message
+    assert room.sessions.nbytes == 0
+
+
+async def test_a_lookback_at_the_contracts_limit_is_held():
+    room = Room(most_bytes=1 << 22)
+    _, replies = room.open(indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_001})])
+    assert (await replies.next()).opened.bars == 10_001
+    room.close()
+
+
 async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monkeypatch):
     room = Room(stuck_seconds=0.05)
     sound, hang = SessionState.update, Event()
