@@ -16,6 +16,7 @@ from google.rpc import status_pb2
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import answers_pb2, inference_pb2
+from models.cache import sized_cache
 from models.forecast import Forecast
 from models.indicators import Program
 
@@ -30,6 +31,8 @@ _LABELS: Final = (
     inference_pb2.SENTIMENT_LABEL_POSITIVE,
 )
 _FLOAT64_BYTES: Final = 8
+# Bytes of a cached row head beside its content: object, tuple places, length and its share of the program.
+_HEAD_BYTES: Final = 400
 
 
 def forecasts(
@@ -114,7 +117,7 @@ def _panel_head(symbol: str, size: int) -> bytes:
     return wireformat.header(1, len(opening) + size) + opening
 
 
-@lru_cache(maxsize=1024)
+@sized_cache(16 << 20, lambda found: _HEAD_BYTES * (len(found[1]) + 8) + sum(map(len, found[1])))
 def _row_heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[bytes, ...]]:
     """The bytes before each row of an IndicatorSet, and the size of the IndicatorSet, rows included."""
     heads: list[bytes] = []

@@ -23,9 +23,14 @@ from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
 from models import indicators
+from models.cache import SizedCache
 from models.forecast import Series
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+# Programs by the serialised specs of a request, bounded in bytes.
+_programs: SizedCache[indicators.Program] = SizedCache(32 << 20)
+_BYTES_OBJECT = 48
 
 
 class Servicer:
@@ -149,7 +154,7 @@ class Servicer:
         return outcomes
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _levels(quantiles: tuple[float, ...]) -> tuple[float, ...]:
     """The levels in ascending order. A batch compares equal levels by identity."""
     return tuple(sorted(quantiles)) or DEFAULT_LEVELS
@@ -199,10 +204,14 @@ def compile_specs(specs: Iterable[bytes]) -> indicators.Program:
 
     Programs are cached by these bytes, because live users send the same indicators at every bar.
     """
-    return _compiled(tuple(specs))
+    key = tuple(specs)
+    program = _programs.get(key)
+    if program is None:
+        program = _compiled(key)
+        _programs.put(key, program, program.size_bytes + sum(_BYTES_OBJECT + len(spec) for spec in key))
+    return program
 
 
-@lru_cache(maxsize=4096)
 def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
     specs = map(inference_pb2.IndicatorSpec.FromString, serialised)
     try:

@@ -4,14 +4,15 @@ Owns the weights of that step, which is linear in the known quantiles. Along the
 quantiles are joined by straight lines, and the outermost line goes on beyond them: the tail keeps the Student shape.
 """
 
-from functools import lru_cache
+from operator import attrgetter
 
 import torch
 
+from models.cache import sized_cache
 from models.forecast.student import table
 
 
-@lru_cache(maxsize=256)
+@sized_cache(32 << 20, attrgetter("nbytes"))
 def weights(known: tuple[float, ...], wanted: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """[LONGEST_HORIZON, len(wanted), len(known)]: quantiles at ``wanted`` are these sums of those at ``known``.
 

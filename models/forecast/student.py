@@ -5,9 +5,11 @@ Owns the table that every embedded forecaster scales by its own sigma. It serves
 
 import math
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 
+from models.cache import sized_cache
 from models.forecast.arrays import AnyArray, Device, put
 from models.forecast.series import Array
 
@@ -65,7 +67,7 @@ def _column(level: float) -> Array:
     return np.asarray(unit)
 
 
-@lru_cache(maxsize=256)
+@sized_cache(16 << 20, attrgetter("nbytes"))
 def table(levels: tuple[float, ...], device: Device) -> AnyArray:
     """Float64 [LONGEST_HORIZON, len(levels)] on ``device``: the band's edges in units of sigma * sqrt(h)."""
     edges = np.stack([_column(level) for level in levels], axis=1)

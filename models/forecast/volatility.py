@@ -6,9 +6,11 @@ Owns sigma and coverage of that model. Tails come from student.py, units from pa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 
+from models.cache import sized_cache
 from models.forecast.arrays import AnyArray, Device, columns, namespace, put
 from models.forecast.path import Path
 
@@ -57,7 +59,7 @@ def _inside(device: Device) -> AnyArray:
     return put(np.where(gap >= 0, np.array(DECAYS)[:, None, None] ** np.maximum(gap, 0), 0.0), device)
 
 
-@lru_cache(maxsize=32)
+@sized_cache(32 << 20, attrgetter("nbytes"))
 def _weights(size: int, horizon: int, most: int, device: Device) -> AnyArray:
     """[3, size, most + 1]: what each step weighs in the sums until the latest columns one horizon apart."""
     behind = np.arange(size)[:, None] < np.arange(size - most * horizon, size + 1, horizon)

@@ -7,12 +7,14 @@ the computation in plan.py and kernels/.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
 
+from models.cache import sized_cache
 from models.indicators.functions import FUNCTIONS, PERIODS, Function, Parameter
 from models.indicators.panel import Panel
 
-_CACHED_PROGRAMS = 4096
+_CACHED_BYTES = 32 << 20
+_CALL_BYTES = 900
+_OUTPUT_BYTES = 32
 
 
 class SpecError(ValueError):
@@ -66,6 +68,11 @@ class Program:
         self._key: Hashable = tuple((call.function.name, call.values, call.last) for call in calls)
         self._hash = hash(self._key)
 
+    @property
+    def size_bytes(self) -> int:
+        """About the bytes of a program and of the specs that it was compiled from, for caches."""
+        return _CALL_BYTES * len(self.calls) + _OUTPUT_BYTES * len(self.outputs)
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -93,7 +100,7 @@ def compile(specs: Sequence[Spec]) -> Program:  # noqa: A001 - models.indicators
     return _compiled(tuple((spec.name, tuple(sorted(spec.params.items())), spec.last) for spec in specs))
 
 
-@lru_cache(maxsize=_CACHED_PROGRAMS)
+@sized_cache(_CACHED_BYTES, lambda program: program.size_bytes)
 def _compiled(key: tuple[tuple[str, tuple[tuple[str, float], ...], int | None], ...]) -> Program:
     return Program([_call(index, Spec(name, dict(params), last)) for index, (name, params, last) in enumerate(key)])
 

@@ -12,7 +12,7 @@ from models.indicators.answer import Answer
 from models.indicators.plan import Plans
 from models.indicators.task import Task
 
-_PLAN_BYTES = 256 * 2**20
+_PLAN_BYTES = 64 * 2**20
 
 
 class TALibModel:

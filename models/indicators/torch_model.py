@@ -6,10 +6,10 @@ Owns the model interface for the batcher. The kernels are in kernels/, batches o
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 
+from models.cache import sized_cache
 from models.indicators import batch, library, selftest
 from models.indicators.answer import Answer, cut
 from models.indicators.kernels import dispatch
@@ -19,7 +19,7 @@ from models.indicators.program import Program
 from models.indicators.task import Task
 
 _PLAN_BYTES = 64 * 2**20
-_CACHED_PROGRAMS = 1024
+_CACHED_BYTES = 16 << 20
 
 
 class TorchModel:
@@ -64,7 +64,7 @@ class TorchModel:
                 yield cut(program, block, panel.bars)
 
 
-@lru_cache(maxsize=_CACHED_PROGRAMS)
+@sized_cache(_CACHED_BYTES, lambda found: found[0].size_bytes)
 def _without(program: Program, kernels: tuple[bool, ...]) -> tuple[Program, list[int]]:
     """The calls without a kernel, as a program over all bars, and the answer rows of these calls."""
     left = [place for place, kernel in enumerate(kernels) if not kernel]

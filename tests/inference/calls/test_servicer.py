@@ -1,0 +1,67 @@
+"""The caches of a servicer stay within their bytes, whatever clients ask for."""
+
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from inference.build import build
+from inference.calls import answers, servicer
+from inference.calls.call import Call
+from inference.config import Config
+from market_inference.contract.generated import inference_pb2 as pb
+from models.forecast import student, volatility
+from models.indicators import program
+
+
+def different_specs(dice: random.Random) -> list[bytes]:
+    names = ("BBANDS", "T3", "MACD", "STOCHRSI")
+    asked = [
+        pb.IndicatorSpec(name=dice.choice(names[:2]), params={"timeperiod": dice.randint(2, 5000)}) for _ in range(100)
+    ]
+    return [spec.SerializeToString() for spec in asked]
+
+
+def test_the_size_of_a_program_is_not_underestimated():
+    dice = random.Random(1)
+    servicer.compile_specs(different_specs(dice))
+    tracemalloc.start()
+    try:
+        before = servicer._programs.size_bytes + program._compiled.cache.size_bytes
+        for _ in range(40):
+            servicer.compile_specs(different_specs(dice))
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert grown <= servicer._programs.size_bytes + program._compiled.cache.size_bytes - before
+
+
+async def test_two_thousand_different_requests_of_100_indicators_stay_within_the_caches_bytes():
+    parts = build(Config(device="cpu", _env_file=None))
+    dice = random.Random(2)
+    closes = np.linspace(90, 110, 40).tolist()
+    try:
+        for _ in range(2048 // 8):  # a Plan's buffers are bounded by bytes alike: an eighth is enough to fill them
+            asked = pb.ComputeIndicatorsRequest(panels=[pb.Panel(symbol="S", close=closes)])
+            for spec in different_specs(dice):
+                asked.indicators.add().MergeFromString(spec)
+            await parts.servicer.indicators(asked.SerializeToString(), Call())
+        for _ in range(2048):
+            servicer.compile_specs(different_specs(dice))
+        plans = parts.catalog.default("indicators").model._plans
+        assert plans._held <= 64 << 20
+    finally:
+        parts.close()
+    caches = (servicer._programs, program._compiled.cache, answers._row_heads.cache)
+    assert [cache.size_bytes <= limit << 20 for cache, limit in zip(caches, (32, 32, 16), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("function", [student.table, volatility._weights])
+def test_tables_by_levels_and_horizon_are_bounded_in_bytes(function):
+    for number in range(200):
+        if function is student.table:
+            function(tuple(sorted({0.01 + 0.0001 * number, *(i / 100 for i in range(2, 99))})), "cpu")
+        else:
+            function(4096, 1 + number % 40, 100, "cpu")
+    assert 0 < function.cache.size_bytes <= 32 << 20
