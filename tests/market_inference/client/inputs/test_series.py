@@ -141,7 +141,7 @@ def test_a_frame_of_several_levels_is_refused_with_the_way_out() -> None:
         (np.ones((2, 2, 2)), "expected one dimension"),
         (3.0, "expected a list or an array of numbers"),
         (None, "expected a list or an array of numbers .*got None"),
-        ((one for one in CLOSES), "expected a list or an array"),
+        pytest.param((one for one in CLOSES), "expected a list or an array", id="generator"),
         ({"A": pd.DataFrame(BARS)}, "A: expected one column of numbers, got columns Open"),
         ({}, "at least one series"),
         (pd.DataFrame([[1, 2]], columns=["A", "A"]), "two columns are called 'A'"),
