@@ -145,7 +145,7 @@ def _framed(rows: list[list[str]], numbers: list[int]) -> Grid:
         at for at, row in enumerate(rows) if _is_data(row) and (len(row) == usual or len(_trimmed(row)) == width)
     )
     notes: list[str] = []
-    begin, header = _header(rows, numbers, first, width)
+    begin, header = _header(rows, first, width, usual)
     if not header:
         for row, number in zip(rows[:begin], numbers[:begin], strict=True):
             if sum(names.role(cell) is not None for cell in row) >= 2:
@@ -200,28 +200,37 @@ def _trimmed(row: Sequence[str]) -> list[str]:
     return cells
 
 
-def _header(rows: list[list[str]], numbers: list[int], first: int, width: int) -> tuple[int, list[list[str]]]:
-    """Where the header begins, and the header rows, at most three, directly above the data."""
+def _header(rows: list[list[str]], first: int, width: int, usual: int) -> tuple[int, list[list[str]]]:
+    """Where the header begins, and the header rows, at most three, directly above the data.
+
+    `width`: fields of a data row without empty fields at the end; `usual`: with these.
+    """
     begin = first
-    while begin > 0 and first - begin < _HEADER_LINES and _is_header(rows[begin - 1], width, above=begin == first):
+    while (
+        begin > 0 and first - begin < _HEADER_LINES and _is_header(rows[begin - 1], width, usual, above=begin == first)
+    ):
         begin -= 1
         # One row of known names is a whole header; further rows above belong to it only as names of instruments.
-        if sum(names.role(cell) is not None for cell in rows[begin]) >= 2 and not _more_above(rows, begin, width):
+        if sum(names.role(cell) is not None for cell in rows[begin]) >= 2 and not _more_above(rows, begin):
             break
     return begin, rows[begin:first]
 
 
-def _is_header(row: Sequence[str], width: int, *, above: bool) -> bool:
+def _is_header(row: Sequence[str], width: int, usual: int, *, above: bool) -> bool:
+    """Whether a row is a header, or, directly above the data, a row of units or the name of the index."""
     cells = [cell for cell in row if cell]
     if not cells or any(looks_like_number(cell) for cell in cells):
         return False
     if row[0].startswith(("http://", "https://")):
         return False
-    index_row = above and len(cells) == 1 and len(row) > 1 and bool(row[0])
-    return index_row or (abs(len(_trimmed(row)) - width) <= 1 and (len(cells) > 1 or width == 1))
+    if above and len(row) == usual > 1:
+        return True
+    return (above and len(cells) == 1 and len(row) > 1 and bool(row[0])) or (
+        abs(len(_trimmed(row)) - width) <= 1 and (len(cells) > 1 or width == 1)
+    )
 
 
-def _more_above(rows: list[list[str]], begin: int, width: int) -> bool:
+def _more_above(rows: list[list[str]], begin: int) -> bool:
     """Whether the row above names instruments (Ticker,AAPL,AAPL,...)."""
     return begin > 0 and bool(rows[begin - 1]) and rows[begin - 1][0].lower() in _TICKER_WORDS
 

@@ -407,15 +407,16 @@ def _signed(offset: timedelta) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
-def combined(dates: Sequence[str], clocks: Sequence[str]) -> list[str]:
-    """Cells with a date and a time of day from two columns."""
-    return [f"{date} {_padded(clock)}".strip() for date, clock in zip(dates, clocks, strict=True)]
+def combined(dates: Sequence[str], clocks: Sequence[str]) -> list[str] | None:
+    """Cells with a date and a time of day from two columns; None if the second column holds no times of day.
 
-
-def _padded(clock: str) -> str:
-    """A time of day without colons with all digits: 93000 is 09:30:00, 0 is midnight."""
-    text = clock.strip()
-    if not text.isdigit():
-        return text
-    text = text.zfill(4 if len(text) in (3, 4) else 6)
-    return ":".join(text[at : at + 2] for at in range(0, len(text), 2))
+    Times of day may be numbers without leading zeros: 930 is 09:30 in a column of up to four digits, 93000 is 09:30:00.
+    """
+    texts = [clock.strip() for clock in clocks]
+    if all(text.isdecimal() and len(text) <= 6 for text in texts):
+        width = 4 if max(map(len, texts)) <= 4 else 6
+        padded = [text.zfill(width) for text in texts]
+        texts = [":".join(text[at : at + 2] for at in range(0, width, 2)) for text in padded]
+    elif not all(_CLOCK.match(text) for text in texts):
+        return None
+    return [f"{date} {text}".strip() for date, text in zip(dates, texts, strict=True)]

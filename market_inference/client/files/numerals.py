@@ -58,6 +58,7 @@ class Evidence:
     def __init__(self) -> None:
         self.decimal: dict[str, Cell] = {}
         self.ambiguous: dict[str, Cell] = {}
+        self.ungrouped = False
 
     def add(self, texts: Sequence[str], rows: Sequence[int]) -> None:
         """Look at one column."""
@@ -80,6 +81,7 @@ class Evidence:
                 self.decimal.setdefault(sign, Cell(text.strip(), row))
             elif _AMBIGUOUS.fullmatch(core):
                 ambiguous.setdefault("," if "," in core else ".", Cell(text.strip(), row))
+        self.ungrouped |= ungrouped
         for separator, cell in ambiguous.items():
             # A column with 12345 does not group thousands, so the separator in 1,234 is a decimal separator.
             (self.decimal if ungrouped else self.ambiguous).setdefault(separator, cell)
@@ -89,8 +91,9 @@ class Evidence:
         grouped, proof, doubt = (
             pattern.search(joined) for pattern in (_PLAIN_GROUPED, _PLAIN_DECIMAL, _PLAIN_AMBIGUOUS)
         )
-        if doubt and not proof and _PLAIN_UNGROUPED.search(joined):
-            proof, doubt = doubt, None
+        if _PLAIN_UNGROUPED.search(joined):
+            self.ungrouped = True
+            proof, doubt = proof or doubt, None
         for found, separator, into in (
             (grouped, ",", self.decimal),
             (proof, ".", self.decimal),
@@ -112,7 +115,8 @@ class Evidence:
             )
         if self.decimal:
             return next(iter(self.decimal))
-        if "," in self.ambiguous or ("." in self.ambiguous and not dot_is_decimal):
+        # With 12345 in any column the file does not group thousands by points.
+        if "," in self.ambiguous or ("." in self.ambiguous and not dot_is_decimal and not self.ungrouped):
             cell = self.ambiguous.get(",") or self.ambiguous["."]
             separator = "," if "," in cell.text else "."
             small = cell.text.replace(",", ".")

@@ -328,10 +328,8 @@ class _Reading:
     def _read_times(self, at: int) -> times_of.Times:
         cells = self._table.cells(at)
         clock = self._roles.get("clock")
-        if clock is not None and clock != at:
-            clocks = self._table.cells(clock)
-            if all(times_of.looks_like_clock(cell) or cell == "0" for cell in clocks) and ":" not in cells[0]:
-                cells = times_of.combined(cells, clocks)
+        if clock is not None and clock != at and ":" not in cells[0]:
+            cells = times_of.combined(cells, self._table.cells(clock)) or cells
         return times_of.read(cells, self._table.lines, self._options.date_format)
 
     def _other_times(self, at: int) -> times_of.Times | None:

@@ -58,6 +58,13 @@ def test_an_ambiguous_volume_alone_costs_the_volume_only():
     assert bars["volume"].tolist() == [1234.0, 2345.0]
 
 
+def test_an_ungrouped_volume_decides_that_points_are_decimal():
+    text = "Date\tClose\tVolume\n2024-01-02\t151.234\t{}\n2024-01-03\t151.300\t{}\n"
+    assert read_bars(file(text.format(54321, 61234)))["close"].tolist() == [151.234, 151.3]
+    with pytest.raises(FileError, match=r"row 2: '151.234' may be 151.234 or 151234"):
+        read_bars(file(text.format(543, 612)))
+
+
 def test_an_adjusted_close_alone_is_the_close_without_unadjusted_prices():
     text = "Date,Open,High,Low,Adj Close\n2024-01-02,10,11,9,5\n2024-01-03,10,11,9,5.5\n"
     bars = read_bars(file(text))
@@ -122,6 +129,19 @@ def test_yfinance_with_two_tickers_gives_two_instruments():
     found = read(file(head + "2024-01-02,1,5,2,6\n2024-01-03,1.5,5.5,2,6\n"))
     assert found["MSFT"]["close"].tolist() == [5.0, 5.5]
     assert found["AAPL"]["high"].tolist() == [2.0, 2.0]
+
+
+def test_times_of_day_as_numbers_without_leading_zeros():
+    bars = read_bars(file("Date,Time,Close\n20240131,93000,1\n20240131,160000,2\n"))
+    assert bars.times.tolist() == [1_706_693_400_000_000_000, 1_706_716_800_000_000_000]
+    bars = read_bars(file("Date,Time,Close\n20240131,0,1\n20240131,930,2\n"))
+    assert bars.times[1] - bars.times[0] == np.timedelta64(570, "m")
+
+
+def test_a_row_of_units_below_the_header_is_skipped_and_said():
+    bars = read_bars(file("Date,Close\n,USD\n2024-01-02,1.5\n2024-01-03,2\n"))
+    assert bars["close"].tolist() == [1.5, 2.0]
+    assert bars.notes == ("header line ' USD' is not used",)
 
 
 @pytest.mark.parametrize(
