@@ -24,6 +24,9 @@ from market_inference.contract.state import development_key_file
 log = logging.getLogger(__name__)
 
 FORM = "mi"
+TRAINING_SCOPES = ("training:promote", "training:run")
+"""What the training plane asks for. Training costs money: a key has these scopes only when they are named."""
+SCOPES = (*methods.SCOPES, *TRAINING_SCOPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ def issue(
 ) -> tuple[str, Key]:
     """A new secret, shown once and stored nowhere, and the key to store. Raises ValueError for unknown scopes."""
     scopes = tuple(scopes)
-    if unknown := sorted(set(scopes) - set(methods.SCOPES)):
-        raise ValueError(f"no such scope: {', '.join(unknown)}; there are: {', '.join(methods.SCOPES)}")
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise ValueError(f"no such scope: {', '.join(unknown)}; there are: {', '.join(SCOPES)}")
     prefix = secrets.token_hex(6)
     secret = f"{FORM}_{prefix}_{secrets.token_urlsafe(32)}"
     return secret, Key(prefix, _digest(secret), owner, scopes, expires, units_per_second, units_per_day)
@@ -159,7 +162,7 @@ def development_key() -> tuple[str, Keys]:
             log.info("made the development key", extra={"fields": {"file": str(path)}})
         fresh.unlink()
     secret = path.read_text(encoding="utf-8").strip()
-    return secret, Keys([Key(public_part(secret), _digest(secret), "development", methods.SCOPES)])
+    return secret, Keys([Key(public_part(secret), _digest(secret), "development", SCOPES)])
 
 
 def _write_private(path: Path, text: str) -> None:

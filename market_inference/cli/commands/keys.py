@@ -43,7 +43,7 @@ def keys() -> None:
 @keys.command()
 @keys_file
 @click.option("--owner", required=True, help="The client's name in logs, limits and fair shares.")
-@click.option("--scope", "scopes", multiple=True, help="A right of the key. Repeatable. By default all rights.")
+@click.option("--scope", "scopes", multiple=True, help="A right of the key. Repeatable. By default all but training.")
 @click.option("--days", type=Number(least=0), default=0.0, help="Lifetime; by default the key does not expire.")
 @click.option("--units-per-second", type=Number(least=0), default=0.0, help="Rate instead of the gateway's.")
 @click.option("--units-per-day", type=Number(least=0), default=0.0, help="Quota instead of the gateway's.")
