@@ -1,0 +1,46 @@
+// Opens the plane's page in a real Chromium, as a person would: signs in, picks a job, looks at a dataset's report.
+// Arguments: URL KEY JOB SCREENSHOT. Prints one JSON object with what the page shows.
+import { createRequire } from "node:module";
+
+const require = createRequire(process.env.NODE_FOLDER + "/");
+const chromium = (await import(require.resolve("@sparticuz/chromium"))).default;
+const { chromium: playwright } = require("playwright-core");
+const [url, key, job, screenshot] = process.argv.slice(2);
+
+const browser = await playwright.launch({ args: chromium.args, executablePath: await chromium.executablePath(), headless: true });
+let page;
+try {
+  page = await browser.newPage({ viewport: { width: 1360, height: 900 } });
+  const faults = [];
+  page.on("pageerror", error => faults.push(error.message));
+  page.on("console", message => { if (message.type() === "error") faults.push(message.text()); });
+  await page.goto(url);
+  await page.fill("#key", "mi_000000000000_wrong");
+  await page.click("#login button");
+  await page.waitForFunction(() => document.getElementById("fault").textContent.includes("not valid"));
+  const expected = faults.splice(0).filter(text => !text.includes("401"));
+  await page.fill("#key", key);
+  await page.click("#login button");
+  await page.click(`tr[data-job="${job}"]`);
+  await page.waitForSelector("#curve polyline", { state: "attached" });
+  await page.waitForSelector("#artifacts tr");
+  await page.click("#datasets tr");
+  await page.waitForSelector("#report td");
+  await page.screenshot({ path: screenshot });
+  const shown = await page.evaluate(() => ({
+    about: document.getElementById("about").textContent,
+    jobs: document.querySelectorAll("#jobs tr").length,
+    events: [...document.querySelectorAll("#events tr")].map(row => row.children[1].textContent),
+    measures: document.getElementById("measures").textContent,
+    artifacts: document.getElementById("artifacts").textContent,
+    report: document.getElementById("report").textContent,
+    curve: document.querySelector("#curve polyline").getAttribute("points").split(" ").length,
+    kept: Object.keys(localStorage).length,
+  }));
+  console.log(JSON.stringify({ ...shown, faults: [...expected, ...faults] }));
+} catch (error) {
+  if (page) console.error(await page.evaluate(() => document.body.innerText));
+  throw error;
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,105 @@
+"""Checks of bars: each finding by its row and its reason."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from training.plane.checks import bars
+from training.plane.checks.report import Report
+
+
+def series(count: int, symbol: str = "A", seed: int = 1) -> list[dict[str, object]]:
+    """A random walk of daily bars."""
+    chance, close, rows = random.Random(seed), 100.0, []
+    for n in range(count):
+        opened = close
+        close *= math.exp(chance.gauss(0, 0.01))
+        rows.append(
+            {"symbol": symbol, "time": f"2026-{1 + n // 28:02d}-{1 + n % 28:02d}", "open": opened,
+             "high": max(opened, close) * 1.001, "low": min(opened, close) * 0.999, "close": close,
+             "volume": 1000 + chance.random()}
+        )  # fmt: skip
+    return rows
+
+
+def check(rows: list[dict[str, object]]) -> Report:
+    report = Report()
+    header = list(rows[0])
+    content = "\n".join([",".join(header), *(",".join(str(row[name]) for name in header) for row in rows)]).encode()
+    bars.check([content], report, lambda: None)
+    return report
+
+
+def test_good_bars_of_two_symbols_pass() -> None:
+    report = check([*series(100), *series(60, "B", 2)])
+    assert (report.reason, dict(report.warnings), report.facts["symbols"]) == ("", {}, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"close": "nan"}, "row 52: close must be a finite number above 0"),
+        ({"open": "inf"}, "row 52: open must be a finite number above 0"),
+        ({"low": 0}, "row 52: low must be a finite number above 0"),
+        ({"high": "x"}, "row 52: high must be a finite number above 0"),
+        ({"high": 1}, "row 52: low <= open, close <= high does not hold"),
+        ({"low": 1e9}, "row 52: low <= open, close <= high does not hold"),
+        ({"volume": -1}, "row 52: volume must be a finite number, 0 or more"),
+        ({"time": "51st"}, "row 52: time must be ISO 8601"),
+        ({"time": "2026-02-22"}, "row 52: a second bar at 2026-02-22T00:00:00"),
+        ({"time": "2026-01-01"}, "row 52: the bar at 2026-01-01T00:00:00 comes after the bar at 2026-02-22T00:00:00"),
+    ],
+)
+def test_a_bad_bar_is_named(change: dict[str, object], reason: str) -> None:
+    rows = series(100)
+    rows[50] |= change
+    assert check(rows).reason.startswith(reason)
+
+
+def test_too_few_bars_and_missing_columns() -> None:
+    assert "at least 30 bars of B, got 9" in check([*series(100), *series(9, "B")]).reason
+    assert "no column 'close'" in check([{"time": "2026-01-01", "open": 1, "high": 1, "low": 1}]).reason
+
+
+@pytest.mark.parametrize(
+    ("ratio", "volume", "warned"), [(0.5, 1, True), (3.0, 1, True), (0.5, 20, False), (0.77, 1, False)]
+)
+def test_a_jump_like_a_split_is_a_warning_unless_the_volume_explains_it(
+    ratio: float, volume: float, warned: bool
+) -> None:
+    rows = series(100)
+    for n in range(50, 100):
+        for name in ("open", "high", "low", "close"):
+            rows[n][name] *= ratio
+    rows[50]["volume"] *= volume
+    rows[50] |= {"close": rows[49]["close"] * ratio, "open": rows[49]["close"] * ratio}
+    rows[50] |= {"high": rows[50]["close"], "low": rows[50]["close"]}
+    report = check(rows)
+    assert not report.errors
+    assert ("split" in report.warnings) is warned
+    if warned:
+        assert report.places["split"][0]["row"] == 52
+
+
+def test_gaps_still_prices_and_look_ahead_are_warnings() -> None:
+    gap = [*series(40), *(row | {"time": f"2027-01-{1 + n:02d}"} for n, row in enumerate(series(20)))]
+    assert check(gap).places["gap"][0]["row"] == 42
+    still = series(60)
+    for n in range(20, 50):
+        still[n] |= dict.fromkeys(("open", "high", "low", "close"), 50.0)
+    assert check(still).places["constant"][0]["row"] == 42
+    peek = series(200)
+    for here, then in itertools.pairwise(peek):
+        here["signal"] = math.log(then["close"] / here["close"])
+    peek[-1]["signal"] = 0.0
+    assert "'signal'" in check(peek).places["look_ahead"][0]["why"]
+    honest = series(200)
+    for n, row in enumerate(honest):
+        row["signal"] = n % 7
+    assert "look_ahead" not in check(honest).warnings
+
+
+def test_a_universe_without_an_end_is_a_warning() -> None:
+    assert "survivorship" in check([row for n in range(25) for row in series(40, f"S{n}", n)]).warnings

@@ -1,0 +1,139 @@
+"""Checks of labelled texts: each finding by its row and its reason."""
+
+import random
+
+import pytest
+
+from training.plane.checks import texts
+from training.plane.checks.report import Report
+from training.plane.checks.rows import UnreadableError
+
+WORDS = [f"word{n}" for n in range(3000)]
+
+
+def honest(rows: int, seed: int = 1) -> list[list[str]]:
+    """Texts whose words say nothing of the label."""
+    chance = random.Random(seed)
+    return [[" ".join(chance.choices(WORDS, k=12)), str(n % 3)] for n in range(rows)]
+
+
+def check(text: str | bytes) -> Report:
+    report = Report()
+    content = text if isinstance(text, bytes) else text.encode()
+    try:
+        texts.check((content[at : at + 777] for at in range(0, len(content), 777)), report, lambda: None)
+    except UnreadableError:
+        assert report.errors
+    return report
+
+
+def table(rows: list[list[str]], header: str = "text,label") -> str:
+    return "\n".join([header, *(",".join(row) for row in rows)]) + "\n"
+
+
+def test_good_rows_are_counted_by_label_and_month() -> None:
+    rows = [[*row, f"2026-0{1 + n % 3}-10"] for n, row in enumerate(honest(60))]
+    report = check(table(rows, "text,label,time"))
+    assert not report.errors
+    assert report.rows == 60
+    assert report.facts["labels"] == {"0": 20, "1": 20, "2": 20}
+    assert report.facts["labels_by_month"]["2026-01"] == {"0": 20}
+    assert (report.first_time[:10], report.last_time[:10]) == ("2026-01-10", "2026-03-10")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (["", "1"], "row 32: the text is blank"),
+        (["   ", "1"], "row 32: the text is blank"),
+        (["x" * 10_001, "1"], "row 32: at most 10000 characters, got 10001"),
+        (["fine", "positive"], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine", "-1"], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine", "1000"], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine"], "row 32: 1 fields where the header has 2"),
+        (["a", "b", "1"], "row 32: 3 fields where the header has 2"),
+    ],
+)
+def test_a_bad_row_is_named(row: list[str], reason: str) -> None:
+    assert check(table([*honest(30), row, *honest(30, 2)])).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (["fine", "1", "yesterday", "2026-01-01"], "time must be ISO 8601"),
+        (["fine", "1", "2026-01-02", "2026-01-01"], "label_time is before time"),
+        (["fine", "1", "2026-01-02T10:00:00+02:00", "2026-01-02T07:59:59Z"], "label_time is before time"),
+    ],
+)
+def test_times_are_checked(row: list[str], reason: str) -> None:
+    good = [[*one, "2026-01-01", "2026-01-02"] for one in honest(30)]
+    assert reason in check(table([*good, row], "text,label,time,label_time")).reason
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"text,text\n", "the header names 'text' twice"),
+        (b"headline,label\nx,1\n", "no column 'text'"),
+        (b"text,label\n\xff\xfe,1\n", "not UTF-8"),
+        (b'text,label\n"open,1\n', "not CSV"),
+        (b"text,label\n" + b"x" * 1_100_000, "a line of more than"),
+        (("," * 300).encode(), "at most 200 columns"),
+        (table(honest(10)).encode(), "at least 20 rows, got 10"),
+        (table([[text, "1"] for text, _ in honest(30)]).encode(), "every row has the same label"),
+    ],
+)
+def test_a_file_that_is_no_dataset(content: bytes, reason: str) -> None:
+    assert reason in check(content).reason
+
+
+def test_lines_end_only_where_they_end() -> None:
+    rows = honest(30)
+    rows[3][0] = '"two\nlines, and U+2028 \u2028 and \x0b"'
+    report = check("\ufeff" + table(rows).replace("\n", "\r\n"))
+    assert not report.errors
+    assert report.rows == 30
+
+
+def test_one_bad_row_in_many_is_found_and_named() -> None:
+    rows = ["good news,1", "bad news,0"] * 100_000
+    rows[123_456] = "lost,?"
+    report = check("text,label\n" + "\n".join(rows))
+    assert report.reason.startswith("row 123458: the label must be")
+    assert report.errors == {"label": 1}
+
+
+def test_duplicates_and_texts_with_two_labels_are_named() -> None:
+    rows = honest(100)
+    rows[50] = list(rows[10])
+    rows[60] = [rows[20][0].upper() + "!", str((int(rows[20][1]) + 1) % 3)]
+    report = check(table(rows))
+    assert not report.errors
+    assert report.places["duplicate"] == [{"row": 52, "why": "the text of row 12"}]
+    assert report.places["two_labels"][0]["row"] == 62
+    many = [[text, str((int(label) + 1) % 3)] for text, label in honest(10)]
+    assert "have two labels" in check(table([*honest(90), *many])).reason
+
+
+def test_near_duplicates_across_the_split_are_named() -> None:
+    rows = honest(500)
+    rows[450] = [rows[8][0].replace(rows[8][0].split()[5], "other", 1), "1"]
+    report = check(table(rows))
+    assert [(one["row"], one["why"]) for one in report.places["near_duplicate_across_split"]] == [
+        (452, "nearly the text of row 10")
+    ]
+
+
+def test_honest_texts_have_no_warnings() -> None:
+    assert not check(table(honest(3000))).warnings
+
+
+@pytest.mark.parametrize("leak", ["sentiment=POSITIVE {label}", "{label}"])
+def test_a_label_in_the_text_is_found(leak: str) -> None:
+    names = ["down", "flat", "up"]
+    rows = [[f"{text} {leak.format(label='lbl' + names[int(label)])}", label] for text, label in honest(600)]
+    report = check(table(rows))
+    [found] = report.places["leak"]
+    assert found["word"] in {f"lbl{name}" for name in names}

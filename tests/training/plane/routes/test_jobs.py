@@ -1,0 +1,216 @@
+"""Jobs over HTTP on both databases and both object stores, with real machines that run the quick pod."""
+
+import hashlib
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.training.planes import PlaneProcess, ask
+
+BOMB = b"kind: sentiment\na: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+def refused(plane: PlaneProcess, recipe: bytes, dataset: str) -> dict:
+    answer = plane.ask("POST", f"/jobs?dataset={dataset}", recipe)
+    assert answer.status in {413, 422}, answer.content
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    return answer.json
+
+
+def test_a_job_runs_and_its_artifact_is_fetched(plane: PlaneProcess, tmp_path: Path) -> None:
+    job = plane.job("succeed")
+    done = plane.finished(job)
+    assert (done["state"], done["progress"], done["result"]["measures"]) == ("succeeded", 1.0, {"loss": 0.5})
+    client = plane.client()
+    [artifact] = client.json("GET", f"/jobs/{job}/artifacts")["artifacts"]
+    file = client.download(artifact, tmp_path)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == artifact["sha256"]
+    assert client.exchange("GET", f"/artifacts/{artifact['id']}", None, {}) == file.read_bytes()
+    assert client.json("GET", f"/jobs/{job}/measurements") == {"series": {"loss": [[1, 0.5]]}}
+    kinds = [kind for kind, _ in client.follow(job) if kind != "progress"]
+    assert kinds[0] == "created"
+    assert kinds[-1] == "succeeded"
+    assert kinds.count("started") == kinds.count("gone") == 1
+    assert plane.ask("GET", f"/artifacts/{artifact['id']}", owner="other").status == 404
+    assert plane.ask("GET", f"/jobs/{job}", owner="other").status == 404
+
+
+def test_events_have_a_cursor(plane: PlaneProcess) -> None:
+    job = plane.job("succeed")
+    plane.finished(job)
+    every = plane.ask("GET", f"/jobs/{job}/events").json["events"]
+    assert [one["seq"] for one in every] == sorted({one["seq"] for one in every})
+    rest = plane.ask("GET", f"/jobs/{job}/events?after={every[2]['seq']}").json["events"]
+    assert rest == every[3:]
+    streamed = [data["seq"] for kind, data in plane.client().follow(job, every[2]["seq"]) if kind != "progress"]
+    assert streamed == [one["seq"] for one in rest]
+
+
+def test_one_key_makes_one_job(plane: PlaneProcess) -> None:
+    dataset = plane.dataset()
+    recipe = json.dumps({"kind": "sentiment", "name": "succeed"}).encode()
+    made = []
+
+    def create() -> None:
+        made.append(plane.client().run(recipe, dataset, "once")["id"])
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 1
+    other = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n", **{"Idempotency-Key": "once"})
+    assert other.status == 409
+
+
+def test_a_dry_run_makes_nothing(plane: PlaneProcess) -> None:
+    dataset = plane.dataset()
+    before = [one["id"] for one in plane.client().json("GET", "/jobs")["jobs"]]
+    answer = plane.client().run(b"kind: sentiment\n", dataset, dry_run=True)
+    assert answer["recipe"]["rank"] == 16
+    assert [one["id"] for one in plane.client().json("GET", "/jobs")["jobs"]] == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [
+        (b"kind: sentiment\ncolour: red\n", "recipe.colour"),
+        (b"kind: sentiment\nepochs: 0\n", "recipe.epochs"),
+        (b"kind: sentiment\nsplit: {validation: 0.9}\n", "recipe.split.validation"),
+        (b"kind: dragon\n", "recipe"),
+        (b"name: x\n", "recipe"),
+        (b"- kind\n", "recipe"),
+        (b"kind: [\n", "recipe"),
+        (b"kind: sentiment\nkind: sentiment\n", "recipe"),
+        (BOMB, "recipe"),
+        (b"[" * 5000, "recipe"),
+        (b"!!python/object/apply:os.system [ls]\n", "recipe"),
+        (b"kind: sentiment\nclip: .nan\n", "recipe.clip"),
+        (b"#" * 70_000, "recipe"),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_its_field(plane: PlaneProcess, recipe: bytes, field: str) -> None:
+    found = refused(plane, recipe, plane.dataset())
+    assert field in [one["field"] for one in found["errors"]]
+
+
+def test_limits_stand_in_the_answer(plane: PlaneProcess) -> None:
+    [error] = refused(plane, b"kind: sentiment\nepochs: 1000\n", plane.dataset())["errors"]
+    assert (error["field"], error["limit"]) == ("recipe.epochs", 100)
+
+
+def test_credentials_and_scopes(plane: PlaneProcess) -> None:
+    assert plane.ask("GET", "/jobs", owner="reader").status == 403
+    none = plane.ask("GET", "/jobs", Authorization="")
+    assert (none.status, none.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert plane.ask("GET", "/jobs/01M8HA6MDY93G3J7MXWPK51RN5").status == 404
+    assert plane.ask("GET", "/jobs/..").status in {404, 422}
+    assert plane.ask("PUT", "/jobs").status == 405
+
+
+def test_a_huge_body_is_refused(plane: PlaneProcess) -> None:
+    answer = plane.ask("POST", "/datasets", b"x" * (3 << 20))
+    assert (answer.status, answer.json["reason"]) == (413, "REQUEST_TOO_LARGE")
+
+
+def test_cancel_ends_a_running_job(plane: PlaneProcess) -> None:
+    job = plane.job("sleep 60")
+    plane.wait(f"/jobs/{job}", "running")
+    assert plane.ask("POST", f"/jobs/{job}/cancel", owner="other").status == 404
+    for _ in range(2):
+        assert plane.ask("POST", f"/jobs/{job}/cancel").status == 200
+    done = plane.finished(job)
+    assert done["state"] == "cancelled"
+    assert done["attempts"][0]["state"] == "gone"
+    assert plane.ask("POST", f"/jobs/{job}/cancel").json["state"] == "cancelled"
+
+
+def test_cancel_before_the_start(plane: PlaneProcess) -> None:
+    job = plane.job("succeed", plane.dataset())
+    plane.ask("POST", f"/jobs/{job}/cancel")
+    assert plane.finished(job)["state"] in {"cancelled", "succeeded"}
+
+
+def test_a_failing_recipe_is_tried_twice(plane: PlaneProcess) -> None:
+    done = plane.finished(plane.job("fail 3"))
+    assert (done["state"], done["reason"]) == ("failed", "the recipe failed: exit code 3")
+    assert [one["exit_code"] for one in done["attempts"]] == [3, 3]
+
+
+def test_refused_data_are_not_tried_again(plane: PlaneProcess) -> None:
+    done = plane.finished(plane.job("fail 65"))
+    assert (done["state"], len(done["attempts"])) == ("failed", 1)
+
+
+def test_a_second_attempt_resumes_from_the_checkpoint(plane: PlaneProcess) -> None:
+    job = plane.job("checkpoint")
+    done = plane.finished(job)
+    assert (done["state"], len(done["attempts"])) == ("succeeded", 2)
+
+
+def test_a_dead_machine_is_replaced_and_not_counted_against_the_recipe(plane: PlaneProcess) -> None:
+    done = plane.finished(plane.job("die", max_attempts=1))
+    assert done["state"] == "succeeded"
+    assert [one.get("cause", "") for one in done["attempts"]] == ["lost", ""]
+
+
+def test_a_machine_that_starts_twice_is_ended(plane: PlaneProcess) -> None:
+    job = plane.job("twice", max_attempts=1)
+    end = time.monotonic() + 30
+    while "started_again" not in (kinds := [e["kind"] for e in plane.ask("GET", f"/jobs/{job}/events").json["events"]]):
+        assert time.monotonic() < end, kinds
+        time.sleep(0.05)
+    plane.ask("POST", f"/jobs/{job}/cancel")
+    done = plane.finished(job)
+    assert done["attempts"][0]["cause"] == "crash_loop"
+
+
+def test_a_dataset_that_is_refused_refuses_the_job(plane: PlaneProcess, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"text,label\n" + b"a,1\n" * 5)
+    dataset = plane.client().upload(file, "texts")
+    answer = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n")
+    if answer.status == 201:  # the checks were still under way
+        assert plane.finished(answer.json["id"])["state"] == "refused"
+    else:
+        assert answer.status == 409
+
+
+def test_a_recipe_needs_its_own_kind_of_data(plane: PlaneProcess) -> None:
+    found = refused(plane, b"kind: calibration\n", plane.dataset())
+    assert found["errors"][0]["field"] == "dataset"
+
+
+def test_lists_are_paged_and_filtered(plane: PlaneProcess) -> None:
+    jobs = [plane.job("succeed") for _ in range(3)]
+    for job in jobs:
+        plane.finished(job)
+    first = plane.ask("GET", "/jobs?limit=2&state=succeeded").json["jobs"]
+    assert [one["id"] for one in first] == jobs[:0:-1]
+    second = plane.ask("GET", f"/jobs?limit=1&before={first[-1]['id']}").json["jobs"]
+    assert [one["id"] for one in second] == jobs[:1]
+    assert plane.ask("GET", "/jobs?limit=100000").status == 422
+    assert plane.ask("GET", "/jobs?state=lost").json["errors"][0]["field"] == "state"
+
+
+def test_logs_can_be_read(plane: PlaneProcess) -> None:
+    job = plane.job("fail 65")
+    plane.finished(job)
+    assert plane.ask("GET", f"/jobs/{job}/logs").status == 200
+
+
+def test_health_metrics_and_page(plane: PlaneProcess) -> None:
+    plane.finished(plane.job("succeed"))
+    health = ask("GET", f"{plane.url}/health")
+    assert (health.status, health.json["status"]) == (200, "healthy")
+    text = ask("GET", f"{plane.url}/metrics").content.decode()
+    assert 'market_training_jobs{state="succeeded"}' in text
+    assert 'market_training_events_total{kind="succeeded"}' in text
+    assert "market_training_machines 0.0" in text
+    page = ask("GET", f"{plane.url}/")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert ask("GET", f"{plane.url}/openapi.json").json["info"]["title"] == "market-inference training"

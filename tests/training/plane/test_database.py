@@ -1,0 +1,141 @@
+"""Migrations, claims and leases on both databases."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import insert, select, update
+
+from training.plane import database
+from training.plane.database import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Database, LeaseLostError
+from training.plane.schema import duties, metadata
+
+NOW = 1_800_000_000.0
+
+
+def add(store: Database, *names: str, **values: object) -> None:
+    with store.begin() as connection:
+        connection.execute(insert(duties), [{"name": name, "due_at": 0.0, **values} for name in names])
+
+
+def claim(store: Database, now: float = NOW, worker: str = "w") -> database.Lease | None:
+    with store.begin() as connection:
+        found = database.claim(connection, duties, worker, now)
+    return None if found is None else found[1]
+
+
+PROGRAM = """
+import os, signal, sys
+from training.plane import database
+from training.plane.database import Database
+from training.plane.schema import duties
+
+store = Database(sys.argv[2])
+match sys.argv[1]:
+    case "migrate":
+        store.migrate()
+    case "take":
+        while True:
+            with store.begin() as connection:
+                found = database.claim(connection, duties, str(os.getpid()), 1_800_000_000.0)
+            if found is None:
+                break
+            with store.begin() as connection:
+                database.release(connection, found[1], None)
+            print(found[1].id)
+    case "die":
+        with store.begin() as connection:
+            database.claim(connection, duties, "w", 1_800_000_000.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def processes(what: str, url: str, count: int) -> list[tuple[int, list[str]]]:
+    """Exit code and lines of so many processes that run at once."""
+    command = [sys.executable, "-c", PROGRAM, what, url]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    said = [process.communicate(timeout=60)[0].split() for process in started]
+    return [(process.returncode, lines) for process, lines in zip(started, said, strict=True)]
+
+
+def test_the_migrations_make_the_tables_of_the_schema(store: Database) -> None:
+    with store.engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    assert differences == []
+
+
+def test_workers_that_start_together_migrate_once(empty_url: str) -> None:
+    assert [code for code, _ in processes("migrate", empty_url, 3)] == [0, 0, 0]
+
+
+def test_of_several_processes_each_row_goes_to_one(store: Database, url: str) -> None:
+    wanted = [f"row-{number:02d}" for number in range(60)]
+    add(store, *wanted)
+    taken = processes("take", url, 2)
+    assert [code for code, _ in taken] == [0, 0]
+    assert sorted(name for _, names in taken for name in names) == wanted
+
+
+def test_the_lease_of_a_killed_worker_ends_and_its_token_is_worth_nothing(store: Database, url: str) -> None:
+    add(store, "row")
+    first = claim(store)
+    assert first is not None
+    assert claim(store) is None
+    second = claim(store, NOW + LEASE_SECONDS + 1)
+    assert second is not None
+    with pytest.raises(LeaseLostError), store.begin() as connection:
+        database.write(connection, first, NOW, {"last_error": "late"})
+    with store.begin() as connection:
+        database.write(connection, second, NOW, {"last_error": "mine"})
+        assert connection.execute(select(duties.c.last_error)).scalar() == "mine"
+
+
+def test_a_worker_killed_after_its_claim_holds_nothing_for_ever(store: Database, url: str) -> None:
+    add(store, "row")
+    assert processes("die", url, 1) == [(-signal.SIGKILL, [])]
+    assert claim(store) is None
+    assert claim(store, NOW + LEASE_SECONDS + 1) is not None
+
+
+def test_a_poke_during_a_lease_makes_the_row_due_at_once(store: Database) -> None:
+    add(store, "row")
+    lease = claim(store)
+    with store.begin() as connection:
+        database.poke(connection, duties, "row", last_error="poked")
+    with store.begin() as connection:
+        database.release(connection, lease, NOW + 500)
+    assert claim(store) is not None
+
+
+@pytest.mark.parametrize("values", [{"due_at": NOW + LONGEST_WAIT_SECONDS + 60}, {"lease_until": NOW + 3600}])
+def test_times_of_a_clock_that_was_ahead_hold_nothing_back(store: Database, values: dict[str, float]) -> None:
+    add(store, "row")
+    with store.begin() as connection:
+        connection.execute(update(duties).values(**values))
+    assert claim(store) is not None
+
+
+def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
+    store = Database(f"sqlite:///{tmp_path}/store.db")
+    store.migrate()
+    add(store, "row", last_error="0")
+
+    def count() -> None:
+        for _ in range(50):
+            with store.begin() as connection:
+                before = int(connection.execute(select(duties.c.last_error)).scalar_one())
+                connection.execute(update(duties).values(last_error=str(before + 1)))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.begin() as connection:
+        assert connection.execute(select(duties.c.last_error)).scalar() == "200"
+    store.close()

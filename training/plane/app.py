@@ -1,0 +1,69 @@
+"""The HTTP application: its routes as one visible list, and one table from errors to answers."""
+
+import logging
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from training.plane import problem
+from training.plane.errors import (
+    ConflictError,
+    InternalError,
+    PlaneError,
+    StorageFullError,
+    UnavailableError,
+)
+from training.plane.folder import FolderObjects
+from training.plane.guard import Guard
+from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
+from training.plane.routes import datasets, jobs, objects, operations, pods
+from training.plane.services import Services
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
+
+
+def application(services: Services) -> FastAPI:
+    """The application of one worker."""
+    app = FastAPI(title="market-inference training", version="1", docs_url=None, redoc_url=None)
+    app.add_middleware(Guard)
+    app.include_router(datasets.router(services))
+    app.include_router(jobs.router(services))
+    app.include_router(pods.router(services))
+    app.include_router(operations.router(services))
+    if isinstance(services.objects, FolderObjects):
+        app.include_router(objects.router(services, services.objects))
+    for kind in (PlaneError, RequestValidationError, HTTPException, DBAPIError, Exception, *_OBJECT_ERRORS):
+        app.add_exception_handler(kind, _answer)
+    return app
+
+
+_OBJECT_ERRORS = (ObjectMissingError, ObjectsAwayError, ObjectsFullError)
+
+
+def _answer(request: Request, error: Exception) -> Response:
+    return problem.response(_translated(error), request.scope.get("state", {}).get("request_id", ""))
+
+
+def _translated(error: Exception) -> PlaneError:
+    """The error as callers meet it. A bug says nothing of itself; the log has it under the request id."""
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, PlaneError):
+        return error.__cause__
+    if isinstance(error, PlaneError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return problem.of_validation(error)
+    if isinstance(error, HTTPException):
+        return problem.of_status(error.status_code, str(error.detail))
+    if isinstance(error, ObjectMissingError):
+        return ConflictError("the object is gone")
+    if isinstance(error, ObjectsFullError):
+        return StorageFullError("the disk of the object store is full")
+    if isinstance(error, ObjectsAwayError | DBAPIError):
+        log.error("store away", extra={"fields": {"error": type(error).__name__}})
+        return UnavailableError("the store does not answer; try again", retry_after=_RETRY_SECONDS)
+    log.error("bug", exc_info=error)
+    return InternalError()

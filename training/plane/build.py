@@ -1,0 +1,90 @@
+"""Puts the parts of a worker together, or refuses a configuration that would leave a door open."""
+
+import logging
+
+from gateway.access.auth import Authenticator, Keyring
+from gateway.access.tokens import Tokens
+from market_inference.contract import keys
+from runtime.listen import is_loopback
+from training.plane.clock import Clock
+from training.plane.config import Config
+from training.plane.database import Database
+from training.plane.folder import FolderObjects
+from training.plane.launchers.process import SCRIPT, ProcessLauncher
+from training.plane.objects import Objects
+from training.plane.services import Services
+from training.plane.signature import Signer
+
+log = logging.getLogger(__name__)
+
+
+class ConfigurationError(Exception):
+    """The configuration is readable, and not safe or not possible."""
+
+
+class Access:
+    """Keys and tokens of callers, and how changed files of these are read again."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigurationError."""
+        _refuse_open_doors(config)
+        try:
+            self._keys = keys.development_key()[1] if config.keys_file is None else Keyring(config.keys_file)
+            self.tokens = _tokens(config)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(str(error)) from error
+        self.authenticator = Authenticator(self._keys, self.tokens)
+
+    def refresh(self) -> None:
+        """Read the keys file again when it has changed."""
+        if isinstance(self._keys, Keyring):
+            self._keys.refresh()
+
+
+def build(config: Config, access: Access) -> Services:
+    """The parts, with the store migrated. Raises ConfigurationError, sqlalchemy.exc.DBAPIError."""
+    config.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = Database(config.store_url)
+    store.migrate()
+    signer = Signer(store)
+    return Services(
+        config=config,
+        store=store,
+        objects=_objects(config, signer),
+        signer=signer,
+        authenticator=access.authenticator,
+        launcher=ProcessLauncher(config.root / "machines", config.script or SCRIPT),
+        clock=Clock(),
+    )
+
+
+def _objects(config: Config, signer: Signer) -> Objects:
+    if not config.objects:
+        return FolderObjects(config.root / "objects", signer, config.url)
+    from training.plane.bucket import BucketObjects, Location  # boto3 takes a third of a second
+
+    try:
+        return BucketObjects(Location.of(config.objects))
+    except ValueError as error:
+        raise ConfigurationError(f"MARKET_TRAINING_OBJECTS: {error}") from error
+
+
+def _refuse_open_doors(config: Config) -> None:
+    if is_loopback(config.listen):
+        return
+    where = f"MARKET_TRAINING_LISTEN={config.listen} is open to other machines"
+    if config.keys_file is None:
+        raise ConfigurationError(f"{where}: set MARKET_TRAINING_KEYS_FILE; the development key is for loopback only")
+    if not config.allow_plaintext:
+        raise ConfigurationError(
+            f"{where}: keys would travel in the clear; set MARKET_TRAINING_ALLOW_PLAINTEXT=true where TLS ends in front"
+        )
+
+
+def _tokens(config: Config) -> Tokens | None:
+    given = [config.jwt_key_set, config.jwt_issuer, config.jwt_audience]
+    if not any(given):
+        return None
+    if not all(given):
+        raise ConfigurationError("MARKET_TRAINING_JWT_KEY_SET, _JWT_ISSUER and _JWT_AUDIENCE belong together")
+    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience)

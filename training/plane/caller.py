@@ -1,0 +1,42 @@
+"""Who calls: the gateway's API keys and JSON Web Tokens for people, job tokens for pods.
+
+Owns the check of scopes. What a key or a JSON Web Token is belongs to gateway/access.
+"""
+
+from collections.abc import Mapping
+
+from gateway.access.auth import Authenticator, Client
+from market_inference.contract import errors as contract
+from training.plane import token
+from training.plane.database import Database
+from training.plane.errors import PermissionDeniedError, TokenRefusedError, UnauthenticatedError
+from training.plane.token import Holder
+
+RUN = "training:run"
+PROMOTE = "training:promote"
+
+
+def client(authenticator: Authenticator, headers: Mapping[str, str], scope: str) -> Client:
+    """The caller behind the request's credential. Raises UnauthenticatedError, PermissionDeniedError."""
+    try:
+        found = authenticator.authenticate(dict(headers))
+    except contract.UnauthenticatedError as error:
+        raise UnauthenticatedError(error.message) from None
+    if scope not in found.scopes:
+        raise PermissionDeniedError(f"the credential lacks the scope {scope!r}")
+    return found
+
+
+def pod(store: Database, headers: Mapping[str, str], job: str, now: float) -> Holder:
+    """The attempt behind the request's job token. Raises TokenRefusedError, also for a token of another job."""
+    with store.begin() as connection:
+        holder = token.holder(connection, bearer(headers), now)
+    if job and holder.job != job:
+        raise TokenRefusedError
+    return holder
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token of the header Authorization; empty without one."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,98 @@
+"""Checks datasets that have been uploaded: one worker each, claimed like jobs.
+
+Owns the reading of the bytes, their digest and size against what was declared, and the choice of the check by kind.
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import RowMapping
+
+from runtime.logs import fields
+from training.plane import database, dataset
+from training.plane.checks import bars, texts
+from training.plane.checks.report import Report
+from training.plane.checks.rows import UnreadableError
+from training.plane.clock import Clock
+from training.plane.database import Database, Lease, LeaseLostError
+from training.plane.objects import ObjectMissingError, Objects
+from training.plane.schema import datasets
+
+log = logging.getLogger(__name__)
+
+Check: TypeAlias = Callable[[Iterable[bytes], Report, Callable[[], None]], None]
+CHECKS: Final[dict[str, Check]] = {"texts": texts.check, "bars": bars.check}
+
+
+class Checker:
+    """One worker's hands for datasets. Several checkers may work on one database."""
+
+    def __init__(self, store: Database, objects: Objects, worker: str, clock: Clock) -> None:
+        self._store = store
+        self._objects = objects
+        self._worker = worker
+        self._clock = clock
+
+    def turn(self) -> bool:
+        """Check one dataset that waits for its checks. Whether there was one."""
+        with self._store.begin() as connection:
+            claimed = database.claim(connection, datasets, self._worker, self._clock.now())
+        if claimed is None:
+            return False
+        row, lease = claimed
+        try:
+            self._check(row._mapping, lease)
+        except LeaseLostError:
+            log.warning("dataset taken over by another worker", extra=fields(dataset=lease.id))
+        return True
+
+    def _check(self, row: RowMapping, lease: Lease) -> None:
+        report = Report()
+        content = _Content(self._bytes(row, report))
+        with contextlib.suppress(UnreadableError):  # the reason is in the report
+            CHECKS[row["kind"]](content, report, lambda: self._alive(lease))
+        for _ in content:  # a check that has ended early has not read to the end
+            pass
+        if content.size != row["bytes"]:
+            _first(report, "size", f"{row['bytes']} bytes were declared, {content.size} came")
+        elif content.sha256.hexdigest() != row["sha256"]:
+            _first(report, "sha256", "the bytes are others than declared: their SHA-256 differs")
+        found: dict[str, Any] = {"report": report.as_json(), "rows": report.rows}
+        found |= {"first_time": report.first_time or None, "last_time": report.last_time or None}
+        with self._store.begin() as connection:
+            dataset.checked(connection, lease, report.reason, found)
+        log.info("dataset checked", extra=fields(dataset=lease.id, refused=bool(report.reason), rows=report.rows))
+
+    def _bytes(self, row: RowMapping, report: Report) -> Iterator[bytes]:
+        try:
+            yield from self._objects.read(row["key"])
+        except ObjectMissingError:
+            report.error("missing", 0, "the uploaded bytes are gone")
+
+    def _alive(self, lease: Lease) -> None:
+        with self._store.begin() as connection:
+            database.write(connection, lease, self._clock.now(), {})
+
+
+class _Content:
+    """The chunks, counted and digested on their way."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.size += len(chunk)
+            self.sha256.update(chunk)
+            yield chunk
+
+
+def _first(report: Report, code: str, why: str) -> None:
+    """Bytes that are not the declared ones explain every other finding."""
+    report.errors.clear()
+    report.error(code, 0, why)

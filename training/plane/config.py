@@ -1,0 +1,56 @@
+"""The plane's configuration: read once from the environment, then frozen."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from market_inference.contract.state import state_dir
+from runtime.listen import Address
+
+
+class Config(BaseSettings):
+    """Every setting is an environment variable `MARKET_TRAINING_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKET_TRAINING_", frozen=True)
+
+    listen: Address = Field("127.0.0.1:8475", description="where clients and pods connect")
+    public_url: str = Field("", description="the address that pods call; by default http://LISTEN")
+    folder: Path | None = Field(
+        None, description="for SQLite, objects and machines; by default `training` in the state folder"
+    )
+    database_url: str = Field("", description="postgresql+psycopg://...; by default SQLite in the folder")
+    objects: str = Field("", description="s3://bucket?endpoint=URL&region=NAME; by default files in the folder")
+    name: str = Field("mi", pattern="[a-z][a-z0-9]{0,19}", description="prefix of the names of this plane's machines")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    socket: int = Field(-1, description="set by the parent of several workers: the listening socket's descriptor")
+    keys_file: Path | None = Field(
+        None, description="the gateway's hashed API keys; without it one development key, on loopback only"
+    )
+    jwt_key_set: str = Field("", description="JWKS of the issuer of JSON Web Tokens: a file, or an https URL")
+    jwt_issuer: str = Field("", description="`iss` that tokens must carry")
+    jwt_audience: str = Field("", description="`aud` that tokens must carry")
+    allow_plaintext: bool = Field(False, description="listen to other machines; TLS must end in front of the plane")
+    max_dataset_bytes: int = Field(20_000_000_000, ge=1, description="a larger dataset is refused")
+    max_artifact_bytes: int = Field(5_000_000_000, ge=1, description="a larger artifact is refused")
+    multipart_bytes: int = Field(5_000_000_000, ge=1, description="a larger dataset is uploaded in parts")
+    part_bytes: int = Field(500_000_000, ge=1, description="bytes of a part")
+    max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
+    max_watchers: int = Field(256, ge=1, description="open event streams of one worker")
+    keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
+    script: Path | None = Field(None, description="what a machine of this computer runs; by default pod/run.sh")
+    poll_seconds: float = Field(0.5, gt=0, description="seconds between two looks for work")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def root(self) -> Path:
+        return (self.folder or state_dir() / "training").absolute()
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.root}/store.db"
+
+    @property
+    def url(self) -> str:
+        return (self.public_url or f"http://{self.listen}").rstrip("/")

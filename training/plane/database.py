@@ -1,0 +1,137 @@
+"""The connection to SQLite or PostgreSQL, the migrations at start, and the claim of a row.
+
+Owns what differs between the two databases. A transaction on SQLite takes the write lock when the transaction begins:
+a read that later turns into a write would fail with "database is locked" without waiting.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, Engine, Row, Table, case, create_engine, event, or_, select, text, update
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from training.plane import identifier
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 30.0
+# No row is put off by more than this. A later time means that the clock was ahead when the row was written.
+LONGEST_WAIT_SECONDS: Final = 900.0
+_BUSY_SECONDS = 30.0
+_MIGRATION_LOCK = 4_207_849_484_125_923_118
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class LeaseLostError(Exception):
+    """Another worker holds the row now: what this worker wanted to write is out of date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one row until `until`. `pokes` is the row's count of pokes at the claim."""
+
+    table: Table
+    id: str
+    token: str
+    pokes: int
+
+
+class Database:
+    """Transactions on one database. Raises sqlalchemy.exc.DBAPIError when the database is away."""
+
+    def __init__(self, url: str) -> None:
+        """`url` as SQLAlchemy reads it: sqlite:////path/file.db or postgresql+psycopg://host/name."""
+        self.url = url
+        self.sqlite = url.startswith("sqlite")
+        self.engine = _sqlite(url) if self.sqlite else create_engine(url, pool_pre_ping=True, pool_size=10)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction, committed when the block ends well."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version. Workers that start together wait for each other."""
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.begin() as connection:
+            if not self.sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        # SQLAlchemy's BEGIN below replaces the one that the driver would send later.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={int(_BUSY_SECONDS * 1000)}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def claim(connection: Connection, table: Table, worker: str, now: float) -> tuple[Row[Any], Lease] | None:
+    """The row that is due first and that no other worker holds, with this worker's lease; None when there is none.
+
+    One UPDATE, so that of two workers only one gets the row. A lease or a due time too far ahead was written by a clock
+    that has since been set back, and does not hold.
+    """
+    key = table.primary_key.columns.values()[0]
+    columns = table.c
+    due = or_(columns.due_at <= now, columns.due_at > now + LONGEST_WAIT_SECONDS)
+    free = or_(columns.lease_until.is_(None), columns.lease_until < now, columns.lease_until > now + 2 * LEASE_SECONDS)
+    first = select(key).where(due, free).order_by(columns.due_at).limit(1).with_for_update(skip_locked=True)
+    token = identifier.new()
+    statement = (
+        update(table)
+        .where(key == first.scalar_subquery())
+        .values(lease_token=token, lease_owner=worker, lease_until=now + LEASE_SECONDS)
+        .returning(*columns)
+    )
+    row = connection.execute(statement).first()
+    return None if row is None else (row, Lease(table, row[0], token, row._mapping["pokes"]))
+
+
+def write(connection: Connection, lease: Lease, now: float, values: Mapping[str, Any]) -> None:
+    """Change the row and renew the lease. Raises LeaseLostError."""
+    _update(connection, lease, {**values, "lease_until": now + LEASE_SECONDS})
+
+
+def release(connection: Connection, lease: Lease, due_at: float | None, **values: Any) -> None:
+    """Give the row back, due again at `due_at`, or at once when the row was poked meanwhile. Raises LeaseLostError."""
+    columns = lease.table.c
+    due = case((columns.pokes == lease.pokes, due_at), else_=0.0)
+    _update(connection, lease, {**values, "due_at": due, "lease_until": None, "lease_token": None, "lease_owner": None})
+
+
+def _update(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
+    key = lease.table.primary_key.columns.values()[0]
+    held = (key == lease.id, lease.table.c.lease_token == lease.token)
+    if connection.execute(update(lease.table).where(*held).values(**values)).rowcount != 1:
+        raise LeaseLostError(f"{lease.table.name} {lease.id}")
+
+
+def poke(connection: Connection, table: Table, row_id: str, **values: Any) -> None:
+    """Make a row due now, also when a worker holds the row."""
+    columns = table.c
+    key = table.primary_key.columns.values()[0]
+    connection.execute(update(table).where(key == row_id).values(**values, due_at=0.0, pokes=columns.pokes + 1))

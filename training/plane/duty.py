@@ -1,0 +1,72 @@
+"""Scheduled work, claimed like jobs: of all workers one does a duty when it is due.
+
+Owns the schedule. What the duties do is sweep.py's.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from runtime.logs import fields
+from training.plane import database
+from training.plane.clock import Clock
+from training.plane.database import Database, LeaseLostError
+from training.plane.schema import duties
+
+log = logging.getLogger(__name__)
+
+_MOST_ERROR_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Work to be done every so many seconds. `work` may be repeated and may be cut off at any line."""
+
+    seconds: float
+    work: Callable[[], None]
+
+
+class Duties:
+    """One worker's hands for duties."""
+
+    def __init__(self, store: Database, known: Mapping[str, Duty], worker: str, clock: Clock) -> None:
+        self._store = store
+        self._known = known
+        self._worker = worker
+        self._clock = clock
+
+    def declare(self) -> None:
+        """Write down duties that the store does not know yet."""
+        for name in self._known:
+            try:
+                with self._store.begin() as connection:
+                    connection.execute(insert(duties).values(name=name, due_at=0.0))
+            except IntegrityError:  # known already
+                continue
+
+    def turn(self) -> bool:
+        """Do one duty that is due. Whether there was one."""
+        with self._store.begin() as connection:
+            claimed = database.claim(connection, duties, self._worker, self._clock.now())
+        if claimed is None:
+            return False
+        _, lease = claimed
+        duty = self._known.get(lease.id)
+        done: dict[str, object] = {}
+        try:
+            if duty is not None:
+                duty.work()
+                done = {"last_ok_at": self._clock.now(), "last_error": ""}
+        except Exception as error:  # the next time may go better, and the others must go on
+            log.exception("duty failed", extra=fields(duty=lease.id))
+            done = {"last_error": f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS]}
+        try:
+            with self._store.begin() as connection:
+                due = None if duty is None else self._clock.now() + duty.seconds
+                database.release(connection, lease, due, **done)
+        except LeaseLostError:
+            log.warning("duty taken over by another worker", extra=fields(duty=lease.id))
+        return True

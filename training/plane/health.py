@@ -1,0 +1,51 @@
+"""Health by doing: a row is written and read back, an object is written, read back and deleted.
+
+Owns the probe of one worker. A database or an object store that answers but cannot be written is unhealthy.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from training.plane import identifier
+from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
+from training.plane.schema import totals
+from training.plane.services import Services
+
+
+def look(services: Services) -> dict[str, Any]:
+    """`status` healthy or unhealthy, and for each part whether it works, in how many seconds, and why not."""
+    parts = {"store": _timed(lambda: _probe_store(services)), "objects": _timed(lambda: _probe_objects(services))}
+    good = all(part["healthy"] for part in parts.values())
+    return {"status": "healthy" if good else "unhealthy", "at": services.clock.now(), **parts}
+
+
+def _timed(probe: Callable[[], None]) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        probe()
+    except (SQLAlchemyError, ObjectsAwayError, ObjectsFullError, ObjectMissingError) as error:
+        return {"healthy": False, "error": type(error).__name__}
+    return {"healthy": True, "seconds": round(time.monotonic() - began, 4)}
+
+
+def _probe_store(services: Services) -> None:
+    """A row of a name of its own, so that probes of several workers do not meet."""
+    name = f"probe-{identifier.new()}"
+    with services.store.begin() as connection:
+        connection.execute(insert(totals).values(kind=name, swept=1))
+        connection.execute(select(totals.c.swept).where(totals.c.kind == name)).one()
+        connection.execute(delete(totals).where(totals.c.kind == name))
+
+
+def _probe_objects(services: Services) -> None:
+    key = f"probes/{identifier.new()}"
+    services.objects.put(key, b"probe")
+    try:
+        if b"".join(services.objects.read(key)) != b"probe":
+            raise ObjectsAwayError("another content came back")
+    finally:
+        services.objects.delete(key)

@@ -1,0 +1,213 @@
+"""The store's verbs for jobs, as callers and the reconciler use them.
+
+Owns the rows of `jobs` and `attempts`. What a pod writes is reports.py's; what to do next is step.py's. Verbs that take
+a lease raise LeaseLostError when another worker has the job.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from training.plane import database, event, identifier, token
+from training.plane.database import Lease
+from training.plane.errors import ConflictError, NotFoundError
+from training.plane.job import FINAL, Attempt, AttemptState, Cause, Job, JobState
+from training.plane.schema import attempts, datasets, jobs
+from training.plane.step import START_SECONDS, Bury, Finish, Mark, Move, Retry, Stop
+
+# A job token outlives the attempt's deadline by as long as a pod may hold its artifacts.
+HOLD_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as it was asked for. `recipe` is the checked recipe, `text` the recipe as JSON in one fixed form."""
+
+    owner: str
+    name: str
+    kind: str
+    dataset: str
+    recipe: dict[str, Any]
+    text: str
+    launcher: str
+    max_attempts: int
+    max_seconds: float
+    idempotency_key: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def create(connection: Connection, new: NewJob, now: float) -> tuple[str, bool]:
+    """The job's id, and whether the job is new: the same key with the same request answers the job made before.
+
+    Raises ConflictError for the same key with another request.
+    """
+    asked = hashlib.sha256(f"{new.dataset}\n{new.text}".encode()).hexdigest()
+    job = identifier.new()
+    row = {
+        "id": job, "owner": new.owner, "idempotency_key": new.idempotency_key, "request_sha256": asked,
+        "name": new.name, "kind": new.kind, "recipe": new.recipe, "recipe_sha256": new.sha256, "dataset": new.dataset,
+        "launcher": new.launcher, "state": JobState.VALIDATING, "attempt": 0, "failures": 0, "losses": 0,
+        "max_attempts": new.max_attempts, "max_seconds": new.max_seconds, "seconds_used": 0.0, "created_at": now,
+        "due_at": 0.0,
+    }  # fmt: skip
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(jobs).values(**row))
+    except IntegrityError:
+        return _made_before(connection, new, asked), False
+    event.append(connection, job, None, now, "created", recipe=new.kind, dataset=new.dataset)
+    return job, True
+
+
+def _made_before(connection: Connection, new: NewJob, asked: str) -> str:
+    same = (jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
+    row = connection.execute(select(jobs.c.id, jobs.c.request_sha256).where(*same)).one()
+    if row.request_sha256 != asked:
+        raise ConflictError(f"Idempotency-Key {new.idempotency_key!r} was used for another request")
+    return str(row.id)
+
+
+def get(connection: Connection, owner: str, job: str) -> RowMapping:
+    """The row. Raises NotFoundError when the job is not the owner's."""
+    found = select(jobs).where(jobs.c.id == job, jobs.c.owner == owner)
+    row = connection.execute(found).mappings().first()
+    if row is None:
+        raise NotFoundError("job", job)
+    return row
+
+
+def listed(connection: Connection, owner: str, before: str, limit: int, state: str = "") -> list[RowMapping]:
+    """The owner's jobs, the newest first, older than the job `before` where one is given."""
+    found = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.id.desc()).limit(limit)
+    if before:
+        found = found.where(jobs.c.id < before)
+    if state:
+        found = found.where(jobs.c.state == state)
+    return list(connection.execute(found).mappings())
+
+
+def attempts_of(connection: Connection, job: str) -> list[RowMapping]:
+    """The job's attempts, the oldest first."""
+    found = select(attempts).where(attempts.c.job == job).order_by(attempts.c.n)
+    return list(connection.execute(found).mappings())
+
+
+def cancel(connection: Connection, owner: str, job: str, now: float) -> None:
+    """Ask for the job's end. A job that is final or asked already stays as it is. Raises NotFoundError."""
+    row = get(connection, owner, job)
+    if JobState(row["state"]) in FINAL or row["cancel_asked_at"] is not None:
+        return
+    event.append(connection, job, row["attempt"] or None, now, "cancel_asked")
+    database.poke(connection, jobs, job, cancel_asked_at=now)
+
+
+def read(connection: Connection, job: str) -> tuple[Job, Attempt | None]:
+    """The job and its newest attempt, as step() wants both."""
+    joined = jobs.outerjoin(datasets, jobs.c.dataset == datasets.c.id)
+    found = select(jobs, datasets.c.state.label("dataset_state"), datasets.c.reason.label("dataset_reason"))
+    row = connection.execute(found.select_from(joined).where(jobs.c.id == job)).mappings().one()
+    newest = select(attempts).where(attempts.c.job == job, attempts.c.n == row["attempt"])
+    attempt = connection.execute(newest).mappings().first()
+    return _job(connection, row), None if attempt is None else Attempt.of(attempt)
+
+
+def _job(connection: Connection, row: RowMapping) -> Job:
+    failed = select(attempts.c.step).where(
+        attempts.c.job == row["id"], attempts.c.n < row["attempt"], attempts.c.cause == Cause.RECIPE
+    )
+    failed_step = connection.execute(failed.order_by(attempts.c.n.desc()).limit(1)).scalar()
+    return Job(
+        id=row["id"],
+        owner=row["owner"],
+        state=JobState(row["state"]),
+        dataset_state=row["dataset_state"] or "deleted",
+        dataset_reason=row["dataset_reason"] or "",
+        attempt=row["attempt"],
+        failures=row["failures"],
+        losses=row["losses"],
+        max_attempts=row["max_attempts"],
+        max_seconds=row["max_seconds"],
+        seconds_used=row["seconds_used"],
+        cancel_asked_at=row["cancel_asked_at"],
+        finished=(row["result"] or {}).get("attempt") == row["attempt"],
+        failed_step=-1 if failed_step is None else failed_step,
+    )
+
+
+def move(connection: Connection, lease: Lease, now: float, action: Move) -> None:
+    """Change the state alone."""
+    database.write(connection, lease, now, {"state": action.state, "reason": action.reason})
+    event.append(connection, lease.id, None, now, action.state, **({"reason": action.reason} if action.reason else {}))
+
+
+def request(connection: Connection, lease: Lease, now: float, job: Job, name: str, usd_per_hour: float) -> None:
+    """Write down the next attempt, before its machine is made."""
+    n = job.attempt + 1
+    database.write(connection, lease, now, {"state": JobState.LAUNCHING, "attempt": n})
+    row = {
+        "job": job.id, "n": n, "name": name, "state": AttemptState.REQUESTED, "requested_at": now, "starts": 0,
+        "step": 0, "deadline": now + START_SECONDS + job.max_seconds - job.seconds_used, "usd_per_hour": usd_per_hour,
+    }  # fmt: skip
+    connection.execute(insert(attempts).values(**row))
+    event.append(connection, job.id, n, now, JobState.LAUNCHING, machine=name)
+
+
+def job_token(connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt) -> str:
+    """A token that speaks for the attempt, valid until the attempt is gone."""
+    database.write(connection, lease, now, {"state": JobState.LAUNCHING})
+    ends = attempt.deadline + HOLD_SECONDS
+    return token.issue(connection, token.JOB, job.owner, now, ends, job=job.id, attempt=attempt.n)
+
+
+def mark(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Mark) -> None:
+    """Write down how far the attempt and the job are."""
+    database.write(connection, lease, now, {"state": action.job})
+    known: dict[str, Any] = {"state": action.attempt}
+    if attempt.created_at is None:
+        known["created_at"] = now
+    _attempt(connection, attempt, known)
+    event.append(connection, attempt.job, attempt.n, now, action.job)
+
+
+def stop(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Stop) -> None:
+    """Write down that the attempt shall end, and why; a cause that is written down stays."""
+    database.write(connection, lease, now, {})
+    if attempt.stop_at is None:
+        _attempt(connection, attempt, {"stop_at": now, "cause": attempt.cause or action.cause})
+        event.append(connection, attempt.job, attempt.n, now, "stopping", cause=action.cause)
+
+
+def bury(connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt, action: Bury) -> None:
+    """Write down that the attempt's machine is gone, and end the attempt's tokens."""
+    used = max(0.0, now - attempt.created_at) if attempt.created_at is not None else 0.0
+    database.write(connection, lease, now, {"seconds_used": job.seconds_used + used})
+    ended = {"state": AttemptState.GONE, "gone_at": now, "cause": action.cause, "exit_code": action.exit_code}
+    _attempt(connection, attempt, ended)
+    token.revoke(connection, now, job=attempt.job, attempt=attempt.n)
+    event.append(connection, attempt.job, attempt.n, now, "gone", cause=action.cause, exit_code=action.exit_code)
+
+
+def retry(connection: Connection, lease: Lease, now: float, job: Job, action: Retry) -> None:
+    """Queue the job again; the caller releases the lease with the due time."""
+    counted = {"losses": job.losses + 1} if action.loss else {"failures": job.failures + 1}
+    database.write(connection, lease, now, {"state": JobState.QUEUED, **counted})
+    event.append(connection, job.id, job.attempt, now, "retry", seconds=action.seconds, loss=action.loss)
+
+
+def finish(connection: Connection, lease: Lease, now: float, action: Finish) -> None:
+    """Move the job to a final state."""
+    progress = {"progress": 1.0} if action.state is JobState.SUCCEEDED else {}
+    final = {"state": action.state, "reason": action.reason, "ended_at": now, **progress}
+    database.write(connection, lease, now, final)
+    event.append(connection, lease.id, None, now, action.state, **({"reason": action.reason} if action.reason else {}))
+
+
+def _attempt(connection: Connection, attempt: Attempt, values: dict[str, Any]) -> None:
+    same = (attempts.c.job == attempt.job, attempts.c.n == attempt.n)
+    connection.execute(update(attempts).where(*same).values(**values))

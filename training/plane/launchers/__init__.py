@@ -1,0 +1,1 @@
+"""Launchers: one file for each kind of machine."""

@@ -1,0 +1,126 @@
+"""Machines that are processes of this computer: pod/run.sh in a session of its own.
+
+Owns the folder of a machine: `lock`, `pid`, `exit`, `log` and `work/`. The lock is taken before the start and inherited
+by every process of the machine, so the lock is free exactly when no process of the machine is left, whoever was killed.
+A machine outlives the worker that has started the machine, and any worker on this computer finds it by name.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.plane.launcher import LaunchError, Offer, PodSpec, Presence, Seen
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "training" / "pod" / "run.sh"
+# The shell writes its pid, which is the session's number, leaves the machine to a child, and ends: the machine is no
+# child of this process, and needs no wait. The exit code is written after the script's end.
+_SHELL = 'echo $$ > ../pid; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
+# What a machine needs of this process's environment; the rest may hold secrets of the plane.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
+
+
+class ProcessLauncher:
+    """Runs attempts as processes under `folder`."""
+
+    def __init__(self, folder: Path, script: Path = SCRIPT) -> None:
+        self._folder = folder
+        self._script = script
+
+    def offers(self) -> list[Offer]:
+        """This computer, for nothing."""
+        return [Offer("process", 0.0)]
+
+    def launch(self, name: str, offer: Offer, pod: PodSpec) -> None:
+        """Start the machine; nothing happens when a machine of this name runs or has run. Raises LaunchError."""
+        folder = self._folder / name
+        try:
+            (folder / "work").mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _locked(folder) as held:
+                if held is not None and not (folder / "pid").exists():
+                    self._start(folder, held, pod)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise LaunchError(f"the process could not be started: {error}") from error
+
+    def _start(self, folder: Path, held: int, pod: PodSpec) -> None:
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        ours = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "POD_LOG": str(folder / "log")}
+        with (folder / "log").open("ab") as log:
+            subprocess.run(  # noqa: S603 -- our own script
+                ["sh", "-c", _SHELL, "machine", str(self._script)],  # noqa: S607 -- the system's shell
+                env={**inherited, **ours, **pod.environment},
+                cwd=folder / "work",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(held,),
+                check=True,
+            )
+
+    def look(self, name: str) -> Seen:
+        """Running while any process of the machine lives."""
+        folder = self._folder / name
+        if not folder.is_dir():
+            return Seen(Presence.ABSENT)
+        with _locked(folder) as held:
+            if held is None:
+                return Seen(Presence.RUNNING)
+        if not (folder / "pid").exists():
+            return Seen(Presence.ABSENT)
+        return Seen(Presence.EXITED, _number(folder / "exit"))
+
+    def stop(self, name: str, *, now: bool) -> None:
+        """SIGTERM to every process of the machine's session, or SIGKILL."""
+        folder = self._folder / name
+        session = _number(folder / "pid")
+        # While the lock is held a process of the session lives, so the session's number belongs to no other process.
+        if session is not None and self.look(name).presence is Presence.RUNNING:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL if now else signal.SIGTERM)
+
+    def mine(self) -> list[str]:
+        """The machines with a living process."""
+        names = [lock.parent.name for lock in self._folder.glob("*/lock")]
+        return [name for name in names if self.look(name).presence is Presence.RUNNING]
+
+    def logs(self, name: str, most: int) -> bytes | None:
+        """The last `most` bytes of the machine's log; None without a log."""
+        try:
+            with (self._folder / name / "log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - most))
+                return log.read(most)
+        except OSError:
+            return None
+
+    def forget(self, name: str) -> None:
+        """Delete the folder of a machine that is gone."""
+        if self.look(name).presence is not Presence.RUNNING:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int | None]:
+    """The descriptor of the machine's lock, held for the block; None while a process of the machine holds the lock."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield None
+    else:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

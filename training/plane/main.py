@@ -1,0 +1,34 @@
+"""The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
+
+import asyncio
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from runtime import listen, logs, process
+from training.plane.build import ConfigurationError
+from training.plane.config import Config
+from training.plane.server import Server
+from training.plane.workers import WorkerFailedError, Workers, follow_parent
+
+log = logging.getLogger("training.plane")
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    try:
+        config = Config()
+        logs.configure(config.log_level)
+        for noisy in ("alembic", "botocore", "boto3", "urllib3", "s3transfer"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        if config.workers > 1:
+            Workers(config).run()
+        else:
+            if config.socket >= 0:
+                follow_parent()
+            asyncio.run(process.serve(lambda: Server(config), log))
+    except ValidationError as error:
+        sys.exit(f"training.plane: bad configuration\n{error}")
+    except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
+        sys.exit(f"training.plane: {error}")

@@ -1,0 +1,115 @@
+"""Prometheus metrics, read from the store: each worker answers the same figures, for all workers and restarts.
+
+Owns the names. Counters are counted from append-only rows, plus what the sweep has deleted of these rows. A dashboard
+takes the maximum over workers, never the sum.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, func, select
+
+from training.plane.database import Database
+from training.plane.job import FINAL, AttemptState
+from training.plane.schema import attempts, datasets, duties, events, jobs, tokens, totals
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TOKEN_STATES = ("used", "revoked")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric with at most one label."""
+
+    name: str
+    text: str
+    label: str = ""
+    counter: bool = False
+
+    def of(self, values: Mapping[str, float]) -> Metric:
+        """The family with a sample for each value of the label."""
+        kind = CounterMetricFamily if self.counter else GaugeMetricFamily
+        made = kind(self.name, self.text, labels=[self.label] if self.label else [])
+        for value, number in sorted(values.items()):
+            made.add_metric([value] if self.label else [], number)
+        return made
+
+
+EVENTS: Final = Family("market_training_events", "What happened to jobs.", "kind", counter=True)
+SECONDS: Final = Family("market_training_machine_seconds", "Run time of machines that are gone.", "cause", counter=True)
+USD: Final = Family("market_training_machine_usd", "Estimated cost of machines that are gone.", "cause", counter=True)
+TOKENS: Final = Family("market_training_tokens", "Download tokens that were used or revoked.", "outcome", counter=True)
+JOBS: Final = Family("market_training_jobs", "Jobs by state.", "state")
+DATASETS: Final = Family("market_training_datasets", "Datasets by state.", "state")
+MACHINES: Final = Family("market_training_machines", "Machines not yet seen gone.")
+LAG: Final = Family("market_training_lag_seconds", "How long the job that is due first has been due.")
+DUTY_AGE: Final = Family("market_training_duty_age_seconds", "Time since a duty last went well.", "duty")
+FAMILIES: Final = (EVENTS, SECONDS, USD, TOKENS, JOBS, DATASETS, MACHINES, LAG, DUTY_AGE)
+
+
+def exposition(store: Database, now: float) -> bytes:
+    """The text that Prometheus reads. Raises sqlalchemy.exc.DBAPIError when the store is away."""
+    registry = CollectorRegistry()
+    registry.register(Figures(store, now))
+    found: bytes = generate_latest(registry)
+    return found
+
+
+class Figures(Collector):
+    """The figures of a store at a time."""
+
+    def __init__(self, store: Database, now: float) -> None:
+        self._store = store
+        self._now = now
+
+    def describe(self) -> list[Metric]:
+        return [family.of({}) for family in FAMILIES]
+
+    def collect(self) -> Iterator[Metric]:
+        with self._store.begin() as connection:
+            swept = {row.kind: float(row.swept) for row in connection.execute(select(totals))}
+            yield EVENTS.of(_events(connection, swept))
+            seconds, usd = _machines_gone(connection)
+            yield SECONDS.of(seconds)
+            yield USD.of(usd)
+            yield TOKENS.of({outcome: _tokens(connection, outcome, swept) for outcome in TOKEN_STATES})
+            for family, table in ((JOBS, jobs), (DATASETS, datasets)):
+                counted = select(table.c.state, func.count()).group_by(table.c.state)
+                yield family.of(dict(connection.execute(counted).tuples().all()))
+            live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
+            yield MACHINES.of({"": connection.execute(live).scalar_one()})
+            yield LAG.of({"": self._lag(connection)})
+            last = connection.execute(select(duties.c.name, duties.c.last_ok_at)).tuples().all()
+            yield DUTY_AGE.of({name: self._now - at for name, at in last if at is not None})
+
+    def _lag(self, connection: Connection) -> float:
+        waiting = (jobs.c.due_at > 0, jobs.c.state.not_in(FINAL))
+        due = connection.execute(select(func.min(jobs.c.due_at)).where(*waiting)).scalar()
+        return max(0.0, self._now - due) if due is not None else 0.0
+
+
+def _events(connection: Connection, swept: Mapping[str, float]) -> dict[str, float]:
+    counted = select(events.c.kind, func.count()).group_by(events.c.kind)
+    found: dict[str, float] = {name.removeprefix("event:"): n for name, n in swept.items() if name.startswith("event:")}
+    for kind, count in connection.execute(counted).tuples():
+        found[kind] = found.get(kind, 0.0) + count
+    return found
+
+
+def _machines_gone(connection: Connection) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds and dollars by cause."""
+    lived = attempts.c.gone_at - attempts.c.created_at
+    found = select(attempts.c.cause, func.sum(lived), func.sum(lived / 3600.0 * attempts.c.usd_per_hour))
+    gone = (attempts.c.state == AttemptState.GONE, attempts.c.created_at.is_not(None))
+    rows = connection.execute(found.where(*gone).group_by(attempts.c.cause)).tuples().all()
+    return {cause or "none": s or 0.0 for cause, s, _ in rows}, {cause or "none": usd or 0.0 for cause, _, usd in rows}
+
+
+def _tokens(connection: Connection, outcome: str, swept: Mapping[str, float]) -> float:
+    column = tokens.c[f"{outcome}_at"]
+    found = select(func.count()).select_from(tokens).where(tokens.c.kind == "download", column.is_not(None))
+    return float(connection.execute(found).scalar_one()) + swept.get(f"token:{outcome}", 0.0)

@@ -1,0 +1,1 @@
+"""Alembic's versions of the schema, applied by database.Database.migrate when a worker starts."""

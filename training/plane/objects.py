@@ -1,0 +1,76 @@
+"""Where bytes lie: datasets, artifacts, checkpoints and logs.
+
+Owns the interface of an object store. folder.py and bucket.py are the two stores. Keys are made by this plane, never by
+a caller. An object is written once: a signed upload of a key that exists is refused.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from training.plane import identifier
+
+KEY: Final = re.compile(rf"(datasets|uploads|probes)/{identifier.PATTERN}")
+CHUNK_BYTES: Final = 1 << 20
+
+
+class ObjectMissingError(LookupError):
+    """No object of this key."""
+
+
+class ObjectsAwayError(Exception):
+    """The store does not answer, or answers with an error of its own."""
+
+
+class ObjectsFullError(Exception):
+    """The store has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUpload:
+    """Where and how to send the bytes. The bound on the size is part of the signature."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    method: str = "PUT"
+
+
+class Objects(Protocol):
+    """Objects by key. Every verb raises ObjectsAwayError when the store is away."""
+
+    def upload_url(self, key: str, size: int, seconds: float) -> SignedUpload:
+        """An upload of exactly `size` bytes, once, within so many seconds."""
+
+    def begin_parts(self, key: str) -> str:
+        """An upload in parts; the id of the upload."""
+
+    def part_url(self, key: str, upload: str, number: int, size: int, seconds: float) -> SignedUpload:
+        """An upload of part `number`, counted from 1."""
+
+    def complete_parts(self, key: str, upload: str, etags: Sequence[str]) -> None:
+        """Make the object from its parts in order. `etags` are what the uploads of the parts answered.
+
+        Raises ObjectMissingError when a part is missing or has another etag.
+        """
+
+    def abort_parts(self, key: str, upload: str) -> None:
+        """Delete the parts; no error when there are none."""
+
+    def download_url(self, key: str, seconds: float, name: str) -> str | None:
+        """A signed address that serves ranges; None where the plane itself must stream the object."""
+
+    def signed_download(self, key: str, seconds: float, name: str) -> str:
+        """An address that serves the object to its holder for so many seconds, under the file name `name`."""
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`. Raises ObjectMissingError before the first chunk."""
+
+    def size(self, key: str) -> int:
+        """Raises ObjectMissingError."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write a small object."""
+
+    def delete(self, key: str) -> None:
+        """No error when there is no such object."""

@@ -1,0 +1,280 @@
+"""Routes of jobs: create, look, cancel, follow, logs, checkpoints and artifacts."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+from sqlalchemy import func, select
+from starlette.concurrency import run_in_threadpool
+
+from gateway.access.auth import Client
+from training.plane import dataset, event, jobs, problem, upload
+from training.plane.dataset import DatasetState
+from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError, TooLargeError
+from training.plane.job import FINAL, JobState
+from training.plane.jobs import NewJob
+from training.plane.routes.parts import Body, Callers, Id, PageSize, shown
+from training.plane.schema import jobs as table
+from training.plane.schema import measurements
+from training.plane.services import Services
+from training.recipes import recipe as recipes
+
+MOST_LOG_BYTES = 1 << 20
+INLINE_BYTES = 5_000_000
+ADDRESS_SECONDS = 900.0
+_POLL_SECONDS = 0.5
+_EVENTS_AT_ONCE = 500
+_MOST_POINTS = 2000
+_SHOWN = (
+    "id", "name", "kind", "dataset", "state", "reason", "attempt", "progress", "launcher", "recipe_sha256",
+    "created_at", "started_at", "ended_at", "seconds_used", "max_seconds", "cancel_asked_at", "result",
+)  # fmt: skip
+_ATTEMPT = (
+    "n", "name", "state", "cause", "exit_code", "failed_line", "failed_command", "step", "requested_at",
+    "created_at", "running_at", "heartbeat_at", "deadline", "ended_at", "gone_at", "usd_per_hour",
+)  # fmt: skip
+
+
+class ArtifactUrls(Body):
+    """The artifacts to fetch, one address each."""
+
+    ids: list[Id] = Field(min_length=1, max_length=1000)
+
+
+def router(services: Services) -> APIRouter:
+    """The routes under /api/training."""
+    routes = APIRouter(prefix="/api/training", tags=["jobs"])
+    callers = Callers(services)
+    User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
+    Key = Annotated[str | None, Header(max_length=200, min_length=1)]  # noqa: N806 -- a type
+    store, objects, clock = services.store, services.objects, services.clock
+    watchers = _Watchers(services.config.max_watchers)
+
+    @routes.post("/jobs", status_code=201)
+    async def create(
+        request: Request,
+        response: Response,
+        user: User,
+        data: Annotated[Id, Query(alias="dataset")],
+        dry_run: bool = False,
+        idempotency_key: Key = None,
+    ) -> dict[str, Any]:
+        """Make a job from a recipe in the body, YAML or JSON, and the dataset in the query."""
+        text = await request.body()
+        made, new = await run_in_threadpool(_create, user, text, data, dry_run, idempotency_key)
+        response.status_code = 201 if new and not dry_run else 200
+        return made
+
+    def _create(user: Client, text: bytes, data: str, dry_run: bool, key: str | None) -> tuple[dict[str, Any], bool]:
+        asked = _recipe(text)
+        with store.begin() as connection:
+            found = dataset.get(connection, user.name, data)
+            if found["state"] not in {DatasetState.READY, DatasetState.CHECKING}:
+                raise ConflictError(f"the dataset is {found['state']}")
+            if found["kind"] != (needed := recipes.DATASETS[asked.kind]):
+                raise InvalidRequestError.at("dataset", f"{asked.kind} needs a dataset of {needed}", needed)
+            _refuse_too_many(connection, user.name)
+            if dry_run:
+                return {"valid": True, "recipe": asked.model_dump(mode="json")}, False
+            new = NewJob(
+                owner=user.name,
+                name=asked.name or asked.kind,
+                kind=asked.kind,
+                dataset=data,
+                recipe=asked.model_dump(mode="json"),
+                text=recipes.fixed(asked),
+                launcher="process",
+                max_attempts=asked.max_attempts,
+                max_seconds=asked.max_seconds,
+                idempotency_key=key,
+            )
+            made, is_new = jobs.create(connection, new, clock.now())
+            return shown(jobs.get(connection, user.name, made), *_SHOWN), is_new
+
+    def _refuse_too_many(connection: Any, owner: str) -> None:
+        live = select(func.count()).select_from(table).where(table.c.owner == owner, table.c.state.not_in(FINAL))
+        most = services.config.max_jobs_per_owner
+        if connection.execute(live).scalar_one() >= most:
+            raise OverloadedError(f"at most {most} jobs that are not final", retry_after=60.0)
+
+    @routes.get("/jobs")
+    def list_jobs(user: User, before: str = "", state: str = "", limit: PageSize = 50) -> dict[str, Any]:
+        """The caller's jobs, the newest first."""
+        if state and state not in set(JobState):
+            raise InvalidRequestError.at("state", f"must be one of {', '.join(JobState)}")
+        with store.begin() as connection:
+            rows = jobs.listed(connection, user.name, before, limit, state)
+        return {"jobs": [shown(row, *_SHOWN) for row in rows]}
+
+    @routes.get("/jobs/{job}")
+    def look(job: Id, user: User) -> dict[str, Any]:
+        """A job with its recipe, its attempts, and what these have cost so far."""
+        with store.begin() as connection:
+            row = jobs.get(connection, user.name, job)
+            tries = [shown(one, *_ATTEMPT) for one in jobs.attempts_of(connection, job)]
+        usd = sum(_hours(one, clock.now()) * one.get("usd_per_hour", 0.0) for one in tries)
+        return {**shown(row, *_SHOWN, "recipe"), "attempts": tries, "usd": round(usd, 4)}
+
+    @routes.post("/jobs/{job}/cancel")
+    def cancel(job: Id, user: User) -> dict[str, Any]:
+        """Ask for the job's end. A job that is final stays as it is."""
+        with store.begin() as connection:
+            jobs.cancel(connection, user.name, job, clock.now())
+            return shown(jobs.get(connection, user.name, job), *_SHOWN)
+
+    @routes.get("/jobs/{job}/measurements")
+    def measured(job: Id, user: User) -> dict[str, Any]:
+        """What the training reported, by name: pairs of step and value."""
+        with store.begin() as connection:
+            jobs.get(connection, user.name, job)
+            found = select(measurements).where(measurements.c.job == job).order_by(measurements.c.step)
+            rows = connection.execute(found).mappings().all()
+        series: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            series.setdefault(row["name"], []).append((row["step"], row["value"]))
+        return {"series": {name: points[:: 1 + len(points) // _MOST_POINTS] for name, points in series.items()}}
+
+    @routes.get("/jobs/{job}/events", response_model=None)
+    async def events(
+        job: Id,
+        request: Request,
+        user: User,
+        after: Annotated[int, Query(ge=0)] = 0,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response | dict[str, Any]:
+        """Events after a cursor: JSON, or Server-Sent Events until the job is final."""
+        if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
+            after = int(last_event_id)
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            found, _ = await run_in_threadpool(_read, user.name, job, after)
+            return {"events": [_plain(one) for one in found]}
+        await run_in_threadpool(_read, user.name, job, after)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(watchers.count(_follow(user.name, job, after)), 200, headers, "text/event-stream")
+
+    def _read(owner: str, job: str, after: int) -> tuple[list[event.Event], dict[str, Any]]:
+        with store.begin() as connection:
+            row = jobs.get(connection, owner, job)
+            newest = select(measurements.c.value).where(measurements.c.job == job, measurements.c.name == "loss")
+            loss = connection.execute(newest.order_by(measurements.c.step.desc()).limit(1)).scalar()
+            now = shown(row, "state", "progress", "attempt") | ({} if loss is None else {"loss": loss})
+            return event.after(connection, job, after, _EVENTS_AT_ONCE), now
+
+    async def _follow(owner: str, job: str, after: int) -> AsyncIterator[str]:
+        told: dict[str, Any] = {}
+        quiet = 0.0
+        while True:
+            found, now = await run_in_threadpool(_read, owner, job, after)
+            for one in found:
+                after = one.seq
+                yield f"id: {one.seq}\nevent: {one.kind}\ndata: {json.dumps(_plain(one))}\n\n"
+            if now != told:
+                told = now
+                yield f"event: progress\ndata: {json.dumps(now)}\n\n"
+            elif quiet >= 15.0:
+                quiet = 0.0
+                yield ": alive\n\n"
+            if not found and now["state"] in FINAL:
+                return
+            quiet += _POLL_SECONDS
+            if len(found) < _EVENTS_AT_ONCE:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    @routes.get("/jobs/{job}/logs", response_class=Response)
+    def logs(job: Id, user: User) -> Response:
+        """The end of the newest attempt's log: from the machine while there is one, else as it was uploaded."""
+        with store.begin() as connection:
+            row = jobs.get(connection, user.name, job)
+            tries = jobs.attempts_of(connection, job)
+            kept = upload.newest_log(connection, job)
+        content = services.launcher.logs(tries[-1]["name"], MOST_LOG_BYTES) if tries else None
+        if content is None and kept is not None:
+            content = b"".join(objects.read(kept["key"]))
+        if content is None:
+            raise ConflictError(f"the job is {row['state']}: there is no log")
+        return Response(content, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+
+    @routes.get("/jobs/{job}/checkpoints")
+    def checkpoints(job: Id, user: User) -> dict[str, Any]:
+        """The job's complete checkpoints, the newest first."""
+        with store.begin() as connection:
+            jobs.get(connection, user.name, job)
+            rows = upload.newest_checkpoints(connection, job)
+        return {"checkpoints": [shown(row, "step", "attempt", "complete_at") for row in rows]}
+
+    @routes.get("/jobs/{job}/artifacts")
+    def artifacts(job: Id, user: User) -> dict[str, Any]:
+        """The files that the job has made."""
+        with store.begin() as connection:
+            jobs.get(connection, user.name, job)
+            rows = upload.artifacts(connection, user.name, job)
+        return {"artifacts": [shown(row, "id", "name", "sha256", "bytes", "attempt", "complete_at") for row in rows]}
+
+    @routes.get("/artifacts/{artifact}", response_model=None)
+    def fetch(artifact: Id, user: User) -> Response | dict[str, Any]:
+        """A file's bytes up to 5 MB; above, an address to fetch the file from."""
+        with store.begin() as connection:
+            row = upload.artifact(connection, user.name, artifact)
+        if row["bytes"] > INLINE_BYTES:
+            return _address(row)
+        disposition = {"Content-Disposition": f'attachment; filename="{row["name"]}"', "ETag": f'"{row["sha256"]}"'}
+        content = b"".join(objects.read(row["key"]))
+        return Response(content, 200, {**disposition, "X-Content-Type-Options": "nosniff"}, "application/octet-stream")
+
+    @routes.post("/artifacts/urls")
+    def addresses(sent: ArtifactUrls, user: User) -> dict[str, Any]:
+        """One address for each file."""
+        with store.begin() as connection:
+            rows = [upload.artifact(connection, user.name, one) for one in sent.ids]
+        return {"artifacts": [_address(row) for row in rows]}
+
+    def _address(row: Any) -> dict[str, Any]:
+        url = objects.signed_download(row["key"], ADDRESS_SECONDS, row["name"])
+        return {**shown(row, "id", "name", "sha256", "bytes"), "url": url, "expires_at": clock.now() + ADDRESS_SECONDS}
+
+    return routes
+
+
+class _Watchers:
+    """Bounds the event streams that one worker holds open."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+
+    def count(self, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        """The stream, counted while it is open. Raises OverloadedError."""
+        if self._open >= self._most:
+            raise OverloadedError(f"at most {self._most} open event streams of one worker", retry_after=5.0)
+        self._open += 1
+        return self._counted(stream)
+
+    async def _counted(self, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        try:
+            async for one in stream:
+                yield one
+        finally:
+            self._open -= 1
+
+
+def _recipe(text: bytes) -> recipes.AnyRecipe:
+    if len(text) > recipes.MOST_BYTES:
+        raise TooLargeError.over("recipe", recipes.MOST_BYTES, len(text))
+    try:
+        return recipes.parse(text)
+    except recipes.RecipeError as error:
+        mistakes = [{**one, "loc": ("recipe", *one["loc"])} for one in error.mistakes]
+        raise InvalidRequestError(f"the recipe is not valid: {error}"[:500], *problem.violations(mistakes)) from None
+
+
+def _plain(one: event.Event) -> dict[str, Any]:
+    return {**one.data, "seq": one.seq, "attempt": one.attempt, "at": one.at, "kind": one.kind}
+
+
+def _hours(attempt: dict[str, Any], now: float) -> float:
+    begun = attempt.get("created_at")
+    return 0.0 if begun is None else max(0.0, attempt.get("gone_at", now) - begun) / 3600.0

@@ -1,0 +1,44 @@
+"""What routes have in common: who calls, in which database transaction, and the forms of names and digests."""
+
+from typing import Annotated, Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway.access.auth import Client
+from training.plane import caller, identifier
+from training.plane.services import Services
+from training.plane.token import Holder
+
+Id = Annotated[str, StringConstraints(pattern=f"^{identifier.PATTERN}$")]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+ShownName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+PageSize = Annotated[int, Field(ge=1, le=500)]
+
+
+class Body(BaseModel):
+    """A request's JSON body; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Callers:
+    """The dependencies that say who calls."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def user(self, request: Request) -> Client:
+        """A caller with the scope training:run."""
+        return caller.client(self._services.authenticator, request.headers, caller.RUN)
+
+    def pod(self, request: Request) -> Holder:
+        """The attempt that a job token speaks for, of the job in the path where the path names one."""
+        job = request.path_params.get("job", "")
+        return caller.pod(self._services.store, request.headers, job, self._services.clock.now())
+
+
+def shown(row: Any, *names: str) -> dict[str, Any]:
+    """The named columns of a row, without those that are empty."""
+    return {name: row[name] for name in names if row[name] not in (None, "")}

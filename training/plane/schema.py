@@ -1,0 +1,203 @@
+"""The tables of the store.
+
+Owns names, types and indexes of columns. Times are Unix times in seconds. migrations/ makes the tables; a test holds
+both against each other. `claimable` rows are worked on by one worker at a time: database.py has the claim.
+"""
+
+from sqlalchemy import JSON, BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+metadata = MetaData()
+# SQLite counts up by itself only in a column of exactly the type INTEGER.
+Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _claimable() -> list[Column[object]]:
+    """When the row is due, which worker holds the row, until when, and how often the row was poked."""
+    return [
+        Column("due_at", Double),
+        Column("lease_owner", String(64)),
+        Column("lease_token", String(26)),
+        Column("lease_until", Double),
+        Column("pokes", Integer, nullable=False, server_default="0"),
+    ]
+
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("key", String(100), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("upload", String(1024), nullable=False, server_default=""),
+    Column("parts", Integer, nullable=False),
+    Column("etags", JSON),
+    Column("rows", BigInteger),
+    Column("first_time", String(40)),
+    Column("last_time", String(40)),
+    Column("report", JSON),
+    Column("created_at", Double, nullable=False),
+    Column("completed_at", Double),
+    *_claimable(),
+    Index("datasets_owner", "owner", "id"),
+    Index("datasets_due", "due_at"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("dataset", String(26)),
+    Column("job", String(26)),
+    Column("attempt", Integer),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+    Column("revoked_at", Double),
+    Index("tokens_job", "job", "attempt"),
+    Index("tokens_dataset", "dataset"),
+    Index("tokens_expires", "expires_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("idempotency_key", String(200)),
+    Column("request_sha256", String(64), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("recipe", JSON, nullable=False),
+    Column("recipe_sha256", String(64), nullable=False),
+    Column("dataset", String(26), nullable=False),
+    Column("launcher", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempt", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("max_seconds", Double, nullable=False),
+    Column("seconds_used", Double, nullable=False),
+    Column("cancel_asked_at", Double),
+    Column("progress", Double, nullable=False, server_default="0"),
+    Column("result", JSON),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    *_claimable(),
+    UniqueConstraint("owner", "idempotency_key", name="jobs_idempotency"),
+    Index("jobs_owner", "owner", "id"),
+    Index("jobs_due", "due_at"),
+    Index("jobs_state", "state"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", String(26), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("requested_at", Double, nullable=False),
+    Column("created_at", Double),
+    Column("running_at", Double),
+    Column("heartbeat_at", Double),
+    Column("deadline", Double, nullable=False),
+    Column("stop_at", Double),
+    Column("ended_at", Double),
+    Column("gone_at", Double),
+    Column("starts", Integer, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("exit_code", Integer),
+    Column("failed_line", Integer),
+    Column("failed_command", Text),
+    Column("cause", String(40), nullable=False, server_default=""),
+    Column("usd_per_hour", Double, nullable=False, server_default="0"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Counter, primary_key=True, autoincrement=True),
+    Column("job", String(26), nullable=False),
+    Column("attempt", Integer),
+    Column("at", Double, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("data", JSON, nullable=False),
+    Index("events_job", "job", "seq"),
+    Index("events_kind", "kind"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("job", String(26), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("value", Double, nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("job", String(26), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("key", String(100), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("complete_at", Double),
+    Column("expires_at", Double, nullable=False),
+    Index("uploads_job", "job", "kind"),
+    Index("uploads_expires", "expires_at"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job", String(26), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("files", JSON, nullable=False),
+    Column("complete_at", Double, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("last_ok_at", Double),
+    Column("last_error", Text, nullable=False, server_default=""),
+    *_claimable(),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("kind", String(40), primary_key=True),
+    Column("swept", BigInteger, nullable=False),
+)

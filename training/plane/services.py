@@ -1,0 +1,31 @@
+"""What routes and loops work with: the parts of one worker of the plane."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from gateway.access.auth import Authenticator
+from training.plane.clock import Clock
+from training.plane.config import Config
+from training.plane.database import Database
+from training.plane.launcher import Launcher
+from training.plane.objects import Objects
+from training.plane.signature import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by build.py; tests make their own."""
+
+    config: Config
+    store: Database
+    objects: Objects
+    signer: Signer
+    authenticator: Authenticator
+    launcher: Launcher
+    clock: Clock
+
+
+def worker_name() -> str:
+    """Which process this is, in leases and logs."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}"

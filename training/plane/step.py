@@ -1,0 +1,232 @@
+"""What to do next for a job: a pure function of the job, its newest attempt, a look at the machine, and the time.
+
+Owns every deadline and every rule of retrying. Reading, looking and doing are the reconciler's. A job reaches a final
+state only when its machine is gone.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from training.plane.job import FINAL, LOSSES, Attempt, AttemptState, Cause, Job, JobState
+from training.plane.launcher import Presence, Seen
+
+START_SECONDS: Final = 900.0
+CREATE_SECONDS: Final = 120.0
+LOST_SECONDS: Final = 600.0
+CANCEL_GRACE_SECONDS: Final = 30.0
+END_GRACE_SECONDS: Final = 60.0
+KILL_AFTER_SECONDS: Final = 30.0
+MOST_LOSSES: Final = 10
+BACKOFF_SECONDS: Final = (0.0, 60.0, 120.0, 300.0, 600.0)
+POLL_SECONDS: Final = 2.0
+STOP_POLL_SECONDS: Final = 0.25
+
+# Exit codes of pod/run.sh. Codes from 100 to 199 are 100 + curl's code of the download that failed.
+DATA_REFUSED_CODE: Final = 65
+CANCELLED_CODE: Final = 76
+DEADLINE_CODE: Final = 77
+# curl's 22 is an answer of 400 and above: asking again does not help.
+HTTP_REFUSED_CODE: Final = 122
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after so many seconds; None for never, since the job is final."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Change the job's state alone."""
+
+    state: JobState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Write down a new attempt, before any machine is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make the machine of the attempt that is written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Write down how far the attempt is, and the job with the attempt."""
+
+    attempt: AttemptState
+    job: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the machine, by force when `kill`. The attempt keeps the first cause that is written down."""
+
+    cause: Cause
+    kill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """The machine is gone: write down the attempt's end."""
+
+    cause: Cause
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Queue the job again, due after so many seconds. A loss counts apart from a failure of the recipe."""
+
+    seconds: float
+    loss: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Move the job to a final state."""
+
+    state: JobState
+    reason: str
+
+
+Action: TypeAlias = Wait | Move | Request | Create | Mark | Stop | Bury | Retry | Finish
+
+
+def step(job: Job, attempt: Attempt | None, seen: Seen, now: float, steady_since: float = 0.0) -> Action:
+    """The next action. `seen` is the look at the attempt's machine, absent without an attempt.
+
+    `steady_since` is when the clock last jumped: silence is counted from there, since a heartbeat from before the jump
+    has a time of another clock.
+    """
+    if job.state in FINAL:
+        return Wait(None)
+    if attempt is None or attempt.state is AttemptState.GONE:
+        return _without_machine(job, attempt, now)
+    if seen.presence in {Presence.ABSENT, Presence.EXITED}:
+        return _machine_away(attempt, seen, now)
+    return _with_machine(job, attempt, seen, now, steady_since)
+
+
+def _without_machine(job: Job, attempt: Attempt | None, now: float) -> Action:
+    if job.state is JobState.VALIDATING:
+        return _validated(job)
+    if job.state is JobState.QUEUED:
+        if job.cancel_asked_at is not None:
+            return Finish(JobState.CANCELLED, "cancelled before the start")
+        return Request()
+    return _settled(job, attempt, now)
+
+
+def _validated(job: Job) -> Action:
+    if job.cancel_asked_at is not None:
+        return Finish(JobState.CANCELLED, "cancelled before the start")
+    if job.dataset_state == "ready":
+        return Move(JobState.QUEUED)
+    if job.dataset_state in {"refused", "deleted"}:
+        return Finish(JobState.REFUSED, f"the dataset is {job.dataset_state}: {job.dataset_reason}".rstrip(": "))
+    return Wait(POLL_SECONDS)
+
+
+def _machine_away(attempt: Attempt, seen: Seen, now: float) -> Action:
+    """No machine, or one that has ended, of an attempt that is not gone."""
+    if attempt.state is AttemptState.REQUESTED and seen.presence is Presence.ABSENT:
+        if attempt.stop_at is not None:
+            return Bury(attempt.cause, None)
+        if now > attempt.requested_at + CREATE_SECONDS:
+            return Stop(Cause.NO_START)
+        return Create()
+    exit_code = attempt.exit_code if attempt.exit_code is not None else seen.exit_code
+    return Bury(attempt.cause or _cause(attempt, exit_code), exit_code)
+
+
+def _cause(attempt: Attempt, exit_code: int | None) -> Cause:
+    if attempt.starts > 1:
+        return Cause.CRASH_LOOP
+    if attempt.ended_at is None and exit_code in {None, 0}:
+        return Cause.LOST
+    if exit_code == 0:
+        return Cause.NONE
+    if exit_code == DATA_REFUSED_CODE:
+        return Cause.DATA_REFUSED
+    if exit_code == DEADLINE_CODE:
+        return Cause.DEADLINE
+    if exit_code == CANCELLED_CODE:
+        return Cause.CANCELLED
+    if exit_code is not None and 100 < exit_code < 128 and exit_code != HTTP_REFUSED_CODE:
+        return Cause.DOWNLOAD
+    return Cause.RECIPE
+
+
+def _with_machine(job: Job, attempt: Attempt, seen: Seen, now: float, steady_since: float) -> Action:
+    if attempt.stop_at is not None:
+        kill = now > attempt.stop_at + KILL_AFTER_SECONDS or now < attempt.stop_at
+        return Stop(attempt.cause, kill=True) if kill else Wait(STOP_POLL_SECONDS)
+    if cause := _why_stop(job, attempt, now, steady_since):
+        return Stop(cause)
+    wanted = _mark(job, attempt, seen)
+    return wanted if wanted != Mark(attempt.state, job.state) else Wait(POLL_SECONDS)
+
+
+def _mark(job: Job, attempt: Attempt, seen: Seen) -> Mark:
+    """The states that fit what is known of a machine that is there."""
+    if job.cancel_asked_at is not None:
+        return Mark(attempt.state, JobState.CANCELLING)
+    if attempt.ended_at is not None:
+        return Mark(AttemptState.ENDED, JobState.FINISHING)
+    if attempt.running_at is not None:
+        return Mark(AttemptState.RUNNING, JobState.RUNNING)
+    return Mark(AttemptState.PROVISIONING, JobState.STARTING)
+
+
+def _why_stop(job: Job, attempt: Attempt, now: float, steady_since: float) -> Cause:
+    if attempt.starts > 1:
+        return Cause.CRASH_LOOP
+    if attempt.ended_at is not None:
+        return _cause(attempt, attempt.exit_code) if now > attempt.ended_at + END_GRACE_SECONDS else Cause.NONE
+    if job.cancel_asked_at is not None:
+        waited = now > job.cancel_asked_at + CANCEL_GRACE_SECONDS
+        return Cause.CANCELLED if attempt.running_at is None or waited else Cause.NONE
+    if now > attempt.deadline:
+        return Cause.DEADLINE
+    begun = attempt.created_at if attempt.created_at is not None else attempt.requested_at
+    if attempt.running_at is None:
+        return Cause.NO_START if now > max(begun, steady_since) + START_SECONDS else Cause.NONE
+    heard = max(attempt.heartbeat_at or attempt.running_at, steady_since)
+    return Cause.SILENT if now > heard + LOST_SECONDS else Cause.NONE
+
+
+def _settled(job: Job, attempt: Attempt | None, now: float) -> Action:
+    """What a job comes to whose attempt is gone."""
+    if attempt is None:
+        return Move(JobState.QUEUED)
+    if job.finished and not attempt.exit_code:
+        return Finish(JobState.SUCCEEDED, "")
+    if job.cancel_asked_at is not None or attempt.cause is Cause.CANCELLED:
+        return Finish(JobState.CANCELLED, "cancelled")
+    if attempt.cause is Cause.DEADLINE or job.seconds_used >= job.max_seconds:
+        return Finish(JobState.FAILED, f"stopped at the deadline (max_seconds {job.max_seconds:g})")
+    if attempt.cause is Cause.DATA_REFUSED:
+        return Finish(JobState.FAILED, "the recipe refused the dataset; the log has the reason")
+    if attempt.cause in LOSSES:
+        return _after_loss(job, attempt)
+    return _after_failure(job, attempt)
+
+
+def _after_loss(job: Job, attempt: Attempt) -> Action:
+    if job.losses >= MOST_LOSSES:
+        return Finish(JobState.FAILED, f"lost {job.losses + 1} machines, the last one: {attempt.cause}")
+    return Retry(BACKOFF_SECONDS[min(job.losses, len(BACKOFF_SECONDS) - 1)], loss=True)
+
+
+def _after_failure(job: Job, attempt: Attempt) -> Action:
+    why = f"exit code {attempt.exit_code}" if attempt.exit_code else "ended without a result"
+    if job.failures + 1 >= job.max_attempts:
+        return Finish(JobState.FAILED, f"the recipe failed: {why}")
+    if job.failures and job.failed_step == attempt.step:
+        return Finish(JobState.FAILED, f"the recipe failed twice at step {attempt.step}: {why}")
+    return Retry(0.0, loss=False)

@@ -1,0 +1,89 @@
+"""Tokens of pods: one kind downloads a dataset once, the other speaks for one attempt of a job.
+
+Owns issuing, consuming, and revoking. A token is 32 random bytes in base64url; the store holds the SHA-256 alone, and
+the look-up by digest leaves no timing to measure.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from training.plane.errors import TokenRefusedError
+from training.plane.schema import tokens
+
+DOWNLOAD: Final = "download"
+JOB: Final = "job"
+LIFETIME_SECONDS: Final = 2 * 3600.0
+LARGE_LIFETIME_SECONDS: Final = 6 * 3600.0
+LARGE_BYTES: Final = 5_000_000_000
+_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The attempt that a job token speaks for."""
+
+    owner: str
+    job: str
+    attempt: int
+
+
+def lifetime(size: int) -> float:
+    """How long a download token for so many bytes is valid, in seconds."""
+    return LARGE_LIFETIME_SECONDS if size > LARGE_BYTES else LIFETIME_SECONDS
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue(connection: Connection, kind: str, owner: str, now: float, expires_at: float, **bound: Any) -> str:
+    """A new token, returned once and stored as a digest. `bound` is what the token is for: dataset, job, attempt."""
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    row = {"digest": digest(token), "kind": kind, "owner": owner, "created_at": now, "expires_at": expires_at, **bound}
+    connection.execute(insert(tokens).values(**row))
+    return token
+
+
+def consume(connection: Connection, token: str, now: float) -> str:
+    """The dataset that a download token is for; the token is used up. Of two callers at once one gets the dataset.
+
+    Raises TokenRefusedError with one text for a wrong, expired, used and revoked token.
+    """
+    one = (tokens.c.digest == digest(token), tokens.c.kind == DOWNLOAD, *_valid(now), tokens.c.used_at.is_(None))
+    row = connection.execute(update(tokens).where(*one).values(used_at=now).returning(tokens.c.dataset)).first()
+    if row is None:
+        raise TokenRefusedError
+    return str(row.dataset)
+
+
+def peek(connection: Connection, token: str, now: float) -> str:
+    """As consume(), and the token stays usable."""
+    one = (tokens.c.digest == digest(token), tokens.c.kind == DOWNLOAD, *_valid(now), tokens.c.used_at.is_(None))
+    row = connection.execute(select(tokens.c.dataset).where(*one)).first()
+    if row is None:
+        raise TokenRefusedError
+    return str(row.dataset)
+
+
+def holder(connection: Connection, token: str, now: float) -> Holder:
+    """The attempt that a job token speaks for. Raises TokenRefusedError."""
+    one = (tokens.c.digest == digest(token), tokens.c.kind == JOB, *_valid(now))
+    row = connection.execute(select(tokens.c.owner, tokens.c.job, tokens.c.attempt).where(*one)).first()
+    if row is None:
+        raise TokenRefusedError
+    return Holder(row.owner, row.job, row.attempt)
+
+
+def revoke(connection: Connection, now: float, **bound: Any) -> int:
+    """End all tokens with these values, such as job and attempt, or dataset. The number of tokens ended."""
+    same = [tokens.c[name] == value for name, value in bound.items()]
+    ended = connection.execute(update(tokens).where(*same, tokens.c.revoked_at.is_(None)).values(revoked_at=now))
+    return ended.rowcount
+
+
+def _valid(now: float) -> tuple[Any, Any]:
+    return tokens.c.revoked_at.is_(None), tokens.c.expires_at > now

@@ -1,0 +1,120 @@
+"""Several processes of the plane on one listening socket.
+
+Owns the processes: their start, the replacement of one that dies, and their common end. The store alone is shared.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from runtime import listen
+from runtime.logs import fields
+from training.plane.config import Config
+from training.plane.server import listening
+
+log = logging.getLogger(__name__)
+
+# A worker that dies sooner than this is replaced after this pause.
+CRASH_PAUSE_SECONDS = 1.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class WorkerFailedError(Exception):
+    """A worker did not start."""
+
+
+class Workers:
+    """The parent of `config.workers` processes. Call run() on the main thread."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._ended: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises WorkerFailedError, CannotListenError."""
+        with listening(self._config) as held:
+            host, _ = listen.split(self._config.listen)
+            address = f"{host}:{held.getsockname()[1]}"
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._stop)
+            try:
+                self._workers = [_Worker(held.fileno(), address, self._ended) for _ in range(self._config.workers)]
+                for worker in self._workers:
+                    worker.wait_ready()
+                listen.announce(listen=address, metrics=address)
+                log.info("listening", extra=fields(listen=address, workers=len(self._workers)))
+                while (dead := self._ended.get()) is not None:
+                    self._replace(dead, held.fileno(), address)
+            finally:
+                for worker in self._workers:
+                    worker.process.terminate()
+                for worker in self._workers:
+                    worker.process.wait()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._ended.put(None)
+
+    def _replace(self, dead: "_Worker", descriptor: int, address: str) -> None:
+        log.error("worker died", extra=fields(status=dead.process.returncode))
+        self._workers.remove(dead)
+        if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
+            time.sleep(CRASH_PAUSE_SECONDS)
+        self._workers.append(_Worker(descriptor, address, self._ended))
+
+
+class _Worker:
+    """One child: `python -m training.plane` with the parent's settings and the parent's socket."""
+
+    def __init__(self, descriptor: int, address: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+        settings = {
+            "MARKET_TRAINING_WORKERS": "1",
+            "MARKET_TRAINING_SOCKET": str(descriptor),
+            "MARKET_TRAINING_LISTEN": address,
+        }
+        self.began = time.monotonic()
+        self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "training.plane"],
+            env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,  # its other end is the parent's life, see follow_parent()
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=(descriptor,),
+        )
+        threading.Thread(target=self._watch, args=(ended,), daemon=True).start()
+
+    def wait_ready(self) -> None:
+        """Return once the worker serves. Raises WorkerFailedError."""
+        if not self._ready.get() or "listen" not in json.loads(self._ready_line):
+            raise WorkerFailedError("a worker did not start; its reason stands above")
+
+    def _watch(self, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+        stdout = self.process.stdout
+        if stdout is None:
+            raise RuntimeError("the child was started without a pipe")
+        with stdout:
+            self._ready_line = stdout.readline()
+            self._ready.put(self._ready_line)
+            for _ in stdout:
+                pass
+        self.process.wait()
+        ended.put(self)
+
+
+def follow_parent() -> None:
+    """In a worker: end, as by SIGTERM, once the parent that holds the other end of stdin is gone."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
