@@ -1,0 +1,111 @@
+"""Reports from a pod's thread: heartbeats, faults of the plane, orders, and that training never waits."""
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from training.pod.plane import Plane
+from training.pod.report import Reporter
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reports: list[dict] = []
+        self.statuses: list[int] = []
+        self.answer = {"stop": False, "seconds_left": 100.0}
+        self.came = threading.Condition()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        with self.came:
+            assert self.came.wait_for(condition, 20)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.came:
+            status = self.server.statuses.pop(0) if self.server.statuses else 200
+            if status == 200:
+                self.server.reports.append(body)
+            self.server.came.notify_all()
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.server.answer).encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def reporter(server: Server, seconds: float = 0.02) -> Reporter:
+    return Reporter(Plane(f"http://127.0.0.1:{server.server_port}", "J", "t"), seconds)
+
+
+def test_what_is_measured_arrives_once_in_order_whatever_the_plane_answers(server: Server) -> None:
+    server.statuses = [503, 503, 500, 429]
+    report = reporter(server)
+    report.start()
+    for step in range(1, 51):
+        report.measure(step, 100, {"loss": 1.0 / step, "bad": float("nan")})
+    server.until(lambda: sum(len(one["metrics"]) for one in server.reports) == 50)
+    report.stop()
+    got = [one for sent in server.reports for one in sent["metrics"]]
+    assert [one["step"] for one in got] == list(range(1, 51))
+    assert {one["name"] for one in got} == {"loss"}
+    assert server.reports[-1]["progress"] == 0.5
+
+
+def test_heartbeats_go_on_without_measurements(server: Server) -> None:
+    report = reporter(server)
+    report.start()
+    server.until(lambda: len(server.reports) >= 3)
+    report.stop()
+
+
+@pytest.mark.parametrize("refusal", [True, False])
+def test_the_answer_can_stop_the_training(server: Server, refusal: bool) -> None:
+    if refusal:
+        server.statuses = [409] * 100
+    else:
+        server.answer = {"stop": True, "seconds_left": 0.0}
+    report = reporter(server)
+    report.start()
+    assert report.stopping.wait(20)
+    report.stop()
+    assert report.why_stopping
+
+
+def test_a_plane_that_is_away_slows_nothing_down() -> None:
+    report = Reporter(Plane("http://127.0.0.1:1", "J", "t"), 0.01)
+    report.start()
+    began = time.monotonic()
+    for step in range(20_000):
+        report.measure(step, 20_000, {"loss": 0.5})
+    assert time.monotonic() - began < 5
+    report.stop()
+    assert not report.stopping.is_set()
+
+
+def test_the_last_numbers_are_sent_at_the_end(server: Server) -> None:
+    report = reporter(server, seconds=60)
+    report.start()
+    server.until(lambda: len(server.reports) >= 1)
+    report.measure(7, 7, {"loss": 0.25})
+    report.stop()
+    assert server.reports[-1]["metrics"][0]["value"] == 0.25

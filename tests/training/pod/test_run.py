@@ -1,0 +1,206 @@
+"""run.sh under bash against a small server: what it says, its exit code, and that it reports its end once."""
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "training" / "pod" / "run.sh"
+DATA = b"text,label\n" + b"x" * 50_000
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+JOB = "/api/training/jobs/J"
+
+
+class Plane(http.server.ThreadingHTTPServer):
+    """Answers as the plane does; `status` is the download's, `cut` breaks the first downloads off half way."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.calls: list[tuple[str, str, bytes]] = []
+        self.tokens: set[str] = set()
+        self.status = 200
+        self.cut = 0
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.download = f"{self.url}/download"
+        self.sha256 = hashlib.sha256(DATA).hexdigest()
+
+    def bodies(self, path: str) -> list[bytes]:
+        return [body for _, called, body in self.calls if called == path]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Plane
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.server.calls.append(("POST", self.path, body))
+        if self.headers["Authorization"] != "Bearer secret-token":
+            self.answer(401, b"{}")
+        elif self.path.endswith("/tokens"):
+            token = f"t{len(self.server.calls)}"
+            self.server.tokens.add(token)
+            self.answer(200, f"{self.server.download}/{token} {self.server.sha256} {len(DATA)}\n".encode())
+        else:
+            self.answer(200, b"{}")
+
+    def do_DELETE(self) -> None:
+        self.server.calls.append(("DELETE", self.path, b""))
+        self.answer(204, b"")
+
+    def do_GET(self) -> None:
+        token = self.path.rpartition("/")[2]
+        status = self.server.status if token in self.server.tokens else 401
+        self.server.tokens.discard(token)
+        self.server.calls.append(("GET", self.path, (self.headers["Range"] or "").encode()))
+        if status != 200:
+            self.answer(status, b"no")
+            return
+        start = int(self.headers["Range"][6:].split("-")[0]) if self.headers["Range"] else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(DATA) - start))
+        self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+        self.end_headers()
+        if self.server.cut:
+            self.server.cut -= 1
+            self.wfile.write(DATA[start : start + 20_000])
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        else:
+            self.wfile.write(DATA[start:])
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    server = Plane()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def start(plane: Plane, folder: Path, program: str, **environment: str) -> subprocess.Popen[str]:
+    """run.sh with a program in the place of Python and its training."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/bash\nif [[ $1 == --version ]]; then echo Python 3; exit; fi\n{program}\n")
+    python.chmod(0o755)
+    # Waits between tries are the script's own; a `sleep` of the test's makes them short.
+    quick = folder / "bin"
+    quick.mkdir(exist_ok=True)
+    (quick / "sleep").write_text(
+        '#!/bin/bash\n[[ $1 -le 5 ]] 2>/dev/null && exec /bin/sleep 0.01\nexec /bin/sleep "$1"\n'
+    )
+    (quick / "sleep").chmod(0o755)
+    settings = {"PLANE_URL": plane.url, "JOB_ID": "J", "ATTEMPT": "1", "JOB_TOKEN": "secret-token",
+                "DEADLINE_SECONDS": "60", "PYTHON": str(python), "POD_LOG": str(folder / "log"),
+                "PATH": f"{quick}:{os.environ['PATH']}", "NO_PROXY": "*"}  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(["bash", str(SCRIPT)], env={**settings, **environment}, cwd=folder, stdout=log,
+                                stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+
+
+def run(plane: Plane, folder: Path, program: str, **environment: str) -> tuple[int, str]:
+    """Exit code and log."""
+    code = start(plane, folder, program, **environment).wait(60)
+    return code, (folder / "log").read_text()
+
+
+def test_success_reports_the_end_once_and_stamps_every_line(plane: Plane, tmp_path: Path) -> None:
+    code, log = run(plane, tmp_path, 'echo training; [[ "$(head -c 4 data)" == text ]]')
+    assert code == 0, log
+    assert [json.loads(one) for one in plane.bodies(f"{JOB}/end")] == [{"exit_code": 0, "line": 0, "command": ""}]
+    assert all(STAMP.match(line) for line in log.splitlines()), log
+    assert "GPU: " in log
+    assert "dataset of 50011 bytes is here" in log
+    assert b"training" in plane.bodies(f"{JOB}/log")[0]
+    assert "secret-token" not in log
+    assert not (tmp_path / ".auth").exists()
+
+
+def test_failure_keeps_the_exit_code_and_names_line_and_command(plane: Plane, tmp_path: Path) -> None:
+    code, log = run(plane, tmp_path, "echo oh no; exit 9")
+    [end] = [json.loads(one) for one in plane.bodies(f"{JOB}/end")]
+    assert (code, end["exit_code"]) == (9, 9)
+    assert end["line"] > 0
+    assert end["command"] == 'wait "$!"'
+    assert "ERROR in line" in log
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"status": 401}, 122, "not permitted (401)"),
+        ({"status": 403}, 122, "not permitted (403)"),
+        ({"status": 404}, 122, "nothing there (404)"),
+        ({"status": 413}, 122, "larger than the limit (413)"),
+        ({"status": 500}, 122, "HTTP 500"),
+        ({"download": "http://127.0.0.1:1/download"}, 107, "connection refused"),
+        ({"download": "http://no-such-host.invalid/download"}, 106, "DNS does not know the host"),
+        ({"tls": True}, 135, "TLS failed"),
+        ({"sha256": "0" * 64}, 118, "other"),
+    ],
+)
+def test_each_way_for_a_download_to_fail_is_told_apart(
+    plane: Plane, tmp_path: Path, change: dict[str, object], code: int, said: str
+) -> None:
+    if change.pop("tls", False):
+        change["download"] = plane.url.replace("http:", "https:") + "/download"
+    for name, value in change.items():
+        setattr(plane, name, value)
+    found, log = run(plane, tmp_path, "exit 0")
+    assert found == code, log
+    assert said in log
+    assert json.loads(plane.bodies(f"{JOB}/end")[0])["exit_code"] == code
+
+
+def test_a_download_that_breaks_goes_on_with_a_fresh_token(plane: Plane, tmp_path: Path) -> None:
+    plane.cut = 2
+    code, log = run(plane, tmp_path, "cmp -s data data")
+    assert code == 0, log
+    assert "the transfer broke off" in log
+    ranges = [body.decode() for method, _, body in plane.calls if method == "GET"]
+    assert ranges == ["", "bytes=20000-", "bytes=40000-"]
+    assert len({path for method, path, _ in plane.calls if method == "GET"}) == 3
+
+
+def test_the_deadline_holds_without_the_plane(plane: Plane, tmp_path: Path) -> None:
+    code, log = run(plane, tmp_path, "exec /bin/sleep 50", DEADLINE_SECONDS="6")
+    assert code == 77, log
+    assert "the deadline is reached" in log
+    assert json.loads(plane.bodies(f"{JOB}/end")[0])["exit_code"] == 77
+
+
+def test_a_pod_ends_itself_once(plane: Plane, tmp_path: Path) -> None:
+    code, _ = run(plane, tmp_path, "exit 1", RUNPOD_POD_ID="p1", RUNPOD_API_KEY="k", RUNPOD_API=plane.url)
+    assert code == 1
+    assert [path for method, path, _ in plane.calls if method == "DELETE"] == ["/v2/pods/p1"]
+
+
+def test_told_to_stop_it_reports_its_end(plane: Plane, tmp_path: Path) -> None:
+    program = "touch ready; trap 'exit 76' TERM; while :; do /bin/sleep 0.05; done"
+    child = start(plane, tmp_path, program)
+    while not (tmp_path / "ready").exists():
+        assert child.poll() is None, (tmp_path / "log").read_text()
+    os.killpg(child.pid, 15)
+    child.wait(30)
+    assert len(plane.bodies(f"{JOB}/end")) == 1

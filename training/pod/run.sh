@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# One attempt of a job on one machine: start, download, train, upload, end.
+#
+# Environment: PLANE_URL, JOB_ID, ATTEMPT, JOB_TOKEN, DEADLINE_SECONDS; PYTHON, and where the machine is a RunPod pod
+# RUNPOD_POD_ID and RUNPOD_API_KEY. Exit codes: 0 done, 65 data refused, 75 artifacts not uploaded, 76 cancelled,
+# 77 deadline, 100 + curl's code for a download that failed, else the training's own.
+set -Eeuo pipefail
+export TZ=UTC
+
+readonly API="${PLANE_URL:?}/api/training"
+readonly JOB="$API/jobs/${JOB_ID:?}"
+readonly PYTHON="${PYTHON:-python3}"
+readonly STARTED="$SECONDS"
+LOG="${POD_LOG:-$PWD/run.log}"
+FAILED_LINE=0
+FAILED_COMMAND=""
+WATCHDOG=""
+
+# A time stamp on every line, also on the last ones after SIGTERM, which every process of the machine gets.
+exec > >(trap '' TERM INT; while IFS= read -r line; do printf '%(%FT%TZ)T %s\n' -1 "$line"; done) 2>&1
+readonly STAMPER=$!
+trap '' PIPE
+umask 077
+# The token reaches curl by a file, never by an argument that `ps` shows.
+printf 'header = "Authorization: Bearer %s"\n' "${JOB_TOKEN:?}" > .auth
+
+say() { printf '%s\n' "$*"; }
+
+call() { # METHOD URL [curl's arguments]: the answer on stdout, retried
+  local method="$1" url="$2"
+  shift 2
+  curl -sS --fail-with-body --retry 8 --retry-all-errors --retry-max-time 120 --connect-timeout 10 -m 60 \
+    -K .auth -X "$method" "$@" "$url"
+}
+
+quoted() { # TEXT as a JSON string
+  local text="${1//\\/\\\\}"
+  text="${text//\"/\\\"}"
+  text="${text//[$'\001'-$'\037']/ }"
+  printf '"%s"' "${text:0:400}"
+}
+
+finish() { # whatever happened: report the end, and end the machine, once
+  local code=$?
+  trap - EXIT ERR
+  trap '' TERM INT
+  if [[ -n $WATCHDOG ]]; then kill "$WATCHDOG" 2>/dev/null || true; fi
+  if [[ -e .deadline ]]; then code=77; fi
+  say "ended with exit code $code after $((SECONDS - STARTED)) s"
+  sleep 0.1 # the stamper writes what was said before the log is sent
+  tail -c 1000000 "$LOG" 2>/dev/null | call POST "$JOB/log" --data-binary @- -H 'Content-Type: text/plain' > /dev/null || true
+  call POST "$JOB/end" -H 'Content-Type: application/json' \
+    -d "{\"exit_code\": $code, \"line\": $FAILED_LINE, \"command\": $(quoted "$FAILED_COMMAND")}" > /dev/null ||
+    say "the end could not be reported; the plane will see that the machine is gone"
+  if [[ -n ${RUNPOD_POD_ID:-} ]]; then
+    curl -sS --retry 8 --retry-all-errors -m 20 -X DELETE -H "Authorization: Bearer ${RUNPOD_API_KEY:-}" \
+      "${RUNPOD_API:-https://api.runpod.io}/v2/pods/$RUNPOD_POD_ID" || say "the pod could not be ended; the plane will end it"
+  fi
+  rm -f .auth
+  exec 1>&- 2>&-
+  wait "$STAMPER" 2>/dev/null || true
+  exit "$code"
+}
+
+failed() { # LINE COMMAND
+  FAILED_LINE="$1"
+  FAILED_COMMAND="$2"
+  say "ERROR in line $1: $2"
+}
+
+trap 'failed "$LINENO" "$BASH_COMMAND"' ERR
+trap finish EXIT
+trap 'say "told to stop"; exit 143' TERM INT
+
+# The deadline holds also when the plane is away.
+(
+  trap - ERR EXIT
+  sleep "${DEADLINE_SECONDS:?}" &
+  trap 'kill $! 2>/dev/null; exit 0' TERM
+  wait $!
+  touch .deadline
+  say "the deadline is reached"
+  kill -TERM "$$"
+  if [[ -e .training ]]; then kill -TERM "$(< .training)" 2>/dev/null || true; fi
+) &
+WATCHDOG=$!
+
+why() { # CURL_CODE HTTP_STATUS: the cause in words
+  case "$1" in
+    6) say "download: DNS does not know the host" ;;
+    7) say "download: connection refused" ;;
+    18) say "download: the transfer broke off" ;;
+    28) say "download: timed out" ;;
+    35 | 51 | 58 | 60 | 77) say "download: TLS failed" ;;
+    22) case "$2" in
+      401 | 403) say "download: not permitted ($2): the token is wrong, used or expired" ;;
+      404) say "download: nothing there (404)" ;;
+      413) say "download: larger than the limit (413)" ;;
+      *) say "download: HTTP $2" ;;
+    esac ;;
+    *) say "download: curl failed with $1" ;;
+  esac
+}
+
+# Each try has a token of its own and goes on where the file ends. curl's own --retry would send a used token again, and
+# would cut the file to nothing when the answer is an error.
+fetch_data() { # FILE
+  local try code status url sha256 size
+  for try in 1 2 3 4 5; do
+    read -r url sha256 size < <(call POST "$API/tokens" -H 'Content-Length: 0') || url=""
+    code=0
+    status=0
+    if [[ -n $url ]]; then
+      printf 'url = "%s"\n' "$url" > .url
+      status=$(curl -sS -fL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -C - -o "$1" -w '%{http_code}' -K .url) || code=$?
+      rm -f .url
+      if [[ $code == 0 || $(stat -c %s "$1" 2>/dev/null || echo 0) == "$size" ]]; then
+        if [[ $(sha256sum "$1" | cut -d ' ' -f 1) == "$sha256" ]]; then
+          say "dataset of $size bytes is here"
+          return 0
+        fi
+        say "download: the bytes are others than announced"
+        rm -f "$1"
+        code=18
+      else
+        why "$code" "$status"
+      fi
+    else
+      code=7
+      why 7 0
+    fi
+    sleep "$try"
+  done
+  return $((100 + code))
+}
+
+say "=== system ==="
+say "$(uname -srm), $(nproc) cores, $(df -Pk . | awk 'NR==2 {print int($4 / 1024)}') MB free"
+say "GPU: $(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || echo none)"
+say "Python: $("$PYTHON" --version 2>&1), curl: $(curl --version | head -1 | cut -d ' ' -f 2)"
+say "job $JOB_ID, attempt ${ATTEMPT:?}, at most $DEADLINE_SECONDS s"
+
+call POST "$JOB/start" -H 'Content-Length: 0' > start.json
+fetch_data data
+
+say "=== training ==="
+"$PYTHON" -P -m training.pod start.json data &
+printf '%s' "$!" > .training
+wait "$!"
