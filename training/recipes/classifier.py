@@ -1,0 +1,151 @@
+"""`kind: classifier`: low-rank adapters on any Hugging Face sequence classifier, merged on export.
+
+Owns the way from a base model to a transformers folder in safetensors that needs no peft. No code of the base is run,
+and no pickle is read.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, TaskType
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from training.recipes import texts
+from training.recipes.adapters import adapted
+from training.recipes.loop import Judged, Loop, Plan
+from training.recipes.recipe import Classifier
+from training.recipes.run import DataRefusedError, Outcome, Surroundings
+from training.recipes.split import Divided, divide
+from training.sentiment.fit import temperature
+from training.sentiment.measures import Measures
+
+EVALUATION = "evaluation.csv"
+_EVALUATED_AT_ONCE = 32
+
+
+def train(recipe: Classifier, around: Surroundings) -> Outcome:
+    """Train, judge each epoch on the newest rows, merge and write the best one. Raises DataRefusedError."""
+    torch.set_num_threads(recipe.threads)
+    divided = divide(texts.read(around.data, len(recipe.labels)), recipe.split, recipe.seed)
+    torch.manual_seed(recipe.seed)
+    tokenizer, base = _load(recipe)
+    model = adapted(base, _adapters(recipe))
+    train_ids = _encoded(tokenizer, divided.train, recipe.length)
+    validate_ids = _encoded(tokenizer, divided.validate, recipe.length)
+    labels = torch.tensor([row.label for row in divided.train])
+
+    def loss(rows: Sequence[int]) -> Tensor:
+        logits = _logits(model, tokenizer, [train_ids[row] for row in rows])
+        return F.cross_entropy(logits, labels[list(rows)])
+
+    def judge(epoch: int) -> Judged:
+        return _judged(model, tokenizer, validate_ids, divided)
+
+    plan = Plan(
+        epochs=recipe.epochs,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        seed=recipe.seed,
+        warm_up=recipe.warm_up,
+        clip=recipe.clip,
+        decay=recipe.decay,
+        averaging=recipe.averaging,
+        rates={"": recipe.rate},
+    )
+    epoch, best = Loop(model, plan, [len(ids) for ids in train_ids], loss, judge).run(around)
+    model.load_state_dict(dict(best.tensors), strict=False)
+    _write_evaluation(model, tokenizer, validate_ids, divided, float(best.facts["temperature"]), around.out)
+    _export(model, tokenizer, recipe, float(best.facts["temperature"]), around.out)
+    counts = {"train_rows": float(len(divided.train)), "validation_rows": float(len(divided.validate))}
+    return Outcome({**{name: float(value) for name, value in best.facts.items()}, **counts, "epoch": float(epoch)})
+
+
+def _load(recipe: Classifier) -> tuple[Any, Any]:
+    names = dict(enumerate(recipe.labels))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision or None, use_fast=True)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            recipe.base,
+            revision=recipe.revision or None,
+            use_safetensors=True,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: number for number, name in names.items()},
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError) as error:
+        raise DataRefusedError(f"the base {recipe.base!r} cannot be had: {str(error).splitlines()[0]}") from error
+    return tokenizer, model
+
+
+def _adapters(recipe: Classifier) -> LoraConfig:
+    """On every linear map but the head, which is trained whole."""
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=recipe.rank,
+        lora_alpha=int(recipe.scale * recipe.rank),
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+    )
+
+
+def _encoded(tokenizer: Any, rows: Sequence[texts.Text], length: int) -> list[list[int]]:
+    found: list[list[int]] = tokenizer([row.text for row in rows], truncation=True, max_length=length)["input_ids"]
+    return found
+
+
+def _logits(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+    found: Tensor = model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits
+    return found
+
+
+def _all_logits(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            _logits(model, tokenizer, rows[start : start + _EVALUATED_AT_ONCE])
+            for start in range(0, len(rows), _EVALUATED_AT_ONCE)
+        ]
+    return torch.cat(parts)
+
+
+def _judged(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: Divided) -> Judged:
+    logits = _all_logits(model, tokenizer, rows)
+    labels = np.array([row.label for row in divided.validate], np.int64)
+    divisor = temperature([(logits, labels)])
+    measures = Measures.of((logits / divisor).softmax(1).numpy(), labels)
+    facts = {"temperature": divisor, "accuracy": measures.accuracy, "macro_f1": measures.macro_f1}
+    kept = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    return Judged(measures.nll, kept, {**facts, "nll": measures.nll, "ece": measures.ece})
+
+
+def _write_evaluation(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: Divided, divisor: float, out: Path
+) -> None:
+    """The answers to the validation rows, from which every measure can be computed again."""
+    answers = (_all_logits(model, tokenizer, rows) / divisor).softmax(1).tolist()
+    with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label", *(f"p{label}" for label in range(len(answers[0])))])
+        for row, answer in zip(divided.validate, answers, strict=True):
+            writer.writerow([row.row, row.label, *(f"{p:.6f}" for p in answer)])
+
+
+def _export(model: Any, tokenizer: Any, recipe: Classifier, divisor: float, out: Path) -> None:
+    """Merge the adapters, put the temperature into the head, and write a transformers folder."""
+    merged = model.merge_and_unload()
+    maps = [one for one in merged.modules() if isinstance(one, torch.nn.Linear)]
+    heads = [one for one in maps if one.out_features == len(recipe.labels)]
+    with torch.no_grad():
+        heads[-1].weight.div_(divisor)
+        if heads[-1].bias is not None:
+            heads[-1].bias.div_(divisor)
+    merged.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)

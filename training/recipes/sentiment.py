@@ -1,0 +1,131 @@
+"""`kind: sentiment`: low-rank adapters and a head on the embedded encoder, temperature refit, a folder to serve.
+
+Owns the way from a recipe and a dataset to a model folder. The network is models/sentiment's, the loop is loop.py's.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.sentiment.adapter import adapt
+from models.sentiment.encoder import Classifier, Packed
+from models.sentiment.minilm import plain, tokenizer
+from training.recipes import texts
+from training.recipes.loop import Judged, Loop, Plan
+from training.recipes.recipe import Sentiment
+from training.recipes.run import DataRefusedError, Outcome, Surroundings
+from training.recipes.split import Divided, divide
+from training.sentiment import fit
+from training.sentiment.export import export
+from training.sentiment.measures import Measures
+from training.sentiment.phrases import phrases
+from training.sentiment.rows import Encoded, Row, encode
+
+LABELS = 3
+EVALUATION = "evaluation.csv"
+
+
+def train(recipe: Sentiment, around: Surroundings) -> Outcome:
+    """Train, judge each epoch on the newest rows, and write the best one. Raises DataRefusedError, StoppedError."""
+    torch.set_num_threads(recipe.threads)
+    divided = divide(texts.read(around.data, LABELS), recipe.split, recipe.seed)
+    _refuse_one_label(divided)
+    words = tokenizer()
+    rows = [Row(row.text, row.label) for row in divided.train] + phrases(recipe.phrases, recipe.seed)
+    train_set = encode(rows, words, recipe.length)
+    validate = encode([Row(row.text, row.label) for row in divided.validate], words, recipe.length)
+    print(f"{len(train_set)} rows to train on, {len(validate)} to validate on, {divided.purged} left out", flush=True)
+    torch.manual_seed(recipe.seed)
+    model = plain(dropout=recipe.dropout)
+    adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
+    loop = Loop(
+        model,
+        _plan(recipe),
+        [len(row.ids) for row in train_set],
+        lambda rows: _loss(model, [train_set[row] for row in rows], recipe.smoothing),
+        lambda epoch: _judged(model, validate, epoch),
+    )
+    epoch, best = loop.run(around)
+    return _export(recipe, model, epoch, best, divided, validate, around.out)
+
+
+def _plan(recipe: Sentiment) -> Plan:
+    return Plan(
+        epochs=recipe.epochs,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        seed=recipe.seed,
+        warm_up=recipe.warm_up,
+        clip=recipe.clip,
+        decay=recipe.decay,
+        averaging=recipe.averaging,
+        rates={"": recipe.adapter_rate, "head.": recipe.head_rate},
+    )
+
+
+def _loss(model: Classifier, rows: Sequence[Encoded], smoothing: float) -> Tensor:
+    labels = torch.tensor([row.label for row in rows])
+    return F.cross_entropy(model(Packed.of([row.ids for row in rows])), labels, label_smoothing=smoothing)
+
+
+def _judged(model: Classifier, validate: Sequence[Encoded], epoch: int) -> Judged:
+    fitted = fit.judged(model, {"validation": validate}, epoch)
+    return Judged(
+        fitted.nll, fitted.adapter, {"temperature": fitted.temperature, **_numbers(fitted.measures["validation"])}
+    )
+
+
+def _numbers(measures: Measures) -> dict[str, float]:
+    return {
+        "accuracy": measures.accuracy,
+        "macro_f1": measures.macro_f1,
+        "nll": measures.nll,
+        "ece": measures.ece,
+    }
+
+
+def _export(
+    recipe: Sentiment,
+    model: Classifier,
+    epoch: int,
+    best: Judged,
+    divided: Divided,
+    validate: Sequence[Encoded],
+    out: Path,
+) -> Outcome:
+    temperature = float(best.facts["temperature"])
+    model.load_state_dict({name: value.float() for name, value in best.tensors.items()}, strict=False)
+    fitted = fit.Fitted(dict(best.tensors), temperature, epoch, {})
+    settings = {option.name: getattr(recipe, option.name) for option in fields(fit.Recipe)}
+    export(fitted, fit.Recipe(**settings), recipe.version, out)
+    _write_evaluation(model, temperature, divided, validate, out / EVALUATION)
+    numbers = {name: float(value) for name, value in best.facts.items()}
+    counts = {"train_rows": float(len(divided.train)), "validation_rows": float(len(divided.validate))}
+    return Outcome({**numbers, **counts, "epoch": float(epoch)})
+
+
+def _write_evaluation(
+    model: Classifier, temperature: float, divided: Divided, validate: Sequence[Encoded], path: Path
+) -> None:
+    """The answers to the validation rows, from which the plane can compute every measure again."""
+    model.eval()
+    order = sorted(range(len(validate)), key=lambda place: len(validate[place].ids))
+    with path.open("w", encoding="utf-8", newline="") as file, torch.inference_mode():
+        writer = csv.writer(file)
+        writer.writerow(["row", "label", "p0", "p1", "p2"])
+        for start in range(0, len(order), 64):
+            part = order[start : start + 64]
+            answers = (model(Packed.of([validate[place].ids for place in part])) / temperature).softmax(1)
+            for place, answer in zip(part, answers.tolist(), strict=True):
+                row = divided.validate[place]
+                writer.writerow([row.row, row.label, *(f"{p:.6f}" for p in answer)])
+
+
+def _refuse_one_label(divided: Divided) -> None:
+    if len({row.label for row in divided.train}) < 2:
+        raise DataRefusedError("every row to train on has the same label")
