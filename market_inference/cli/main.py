@@ -18,6 +18,7 @@ from market_inference.cli.commands.sentiment import sentiment
 from market_inference.cli.commands.serve import serve
 from market_inference.cli.commands.status import models, status
 from market_inference.cli.commands.top import top
+from market_inference.cli.commands.train import train
 from market_inference.cli.commands.watch import watch
 
 
@@ -44,6 +45,7 @@ for command in (
     profile,
     keys,
     watch,
+    train,
     deploy,
 ):
     main.add_command(command)

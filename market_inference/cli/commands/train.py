@@ -1,0 +1,285 @@
+"""`market-inference train`: datasets, fine-tuning jobs and their artifacts, by the training plane."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from market_inference.cli.commands.signals import end_on_signals
+
+if TYPE_CHECKING:
+    from market_inference.cli.training.plane import Plane
+
+EXAMPLES = """
+\b
+Examples:
+  market-inference train demo
+  market-inference train serve
+  market-inference train run recipe.yaml --data headlines.csv
+  market-inference train watch 01M8HA6MDY93G3J7MXWPK51RN5
+  market-inference train artifacts 01M8HA6MDY93G3J7MXWPK51RN5 --out model
+"""
+KINDS = ("texts", "bars")
+_READY_POLLS, _POLL_SECONDS = 7200, 0.5
+
+plane_url = click.option(
+    "--plane", "url", envvar="MARKET_TRAINING_URL", default="http://127.0.0.1:8475", show_default=True,
+    help="The training plane's address (or MARKET_TRAINING_URL).",
+)  # fmt: skip
+as_json = click.option("--json", "raw", is_flag=True, help="Print JSON.")
+
+
+@click.group(epilog=EXAMPLES)
+def train() -> None:
+    """Fine-tune models: upload data, run jobs, fetch artifacts.
+
+    The commands call a training plane, this machine's unless --plane names another; `train serve` starts one. The key
+    is MARKET_INFERENCE_API_KEY, or this machine's own; the key needs the scope training:run.
+    """
+
+
+@train.command()
+def serve() -> None:
+    """Run a training plane on this machine: settings are MARKET_TRAINING_*, as docs/training.md lists them."""
+    from market_inference.cli.checkout import NoCheckoutError, command
+
+    try:
+        program, environment = command("training.plane", {})
+    except NoCheckoutError as error:
+        raise click.ClickException(str(error)) from None
+    sys.stdout.flush()
+    os.execve(program[0], program, environment)
+
+
+@train.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Keep the model in this folder.")
+def demo(out: Path | None) -> None:
+    """Do everything once on this machine, in under two minutes, and leave nothing behind.
+
+    Starts a training plane, uploads labelled headlines, fine-tunes the embedded sentiment model for some steps on the
+    CPU, fetches the artifacts, and ends the plane.
+    """
+    from market_inference.cli.checkout import NoCheckoutError
+    from market_inference.cli.commands.output import console
+    from market_inference.cli.process import ServiceProcessError
+    from market_inference.cli.training.demo import run as run_demo
+
+    end_on_signals()
+    with _refusals():
+        try:
+            run_demo(console(), out)
+        except (ServiceProcessError, NoCheckoutError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@train.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A CSV file to upload.")
+@click.option("--dataset", default="", help="The id of a dataset that is uploaded already.")
+@click.option("--kind", type=click.Choice(KINDS), help="What the rows of --data are; by default texts.")
+@click.option("--dry-run", is_flag=True, help="Check recipe and dataset; make no job.")
+@click.option("--detach", is_flag=True, help="Print the job's id and end, instead of watching the job.")
+@plane_url
+def run(recipe: Path, data: Path | None, dataset: str, kind: str | None, dry_run: bool, detach: bool, url: str) -> None:
+    """Run the RECIPE (YAML) on a dataset, and watch the job."""
+    if (data is None) == (not dataset):
+        raise click.UsageError("give either --data FILE or --dataset ID")
+    with _refusals():
+        plane = _plane(url)
+        if data is not None:
+            dataset = plane.upload(data, kind or KINDS[0])
+            _wait_checked(plane, dataset)
+        made = plane.run(recipe.read_bytes(), dataset, dry_run=dry_run)
+        if dry_run:
+            click.echo("the recipe and the dataset are good")
+        elif detach:
+            click.echo(made["id"])
+        else:
+            _watch(plane, made["id"])
+
+
+@train.command("list")
+@click.option("--state", default="", help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+@as_json
+@plane_url
+def list_jobs(state: str, limit: int, raw: bool, url: str) -> None:
+    """List jobs, the newest first."""
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with _refusals():
+        jobs = _plane(url).json("GET", f"/jobs?limit={limit}&state={state}")["jobs"]
+    if raw:
+        print_json(jobs)
+        return
+    shown = table("jobs", "id", "name", "state", "progress", "attempts", left=3)
+    for job in jobs:
+        shown.add_row(job["id"], job["name"], job["state"], f"{job['progress']:.0%}", str(job["attempt"]))
+    console().print(shown)
+
+
+@train.command()
+@click.argument("job")
+@plane_url
+def watch(job: str, url: str) -> None:
+    """Follow the JOB live; the exit status is 0 when it succeeds."""
+    with _refusals():
+        _watch(_plane(url), job)
+
+
+@train.command()
+@click.argument("job")
+@as_json
+@plane_url
+def show(job: str, raw: bool, url: str) -> None:
+    """Show the JOB: recipe, attempts, result."""
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with _refusals():
+        found = _plane(url).json("GET", f"/jobs/{job}")
+    if raw:
+        print_json(found)
+        return
+    click.echo(f"{found['id']}  {found['name']}  {found['state']}  {found.get('reason', '')}".rstrip())
+    shown = table("attempts", "n", "state", "cause", "exit code", "step", left=3)
+    for one in found["attempts"]:
+        code = str(one.get("exit_code", ""))
+        shown.add_row(str(one["n"]), one["state"], one.get("cause", ""), code, str(one["step"]))
+    console().print(shown)
+    for name, value in (found.get("result") or {}).get("measures", {}).items():
+        click.echo(f"{name}  {value}")
+
+
+@train.command()
+@click.argument("job")
+@plane_url
+def logs(job: str, url: str) -> None:
+    """Print the log of the JOB's newest attempt."""
+    with _refusals():
+        click.echo(_plane(url).exchange("GET", f"/jobs/{job}/logs", None, {}).decode(errors="replace"), nl=False)
+
+
+@train.command()
+@click.argument("job")
+@plane_url
+def cancel(job: str, url: str) -> None:
+    """Ask the JOB to end."""
+    with _refusals():
+        found = _plane(url).json("POST", f"/jobs/{job}/cancel")
+    click.echo(f"{found['id']} is {found['state']}", err=True)
+
+
+@train.command()
+@click.argument("job")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Fetch the files into this folder.")
+@as_json
+@plane_url
+def artifacts(job: str, out: Path | None, raw: bool, url: str) -> None:
+    """List the files that the JOB has made, or fetch these."""
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with _refusals():
+        plane = _plane(url)
+        found = plane.json("GET", f"/jobs/{job}/artifacts")["artifacts"]
+        if out is not None:
+            for artifact in found:
+                click.echo(str(plane.download(artifact, out)))
+            return
+    if raw:
+        print_json(found)
+        return
+    shown = table("artifacts", "id", "name", "SHA-256", "bytes", left=3)
+    for one in found:
+        shown.add_row(one["id"], one["name"], one["sha256"][:16], f"{one['bytes']:,}")
+    console().print(shown)
+
+
+@train.command()
+@click.option("--upload", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A CSV file to upload.")
+@click.option("--kind", type=click.Choice(KINDS), default="texts", show_default=True, help="What its rows are.")
+@click.option("--show", "shown_id", default="", help="Show the report of this dataset.")
+@click.option("--delete", "deleted_id", default="", help="Delete this dataset.")
+@as_json
+@plane_url
+def datasets(upload: Path | None, kind: str, shown_id: str, deleted_id: str, raw: bool, url: str) -> None:
+    """List datasets; upload, show or delete one."""
+    from market_inference.cli.commands.output import console, print_json, table
+
+    with _refusals():
+        plane = _plane(url)
+        if upload is not None:
+            made = plane.upload(upload, kind)
+            _wait_checked(plane, made)
+            click.echo(made)
+            return
+        if deleted_id:
+            plane.json("DELETE", f"/datasets/{deleted_id}")
+            return
+        if shown_id:
+            print_json(plane.json("GET", f"/datasets/{shown_id}"))
+            return
+        found = plane.json("GET", "/datasets")["datasets"]
+    if raw:
+        print_json(found)
+        return
+    shown = table("datasets", "id", "name", "kind", "state", "rows", "bytes", left=4)
+    for one in found:
+        shown.add_row(one["id"], one["name"], one["kind"], one["state"], f"{one.get('rows', 0):,}", f"{one['bytes']:,}")
+    console().print(shown)
+
+
+def _plane(url: str) -> "Plane":
+    from market_inference.cli.training.plane import Plane
+
+    return Plane(url)
+
+
+def _watch(plane: "Plane", job: str) -> None:
+    from market_inference.cli.commands.output import console
+    from market_inference.cli.training.watch import watch as follow
+
+    try:
+        done = follow(plane, job, console())
+    except KeyboardInterrupt:
+        raise click.ClickException(f"the job goes on: market-inference train watch {job}") from None
+    if done["state"] != "succeeded":
+        raise click.ClickException(f"the job {done['state']}: {done.get('reason', '')}".rstrip(": "))
+    for name, value in done["result"]["measures"].items():
+        click.echo(f"{name}  {value:.4f}" if isinstance(value, float) else f"{name}  {value}")
+
+
+def _wait_checked(plane: "Plane", dataset: str) -> None:
+    """Until the checks are over; prints what they warn of."""
+    import time
+
+    for _ in range(_READY_POLLS):
+        found = plane.json("GET", f"/datasets/{dataset}")
+        if found["state"] not in {"uploading", "checking"}:
+            break
+        time.sleep(_POLL_SECONDS)
+    _print_warnings(found)
+    if found["state"] != "ready":
+        raise click.ClickException(f"the dataset is {found['state']}: {found.get('reason', '')}")
+
+
+def _print_warnings(dataset: Any) -> None:
+    report = dataset.get("report") or {}
+    for code, count in report.get("warnings", {}).items():
+        first = report["places"][code][0]
+        where = f"row {first['row']}: " if first["row"] else ""
+        click.echo(f"warning  {code} ({count}): {where}{first['why']}", err=True)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """The plane's refusals as one clear line and exit status 1."""
+    from market_inference.cli.training.plane import PlaneError
+
+    try:
+        yield
+    except PlaneError as error:
+        raise click.ClickException(str(error)) from None

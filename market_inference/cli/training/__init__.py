@@ -1,0 +1,1 @@
+"""What the commands `market-inference train ...` are made of."""
