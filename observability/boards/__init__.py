@@ -7,5 +7,6 @@ from observability.boards.batching import BATCHING
 from observability.boards.limits import LIMITS
 from observability.boards.overview import OVERVIEW
 from observability.boards.sessions import SESSIONS
+from observability.boards.training import TRAINING
 
-DASHBOARDS = (OVERVIEW, BATCHING, LIMITS, SESSIONS)
+DASHBOARDS = (OVERVIEW, BATCHING, LIMITS, SESSIONS, TRAINING)

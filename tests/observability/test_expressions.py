@@ -13,13 +13,14 @@ import yaml
 
 import gateway.metrics
 import inference.metrics
+import training.plane.metrics
 from inference.device.device_metrics import DeviceMetrics
 from inference.device.engine import DeviceFigures
 
 ROOT = Path(__file__).parents[2]
 # Labels that Prometheus and the service discovery add to every series.
 ADDED_LABELS = {"job", "instance", "namespace", "pod"}
-OURS = re.compile(r"market_(gateway|inference)_")
+OURS = re.compile(r"market_(gateway|inference|training)_")
 SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
@@ -32,7 +33,7 @@ def exposed() -> dict[str, set[str]]:
         families = collector.describe() if hasattr(collector, "describe") else collector.collect()
         for family in families:
             for suffix in SERIES_OF[family.type]:
-                labels = set(getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ()))
+                labels = set(getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", None) or ())
                 series[f"{family.name}{suffix}"] = labels | ({"le"} if suffix == "_bucket" else set())
     return series | {rule["record"]: {"namespace"} for rule in rules() if "record" in rule}
 
@@ -46,7 +47,8 @@ def collectors() -> list[Any]:
     outside = gateway.metrics.Metrics()
     outside.watch_budget(lambda: False)
     registries = (outside.registry, inside.registry)
-    return [collector for registry in registries for collector in registry._collector_to_names]
+    found = [collector for registry in registries for collector in registry._collector_to_names]
+    return [*found, training.plane.metrics.Figures(None, 0.0)]
 
 
 def rules() -> list[dict]:
@@ -98,7 +100,7 @@ def test_an_expression_refers_to_existing_series_and_labels_only(name):
     used = list(selectors(parse(EXPRESSIONS[name])))
     assert used
     for selector in used:
-        assert selector.name in known, f"{selector.name} is exposed by neither service"
+        assert selector.name in known, f"{selector.name} is exposed by no service"
         asked = {matcher.name for matcher in selector.matchers.matchers}
         assert asked <= known[selector.name] | ADDED_LABELS, f"{selector.name} has no such label"
     labels = set().union(*(known[selector.name] for selector in used))

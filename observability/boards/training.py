@@ -1,0 +1,123 @@
+"""The dashboard of the training plane: jobs, machines, datasets, and the plane's own work.
+
+Every worker of the plane answers the same figures from the common store, so that queries take the maximum over workers.
+"""
+
+from observability.boards.board import Dashboard, Row
+from observability.boards.promql import HERE
+from observability.panel import HALF, THIRD, Panel, Query
+
+
+def _most(metric: str, by: str, more: str = "") -> str:
+    """The figure of any worker, by a label."""
+    return f"max by ({by}) ({metric}{{{HERE}{', ' + more if more else ''}}})"
+
+
+def _rate(metric: str, by: str, more: str = "") -> str:
+    """The rate that any worker shows, by a label."""
+    return f"max by ({by}) (rate({metric}{{{HERE}{', ' + more if more else ''}}}[$__rate_interval]))"
+
+
+def _ended(kind: str) -> str:
+    """The jobs that ended so in six hours; 0 when none ever did."""
+    return f'(max(increase({_EVENTS}{{{HERE}, kind="{kind}"}}[6h])) or 0 * max(market_training_machines{{{HERE}}}))'
+
+
+_EVENTS = "market_training_events_total"
+_ENDS = 'kind=~"succeeded|failed|cancelled|refused"'
+
+TRAINING = Dashboard(
+    "training",
+    "market-inference: training",
+    "Datasets in, jobs that end, artifacts out; what machines cost and what was lost.",
+    (
+        Row(
+            "Jobs",
+            (
+                Panel(
+                    "Jobs by state",
+                    "Of all owners.",
+                    "short",
+                    (Query(_most("market_training_jobs", "state"), "{{state}}"),),
+                    THIRD,
+                ),
+                Panel(
+                    "Jobs that ended",
+                    "Succeeded, failed, cancelled, refused.",
+                    "short",
+                    (Query(_rate(_EVENTS, "kind", _ENDS), "{{kind}}"),),
+                    THIRD,
+                    "stack",
+                ),
+                Panel(
+                    "Success rate",
+                    "Of the jobs that succeeded or failed in six hours.",
+                    "percentunit",
+                    (Query(f"{_ended('succeeded')} / ({_ended('succeeded')} + {_ended('failed')})", "succeeded"),),
+                    THIRD,
+                ),
+            ),
+        ),
+        Row(
+            "Machines",
+            (
+                Panel(
+                    "Machines not yet seen gone",
+                    "Each of these costs money on a rented GPU.",
+                    "short",
+                    (Query(f"max(market_training_machines{{{HERE}}})", "machines"),),
+                    THIRD,
+                ),
+                Panel(
+                    "Run time of machines, by cause of their end",
+                    "`none` is a machine that ended well; the rest is time for which there is no result.",
+                    "s",
+                    (Query(_rate("market_training_machine_seconds_total", "cause"), "{{cause}}"),),
+                    THIRD,
+                    "stack",
+                ),
+                Panel(
+                    "Cost of machines, by cause of their end",
+                    "Estimated from the agreed price.",
+                    "currencyUSD",
+                    (Query(_most("market_training_machine_usd_total", "cause"), "{{cause}}"),),
+                    THIRD,
+                    "stack",
+                ),
+            ),
+        ),
+        Row(
+            "The plane",
+            (
+                Panel(
+                    "Datasets by state",
+                    "Of all owners.",
+                    "short",
+                    (Query(_most("market_training_datasets", "state"), "{{state}}"),),
+                    THIRD,
+                ),
+                Panel(
+                    "Download tokens",
+                    "Used once each; revoked by their owner, or at the end of the attempt.",
+                    "short",
+                    (Query(_rate("market_training_tokens_total", "outcome"), "{{outcome}}"),),
+                    THIRD,
+                ),
+                Panel(
+                    "How late the oldest due job is",
+                    "Above the poll interval, workers are too few or stuck.",
+                    "s",
+                    (Query(f"max(market_training_lag_seconds{{{HERE}}})", "late"),),
+                    THIRD,
+                ),
+                Panel(
+                    "Time since a duty last went well",
+                    "Sweeps and the reaper.",
+                    "s",
+                    (Query(_most("market_training_duty_age_seconds", "duty"), "{{duty}}"),),
+                    HALF,
+                ),
+            ),
+        ),
+    ),
+)
