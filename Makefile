@@ -13,7 +13,7 @@ CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
-  check-images bench-engines check-cuda soak chaos fuzz clean
+  check-images bench-engines check-cuda soak chaos chaos-training fuzz clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
 
 chaos: $(VENV)/.dev ## Kill, hang, restart, drain and overload a real fleet under load; prints what callers noticed
 	@$(BIN)/python -m benchmarks.chaos
+
+chaos-training: $(VENV)/.dev ## Kill workers and pods of the training plane at random under 200 jobs; prints how the jobs ended
+	@$(BIN)/python -m benchmarks.training.chaos
 
 test-native: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## The RPC tests and the chaos runs on the native transport
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" MARKET_GATEWAY_TRANSPORT=native \
