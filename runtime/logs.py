@@ -52,7 +52,7 @@ class _Writer:
                 self._waiting += line
 
     def flush(self) -> bool:
-        """Write what stderr accepts now; whether nothing waits any more."""
+        """Write as much as stderr accepts now; returns whether no line waits any more."""
         with self._lock:
             try:
                 while self._waiting and self._write_some():
@@ -68,7 +68,7 @@ class _Writer:
             return not self._waiting
 
     def close(self) -> None:
-        """Write what waits, as far as stderr accepts it within a second."""
+        """Write waiting lines, as far as stderr accepts them within a second."""
         until = time.monotonic() + _CLOSE_SECONDS
         while not self.flush() and time.monotonic() < until:
             time.sleep(0.01)
@@ -137,7 +137,7 @@ class _Handler(logging.Handler):
         self._writer.flush()
 
     def close(self) -> None:
-        """Called by logging.shutdown(), which runs at the exit of the interpreter."""
+        """Called by logging.shutdown() at the exit of the interpreter."""
         self._writer.close()
         super().close()
 

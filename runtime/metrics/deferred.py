@@ -1,4 +1,4 @@
-"""A Prometheus registry that is brought up to date before it is read.
+"""A Prometheus registry with deferred updates, applied before each read.
 
 For figures that are cheaper to count many at once: a scrape first counts the accumulated events.
 """

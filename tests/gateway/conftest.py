@@ -1,4 +1,4 @@
-"""A gateway on a socket with replicas whose behaviour a test decides."""
+"""A gateway on a socket with replicas controlled by the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""Bytes and messages of someone who means harm: an answer or a typed error, never a bug, never someone else's problem.
+"""Hostile bytes and messages: an answer or a typed error, never a bug, and no effect on other callers.
 
 `make fuzz` runs the same with many more examples (FUZZ_EXAMPLES).
 """
@@ -36,7 +36,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Answering(Router):
-    """A router whose replicas answer everything."""
+    """A router with replicas that answer every request."""
 
     def send(self, request):
         request.answer(exchange_pb2.Reply(id=request.envelope.id, response=b"answer"))

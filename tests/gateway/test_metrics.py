@@ -1,4 +1,4 @@
-"""What the gateway counts is what has happened."""
+"""The gateway's metrics count the events of real calls."""
 
 import asyncio
 import threading

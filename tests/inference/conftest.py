@@ -1,4 +1,4 @@
-"""Models for the batcher and the engine whose pace and failures a test controls."""
+"""Models for batcher and engine with pace and failures controlled by the test."""
 
 from collections.abc import Sequence
 from threading import Event, Lock
@@ -47,7 +47,7 @@ class Doubler:
 
 
 class Seen:
-    """Keeps what the batcher reports."""
+    """Records the reports of the batcher."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

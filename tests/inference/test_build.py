@@ -1,4 +1,4 @@
-"""The threads of one batch: numpy's matrix products have their own, which no engine knows of."""
+"""The threads of one batch: BLAS threads for numpy's matrix products are limited to the engine's threads."""
 
 from threadpoolctl import threadpool_info, threadpool_limits
 

@@ -1,4 +1,4 @@
-"""Memory levels off over mixed requests, failing ones among them: the short form of `make soak`."""
+"""Memory levels off over mixed requests, including failing requests: the short form of `make soak`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the inference service counts is what has happened."""
+"""The inference service's metrics count the events of real requests."""
 
 from types import SimpleNamespace
 

@@ -40,7 +40,7 @@ with market_inference.Client(sys.argv[1]) as client:
 
 
 class Folder:
-    """A working directory, also on PYTHONPATH, whose modules raise on import."""
+    """A working directory, also on PYTHONPATH, with modules that raise on import."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

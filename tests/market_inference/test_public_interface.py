@@ -1,4 +1,4 @@
-"""What `import market_inference` offers."""
+"""The public names of `import market_inference`."""
 
 import pytest
 

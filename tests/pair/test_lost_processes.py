@@ -20,7 +20,7 @@ def client_of(gateway):
 
 
 def restart_gateway(services, replica):
-    """Kill the gateway and start another one at its address."""
+    """Kill the gateway and start another gateway at the same address."""
     killed = services.gateway
     os.kill(killed.service.pid, signal.SIGKILL)
     killed.service.failure()  # waits for the end of the process

@@ -1,4 +1,4 @@
-"""What is freed is handed out again without the kernel."""
+"""Freed memory is reused without a system call."""
 
 import ctypes
 import subprocess
@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(keep: bool) -> int:
-    # A process of its own: what was freed before changes how malloc works.
+    # A separate process, because earlier frees change the behaviour of malloc.
     return int(subprocess.check_output([sys.executable, "-c", _FAULTS.format(keep=keep)]))
 
 

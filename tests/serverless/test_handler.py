@@ -209,7 +209,7 @@ def test_memory_does_not_grow_from_job_to_job_also_after_errors(runner, closes):
             await worker.memory.idle()
         gc.collect()
 
-    gc.freeze()  # what is imported by now: the collection after every job takes a quarter of a second otherwise
+    gc.freeze()  # imported objects; otherwise the garbage collection after every job takes a quarter of a second
     runner.run(jobs(6))
     before = resident_mb()
     runner.run(jobs(16))

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "gateway", "market_inference", "models", "observability", "proto", "serverless", "training")
+FOLDERS = (
+    "benchmarks",
+    "gateway",
+    "market_inference",
+    "models",
+    "observability",
+    "proto",
+    "runtime",
+    "serverless",
+    "tests",
+    "training",
+)
 GENERATED = ROOT / "market_inference" / "contract" / "generated"
 LIMIT_PRONOUNS, LIMIT_RELATIVES = 55.0, 6.0
 SHOWN = 12

@@ -1,4 +1,4 @@
-"""Who may call: keys from a file that changes, tokens of an issuer, and nobody else."""
+"""Authentication: keys from a file that changes, and tokens of an issuer; other credentials are refused."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Who calls, by the metadata: looked up once a loop turn, so that a key that ends is refused in the next one."""
+"""The caller by the metadata, looked up once per loop turn: an expired key is refused from the next turn on."""
 
 import asyncio
 

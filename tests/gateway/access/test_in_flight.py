@@ -1,4 +1,4 @@
-"""Limits of what is in flight: each client's own, and that of all together."""
+"""Limits of requests in flight: per client, and in total."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""Calls that ask the same travel together, and nobody can tell: own answer, own id, own fate.
+"""Request merging is invisible to callers: every merged call has a separate answer, id and error.
 
-The requests of one message of a Stream are ready in one loop turn, so what shares a request here is certain.
+All requests of one Stream message are ready in one loop turn, so the tests know the merged requests.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def answered(envelope: exchange_pb2.Envelope, *bad: str) -> exchange_pb2.Reply:
 
 
 class Asker:
-    """One Stream of a gateway before one replica, which notes what it is asked."""
+    """One Stream of a gateway in front of one replica that records the requests."""
 
     def __init__(self, gateway: Any, call: Any) -> None:
         self.gateway = gateway

@@ -1,4 +1,4 @@
-"""Requests in the gateway, without sockets: each is settled once, gives its place back and leaves nothing behind."""
+"""Requests in the gateway, without sockets: every request completes once, releases the in-flight place and is freed."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""A column that ends within a number is its caller's mistake: a typed error for that call, nothing for the others."""
+"""A column that ends within a number gives a typed error for the call, and does not affect other calls."""
 
 import asyncio
 import struct

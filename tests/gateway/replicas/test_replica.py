@@ -1,4 +1,4 @@
-"""A stream to a replica grows old and is replaced without a moment in which the replica takes no work."""
+"""An old stream to a replica is replaced without a gap: the replica takes work all the time."""
 
 from gateway.replicas import replica as rooms
 

@@ -1,4 +1,4 @@
-"""Which replica answers, and what a caller notices of the others' failures: nothing that could be helped."""
+"""The choice of a replica, and failures of replicas: callers notice no failure that a resend can hide."""
 
 import asyncio
 

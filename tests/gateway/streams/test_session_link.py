@@ -1,4 +1,4 @@
-"""Sessions on their way to a replica: what becomes of them when the replica is given up."""
+"""Sessions in transfer to a replica when the replica is dropped."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a Stream call promises, with a service whose pace the test sets."""
+"""The guarantees of a Stream call, with a service paced by the test."""
 
 import asyncio
 from contextlib import nullcontext

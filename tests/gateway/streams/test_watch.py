@@ -1,4 +1,4 @@
-"""What the gateway owes a live session, with a replica and a caller whose pace the test sets."""
+"""The gateway's guarantees for a live session, with a replica and a caller paced by the test."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ WINDOW = 8
 
 
 class FakeLink:
-    """Keeps what is sent to the replica; the test answers in its place."""
+    """Records the messages to the replica; the test answers instead of the replica."""
 
     def __init__(self) -> None:
         self.on_reply: Any = None

@@ -1,4 +1,4 @@
-"""The next batch is a pure function of what waits, the time and the costs."""
+"""The next batch is a pure function of the waiting entries, the time and the costs."""
 
 import asyncio
 import math

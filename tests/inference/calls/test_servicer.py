@@ -1,4 +1,4 @@
-"""The caches of a servicer stay within their bytes, whatever clients ask for."""
+"""The caches of a servicer stay within a byte limit for any requests."""
 
 import random
 import tracemalloc

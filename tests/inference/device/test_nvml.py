@@ -1,4 +1,4 @@
-"""Figures of the GPU where a driver tells them, and none where it does not."""
+"""Metrics of the GPU, as far as the driver supports the queries."""
 
 import shutil
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ FIGURES = DeviceFigures("cuda", "GPU", 1, allocated=10, reserved=20, total=100, 
 
 
 class Driver:
-    """As pynvml with one GPU. `tells`: what that one answers; other questions it does not support."""
+    """A replacement of pynvml with one GPU. `tells`: supported queries with answers; other queries are unsupported."""
 
     NVMLError = pynvml.NVMLError
 

@@ -21,7 +21,7 @@ ROOM = 8 * (64 + 5 * 9)
 
 
 class Tight:
-    """A forecaster on a device with room for so many padded points. Keeps the batches that it was asked for."""
+    """A forecaster on a device with room for a number of padded points; records the batches."""
 
     def __init__(self) -> None:
         self._model = forecast.load("vol_rw")

@@ -1,4 +1,4 @@
-"""The replica's sessions, with forecasts whose pace the test sets."""
+"""The replica's sessions, with forecasts paced by the test."""
 
 import asyncio
 import math
@@ -31,7 +31,7 @@ CLOSES = np.arange(1.0, 41.0)
 
 
 class Forecaster:
-    """Answers when its gate is open; keeps the sizes of its batches."""
+    """A model that answers once the gate is open, and records the sizes of batches."""
 
     name, version = "slow", "1"
 
@@ -47,7 +47,7 @@ class Forecaster:
         return 1
 
     def run(self, items: Any) -> list[Forecast]:
-        """The last value again, with quantiles that are its own level above or below it: 0.1 is 0.4 below."""
+        """A forecast of the last value, with quantiles at level - 0.5 from the value: 0.1 is 0.4 below."""
         assert self.gate.wait(10)
         self.batches.append(len(items))
         return [
@@ -65,7 +65,7 @@ class Forecaster:
 
 
 class Silent:
-    """Told by the batcher what nobody asks for here."""
+    """Ignores the reports of the batcher."""
 
     def batch(self, plan: Any, ran: Any, units: int) -> None: ...
     def refused(self, reason: str) -> None: ...
@@ -73,7 +73,7 @@ class Silent:
 
 
 class Seen:
-    """Keeps what the sessions report."""
+    """Records the reports of the sessions."""
 
     def __init__(self) -> None:
         self.openings = 0
@@ -96,7 +96,7 @@ class Seen:
 
 
 class Replies:
-    """What went to the gateway for one session."""
+    """The messages to the gateway for one session."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[exchange_pb2.Reply] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""The command line: what is printed, and the exit status."""
+"""The command line: output and exit status."""
 
 import json
 import math

@@ -60,7 +60,7 @@ def test_the_demo_prints_its_tables_writes_its_chart_and_leaves_no_process(tmp_p
 
 
 def _runs(pid: str) -> bool:
-    """Whether a process is there, and not only its exit status, which nobody asks for after the parent's end."""
+    """Whether a process runs. A zombie does not count: after the parent's end the exit status may stay unread."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A child process: its ready line, its end, and what is said when it fails."""
+"""A child process: ready line, end, and the error after a failure."""
 
 import os
 import queue
@@ -38,7 +38,7 @@ def ended() -> queue.SimpleQueue[ServiceProcess]:
 
 @pytest.fixture
 def start(tmp_path: Path, ended: queue.SimpleQueue[ServiceProcess], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a module with the given source from a checkout of its own; kills at the end what still runs."""
+    """Starts a module with the given source from a separate checkout; kills remaining processes at the end."""
     started: list[ServiceProcess] = []
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     (tmp_path / "pyproject.toml").touch()
@@ -115,7 +115,7 @@ def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
-        # The child, which has the parent's standard output no more, ends by SIGTERM when its input ends.
+        # Without the parent's standard output, the child ends by SIGTERM when the standard input ends.
         deadline = time.monotonic() + 30
         while Path(f"/proc/{child}/stat").exists() and time.monotonic() < deadline:
             time.sleep(0.02)

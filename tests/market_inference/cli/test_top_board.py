@@ -1,4 +1,4 @@
-"""What `top` makes of pages that a test wrote."""
+"""The board of `top` for metrics pages written by the test."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The forms in which an indicator may be written, and what it is then called."""
+"""The forms of an indicator in a request, and the resulting names."""
 
 import pytest
 

@@ -23,7 +23,7 @@ CLOSES = [100.0 + at for at in range(40)]
 
 
 class Echo(MarketInferenceServiceServicer):
-    """Sessions whose one indicator is the close; status answers at once."""
+    """Sessions with the close as only indicator; status answers at once."""
 
     def Watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:  # noqa: N802
         next(requests)

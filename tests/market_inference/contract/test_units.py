@@ -1,4 +1,4 @@
-"""Units of requests: what rates and quotas count."""
+"""Units of requests, the measure of rates and quotas."""
 
 import pytest
 

@@ -89,7 +89,7 @@ def test_an_answer_of_fracast_is_the_same_alone_and_in_any_batch(name: str, batc
 @pytest.mark.parametrize("place", [1, 2, 20, -1])
 @pytest.mark.parametrize("name", ["auto", "auto_fracast"])
 def test_one_move_of_a_stale_quote_opens_no_gate(name: str, place: int, length: int) -> None:
-    """The band is that of the random walk: a regression fits one move without error, which is no evidence."""
+    """The band equals the random walk's band: a regression fits a single move without error, without any evidence."""
     item = Series(np.where(np.arange(length) < place % length, 100.0, 101.0), 5, BAND)
     (found,), (walk,) = load(name).run([item]), load("vol_rw").run([item])
     assert found.gate == 0
@@ -102,7 +102,7 @@ GROWTH = [(rate, top, sign) for rate in (0.01, 0.5, 1.99, 2.5, 7.0) for top in (
 @pytest.mark.parametrize(("rate", "top", "sign"), GROWTH)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_year_of_exponential_growth_stays_finite(name: str, rate: float, top: float, sign: float) -> None:
-    """Also with noise, which an explosive autoregression fits: its own steps are bounded."""
+    """With noise, fitted by an explosive autoregression: the steps of the forecast are bounded."""
     for length, noise in ((30, 0.0), (64, 0.05), (256, 0.05), (3000, 0.05)):
         exponent = rate * (np.arange(length) - length + 1) + top - 1
         exponent += noise * rate * np.random.default_rng(0).normal(size=length)

@@ -1,6 +1,6 @@
 """Kernels give TA-Lib's numbers: 1e-9 of the value, or 1e-11 of the output's scale where values pass near zero.
 
-The scale matters because such outputs are differences of larger numbers, in which both sides round: 100 for ratios, the
+The scale matters because such outputs are differences of larger, rounded numbers: 100 for ratios, the
 price for outputs in units of price, the largest value for accumulated volume.
 """
 

@@ -1,4 +1,4 @@
-"""An exemplar names a trace that somebody keeps, and never what a caller has made up."""
+"""An exemplar names a recorded trace, never an invalid trace id from a caller."""
 
 import pytest
 

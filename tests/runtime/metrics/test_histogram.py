@@ -1,4 +1,4 @@
-"""Our histogram tells Prometheus what prometheus_client's own would."""
+"""The histogram's exposition equals the exposition of prometheus_client's histogram."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Profiles over a real socket: who gets one, what refuses one, and that none is left behind."""
+"""Profiles over a real socket: access, refusals, and no processes or files left behind."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from tests.eventually import eventually_async
 
 FOLDED, DEVICE = profile_pb2.PROFILE_KIND_FOLDED, profile_pb2.PROFILE_KIND_DEVICE
 Ask = profile_pb2.TakeProfileRequest
-# A process that the system lets nobody look into, not even its own children: not dumpable, and without the capability.
+# A process that no other process may inspect, not even a child: not dumpable, and without the capability.
 REFUSED = """
 import asyncio, ctypes, os, sys
 libc = ctypes.CDLL(None)

@@ -115,7 +115,7 @@ STYLES = {
     st.booleans(),
 )
 def test_a_column_in_one_style_is_read_right_or_refused(style, digits, values, dot_is_decimal):
-    """Never a wrong number. `dot_is_decimal` is True only for files in which a point cannot group thousands."""
+    """Never a wrong number. `dot_is_decimal` is True only for styles without points between thousands."""
     texts = [STYLES[style](value, digits) for value in values]
     try:
         decimal = decided(*texts, dot_is_decimal=dot_is_decimal and style not in {"german", "plain comma", "french"})

@@ -60,8 +60,8 @@ def truth(*, start: float = 187.0, digits: int = 2, step: timedelta = timedelta(
 class Case:
     """A file, and the right result: the bars of `truth`, or a refusal.
 
-    `columns`: the columns to be read. `refused`: a part of the error. `options`: the options with which a refused file
-    is read. `digits`: relative tolerance of the volume as 10**-digits, for files with volumes such as 5.16M.
+    `columns`: the columns to be read. `refused`: a part of the error. `options`: the options for reading a refused
+    file. `digits`: relative tolerance of the volume as 10**-digits, for files with volumes such as 5.16M.
     """
 
     name: str
@@ -711,7 +711,7 @@ def polygon_flat_file() -> Case:
 
 @case
 def old_cryptodatadownload() -> Case:
-    """Dates such as `2020-07-04 07-PM` beside epochs whose unit changes within the file."""
+    """Dates such as `2020-07-04 07-PM` beside epochs that change the unit within the file."""
     bars = truth(start=9283.58, step=timedelta(hours=1))
     stamps = iter([int(t.timestamp()) * (1000 if at > 30 else 1) for at, t in enumerate(bars.times)])
     text = table(

@@ -1,4 +1,4 @@
-"""Scalar arguments: understood where harmless, else refused with name, value and what is expected."""
+"""Scalar arguments: converted if harmless, else refused with name, value and expectation."""
 
 import math
 from decimal import Decimal

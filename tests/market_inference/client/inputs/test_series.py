@@ -1,4 +1,4 @@
-"""Series to forecast in the forms that users have them in, whatever library they come from."""
+"""Series to forecast, in the forms of users and of any library."""
 
 from collections import namedtuple
 from decimal import Decimal

@@ -71,7 +71,7 @@ def test_the_replica_gets_the_bytes_that_were_checked(message):
         with pytest.raises(InvalidRequestError):
             explain.check(message)
         return
-    refused = explain.check(message)  # clears what it refuses
+    refused = explain.check(message)  # clears refused items
     assert [(r.list_name, r.index) for r in checked.refused] == [(r.list_name, r.index) for r in refused]
     assert method.request.FromString(checked.raw) == message
 
