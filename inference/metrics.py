@@ -21,7 +21,7 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The metrics in a registry of their own, so that several services in one process share no figures."""
+    """The metrics in a separate registry, so that several services in one process do not share metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -138,7 +138,7 @@ class Metrics:
         self._requests = cache(self.requests.labels)
 
     def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
-        """Count a request that has a reply; a merged request counts as its calls."""
+        """Count a replied request; a merged request counts as several calls."""
         calls = call.calls
         self._requests(method, code).inc(calls)
         self.seconds.labels(method, "total").observe(seconds, exemplar(call.traceparent), calls)

@@ -45,7 +45,7 @@ CHANNEL_OPTIONS = (
 
 
 class Server:
-    """Listens at once and reports each engine ready when its default model is loaded.
+    """Listens at once, and reports an engine ready when the default model is loaded.
 
     Raises runtime.extra.ExtraMissingError.
     """
@@ -108,7 +108,7 @@ class Server:
         await self._report_health(name)
 
     async def _report_health(self, name: str) -> None:
-        """An engine is ready if its default model was loaded and its thread is not stuck.
+        """An engine is ready if the default model was loaded and the thread is not stuck.
 
         The service is ready if an engine is.
         """

@@ -1,6 +1,6 @@
 """The replica's status: every engine runs a small real input through its own queue.
 
-Owns the probes and the health that follows from them.
+Owns the probes and the resulting health.
 """
 
 import asyncio

@@ -43,7 +43,7 @@ _SURPRISE = 2.0
 # A smaller excess over the estimate does not change the order of a queue.
 _LEAST_CHARGE_SECONDS = 0.005
 
-# An interval between arrivals above this bound says nothing about the next arrival.
+# An interval between arrivals above this bound does not predict the next arrival.
 _LONGEST_GAP = 1.0
 
 _JOB = attrgetter("job")
@@ -107,7 +107,7 @@ class Batcher:
         self.stuck = False
         # Called when `stuck` changes.
         self.on_stuck: Callable[[], object] = lambda: None
-        # Whether a dispatch is due in this loop turn, and the timer of a dispatch that waits for an arrival.
+        # Whether a dispatch is due in this loop turn, and the timer of a dispatch waiting for an arrival.
         self._dispatch_due = False
         self._delayed: asyncio.TimerHandle | None = None
         self._last_arrival = 0.0
@@ -156,7 +156,7 @@ class Batcher:
             self._dispatch_soon()
 
     def withdraw(self, job: Job) -> None:
-        """Free the queue of a cancelled job at once. Items of the job that run already run to their end."""
+        """Free the queue of a cancelled job at once. Running items of the job run to the end."""
         self.shares.remove(job.client, job.priority, job.queued_seconds)
         self.shares.correct(job.client, -job.queued_seconds)
         job.queued_seconds = 0.0
@@ -262,7 +262,7 @@ class Batcher:
                 self._run(plan)
 
     def _remove(self, plan: BatchPlan) -> None:
-        """Take the plan's entries out of their queue, and complete the dropped ones."""
+        """Take the plan's entries out of the queue, and complete the dropped entries."""
         key = (plan.batch or plan.dropped)[0].key
         queue = self._waiting[key]
         self._replace(key, queue[plan.taken :])
@@ -333,7 +333,7 @@ class Batcher:
         self._dispatch()
 
     def _put_back(self, entries: Sequence[Entry]) -> None:
-        """Return entries that did not run, since the batch's time was used up, to the head of their queue."""
+        """Return entries to the head of the queue if the batch's time was used up before the entries ran."""
         queue = self._waiting[entries[0].key]
         queue[:0] = entries
         queue.sort(key=DUE)

@@ -82,7 +82,7 @@ MOST_LINES = 1024
 
 @dataclass(slots=True)
 class _ModelCosts:
-    """One model's lines by bucket, and its worst seconds per unit (0 before the first measurement).
+    """A model's lines by bucket, and the worst seconds per unit (0 before the first measurement).
 
     `floor` is the worst rate of the model's warm-up. The warm-up includes the costliest kind of item.
     """
@@ -138,7 +138,7 @@ class Costs:
         costs.worst = costs.floor = max(costs.floor, seconds / max(units, 1))
 
     def share(self, key: tuple[Any, Hashable], units: int, batch: Bounds) -> float:
-        """An item's expected seconds in a full batch: its own, and its part of the batch's fixed cost.
+        """An item's expected seconds in a full batch: the item's time and a part of the batch's fixed cost.
 
         An unmeasured bucket costs its units at the model's worst rate.
         """

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from market_inference.contract.deadline import NEVER
 
-# Seconds after which an entry without a nearer deadline is due, so that every entry ages into its turn.
+# Seconds after which an entry without a nearer deadline is due, so that every entry runs eventually.
 PATIENCE = {"interactive": 0.25, "batch": 5.0}
 
 

@@ -85,7 +85,7 @@ class Shares:
         self.total += seconds
 
     def correct(self, client: str, seconds: float) -> None:
-        """Charge a client for work that took `seconds` longer than expected; negative for work that never ran."""
+        """Charge a client for work with `seconds` more than expected; negative for work without a run."""
         if client in self._finish:
             self._finish[client] += seconds
 

@@ -14,7 +14,7 @@ TextItem: TypeAlias = tuple[Any, str]
 
 
 class TextPreparation:
-    """`models.model.Model[TextItem, list[Chunk]]`: turns each text into the chunks of its sentiment model."""
+    """`models.model.Model[TextItem, list[Chunk]]`: turns texts into chunks for the sentiment model."""
 
     name, version = "texts", "1"
 
@@ -33,4 +33,4 @@ class TextPreparation:
         return chunks
 
     def check(self) -> None:
-        """Nothing to check: the sentiment model checks itself with its own texts."""
+        """No check here: the sentiment model has a self-test with texts."""

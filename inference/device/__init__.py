@@ -1,1 +1,1 @@
-"""The threads that own a device, and what a device says of itself."""
+"""The threads owning a device, and the metrics of a device."""

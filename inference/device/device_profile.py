@@ -29,7 +29,7 @@ async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRe
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiler = torch.profiler.profile(activities=activities)
-    # The profiler records the thread that starts it. The same thread must stop it, even if the caller cancels.
+    # The profiler records the starting thread. The same thread must stop the profiler, even if the caller cancels.
     try:
         await asyncio.shield(engine.call(profiler.start))
         await asyncio.sleep(request.seconds)

@@ -1,4 +1,4 @@
-"""The thread that owns a share of a device and runs batches on it.
+"""The thread of an engine: owns a share of a device and runs batches.
 
 Owns the thread and its CUDA stream, the adoption of models, recovery from running out of memory, the isolation of a
 failing item and the check of outcomes. Knows neither queues nor requests.
@@ -35,9 +35,9 @@ Measured = Callable[[Any, Sequence[Any], float], None]
 
 
 class Engine:
-    """Runs batches one at a time on its own thread and reports on the event loop that made the engine.
+    """Runs batches one at a time on a separate thread and reports on the constructing event loop.
 
-    On CUDA each engine has its own stream, so that batches of several engines run in parallel.
+    On CUDA every engine has a separate stream, so that batches of several engines run in parallel.
     `verify` checks each outcome of a batch, see outcomes.py.
     """
 
@@ -82,7 +82,7 @@ class Engine:
         return await reply
 
     async def adopt(self, model: Any, batches: Iterable[Sequence[Any]], measured: Measured | None = None) -> None:
-        """Adopt a model from the thread that loaded it: run its check, then the batches of its warm-up.
+        """Adopt a model from the loading thread: run the self-test, then the warm-up batches.
 
         Batches of models that serve run in between. Raises what the check or a batch raises.
         """
@@ -99,7 +99,7 @@ class Engine:
                     measured(model, items, seconds)
 
     def _await_device(self) -> None:
-        """Wait for the copies of weights on the loading thread's stream: this engine's stream does not await them."""
+        """Wait for the copies of weights on the loading thread's stream, because the engine's stream does not."""
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
 
@@ -212,7 +212,7 @@ def own_stream(device: str) -> AbstractContextManager[Any]:
 
 
 def limit_memory(device: str, fraction: float) -> None:
-    """Limit this process's tensors to a fraction of a CUDA device's memory. Beyond it torch raises OutOfMemoryError."""
+    """Limit the process's tensors to a fraction of a CUDA device's memory. Above, torch raises OutOfMemoryError."""
     if device.startswith("cuda"):
         index = torch.device(device).index
         torch.cuda.set_per_process_memory_fraction(fraction, torch.cuda.current_device() if index is None else index)
@@ -227,7 +227,7 @@ def release_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFigures:
-    """The device's kind and its memory in bytes (0 for a device without its own memory)."""
+    """The device's kind and memory in bytes (0 for a device without separate memory)."""
 
     kind: str
     name: str

@@ -36,7 +36,7 @@ class Reading:
 
 
 class Gpu:
-    """One GPU. Its methods may be called on any thread."""
+    """A GPU. The methods may be called on any thread."""
 
     def __init__(self, library: Library, handle: Any) -> None:
         self._library = library

@@ -96,7 +96,7 @@ class Catalog:
             )
 
     async def replace(self, engine: str, name: str, load: Callable[[], Any]) -> None:
-        """Load and adopt a new version beside the present one, then swap. The present one stays if that fails.
+        """Load and adopt a new version, then swap. After a failure the present version stays.
 
         Adds an unknown name. Raises ServiceUnavailableError if the new version does not load.
         """
@@ -111,7 +111,7 @@ class Catalog:
         if slot.failure:
             failure = slot.failure
             if before is not load:
-                # The failure of the new version says nothing about the present one.
+                # A failure of the new version does not affect the present version.
                 slot.load, slot.failure, slot.retry_at = before, "", 0.0
             raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {failure}")
 

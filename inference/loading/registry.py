@@ -1,7 +1,7 @@
-"""A folder of models that is watched: a new or changed one is loaded, checked and swapped in by itself.
+"""A watched folder of models: a new or changed model is loaded, checked and swapped in automatically.
 
-Owns the scan. Each subfolder is a model with a manifest.json (models/manifest.py); its `kind` is the engine, its `name`
-the name in requests. A model that does not load leaves the one before it in place.
+Owns the scan. Every subfolder is a model with a manifest.json (models/manifest.py); `kind` is the engine, `name`
+the name in requests. If a model does not load, the previous model stays.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ Loader = Callable[[Manifest, Path], Any]
 
 
 class Registry:
-    """Watches one folder. `loaders` has one loader per engine."""
+    """Watches a folder. `loaders`: a loader per engine."""
 
     def __init__(self, folder: Path, catalog: Catalog, loaders: dict[str, Loader]) -> None:
         self._folder = folder
@@ -44,7 +44,7 @@ class Registry:
                 self._seen[folder] = content
 
     async def _take(self, folder: Path) -> bool:
-        """Whether it need not be tried again: it is taken, or it is wrong as it stands."""
+        """Whether no retry is needed: the model is loaded, or the manifest is wrong."""
         try:
             manifest = Manifest.of(folder)
             loader = self._loaders.get(manifest.kind)
@@ -63,7 +63,7 @@ class Registry:
 
 
 def _manifests(folder: Path) -> dict[Path, bytes]:
-    """Each model folder's manifest. A folder being written has none until its manifest, the last file, is there."""
+    """The manifest of every model folder. The manifest is written last, so an incomplete folder has none."""
     found = {}
     for path in sorted(folder.glob(f"*/{FILE_NAME}")):
         try:

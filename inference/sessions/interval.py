@@ -1,6 +1,6 @@
 """The check of a session's 80% forecast interval against the next bar's close.
 
-Owns one session's newest interval, one bar ahead, until its bar arrives. metrics.py counts the results.
+Owns the newest interval of a session, one bar ahead, until the bar arrives. metrics.py counts the results.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LOWER, UPPER = 0.1, 0.9
 
 
 class Interval:
-    """The newest interval. Each interval is checked once; later corrections of its bar are ignored."""
+    """The newest interval. Every interval is checked once; later corrections of the bar are ignored."""
 
     __slots__ = ("_lower", "_sequence", "_upper")
 

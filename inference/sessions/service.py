@@ -107,7 +107,7 @@ class SessionService:
         session = Session(envelope, send)
         self._sessions.add(session)
         self._observer.opened()
-        # A copy: the message in the envelope would keep the whole frame that it arrived in.
+        # A copy: the message in the envelope would keep the whole frame in memory.
         request = inference_pb2.WatchOpen()
         request.CopyFrom(envelope.watch_open)
         session.opening = asyncio.create_task(self._open(session, request))
@@ -121,7 +121,7 @@ class SessionService:
             self._submit(session, bar)
 
     def close(self, session: Session, reason: str = CLOSED) -> None:
-        """Forget a session, its waiting work and its memory."""
+        """Drop a session with the waiting work and the memory."""
         session.phase = Phase.CLOSED
         self._turns.remove(session.client, session)
         if session in self._sessions:
@@ -304,7 +304,7 @@ class SessionService:
     async def _forecast(
         self, session: Session, answer: answers_pb2.WatchAnswer, closes: Any, place: list[exchange_pb2.Reply]
     ) -> None:
-        """Complete an answer with its forecast. Forecasts of sessions that are due together share a batch."""
+        """Complete an answer with the forecast. Forecasts due at the same time share a batch."""
         try:
             forecast = await self._run_forecast(session, closes)
             answers.write_forecast(answer.update.forecast, forecast)
@@ -337,7 +337,7 @@ class SessionService:
 
 
 def _run(batch: Sequence[tuple[Session, Work]], plans: Plans) -> list[tuple[Outcome, float]]:
-    """Outcomes and their seconds, on the sessions' thread. Work that does not begin in BATCH_SECONDS has no outcome."""
+    """Outcomes with seconds, on the sessions' thread. Work not begun within BATCH_SECONDS has no outcome."""
     outcomes: list[tuple[Outcome, float]] = []
     began = at = deadline.now()
     until = began + BATCH_SECONDS

@@ -1,4 +1,4 @@
-"""One live session as its gateway sees it: identity, phase, and answers in order.
+"""A live session from the gateway's view: identity, phase, and answers in order.
 
 Owns the order of a session's answers. state.py owns bars and indicators; service.py owns opening, scheduling and memory
 limits.
@@ -61,7 +61,7 @@ class Session:
         return place
 
     def answer(self, response: answers_pb2.WatchAnswer, place: list[exchange_pb2.Reply] | None = None) -> None:
-        """Send a response in its reserved place; without one, in the next place."""
+        """Send a response in the reserved place, else in the next place."""
         place = self.reserve() if place is None else place
         watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
         place.append(exchange_pb2.Reply(id=self.id, watch=watch))

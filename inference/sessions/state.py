@@ -52,7 +52,7 @@ class Opening:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the bars that the session will hold, as models.indicators.incremental_bars.Bars allocates them."""
+        """Bytes of the session's bars, as allocated by models.indicators.incremental_bars.Bars."""
         return len(self.columns) * (self.held + self.held // 4 + 64) * 8
 
 

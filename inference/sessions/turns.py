@@ -24,7 +24,7 @@ _MOST_CLIENTS = 4096
 
 @dataclass(slots=True)
 class _Queue(Generic[W]):
-    """One session's waiting work, and the running average of the seconds that its work takes."""
+    """The waiting work of a session, and the running average of the work's seconds."""
 
     work: deque[W] = field(default_factory=deque)
     seconds: float = _UNMEASURED_SECONDS
@@ -100,7 +100,7 @@ class Turns(Generic[S, W]):
             }
 
     def put_back(self, client: str, session: S, work: W) -> None:
-        """Return taken work that did not run to the front of its session's queue."""
+        """Return taken work without a run to the front of the session's queue."""
         self.add(client, session, work, front=True)
         self._served[client] -= self._queues[session].seconds
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (
     "benchmarks",
     "gateway",
+    "inference",
     "market_inference",
     "models",
     "observability",
