@@ -74,31 +74,33 @@ class Servicer:
         """Calls that start within the block arrived together and may be merged."""
         return self._pipeline.together()
 
-    def unary(
+    def open(
         self,
         method: Method,
         received: Metadata,
         timeout: float | None,
         peer: Callable[[], str],
-        raw: bytes,
         respond: Callable[[Result | None], None],
     ) -> Call:
-        """Start a unary call; the call may have finished on return. `timeout` is in seconds, None for the default.
+        """Authenticate a unary call, by its metadata alone; a refused call has finished on return.
 
-        `respond` gets the result once, None when the call was cancelled. The transport calls `release()` of the call
-        once the answer has left.
+        `timeout` is in seconds, None for the default. `respond` gets the result once, None when the call was cancelled.
+        The transport calls `release()` of the call once the answer has left.
         """
         caller = self._callers.of(received)
         call = self._call(method, caller, timeout)
-        call.raw = raw
         call.on_finish = functools.partial(self._finish_unary, peer, respond)
         try:
             _admit(call, caller)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
-        else:
-            self._pipeline.start(call)
         return call
+
+    def start(self, call: Call, raw: bytes) -> None:
+        """Start an open call, with its request; the call may have finished on return."""
+        if not call.finished:
+            call.raw = raw
+            self._pipeline.start(call)
 
     def _finish_unary(
         self, peer: Callable[[], str], respond: Callable[[Result | None], None], call: Call, outcome: Outcome

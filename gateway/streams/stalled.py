@@ -8,13 +8,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+
 from market_inference.contract.errors import StalledReaderError
 
 
 async def write(context: Any, message: bytes, seconds: float, give_up: Callable[[], None]) -> None:
     """Write a message; `give_up` is called when the message has not left after `seconds`.
 
-    Raises StalledReaderError when the message has left after that time.
+    Raises StalledReaderError when the message has left after that time, CancelledError when the client has left.
     """
     stalled = False
 
@@ -26,6 +28,8 @@ async def write(context: Any, message: bytes, seconds: float, give_up: Callable[
     timer = asyncio.get_running_loop().call_later(seconds, stall)
     try:
         await context.write(message)
+    except grpc.aio.InternalError as gone:  # gRPC's word for a client that has left
+        raise asyncio.CancelledError from gone
     finally:
         timer.cancel()
     if stalled:

@@ -9,15 +9,23 @@ from typing import Any
 
 import grpc
 
+from gateway.calls.call import Call
 from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
-from market_inference.contract import codes, methods
+from market_inference.contract import codes, metadata, methods
+from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
 from runtime import tls
 
 # The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
+# The time for a request to come after the metadata of its call.
+REQUEST_SECONDS = 10.0
+# A client that pings an idle connection more often than this is disconnected (ENHANCE_YOUR_CALM).
+PING_SECONDS = 10.0
+# Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
+PENDING_CALLS = (4_096, 8_192)
 
 
 class GrpcioTransport:
@@ -36,9 +44,12 @@ class GrpcioTransport:
         options = [
             ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", -1),
-            # A client that pings more often than this is disconnected (ENHANCE_YOUR_CALM).
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", int(PING_SECONDS * 1000)),
             ("grpc.http2.max_ping_strikes", 2),
+            # Without this option gRPC allows a ping in two hours while a connection has no call.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.server.max_pending_requests", PENDING_CALLS[0]),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS[1]),
             ("grpc.max_metadata_size", METADATA_BYTES[0]),
             ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
             ("grpc.so_reuseport", int(share_port)),
@@ -49,8 +60,9 @@ class GrpcioTransport:
             options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((handlers(servicer),))
+        self._server.add_generic_rpc_handlers((_Handlers(servicer),))
         register(self._server)
+        self._server.add_generic_rpc_handlers((_Unknown(),))
 
     def add_port(self, address: str) -> int:
         return tls.add_port(self._server, self._files, address)
@@ -62,32 +74,58 @@ class GrpcioTransport:
         await self._server.stop(grace)
 
 
-def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """The public RPCs as gRPC handlers that pass bytes, so that no message is parsed twice."""
-    table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-    for method in methods.METHODS.values():
-        if method.name == "Stream":
-            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
-        elif method.name == "Watch":
-            table[method.name] = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
-        else:
-            table[method.name] = grpc.unary_unary_rpc_method_handler(_unary(servicer, method))
-    return grpc.method_handlers_generic_handler(methods.SERVICE.full_name, table)
+class _Handlers(grpc.GenericRpcHandler):
+    """The public RPCs as gRPC handlers that pass bytes, so that no message is parsed twice.
+
+    Unary RPCs have handlers for a stream of requests: such a handler runs before the request has come, so that a caller
+    without a valid credential is refused without waiting, and the wait for a request has a time limit.
+    """
+
+    def __init__(self, servicer: Servicer) -> None:
+        self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        handler: grpc.RpcMethodHandler[Any, Any]
+        for method in methods.METHODS.values():
+            if method.name == "Stream":
+                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
+            elif method.name == "Watch":
+                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
+            else:
+                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method))
+            self._table[method.path] = handler
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        return self._table.get(handler_call_details.method)
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """The last handler: refuses RPCs that no service has."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        async def handler(_: Any, context: Any) -> None:
+            request_id = metadata.request_id(dict(context.invocation_metadata() or ()).get(metadata.REQUEST_ID))
+            status = NotImplementedYetError("the service has no RPC of this name").status(request_id)
+            details = ((metadata.REQUEST_ID, request_id), (metadata.STATUS_DETAILS, status.SerializeToString()))
+            await codes.end(context, status, details)
+
+        return grpc.stream_stream_rpc_method_handler(handler)
 
 
 def _unary(servicer: Servicer, method: Method) -> Any:
-    async def handler(raw: bytes, context: Any) -> bytes:
-        finished: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    async def handler(_: Any, context: Any) -> bytes:
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[Result] = loop.create_future()
 
         def respond(result: Result | None) -> None:
             if not finished.done():  # done when gRPC has cancelled the call
                 finished.set_result(result) if result is not None else finished.cancel()
 
         received = tuple(context.invocation_metadata() or ())
-        call = servicer.unary(method, received, context.time_remaining(), context.peer, raw, respond)
+        call = servicer.open(method, received, context.time_remaining(), context.peer, respond)
         # Called when the answer has been written, as far as the client's flow control lets it out, or the call is lost.
         context.add_done_callback(lambda _: call.release())
         try:
+            if not call.finished:
+                await _start(servicer, call, context)
             result = await finished
         except asyncio.CancelledError:
             call.cancel()
@@ -98,6 +136,17 @@ def _unary(servicer: Servicer, method: Method) -> Any:
         return result.response
 
     return handler
+
+
+async def _start(servicer: Servicer, call: Call, context: Any) -> None:
+    """Start a unary call with its request, or finish the call when no request comes in time."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            raw = await context.read()
+    except TimeoutError:
+        call.finish(DeadlineExceededError(f"no request came within {REQUEST_SECONDS:g} s of opening the call"))
+    else:
+        servicer.start(call, raw if isinstance(raw, bytes) else b"")
 
 
 def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:

@@ -123,7 +123,8 @@ class NativeTransport:
         received, peer, timeout = details
         if timeout is not None:
             timeout -= waited
-        call = self._servicer.unary(method, received, timeout, lambda: peer, raw, partial(self._respond, call_id))
+        call = self._servicer.open(method, received, timeout, lambda: peer, partial(self._respond, call_id))
+        self._servicer.start(call, raw)
         if not call.finished:
             self._calls[call_id] = call
 

@@ -51,7 +51,9 @@ class Gateway:
         self.ends: list[Result | None] = []
 
     def call(self, raw: bytes = GOOD, **sent: str) -> Call:
-        return self.servicer.unary(PREDICT, (*self._sent, *sent.items()), 5.0, str, raw, self.ends.append)
+        call = self.servicer.open(PREDICT, (*self._sent, *sent.items()), 5.0, str, self.ends.append)
+        self.servicer.start(call, raw)
+        return call
 
     async def calls(self, count: int, turns: int) -> list[Call]:
         """So many calls, so many loop turns after they were begun."""

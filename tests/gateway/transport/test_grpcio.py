@@ -1,0 +1,121 @@
+"""The default transport towards callers without credentials, without requests, or with too many pings."""
+
+import asyncio
+import socket
+from collections import Counter
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from gateway.transport import grpcio
+from runtime.listen import split
+from tests.gateway.test_hostile import CALL, PREFACE, frame, headers
+
+HEADERS, RESET, PING, GOAWAY = 1, 3, 6, 7
+END_STREAM = 1
+
+
+@pytest.fixture
+def default(start):
+    return lambda count=1, **settings: start(count, transport="grpcio", **settings)
+
+
+class Connection:
+    """A raw HTTP/2 connection, which counts the frames of the server by type."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.frames: Counter[int] = Counter()
+        self.ended: set[int] = set()
+
+    async def __aenter__(self):
+        host, port = split(self._address)
+        self._reader, self._writer = await asyncio.open_connection(host, port)
+        self.send(PREFACE + frame(4, 0, 0))
+        self._task = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        self._writer.close()
+
+    def send(self, raw: bytes) -> None:
+        self._writer.write(raw)
+
+    async def _read(self) -> None:
+        while head := await self._reader.read(9):
+            while len(head) < 9:
+                head += await self._reader.readexactly(9 - len(head))
+            await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            self.frames[head[3]] += 1
+            if head[3] == RESET or (head[3] == HEADERS and head[4] & END_STREAM):
+                self.ended.add(int.from_bytes(head[5:9], "big"))
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 -- the other end is another thread
+                await asyncio.sleep(0.01)
+
+
+async def test_calls_without_a_key_are_refused_before_their_request_comes(default):
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        streams = range(1, 201, 2)
+        for stream in streams:
+            connection.send(frame(HEADERS, 4, stream, CALL))
+        await connection.until(lambda: connection.ended == set(streams))
+        assert gateway.server.servicer.in_flight == 0
+
+
+async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatch):
+    monkeypatch.setattr(grpcio, "REQUEST_SECONDS", 0.1)
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        connection.send(frame(HEADERS, 4, 1, CALL + headers(**{"x-api-key": gateway.secret})))
+        await connection.until(lambda: connection.ended == {1})
+        await gateway.predict()
+
+
+async def test_thousands_of_calls_without_a_request_are_nobody_elses_problem(default):
+    async with default() as gateway:
+        connections = [socket.create_connection(split(gateway.server.address), timeout=5) for _ in range(3)]
+        for connection in connections:
+            flood = b"".join(frame(HEADERS, 4, stream, CALL) for stream in range(1, 2001, 2))
+            await asyncio.to_thread(connection.sendall, PREFACE + frame(4, 0, 0) + flood)
+        for _ in range(50):
+            await gateway.predict()
+        for connection in connections:
+            connection.close()
+
+
+async def pings(connection: Connection, seconds: float, count: int) -> None:
+    for _ in range(count):
+        connection.send(frame(PING, 0, 0, b"12345678"))
+        await asyncio.sleep(seconds)
+
+
+async def test_a_client_may_ping_an_idle_connection_as_often_as_the_transport_says(default, monkeypatch):
+    monkeypatch.setattr(grpcio, "PING_SECONDS", 0.05)
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        await pings(connection, 0.1, 8)
+        await connection.until(lambda: connection.frames[PING] >= 8)
+        assert connection.frames[GOAWAY] == 0
+
+
+async def test_a_client_that_pings_more_often_is_disconnected(default):
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        await pings(connection, 0.01, 8)
+        await connection.until(lambda: connection.frames[GOAWAY])
+
+
+async def test_an_rpc_that_does_not_exist_is_refused_with_details(default):
+    async with default() as gateway:
+        for path in ("/market.inference.v1.MarketInferenceService/Nothing", "/elsewhere.Service/Do"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.channel.unary_unary(path)(b"", metadata=(("x-request-id", "mine"),))
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            details = rpc_status.from_call(caught.value).details
+            info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+            assert any(detail.Unpack(info) for detail in details)
+            assert any(detail.Unpack(request) for detail in details)
+            assert (info.reason, request.request_id) == ("UNIMPLEMENTED", "mine")
