@@ -26,7 +26,7 @@ FOLDERS = (
     "runtime",
     "serverless",
     "tests",
-    "training/sentiment",
+    "training",
 )
 GENERATED = ROOT / "market_inference" / "contract" / "generated"
 LIMIT_PRONOUNS, LIMIT_RELATIVES = 55.0, 6.0

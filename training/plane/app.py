@@ -1,4 +1,4 @@
-"""The HTTP application: its routes as one visible list, and one table from errors to answers."""
+"""The HTTP application: the routes as one visible list, and one table from errors to answers."""
 
 import logging
 
@@ -49,7 +49,7 @@ def _answer(request: Request, error: Exception) -> Response:
 
 
 def _translated(error: Exception) -> PlaneError:
-    """The error as callers meet it. A bug says nothing of itself; the log has it under the request id."""
+    """The error for callers. A bug has no details here; the log holds the details under the request id."""
     if isinstance(error, HTTPException) and isinstance(error.__cause__, PlaneError):
         return error.__cause__
     if isinstance(error, PlaneError):

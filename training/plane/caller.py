@@ -1,6 +1,6 @@
-"""Who calls: the gateway's API keys and JSON Web Tokens for people, job tokens for pods.
+"""Authentication of callers: the gateway's API keys and JSON Web Tokens for people, job tokens for pods.
 
-Owns the check of scopes. What a key or a JSON Web Token is belongs to gateway/access.
+Owns the check of scopes. Keys and JSON Web Tokens belong to gateway/access.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Checks datasets that have been uploaded: one worker each, claimed like jobs.
+"""Checks uploaded datasets: each by one worker, claimed like jobs.
 
 Owns the reading of the bytes, their digest and size against what was declared, and the choice of the check by kind.
 """
@@ -28,7 +28,7 @@ CHECKS: Final[dict[str, Check]] = {"texts": texts.check, "bars": bars.check}
 
 
 class Checker:
-    """One worker's hands for datasets. Several checkers may work on one database."""
+    """Checks datasets in one worker. Several checkers may work on one database."""
 
     def __init__(self, store: Database, objects: Objects, worker: str, clock: Clock) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class Checker:
         self._clock = clock
 
     def turn(self) -> bool:
-        """Check one dataset that waits for its checks. Whether there was one."""
+        """Check one waiting dataset. Returns False if no dataset waits."""
         with self._store.begin() as connection:
             claimed = database.claim(connection, datasets, self._worker, self._clock.now())
         if claimed is None:
@@ -93,6 +93,6 @@ class _Content:
 
 
 def _first(report: Report, code: str, why: str) -> None:
-    """Bytes that are not the declared ones explain every other finding."""
+    """If the bytes differ from the declared bytes, other findings have no meaning."""
     report.errors.clear()
     report.error(code, 0, why)

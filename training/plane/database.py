@@ -1,6 +1,6 @@
 """The connection to SQLite or PostgreSQL, the migrations at start, and the claim of a row.
 
-Owns what differs between the two databases. A transaction on SQLite takes the write lock when the transaction begins:
+Owns the differences between both databases. A transaction on SQLite takes the write lock when the transaction begins:
 a read that later turns into a write would fail with "database is locked" without waiting.
 """
 
@@ -30,7 +30,7 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 class LeaseLostError(Exception):
-    """Another worker holds the row now: what this worker wanted to write is out of date."""
+    """Another worker holds the row now, so this worker's changes are out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _sqlite(url: str) -> Engine:
 
 
 def claim(connection: Connection, table: Table, worker: str, now: float) -> tuple[Row[Any], Lease] | None:
-    """The row that is due first and that no other worker holds, with this worker's lease; None when there is none.
+    """The first due row without another worker's lease, claimed for this worker; None without such a row.
 
     One UPDATE, so that of two workers only one gets the row. A lease or a due time too far ahead was written by a clock
     that has since been set back, and does not hold.

@@ -1,6 +1,6 @@
-"""Scheduled work, claimed like jobs: of all workers one does a duty when it is due.
+"""Scheduled work, claimed like jobs: one worker does each due duty.
 
-Owns the schedule. What the duties do is sweep.py's.
+Owns the schedule. The duties themselves are in sweep.py.
 """
 
 import logging
@@ -48,7 +48,7 @@ class Duties:
                 continue
 
     def turn(self) -> bool:
-        """Do one duty that is due. Whether there was one."""
+        """Do one due duty. Returns False if no duty is due."""
         with self._store.begin() as connection:
             claimed = database.claim(connection, duties, self._worker, self._clock.now())
         if claimed is None:

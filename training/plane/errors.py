@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: the field's path in the request, what is wrong, and the limit where there is one."""
+    """One broken rule: the field's path in the request, the mistake, and the limit if the rule has a limit."""
 
     field: str
     description: str
@@ -56,7 +56,7 @@ class TooLargeError(PlaneError):
 
 
 class UnauthenticatedError(PlaneError):
-    """No credential, or one that is not valid."""
+    """No credential, or an invalid credential."""
 
     status = 401
     reason = "UNAUTHENTICATED"
@@ -80,7 +80,7 @@ class PermissionDeniedError(PlaneError):
 
 
 class NotFoundError(PlaneError):
-    """Nothing of this id that the caller owns."""
+    """The caller owns no object with this id."""
 
     status = 404
     reason = "NOT_FOUND"
@@ -90,7 +90,7 @@ class NotFoundError(PlaneError):
 
 
 class ConflictError(PlaneError):
-    """The request does not fit the state of what it names."""
+    """The request does not fit the state of the named object."""
 
     status = 409
     reason = "CONFLICT"

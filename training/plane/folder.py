@@ -71,7 +71,7 @@ class FolderObjects:
         return None
 
     def signed_download(self, key: str, seconds: float, name: str) -> str:
-        """An address that serves the object to whoever holds the address."""
+        """A signed address of the object, usable without further credentials."""
         query = self._signer.sign("GET", key, time.time() + seconds, name=name)
         return f"{self._url}/objects/{quote(key)}?{query}"
 

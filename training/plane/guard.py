@@ -1,4 +1,4 @@
-"""What stands around every request: the request id, the bound on bodies, and one log line.
+"""Middleware around every request: the request id, the bound on bodies, and one log line.
 
 Owns that no path with a token and no body reaches a log. An ASGI middleware of our own, since Starlette's would read a
 streamed body twice.

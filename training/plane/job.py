@@ -1,6 +1,6 @@
 """A job and its attempts, as the store holds both.
 
-Owns the states and which of the states are final. How a job moves from state to state is step.py's.
+Owns the states, and the set of final states. How a job moves from state to state is step.py's.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The store's verbs for jobs, as callers and the reconciler use them.
 
-Owns the rows of `jobs` and `attempts`. What a pod writes is reports.py's; what to do next is step.py's. Verbs that take
+Owns the rows of `jobs` and `attempts`. Reports of pods belong to reports.py, the next step to step.py. Verbs that take
 a lease raise LeaseLostError when another worker has the job.
 """
 
@@ -176,7 +176,7 @@ def mark(connection: Connection, lease: Lease, now: float, attempt: Attempt, act
 
 
 def stop(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Stop) -> None:
-    """Write down that the attempt shall end, and why; a cause that is written down stays."""
+    """Record the order to end the attempt, with the cause; the first recorded cause stays."""
     database.write(connection, lease, now, {})
     if attempt.stop_at is None:
         _attempt(connection, attempt, {"stop_at": now, "cause": attempt.cause or action.cause})

@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Presence(StrEnum):
-    """What a look at a machine shows."""
+    """The observed state of a machine."""
 
     ABSENT = "absent"
     PROVISIONING = "provisioning"
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A kind of machine that can be had now, and its price."""
+    """An available kind of machine, and the price."""
 
     kind: str
     usd_per_hour: float
@@ -37,7 +37,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
-    """What a machine is started with: the environment of pod/run.sh. The environment holds a token; never log it."""
+    """The parameters of a machine: the environment of pod/run.sh. The environment holds a token; never log it."""
 
     environment: Mapping[str, str]
 
@@ -50,7 +50,7 @@ class Launcher(Protocol):
     """Makes, finds and ends machines."""
 
     def offers(self) -> list[Offer]:
-        """What can be had, the cheapest first."""
+        """The available kinds of machines, the cheapest first."""
 
     def launch(self, name: str, offer: Offer, pod: PodSpec) -> None:
         """Make the machine, or do nothing when a machine of this name runs. Raises LaunchError."""
@@ -62,10 +62,10 @@ class Launcher(Protocol):
         """Ask the machine to end, or end the machine by force. A machine that is absent is no error."""
 
     def mine(self) -> list[str]:
-        """The names of all machines that this plane has made and that still run."""
+        """The names of all running machines of this plane."""
 
     def logs(self, name: str, most: int) -> bytes | None:
         """The last `most` bytes of the machine's log; None when there is none to be had."""
 
     def forget(self, name: str) -> None:
-        """Delete what is left of a machine that is gone."""
+        """Delete the remains of an ended machine."""

@@ -39,7 +39,7 @@ def response(error: PlaneError, request_id: str) -> JSONResponse:
 
 
 def of_status(status: int, detail: str) -> PlaneError:
-    """What the framework itself refuses: no such route, no such method, a body that is no JSON."""
+    """Refusals by the framework: no such route, no such method, a body other than JSON."""
     error = PlaneError(detail)
     error.status = status  # type: ignore[misc]
     error.reason = HTTPStatus(status).name  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Brings each job one step further: claim, look, ask step(), do.
+"""Advances jobs step by step: claim the job, observe the machine, call step(), act.
 
 Owns the order of effects: an attempt is written down before its machine is made, and every write carries the lease. A
 worker may end between any two lines; the next worker reads the rows, looks at the machine, and goes on.
@@ -40,14 +40,14 @@ _CREATE_AGAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What a machine must know of this plane. `public_url` is called by pods, `name` marks this plane's machines."""
+    """The plane's parameters for machines. `public_url` is called by pods, `name` marks this plane's machines."""
 
     name: str
     public_url: str
 
 
 class Reconciler:
-    """One worker's hands. Several reconcilers may work on one database."""
+    """Advances jobs in one worker. Several reconcilers may work on one database."""
 
     def __init__(self, store: Database, launcher: Launcher, plane: Plane, worker: str, clock: Clock) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Reconciler:
         self._clock = clock
 
     def turn(self) -> bool:
-        """Bring one job that is due as far as it goes now. Whether there was one."""
+        """Advance one due job as far as possible. Returns False if no job is due."""
         with self._store.begin() as connection:
             claimed = database.claim(connection, table, self._worker, self._clock.now())
         if claimed is None:

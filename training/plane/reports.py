@@ -1,4 +1,4 @@
-"""What a pod tells the plane: its start, its measurements, its result, and its end.
+"""The reports of a pod to the plane: start, measurements, result, and end.
 
 Owns the pod's side of `jobs` and `attempts`, guarded by the attempt: a report of an attempt that is not the newest one,
 or that has ended, is a conflict. Every verb makes the job due, so that the reconciler acts at once.
@@ -42,7 +42,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the pod is told in answer to a report. `seconds_left` is the time to the deadline."""
+    """The answer to a report. `seconds_left`: the time to the deadline."""
 
     stop: bool
     seconds_left: float
@@ -92,7 +92,7 @@ def report(connection: Connection, holder: Holder, sent: Report, now: float) -> 
 def result(
     connection: Connection, holder: Holder, measures: Mapping[str, Any], names: Sequence[str], now: float
 ) -> None:
-    """Take in what the training came to: its measures, and the names of the artifacts, which must be complete.
+    """Store the result of the training: the measures, and the names of the artifacts. The artifacts must be complete.
 
     Raises ConflictError naming an artifact that is missing.
     """
@@ -154,7 +154,7 @@ def _check(sent: Report) -> None:
 
 
 def _measure(connection: Connection, holder: Holder, points: Sequence[Point]) -> None:
-    """A measurement that comes again, as after a resume, replaces the one before."""
+    """A repeated measurement, as after a resume, replaces the previous measurement."""
     if not points:
         return
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert

@@ -12,7 +12,7 @@ Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _claimable() -> list[Column[object]]:
-    """When the row is due, which worker holds the row, until when, and how often the row was poked."""
+    """The due time of the row, the worker with the lease, the end of the lease, and the number of pokes."""
     return [
         Column("due_at", Double),
         Column("lease_owner", String(64)),

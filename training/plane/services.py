@@ -1,4 +1,4 @@
-"""What routes and loops work with: the parts of one worker of the plane."""
+"""The parts of one worker of the plane, for routes and loops."""
 
 import os
 import socket
@@ -27,5 +27,5 @@ class Services:
 
 
 def worker_name() -> str:
-    """Which process this is, in leases and logs."""
+    """The identity of the process in leases and logs."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}"

@@ -26,7 +26,7 @@ _READ_AGAIN_SECONDS = 5.0
 
 
 class Signer:
-    """Signs and verifies what an address permits."""
+    """Signs and verifies the permissions of an address."""
 
     def __init__(self, store: Database) -> None:
         self._store = store
@@ -35,7 +35,7 @@ class Signer:
         self._lock = threading.Lock()
 
     def sign(self, method: str, key: str, expires_at: float, **permitted: int | str) -> str:
-        """The query of an address: what is permitted, until when, and the signature."""
+        """The query of an address: permission, expiry, and signature."""
         query = {**{name: str(value) for name, value in permitted.items()}, "expires": str(int(expires_at))}
         return urlencode({**query, "signature": _mac(self._current()[0], method, key, query)})
 

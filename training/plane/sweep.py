@@ -1,4 +1,4 @@
-"""What is cleaned up by itself: tokens, unfinished uploads, checkpoints, old jobs, deleted bytes, stray machines.
+"""Automatic cleaning: tokens, unfinished uploads, checkpoints, old jobs, deleted bytes, stray machines.
 
 Owns the order: bytes go before the row that names them, so that a sweep that is cut off is done again. Rows that
 counters are counted from are added to `totals` in the same transaction.
@@ -51,7 +51,7 @@ def tokens_ended(services: Services) -> None:
 
 
 def uploads_ended(services: Services) -> None:
-    """Delete files whose time is over, complete or not."""
+    """Delete expired files, complete or not."""
     with services.store.begin() as connection:
         found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now()).limit(_AT_ONCE)
         rows = connection.execute(found).all()
@@ -59,7 +59,7 @@ def uploads_ended(services: Services) -> None:
 
 
 def datasets_unfinished(services: Services) -> None:
-    """Refuse datasets whose upload was not completed, and delete what came of them."""
+    """Refuse datasets without a completed upload, and delete the uploaded parts."""
     before = services.clock.now() - _UNFINISHED_SECONDS
     waiting = (datasets.c.state == DatasetState.UPLOADING, datasets.c.created_at < before)
     with services.store.begin() as connection:
@@ -94,7 +94,7 @@ def checkpoints_superseded(services: Services) -> None:
 
 
 def jobs_old(services: Services) -> None:
-    """Delete jobs that have been final for long, with all that belongs to them."""
+    """Delete old final jobs, with all rows and files of the jobs."""
     before = services.clock.now() - services.config.keep_days * _DAY
     with services.store.begin() as connection:
         found = select(jobs.c.id).where(jobs.c.state.in_(FINAL), jobs.c.ended_at < before).limit(_AT_ONCE)
@@ -121,7 +121,7 @@ def _forget_job(services: Services, job: str) -> None:
 
 
 def machines_stray(services: Services) -> None:
-    """End machines of this plane that no live attempt names."""
+    """End machines of this plane without a live attempt."""
     names = [name for name in services.launcher.mine() if name.startswith(f"{services.config.name}-")]
     if not names:
         return

@@ -1,4 +1,4 @@
-"""Files that pods upload: artifacts, checkpoints and logs, and what of these a user fetches.
+"""Files uploaded by pods: artifacts, checkpoints and logs, and the files for users.
 
 Owns the rows of `uploads` and `checkpoints`. A file counts only when its bytes have been read back and have the digest
 that was declared.
@@ -19,7 +19,7 @@ from training.plane.token import Holder
 
 
 class UploadKind(StrEnum):
-    """What a file is for. Only artifacts are shown to users as artifacts."""
+    """The purpose of a file. Only artifacts are shown to users as artifacts."""
 
     ARTIFACT = "artifact"
     CHECKPOINT = "checkpoint"
@@ -119,7 +119,7 @@ def artifact(connection: Connection, owner: str, upload: str) -> RowMapping:
 
 
 def newest_log(connection: Connection, job: str) -> RowMapping | None:
-    """The log of the newest attempt that has uploaded one."""
+    """The log of the newest attempt with a log."""
     found = select(uploads).where(
         uploads.c.job == job, uploads.c.kind == UploadKind.LOG, uploads.c.complete_at.is_not(None)
     )

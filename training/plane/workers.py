@@ -1,6 +1,6 @@
 """Several processes of the plane on one listening socket.
 
-Owns the processes: their start, the replacement of one that dies, and their common end. The store alone is shared.
+Owns the processes: start, replacement of a dead process, and common end. Only the store is shared.
 """
 
 import json

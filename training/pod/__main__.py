@@ -23,7 +23,7 @@ DATA_REFUSED, HELD_TOO_LONG, CANCELLED = 65, 75, 76
 
 
 class Pod:
-    """One attempt: what run.sh has fetched, and the plane to report to."""
+    """One attempt: the files fetched by run.sh, and the plane for reports."""
 
     def __init__(self, start: dict[str, Any], data: Path, plane: Plane) -> None:
         self._start = start

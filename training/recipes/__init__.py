@@ -1,1 +1,1 @@
-"""What can be trained: recipe.py checks what was asked for, one module for each kind trains."""
+"""Recipes of training: recipe.py checks a recipe, and every kind of recipe has a training module."""

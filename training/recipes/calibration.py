@@ -109,7 +109,7 @@ def fitted(origins: dict[str, Origins], levels: Sequence[float], folds: int) -> 
 def judged(
     origins: dict[str, Origins], scales: dict[str, float], levels: Sequence[float], folds: int
 ) -> dict[str, float]:
-    """Losses and coverage on the newest origins, which have chosen nothing."""
+    """Losses and coverage on the newest origins, unused in the choice."""
     newest = {symbol: found.part(_cut(found, folds), len(found.came)) for symbol, found in origins.items()}
     before = np.concatenate([pinball(found.quantiles, found.came, levels) for found in newest.values()])
     after = np.concatenate([pinball(found.scaled(scales[s]), found.came, levels) for s, found in newest.items()])

@@ -31,7 +31,7 @@ _EVALUATED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a row of a batch is: a symbol's bars before `end`, and the bars of the horizon from `end` on."""
+    """A row of a batch: a symbol's bars before `end`, and the bars of the horizon from `end` on."""
 
     symbol: str
     end: int
@@ -142,7 +142,7 @@ def _judged(
 def _write_evaluation(
     model: Any, windows: Sequence[Window], closes: dict[str, npt.NDArray[np.float32]], recipe: Chronos2, out: Path
 ) -> None:
-    """The last step's quantiles of the newest windows, and what came."""
+    """The last step's quantiles of the newest windows, and the actual values."""
     levels = [float(level) for level in model.chronos_config.quantiles]
     with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file, torch.no_grad():
         writer = csv.writer(file)

@@ -129,7 +129,7 @@ def _judged(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: 
 def _write_evaluation(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: Divided, divisor: float, out: Path
 ) -> None:
-    """The answers to the validation rows, from which every measure can be computed again."""
+    """The answers to the validation rows, sufficient to recompute every measure."""
     answers = (_all_logits(model, tokenizer, rows) / divisor).softmax(1).tolist()
     with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

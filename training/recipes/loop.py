@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the parameters are worth after an epoch. A lower score is better; `tensors` are what is kept."""
+    """The score of the parameters after an epoch; lower is better. `tensors`: the kept parameters."""
 
     score: float
     tensors: Mapping[str, Tensor]
@@ -83,7 +83,7 @@ class Loop:
         self.steps = min(whole, plan.steps) if plan.steps else whole
 
     def run(self, around: Surroundings) -> tuple[int, Judged]:
-        """The best epoch and what it was worth. Raises StoppedError when told to stop."""
+        """The best epoch with the score. Raises StoppedError after an order to stop."""
         torch.manual_seed(self._plan.seed)
         if around.resume is not None:
             self._restore(around.resume)

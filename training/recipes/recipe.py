@@ -1,4 +1,4 @@
-"""Recipes: what a training run depends on beside its data, one model for each `kind`.
+"""Recipes: all parameters of a training run besides the data, one model for each `kind`.
 
 Owns the fields, their limits and the reading of YAML. No torch in here: the plane checks recipes, pods run recipes.
 """
@@ -34,7 +34,7 @@ class Split(_Strict):
 
 
 class _Envelope(_Strict):
-    """What every recipe has."""
+    """The fields of every recipe."""
 
     name: str = Field("", max_length=200, description="shown in lists; by default the kind")
     seed: int = Field(1, ge=0, lt=2**31)
@@ -79,7 +79,7 @@ class Calibration(_Envelope):
 
 
 class _Tuned(_Envelope):
-    """What the recipes with a base model have."""
+    """The fields of recipes with a base model."""
 
     base: str = Field(min_length=1, max_length=500, description="a folder of the machine, or a hub id")
     revision: str = Field("", max_length=100, description="the hub's commit")

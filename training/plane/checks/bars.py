@@ -1,6 +1,6 @@
 """Checks of bars: columns `time`, `open`, `high`, `low`, `close`, and where there are `symbol`, `volume` and features.
 
-Owns what a row must hold and what a series must look like. Every finding of one row is made against the row before of
+Owns the rules for rows and for series. Every finding of one row is made against the row before of
 the same symbol, so that the file is read once.
 """
 
@@ -29,7 +29,7 @@ _KEPT_PAIRS = 50_000
 
 @dataclass
 class _Series:
-    """What is kept of a symbol: the bar before, and how the series went."""
+    """The state of a symbol: the previous bar, and statistics of the series."""
 
     time: str = ""
     close: float = math.nan
@@ -102,7 +102,7 @@ class _Bars:
         return True
 
     def _follows(self, row: int, series: _Series, time: str, close: float, volume: float) -> bool:
-        """Whether the bar is newer than the one before; what is odd about the step is reported."""
+        """Whether the bar is newer than the previous bar; unusual steps are reported."""
         report = self._report
         if time == series.time:
             report.error("duplicate_time", row, f"a second bar at {time[:19]}")

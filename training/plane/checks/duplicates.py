@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 
 
 class Duplicates:
-    """Fed with rows in order, then asked once. What was not compared is in the report."""
+    """Takes rows in order, then reports once. The report names rows that were not compared."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, int]] = {}

@@ -39,7 +39,7 @@ class LeakProbe:
         self._labels.append(label)
 
     def finish(self, report: Report) -> None:
-        """Report a word that is a label, and an accuracy that no honest data has."""
+        """Report a word equivalent to a label, and an implausibly high accuracy."""
         if len(self._rows) < FEWEST_ROWS or len(set(self._labels)) < 2:
             return
         cut = len(self._rows) * 4 // 5

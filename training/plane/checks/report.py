@@ -1,4 +1,4 @@
-"""What the checks of a dataset found.
+"""The findings of the checks of a dataset.
 
 Owns the collection: errors refuse the dataset, warnings do not. Of each code the first places are kept, all are
 counted.

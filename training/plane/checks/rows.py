@@ -1,6 +1,6 @@
 """Reads the rows of a CSV file from a stream of bytes: header, fields, times.
 
-Owns the file format: UTF-8, a header line, commas, quotes as in RFC 4180. What a field must hold is the checks'.
+Owns the file format: UTF-8, a header line, commas, quotes as in RFC 4180. The content of fields belongs to the checks.
 """
 
 import codecs
@@ -43,7 +43,7 @@ def lines(chunks: Iterable[bytes], report: Report) -> Iterator[str]:
 def table(chunks: Iterable[bytes], report: Report) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The names in the header, and the rows with their numbers. Rows with another number of fields are reported.
 
-    Raises UnreadableError for a header that is missing, too wide or has a name twice, and for lines that are no CSV.
+    Raises UnreadableError for a header that is missing, too wide or has a name twice, and for lines other than CSV.
     """
     csv.field_size_limit(MOST_FIELD_CHARACTERS)
     reader = csv.reader(lines(chunks, report), strict=True)

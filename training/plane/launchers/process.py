@@ -2,7 +2,7 @@
 
 Owns the folder of a machine: `lock`, `pid`, `exit`, `log` and `work/`. The lock is taken before the start and inherited
 by every process of the machine, so the lock is free exactly when no process of the machine is left, whoever was killed.
-A machine outlives the worker that has started the machine, and any worker on this computer finds it by name.
+A machine outlives the starting worker, and any worker on this computer finds the machine by name.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ SCRIPT = ROOT / "training" / "pod" / "run.sh"
 # The shell writes its pid, which is the session's number, leaves the machine to a child, and ends: the machine is no
 # child of this process, and needs no wait. The exit code is written after the script's end.
 _SHELL = 'echo $$ > ../pid; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
-# What a machine needs of this process's environment; the rest may hold secrets of the plane.
+# Variables of this process's environment for machines; other variables may hold secrets of the plane.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 

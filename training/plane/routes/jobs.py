@@ -112,7 +112,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/jobs/{job}")
     def look(job: Id, user: User) -> dict[str, Any]:
-        """A job with its recipe, its attempts, and what these have cost so far."""
+        """A job with recipe, attempts, and the cost so far."""
         with store.begin() as connection:
             row = jobs.get(connection, user.name, job)
             tries = [shown(one, *_ATTEMPT) for one in jobs.attempts_of(connection, job)]
@@ -128,7 +128,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/jobs/{job}/measurements")
     def measured(job: Id, user: User) -> dict[str, Any]:
-        """What the training reported, by name: pairs of step and value."""
+        """The measurements of the training, by name: pairs of step and value."""
         with store.begin() as connection:
             jobs.get(connection, user.name, job)
             found = select(measurements).where(measurements.c.job == job).order_by(measurements.c.step)

@@ -23,7 +23,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/health")
     def look(response: Response) -> dict[str, Any]:
-        """Whether the store and the objects can be written and read; 503 when one of these cannot."""
+        """Whether the store and the objects can be written and read; 503 if not."""
         found = health.look(services)
         response.status_code = 200 if found["status"] == "healthy" else 503
         return found

@@ -1,4 +1,4 @@
-"""What routes have in common: who calls, in which database transaction, and the forms of names and digests."""
+"""Dependencies of all routes: the caller, the database transaction, and the forms of names and digests."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ class Body(BaseModel):
 
 
 class Callers:
-    """The dependencies that say who calls."""
+    """The dependencies for the caller."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -50,7 +50,7 @@ class TrainerStatus(Body):
 
 
 class Sent(Body):
-    """A report: how far the training is, and what was measured since the report before. Or Kubeflow's body."""
+    """A report: the progress of the training, and the measurements since the previous report. Or Kubeflow's body."""
 
     step: int = Field(0, ge=0, lt=2**63)
     progress: float | None = None
@@ -76,7 +76,7 @@ class Checkpoint(Body):
 
 
 class Outcome(Body):
-    """What the training came to. The artifacts are named as they were uploaded."""
+    """The result of the training. The artifacts have the names of the uploads."""
 
     measures: dict[_MetricName, float | str] = Field(max_length=200)
     artifacts: list[FileName] = Field(max_length=1000)
@@ -170,7 +170,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/jobs/{job}/result")
     def result(job: Id, sent: Outcome, pod: Pod) -> dict[str, Any]:
-        """Take in what the training came to."""
+        """Store the result of the training."""
         with store.begin() as connection:
             reports.result(connection, pod, sent.measures, sent.artifacts, clock.now())
         return {"taken": True}
