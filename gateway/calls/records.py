@@ -38,7 +38,7 @@ class Records:
         self._metrics = metrics
         self._finished: deque[_Finished] = deque()
 
-    def add(self, call: Call, ending: Ending, *, line: bool = True) -> None:
+    def add(self, call: Call, ending: Ending, line: bool = True) -> None:
         """Record a finished call; without a log line when `line` is false."""
         if not self._finished:
             asyncio.get_running_loop().call_soon(self._keep)

@@ -123,10 +123,6 @@ class Servicer:
         else:
             self._pipeline.start(call)
 
-    def _record_item(self, call: Call, ending: Ending) -> None:
-        """A request of a stream has a log line only when it failed."""
-        self._records.add(call, ending, line=ending.code != "OK")
-
     async def stream(self, method: Method, context: Any) -> None:
         """Serve a Stream call."""
         timeout = context.time_remaining()
@@ -139,7 +135,7 @@ class Servicer:
             stream = Stream(
                 call,
                 self._start_item,
-                self._record_item,
+                self._records.add,
                 self.together,
                 self._pipeline.memory,
                 reader_seconds=self._reader_seconds,

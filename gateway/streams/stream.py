@@ -22,7 +22,7 @@ from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
 from gateway.calls.slow_checks import Mistakes
 from gateway.streams import stalled
-from market_inference.contract import deadline, methods
+from market_inference.contract import deadline, metadata, methods
 from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
     CallCancelledError,
@@ -31,6 +31,7 @@ from market_inference.contract.errors import (
     Violation,
 )
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
+from market_inference.contract.metadata import PRIORITIES
 from market_inference.contract.validation import bounds
 from market_inference.contract.validation.check import SMALL_BYTES
 
@@ -73,7 +74,7 @@ class Stream:
         self,
         call: Call,
         start: Callable[[Call], None],
-        record: Callable[[Call, Ending], None],
+        record: Callable[[Call, Ending, bool], None],
         together: Callable[[], AbstractContextManager[None]],
         memory: InFlight,
         *,
@@ -196,7 +197,8 @@ class Stream:
         self._in_flight += 1
         self._bytes += size_bytes
         call = self._item_call(item, str(kind))
-        call.on_finish, call.mistakes = partial(self._finish, item.id, size_bytes), mistakes
+        call.on_finish = partial(self._finish, item.id, size_bytes, bool(item.request_id))
+        call.mistakes = mistakes
         self._calls[item.id] = call
         self._start(call)
 
@@ -208,19 +210,29 @@ class Stream:
             return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
         if item.id in self._calls:
             return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
+        if item.priority not in ("", *PRIORITIES):
+            return InvalidRequestError([Violation("priority", f"one of {', '.join(PRIORITIES)}", "string.in")])
         return None
 
     def _item_call(self, item: requests_pb2.StreamItemColumns, kind: str) -> Call:
         began = deadline.now()
         timeout = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
         until = min(began + min(timeout, self._max_timeout), self._call.deadline)
-        method, request_id = methods.BY_STREAM_FIELD[kind], f"{self._call.request_id}/{item.id}"
-        call = Call(method, request_id, began, until, self._call.priority, self._call.traceparent)
-        call.raw, call.client = getattr(item, kind), self._call.client
+        stream = self._call
+        request_id = metadata.request_id(item.request_id) if item.request_id else f"{stream.request_id}/{item.id}"
+        call = Call(
+            methods.BY_STREAM_FIELD[kind],
+            request_id,
+            began,
+            until,
+            item.priority or stream.priority,
+            item.traceparent or stream.traceparent,
+        )
+        call.raw, call.client = getattr(item, kind), stream.client
         return call
 
-    def _finish(self, item_id: int, size_bytes: int, call: Call, outcome: Outcome) -> None:
-        """Queue the answer to a request, and note the request's end."""
+    def _finish(self, item_id: int, size_bytes: int, logged: bool, call: Call, outcome: Outcome) -> None:
+        """Queue the answer to a request, and note the request's end, with a log line when it failed or is `logged`."""
         del self._calls[item_id]
         self._bytes -= size_bytes
         if isinstance(outcome, bytes):
@@ -230,7 +242,7 @@ class Stream:
                 outcome = CallCancelledError("the request was withdrawn")
             status = completion.status_of(outcome, call)
             answer, ending = _error(item_id, status), completion.of_status(status)
-        self._record(call, ending)
+        self._record(call, ending, logged or ending.code != "OK")
         self._bytes += answer.size_bytes
         self._queue(answer)
 

@@ -14,11 +14,13 @@ from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
 from market_inference.client.inputs import arguments
+from market_inference.client.lane import IDLE_SECONDS, Lane, NoStreamError
 from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import AsyncStream
 from market_inference.client.watch import RECONNECT_SECONDS, AsyncWatch
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class AsyncClient:
         self._made: MarketInferenceServiceStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._lane: Lane | None = None
+        self._in_flight = 0
 
     @property
     def target(self) -> str:
@@ -86,6 +90,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the channel; calls in flight end with CancelledError, later calls with ClosedError."""
         self._closed = True
+        if self._lane is not None:
+            await self._lane.close()
         if self._channel is not None:
             await self._channel.close()
 
@@ -234,18 +240,20 @@ class AsyncClient:
         answers: list[Any] = []
         for request in call.requests:
             try:
-                answers.append(await self._send(getattr(stub, call.method), request, attempt))
+                answers.append(await self._send(stub, call.method, request, attempt))
             except MarketInferenceError as error:
                 if not any(not isinstance(answer, MarketInferenceError) for answer in answers):
                     raise
                 answers.append(error)
         return call.read(answers)
 
-    async def _send(self, send: Any, request: Any, attempt: Attempt) -> Any:
+    async def _send(self, stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
         while True:
+            self._in_flight += 1
             try:
-                answer = await send(request, timeout=attempt.timeout, metadata=attempt.metadata)
-            except grpc.RpcError as failure:
+                # A lone call is unary: the lane is for calls in company.
+                answer = await (self._share if self._in_flight > 1 else self._alone)(stub, method, request, attempt)
+            except (grpc.RpcError, MarketInferenceError) as failure:
                 pause = attempt.pause_after(failure)
             except grpc.aio.UsageError:
                 self._stub()
@@ -253,4 +261,29 @@ class AsyncClient:
             else:
                 attempt.answered()
                 return answer
+            finally:
+                self._in_flight -= 1
             await asyncio.sleep(pause)
+
+    @staticmethod
+    async def _alone(stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
+        return await getattr(stub, method)(request, timeout=attempt.timeout, metadata=attempt.metadata)
+
+    async def _share(self, stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
+        """Send a call on the lane of this client."""
+        if self._lane is None:
+            self._lane = Lane(stub, self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
+        if self._lane.refused or not METHODS[method].streamable:
+            return await self._alone(stub, method, request, attempt)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asked = self._lane.ask(method, request, future, **attempt.options)
+        try:
+            async with asyncio.timeout(attempt.timeout):
+                return await future
+        except NoStreamError:
+            return await self._alone(stub, method, request, attempt)
+        except TimeoutError:
+            raise attempt.too_late from None
+        finally:
+            if future.cancelled():
+                self._lane.withdraw(asked)

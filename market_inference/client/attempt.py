@@ -8,18 +8,18 @@ import math
 import random
 import time
 import uuid
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import grpc
+from google.rpc import code_pb2, status_pb2
 
 from market_inference import errors
 from market_inference.client import trace
 from market_inference.client.connection import Connection, Priority
 from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
-from market_inference.contract.metadata import AUTHORIZATION, PRIORITY, REQUEST_ID, TRACEPARENT
-
-PRIORITIES = ("interactive", "batch")
+from market_inference.contract.metadata import AUTHORIZATION, PRIORITIES, PRIORITY, REQUEST_ID, TRACEPARENT
+from market_inference.errors import MarketInferenceError
 
 
 class CallOptions(TypedDict, total=False):
@@ -57,14 +57,36 @@ class Attempt:
         self._deadline = time.monotonic() + seconds
         self._tried = 0
         self.request_id = str(uuid.uuid4()) if request_id in (None, "") else arguments.request_id(request_id)
-        self.metadata: list[tuple[str, str | bytes]] = [
-            (REQUEST_ID, self.request_id),
-            (PRIORITY, arguments.one_of(priority, "priority", PRIORITIES)),
-        ]
-        if parent := trace.active() if traceparent is None else arguments.traceparent(traceparent):
-            self.metadata.append((TRACEPARENT, parent))
-        if connection.key:
-            self.metadata.append((AUTHORIZATION, f"Bearer {connection.key}"))
+        self.priority = arguments.one_of(priority, "priority", PRIORITIES)
+        self.traceparent = trace.active() if traceparent is None else arguments.traceparent(traceparent)
+
+    @property
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The metadata of a unary call."""
+        made: list[tuple[str, str | bytes]] = [(REQUEST_ID, self.request_id), (PRIORITY, self.priority)]
+        if self.traceparent:
+            made.append((TRACEPARENT, self.traceparent))
+        if self._connection.key:
+            made.append((AUTHORIZATION, f"Bearer {self._connection.key}"))
+        return made
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same for a request of a lane."""
+        return {
+            "timeout": self.timeout,
+            "request_id": self.request_id,
+            "priority": self.priority,
+            "traceparent": self.traceparent,
+        }
+
+    @property
+    def too_late(self) -> MarketInferenceError:
+        """The error of a call without an answer within its timeout."""
+        error = errors.from_status(status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message=errors.TOO_LATE))
+        error.reached = False
+        error.request_id = self.request_id
+        return error
 
     @property
     def timeout(self) -> float | None:
@@ -75,10 +97,10 @@ class Attempt:
         """The next request of the call starts with all its tries."""
         self._tried = 0
 
-    def pause_after(self, failure: grpc.RpcError) -> float:
+    def pause_after(self, failure: grpc.RpcError | MarketInferenceError) -> float:
         """Seconds to wait before the next try; raises the typed error when another try is pointless."""
         self._tried += 1
-        error = errors.from_rpc(failure, self.request_id)
+        error = errors.from_rpc(failure, self.request_id) if isinstance(failure, grpc.RpcError) else failure
         left = math.inf if self.timeout is None else self.timeout
         pause = self._retries.pause(error, self._tried, left, random.random())  # noqa: S311  # jitter
         if pause is None:

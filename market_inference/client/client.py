@@ -5,7 +5,11 @@ Owns one channel to a gateway and the waiting. calls.py owns the content of requ
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import grpc
@@ -14,11 +18,13 @@ from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
 from market_inference.client.inputs import arguments
+from market_inference.client.lane import IDLE_SECONDS, NoStreamError, ThreadedLane
 from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import Stream
 from market_inference.client.watch import RECONNECT_SECONDS, Watch
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
@@ -81,6 +87,9 @@ class Client:
         self._channel = self._connection.channel()
         self._stub = MarketInferenceServiceStub(self._channel)
         self._closed = False
+        self._lane = ThreadedLane(self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
+        self._lock = threading.Lock()
+        self._in_flight = 0
 
     @property
     def target(self) -> str:
@@ -98,6 +107,7 @@ class Client:
     def close(self) -> None:
         """Close the channel; calls in flight end with CancelledError, later calls with ClosedError."""
         self._closed = True
+        self._lane.close()
         self._channel.close()
 
     @overload
@@ -269,11 +279,12 @@ class Client:
         return call.read(answers)
 
     def _send(self, method: str, request: Any, attempt: Attempt) -> Any:
-        send = getattr(self._stub, method)
         while True:
             try:
-                answer = send(request, timeout=attempt.timeout, metadata=attempt.metadata)
-            except grpc.RpcError as failure:
+                # A lone call is unary: the lane is for calls in company.
+                with self._counted() as in_flight:
+                    answer = (self._share if in_flight > 1 else self._alone)(method, request, attempt)
+            except (grpc.RpcError, MarketInferenceError) as failure:
                 pause = attempt.pause_after(failure)
             except ValueError:  # grpc: the channel was closed by another thread
                 self._require_open()
@@ -282,3 +293,33 @@ class Client:
                 attempt.answered()
                 return answer
             time.sleep(pause)
+
+    @contextmanager
+    def _counted(self) -> Iterator[int]:
+        """The number of this client's calls in flight, this call included."""
+        with self._lock:
+            self._in_flight += 1
+            in_flight = self._in_flight
+        try:
+            yield in_flight
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _alone(self, method: str, request: Any, attempt: Attempt) -> Any:
+        return getattr(self._stub, method)(request, timeout=attempt.timeout, metadata=attempt.metadata)
+
+    def _share(self, method: str, request: Any, attempt: Attempt) -> Any:
+        """Send a call on the lane of this client."""
+        if not (self._lane.usable and METHODS[method].streamable):
+            return self._alone(method, request, attempt)
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._lane.ask(method, request, future, future, **attempt.options)
+        try:
+            return future.result(attempt.timeout)
+        except NoStreamError:
+            return self._alone(method, request, attempt)
+        except TimeoutError:
+            raise attempt.too_late from None
+        finally:
+            future.cancel()

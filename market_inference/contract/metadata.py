@@ -8,6 +8,7 @@ AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
 REQUEST_ID = "x-request-id"
 PRIORITY = "x-priority"
+PRIORITIES = ("interactive", "batch")
 TRACEPARENT = "traceparent"
 # Trailers for clients with a limit: remaining units of the burst, and of the day (UTC).
 RATE_REMAINING = "x-rate-remaining"

@@ -916,8 +916,19 @@ class StreamItem(_message.Message):
     ANALYZE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller, above 0, unique among the requests in flight on this stream."""
+    request_id: _builtins.str
+    """The request's own id, as in the metadata x-request-id of a unary call; empty, the stream's id and the item's id. A
+    request with an id of its own has a log line of its own.
+    """
+    traceparent: _builtins.str
+    """The request's own trace (W3C); empty, the stream's."""
+    priority: _builtins.str
+    """"interactive" or "batch"; empty, the stream's."""
     @_builtins.property
     def predict(self) -> Global___PredictRequest: ...
     @_builtins.property
@@ -944,10 +955,13 @@ class StreamItem(_message.Message):
         analyze: Global___AnalyzeRequest | None = ...,
         cancel: Global___StreamCancel | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        priority: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "indicators", b"indicators", "predict", b"predict", "request", b"request", "sentiment", b"sentiment", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "id", b"id", "indicators", b"indicators", "predict", b"predict", "request", b"request", "sentiment", b"sentiment", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "id", b"id", "indicators", b"indicators", "predict", b"predict", "priority", b"priority", "request", b"request", "request_id", b"request_id", "sentiment", b"sentiment", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "cancel"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015

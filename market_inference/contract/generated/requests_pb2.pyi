@@ -209,11 +209,17 @@ class StreamItemColumns(_message.Message):
     ANALYZE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     predict: _builtins.bytes
     sentiment: _builtins.bytes
     indicators: _builtins.bytes
     analyze: _builtins.bytes
+    request_id: _builtins.str
+    traceparent: _builtins.str
+    priority: _builtins.str
     @_builtins.property
     def cancel(self) -> _inference_pb2.StreamCancel: ...
     @_builtins.property
@@ -228,10 +234,13 @@ class StreamItemColumns(_message.Message):
         analyze: _builtins.bytes = ...,
         cancel: _inference_pb2.StreamCancel | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        priority: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "indicators", b"indicators", "predict", b"predict", "request", b"request", "sentiment", b"sentiment", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "id", b"id", "indicators", b"indicators", "predict", b"predict", "request", b"request", "sentiment", b"sentiment", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "cancel", b"cancel", "id", b"id", "indicators", b"indicators", "predict", b"predict", "priority", b"priority", "request", b"request", "request_id", b"request_id", "sentiment", b"sentiment", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["predict", "sentiment", "indicators", "analyze", "cancel"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015

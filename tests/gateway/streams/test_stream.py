@@ -53,7 +53,7 @@ class Slow:
             raise OverloadedError("too much", retry_after=1.0)
         return BIG_ANSWER if symbol == "big" else ANSWER
 
-    def record(self, call: Call, ending: Ending) -> None:
+    def record(self, call: Call, ending: Ending, line: bool) -> None:
         self.over.append(ending.code)
 
 
