@@ -24,6 +24,9 @@ class Config(BaseSettings):
         False, description="a proxy in front of the native transport refuses large messages"
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    worker_seconds: float = Field(
+        10.0, gt=0, description="of several workers, one that does not answer for this time is replaced"
+    )
     share_port: bool = Field(False, description="set by the parent of several workers")
     replicas: str = Field(
         "127.0.0.1:8471", description="inference replicas, separated by commas: ip:port, name:port (DNS) or file:/path"

@@ -16,6 +16,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from gateway import workers
 from gateway.access.auth import Authenticator
 from gateway.access.budget import Budget, Limits, LocalBudget
 from gateway.access.in_flight import InFlight
@@ -174,6 +175,7 @@ class Server:
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self.address = ""
         self.metrics_address = ""
 
@@ -195,6 +197,8 @@ class Server:
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
         self._refreshing = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
         self._readiness = asyncio.create_task(self._report_readiness())
+        if config.share_port:
+            self._beating = asyncio.create_task(workers.beat(config.worker_seconds / workers.BEATS))
         await self._transport.start()
 
     def _register(self, server: grpc.aio.Server) -> None:
@@ -239,3 +243,5 @@ class Server:
         if self._traces is not None:
             await self._traces.close(until)
         self._scraped.close()
+        if self._beating is not None:
+            self._beating.cancel()

@@ -3,6 +3,7 @@
 Owns the processes (start, replacement of a dead process, common end) and the /metrics of all workers together.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # A worker dead within this time of the start is replaced after the same time: a bad setting must not spin.
 CRASH_PAUSE_SECONDS = 1.0
+
+# Signs of life in the time after which a worker is replaced.
+BEATS = 4
 
 # The folder of this package: a worker imports from here, and from no folder named by the environment.
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +51,7 @@ class _Worker:
             "MARKET_GATEWAY_LISTEN": address,
             "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
         }
-        self.began = time.monotonic()
+        self.began = self.heard = time.monotonic()
         self.metrics = ""
         self.ready = threading.Event()
         self.process = subprocess.Popen(
@@ -60,13 +65,22 @@ class _Worker:
 
     def _watch(self, ended: "queue.SimpleQueue[_Worker | None]") -> None:
         with self.process.stdout or open(os.devnull) as stdout:  # noqa: PTH123
-            if line := stdout.readline():
-                self.metrics = json.loads(line)["metrics"]
+            for line in stdout:
+                self.heard = time.monotonic()
+                if line.strip():
+                    self.metrics = json.loads(line)["metrics"]
+                    self.ready.set()
             self.ready.set()
-            for _ in stdout:
-                pass
         self.process.wait()
         ended.put(self)
+
+
+async def beat(seconds: float) -> None:
+    """In a worker: show the parent at intervals that the event loop runs."""
+    with suppress(OSError):  # without a parent the worker ends, see follow_parent()
+        while True:
+            os.write(1, b"\n")
+            await asyncio.sleep(seconds)
 
 
 def follow_parent() -> None:
@@ -99,6 +113,7 @@ class Workers:
                 self._start(address)
                 listen.announce(listen=address, metrics=metrics)
                 log.info("listening", extra=fields(listen=address, metrics=metrics, workers=len(self._workers)))
+                threading.Thread(target=self._end_hung_workers, name="hung", daemon=True).start()
                 self._replace_dead_workers(address)
             finally:
                 self._end()
@@ -121,6 +136,16 @@ class Workers:
             if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
                 time.sleep(CRASH_PAUSE_SECONDS)
             self._workers.append(_Worker(address, self._ended))
+
+    def _end_hung_workers(self) -> None:
+        """Kill workers that show no life: the kernel goes on to give them their share of new connections."""
+        seconds = self._config.worker_seconds
+        while True:
+            time.sleep(seconds / BEATS)
+            for worker in tuple(self._workers):
+                if worker.ready.is_set() and time.monotonic() - worker.heard > seconds:
+                    log.error("worker does not answer", extra=fields(pid=worker.process.pid, seconds=seconds))
+                    worker.process.kill()
 
     def _end(self) -> None:
         for worker in self._workers:

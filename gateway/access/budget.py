@@ -101,15 +101,16 @@ def remaining(allowance: Allowance, level: float, used: float) -> Remaining:
 
 
 class LocalBudget:
-    """Accounts in this process. `clock` gives Unix time in seconds."""
+    """Accounts in this process. `clock` gives Unix time in seconds, for the days of quotas."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         self._accounts: dict[str, Account] = {}
 
     def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
-        at = self._clock()
-        day = int(at // DAY_SECONDS)
+        unix, at = self._clock(), self._monotonic()
+        day = int(unix // DAY_SECONDS)
         account = self._accounts.get(client)
         if account is None:
             self._forget(at)
@@ -120,7 +121,7 @@ class LocalBudget:
             account.day, account.used = day, 0.0
         over = 0 < allowance.per_day < account.used + units
         if over or (allowance.per_second and account.level <= 0):
-            raise refusal(client, allowance, account.level, account.used, units, at)
+            raise refusal(client, allowance, account.level, account.used, units, unix)
         account.level -= units
         account.used += units
         return remaining(allowance, account.level, account.used)

@@ -30,7 +30,8 @@ local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local quota, units = tonumber(ARGV[3]), tonumber(ARGV[4])
 local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
 local level, used = burst, 0
-if kept[1] then level = math.min(burst, tonumber(kept[1]) + (at - tonumber(kept[2])) * rate) end
+-- A clock that is set back takes no units away.
+if kept[1] then level = math.min(burst, tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate) end
 if kept[3] and tonumber(kept[3]) == day then used = tonumber(kept[4]) end
 local refused = (quota > 0 and used + units > quota) or (rate > 0 and level <= 0)
 if not refused then

@@ -15,6 +15,7 @@ from pathlib import Path
 from runtime.listen import check, split
 
 _FILE = "file:"
+LOOK_SECONDS = 10.0
 
 
 class DiscoveryError(Exception):
@@ -40,7 +41,11 @@ class Discovery:
 
     async def look(self) -> list[Endpoint]:
         """The present endpoints, each once, in a stable order. Raises DiscoveryError."""
-        found = await asyncio.gather(*(_look(entry) for entry in self._entries))
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                found = await asyncio.gather(*(_look(entry) for entry in self._entries))
+        except TimeoutError as error:
+            raise DiscoveryError(f"no answer within {LOOK_SECONDS:g} s") from error
         return list(dict.fromkeys(endpoint for endpoints in found for endpoint in endpoints))
 
 
@@ -65,8 +70,8 @@ async def _resolve(entry: str) -> list[Endpoint]:
         return [Endpoint(entry, host)]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DiscoveryError(f"{host}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
+        raise DiscoveryError(f"{host}: {getattr(error, 'strerror', None) or error}") from error
     return [Endpoint(_joined(ip, port), host) for ip in _one_family([str(answer[4][0]) for answer in found])]
 
 

@@ -112,6 +112,8 @@ class Router:
             except (DiscoveryError, TlsError) as error:
                 # The known replicas stay: without a name server the gateway goes on.
                 log.warning("discovery failed", extra=fields(reason=str(error), replicas=len(self.replicas)))
+            except Exception:  # whatever a look-up brings, the next one follows
+                log.exception("discovery failed", extra=fields(replicas=len(self.replicas)))
             await asyncio.sleep(interval)
 
     def reconcile(self, endpoints: Sequence[Endpoint], connect: Callable[[Endpoint], Replica]) -> None:

@@ -19,7 +19,8 @@ WORKERS = 2
 def replica(tmp_path_factory):
     """One replica, and a gateway with workers that every test replaces."""
     folder = tmp_path_factory.mktemp("workers")
-    with Fleet(folder, replicas=1, gateway={"MARKET_GATEWAY_WORKERS": str(WORKERS)}) as fleet:
+    settings = {"MARKET_GATEWAY_WORKERS": str(WORKERS), "MARKET_GATEWAY_WORKER_SECONDS": "2"}
+    with Fleet(folder, replicas=1, gateway=settings) as fleet:
         yield fleet
 
 
@@ -59,6 +60,19 @@ async def test_workers_share_the_port_and_a_killed_worker_is_replaced(fleet):
     events = [json.loads(line)["event"] for line in fleet.log().splitlines()]
     assert events.count("worker died") == 1
     assert events.count("stopped") == WORKERS
+
+
+@pytest.mark.slow
+async def test_a_stopped_worker_is_replaced_and_keeps_no_share_of_new_connections(fleet):
+    children = workers(fleet)
+    os.kill(children[0], signal.SIGSTOP)
+    await eventually_async(lambda: children[0] not in workers(fleet) and len(workers(fleet)) == WORKERS, seconds=60)
+    await eventually_async(lambda: fleet.log().count('"event":"listening"') == 1 + WORKERS + 1, seconds=60)
+    assert fleet.log().count('"event":"worker does not answer"') == 1
+    for _ in range(4 * WORKERS):  # a connection each, so that the kernel spreads them
+        async with pressure(fleet.target, fleet.credentials) as load, load.callers(1) as tally:
+            await load.more(2)
+        assert not tally.lost
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ class Clock:
 
 def test_a_burst_passes_then_the_rate_holds_and_the_refusal_says_until_when():
     clock = Clock()
-    budget = LocalBudget(clock)
+    budget = LocalBudget(clock, clock)
     assert budget.spend("c", RATE, 100).burst == 0
     with pytest.raises(RateLimitedError, match="10 units a second") as caught:
         budget.spend("c", RATE, 1)
@@ -48,7 +48,7 @@ def test_a_burst_passes_then_the_rate_holds_and_the_refusal_says_until_when():
 
 def test_a_quota_is_never_exceeded_and_comes_back_at_midnight():
     clock = Clock()
-    budget = LocalBudget(clock)
+    budget = LocalBudget(clock, clock)
     assert budget.spend("c", QUOTA, 90).day == 10
     with pytest.raises(QuotaExceededError) as caught:
         budget.spend("c", QUOTA, 11)
@@ -61,10 +61,21 @@ def test_a_quota_is_never_exceeded_and_comes_back_at_midnight():
     assert budget.spend("c", QUOTA, 60).day == 40
 
 
+def test_a_wall_clock_that_is_set_back_takes_nothing_from_a_rate():
+    wall, elapsed = Clock(), Clock()
+    budget = LocalBudget(wall, elapsed)
+    assert budget.spend("c", RATE, 50).burst == 50
+    wall.at -= 3600
+    elapsed.at += 1
+    assert budget.spend("c", RATE, 10).burst == 50
+    wall.at += 7200
+    assert budget.spend("c", RATE, 10).burst == 40
+
+
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 300)), max_size=60))
 def test_over_any_time_no_more_passes_than_the_burst_the_rate_and_one_last_request(steps):
     clock, passed = Clock(), 0
-    budget = LocalBudget(clock)
+    budget = LocalBudget(clock, clock)
 
     for gap, units in steps:
         clock.at += gap
