@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from inference.batching.batcher import Batcher, Observer
 from inference.batching.schedule import Budget
+from inference.calls.answer_memory import AnswerMemory
 from inference.calls.servicer import Servicer
 from inference.config import Config, model_list
 from inference.device import outcomes, warmup
@@ -133,7 +134,15 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
     )
     metrics.watch_sessions(lambda: sessions.count, lambda: sessions.nbytes, lambda: sessions.stuck)
     registry = Registry(config.registry, catalog, _loaders(device)) if config.registry else None
-    return Parts(catalog, engines, batchers, Servicer(catalog, batchers, status), metrics, registry, sessions)
+    return Parts(
+        catalog,
+        engines,
+        batchers,
+        Servicer(catalog, batchers, status, AnswerMemory(config.max_answer_bytes)),
+        metrics,
+        registry,
+        sessions,
+    )
 
 
 def _slots(config: Config, device: str) -> list[Slot]:

@@ -43,6 +43,9 @@ class Config(BaseSettings):
     )
     engine_threads: int = Field(1, ge=1, description="CPU threads of one engine's batch")
     max_queued_seconds: float = Field(5.0, gt=0, description="bound of one engine's queue, in expected seconds of work")
+    max_answer_bytes: int = Field(
+        256 << 20, ge=1, description="bound of the bytes of answers in memory, computed or not yet sent"
+    )
     max_sessions: int = Field(8192, ge=1, description="bound of live sessions")
     max_session_bytes: int = Field(512 << 20, ge=1, description="bound of the bytes of bars of all live sessions")
     session_memory_share: float = Field(

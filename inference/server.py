@@ -56,6 +56,7 @@ class Server:
         self.parts = build(config, self._traces)
         serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered)
         self._exchange = Exchange(*serving) if self._traces is None else TracedExchange(self._traces, *serving)
+        self.parts.servicer.memory.unsent = lambda: self._exchange.unsent_bytes
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
         self._profiles = _profiles(config, self.parts)
         self._health = health_aio.HealthServicer()

@@ -136,7 +136,7 @@ class Batcher:
         """
         at = now()
         entries = self._entries(job)
-        seconds = sum(entry.expected_seconds for entry in entries)
+        seconds = sum([entry.expected_seconds for entry in entries])
         self._admit(job, seconds, at)
         job.enqueued, job.queued_seconds = at, seconds
         start = self.shares.add(job.client, job.priority, seconds, at)
@@ -284,7 +284,7 @@ class Batcher:
             self._observer.dropped(len(plan.dropped))
 
     def _run(self, plan: BatchPlan) -> None:
-        key, longest = plan.batch[0].key, max(entry.units for entry in plan.batch)
+        key, longest = plan.batch[0].key, max([entry.units for entry in plan.batch])
         at = now()
         for job, _ in groupby(plan.batch, _JOB):
             job.started = job.started or at
@@ -298,12 +298,12 @@ class Batcher:
         self._runner.run(
             key[0],
             [entry.item for entry in plan.batch],
-            lambda result: self._deliver(plan, expected, result),
+            lambda result: self._deliver(plan, longest, expected, result),
             first=max(1, first),
             seconds=seconds,
         )
 
-    def _deliver(self, plan: BatchPlan, expected: float, result: BatchResult) -> None:
+    def _deliver(self, plan: BatchPlan, longest: int, expected: float, result: BatchResult) -> None:
         self._running = None
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -313,7 +313,6 @@ class Batcher:
             self._put_back(plan.batch[ran:])
             expected *= ran / len(plan.batch)
             plan.batch = plan.batch[:ran]
-        longest = max(entry.units for entry in plan.batch)
         self._learn(plan, longest, expected, result)
         outcomes, seconds = iter(result.outcomes), result.ended - result.started
         for job, entries in groupby(plan.batch, _JOB):

@@ -6,7 +6,7 @@ concatenation of its items. Live users ask for the same indicators at every bar,
 answer are cached and joined with the numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +31,9 @@ _LABELS: Final = (
     inference_pb2.SENTIMENT_LABEL_POSITIVE,
 )
 _FLOAT64_BYTES: Final = 8
+# Bytes of an item, and of an output of an item, beside the numbers.
+_ITEM_BYTES: Final = 160
+_OUTPUT_BYTES: Final = 48
 # Bytes of a cached row head beside its content: object, tuple places, length and its share of the program.
 _HEAD_BYTES: Final = 400
 
@@ -40,7 +43,7 @@ def forecasts(
 ) -> bytes:
     """A PredictResponse. Outcomes are models.forecast.Forecast or errors."""
     response = answers_pb2.PredictAnswer(
-        quantile_levels=np.asarray(levels, dtype="<f8").tobytes(),
+        quantile_levels=_level_bytes(levels),
         model=model.name,
         model_version=model.version,
         request_id=request_id,
@@ -52,6 +55,29 @@ def forecasts(
         else:
             write_forecast(item.forecast, outcome)
     return response.SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _level_bytes(levels: tuple[float, ...]) -> bytes:
+    return np.asarray(levels, dtype="<f8").tobytes()
+
+
+def forecasts_bytes(count: int, horizon: int, levels: int) -> int:
+    """About the bytes of a PredictResponse of so many series."""
+    return count * (horizon * (levels + 1) * _FLOAT64_BYTES + _ITEM_BYTES)
+
+
+def indicators_bytes(program: Program, bars: Iterable[int]) -> int:
+    """About the bytes of a ComputeIndicatorsResponse for panels of so many bars."""
+    sizes: dict[int, int] = {}
+    total = 0
+    for count in bars:
+        size = sizes.get(count)
+        if size is None:
+            values = sum(count if last is None else min(count, last) for last in program.last)
+            size = sizes[count] = values * _FLOAT64_BYTES + len(program.last) * _OUTPUT_BYTES + _ITEM_BYTES
+        total += size
+    return total
 
 
 def write_forecast(message: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:

@@ -15,6 +15,7 @@ from google.rpc import status_pb2
 from inference.batching.batcher import Batcher
 from inference.batching.job import Job
 from inference.calls import answers
+from inference.calls.answer_memory import AnswerMemory
 from inference.calls.call import Call
 from inference.calls.texts import TextPreparation
 from inference.loading.catalog import Catalog
@@ -40,10 +41,11 @@ class Servicer:
     `batchers` has one batcher per engine, and "texts".
     """
 
-    def __init__(self, catalog: Catalog, batchers: Mapping[str, Batcher], status: Status) -> None:
+    def __init__(self, catalog: Catalog, batchers: Mapping[str, Batcher], status: Status, memory: AnswerMemory) -> None:
         self._catalog = catalog
         self._batchers = batchers
         self._status = status
+        self.memory = memory
         self._preparation = TextPreparation()
 
     async def predict(self, raw: bytes, call: Call) -> bytes:
@@ -59,9 +61,13 @@ class Servicer:
             for one, status in zip(series, refused, strict=True)
             if status is None
         ]
-        outcomes = _merge(refused, await self._run("forecast", model, items, call, _withdrawn(call, refused)))
-        call.failed = _failed(outcomes, call)
-        return answers.forecasts([one.symbol for one in series], outcomes, levels, model, call.request_id)
+        held = self.memory.hold(call.client, answers.forecasts_bytes(len(items), horizon, len(levels)))
+        try:
+            outcomes = _merge(refused, await self._run("forecast", model, items, call, _withdrawn(call, refused)))
+            call.failed = _failed(outcomes, call)
+            return answers.forecasts([one.symbol for one in series], outcomes, levels, model, call.request_id)
+        finally:
+            self.memory.release(call.client, held)
 
     async def sentiment(self, raw: bytes, call: Call) -> bytes:
         return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
@@ -93,9 +99,13 @@ class Servicer:
             for found, status in zip(columns, refused, strict=True)
             if status is None
         ]
-        outcomes = _merge(refused, await self._run("indicators", model, items, call, _withdrawn(call, refused)))
-        call.failed = _failed(outcomes, call)
-        return answers.indicators([panel.symbol for panel in panels], outcomes, program, model, call.request_id)
+        held = self.memory.hold(call.client, answers.indicators_bytes(program, [item.panel.bars for item in items]))
+        try:
+            outcomes = _merge(refused, await self._run("indicators", model, items, call, _withdrawn(call, refused)))
+            call.failed = _failed(outcomes, call)
+            return answers.indicators([panel.symbol for panel in panels], outcomes, program, model, call.request_id)
+        finally:
+            self.memory.release(call.client, held)
 
     async def analyze(self, raw: bytes, call: Call) -> bytes:
         """Run the parts in parallel. A part that fails has its own status in the response."""

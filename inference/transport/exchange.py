@@ -83,6 +83,11 @@ class Exchange:
     def in_flight(self) -> int:
         return sum(stream.in_flight for stream in self._streams)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that wait to be written."""
+        return sum(stream.unsent_bytes for stream in self._streams)
+
     def load(self) -> exchange_pb2.Load:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
@@ -153,6 +158,7 @@ class _Stream:
         self._sessions: dict[int, Session] = {}
         # Serialised replies, each in pieces.
         self._ready: list[tuple[bytes, ...]] = []
+        self.unsent_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -221,6 +227,7 @@ class _Stream:
         if reply.HasField("error"):
             self._sessions.pop(reply.id, None)
         self._ready.append(_serialized(reply, response))
+        self.unsent_bytes += len(self._ready[-1][-1])
         self.wake()
 
     def _end(self, envelope_id: int) -> None:
@@ -256,6 +263,7 @@ class _Stream:
             size_bytes += len(pieces[-1])
             count += 1
         del self._ready[:count]
+        self.unsent_bytes -= size_bytes
         return b"".join((*pieces, self._load()))
 
     def close(self) -> None:
