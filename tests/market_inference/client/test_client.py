@@ -1,5 +1,8 @@
 """The synchronous client against a server on a real socket."""
 
+import asyncio
+import inspect
+import math
 import socket
 import threading
 import uuid
@@ -12,7 +15,7 @@ import polars as pl
 import pytest
 
 import market_inference
-from market_inference import Client, Retries, errors
+from market_inference import AsyncClient, Client, Retries, errors
 from market_inference.contract.errors import (
     InternalError,
     InvalidRequestError,
@@ -21,6 +24,8 @@ from market_inference.contract.errors import (
     UnauthenticatedError,
     Violation,
 )
+from market_inference.contract.methods import METHODS
+from market_inference.errors import ArgumentError
 
 CLOSES = np.linspace(100, 129, 30)
 BARS = {
@@ -321,3 +326,237 @@ def test_a_client_serves_many_threads(service: Any) -> None:
 
 def _fail() -> None:
     raise ServiceUnavailableError("too late")
+
+
+# More items than a request may hold
+
+
+def test_more_series_than_a_request_holds_travel_in_several_under_one_id(service: Any) -> None:
+    series = {f"S{at}": CLOSES + at for at in range(300)}
+    series["S270"] = CLOSES * np.nan
+    with Client(service.target) as client:
+        answers = client.predict(series, 1, request_id="mine")
+    assert [len(request.series) for _, request, _ in service.calls] == [256, 44]
+    assert {metadata["x-request-id"] for _, _, metadata in service.calls} == {"mine"}
+    assert answers.symbols == tuple(series)
+    assert answers["S299"].point[0] == 129 + 299
+    # The place is the caller's, not that in the second request.
+    error = answers.errors[270]
+    assert "S270: series[270].values: must be finite" in error.message
+
+
+def test_series_beyond_the_byte_limit_travel_in_several_requests(service: Any) -> None:
+    long = np.linspace(100, 129, 10_000)
+    with Client(service.target) as client:
+        answers = client.predict([long + at for at in range(256)], 1)
+    assert [forecast.point[0] for forecast in answers] == [129.0 + at for at in range(256)]
+    sizes = [request.ByteSize() for _, request, _ in service.calls]
+    assert len(sizes) > 1
+    assert max(sizes) <= METHODS["Predict"].max_request_bytes
+
+
+def test_texts_and_panels_are_split_too(service: Any) -> None:
+    with Client(service.target) as client:
+        moods = client.sentiment([f"up {at}" for at in range(201)])
+        values = client.indicators({f"S{at}": CLOSES + at for at in range(65)}, "RSI", last=1)
+    assert len(moods) == 201
+    assert values["S64"]["RSI"] == [129 + 64]
+    assert service.methods_called == ["AnalyzeSentiment"] * 3 + ["ComputeIndicators"] * 2
+
+
+def test_a_later_request_that_fails_is_the_error_of_its_items_alone(service: Any) -> None:
+    good = service.on["Predict"]
+
+    def answer(request: Any) -> Any:
+        if len(request.series) < 256:
+            raise InvalidRequestError([Violation("", "not now")])
+        return good(request)
+
+    service.on["Predict"] = answer
+    with Client(service.target) as client:
+        answers = client.predict([CLOSES] * 300, 1)
+    assert (len(answers.answered), list(answers.errors)) == (256, list(range(256, 300)))
+    with pytest.raises(errors.InvalidRequestError, match="not now"):
+        answers[299]
+
+
+def test_a_call_that_fails_from_the_first_request_on_raises(service: Any) -> None:
+    service.fail("Predict", InvalidRequestError([Violation("horizon", "must be at most 365")]), times=9)
+    with Client(service.target) as client, pytest.raises(errors.InvalidRequestError, match="at most 365"):
+        client.predict([CLOSES] * 300, 366)
+    assert service.methods_called == ["Predict"]
+
+
+def test_an_analyze_call_says_which_call_splits(service: Any) -> None:
+    with Client(service.target) as client, pytest.raises(ArgumentError, match=r"series: 300 .* call predict\(\)"):
+        client.analyze([CLOSES] * 300, 1)
+    assert service.calls == []
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"horizon": "10"}, "horizon: expected a whole number from 1, got '10'"),
+        ({"horizon": -1}, "horizon: expected a whole number from 1, got -1"),
+        ({"horizon": 2.5}, "horizon: expected a whole number from 1, got 2.5"),
+        ({"horizon": 1, "quantiles": [90]}, r"quantiles\[0\]: .*for 90% write 0.9"),
+        ({"horizon": 1, "interval": 80}, "interval.*for 80% write 0.8"),
+        ({"horizon": 1, "model": 5}, "model: expected text, got 5"),
+        ({"horizon": 1, "model": "\ud83d"}, "model: character 0"),
+        ({"horizon": 1, "timeout": 0}, "timeout: expected seconds above 0"),
+        ({"horizon": 1, "timeout": float("nan")}, "timeout: expected seconds above 0"),
+        ({"horizon": 1, "timeout": "5"}, "timeout: expected seconds above 0"),
+        ({"horizon": 1, "priority": "high"}, "priority: expected 'interactive' or 'batch', got 'high'"),
+        ({"horizon": 1, "request_id": "ü"}, "request_id: expected 1 to 128 characters"),
+    ],
+    ids=str,
+)
+def test_arguments_are_refused_with_name_value_and_expectation_before_anything_is_sent(
+    service: Any, arguments: Any, message: str
+) -> None:
+    with Client(service.target) as client, pytest.raises(ArgumentError, match=message):
+        client.predict(CLOSES, **arguments)
+
+    async def run() -> None:
+        async with AsyncClient(service.target) as client:
+            await client.predict(CLOSES, **arguments)
+
+    with pytest.raises(ArgumentError, match=message):
+        asyncio.run(run())
+    assert service.calls == []
+
+
+def test_harmless_forms_of_arguments_are_understood(service: Any) -> None:
+    with Client(service.target, timeout=math.inf) as client:
+        client.predict(CLOSES, 2.0, quantiles=0.5, model=None, timeout=1e18)  # type: ignore[arg-type]
+        client.indicators(CLOSES, ("SMA", {"timeperiod": "20"}), last=np.int64(1))  # type: ignore[arg-type]
+        assert client.status(timeout=math.inf).version == "0.1.0"
+    predict, indicators = service.calls[0][1], service.calls[1][1]
+    assert (predict.horizon, list(predict.quantiles)) == (2, [0.5])
+    assert (dict(indicators.indicators[0].params), indicators.indicators[0].last) == ({"timeperiod": 20.0}, 1)
+
+
+def test_the_arguments_of_a_client_and_a_session_are_checked(service: Any) -> None:
+    for arguments, message in (
+        ({"timeout": 0}, "timeout: expected seconds above 0"),
+        ({"timeout": None}, "timeout: expected seconds above 0"),
+    ):
+        for kind in (Client, AsyncClient):
+            with pytest.raises(ArgumentError, match=message):
+                kind(service.target, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"retries.attempts: expected a whole number from 0, got -1"):
+        Retries(attempts=-1)
+    with pytest.raises(ArgumentError, match=r"forecast.horizon: expected a whole number from 1, got 0"):
+        market_inference.ForecastEvery(0)
+    with Client(service.target) as client:
+        for arguments, message in (
+            ({"keep": 0}, "keep: expected a whole number from 1"),
+            ({"delivery": "newest"}, "delivery: expected 'lossless' or 'latest', got 'newest'"),
+            ({"times": [1, 2]}, "times: there are 30 bars and 2 times"),
+            ({"times": ["x"] * 30}, "times: row 0: 'x' is not a date or time"),
+            ({"reconnect_seconds": -1}, "reconnect_seconds: expected seconds above 0"),
+            ({"forecast": 5}, "forecast: expected a ForecastEvery"),
+            ({"indicators": 5}, "indicators: expected a name"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                client.watch("A", CLOSES, **arguments)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="a session watches one instrument"):
+            client.watch("A", {"A": CLOSES, "B": CLOSES})
+
+
+def test_a_closed_client_says_so(service: Any) -> None:
+    client = Client(service.target)
+    client.close()
+    client.close()
+    for call in (client.status, lambda: client.watch("A", CLOSES), client.stream):
+        with pytest.raises(errors.ClosedError, match="this client is closed"):
+            call()
+
+    async def run() -> None:
+        client = AsyncClient(service.target)
+        await client.status()
+        await client.close()
+        await client.close()
+        await client.status()
+
+    with pytest.raises(errors.ClosedError, match="this client is closed"):
+        asyncio.run(run())
+
+
+def test_an_asynchronous_client_belongs_to_the_loop_of_its_first_call(service: Any) -> None:
+    client = AsyncClient(service.target)
+
+    async def call() -> str:
+        return (await client.status()).version
+
+    assert asyncio.run(call()) == "0.1.0"
+    with pytest.raises(errors.ClosedError, match="belongs to another event loop"):
+        asyncio.run(call())
+    with pytest.raises(errors.ClosedError, match="inside a running event loop"):
+        client.stream()
+
+
+# Data with dates
+
+
+def test_dates_newest_first_are_reversed_and_said_at_the_caller_s_line(service: Any) -> None:
+    """Sixty rising closes, written newest first: the forecast starts from the newest."""
+    days = pd.date_range("2026-01-01", periods=60)
+    frame = pd.DataFrame({"Close": np.arange(100.0, 160.0)}, index=days)[::-1]
+    with Client(service.target) as client:
+        with pytest.warns(errors.InputWarning, match="the index descends, newest first") as caught:
+            forecast = client.predict(frame["Close"], 1)
+        assert caught[0].filename == __file__
+        with pytest.warns(errors.InputWarning, match="the index descends"):
+            values = client.indicators(frame, "RSI")
+    assert forecast.point[0] == 159
+    assert forecast.notes == ("the index descends, newest first: the rows were reversed to oldest first",)
+    assert forecast.index[-1] == days[-1]
+    assert values["RSI"][-1] == 159
+    assert list(values.index) == list(days)
+
+
+def test_a_missing_value_is_refused_with_its_date_and_the_way_out(service: Any) -> None:
+    closes = pd.Series(CLOSES, index=pd.date_range("2026-01-01", periods=30))
+    closes.iloc[3] = np.nan
+    with Client(service.target) as client, pytest.raises(errors.InvalidRequestError) as caught:
+        client.predict(closes, 1)
+    assert str(caught.value) == (
+        "series[0].values: must be finite; row 3 (2026-01-04) without a value: fill such rows (ffill()) or leave them "
+        "out (dropna())"
+    )
+
+
+def test_intervals_are_asked_for_by_their_share(service: Any) -> None:
+    with Client(service.target) as client:
+        forecast = client.predict(CLOSES, 1, interval=0.95)
+        assert [round(level, 3) for level in forecast.levels] == [0.025, 0.5, 0.975]
+        assert forecast.interval(0.95)[0] < forecast.interval(0.95)[1]
+        with pytest.raises(ValueError, match=r"ask for the interval with predict\(..., interval=0.8\)"):
+            forecast.interval(0.8)
+        with pytest.raises(ValueError, match=r"got 80; for 80% give 0.8"):
+            forecast.interval(80)
+
+
+def test_a_forecast_is_shown_in_a_line(service: Any) -> None:
+    with Client(service.target) as client:
+        shown = repr(client.predict({"AAPL": CLOSES}, 250)["AAPL"])
+    assert shown == "Forecast(AAPL: 250 steps, the last 129 (29 to 229 at levels 0.1 to 0.9), model walk)"
+
+
+def test_a_text_by_symbol_is_classified_and_not_its_symbol(service: Any) -> None:
+    with Client(service.target) as client:
+        moods = client.sentiment({"AAPL": "shares up", "MSFT": "shares slip"})
+    assert {symbol: mood.label for symbol, mood in moods.items()} == {"AAPL": "positive", "MSFT": "negative"}
+    assert moods["AAPL"].symbol == "AAPL"
+    assert list(service.calls[0][1].texts) == ["shares up", "shares slip"]
+
+
+@pytest.mark.parametrize("method", ["predict", "sentiment", "indicators", "analyze", "watch", "status", "stream"])
+def test_signatures_are_short_enough_to_read_in_help(method: str) -> None:
+    for kind in (Client, AsyncClient):
+        assert len(str(inspect.signature(getattr(kind, method)))) < 400
+        assert "collections.abc" not in str(inspect.signature(getattr(kind, method)))
