@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ManySeries,
         ManyTexts,
         OneBars,
+        OneColumn,
         SeriesLike,
         Times,
     )
@@ -94,6 +95,18 @@ class AsyncClient:
             await self._lane.close()
         if self._channel is not None:
             await self._channel.close()
+
+    @overload
+    async def predict(
+        self,
+        series: OneColumn,
+        horizon: int,
+        *,
+        quantiles: Levels = None,
+        interval: Levels = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Forecast: ...
 
     @overload
     async def predict(
@@ -242,8 +255,9 @@ class AsyncClient:
             try:
                 answers.append(await self._send(stub, call.method, request, attempt))
             except MarketInferenceError as error:
-                if not any(not isinstance(answer, MarketInferenceError) for answer in answers):
-                    raise
+                error = call.explain(error, len(answers))
+                if all(isinstance(answer, MarketInferenceError) for answer in answers):
+                    raise error from None
                 answers.append(error)
         return call.read(answers)
 

@@ -47,6 +47,14 @@ class Call(Generic[T]):
     method: str
     requests: Sequence[Message]
     read: Callable[[Sequence[Any]], T]
+    parts: Sequence[Sequence[Any]] = ()
+    """The items of each request."""
+
+    def explain(self, error: MarketInferenceError, at: int) -> MarketInferenceError:
+        """The error of the request at a position, in the terms of the caller's data."""
+        if not self.parts:
+            return error
+        return decode.request_error(error, self.parts[at], sum(map(len, self.parts[:at])))
 
 
 def predict(
@@ -139,7 +147,7 @@ def _call(
         answers = read([Part(answer, items) for answer, items in zip(found, parts, strict=True)], given.source)
         return answers[0] if given.single else answers
 
-    return Call(method, requests, read_all_parts)
+    return Call(method, requests, read_all_parts, parts)
 
 
 def _cut(given: Given[Any], method: str, field: str) -> list[tuple[Any, ...]]:

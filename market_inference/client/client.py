@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ManySeries,
         ManyTexts,
         OneBars,
+        OneColumn,
         SeriesLike,
         Times,
     )
@@ -109,6 +110,18 @@ class Client:
         self._closed = True
         self._lane.close()
         self._channel.close()
+
+    @overload
+    def predict(
+        self,
+        series: OneColumn,
+        horizon: int,
+        *,
+        quantiles: Levels = None,
+        interval: Levels = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Forecast: ...
 
     @overload
     def predict(
@@ -273,8 +286,9 @@ class Client:
             try:
                 answers.append(self._send(call.method, request, attempt))
             except MarketInferenceError as error:
-                if not any(not isinstance(answer, MarketInferenceError) for answer in answers):
-                    raise
+                error = call.explain(error, len(answers))
+                if all(isinstance(answer, MarketInferenceError) for answer in answers):
+                    raise error from None
                 answers.append(error)
         return call.read(answers)
 

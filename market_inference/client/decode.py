@@ -125,6 +125,14 @@ def _read(
             yield read(part.answer, answer, item.source)
 
 
+def request_error(error: MarketInferenceError, items: Sequence[Any], before: int) -> MarketInferenceError:
+    """The error of a whole request in the caller's terms: the service refuses a request without a good item as one."""
+    found = _POSITION.search(error.message)
+    if found is None or int(found[2]) >= len(items):
+        return error
+    return _item_error(error, items[int(found[2])].source, before)
+
+
 def _item_error(error: MarketInferenceError, source: Source, before: int) -> MarketInferenceError:
     """The error in the caller's terms; `before` items went with earlier requests."""
 

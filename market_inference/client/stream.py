@@ -113,7 +113,8 @@ class _Reading(Generic[T]):
         self._left = len(call.requests)
 
     def set(self, at: int, answer: Any) -> None:
-        self._found[at] = answer
+        explained = isinstance(answer, MarketInferenceError)
+        self._found[at] = self._call.explain(answer, at) if explained else answer
         self._left -= 1
         if self._left or self.future.done():
             return

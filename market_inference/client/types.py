@@ -26,6 +26,14 @@ class Frame(Protocol):
     def __getitem__(self, column: Any, /) -> Any: ...
 
 
+class FrameColumn(Protocol):
+    """A column of a pandas or polars frame. Type checkers take a pandas column for a Frame, too: overloads try it
+    first.
+    """
+
+    def to_list(self) -> list[Any]: ...
+
+
 class BarColumns(TypedDict, total=False):
     """Bars of one instrument, a column for each field."""
 
@@ -37,7 +45,8 @@ class BarColumns(TypedDict, total=False):
     volume: "Column"
 
 
-Column: TypeAlias = Sequence[float] | SupportsArray
+OneColumn: TypeAlias = Sequence[float] | FrameColumn
+Column: TypeAlias = OneColumn | SupportsArray
 ManySeries: TypeAlias = Frame | Mapping[str, Column | Frame | Mapping[str, Any]] | Sequence[Column]
 SeriesLike: TypeAlias = ManySeries | Column
 OneBars: TypeAlias = Frame | BarColumns

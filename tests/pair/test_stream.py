@@ -57,3 +57,31 @@ async def test_calls_beyond_the_credits_wait(running, market):
         futures = [stream.indicators(market["close"][:40], ["SMA"], last=1) for _ in range(3000)]
         found = await asyncio.gather(*futures)
     assert len({float(one["SMA"][0]) for one in found}) == 1
+
+
+def test_the_synchronous_stream_answers_as_separate_calls(running, market):
+    with (
+        market_inference.Client(running.target, api_key=running.key) as client,
+        client.stream() as stream,
+    ):
+        futures = {stream.indicators(market["close"][: 40 + at], ["RSI"], last=1): 40 + at for at in range(100)}
+        for future in stream.as_completed(futures):
+            if futures[future] % 25 == 0:
+                alone = client.indicators(market["close"][: futures[future]], ["RSI"], last=1)
+                np.testing.assert_array_equal(future.result()["RSI"], alone["RSI"])
+        with pytest.raises(errors.NotFoundError):
+            stream.predict(market["close"], 3, model="oracle").result()
+        with pytest.raises(errors.ArgumentError, match="horizon"):
+            stream.predict(market["close"], "3")
+    with pytest.raises(errors.ClosedError):
+        stream.predict(market["close"], 3)
+
+
+async def test_more_items_than_a_request_holds_are_one_future(running, market):
+    series = {f"S{at}": market["close"][:40] + at for at in range(300)} | {"SHORT": [1.0, 2.0]}
+    async with client_of(running) as client, client.stream() as stream:
+        found = await stream.predict(series, 1, quantiles=[0.5])
+    assert found.symbols == tuple(series)
+    assert len(found.answered) == 300
+    with pytest.raises(errors.InvalidRequestError, match=r"SHORT: series\[300\].values"):
+        found["SHORT"]

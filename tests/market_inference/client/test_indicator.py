@@ -1,8 +1,11 @@
 """The forms of an indicator in a request, and the resulting names."""
 
 import pytest
+import talib.abstract
 
-from market_inference.client.indicator import Indicator, Labels, read, read_all
+from market_inference.client.indicator import Indicator, Labels, columns_read, read, read_all
+from market_inference.client.inputs.bars import ALL
+from market_inference.errors import ArgumentError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,41 @@ def test_every_form_means_the_same(spec: object, expected: Indicator) -> None:
 def test_what_cannot_be_understood_is_refused(spec: object) -> None:
     with pytest.raises(ValueError, match="indicator"):
         read(spec)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", talib.get_functions())
+def test_the_columns_that_a_function_reads_are_ta_lib_s(name: str) -> None:
+    inputs = talib.abstract.Function(name).input_names.values()
+    read_by_it = {column for names in inputs for column in ([names] if isinstance(names, str) else names)}
+    assert Indicator(name, {}).columns >= read_by_it & ALL
+    if read_by_it <= ALL:
+        assert Indicator(name, {}).columns == read_by_it
+
+
+def test_an_unknown_function_is_sent_every_column() -> None:
+    assert columns_read(read_all(["RSI", "NEWFUNCTION"])) == ALL
+    assert columns_read(read_all(["RSI", "OBV"])) == {"close", "volume"}
+
+
+def test_a_pair_of_name_and_parameters_is_one_indicator() -> None:
+    assert read_all(("SMA", {"timeperiod": 50})) == [Indicator("SMA", {"timeperiod": 50.0})]
+    assert read_all(["RSI", {"name": "SMA"}]) == [Indicator("RSI", {}), Indicator("SMA", {})]
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (5, "indicators: expected a name such as"),
+        ([5], r"indicators\[0\]: expected an indicator"),
+        ([("SMA", {"timeperiod": None})], r"indicators\[0\].params.timeperiod: expected a number, got None"),
+        ([("SMA", 50)], r"indicators\[0\].params: expected parameters by name"),
+        ([{"name": "SMA", "last": -1}], r"indicators\[0\].last: expected a whole number from 0"),
+        ([{"name": 5}], r"indicators\[0\]: expected text, got 5"),
+    ],
+)
+def test_a_wrong_specification_is_refused_by_place(specs: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        read_all(specs)
 
 
 def test_one_needs_no_list() -> None:
