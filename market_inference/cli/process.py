@@ -98,8 +98,6 @@ class ServiceProcess:
         """SIGKILL, unless the process has ended; returns when the process is gone."""
         self._child.kill()
         self._child.wait()
-        if self._child.stdin is not None:
-            self._child.stdin.close()
         self._reader.join()
 
     def tail(self) -> str:
@@ -116,6 +114,8 @@ class ServiceProcess:
             for _ in stdout:
                 pass
         self._child.wait()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
         self._on_exit(self)
 
     def _report(self, what: str) -> str:

@@ -6,13 +6,24 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """Under nohup, a child inherits an ignored SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=["TERM", "HUP", "KILL"])
 def test_serve_says_where_it_listens_and_ends_with_its_children(tmp_path: Path, end: signal.Signals) -> None:
     environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
@@ -32,13 +43,14 @@ def test_serve_says_where_it_listens_and_ends_with_its_children(tmp_path: Path, 
         status = [*command, "status", "--json", "--target", gateway[1]]
         answer = subprocess.run(status, env=environment, capture_output=True, text=True, check=True)
         serve.send_signal(end)
-        assert serve.wait(60) == (0 if end != signal.SIGKILL else -end)
+        try:
+            assert serve.wait(60) == (0 if end != signal.SIGKILL else -end)
+        finally:
+            serve.kill()
+            serve.wait()
     assert json.loads(answer.stdout)["health"] == "healthy"
     assert len(children) == 2
-    deadline = time.monotonic() + 30
-    while any(map(_runs, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_runs, children))
+    eventually(lambda: not any(map(_runs, children)))
 
 
 @pytest.mark.slow
