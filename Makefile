@@ -109,7 +109,7 @@ check-cuda: $(CUDA_VENV)/.ready ## CUDA placement of every batch path, no GPU ne
 soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
 	@$(BIN)/python -m benchmarks.soak
 
-chaos: $(VENV)/.dev ## Kill, hang, restart, drain and overload a real fleet under load; prints what callers noticed
+chaos: $(VENV)/.dev ## Kill, hang, restart, drain, attack and overload a real fleet under load; prints the effects on callers
 	@$(BIN)/python -m benchmarks.chaos
 
 chaos-training: $(VENV)/.dev ## Kill workers and pods of the training plane at random under 200 jobs; prints how the jobs ended

@@ -1,13 +1,15 @@
-"""`make chaos`: kill, stop, restart and overload a real fleet under load, and count the effects on callers.
+"""`make chaos`: kill, stop, restart, attack and overload a real fleet under load, and count the effects on callers.
 
-Prints one line per scenario. `lost` counts requests without an answer or a refusal, `wrong` counts answers that differ
-from the answer to a single request. Both must be 0, otherwise the exit status is 1. The p99 latencies before, during
-and after the event are comparable within one run only.
+Prints one line per scenario; `--attacks` and `--overload` run these parts alone. `lost` counts requests without an
+answer or a refusal, `wrong` counts answers that differ from the answer to a single request. Both must be 0, otherwise
+the exit status is 1. Beside each attack of attacks.py runs a victim, another client: the calls of the victim must all
+succeed. The latencies before, during and after an event are comparable within one run only.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -19,8 +21,10 @@ from pathlib import Path
 import grpc
 import psutil
 
+from benchmarks import attacks
 from benchmarks.fleet import Fleet
 from benchmarks.pressure import OPTIONS, Pressure, Tally, percentile, pressure, sentiments
+from market_inference.contract import keys
 from market_inference.contract.methods import METHODS
 from runtime.listen import split
 
@@ -34,6 +38,13 @@ SETTINGS = {"MARKET_GATEWAY_HEALTH_INTERVAL": "0.5", "MARKET_GATEWAY_HEALTH_TIME
 # The deadline of requests in the overload; later answers are worthless.
 DEADLINE_SECONDS = 1.0
 OVERLOAD_SECONDS = 15.0
+# A victim beside an attack: closed loops, so that one caller's wait for its own earlier call is no part of the time.
+VICTIM_CALLERS = 2
+ATTACK_SECONDS = 6.0
+ATTACK_HEAD = (
+    f"{'attack':24}{'victim':>8}{'failed':>8}{'wrong':>7}{'p50 before':>12}{'p99':>12}{'p50 during':>12}{'p99':>12}"
+    f"{'gateway':>11}{'inference':>11}"
+)
 COUNTS = f"{'sent':>8}{'answered':>10}{'refused':>9}"
 HEAD = f"{'scenario':34}{COUNTS}{'lost':>6}{'wrong':>7}{'p99 before':>12}{'during':>9}{'after':>9}"
 OVERLOAD_HEAD = (
@@ -202,8 +213,86 @@ async def overload(folder: Path) -> list[str]:
         return lines
 
 
-async def run(*, only_overload: bool) -> bool:
-    rows: list[Row] = []
+@dataclass
+class AttackRow:
+    """A victim's calls beside one attack: seconds at the 50th and 99th percentile, and resident memory in MB."""
+
+    name: str
+    tally: Tally
+    before: tuple[float, float]
+    during: tuple[float, float]
+    memory: tuple[float, float]
+
+    def __str__(self) -> str:
+        times = "".join(f"{1000 * value:9.0f} ms" for value in (*self.before, *self.during))
+        failed = self.tally.refused.total() + self.tally.lost.total()
+        memory = "".join(f"{value:8.0f} MB" for value in self.memory)
+        return f"{self.name:24}{self.tally.answered:8}{failed:8}{self.tally.wrong:7}{times}{memory}"
+
+    @property
+    def good(self) -> bool:
+        return not (self.tally.refused or self.tally.lost or self.tally.wrong)
+
+
+async def attacked(folder: Path, transport: str) -> list[AttackRow]:
+    """Each attack on a fleet with the shipped default models and two clients with keys of their own."""
+    secrets = {}
+    with keys.edit(folder / "keys.json") as stored:
+        for owner in ("victim", "attacker"):
+            secrets[owner], key = keys.issue(owner)
+            stored.append(key)
+    gateway = {**SETTINGS, "MARKET_GATEWAY_KEYS_FILE": str(folder / "keys.json"), "MARKET_GATEWAY_TRANSPORT": transport}
+    rows = []
+    with Fleet(folder, inference={}, gateway=gateway, replicas=1) as fleet:
+        credentials = (("x-api-key", secrets["victim"]),)
+        for name in attacks.ATTACKS:
+            await ready(fleet, 1)
+            workload = sentiments() if name == "cancelled_texts" else None
+            async with pressure(fleet.target, credentials, workload) as load:
+                rows.append(await _beside(fleet, name, load, secrets["attacker"]))
+            print(rows[-1], flush=True)
+    return rows
+
+
+async def _beside(fleet: Fleet, name: str, load: Pressure, key: str) -> AttackRow:
+    """Steady calls of a victim before, during and after an attack."""
+    peak = [0.0, 0.0]
+
+    async def watch() -> None:
+        while True:
+            for at, process in enumerate((fleet.gateway, fleet.replicas[0])):
+                if process is not None:
+                    peak[at] = max(peak[at], psutil.Process(process.pid).memory_info().rss / 1e6)
+            await asyncio.sleep(0.1)
+
+    watching = asyncio.create_task(watch())
+    async with load.callers(VICTIM_CALLERS) as tally:
+        await asyncio.sleep(ATTACK_SECONDS / 2)
+        began = time.monotonic()
+        attacker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.attacks", name),
+            *("--target", fleet.target, "--seconds", str(ATTACK_SECONDS)),
+            env={**os.environ, "MARKET_INFERENCE_API_KEY": key},
+        )
+        await attacker.wait()
+        ended = time.monotonic()
+        await asyncio.sleep(ATTACK_SECONDS / 2)
+    watching.cancel()
+    before = (tally.percentile(50, until=began), tally.percentile(99, until=began))
+    during = (tally.percentile(50, began, ended), tally.percentile(99, began, ended))
+    return AttackRow(name, tally, before, during, (peak[0], peak[1]))
+
+
+async def run(*, only_overload: bool, only_attacks: bool) -> bool:
+    rows: list[Row | AttackRow] = []
+    if not only_overload:
+        for transport in ("grpcio", "native"):
+            print(f"attacks by another client, transport {transport}")
+            print(ATTACK_HEAD)
+            with tempfile.TemporaryDirectory() as folder:
+                rows += await attacked(Path(folder), transport)
+    if only_attacks:
+        return all(row.good for row in rows)
     if not only_overload:
         print(HEAD)
         with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), gateway=SETTINGS) as fleet:
@@ -221,7 +310,9 @@ async def run(*, only_overload: bool) -> bool:
 
 
 def main() -> None:
-    sys.exit(0 if asyncio.run(run(only_overload="--overload" in sys.argv[1:])) else 1)
+    words = sys.argv[1:]
+    good = asyncio.run(run(only_overload="--overload" in words, only_attacks="--attacks" in words))
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,237 @@
+"""Attacks on a gateway by a client with a key, each as a function over a connection; part of `make chaos`.
+
+    python -m benchmarks.attacks NAME --target host:port --seconds 6
+
+Owns the attacks. Each runs in a process of its own, with low priority, since an attacker computes on another machine.
+The key comes from MARKET_INFERENCE_API_KEY. chaos.py runs a victim beside each attack.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import grpc
+import numpy as np
+
+from benchmarks.pressure import OPTIONS
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from runtime.listen import split
+
+LONGEST = 10_000
+FAILURES = (grpc.aio.AioRpcError, TimeoutError)
+
+
+class Attacker:
+    """A channel with a key, and the time of the attack."""
+
+    def __init__(self, target: str, key: str, seconds: float) -> None:
+        self.target = target
+        self.metadata = (("x-api-key", key),)
+        self._until = time.monotonic() + seconds
+        options = (*OPTIONS, ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+        self.channel = grpc.aio.insecure_channel(target, options=options)
+        self.stub = MarketInferenceServiceStub(self.channel)
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+    async def repeat(self, once: Callable[[], Awaitable[object]], callers: int) -> None:
+        """Run `once` again and again, by several callers, until the end of the attack. Refusals do not stop it."""
+
+        async def caller() -> None:
+            while self.left > 0:
+                with contextlib.suppress(*FAILURES):
+                    async with asyncio.timeout(self.left + 0.01):
+                        await once()
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+async def mistakes(attacker: Attacker) -> None:
+    """Stream messages of 1,024 items with 256 empty series each: 535 kB that take seconds to explain."""
+    item = pb.PredictRequest(series=[pb.Series()] * 256, horizon=5)
+    message = pb.StreamRequest(requests=[pb.StreamItem(id=at + 1, predict=item) for at in range(1024)])
+
+    async def once() -> None:
+        call = attacker.stub.Stream(metadata=attacker.metadata)
+        await call.read()
+        await call.write(message)
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    await attacker.repeat(once, 1)
+
+
+async def small_mistakes(attacker: Attacker) -> None:
+    """Unary calls with 256 empty series, 12 per second: 6 kB/s."""
+    request = pb.PredictRequest(series=[pb.Series()] * 256, horizon=5)
+
+    async def once() -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await attacker.stub.Predict(request, metadata=attacker.metadata, timeout=5)
+        await asyncio.sleep(0.08)
+
+    await attacker.repeat(once, 1)
+
+
+def _opening(functions: list[tuple[str, dict[str, float]]], bars: int) -> pb.WatchRequest:
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.01, bars)))
+    opened = pb.WatchOpen(history=pb.Panel(symbol="A", close=close.tolist()))
+    for name, parameters in functions:
+        opened.indicators.add(name=name, params=parameters)
+    return pb.WatchRequest(open=opened)
+
+
+async def _open(attacker: Attacker, opening: pb.WatchRequest) -> None:
+    call = attacker.stub.Watch(metadata=attacker.metadata)
+    await call.write(opening)
+    await call.read()
+
+
+async def openings(attacker: Attacker) -> None:
+    """Sessions with 10,000 bars and 100 recursive indicators."""
+    opening = _opening([("T3", {"timeperiod": 5.0 + at}) for at in range(100)], LONGEST)
+    await attacker.repeat(lambda: _open(attacker, opening), 8)
+
+
+async def lookbacks(attacker: Attacker) -> None:
+    """Small openings of sessions that need much memory: long periods."""
+    opening = _opening([("T3", {"timeperiod": 100_000.0 - at}) for at in range(20)], 40)
+    await attacker.repeat(lambda: _open(attacker, opening), 4)
+
+
+async def cancelled_texts(attacker: Attacker) -> None:
+    """20 calls of 100 texts with 10,000 characters each, cancelled after a third of a second."""
+    text = "profit rises while guidance falls and margins widen. " * 188
+    request = pb.AnalyzeSentimentRequest(texts=[f"{at} {text}"[:LONGEST] for at in range(100)])
+
+    async def once() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await attacker.stub.AnalyzeSentiment(request, metadata=attacker.metadata)
+
+    await attacker.repeat(once, 20)
+
+
+async def heavy_forecasts(attacker: Attacker) -> None:
+    """Valid forecasts that take long: 64 noisy sines of 10,000 points, horizon 365."""
+    steps = np.arange(LONGEST)
+    dice = np.random.default_rng(2)
+    series = [
+        pb.Series(values=(50 + 10 * np.sin(steps / (3 + at)) + dice.normal(0, 1, LONGEST)).tolist()) for at in range(64)
+    ]
+    request = pb.PredictRequest(series=series, horizon=365)
+    await attacker.repeat(lambda: attacker.stub.Predict(request, metadata=attacker.metadata, timeout=10), 4)
+
+
+async def huge_answers(attacker: Attacker) -> None:
+    """64 panels of 10,000 closes with 100 indicators of three outputs: an answer 300 times the request."""
+    close = np.linspace(1, 2, LONGEST).tolist()
+    request = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=close)] * 64)
+    for period in range(100):
+        request.indicators.add(name="BBANDS", params={"timeperiod": 2.0 + period})
+    await attacker.repeat(lambda: attacker.stub.ComputeIndicators(request, metadata=attacker.metadata, timeout=10), 2)
+
+
+async def unread_streams(attacker: Attacker) -> None:
+    """8 Streams that ask for large answers and read none of them."""
+    levels = [round(0.01 * at, 2) for at in range(1, 100)]
+    values = (100 + np.sin(np.arange(60))).tolist()
+    item = pb.PredictRequest(series=[pb.Series(values=values)] * 16, horizon=365, quantiles=levels)
+
+    async def once() -> None:
+        call = attacker.stub.Stream(metadata=attacker.metadata)
+        for at in range(200):
+            await call.write(pb.StreamRequest(requests=[pb.StreamItem(id=at + 1, predict=item)]))
+        await asyncio.sleep(attacker.left)
+
+    await attacker.repeat(once, 8)
+
+
+async def distinct_programs(attacker: Attacker) -> None:
+    """Requests that differ in their indicators, so that every cache takes a new entry."""
+    values = np.linspace(1, 2, 200).tolist()
+    dice = np.random.default_rng(3)
+
+    async def once() -> None:
+        request = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=values)])
+        for period in dice.integers(2, 150, 100).tolist():
+            request.indicators.add(name="SMA", params={"timeperiod": float(period)}, last=1)
+        await attacker.stub.ComputeIndicators(request, metadata=attacker.metadata, timeout=5)
+
+    await attacker.repeat(once, 4)
+
+
+def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+async def headers_without_body(attacker: Attacker) -> None:
+    """HTTP/2 connections that open 1,000 calls each, without a key and without a request."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/market.inference.v1.MarketInferenceService/Predict",
+        ":authority": "a",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )
+    flood = b"".join(_frame(1, 4, stream, block) for stream in range(1, 2001, 2))
+    while attacker.left > 0:
+        with contextlib.ExitStack() as connections:
+            for _ in range(3):
+                connection = connections.enter_context(socket.create_connection(split(attacker.target)))
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0) + flood)
+            await asyncio.sleep(min(0.5, attacker.left))
+
+
+ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
+    attack.__name__: attack
+    for attack in (
+        mistakes,
+        small_mistakes,
+        openings,
+        lookbacks,
+        cancelled_texts,
+        heavy_forecasts,
+        huge_answers,
+        unread_streams,
+        distinct_programs,
+        headers_without_body,
+    )
+}
+
+
+async def attack(name: str, target: str, key: str, seconds: float) -> None:
+    attacker = Attacker(target, key, seconds)
+    async with attacker.channel:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds + 2):
+                await ATTACKS[name](attacker)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=ATTACKS)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    options = parser.parse_args()
+    os.nice(10)
+    asyncio.run(attack(options.name, options.target, os.environ["MARKET_INFERENCE_API_KEY"], options.seconds))
+
+
+if __name__ == "__main__":
+    main()
