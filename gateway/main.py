@@ -3,14 +3,13 @@
 import logging
 import sys
 
-import uvloop
 from pydantic import ValidationError
 
 from gateway.access.security import ConfigurationError
 from gateway.config import Config
 from gateway.server import Server
 from gateway.workers import WorkerFailedError, Workers, follow_parent
-from runtime import listen, logs, process
+from runtime import listen, logs, loop, process
 from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("gateway")
@@ -25,7 +24,7 @@ def main() -> None:
         else:
             if config.share_port:
                 follow_parent()
-            uvloop.run(process.serve(lambda: Server(config), log))
+            loop.run(process.serve(lambda: Server(config), log))
     except ValidationError as error:
         sys.exit(f"gateway: bad configuration\n{error}")
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError, ExtraMissingError) as error:

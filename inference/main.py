@@ -4,12 +4,11 @@ import logging
 import os
 import sys
 
-import uvloop
 from pydantic import ValidationError
 
 from inference.config import Config
 from inference.server import Server
-from runtime import listen, logs, process, tls
+from runtime import listen, logs, loop, process, tls
 from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("inference")
@@ -22,7 +21,7 @@ def main() -> None:
         sys.exit(f"inference: bad configuration\n{error}")
     logs.configure(config.log_level)
     try:
-        uvloop.run(process.serve(lambda: Server(config), log))
+        loop.run(process.serve(lambda: Server(config), log))
     except (listen.CannotListenError, tls.TlsError, ExtraMissingError) as error:
         sys.exit(f"inference: {error}")
     # Every request is drained. Unloading torch's libraries would take seconds, so the process exits without it.

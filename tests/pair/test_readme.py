@@ -35,7 +35,8 @@ def test_the_python_examples_run(running, code, printed):
 @pytest.mark.parametrize("line", re.findall(r"^    \.venv/bin/market-inference (?!serve)(.*)$", README, re.M))
 def test_the_commands_run(running, line, tmp_path):
     closes = [100 + i % 7 for i in range(80)]
-    (tmp_path / "bars.csv").write_text("close\n" + "\n".join(map(str, closes)), encoding="utf-8")
+    (tmp_path / "demo-output").mkdir()
+    (tmp_path / "demo-output" / "AAPL.csv").write_text("close\n" + "\n".join(map(str, closes)), encoding="utf-8")
     done = subprocess.run(  # noqa: S602 -- the README's own lines, quoted for a shell
         f"{COMMAND} {line}",
         shell=True,

@@ -58,7 +58,8 @@ def run(output: Path, horizon: int, device: str, console: Console) -> None:
                 pair.close()
         finally:
             pair.close()
-    _show(console, steps, seen, later, answers, output)
+    sample = _write_sample(known[0], output)
+    _show(console, steps, seen, later, answers, output, sample)
 
 
 Found = tuple[Answers[Forecast], Answers[Sentiment], Answers[Indicators]]
@@ -91,7 +92,21 @@ def _walk(pair: Pair, steps: Steps, known: list[Bars], horizon: int) -> None:
         )
 
 
-def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], answers: Found, output: Path) -> None:
+def _write_sample(bars: Bars, output: Path) -> Path:
+    """The newest bars of a stock as a CSV file beside the chart, to try the other commands with; never overwrites."""
+    file = output.with_name(f"{bars.symbol}.csv")
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        newest = bars.until(len(bars), CONTEXT)
+        rows = zip(newest.days, *(newest.columns[name].tolist() for name in newest.columns), strict=True)
+        lines = [",".join(("date", *newest.columns)), *(",".join(map(str, row)) for row in rows)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def _show(
+    console: Console, steps: Steps, seen: list[Bars], later: list[Bars], answers: Found, output: Path, sample: Path
+) -> None:
     forecasts, moods, indicators = answers
     realised: list[Floats] = [one.closes for one in later]
     with steps.step("Draw the chart") as step:
@@ -119,15 +134,15 @@ def _show(console: Console, steps: Steps, seen: list[Bars], later: list[Bars], a
     ):
         console.print()
         console.print(shown)
-    console.print(_next_steps(output), soft_wrap=True)
+    console.print(_next_steps(output, sample), soft_wrap=True)
 
 
-def _next_steps(output: Path) -> str:
+def _next_steps(output: Path, sample: Path) -> str:
     """Three commands to try, with the path of the command where the environment is not active."""
     folder = "" if shutil.which("market-inference") else os.path.relpath(Path(sys.executable).parent) + "/"
     return f"""
 The chart is at {output}. What to try next:
   {folder}market-inference serve                  keep the service running
-  {folder}market-inference predict --csv my.csv   forecast a column of your own with it
+  {folder}market-inference predict --csv {sample}   forecast bars from a file, these or your own
   {folder}python -c "import market_inference as m; help(m.Client)"
 """

@@ -67,6 +67,9 @@ def test_the_demo_prints_its_tables_writes_its_chart_and_leaves_no_process(tmp_p
     for expected in ("80% interval", "AAPL", "FB", "RSI 14", "positive", "200 calls", str(chart)):
         assert expected in ran.stdout
     assert chart.read_bytes().startswith(b"\x89PNG")
+    sample = chart.with_name("AAPL.csv").read_text().splitlines()
+    assert sample[0] == "date,open,high,low,close,volume"
+    assert (len(sample), sample[-1].split(",")[0]) == (751, "2013-03-01")
     assert not [line for line in _environments() if str(tmp_path) in line]
     assert not list(tmp_path.glob("market-inference-*"))
 
