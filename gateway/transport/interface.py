@@ -15,7 +15,9 @@ LIMITS = {
     # Connections without a living client are found and closed.
     "keepalive_time_ms": 30_000,
     "keepalive_timeout_ms": 10_000,
-    "max_concurrent_streams": 1024,
+    # Calls on one connection at a time; further calls wait in the client. With more, a few connections of calls without
+    # a request fill the server's queue of calls, and calls of other clients are dropped.
+    "max_concurrent_streams": 256,
 }
 # Metadata above the first size may be refused; metadata above the second size are refused.
 METADATA_BYTES = (16 * 1024, 32 * 1024)
