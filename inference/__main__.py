@@ -1,5 +1,10 @@
 """`python -m inference` runs the service."""
 
+import os
+
+# gRPC writes to stderr by itself, past the log's form and limits: a line for every failed TLS handshake, for one.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 from inference.main import main
 
 main()

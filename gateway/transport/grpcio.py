@@ -20,6 +20,8 @@ from runtime import tls
 
 # The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
+# The time for the TLS handshake, and for the first frame of HTTP/2.
+HANDSHAKE_SECONDS = 10.0
 # The time for a request to come after the metadata of its call.
 REQUEST_SECONDS = 10.0
 # A client that pings an idle connection more often than this is disconnected (ENHANCE_YOUR_CALM).
@@ -48,6 +50,7 @@ class GrpcioTransport:
             ("grpc.http2.max_ping_strikes", 2),
             # Without this option gRPC allows a ping in two hours while a connection has no call.
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
             ("grpc.server.max_pending_requests", PENDING_CALLS[0]),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS[1]),
             ("grpc.max_metadata_size", METADATA_BYTES[0]),

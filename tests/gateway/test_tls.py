@@ -1,8 +1,11 @@
 """TLS on both hops, with certificates on both sides, changed while the processes run."""
 
+import asyncio
+import contextlib
 import datetime
 import ipaddress
 import os
+import socket
 from pathlib import Path
 
 import grpc
@@ -14,7 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.fleet import LIGHT, Fleet
 from benchmarks.pressure import predictions
+from gateway.transport import grpcio
 from market_inference.contract.generated import inference_pb2_grpc
+from runtime.listen import split
 from tests.eventually import eventually
 
 pytestmark = [
@@ -107,3 +112,30 @@ def _ask(fleet: Fleet, channel: grpc.Channel) -> grpc.StatusCode:
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
+
+
+async def test_a_handshake_that_does_not_go_on_is_ended(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(grpcio, "HANDSHAKE_SECONDS", 0.3)
+    files = Authority("ours").issue(tmp_path, "gateway")
+    async with start(0, tls_certificate=files["certificate"], tls_key=files["key"]) as gateway:
+        host, port = split(gateway.server.address)
+        for beginning in (b"", b"\x16\x03\x01\x02\x00\x01", b"\x00" * 100):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(beginning)
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionError):
+                    while await reader.read(4096):
+                        pass
+            writer.close()
+
+
+def test_handshakes_that_fail_write_nothing_past_the_log(tmp_path):
+    files = Authority("ours").issue(tmp_path, "gateway")
+    settings = {"MARKET_GATEWAY_TLS_CERTIFICATE": files["certificate"], "MARKET_GATEWAY_TLS_KEY": files["key"]}
+    with Fleet(tmp_path, replicas=0, gateway={name: str(path) for name, path in settings.items()}) as fleet:
+        for _ in range(20):
+            with socket.create_connection(split(fleet.target)) as connection, contextlib.suppress(ConnectionError):
+                connection.sendall(os.urandom(500))
+                while connection.recv(4096):
+                    pass
+        assert [line for line in fleet.log().splitlines() if not line.startswith("{")] == []
