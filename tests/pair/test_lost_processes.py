@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 import market_inference
+from tests.eventually import eventually
 from tests.pair.bars import HISTORY, NAMES, assert_fresh, bar, history
 
 pytestmark = pytest.mark.slow
@@ -106,3 +107,25 @@ def _sessions(replica) -> bool:
         text = answer.read().decode()
     lines = (line.split() for line in text.splitlines())
     return any(line[0] == "market_inference_sessions" and float(line[1]) > 0 for line in lines)
+
+
+def gauge(replica, name):
+    """A gauge of the replica, from /metrics."""
+    with urllib.request.urlopen(f"http://{replica.metrics}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+async def test_sessions_of_a_gateway_that_stands_still_end_on_the_replica(services, market):
+    replica = services.start_replica(**LIGHT)
+    gateway = services.start_gateway([replica])
+    services.wait_loaded("indicators")
+    async with client_of(gateway) as client, client.watch("X", history(market), indicators=["SMA"]):
+        await asyncio.to_thread(eventually, lambda: gauge(replica, "market_inference_sessions") == 1)
+        os.kill(gateway.service.pid, signal.SIGSTOP)
+        try:
+            # Nothing closes the connection: the replica's keepalive pings stay unanswered.
+            await asyncio.to_thread(eventually, lambda: gauge(replica, "market_inference_sessions") == 0)
+            assert gauge(replica, "market_inference_session_bytes") == 0
+        finally:
+            os.kill(gateway.service.pid, signal.SIGCONT)
