@@ -1,48 +1,63 @@
-"""Items of one call distributed over the requests that the contract's limits ask for.
+"""The items of one call distributed over requests within the contract's limits.
 
-Owns the limits on the number of items and on bytes, read from the contract, and the cut between two requests.
+Owns the limits on the number of items, on bytes of a request and on bytes of an answer, read from the contract, and the
+cut between two requests.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from market_inference.contract import methods
 
 T = TypeVar("T")
-# What a request holds beside its items: indicators with parameters, quantiles, names.
+# For the parts of a request or an answer beside the items: indicators with parameters, quantiles, names.
 _RESERVED_BYTES = 256 * 1024
+
+
+class Size(NamedTuple):
+    """The bytes of an item in the request, and of its answer."""
+
+    request: int
+    answer: int
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """The limits of one request: items, bytes, and bytes of the answer."""
 
     items: int
-    size_bytes: int
+    request_bytes: int
+    answer_bytes: int
 
 
 @cache
 def limits(method: str, field: str) -> Limits:
-    """The limits of a method's list of items."""
+    """The limits of a method with the list of items `field`."""
     row = methods.METHODS[method]
     items: Any = row.request.DESCRIPTOR.fields_by_name[field]
-    return Limits(int(methods.field_rules(items).repeated.max_items), row.max_request_bytes)
+    most = int(methods.field_rules(items).repeated.max_items)
+    return Limits(most, row.max_request_bytes, row.max_answer_bytes or sys.maxsize)
 
 
-def cut(items: Sequence[T], sizes: Sequence[int], limit: Limits) -> list[tuple[T, ...]]:
-    """The items in order, as few batches as the limits allow; `sizes` [n] are the items' bytes.
+def cut(items: Sequence[T], sizes: Sequence[Size], limit: Limits) -> list[tuple[T, ...]]:
+    """The items in order, in as few batches as the limits allow; `sizes` [n].
 
-    An item that is too large on its own makes a batch of its own, for the service to refuse.
+    An item above a limit on its own makes a batch of its own, for the service to refuse.
     """
     made: list[list[T]] = []
-    held = 0
+    request = answer = 0
     for item, size in zip(items, sizes, strict=True):
-        full = not made or len(made[-1]) == limit.items or held + size > limit.size_bytes - _RESERVED_BYTES
-        if full:
+        request, answer = request + size.request, answer + size.answer
+        if (
+            not made
+            or len(made[-1]) == limit.items
+            or request > limit.request_bytes - _RESERVED_BYTES
+            or answer > limit.answer_bytes - _RESERVED_BYTES
+        ):
             made.append([])
-            held = 0
+            request, answer = size
         made[-1].append(item)
-        held += size
     return [tuple(batch) for batch in made]

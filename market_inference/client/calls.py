@@ -24,6 +24,7 @@ from market_inference.client.inputs.bars import panels
 from market_inference.client.inputs.items import Given, Panel, Series, Source, Text
 from market_inference.client.inputs.series import series as series_of
 from market_inference.client.inputs.texts import texts as texts_of
+from market_inference.contract import answer_size
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
@@ -32,6 +33,7 @@ I = TypeVar("I")  # noqa: E741
 
 # Bytes of an item beside its numbers and texts: tags, lengths.
 _ITEM_BYTES = 64
+_ANSWER_BYTES = 160
 _NUMBER_BYTES = 8
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
@@ -62,8 +64,8 @@ def predict(
 ) -> Call[Forecast | Answers[Forecast]]:
     """One series or many; see Client.predict."""
     given = noted(series_of(series))
-    parts = _cut(given, "Predict", "series")
     template = _predict_request(horizon, quantiles, interval, model)
+    parts = _cut(given, "Predict", "series", template)
     requests = [_with_series(template, part) for part in parts]
     return _call("Predict", given, parts, requests, decode.forecasts)
 
@@ -71,7 +73,7 @@ def predict(
 def sentiment(texts: object, model: str) -> Call[Sentiment | Answers[Sentiment]]:
     """One text or many; see Client.sentiment."""
     given = noted(texts_of(texts))
-    parts = _cut(given, "AnalyzeSentiment", "texts")
+    parts = _cut(given, "AnalyzeSentiment", "texts", None)
     requests = [_sentiment_request(part, model) for part in parts]
     return _call("AnalyzeSentiment", given, parts, requests, decode.sentiments)
 
@@ -81,8 +83,8 @@ def indicators(bars: object, specs: object, last: int) -> Call[Indicators | Answ
     asked = read_all(specs)
     labels = Labels.of(asked)
     given = noted(panels(bars, columns_read(asked)))
-    parts = _cut(given, "ComputeIndicators", "panels")
     template = _indicators_request(asked, last)
+    parts = _cut(given, "ComputeIndicators", "panels", template)
     requests = [_with_panels(template, part) for part in parts]
     return _call(
         "ComputeIndicators", given, parts, requests, lambda found, source: decode.indicators(found, source, labels)
@@ -111,17 +113,19 @@ def analyze(parts: Parts) -> Call[Analysis]:
     if parts.series is not None:
         series = noted(series_of(parts.series))
         template = _predict_request(parts.horizon, parts.quantiles, None, parts.forecast_model)
-        request.predict.CopyFrom(_with_series(template, _only(series, "Predict", "series", "predict")))
+        only_series = _only(series, "Predict", "series", "predict", template)
+        request.predict.CopyFrom(_with_series(template, only_series))
     if parts.texts is not None:
         texts = noted(texts_of(parts.texts))
-        only = _only(texts, "AnalyzeSentiment", "texts", "sentiment")
+        only = _only(texts, "AnalyzeSentiment", "texts", "sentiment", None)
         request.sentiment.CopyFrom(_sentiment_request(only, parts.sentiment_model))
     asked = read_all(parts.indicators)
     labels = Labels.of(asked)
     if parts.bars is not None:
         bars = noted(panels(parts.bars, columns_read(asked)))
-        only_bars = _only(bars, "ComputeIndicators", "panels", "indicators")
-        request.indicators.CopyFrom(_with_panels(_indicators_request(asked, parts.last), only_bars))
+        specs = _indicators_request(asked, parts.last)
+        only_bars = _only(bars, "ComputeIndicators", "panels", "indicators", specs)
+        request.indicators.CopyFrom(_with_panels(specs, only_bars))
     given = decode.AnalysisGiven(series, texts, bars, labels)
     return Call("Analyze", (request,), lambda found: decode.analysis(found[0], given))
 
@@ -150,30 +154,40 @@ def _call(
     return Call(method, requests, read_all_parts, parts)
 
 
-def _cut(given: Given[Any], method: str, field: str) -> list[tuple[Any, ...]]:
-    return batches.cut(given.items, [_size_bytes(item) for item in given.items], batches.limits(method, field))
+def _cut(given: Given[Any], method: str, field: str, template: Any) -> list[tuple[Any, ...]]:
+    sizes = [_size(item, template) for item in given.items]
+    return batches.cut(given.items, sizes, batches.limits(method, field))
 
 
-def _only(given: Given[I], method: str, field: str, alone: str) -> tuple[I, ...]:
+def _only(given: Given[I], method: str, field: str, alone: str, template: Any) -> tuple[I, ...]:
     """The items of a part of an Analyze call, which is one request."""
-    parts = _cut(given, method, field)
+    parts = _cut(given, method, field, template)
     if len(parts) > 1:
         limit = batches.limits(method, field)
         raise ArgumentError(
             field,
-            f"{len(given.items)} of them are more than one request holds ({limit.items}, and {limit.size_bytes:,} "
-            f"bytes): call {alone}(), which splits them over several requests",
+            f"{len(given.items)} are more than one request holds ({limit.items}, {limit.request_bytes:,} bytes, "
+            f"and {limit.answer_bytes:,} bytes of answers): call {alone}(), which splits them over several requests",
         )
     return parts[0]
 
 
-def _size_bytes(item: Series | Panel | Text) -> int:
+def _size(item: Series | Panel | Text, template: Any) -> batches.Size:
+    """The bytes of an item and its answer; `template` is the request without items."""
     size = _ITEM_BYTES + 4 * len(item.source.symbol)
     if isinstance(item, Series):
-        return size + _NUMBER_BYTES * len(item.values)
+        levels = len(template.quantiles) or answer_size.DEFAULT_LEVELS
+        answer = _NUMBER_BYTES * template.horizon * (levels + 1)
+        return batches.Size(size + _NUMBER_BYTES * len(item.values), size + _ANSWER_BYTES + answer)
     if isinstance(item, Panel):
-        return size + sum(_NUMBER_BYTES * len(values) + _ITEM_BYTES for values in item.columns.values())
-    return size + len(item.text.encode())
+        bars = len(item.columns["close"])
+        answer = sum(
+            answer_size.OUTPUTS.get(one.name.upper(), 1)
+            * (_ANSWER_BYTES + _NUMBER_BYTES * (min(bars, one.last) if one.last else bars))
+            for one in template.indicators
+        )
+        return batches.Size(size + len(item.columns) * (_NUMBER_BYTES * bars + _ITEM_BYTES), size + answer)
+    return batches.Size(size + len(item.text.encode()), size)
 
 
 def noted(given: Given[I]) -> Given[I]:
