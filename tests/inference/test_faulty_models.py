@@ -1,0 +1,164 @@
+"""A model that raises, hangs, gives NaN or wrong shapes, or is replaced while it runs harms no other call."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from inference.build import Parts, build
+from inference.calls.call import Call
+from inference.config import Config
+from inference.server import Server
+from market_inference.contract.errors import InternalError, ServiceUnavailableError
+from market_inference.contract.generated import inference_pb2 as pb
+from models import forecast
+from models.forecast import Forecast, Series
+from tests.eventually import eventually_async
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Faulty:
+    """A forecaster with a fault in the series that begin with 666."""
+
+    def __init__(self, fault: Callable[[Forecast], Forecast], version: str = "1") -> None:
+        self._model = forecast.load("vol_rw")
+        self._fault = fault
+        self.version = version
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def run(self, items: list[Series]) -> list[Forecast]:
+        found = self._model.run(items)
+        return [self._fault(one) if item.values[0] == 666 else one for item, one in zip(items, found, strict=True)]
+
+
+def request(*firsts: float, horizon: int = 5) -> bytes:
+    asked = pb.PredictRequest(horizon=horizon)
+    for first in firsts:
+        asked.series.add(values=[first, *np.linspace(90, 110, 59)])
+    return asked.SerializeToString()
+
+
+async def served(fault: Callable[[Forecast], Forecast], **settings: Any) -> Parts:
+    parts = build(Config(device="cpu", forecast_models="faulty", sentiment_models="", _env_file=None, **settings))
+    parts.catalog.default("forecast").load = lambda: Faulty(fault)
+    await parts.catalog.load_defaults()
+    return parts
+
+
+def raising(found: Forecast) -> Forecast:
+    raise ZeroDivisionError
+
+
+FAULTS = {
+    "raises": raising,
+    "NaN among the quantiles": lambda found: found._replace(quantiles=np.full_like(found.quantiles, np.nan)),
+    "an infinite median": lambda found: found._replace(point=np.full_like(found.point, np.inf)),
+    "too few steps": lambda found: found._replace(point=found.point[:-1]),
+    "too few levels": lambda found: found._replace(quantiles=found.quantiles[:, :-1]),
+    "no forecast": lambda found: None,
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_their_answers(fault):
+    parts = await served(FAULTS[fault])
+    try:
+        calls = (parts.servicer.predict(request(first), Call(client=str(first))) for first in (1, 666, 2))
+        well, failed, also_well = await asyncio.gather(*calls, return_exceptions=True)
+        mixed = pb.PredictResponse.FromString(await parts.servicer.predict(request(1, 666, 2), Call()))
+        invalid = parts.metrics.registry.get_sample_value(
+            "market_inference_invalid_outcomes_total", {"engine": "forecast"}
+        )
+    finally:
+        parts.close()
+    assert isinstance(failed, InternalError)
+    for answer in (well, also_well):
+        assert np.isfinite(pb.PredictResponse.FromString(answer).forecasts[0].forecast.quantiles).all()
+    assert [one.WhichOneof("result") for one in mixed.forecasts] == ["forecast", "error", "forecast"]
+    assert invalid == (0 if fault == "raises" else 2)
+
+
+async def test_a_model_that_is_replaced_while_it_runs_completes_its_batch():
+    entered, gate = Event(), Event()
+
+    def held(found: Forecast) -> Forecast:
+        entered.set()
+        assert gate.wait(10)
+        return found
+
+    parts = await served(held)
+    try:
+        running = asyncio.create_task(parts.servicer.predict(request(666), Call()))
+        assert await asyncio.to_thread(entered.wait, 10)
+        replacing = asyncio.create_task(parts.catalog.replace("forecast", "faulty", lambda: Faulty(held, "2")))
+        await asyncio.sleep(0)
+        gate.set()
+        answer = pb.PredictResponse.FromString(await running)
+        await replacing
+        after = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), Call()))
+    finally:
+        gate.set()
+        parts.close()
+    assert (answer.model_version, after.model_version) == ("1", "2")
+    assert answer.forecasts[0].HasField("forecast")
+
+
+@pytest.fixture
+async def server(monkeypatch) -> AsyncIterator[tuple[Server, Event, Event]]:
+    """A server whose forecaster hangs at series that begin with 666, until the second event is set."""
+    entered, gate = Event(), Event()
+
+    def hang(found: Forecast) -> Forecast:
+        entered.set()
+        assert gate.wait(30)
+        return found
+
+    server = Server(
+        Config(
+            device="cpu", forecast_models="faulty", sentiment_models="", stuck_seconds=0.2, drain_seconds=1,
+            listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", _env_file=None,
+        )
+    )  # fmt: skip
+    server.parts.catalog.default("forecast").load = lambda: Faulty(hang)
+    await server.start()
+    yield server, entered, gate
+    gate.set()
+    await server.stop()
+
+
+async def test_a_model_that_hangs_stops_its_engine_alone_and_the_replica_says_so(server, caplog):
+    server, entered, gate = server
+    parts, statuses = server.parts, server._health._server_status
+    ready = {f"market.inference.engine.{engine}": SERVING for engine in ("forecast", "indicators")}
+    await eventually_async(lambda: {name: statuses.get(name) for name in ready} == ready)
+    hung = asyncio.create_task(parts.servicer.predict(request(666), Call(client="a")))
+    assert await asyncio.to_thread(entered.wait, 10)
+    waiting = asyncio.create_task(parts.servicer.predict(request(1), Call(client="b")))
+    for call in (hung, waiting):
+        with pytest.raises(ServiceUnavailableError, match="the forecast engine is stuck"):
+            await asyncio.wait_for(call, 10)
+    with pytest.raises(ServiceUnavailableError):
+        await parts.servicer.predict(request(1), Call(client="c"))
+    panel = pb.Panel(symbol="S", close=np.linspace(90, 110, 60))
+    indicators = pb.ComputeIndicatorsRequest(panels=[panel], indicators=[pb.IndicatorSpec(name="SMA")])
+    await parts.servicer.indicators(indicators.SerializeToString(), Call())
+    await eventually_async(lambda: statuses["market.inference.engine.forecast"] == NOT_SERVING)
+    assert (statuses["market.inference.engine.indicators"], statuses[""]) == (SERVING, SERVING)
+    replica = await parts.servicer._status.probe()
+    health = {engine.name: engine.health for engine in replica.engines}
+    assert health == {"forecast": pb.HEALTH_UNHEALTHY, "indicators": pb.HEALTH_HEALTHY}
+    stuck = parts.metrics.registry.get_sample_value("market_inference_engine_stuck", {"engine": "forecast"})
+    assert stuck == 1
+    assert "engine stuck" in caplog.text
+    gate.set()
+    await eventually_async(lambda: statuses["market.inference.engine.forecast"] == SERVING)
+    answer = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), Call()))
+    assert json.dumps(list(answer.forecasts[0].forecast.point))
