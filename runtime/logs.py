@@ -16,11 +16,12 @@ import sys
 import time
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from pathlib import Path
 from threading import RLock
 from typing import Final
 
 import orjson
+
+from runtime import stdio
 
 _BUFFER_BYTES: Final = 1 << 20
 """Lines that wait for stderr: some thousand."""
@@ -200,30 +201,12 @@ def _flush() -> None:
 
 
 def configure(level: str) -> None:
-    """Send every logger's records of at least `level` (debug, info, warning, error) to stderr as JSON lines.
-
-    A process that was started with a closed standard stream gets /dev/null in its place, so that no socket takes the
-    stream's number and receives the output of a library.
-    """
+    """Send every logger's records of at least `level` (debug, info, warning, error) to stderr as JSON lines."""
     global _writer
-    _open_standard_streams()
+    stdio.hold()
     _writer = _Writer(sys.stderr.fileno())
     logging.basicConfig(level=level.upper(), handlers=[_Handler(_writer)], force=True)
     logging.captureWarnings(capture=True)
-
-
-def _open_standard_streams() -> None:
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:

@@ -161,7 +161,7 @@ class Batcher:
         self.shares.correct(job.client, -job.queued_seconds)
         job.queued_seconds = 0.0
         self._stale_items += job.remaining
-        if 2 * self._stale_items > self._queued_items:
+        if 2 * self._stale_items >= self._queued_items:
             self._purge()
 
     def _purge(self) -> None:

@@ -46,13 +46,13 @@ class Doubler:
         assert self.run([21]) == [42]
 
 
-class Seen:
+class Recorder:
     """Records the reports of the batcher."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.refusals: list[str] = []
-        self.gone = 0
+        self.dropped_items = 0
 
     def batch(self, plan: BatchPlan, result: Any, units: int) -> None:
         self.sizes.append(len(plan.batch))
@@ -61,7 +61,7 @@ class Seen:
         self.refusals.append(reason)
 
     def dropped(self, count: int) -> None:
-        self.gone += count
+        self.dropped_items += count
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def model():
 
 
 @pytest.fixture
-def seen():
-    return Seen()
+def recorder():
+    return Recorder()
 
 
 @pytest.fixture
@@ -82,5 +82,5 @@ async def engine():
 
 
 @pytest.fixture
-async def batcher(engine, seen):
-    return Batcher(engine, seen, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
+async def batcher(engine, recorder):
+    return Batcher(engine, recorder, budget=Budget(units=100, items=100), max_queued_seconds=5.0)

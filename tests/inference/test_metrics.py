@@ -24,7 +24,7 @@ def value(metrics, name, **labels):
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_loaded_models_are_told_with_the_version_that_serves_now(metrics):
+def test_the_metric_of_a_loaded_model_has_its_present_version(metrics):
     first = Slot("forecast", "auto", lambda: None, model=SimpleNamespace(version="1"))
     second = Slot("sentiment", "minilm", lambda: None)
     metrics.watch_models([first, second])
@@ -38,7 +38,7 @@ def test_loaded_models_are_told_with_the_version_that_serves_now(metrics):
     assert told() == [("forecast", "auto", "2"), ("sentiment", "minilm", "7")]
 
 
-def test_phases_of_a_request_are_observed_with_the_trace_that_was_sampled(metrics):
+def test_the_phases_of_a_request_are_observed_with_its_sampled_trace(metrics):
     call = Call(traceparent=f"00-{TRACE}-00f067aa0ba902b7-01", batch_items=2, queue_seconds=0.1, form_seconds=0.2)
     call.run_seconds, call.encode_seconds = 0.3, 0.4
     metrics.answered("predict", "OK", call, 1.5)
@@ -48,7 +48,7 @@ def test_phases_of_a_request_are_observed_with_the_trace_that_was_sampled(metric
     assert generate_latest(metrics.registry).decode().count(f'# {{trace_id="{TRACE}"}} 1.5') == 1
 
 
-def test_a_call_counts_side_by_side_jobs_by_the_longest_and_their_cost_in_all():
+def test_of_parallel_jobs_a_call_counts_the_longest_phases_and_the_sum_of_device_seconds():
     call = Call()
     for job in (
         Job(None, [], None, enqueued=1.0, started=3.0, device_began=3.5, device_ended=4.0, device_seconds=0.1),
@@ -65,7 +65,7 @@ def test_a_job_that_never_ran_adds_nothing():
     assert (call.queue_seconds, call.form_seconds, call.run_seconds) == (0.0, 0.0, 0.0)
 
 
-def test_a_model_that_never_hits_has_hits_too(metrics):
+def test_a_model_without_hits_has_the_series_of_hits(metrics):
     SessionMetrics(metrics).checked("auto", hit=False)
     assert value(metrics, "market_inference_watch_interval_checks_total", model="auto") == 1
     assert value(metrics, "market_inference_watch_interval_hits_total", model="auto") == 0

@@ -1,4 +1,4 @@
-"""The promises of batching: batch-mates never notice each other."""
+"""Batching: items of one batch, and clients of one queue, do not affect each other."""
 
 import asyncio
 from threading import Event
@@ -45,7 +45,7 @@ async def test_an_idle_engine_starts_at_once(batcher, model):
     assert model.batches == [[1]]
 
 
-async def test_an_arrival_that_does_not_come_is_waited_for_once(batcher, model):
+async def test_a_batch_waits_once_for_an_arrival_that_does_not_come(batcher, model):
     await submit(batcher, model, 1)
     price(batcher, model, fixed=30.0)  # so dear a start that waiting for company looks right
     for _ in range(200):  # arrivals in quick succession
@@ -60,23 +60,23 @@ async def test_requests_of_one_loop_turn_share_a_batch(batcher, model):
     assert len(model.batches) == 1
 
 
-async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, seen):
+async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, recorder):
     held = await hold(batcher, model)
     replies = [submit(batcher, model, i, client=f"c{i}") for i in range(1, 9)]
     model.gate.set()
     await asyncio.gather(held, *replies)
-    assert seen.sizes == [1, 8]
+    assert recorder.sizes == [1, 8]
 
 
-async def test_a_big_request_is_split_and_small_ones_are_joined(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=5)
+async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=5)
     held = await hold(batcher, model)
     big, small = submit(batcher, model, *range(1, 7)), submit(batcher, model, 100)
     model.gate.set()
     assert await big == [2, 4, 6, 8, 10, 12]
     assert await small == [200]
     await held
-    assert sorted(seen.sizes) == [1, 3, 4]
+    assert sorted(recorder.sizes) == [1, 3, 4]
 
 
 async def test_items_of_other_buckets_are_never_in_the_batch(batcher, model):
@@ -89,7 +89,7 @@ async def _open(model: Any) -> None:
     model.gate.set()
 
 
-async def test_a_cancelled_caller_never_reaches_the_device_and_never_disturbs_its_batch_mates(batcher, model, seen):
+async def test_a_cancelled_call_never_reaches_the_device_and_leaves_its_batch_mates_alone(batcher, model, recorder):
     held = await hold(batcher, model)
     gone, stays = submit(batcher, model, 1), submit(batcher, model, 2)
     gone.cancel()
@@ -97,10 +97,10 @@ async def test_a_cancelled_caller_never_reaches_the_device_and_never_disturbs_it
     assert await stays == [4]
     await held
     assert model.batches == [[0], [2]]
-    assert seen.gone == 1
+    assert recorder.dropped_items == 1
 
 
-async def test_an_item_that_nobody_waits_for_never_reaches_the_device(batcher, model, seen):
+async def test_a_withdrawn_item_never_reaches_the_device(batcher, model, recorder):
     held = await hold(batcher, model)
     withdrawn: set[int] = set()
     reply = submit(batcher, model, 1, 2, 3, withdrawn=withdrawn)
@@ -111,10 +111,10 @@ async def test_an_item_that_nobody_waits_for_never_reaches_the_device(batcher, m
     assert isinstance(second, CallCancelledError)
     await held
     assert model.batches == [[0], [1, 3]]
-    assert seen.gone == 1
+    assert recorder.dropped_items == 1
 
 
-async def test_a_caller_that_is_cancelled_while_its_batch_runs_leaves_the_others_answers_alone(batcher, model):
+async def test_a_call_cancelled_while_its_batch_runs_leaves_the_other_answers_alone(batcher, model):
     model.gate.clear()
     gone, stays = submit(batcher, model, 1), submit(batcher, model, 2)
     assert await asyncio.to_thread(model.entered.wait, 10)
@@ -124,7 +124,7 @@ async def test_a_caller_that_is_cancelled_while_its_batch_runs_leaves_the_others
     assert gone.cancelled()
 
 
-async def test_work_that_expires_in_the_queue_never_reaches_the_device(batcher, model, seen):
+async def test_work_that_expires_in_the_queue_never_reaches_the_device(batcher, model, recorder):
     held = await hold(batcher, model)
     late = submit(batcher, model, 1, deadline=deadline.after(0.01))
     fine = submit(batcher, model, 2)
@@ -143,7 +143,7 @@ async def test_a_deadline_already_past_is_refused_before_it_queues(batcher, mode
     assert batcher.queued_items == 0
 
 
-async def test_a_poisoned_item_stands_alone(batcher, model):
+async def test_an_item_that_raises_fails_alone(batcher, model):
     held = await hold(batcher, model)
     replies = [submit(batcher, model, item) for item in (1, 2, ValueError("poison"), 4, 5)]
     model.gate.set()
@@ -152,8 +152,8 @@ async def test_a_poisoned_item_stands_alone(batcher, model):
     assert isinstance(answers[3][0], InternalError)
 
 
-async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
     price(batcher, model, per_unit=0.1)  # seconds an item
     filling = [submit(batcher, model, i, priority="batch") for i in range(1, 10)]
@@ -165,8 +165,8 @@ async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_ou
     assert model.batches[1][0] == 50
 
 
-async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
     price(batcher, model, fixed=2.0)
     waiting = [submit(batcher, model, i) for i in (1, 2)]
@@ -176,8 +176,8 @@ async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, seen, mo
     await asyncio.gather(held, *waiting)
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
     for _ in range(3):
         await submit(batcher, model, 1)
     price(batcher, model, fixed=0.0, per_unit=0.4)
@@ -191,14 +191,14 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, s
             assert error.retry_after > 0
     assert refused
     assert accepted
-    assert seen.refusals.count("queue_full") == refused
+    assert recorder.refusals.count("queue_full") == refused
     model.gate.set()
     await asyncio.gather(held, *accepted)
     assert batcher.queued_items == 0
 
 
-async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60)
+async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60)
     await submit(batcher, model, 1)
     price(batcher, model, fixed=0.0, per_unit=1.0)
     held = await hold(batcher, model)
@@ -209,8 +209,8 @@ async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, see
     await asyncio.gather(held, patient)
 
 
-async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=10, items=10), max_queued_seconds=1e9)
+async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=10, items=10), max_queued_seconds=1e9)
     price(batcher, model, fixed=0.0, per_unit=0.01)
     held = await hold(batcher, model)
     greedy = submit(batcher, model, *range(500), client="greedy")
@@ -222,8 +222,8 @@ async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, se
     await asyncio.gather(held, greedy)
 
 
-async def test_interactive_work_goes_before_batch_work(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60)
+async def test_interactive_work_goes_before_batch_work(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60)
     held = await hold(batcher, model)
     bulk = submit(batcher, model, 1, priority="batch")
     interactive = submit(batcher, model, 2)
@@ -232,7 +232,7 @@ async def test_interactive_work_goes_before_batch_work(engine, seen, model):
     assert model.batches == [[0], [2], [1]]
 
 
-async def test_closing_tells_everyone_who_waits(batcher, model):
+async def test_closing_fails_every_waiting_job(batcher, model):
     held = await hold(batcher, model)
     waiting = submit(batcher, model, 1)
     batcher.close()
@@ -252,8 +252,8 @@ async def test_a_jobs_phases_follow_each_other(batcher, model):
     assert job.device_ended - job.device_began == pytest.approx(job.device_seconds)
 
 
-async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=5.0)
+async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=5.0)
     price(batcher, model, per_unit=1.0)
     held = await hold(batcher, model)
     greedy = [submit(batcher, model, item, client="greedy") for item in range(4)]
@@ -264,7 +264,7 @@ async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, seen, 
     await asyncio.gather(held, *greedy, modest)
 
 
-async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, seen):
+async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, recorder):
     price(batcher, model, per_unit=0.5)
     held = await hold(batcher, model)
     job = Job(model, range(1, 9), asyncio.get_running_loop().create_future(), client="c")
@@ -273,7 +273,7 @@ async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, seen):
     job.reply.cancel()
     batcher.withdraw(job)
     assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
-    assert seen.gone == 8
+    assert recorder.dropped_items == 8
     after = submit(batcher, model, 50, client="c")
     model.gate.set()
     assert await after == [100]
@@ -281,7 +281,7 @@ async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, seen):
     assert model.batches == [[0], [50]]
 
 
-async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(seen, model):
+async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(recorder, model):
     class Short:
         """An engine that runs three items of each batch."""
 
@@ -295,7 +295,7 @@ async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(see
             asyncio.get_running_loop().call_soon(done, result)
 
     runner = Short()
-    batcher = Batcher(runner, seen, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
+    batcher = Batcher(runner, recorder, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
     price(batcher, model, per_unit=0.001)
     first, second = submit(batcher, model, *range(5)), submit(batcher, model, 5, 6, client="d")
     assert await asyncio.gather(first, second) == [[0, 2, 4, 6, 8], [10, 12]]
@@ -303,9 +303,9 @@ async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(see
     assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
 
 
-async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, seen, model):
+async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, recorder, model):
     batcher = Batcher(
-        engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=60, stuck_seconds=0.05, name="test"
+        engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60, stuck_seconds=0.05, name="test"
     )
     told = asyncio.Event()
     batcher.on_stuck = told.set
@@ -317,7 +317,7 @@ async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, seen,
     assert batcher.stuck
     with pytest.raises(ServiceUnavailableError):
         submit(batcher, model, 2)
-    assert seen.refusals == ["stuck"]
+    assert recorder.refusals == ["stuck"]
     await told.wait()
     told.clear()
     model.gate.set()
@@ -325,8 +325,8 @@ async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, seen,
     assert await submit(batcher, model, 3) == [6]
 
 
-async def test_a_batch_that_took_much_longer_than_expected_changes_the_order_of_its_queue(engine, seen, model):
-    batcher = Batcher(engine, seen, budget=Budget(units=1, items=1), max_queued_seconds=1e9)
+async def test_a_batch_that_took_much_longer_than_expected_changes_the_order_of_its_queue(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=1e9)
     price(batcher, model, per_unit=1e-6)
     held = await hold(batcher, model)
     replies = [submit(batcher, model, item, client="costly") for item in range(1, 51)]

@@ -72,7 +72,7 @@ class Silent:
     def dropped(self, count: int) -> None: ...
 
 
-class Seen:
+class Recorder:
     """Records the reports of the sessions."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Replies:
         return reason_of(reply.error)
 
 
-class Room:
+class Setup:
     """Sessions on an engine of their own."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Room:
         self.engines = [Engine("sessions"), Engine("forecast")]
         batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
-        self.seen = Seen()
+        self.recorder = Recorder()
         self.sessions = SessionService(
             self.engines[0],
             batcher,
@@ -130,7 +130,7 @@ class Room:
             most_bytes=most_bytes,
             share=share,
             stuck_seconds=stuck_seconds,
-            observer=self.seen,
+            observer=self.recorder,
         )
         self._id = 0
 
@@ -152,63 +152,63 @@ class Room:
 
 
 @pytest.fixture
-async def room():
-    room = Room()
-    yield room
-    room.close()
+async def setup():
+    setup = Setup()
+    yield setup
+    setup.close()
 
 
-async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(room):
-    session, replies = room.open()
-    room.bar(session, 1)
-    room.bar(session, 2)
+async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(setup):
+    session, replies = setup.open()
+    setup.bar(session, 1)
+    setup.bar(session, 2)
     found = [await replies.next() for _ in range(3)]
     assert [one.WhichOneof("result") for one in found] == ["opened", "update", "update"]
     assert [one.taken for one in found] == [0, 1, 2]
 
 
-async def test_answers_keep_the_order_of_the_bars_while_a_forecast_takes_its_time(room):
-    room.model.gate.clear()
-    session, replies = room.open(forecast=pb.WatchForecast(horizon=1, every=2))
-    other, undisturbed = room.open()
+async def test_answers_keep_the_order_of_the_bars_while_a_forecast_takes_its_time(setup):
+    setup.model.gate.clear()
+    session, replies = setup.open(forecast=pb.WatchForecast(horizon=1, every=2))
+    other, undisturbed = setup.open()
     for sequence in range(1, 5):
-        room.bar(session, sequence)
-        room.bar(other, sequence)
+        setup.bar(session, sequence)
+        setup.bar(other, sequence)
     assert (await replies.next()).HasField("opened")
     assert (await replies.next()).sequence == 1
     for sequence in range(5):
         assert (await undisturbed.next()).sequence == sequence
     assert replies.queue.empty()
-    room.model.gate.set()
+    setup.model.gate.set()
     found = [await replies.next() for _ in range(3)]
     assert [one.sequence for one in found] == [2, 3, 4]
     assert [one.update.HasField("forecast") for one in found] == [True, False, True]
     assert list(found[0].update.forecast.point) == [2.0]
 
 
-async def test_forecasts_that_are_due_together_share_a_batch(room):
-    room.model.gate.clear()
-    opened = [room.open(forecast=pb.WatchForecast(horizon=1)) for _ in range(20)]
+async def test_forecasts_that_are_due_together_share_a_batch(setup):
+    setup.model.gate.clear()
+    opened = [setup.open(forecast=pb.WatchForecast(horizon=1)) for _ in range(20)]
     for _, replies in opened:
         assert (await replies.next()).HasField("opened")
     for session, _ in opened:
-        room.bar(session, 1)
-    room.model.gate.set()
+        setup.bar(session, 1)
+    setup.model.gate.set()
     for _, replies in opened:
         assert (await replies.next()).update.HasField("forecast")
-    assert sum(room.model.batches) == 20
-    assert len(room.model.batches) <= 3
+    assert sum(setup.model.batches) == 20
+    assert len(setup.model.batches) <= 3
 
 
-async def test_too_few_bars_for_a_forecast_leave_the_indicators_their_values(room):
+async def test_too_few_bars_for_a_forecast_leave_the_indicators_their_values(setup):
     replies = Replies()
     asked = pb.WatchOpen(
         history=pb.Panel(close=CLOSES[:5]),
         indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 2})],
         forecast=pb.WatchForecast(horizon=1),
     )
-    session = room.sessions.open(exchange_pb2.Envelope(id=99, watch_open=asked), replies.queue.put_nowait)
-    room.bar(session, 1)
+    session = setup.sessions.open(exchange_pb2.Envelope(id=99, watch_open=asked), replies.queue.put_nowait)
+    setup.bar(session, 1)
     await replies.next()
     update = (await replies.next()).update
     assert list(update.indicators) == [3.0]
@@ -216,35 +216,35 @@ async def test_too_few_bars_for_a_forecast_leave_the_indicators_their_values(roo
 
 
 async def test_sessions_beyond_the_bounds_are_refused_and_closing_makes_room():
-    for room in (Room(most=2), Room(most_bytes=2 * (50 + 12 + 64) * 8)):
-        opened = [room.open(bars=50) for _ in range(2)]
+    for setup in (Setup(most=2), Setup(most_bytes=2 * (50 + 12 + 64) * 8)):
+        opened = [setup.open(bars=50) for _ in range(2)]
         for _, replies in opened:
             assert (await replies.next()).opened.memory_bytes == (50 + 12 + 64) * 8
-        assert room.sessions.nbytes == 2 * (50 + 12 + 64) * 8
-        _, refused = room.open(bars=50)
+        assert setup.sessions.nbytes == 2 * (50 + 12 + 64) * 8
+        _, refused = setup.open(bars=50)
         assert await refused.end() == OverloadedError.reason
-        room.sessions.close(opened[0][0])
-        _, replies = room.open(bars=50)
+        setup.sessions.close(opened[0][0])
+        _, replies = setup.open(bars=50)
         assert (await replies.next()).HasField("opened")
-        assert room.sessions.count == 2
-        for session in (opened[1][0], *tuple(room.sessions._sessions)):
-            room.sessions.close(session)
-        assert (room.sessions.count, room.sessions.nbytes) == (0, 0)
-        room.close()
+        assert setup.sessions.count == 2
+        for session in (opened[1][0], *tuple(setup.sessions._sessions)):
+            setup.sessions.close(session)
+        assert (setup.sessions.count, setup.sessions.nbytes) == (0, 0)
+        setup.close()
 
 
-async def test_a_session_holds_what_it_said_it_would(room):
-    session, replies = room.open(bars=60)
+async def test_a_session_holds_what_it_said_it_would(setup):
+    session, replies = setup.open(bars=60)
     said = (await replies.next()).opened.memory_bytes
     for sequence in range(1, 500):
-        room.bar(session, sequence)
+        setup.bar(session, sequence)
     for _ in range(1, 500):
         await replies.next()
     assert session.state.nbytes - said == session.state._live.values.nbytes
     assert session.state.held == 60
 
 
-async def test_a_bug_in_one_session_ends_it_alone(room, monkeypatch):
+async def test_a_bug_in_one_session_ends_it_alone(setup, monkeypatch):
     sound = SessionState.update
 
     def update(self, message):
@@ -253,64 +253,67 @@ async def test_a_bug_in_one_session_ends_it_alone(room, monkeypatch):
         return sound(self, message)
 
     monkeypatch.setattr(SessionState, "update", update)
-    (bad, lost), (good, kept) = room.open(), room.open()
+    (bad, lost), (good, kept) = setup.open(), setup.open()
     for _, replies in ((bad, lost), (good, kept)):
         await replies.next()
-    room.bar(good, 1)
-    room.sessions.bar(bad, pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=666.0)))
-    room.bar(good, 2)
+    setup.bar(good, 1)
+    setup.sessions.bar(bad, pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=666.0)))
+    setup.bar(good, 2)
     assert await lost.end() == InternalError.reason
     assert [(await kept.next()).sequence for _ in range(2)] == [1, 2]
-    assert room.sessions.count == 1
+    assert setup.sessions.count == 1
 
 
-async def test_draining_sends_every_session_elsewhere(room):
-    opened = [room.open() for _ in range(3)]
+async def test_draining_sends_every_session_elsewhere(setup):
+    opened = [setup.open() for _ in range(3)]
     for _, replies in opened:
         await replies.next()
-    room.sessions.drain()
+    setup.sessions.drain()
     assert {await replies.end() for _, replies in opened} == {DrainingError.reason}
-    assert room.sessions.count == 0
+    assert setup.sessions.count == 0
 
 
 async def test_every_session_that_was_opened_ends_once_with_its_reason():
-    room = Room(most=2)
-    opened = [room.open() for _ in range(2)]
+    setup = Setup(most=2)
+    opened = [setup.open() for _ in range(2)]
     for _, replies in opened:
         await replies.next()
-    _, refused = room.open()
+    _, refused = setup.open()
     assert await refused.end() == OverloadedError.reason
     for session, replies in opened:
-        room.bar(session, 1)
-        room.bar(session, 1)
-        room.bar(session, 7)
+        setup.bar(session, 1)
+        setup.bar(session, 1)
+        setup.bar(session, 7)
         assert [(await replies.next()).WhichOneof("result") for _ in range(3)] == ["update", "update", "error"]
-    room.sessions.close(opened[0][0])
-    room.sessions.close(opened[0][0])
-    room.sessions.drain()
-    assert (room.seen.openings, room.seen.endings) == (3, [OverloadedError.reason, "CLOSED", DrainingError.reason])
-    assert sorted(room.seen.bars) == ["refused"] * 2 + ["taken"] * 4
-    room.close()
+    setup.sessions.close(opened[0][0])
+    setup.sessions.close(opened[0][0])
+    setup.sessions.drain()
+    assert (setup.recorder.openings, setup.recorder.endings) == (
+        3,
+        [OverloadedError.reason, "CLOSED", DrainingError.reason],
+    )
+    assert sorted(setup.recorder.bars) == ["refused"] * 2 + ["taken"] * 4
+    setup.close()
 
 
-async def test_a_bar_shows_once_whether_the_interval_that_was_forecast_for_it_held(room):
-    session, replies = room.open(forecast=pb.WatchForecast(horizon=1))
+async def test_a_bar_shows_once_whether_the_interval_that_was_forecast_for_it_held(setup):
+    session, replies = setup.open(forecast=pb.WatchForecast(horizon=1))
     await replies.next()
     # The interval reaches 0.4 to either side of the bar before. Correcting the second bar is no second check, and the
     # third bar meets the forecast that the correction brought.
     for sequence, close in ((1, 10.0), (2, 10.4), (2, 99.0), (3, 99.5), (4, 99.1)):
-        room.bar(session, sequence, close)
+        setup.bar(session, sequence, close)
         assert (await replies.next()).update.HasField("forecast")
-    assert room.seen.checks == [True, False, True]
+    assert setup.recorder.checks == [True, False, True]
 
 
-async def test_without_both_tails_among_the_quantiles_nothing_is_checked(room):
-    session, replies = room.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
+async def test_without_both_tails_among_the_quantiles_nothing_is_checked(setup):
+    session, replies = setup.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
     await replies.next()
     for sequence in (1, 2):
-        room.bar(session, sequence)
+        setup.bar(session, sequence)
         assert (await replies.next()).update.HasField("forecast")
-    assert room.seen.checks == []
+    assert setup.recorder.checks == []
 
 
 def heavy(bars: int = 10_000, indicators: int = 100) -> dict[str, Any]:
@@ -322,24 +325,24 @@ def heavy(bars: int = 10_000, indicators: int = 100) -> dict[str, Any]:
     }
 
 
-async def test_a_long_history_with_many_recursive_indicators_delays_no_other_session(room):
-    quick, replies = room.open()
+async def test_a_long_history_with_many_recursive_indicators_delays_no_other_session(setup):
+    quick, replies = setup.open()
     await replies.next()
-    slow = [room.open(**heavy(), client="attacker") for _ in range(3)]
+    slow = [setup.open(**heavy(), client="attacker") for _ in range(3)]
     for sequence in range(1, 21):
-        room.bar(quick, sequence)
+        setup.bar(quick, sequence)
         assert (await replies.next()).sequence == sequence
         await asyncio.sleep(0)
     assert [one.queue.qsize() and one.queue.get_nowait() for _, one in slow] == [0, 0, 0]
     for session, _ in slow:
-        room.sessions.close(session)
+        setup.sessions.close(session)
 
 
-async def test_a_history_that_is_loaded_in_slices_gives_the_values_of_the_whole(room):
+async def test_a_history_that_is_loaded_in_slices_gives_the_values_of_the_whole(setup):
     fields = heavy(bars=2000, indicators=20)
-    session, replies = room.open(**fields)
+    session, replies = setup.open(**fields)
     assert (await replies.next()).HasField("opened")
-    room.bar(session, 1, close=101.0)
+    setup.bar(session, 1, close=101.0)
     update = (await replies.next()).update
     close = np.append(np.asarray(fields["history"].close), 101.0)
     specs = [indicators.Spec("T3", {"timeperiod": 5 + i}) for i in range(20)]
@@ -348,31 +351,31 @@ async def test_a_history_that_is_loaded_in_slices_gives_the_values_of_the_whole(
     np.testing.assert_allclose(update.indicators, [row[-1] for row in rows], rtol=1e-9)
 
 
-async def test_a_session_that_closes_while_its_history_loads_leaves_no_work(room):
-    session, _ = room.open(**heavy())
+async def test_a_session_that_closes_while_its_history_loads_leaves_no_work(setup):
+    session, _ = setup.open(**heavy())
     await eventually_async(lambda: session.state is not None)
-    room.sessions.close(session)
-    other, replies = room.open()
+    setup.sessions.close(session)
+    other, replies = setup.open()
     assert (await replies.next()).HasField("opened")
-    assert not room.sessions._turns
-    assert room.sessions.nbytes == other.size_bytes
+    assert not setup.sessions._turns
+    assert setup.sessions.nbytes == other.size_bytes
 
 
 async def test_one_client_cannot_take_the_memory_of_the_others():
-    room = Room(most_bytes=1 << 20, share=0.25)
+    setup = Setup(most_bytes=1 << 20, share=0.25)
     greedy = []
     for _ in range(50):
-        session, replies = room.open(bars=5000, client="greedy")
+        session, replies = setup.open(bars=5000, client="greedy")
         reply = await asyncio.wait_for(replies.queue.get(), 10)
         if reply.HasField("error"):
             assert "this client's share" in reply.error.message
             break
         greedy.append(session)
     assert 0 < len(greedy) < 50
-    assert room.sessions.nbytes <= 1 << 18
-    _, replies = room.open(bars=5000, client="modest")
+    assert setup.sessions.nbytes <= 1 << 18
+    _, replies = setup.open(bars=5000, client="modest")
     assert (await replies.next()).HasField("opened")
-    room.close()
+    setup.close()
 
 
 @pytest.mark.parametrize(
@@ -382,41 +385,41 @@ async def test_one_client_cannot_take_the_memory_of_the_others():
         (pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_002}), 10_001),
     ],
 )
-async def test_a_lookback_beyond_the_contracts_limit_is_refused(room, spec, lookback):
+async def test_a_lookback_beyond_the_contracts_limit_is_refused(setup, spec, lookback):
     """B8: sessions with T3 periods up to 100,000 took the memory of all."""
-    _, replies = room.open(indicators=[pb.IndicatorSpec(name="SMA"), spec])
+    _, replies = setup.open(indicators=[pb.IndicatorSpec(name="SMA"), spec])
     reply = await asyncio.wait_for(replies.queue.get(), 10)
     assert reply.error.message.startswith("indicators[1].params: ")
     assert f"needs {lookback} bars" in reply.error.message
     assert "(max 10000)" in reply.error.message
-    assert room.sessions.nbytes == 0
+    assert setup.sessions.nbytes == 0
 
 
 async def test_a_lookback_at_the_contracts_limit_is_held():
-    room = Room(most_bytes=1 << 22)
-    _, replies = room.open(indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_001})])
+    setup = Setup(most_bytes=1 << 22)
+    _, replies = setup.open(indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_001})])
     assert (await replies.next()).opened.bars == 10_001
-    room.close()
+    setup.close()
 
 
 async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monkeypatch):
-    room = Room(stuck_seconds=0.05)
+    setup = Setup(stuck_seconds=0.05)
     sound, hang = SessionState.update, Event()
 
     def update(self, message):
         assert hang.wait(10)
         return sound(self, message)
 
-    session, replies = room.open()
+    session, replies = setup.open()
     await replies.next()
     monkeypatch.setattr(SessionState, "update", update)
-    room.bar(session, 1)
+    setup.bar(session, 1)
     assert await replies.end() == SessionLostError.reason
-    assert room.sessions.stuck
-    _, refused = room.open()
+    assert setup.sessions.stuck
+    _, refused = setup.open()
     assert await refused.end() == OverloadedError.reason
     hang.set()
-    await eventually_async(lambda: not room.sessions.stuck)
-    _, replies = room.open()
+    await eventually_async(lambda: not setup.sessions.stuck)
+    _, replies = setup.open()
     assert (await replies.next()).HasField("opened")
-    room.close()
+    setup.close()

@@ -1,0 +1,155 @@
+"""The Exchange stream on a real server: replies, cancels, sessions that are not there, and drain."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from threading import Event
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from inference.config import Config
+from inference.server import Server
+from market_inference.contract.errors import reason_of
+from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
+from models import forecast
+from tests.eventually import eventually_async
+
+PATH = "/market.inference.v1.ExchangeService/Exchange"
+
+
+class Held:
+    """A forecaster whose batches wait for the gate."""
+
+    def __init__(self) -> None:
+        self._model = forecast.load("vol_rw")
+        self.gate = Event()
+        self.gate.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def run(self, items: Any) -> Any:
+        assert self.gate.wait(10)
+        return self._model.run(items)
+
+
+class Stream:
+    """A gateway's side of one Exchange stream."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._call = channel.stream_stream(
+            PATH,
+            request_serializer=exchange_pb2.ExchangeRequest.SerializeToString,
+            response_deserializer=exchange_pb2.ExchangeResponse.FromString,
+        )()
+        self._replies: list[exchange_pb2.Reply] = []
+        self.load: exchange_pb2.Load | None = None
+
+    async def send(self, *envelopes: exchange_pb2.Envelope) -> None:
+        await self._call.write(exchange_pb2.ExchangeRequest(envelopes=envelopes))
+
+    async def frame(self) -> exchange_pb2.ExchangeResponse:
+        frame = await asyncio.wait_for(self._call.read(), 10)
+        self.load = frame.load
+        return frame
+
+    async def reply(self) -> exchange_pb2.Reply:
+        while not self._replies:
+            self._replies += (await self.frame()).replies
+        return self._replies.pop(0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server(
+        Config(
+            device="cpu", forecast_models="held", sentiment_models="", drain_seconds=5,
+            listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", _env_file=None,
+        )
+    )  # fmt: skip
+    slot = server.parts.catalog.default("forecast")
+    slot.load = Held
+    await server.start()
+    await server.parts.catalog.load(slot)
+    yield server
+    slot.model.gate.set()
+    await server.stop()
+
+
+@pytest.fixture
+async def stream(server) -> AsyncIterator[Stream]:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stream = Stream(channel)
+        assert not (await stream.frame()).replies, "the first frame holds the load alone"
+        yield stream
+
+
+def predict(number: int, **fields: Any) -> exchange_pb2.Envelope:
+    request = pb.PredictRequest(series=[pb.Series(values=np.linspace(90, 110, 60).tolist())], horizon=2)
+    return exchange_pb2.Envelope(id=number, request_id=f"r{number}", predict=request.SerializeToString(), **fields)
+
+
+async def test_requests_of_one_frame_are_answered_under_their_ids(stream):
+    await stream.send(*(predict(number) for number in range(1, 6)))
+    replies = [await stream.reply() for _ in range(5)]
+    assert sorted(reply.id for reply in replies) == [1, 2, 3, 4, 5]
+    for reply in replies:
+        answer = pb.PredictResponse.FromString(reply.response)
+        assert answer.request_id == f"r{reply.id}"
+        assert len(answer.forecasts[0].forecast.point) == 2
+        assert reply.timing.batch_items >= 1
+
+
+async def test_a_cancelled_request_has_no_reply_and_leaves_no_work(server, stream):
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model.gate.clear()
+    await stream.send(predict(1))
+    await eventually_async(lambda: batcher._running)
+    await stream.send(predict(2), predict(3))
+    await eventually_async(lambda: batcher.queued_items == 2)
+    await stream.send(exchange_pb2.Envelope(id=2, cancel=exchange_pb2.ExchangeCancel()))
+    await eventually_async(lambda: batcher.queued_items == 1)
+    model.gate.set()
+    assert {(await stream.reply()).id for _ in range(2)} == {1, 3}
+
+
+async def test_items_of_cancelled_calls_in_a_merged_request_are_errors(server, stream):
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model.gate.clear()
+    await stream.send(predict(1))
+    await eventually_async(lambda: batcher._running)
+    request = pb.PredictRequest(horizon=2)
+    for _ in range(3):
+        request.series.add(values=np.linspace(90, 110, 60).tolist())
+    await stream.send(exchange_pb2.Envelope(id=2, calls=3, predict=request.SerializeToString()))
+    await eventually_async(lambda: batcher.queued_items == 3)
+    await stream.send(exchange_pb2.Envelope(id=2, cancel=exchange_pb2.ExchangeCancel(items=[1])))
+    await stream.send(exchange_pb2.Envelope(id=9, watch_bar=pb.WatchBar(sequence=1)))
+    assert (await stream.reply()).id == 9, "the cancel was read"
+    model.gate.set()
+    replies = {reply.id: reply for reply in [await stream.reply(), await stream.reply()]}
+    assert list(replies[2].failed) == [1]
+
+
+async def test_a_bar_of_an_unknown_session_and_an_unknown_method_are_typed_errors(stream):
+    bar = pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=1.0))
+    await stream.send(exchange_pb2.Envelope(id=7, watch_bar=bar), exchange_pb2.Envelope(id=8))
+    errors = {reply.id: reason_of(reply.error) for reply in [await stream.reply(), await stream.reply()]}
+    assert errors == {7: "SESSION_LOST", 8: "INTERNAL"}
+
+
+async def test_a_draining_replica_tells_its_gateways_and_completes_the_requests_in_flight(server, stream):
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model.gate.clear()
+    await stream.send(predict(1))
+    await eventually_async(lambda: batcher._running)
+    draining = asyncio.create_task(server._exchange.drain())
+    assert (await stream.frame()).load.draining
+    await stream.send(predict(2))
+    assert reason_of((await stream.reply()).error) == "DRAINING"
+    model.gate.set()
+    assert pb.PredictResponse.FromString((await stream.reply()).response).request_id == "r1"
+    await draining
