@@ -40,6 +40,7 @@ from runtime.logs import fields
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer
 from runtime.tracing import Traces
+from runtime.watcher import WatcherCollector
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +175,10 @@ class Server:
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
-        self._refreshing: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._watchers = self._security.watchers(lambda: self.router.renew(self._connect))
+        self._metrics.registry.register(WatcherCollector("gateway", self._watchers))
+        self._watching: list[asyncio.Task[None]] = []
         self.address = ""
         self.metrics_address = ""
 
@@ -195,7 +198,7 @@ class Server:
         await self._security.start()
         self.router.start()
         self.router.follow(self._discovery, config.discovery_interval, self._connect)
-        self._refreshing = asyncio.create_task(self._security.keep_fresh(lambda: self.router.renew(self._connect)))
+        self._watching = [asyncio.create_task(watcher.run()) for watcher in self._watchers]
         self._readiness = asyncio.create_task(self._report_readiness())
         if config.share_port:
             self._beating = asyncio.create_task(workers.beat(config.worker_seconds / workers.BEATS))
@@ -231,7 +234,7 @@ class Server:
     async def stop(self) -> None:
         """Fail readiness, refuse new calls, finish the calls in flight within the grace time, then end."""
         until = deadline.after(self._config.drain_seconds)
-        for task in (self._readiness, self._refreshing):
+        for task in (self._readiness, *self._watching):
             if task is not None:
                 task.cancel()
         await self._set_health(NOT_READY)

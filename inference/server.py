@@ -26,6 +26,7 @@ from runtime.listen import bind
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer, Take
 from runtime.tracing import Traces
+from runtime.watcher import WatcherCollector
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,9 @@ class Server:
         await self._server.start()
         self._loading = asyncio.create_task(self._load())
         if self.parts.registry is not None:
-            watching = self.parts.registry.watch(self._config.registry_interval)
-            self._housekeeping.append(asyncio.create_task(watching))
+            watcher = self.parts.registry.watcher(self._config.registry_interval)
+            self.parts.metrics.registry.register(WatcherCollector("inference", [watcher]))
+            self._housekeeping.append(asyncio.create_task(watcher.run()))
         if self._config.idle_unload_seconds:
             self._housekeeping.append(asyncio.create_task(self._unload_idle(self._config.idle_unload_seconds)))
 

@@ -8,13 +8,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from models.model import ModelUnavailableError
 
 FILE_NAME = "manifest.json"
+MOST_BYTES: Final = 1 << 20
+"""Bytes of a manifest."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +61,30 @@ class Manifest:
     @classmethod
     def of(cls, folder: Path) -> "Manifest":
         """Read the folder's manifest. Raises ModelUnavailableError for a missing or malformed manifest."""
-        path = folder / FILE_NAME
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            with (folder / FILE_NAME).open("rb") as file:
+                return cls.read_from(file.read(MOST_BYTES + 1), folder.name)
         except FileNotFoundError as missing:
             raise ModelUnavailableError(f"the model folder {folder.name!r} has no {FILE_NAME}") from missing
-        except ValueError as malformed:
-            raise ModelUnavailableError(f"{FILE_NAME} of {folder.name!r} is not JSON: {malformed}") from malformed
-        try:
-            return cls._from(fields)
-        except (TypeError, ValueError, AttributeError) as malformed:
-            raise ModelUnavailableError(f"{FILE_NAME} of {folder.name!r} is malformed: {malformed}") from malformed
+        except OSError as error:
+            raise ModelUnavailableError(f"{FILE_NAME} of {folder.name!r} cannot be read: {error.strerror}") from error
 
     @classmethod
-    def _from(cls, fields: dict[str, Any]) -> "Manifest":
-        base = fields.pop("base", None)
-        labels, levels = tuple(fields.pop("labels", ())), tuple(fields.pop("quantile_levels", ()))
-        manifest = cls(**fields, labels=labels, quantile_levels=levels, base=Base(**base) if base else None)
-        for name, digest in manifest.files.items():
-            if Path(name).name != name or len(digest) != hashlib.sha256().digest_size * 2:
-                raise ValueError(f"{name!r} must be a plain file name with its SHA-256 in hexadecimal digits")
-        return manifest
+    def read_from(cls, content: bytes, folder_name: str) -> "Manifest":
+        """The manifest in the bytes of a file. Raises ModelUnavailableError for bytes that break the schema."""
+        try:
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"too large (max {MOST_BYTES} bytes)")
+            members: dict[str, Any] = {**_schema().validate_json(content, strict=True)}
+            base = members.pop("base", None)
+            return cls(**members, base=Base(**base) if base else None)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part)[:64] for part in first["loc"])
+            reason = f"{place}: {first['msg']}" if place else first["msg"]
+        except ValueError as error:
+            reason = str(error)
+        raise ModelUnavailableError(f"{FILE_NAME} of {folder_name!r} is malformed: {reason}")
 
     def read(self, folder: Path, name: str) -> bytes:
         """The bytes of one listed file. Raises ModelUnavailableError when unlisted, missing or altered."""
@@ -87,6 +96,55 @@ class Manifest:
         """Write the manifest into the folder, without empty fields."""
         fields = {name: value for name, value in asdict(self).items() if value not in (None, (), {})}
         (folder / FILE_NAME).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _file_name(name: str) -> str:
+    if not name or Path(name).name != name:
+        raise ValueError("must be a plain file name")
+    return name
+
+
+def _package_path(name: str) -> str:
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError("must be a path inside of the package")
+    return name
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+_FileName = Annotated[str, Field(max_length=255), AfterValidator(_file_name)]
+_PackagePath = Annotated[str, Field(max_length=255), AfterValidator(_package_path)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Files = Annotated[dict[_FileName, _Sha256], Field(max_length=1024)]
+_Level = Annotated[float, Field(gt=0, lt=1)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _Base(TypedDict):
+    package: _Name
+    licence: _Name
+    files: Annotated[dict[_PackagePath, _Sha256], Field(max_length=1024)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _Schema(TypedDict):
+    """The members of manifest.json with their types and limits."""
+
+    kind: _Name
+    architecture: _Name
+    name: _Name
+    version: _Name
+    licence: _Name
+    dtype: _Name
+    files: _Files
+    labels: NotRequired[Annotated[tuple[_Name, ...], Field(max_length=1024)]]
+    quantile_levels: NotRequired[Annotated[tuple[_Level, ...], Field(max_length=1024)]]
+    base: NotRequired[_Base | None]
+    settings: NotRequired[dict[str, Any]]
+
+
+@cache
+def _schema() -> TypeAdapter[_Schema]:
+    return TypeAdapter(_Schema)
 
 
 def verified(path: Path, sha256: str) -> bytes:

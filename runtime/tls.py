@@ -4,6 +4,7 @@ Owns the conversion of PEM files to gRPC credentials. Each service's configurati
 """
 
 import logging
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import grpc
 
 from runtime.logs import fields
 from runtime.watched import Watched
+from runtime.watcher import LookError
 
 log = logging.getLogger(__name__)
 
 
-class TlsError(Exception):
+class TlsError(LookError):
     """A file cannot be read, or a certificate is given without its key."""
 
 
@@ -46,16 +48,19 @@ def server(files: Files) -> grpc.ServerCredentials:
     """
     if files.certificate is None:
         raise TlsError("a server needs a certificate")
+    check(files)
     watched = Watched(files.paths)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        if not watched.changed():
-            return None
         try:
+            if not watched.changed():
+                return None
+            check(files)
             fresh = _configuration(files)
-        except TlsError as error:
+        except Exception as error:  # noqa: BLE001 -- in gRPC's thread: new connections keep the last good certificate
             log.error("certificates not read again", extra=fields(reason=str(error)))  # noqa: TRY400 -- no bug
             return None
+        watched.used()
         log.info("certificates read again", extra=fields(file=files.certificate.name if files.certificate else ""))
         return fresh
 
@@ -64,6 +69,20 @@ def server(files: Files) -> grpc.ServerCredentials:
         fetch,  # type: ignore[arg-type]  # gRPC documents that None keeps the last one; its stubs do not
         require_client_authentication=files.ca is not None,
     )
+
+
+def check(files: Files) -> None:
+    """Raises TlsError for a file that is missing, no PEM, or a key that does not belong to its certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        if files.certificate is not None and files.key is not None:
+            # The password is never asked for on a terminal.
+            context.load_cert_chain(files.certificate, files.key, password="")
+        if files.ca is not None:
+            context.load_verify_locations(cafile=files.ca)
+    except (OSError, ValueError) as error:
+        names = ", ".join(path.name for path in files.paths)
+        raise TlsError(f"{names}: {error}") from error
 
 
 def add_port(server_: grpc.aio.Server, files: Files, address: str) -> int:

@@ -1,36 +1,35 @@
 """Files that may change while a process runs: keys, certificates, key sets.
 
-Owns how a change is noticed. A secret mounted by Kubernetes changes by a symbolic link to a new file, an editor's or a
-command's by a new file in place of the old one; both show in what stat() says of the path.
+Owns the comparison of files with their last use. Kubernetes replaces a mounted secret by a symbolic link to a new file;
+an editor or a command replaces the file itself. Both change the result of stat() for the path.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Watched:
-    """A set of files; `changed()` is true at most once for each change."""
+    """A set of files. The content at construction counts as used."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
-        self._seen = self._stamp()
+        self._found: _Stamp | None = None
+        with contextlib.suppress(OSError):
+            self._found = self._stamp()
+        self._used = self._found
 
     def changed(self) -> bool:
-        stamp = self._stamp()
-        changed = stamp != self._seen and None not in stamp
-        if changed:
-            self._seen = stamp
-        return changed
+        """Whether the files differ from the files at the last used(). Raises OSError for a missing file."""
+        self._found = self._stamp()
+        return self._found != self._used
+
+    def used(self) -> None:
+        """The content found by the last changed() is in use. Without this call, changed() stays true."""
+        self._used = self._found
 
     def _stamp(self) -> _Stamp:
-        return tuple(_stamp(path) for path in self._paths)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        found = [path.stat() for path in self._paths]
+        return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in found)

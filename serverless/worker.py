@@ -37,7 +37,7 @@ class Worker:
         self.parts = build(service)
         self._watching = None
         if self.parts.registry is not None:
-            self._watching = asyncio.create_task(self.parts.registry.watch(service.registry_interval))
+            self._watching = asyncio.create_task(self.parts.registry.watcher(service.registry_interval).run())
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
         self._actions = {

@@ -46,14 +46,13 @@ class Keyring:
         return self._keys.find(secret)
 
     def refresh(self) -> None:
-        """Read the file when it has changed; a broken file leaves the keys unchanged."""
-        if not self._watched.changed():
-            return
-        try:
+        """Read the file when it has changed.
+
+        A broken or deleted file leaves the keys unchanged, and raises ValueError or OSError at every refresh.
+        """
+        if self._watched.changed():
             self._keys = keys.Keys(keys.read(self._path))
-        except (OSError, ValueError) as error:
-            log.error("keys not read again", extra=fields(reason=str(error)))  # noqa: TRY400 -- no bug
-        else:
+            self._watched.used()
             log.info("keys read again", extra=fields(keys=len(self._keys)))
 
 

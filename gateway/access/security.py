@@ -1,11 +1,10 @@
-"""Authentication and TLS as configured, or the refusal of a configuration that would leave a door open.
+"""Authentication and TLS as configured, or the refusal of an unsafe configuration.
 
-Owns what is put together from keys, tokens and certificates, and that changed files are read again.
+Owns the parts made from keys, tokens and certificates, and the looks at their sources (runtime/watcher.py runs them).
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 
@@ -16,8 +15,7 @@ from market_inference.contract import keys
 from runtime import tls
 from runtime.listen import is_loopback
 from runtime.watched import Watched
-
-log = logging.getLogger(__name__)
+from runtime.watcher import Watcher
 
 LOOK_SECONDS = 1.0
 
@@ -38,10 +36,10 @@ class Security:
             if self.files:
                 tls.server(self.files)
             self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
-            self.replica_credentials()
+            tls.check(self._to_replicas)
+            self._files_watched, self._replica_files = Watched(self.files.paths), Watched(self._to_replicas.paths)
         except (OSError, ValueError, tls.TlsError) as error:
             raise ConfigurationError(str(error)) from error
-        self._replica_files = Watched(self._to_replicas.paths)
         self.authenticator = Authenticator(self._keys, self._tokens)
 
     def replica_credentials(self) -> grpc.ChannelCredentials | None:
@@ -57,23 +55,35 @@ class Security:
         except KeySetError as error:
             raise ConfigurationError(f"MARKET_GATEWAY_JWT_KEY_SET: {error}") from error
 
-    async def keep_fresh(self, reconnect: Callable[[], None]) -> None:
-        """Read changed files again, for ever. `reconnect` is called when connections to replicas need new ones."""
-        async with asyncio.TaskGroup() as group:
-            if self._tokens is not None:
-                group.create_task(self._tokens.keep_fresh())
-            while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                try:
-                    self._look(reconnect)
-                except Exception:  # revoked keys and new certificates must be seen however odd one look was
-                    log.exception("files not read again")
+    def watchers(self, reconnect: Callable[[], None]) -> list[Watcher]:
+        """The watchers of everything configured. `reconnect` makes new connections to replicas, by new certificates."""
+        found = []
+        if isinstance(self._keys, Keyring):
+            found.append(Watcher("keys", self._look_at_keys, interval=LOOK_SECONDS))
+        if self._tokens is not None:
+            found.append(Watcher("key_set", self._tokens.look, interval=LOOK_SECONDS))
+        if self.files:
+            found.append(Watcher("certificates", self._look_at_certificates, interval=LOOK_SECONDS))
+        if self._to_replicas:
+            look = partial(self._look_at_replica_certificates, reconnect)
+            found.append(Watcher("replica_certificates", look, interval=LOOK_SECONDS))
+        return found
 
-    def _look(self, reconnect: Callable[[], None]) -> None:
+    async def _look_at_keys(self) -> None:
         if isinstance(self._keys, Keyring):
             self._keys.refresh()
+
+    async def _look_at_certificates(self) -> None:
+        """New connections read the files themselves (tls.server); the look tells the operator of a broken file."""
+        if self._files_watched.changed():
+            tls.check(self.files)
+            self._files_watched.used()
+
+    async def _look_at_replica_certificates(self, reconnect: Callable[[], None]) -> None:
         if self._replica_files.changed():
+            tls.check(self._to_replicas)
             reconnect()
+            self._replica_files.used()
 
 
 def _refuse_open_doors(config: Config) -> None:

@@ -8,9 +8,10 @@ have nothing to work with.
 
 import asyncio
 import hashlib
+import json
 import logging
+import math
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from urllib.parse import urlsplit
 
 import jwt
 
+from gateway.access.fetch import FetchError, fetch
 from market_inference.contract.errors import UnauthenticatedError
 from runtime.logs import fields
 from runtime.watched import Watched
+from runtime.watcher import LookError
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +33,17 @@ CLOCK_SKEW_SECONDS = 30.0
 REFRESH_SECONDS = 300.0
 # An unknown key asks for a renewal, but not more often than this, whatever callers send.
 SOONEST_REFRESH_SECONDS = 10.0
-FETCH_SECONDS = 5.0
+FETCH_SECONDS = 10.0
 MAX_KEY_SET_BYTES = 1 << 20
+MOST_KEYS = 256
+MOST_KEY_ID_CHARACTERS = 256
+MOST_SUBJECT_CHARACTERS = 256
 _CACHED = 4096
 _CLAIMS = ("exp", "iss", "aud", "sub")
 
 
-class KeySetError(Exception):
-    """The key set cannot be had or read."""
+class KeySetError(LookError):
+    """The key set cannot be fetched or read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,10 @@ class Tokens:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._known: dict[bytes, Token] = {}
         self._watched = None if _is_url(source) else Watched([Path(source)])
-        self._fetched = -SOONEST_REFRESH_SECONDS
-        self._wanted = asyncio.Event()
+        self._fetched = -math.inf
+        self._failing = False
+        # A token named a key that is not in the key set.
+        self._wanted = False
 
     def verify(self, token: str) -> Token:
         """The token's content. Raises UnauthenticatedError."""
@@ -88,7 +96,12 @@ class Tokens:
                 leeway=CLOCK_SKEW_SECONDS,
                 options={"require": list(_CLAIMS)},
             )
-            return Token(str(claims["sub"]), _scopes(claims), float(claims["exp"]))
+            subject = str(claims["sub"])
+            if len(subject) > MOST_SUBJECT_CHARACTERS:
+                raise UnauthenticatedError(
+                    f"the token's subject is too long (max {MOST_SUBJECT_CHARACTERS} characters)"
+                )
+            return Token(subject, _scopes(claims), float(claims["exp"]))
         except jwt.ExpiredSignatureError as error:
             raise UnauthenticatedError("the token has expired") from error
         except jwt.InvalidAudienceError as error:
@@ -103,49 +116,83 @@ class Tokens:
             raise UnauthenticatedError(f"the token's algorithm is not one of {', '.join(ALGORITHMS)}")
         key = self._keys.get(str(header.get("kid", "")))
         if key is None:
-            self._wanted.set()
+            self._wanted = True
             raise UnauthenticatedError("the token is signed by a key that is not in the key set")
         return key
 
-    async def keep_fresh(self) -> None:
-        """Renew the key set for ever: when the file changes, at intervals from a URL, and when an unknown key came."""
-        while True:
-            try:
-                async with asyncio.timeout(1.0 if self._watched else REFRESH_SECONDS):
-                    await self._wanted.wait()
-                await asyncio.sleep(max(0.0, self._fetched + SOONEST_REFRESH_SECONDS - time.monotonic()))
-            except TimeoutError:
-                if self._watched and not self._watched.changed():
-                    continue
-            self._wanted.clear()
-            try:
-                await self.refresh()
-            except KeySetError as error:
-                # The last good set stays: an identity provider that is away must not lock everyone out.
-                log.error("key set not renewed", extra=fields(reason=str(error)))  # noqa: TRY400 -- no bug
+    async def look(self) -> None:
+        """Renew the key set when due: for a changed file, at intervals from a URL, and after an unknown key.
+
+        Raises KeySetError, and OSError for a missing file.
+        After a failure the last good key set stays: an identity provider that is away must not lock out every client.
+        """
+        since = time.monotonic() - self._fetched
+        due = self._watched.changed() if self._watched is not None else since >= REFRESH_SECONDS
+        if due or self._failing or (self._wanted and since >= SOONEST_REFRESH_SECONDS):
+            await self.refresh()
 
     async def refresh(self) -> None:
         """Fetch the key set now. Raises KeySetError."""
-        self._fetched = time.monotonic()
+        self._fetched, self._wanted, self._failing = time.monotonic(), False, True
         keys = await asyncio.to_thread(_fetch, self._source)
-        # What a removed key has signed is no longer valid, so the known tokens go with the old set.
-        self._keys, self._known = keys, {}
+        # Tokens signed by a removed key are no longer valid, so the known tokens go with the old set.
+        self._keys, self._known, self._failing = keys, {}, False
+        if self._watched is not None:
+            self._watched.used()
         log.info("key set read", extra=fields(keys=len(keys)))
 
 
 def _fetch(source: str) -> dict[str, jwt.PyJWK]:
     try:
-        if _is_url(source):
-            with urllib.request.urlopen(source, timeout=FETCH_SECONDS) as answer:  # noqa: S310 -- https, see _is_url
-                raw = answer.read(MAX_KEY_SET_BYTES + 1)
-        else:
-            raw = Path(source).read_bytes()
-        if len(raw) > MAX_KEY_SET_BYTES:
-            raise KeySetError("the key set is too large")
-        found = jwt.PyJWKSet.from_json(raw.decode()).keys
-    except Exception as error:  # whatever a server may send instead of a key set
-        raise KeySetError(f"{type(error).__name__}: {error}") from error
-    return {key.key_id: key for key in found if key.key_id and key.algorithm_name in ALGORITHMS}
+        raw = fetch(source, seconds=FETCH_SECONDS, most_bytes=MAX_KEY_SET_BYTES) if _is_url(source) else _read(source)
+    except (FetchError, OSError) as error:
+        raise KeySetError(str(error)) from error
+    return key_set(raw)
+
+
+def _read(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        raw = file.read(MAX_KEY_SET_BYTES + 1)
+    if len(raw) > MAX_KEY_SET_BYTES:
+        raise KeySetError(f"too large (max {MAX_KEY_SET_BYTES} bytes)")
+    return raw
+
+
+def key_set(raw: bytes) -> dict[str, jwt.PyJWK]:
+    """The usable keys of a JWKS document, by id. Unusable keys are left out (RFC 7517, section 5).
+
+    Raises KeySetError for a document that is no key set, and for a key set without a usable key.
+    """
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise KeySetError(f"no JSON: {error}") from error
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) > MOST_KEYS:
+        raise KeySetError(f"no key set: `keys` must be a list of at most {MOST_KEYS} keys")
+    found = {}
+    for entry in entries:
+        key = _usable(entry)
+        if key is not None:
+            found[str(key.key_id)] = key
+    if not found:
+        raise KeySetError(f"no usable key among {len(entries)}: a key needs a `kid` and one of {', '.join(ALGORITHMS)}")
+    if len(found) < len(entries):
+        log.warning("keys of the key set left out", extra=fields(usable=len(found), keys=len(entries)))
+    return found
+
+
+def _usable(entry: object) -> jwt.PyJWK | None:
+    if not isinstance(entry, dict):
+        return None
+    identifier = entry.get("kid")
+    if not isinstance(identifier, str) or not 0 < len(identifier) <= MOST_KEY_ID_CHARACTERS:
+        return None
+    try:
+        key = jwt.PyJWK.from_dict(entry)
+    except Exception:  # noqa: BLE001 -- the library raises many kinds for odd members; the other keys may be good
+        return None
+    return key if key.algorithm_name in ALGORITHMS else None
 
 
 def _is_url(source: str) -> bool:

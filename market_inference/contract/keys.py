@@ -10,13 +10,16 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from market_inference.contract import methods
 from market_inference.contract.state import development_key_file
@@ -27,6 +30,11 @@ FORM = "mi"
 TRAINING_SCOPES = ("training:promote", "training:run")
 """What the training plane asks for. Training costs money: a key has these scopes only when they are named."""
 SCOPES = (*methods.SCOPES, *TRAINING_SCOPES)
+MOST_NAME_CHARACTERS: Final = 256
+"""Characters of an owner's name."""
+LAST_INSTANT: Final = 253_402_300_799.0
+"""The last second of the year 9999, the latest expiry of a key."""
+MOST_FILE_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +65,17 @@ def issue(
     units_per_second: float = 0.0,
     units_per_day: float = 0.0,
 ) -> tuple[str, Key]:
-    """A new secret, shown once and stored nowhere, and the key to store. Raises ValueError for unknown scopes."""
+    """A new secret, shown once and stored nowhere, and the key to store.
+
+    Raises ValueError for unknown scopes, an owner's name that is empty or too long, and numbers that are not finite.
+    """
     scopes = tuple(scopes)
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise ValueError(f"no such scope: {', '.join(unknown)}; there are: {', '.join(SCOPES)}")
+    if not _is_text(owner):
+        raise ValueError(f"the owner must have 1 to {MOST_NAME_CHARACTERS} characters")
+    if not (0 <= expires <= LAST_INSTANT and _is_amount(units_per_second) and _is_amount(units_per_day)):
+        raise ValueError("expiry and limits must be finite numbers, not negative, and the expiry before the year 10000")
     prefix = secrets.token_hex(6)
     secret = f"{FORM}_{prefix}_{secrets.token_urlsafe(32)}"
     return secret, Key(prefix, _digest(secret), owner, scopes, expires, units_per_second, units_per_day)
@@ -129,11 +144,55 @@ def public_part(secret: str) -> str:
 
 def read(path: Path) -> list[Key]:
     """The keys of a file. Raises OSError when it cannot be read, ValueError when it is not a keys file."""
+    with path.open("rb") as file:
+        raw = file.read(MOST_FILE_BYTES + 1)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return [Key(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in entries]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        if len(raw) > MOST_FILE_BYTES:
+            raise ValueError(f"too large (max {MOST_FILE_BYTES} bytes)")
+        document = json.loads(raw)
+        entries = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError("`keys` must be a list")  # noqa: TRY004 -- the error of a malformed file
+        return [_key(place, entry) for place, entry in enumerate(entries)]
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not a keys file: {error}") from error
+
+
+def _key(place: int, entry: object) -> Key:
+    """An entry of a keys file. Raises ValueError."""
+    if not isinstance(entry, dict) or not _MEMBERS.keys() >= entry.keys() >= _REQUIRED:
+        raise ValueError(f"keys[{place}] must have the members {', '.join(_MEMBERS)}")
+    for name, value in entry.items():
+        if not _MEMBERS[name](value):
+            raise ValueError(f"keys[{place}].{name} is not valid")
+    expires = entry.get("expires", 0.0)
+    # A key whose expiry is no instant counts as expired: it would never end otherwise.
+    expires = float(expires) if 0 <= expires <= LAST_INSTANT else 1.0
+    return Key(**{**entry, "scopes": tuple(entry["scopes"]), "expires": expires})
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_NAME_CHARACTERS
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_MEMBERS: Final[dict[str, Callable[[object], bool]]] = {
+    "prefix": lambda value: _is_text(value) and public_part(f"{FORM}_{value}_x") == value,
+    "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "owner": _is_text,
+    "scopes": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "expires": _is_number,
+    "units_per_second": _is_amount,
+    "units_per_day": _is_amount,
+}
+_REQUIRED: Final = {"prefix", "sha256", "owner", "scopes"}
 
 
 @contextmanager
@@ -143,7 +202,9 @@ def edit(path: Path) -> Iterator[list[Key]]:
     Editors wait for each other; readers see the old file or the new file. Raises the errors of read().
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
+    # A symbolic link in the place of the lock file would let the lock truncate or create another file.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path.with_name(f".{path.name}.lock"), flags, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read(path) if path.exists() else []
         yield keys

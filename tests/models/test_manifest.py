@@ -1,6 +1,7 @@
 """Manifests: written and read back; malformed manifests and altered files are refused."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,43 @@ def manifest(**changes: object) -> Manifest:
         "settings": {"temperature": 1.25},
     }
     return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+GARBAGE = {
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "nesting": b"[" * 100_000,
+    "nesting in settings": b'{"settings": ' + b'{"a": ' * 50_000,
+    "too large": b" " * (1 << 20) + b"{}",
+}
+WRONG = {
+    "name": [["x"], 5, None, "", "x" * 129, {}],
+    "version": [1, ["1"]],
+    "kind": [None, 7],
+    "files": [[], {"w": 5}, {"w": "0" * 63}, {"../w": "0" * 64}, {"a/b": "0" * 64}, None],
+    "labels": ["abc", [1], [["a"]]],
+    "quantile_levels": [[0.0], ["0.5"], 0.5],
+    "base": [5, {"package": "x"}, {"package": "x", "licence": "y", "files": {"../../etc/passwd": "0" * 64}}],
+    "settings": [[], 5],
+    "unknown": [1],
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"manifest\.json of 'm' is malformed: ") as refused:
+        Manifest.read_from(content, "m")
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(("member", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_member_of_the_wrong_type_or_size_is_named(member: str, value: object) -> None:
+    fields = {**json.loads(json.dumps(asdict(manifest()))), member: value}
+    with pytest.raises(ModelUnavailableError, match=rf"is malformed: {member}"):
+        Manifest.read_from(json.dumps(fields).encode(), "m")
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import shutil
 import weakref
 
 import pytest
 
 from inference.loading.catalog import Catalog, Slot
 from inference.loading.registry import Registry
+from inference.status import Status
 from market_inference.contract.errors import ServiceUnavailableError
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
@@ -140,3 +142,47 @@ async def test_a_model_that_could_not_be_loaded_is_tried_again_at_the_next_scan(
     await registry.scan()
     assert (await catalog.get("e", "m")).version == "2"
     assert len(loads) == 2
+
+
+GARBAGE = [b"{", b"\xff", b"", b"null", b"[" * 100_000, b'{"name": ["x"]}', b'{"name": 5}', b" " * (2 << 20)]
+
+
+async def test_the_watcher_of_models_survives_garbage_and_takes_the_next_good_model(catalog, registry, tmp_path):
+    """B11: a manifest with `"name": ["x"]`, and 100,000 brackets."""
+    watcher = registry.watcher(1.0)
+    for place, content in enumerate(GARBAGE):
+        folder = tmp_path / f"bad{place}"
+        folder.mkdir()
+        (folder / "manifest.json").write_bytes(content)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "manifest.json").mkdir()
+    put(tmp_path / "good", "1", name="good")
+    await watcher.look()
+    assert watcher.failures == 1
+    for place in range(len(GARBAGE)):
+        assert f"bad{place}: " in watcher.failure
+    assert "odd: manifest.json cannot be read" in watcher.failure
+    assert (await catalog.get("e", "good")).version == "1"
+    listed = Status(catalog, {}, lambda: None, name="r", version="1").models()
+    assert {model.name for model in listed} == {"m", "good"}
+    for place in range(len(GARBAGE)):
+        put(tmp_path / f"bad{place}", "2", name="good")
+    shutil.rmtree(tmp_path / "odd")
+    await watcher.look()
+    assert watcher.failure == ""
+    assert (await catalog.get("e", "good")).version == "2"
+
+
+async def test_a_malformed_manifest_is_reported_until_it_is_corrected_and_read_once(registry, tmp_path, caplog):
+    watcher = registry.watcher(1.0)
+    put(tmp_path / "odd", "1", kind="astrology")
+    for _ in range(3):
+        await watcher.look()
+    assert watcher.failures == 3
+    assert sum("not taken from the registry" in line for line in caplog.messages) == 1
+
+
+async def test_a_missing_folder_is_no_failure(catalog, tmp_path):
+    watcher = Registry(tmp_path / "later", catalog, {}).watcher(1.0)
+    await watcher.look()
+    assert watcher.failure == ""

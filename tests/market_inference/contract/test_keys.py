@@ -1,8 +1,10 @@
 """API keys: the stored hashes, the keys file and the command."""
 
 import json
+import math
 import stat
 import time
+from dataclasses import asdict
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +76,72 @@ def test_the_command_issues_lists_rotates_and_revokes(tmp_path):
     assert run(command, ["revoke", "--file", path, "beef"]).exit_code == 1
     assert "expired" in run(command, ["list", "--file", path]).stdout
     assert len(json.loads((tmp_path / "keys.json").read_text())["keys"]) == 1
+
+
+@pytest.mark.parametrize("expires", [math.nan, math.inf, -1.0, 1e300])
+def test_an_expiry_that_is_no_instant_is_refused_and_counts_as_expired_in_a_file(expires, tmp_path):
+    with pytest.raises(ValueError, match="must be finite numbers"):
+        keys.issue("desk", expires=expires)
+    secret, key = keys.issue("desk")
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [{**asdict(key), "expires": expires}]}))
+    (read,) = keys.read(path)
+    assert keys.Keys([read]).find(secret) is None
+    listed = CliRunner().invoke(command, ["list", "--file", str(path)])
+    assert listed.exit_code == 0
+    assert "expired" in listed.output
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prefix": ["a"]},
+        {"prefix": ""},
+        {"sha256": 5},
+        {"sha256": "g" * 64},
+        {"owner": None},
+        {"owner": "x" * 257},
+        {"scopes": "predict"},
+        {"scopes": [["predict"]]},
+        {"expires": "tomorrow"},
+        {"expires": True},
+        {"units_per_day": math.nan},
+        {"units_per_second": -1},
+        {"unknown": 1},
+    ],
+)
+def test_an_entry_that_breaks_the_schema_is_named(changes, tmp_path):
+    _, key = keys.issue("desk")
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [asdict(key), {**asdict(key), **changes}]}))
+    with pytest.raises(ValueError, match=r"keys\[1\]"):
+        keys.read(path)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"keys": {}}', b"null"])
+def test_bytes_that_are_no_keys_file_are_refused(raw, tmp_path):
+    (tmp_path / "keys.json").write_bytes(raw)
+    with pytest.raises(ValueError, match="is not a keys file"):
+        keys.read(tmp_path / "keys.json")
+
+
+def test_the_lock_file_follows_no_symbolic_link(tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("content")
+    (tmp_path / ".keys.json.lock").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic link"), keys.edit(tmp_path / "keys.json"):
+        pass
+    assert target.read_text() == "content"
+
+
+def test_a_clock_that_is_set_back_locks_out_no_key(monkeypatch):
+    """B16: the expiry is an instant of the wall clock; nothing else about a key depends on the clock."""
+    secret, key = keys.issue("desk", expires=time.time() + 60)
+    known = keys.Keys([key])
+    assert known.find(secret) is key
+    back = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: back)
+    assert known.find(secret) is key
 
 
 def test_a_file_that_is_no_keys_file_is_reported_in_one_line(tmp_path):
