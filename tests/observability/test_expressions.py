@@ -16,6 +16,7 @@ import inference.metrics
 import training.plane.metrics
 from inference.device.device_metrics import DeviceMetrics
 from inference.device.engine import DeviceFigures
+from runtime.watcher import WatcherCollector
 
 ROOT = Path(__file__).parents[2]
 # Labels that Prometheus and the service discovery add to every series.
@@ -48,7 +49,8 @@ def collectors() -> list[Any]:
     outside.watch_budget(lambda: False)
     registries = (outside.registry, inside.registry)
     found = [collector for registry in registries for collector in registry._collector_to_names]
-    return [*found, training.plane.metrics.Figures(None, 0.0)]
+    watchers = [WatcherCollector(service, []) for service in ("gateway", "inference")]
+    return [*found, *watchers, training.plane.metrics.Figures(None, 0.0)]
 
 
 def rules() -> list[dict]:
