@@ -8,6 +8,7 @@ import socket
 import uvicorn
 
 from runtime.listen import bind, split
+from runtime.watcher import Watcher
 from training.plane import sweep
 from training.plane.app import application
 from training.plane.build import Access, build
@@ -52,7 +53,7 @@ class Server:
         self._http = _Http(settings)
         self._tasks = [asyncio.create_task(self._http.serve(sockets=[self._socket]))]
         await self._http.up.wait()
-        self._tasks.append(asyncio.create_task(self._keep_fresh()))
+        self._tasks += [asyncio.create_task(watcher.run()) for watcher in self._watchers()]
         self._loops.start()
 
     def _make_loops(self) -> Loops:
@@ -67,13 +68,14 @@ class Server:
             duties=duties.turn,
         )
 
-    async def _keep_fresh(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            if self._access.tokens is not None:
-                group.create_task(self._access.tokens.keep_fresh())
-            while True:
-                await asyncio.sleep(_LOOK_SECONDS)
-                self._access.refresh()
+    def _watchers(self) -> list[Watcher]:
+        found = [Watcher("keys", self._look_at_keys, interval=_LOOK_SECONDS)]
+        if self._access.tokens is not None:
+            found.append(Watcher("key_set", self._access.tokens.look, interval=_LOOK_SECONDS))
+        return found
+
+    async def _look_at_keys(self) -> None:
+        self._access.refresh()
 
     async def stop(self) -> None:
         """Stop looking for work, let requests end, close the store. Machines go on."""
