@@ -193,6 +193,22 @@ OVERVIEW = Dashboard(
                     (Query(f"time() - process_start_time_seconds{{{HERE}, {OURS}}}", "{{job}} {{instance}}"),),
                     QUARTER,
                 ),
+                Panel(
+                    "Watchers that fail",
+                    "Failed looks at keys, key set, certificates and models. The last good content stays in use.",
+                    "short",
+                    (
+                        Query(
+                            rate("market_gateway_watcher_failures_total", "instance, watcher"),
+                            "{{instance}} {{watcher}}",
+                        ),
+                        Query(
+                            rate("market_inference_watcher_failures_total", "instance, watcher"),
+                            "{{instance}} {{watcher}}",
+                        ),
+                    ),
+                    HALF,
+                ),
             ),
         ),
     ),
