@@ -275,12 +275,12 @@ def _fitted(labels: list[str], body: Sequence[Sequence[str]]) -> list[str]:
     return labels
 
 
-def _squared(
-    body: Sequence[Sequence[str]], lines: Sequence[int], labels: Sequence[str], header: bool
-) -> list[list[str]]:
+def _squared(body: list[list[str]], lines: Sequence[int], labels: Sequence[str], header: bool) -> list[list[str]]:
     """Rows with one cell per name. Raises FileError for a row with more or fewer fields."""
     squared = []
     width = len(labels)
+    if all(len(row) == width for row in body):
+        return body
     for row, line in zip(body, lines, strict=True):
         cells = list(row)
         while len(cells) > width and not cells[-1]:

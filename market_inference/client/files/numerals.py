@@ -196,4 +196,4 @@ def number_or_nan(text: str, decimal: str) -> float:
 
 def percentages(columns: Mapping[str, Iterable[str]]) -> list[str]:
     """The names of columns with percent signs; such numbers are read as written, 0.12% as 0.12."""
-    return [name for name, texts in columns.items() if any(text.rstrip().endswith("%") for text in texts)]
+    return [name for name, texts in columns.items() if "%" in "".join(texts)]

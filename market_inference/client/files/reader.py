@@ -289,6 +289,8 @@ class _Reading:
         if not prices:
             return
         rows, lines = self._table.rows, self._table.lines
+        if "close" in self._roles and not any(map(numerals.missing, self._table.cells(self._roles["close"]))):
+            return
         full = [at for at, row in enumerate(rows) if not all(numerals.missing(row[place]) for place in prices)]
         if len(full) < len(rows):
             kept = set(full)
@@ -354,18 +356,18 @@ class _Reading:
             return self._options.decimal, ""
         if self._table.typed:
             return ".", ""
-        prices = numerals.Evidence()
-        for role in (*PRICES, "adjusted"):
-            if role in self._roles:
-                prices.add(self._table.cells(self._roles[role]), self._table.lines)
-        everything = numerals.Evidence()
-        for role in (*PRICES, "adjusted", "volume"):
-            if role in self._roles:
-                everything.add(self._table.cells(self._roles[role]), self._table.lines)
         try:
-            return everything.decide(dot_is_decimal=self._table.dot_is_decimal), ""
+            return self._evidence((*PRICES, "adjusted", "volume")), ""
         except FileError as doubt:
-            return prices.decide(dot_is_decimal=self._table.dot_is_decimal), str(doubt)
+            return self._evidence((*PRICES, "adjusted")), str(doubt)
+
+    def _evidence(self, roles: Sequence[str]) -> str:
+        """The decimal separator by the columns of these roles. Raises FileError."""
+        evidence = numerals.Evidence()
+        for role in roles:
+            if role in self._roles:
+                evidence.add(self._table.cells(self._roles[role]), self._table.lines)
+        return evidence.decide(dot_is_decimal=self._table.dot_is_decimal)
 
     def _columns(self, decimal: str, volume_doubt: str, places: NDArray[np.intp]) -> dict[str, Floats]:
         """The columns by role. A column other than the close that is not whole is left out, with a note."""
