@@ -108,7 +108,7 @@ def wait(plane: PlaneProcess, jobs: dict[str, str], seconds: float) -> dict[str,
 
 
 def faults(plane: PlaneProcess, jobs: dict[str, str], states: dict[str, str], artifact: str) -> list[str]:
-    """What should not be."""
+    """Faults found after the run: jobs without exactly one end, machines left, artifacts missing."""
     client, found = plane.client(), []
     for job, name in jobs.items():
         kinds = [one["kind"] for one in insist(lambda j=job: client.json("GET", f"/jobs/{j}/events"))["events"]]

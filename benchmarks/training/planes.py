@@ -47,7 +47,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """One exchange, whatever the status; redirects are not followed."""
+    """One HTTP exchange; an error status is an answer, and redirects are not followed."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 -- loopback
     try:
@@ -120,13 +120,13 @@ class PlaneProcess:
         return Client(self.url, self.keys[owner])
 
     def ask(self, method: str, path: str, body: object = None, owner: str = "desk", **headers: str) -> Answer:
-        """One exchange at /api/training, whatever the status."""
+        """One exchange at /api/training; an error status is an answer."""
         sent = {"Authorization": f"Bearer {self.keys[owner]}", "Content-Type": "application/json", **headers}
         content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         return ask(method, f"{self.url}/api/training{path}", content, sent)
 
     def wait(self, path: str, *states: str) -> Any:
-        """What is at the path once its state is one of these."""
+        """The resource at the path, once its state is one of `states`."""
         end = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:
             found = self.client().json("GET", path)
@@ -146,7 +146,7 @@ class PlaneProcess:
         return made
 
     def job(self, name: str, dataset: str = "", **fields: object) -> str:
-        """A job of the quick pod that does what its name says."""
+        """A job of the quick pod; the name selects the pod's behaviour."""
         recipe = {"kind": "sentiment", "name": name, **fields}
         return self.client().run(json.dumps(recipe).encode(), dataset or self.dataset())["id"]
 
@@ -161,7 +161,7 @@ def texts(rows: int = 40) -> bytes:
 
 
 class S3Server:
-    """SeaweedFS with one bucket, which checks signatures, lengths and conditions."""
+    """SeaweedFS with one bucket. SeaweedFS checks signatures, lengths and conditions."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -172,14 +172,20 @@ class S3Server:
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
                  "s3.port.grpc")  # fmt: skip
         ports = [f"-{name}={port}" for name, port in zip(names, others, strict=True)]
-        with (folder / "weed.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-                 "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={folder / 's3.json'}", "-volume.max=20",
-                 "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports],
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+        self._command = [
+            weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+            "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={folder / 's3.json'}", "-volume.max=20",
+            "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports,
+        ]  # fmt: skip
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until an object can be written."""
+        with (self._folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
         self._make_bucket()
 
     @property
@@ -210,15 +216,14 @@ class S3Server:
                 time.sleep(0.2)
         s3.close()
 
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
+    def kill(self) -> None:
+        """SIGKILL; the objects stay."""
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End and delete the objects."""
+        self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""A pod that does what the job's name says, with the pod's own client: a stand-in for minutes of training."""
+"""A pod whose behaviour the job's name selects: seconds in the place of minutes of training, with the real client."""
 
 import hashlib
 import json

@@ -88,7 +88,7 @@ class BucketObjects:
         return url
 
     def signed_download(self, key: str, seconds: float, name: str) -> str:
-        """A signed address of the object, usable without further credentials."""
+        """An address that serves the object to its holder."""
         return self.download_url(key, seconds, name) or ""
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
-"""Authentication of callers: the gateway's API keys and JSON Web Tokens for people, job tokens for pods.
+"""Callers: the gateway's API keys and JSON Web Tokens for people, job tokens for pods.
 
-Owns the check of scopes. Keys and JSON Web Tokens belong to gateway/access.
+Owns the check of scopes. Keys and JSON Web Tokens themselves belong to gateway/access.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def client(authenticator: Authenticator, headers: Mapping[str, str], scope: str)
 
 def pod(store: Database, headers: Mapping[str, str], job: str, now: float) -> Holder:
     """The attempt behind the request's job token. Raises TokenRefusedError, also for a token of another job."""
-    with store.begin() as connection:
+    with store.read() as connection:
         holder = token.holder(connection, bearer(headers), now)
     if job and holder.job != job:
         raise TokenRefusedError

@@ -1,6 +1,6 @@
 """Checks uploaded datasets: each by one worker, claimed like jobs.
 
-Owns the reading of the bytes, their digest and size against what was declared, and the choice of the check by kind.
+Owns the reading of the bytes, their digest and size against the declaration, and the choice of the check by kind.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ from training.plane import database, dataset
 from training.plane.checks import bars, texts
 from training.plane.checks.report import Report
 from training.plane.checks.rows import UnreadableError
+from training.plane.claims import Claims
 from training.plane.clock import Clock
-from training.plane.database import Database, Lease, LeaseLostError
+from training.plane.database import Database, Lease
 from training.plane.objects import ObjectMissingError, Objects
 from training.plane.schema import datasets
 
@@ -33,20 +34,17 @@ class Checker:
     def __init__(self, store: Database, objects: Objects, worker: str, clock: Clock) -> None:
         self._store = store
         self._objects = objects
-        self._worker = worker
         self._clock = clock
+        self._claims = Claims(store, datasets, worker, clock)
 
     def turn(self) -> bool:
-        """Check one waiting dataset. Returns False if no dataset waits."""
-        with self._store.begin() as connection:
-            claimed = database.claim(connection, datasets, self._worker, self._clock.now())
+        """Check one dataset that waits for its checks. Whether there was one."""
+        claimed = self._claims.take()
         if claimed is None:
             return False
         row, lease = claimed
-        try:
+        with self._claims.held(lease):
             self._check(row._mapping, lease)
-        except LeaseLostError:
-            log.warning("dataset taken over by another worker", extra=fields(dataset=lease.id))
         return True
 
     def _check(self, row: RowMapping, lease: Lease) -> None:

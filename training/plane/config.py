@@ -22,7 +22,7 @@ class Config(BaseSettings):
     )
     database_url: str = Field("", description="postgresql+psycopg://...; by default SQLite in the folder")
     objects: str = Field("", description="s3://bucket?endpoint=URL&region=NAME; by default files in the folder")
-    name: str = Field("mi", pattern="[a-z][a-z0-9]{0,19}", description="prefix of the names of this plane's machines")
+    name: str = Field("mi", pattern="^[a-z][a-z0-9]{0,19}$", description="prefix of the names of this plane's machines")
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     socket: int = Field(-1, description="set by the parent of several workers: the listening socket's descriptor")
     keys_file: Path | None = Field(

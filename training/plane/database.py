@@ -1,7 +1,7 @@
 """The connection to SQLite or PostgreSQL, the migrations at start, and the claim of a row.
 
-Owns the differences between both databases. A transaction on SQLite takes the write lock when the transaction begins:
-a read that later turns into a write would fail with "database is locked" without waiting.
+Owns the differences between the two databases. A transaction on SQLite takes the write lock at its begin: a
+read that later turns into a write would fail with "database is locked" without waiting.
 """
 
 import logging
@@ -14,7 +14,20 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import Connection, Engine, Row, Table, case, create_engine, event, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    case,
+    create_engine,
+    event,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from training.plane import identifier
@@ -25,12 +38,13 @@ LEASE_SECONDS: Final = 30.0
 # No row is put off by more than this. A later time means that the clock was ahead when the row was written.
 LONGEST_WAIT_SECONDS: Final = 900.0
 _BUSY_SECONDS = 30.0
+_READING = "training_reading"
 _MIGRATION_LOCK = 4_207_849_484_125_923_118
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 class LeaseLostError(Exception):
-    """Another worker holds the row now, so this worker's changes are out of date."""
+    """Another worker holds the row now: this worker's write is out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,14 @@ class Database:
         with self.engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that reads alone. On SQLite it waits for no writer, and no writer waits for it."""
+        with self.engine.connect() as connection:
+            reading = connection.execution_options(**{_READING: True})
+            with reading.begin():
+                yield reading
+
     def migrate(self) -> None:
         """Bring the schema to the newest version. Workers that start together wait for each other."""
         config = AlembicConfig()
@@ -84,7 +106,8 @@ def _sqlite(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reading = connection.get_execution_options().get(_READING, False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -97,9 +120,9 @@ def claim(connection: Connection, table: Table, worker: str, now: float) -> tupl
     """
     key = table.primary_key.columns.values()[0]
     columns = table.c
-    due = or_(columns.due_at <= now, columns.due_at > now + LONGEST_WAIT_SECONDS)
-    free = or_(columns.lease_until.is_(None), columns.lease_until < now, columns.lease_until > now + 2 * LEASE_SECONDS)
-    first = select(key).where(due, free).order_by(columns.due_at).limit(1).with_for_update(skip_locked=True)
+    first = (
+        select(key).where(*_claimable(table, now)).order_by(columns.due_at).limit(1).with_for_update(skip_locked=True)
+    )
     token = identifier.new()
     statement = (
         update(table)
@@ -109,6 +132,19 @@ def claim(connection: Connection, table: Table, worker: str, now: float) -> tupl
     )
     row = connection.execute(statement).first()
     return None if row is None else (row, Lease(table, row[0], token, row._mapping["pokes"]))
+
+
+def is_due(connection: Connection, table: Table, now: float) -> bool:
+    """Whether claim() would find a row. A look without a write keeps idle workers off the write lock."""
+    key = table.primary_key.columns.values()[0]
+    return connection.execute(select(key).where(*_claimable(table, now)).limit(1)).first() is not None
+
+
+def _claimable(table: Table, now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    columns = table.c
+    due = or_(columns.due_at <= now, columns.due_at > now + LONGEST_WAIT_SECONDS)
+    free = or_(columns.lease_until.is_(None), columns.lease_until < now, columns.lease_until > now + 2 * LEASE_SECONDS)
+    return due, free
 
 
 def write(connection: Connection, lease: Lease, now: float, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Scheduled work, claimed like jobs: one worker does each due duty.
 
-Owns the schedule. The duties themselves are in sweep.py.
+Owns the schedule. The work of the duties belongs to sweep.py.
 """
 
 import logging
@@ -12,8 +12,9 @@ from sqlalchemy.exc import IntegrityError
 
 from runtime.logs import fields
 from training.plane import database
+from training.plane.claims import Claims
 from training.plane.clock import Clock
-from training.plane.database import Database, LeaseLostError
+from training.plane.database import Database, Lease
 from training.plane.schema import duties
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ class Duties:
     def __init__(self, store: Database, known: Mapping[str, Duty], worker: str, clock: Clock) -> None:
         self._store = store
         self._known = known
-        self._worker = worker
         self._clock = clock
+        self._claims = Claims(store, duties, worker, clock)
 
     def declare(self) -> None:
         """Write down duties that the store does not know yet."""
@@ -48,12 +49,16 @@ class Duties:
                 continue
 
     def turn(self) -> bool:
-        """Do one due duty. Returns False if no duty is due."""
-        with self._store.begin() as connection:
-            claimed = database.claim(connection, duties, self._worker, self._clock.now())
+        """Do one duty that is due. Whether there was one."""
+        claimed = self._claims.take()
         if claimed is None:
             return False
         _, lease = claimed
+        with self._claims.held(lease):
+            self._do(lease)
+        return True
+
+    def _do(self, lease: Lease) -> None:
         duty = self._known.get(lease.id)
         done: dict[str, object] = {}
         try:
@@ -63,10 +68,6 @@ class Duties:
         except Exception as error:  # the next time may go better, and the others must go on
             log.exception("duty failed", extra=fields(duty=lease.id))
             done = {"last_error": f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS]}
-        try:
-            with self._store.begin() as connection:
-                due = None if duty is None else self._clock.now() + duty.seconds
-                database.release(connection, lease, due, **done)
-        except LeaseLostError:
-            log.warning("duty taken over by another worker", extra=fields(duty=lease.id))
-        return True
+        with self._store.begin() as connection:
+            due = None if duty is None else self._clock.now() + duty.seconds
+            database.release(connection, lease, due, **done)

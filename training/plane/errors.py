@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: the field's path in the request, the mistake, and the limit if the rule has a limit."""
+    """One broken rule: the field's path in the request, a description, and the limit where there is one."""
 
     field: str
     description: str
@@ -90,7 +90,7 @@ class NotFoundError(PlaneError):
 
 
 class ConflictError(PlaneError):
-    """The request does not fit the state of the named object."""
+    """The request does not fit the state of the named resource."""
 
     status = 409
     reason = "CONFLICT"

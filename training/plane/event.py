@@ -1,4 +1,4 @@
-"""Events of jobs: append-only rows, in an order for reading with a cursor.
+"""Events of jobs: append-only rows, in an order that a reader can follow with a cursor.
 
 Owns the writing and reading of events. A job's row is locked before the event's number is drawn: otherwise PostgreSQL
 could commit number 8 before number 7, and a reader that has seen 8 would never see 7.
@@ -25,7 +25,7 @@ class Event:
 
 
 def lock(connection: Connection, job: str) -> None:
-    """Hold the job's row until the transaction ends. Lock the job before writing several rows of the job."""
+    """Hold the job's row until the transaction ends. A writer of several rows of a job locks the job first."""
     connection.execute(select(jobs.c.id).where(jobs.c.id == job).with_for_update())
 
 

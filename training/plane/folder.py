@@ -1,7 +1,7 @@
 """Objects as files of a folder, with addresses signed by this plane.
 
 Owns the files. The route that receives and serves the files is routes/objects.py. A file appears under its key only
-when it is whole: bytes go to a file beside the key, which is then linked to the key.
+when it is whole: bytes go to a temporary file, and the key is then linked to that file.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ class FolderObjects:
         return None
 
     def signed_download(self, key: str, seconds: float, name: str) -> str:
-        """A signed address of the object, usable without further credentials."""
+        """An address that serves the object to its holder."""
         query = self._signer.sign("GET", key, time.time() + seconds, name=name)
         return f"{self._url}/objects/{quote(key)}?{query}"
 
@@ -101,7 +101,7 @@ class FolderObjects:
 
     @contextlib.contextmanager
     def receive(self, key: str, upload: str = "", part: int = 0) -> Iterator[BinaryIO]:
-        """A file to write, which becomes the object, or a part of the object, when the block ends well.
+        """A file to write. The file becomes the object, or a part of the object, when the block ends well.
 
         Raises ObjectExistsError, ObjectsFullError, ObjectsAwayError.
         """

@@ -1,4 +1,4 @@
-"""Middleware around every request: the request id, the bound on bodies, and one log line.
+"""Around every request: the request id, the bound on bodies, and one log line.
 
 Owns that no path with a token and no body reaches a log. An ASGI middleware of our own, since Starlette's would read a
 streamed body twice.
@@ -73,7 +73,7 @@ class _Answer:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """As `receive`; raises TooLargeError once more bytes came than a body may have, whatever Content-Length said."""
+    """As `receive`; raises TooLargeError once more bytes came than a body may have, also without Content-Length."""
     got = 0
 
     async def bounded() -> Message:

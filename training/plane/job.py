@@ -1,6 +1,6 @@
 """A job and its attempts, as the store holds both.
 
-Owns the states, and the set of final states. How a job moves from state to state is step.py's.
+Owns the states, and the set of final states. The transitions belong to step.py.
 """
 
 from dataclasses import dataclass

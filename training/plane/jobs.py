@@ -1,7 +1,7 @@
 """The store's verbs for jobs, as callers and the reconciler use them.
 
-Owns the rows of `jobs` and `attempts`. Reports of pods belong to reports.py, the next step to step.py. Verbs that take
-a lease raise LeaseLostError when another worker has the job.
+Owns the rows of `jobs` and `attempts`. The writes of pods belong to reports.py, the decisions to step.py. Verbs with a
+lease raise LeaseLostError when another worker has the job.
 """
 
 import hashlib

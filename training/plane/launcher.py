@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Presence(StrEnum):
-    """The observed state of a machine."""
+    """The result of a look at a machine."""
 
     ABSENT = "absent"
     PROVISIONING = "provisioning"
@@ -37,7 +37,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
-    """The parameters of a machine: the environment of pod/run.sh. The environment holds a token; never log it."""
+    """The environment of pod/run.sh on a machine. The environment holds a token; never log it."""
 
     environment: Mapping[str, str]
 
@@ -50,7 +50,7 @@ class Launcher(Protocol):
     """Makes, finds and ends machines."""
 
     def offers(self) -> list[Offer]:
-        """The available kinds of machines, the cheapest first."""
+        """Available kinds of machines, the cheapest first."""
 
     def launch(self, name: str, offer: Offer, pod: PodSpec) -> None:
         """Make the machine, or do nothing when a machine of this name runs. Raises LaunchError."""
@@ -68,4 +68,4 @@ class Launcher(Protocol):
         """The last `most` bytes of the machine's log; None when there is none to be had."""
 
     def forget(self, name: str) -> None:
-        """Delete the remains of an ended machine."""
+        """Delete the remains of a machine that is gone."""

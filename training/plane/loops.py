@@ -1,6 +1,6 @@
 """The threads of a worker that look for work: jobs, datasets, duties.
 
-Owns how often a thread looks, and what happens when the store is away: the thread waits and looks again.
+Owns the pace of the threads. A thread waits and looks again when the store is away.
 """
 
 import logging

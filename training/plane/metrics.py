@@ -1,6 +1,6 @@
 """Prometheus metrics, read from the store: each worker answers the same figures, for all workers and restarts.
 
-Owns the names. Counters are counted from append-only rows, plus what the sweep has deleted of these rows. A dashboard
+Owns the names. Counters are counted from append-only rows, plus the deleted rows, counted by the sweep. A dashboard
 takes the maximum over workers, never the sum.
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from training.plane.database import Database
 from training.plane.job import FINAL, AttemptState
@@ -70,20 +70,20 @@ class Figures(Collector):
         return [family.of({}) for family in FAMILIES]
 
     def collect(self) -> Iterator[Metric]:
-        with self._store.begin() as connection:
+        with self._store.read() as connection:
             swept = {row.kind: float(row.swept) for row in connection.execute(select(totals))}
             yield EVENTS.of(_events(connection, swept))
-            seconds, usd = _machines_gone(connection)
-            yield SECONDS.of(seconds)
-            yield USD.of(usd)
+            seconds, usd = machines_gone(connection)
+            yield SECONDS.of(_plus(seconds, swept, "seconds:"))
+            yield USD.of(_plus(usd, swept, "usd:"))
             yield TOKENS.of({outcome: _tokens(connection, outcome, swept) for outcome in TOKEN_STATES})
             for family, table in ((JOBS, jobs), (DATASETS, datasets)):
                 counted = select(table.c.state, func.count()).group_by(table.c.state)
-                yield family.of(dict(connection.execute(counted).tuples().all()))
+                yield family.of(dict(connection.execute(counted).all()))
             live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
             yield MACHINES.of({"": connection.execute(live).scalar_one()})
             yield LAG.of({"": self._lag(connection)})
-            last = connection.execute(select(duties.c.name, duties.c.last_ok_at)).tuples().all()
+            last = connection.execute(select(duties.c.name, duties.c.last_ok_at)).all()
             yield DUTY_AGE.of({name: self._now - at for name, at in last if at is not None})
 
     def _lag(self, connection: Connection) -> float:
@@ -94,19 +94,25 @@ class Figures(Collector):
 
 def _events(connection: Connection, swept: Mapping[str, float]) -> dict[str, float]:
     counted = select(events.c.kind, func.count()).group_by(events.c.kind)
-    found: dict[str, float] = {name.removeprefix("event:"): n for name, n in swept.items() if name.startswith("event:")}
-    for kind, count in connection.execute(counted).tuples():
-        found[kind] = found.get(kind, 0.0) + count
-    return found
+    return _plus({kind: float(count) for kind, count in connection.execute(counted)}, swept, "event:")
 
 
-def _machines_gone(connection: Connection) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds and dollars by cause."""
+def machines_gone(connection: Connection, *which: ColumnElement[bool]) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds and dollars of the machines that are gone, by cause."""
     lived = attempts.c.gone_at - attempts.c.created_at
     found = select(attempts.c.cause, func.sum(lived), func.sum(lived / 3600.0 * attempts.c.usd_per_hour))
-    gone = (attempts.c.state == AttemptState.GONE, attempts.c.created_at.is_not(None))
-    rows = connection.execute(found.where(*gone).group_by(attempts.c.cause)).tuples().all()
+    gone = (attempts.c.state == AttemptState.GONE, attempts.c.created_at.is_not(None), *which)
+    rows = connection.execute(found.where(*gone).group_by(attempts.c.cause)).all()
     return {cause or "none": s or 0.0 for cause, s, _ in rows}, {cause or "none": usd or 0.0 for cause, _, usd in rows}
+
+
+def _plus(found: dict[str, float], swept: Mapping[str, float], start: str) -> dict[str, float]:
+    """The figures plus those of deleted rows, kept in `totals` under names with a common beginning."""
+    for name, number in swept.items():
+        if name.startswith(start):
+            kind = name.removeprefix(start)
+            found[kind] = found.get(kind, 0.0) + number
+    return found
 
 
 def _tokens(connection: Connection, outcome: str, swept: Mapping[str, float]) -> float:

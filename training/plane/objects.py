@@ -49,7 +49,7 @@ class Objects(Protocol):
         """An upload of part `number`, counted from 1."""
 
     def complete_parts(self, key: str, upload: str, etags: Sequence[str]) -> None:
-        """Make the object from its parts in order. `etags` are what the uploads of the parts answered.
+        """Make the object from its parts in order. `etags` are the ETag headers of the parts' uploads.
 
         Raises ObjectMissingError when a part is missing or has another etag.
         """

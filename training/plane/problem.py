@@ -39,7 +39,7 @@ def response(error: PlaneError, request_id: str) -> JSONResponse:
 
 
 def of_status(status: int, detail: str) -> PlaneError:
-    """Refusals by the framework: no such route, no such method, a body other than JSON."""
+    """A refusal by the framework itself: no such route, no such method, a body that is no JSON."""
     error = PlaneError(detail)
     error.status = status  # type: ignore[misc]
     error.reason = HTTPStatus(status).name  # type: ignore[misc]

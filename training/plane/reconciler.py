@@ -4,16 +4,15 @@ Owns the order of effects: an attempt is written down before its machine is made
 worker may end between any two lines; the next worker reads the rows, looks at the machine, and goes on.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from runtime.logs import fields
 from training.plane import database, event, jobs
+from training.plane.claims import Claims
 from training.plane.clock import Clock
-from training.plane.database import Database, Lease, LeaseLostError
+from training.plane.database import Database, Lease
 from training.plane.job import Attempt, AttemptState, Job
 from training.plane.launcher import Launcher, LaunchError, PodSpec, Presence, Seen
 from training.plane.schema import jobs as table
@@ -32,15 +31,13 @@ from training.plane.step import (
     step,
 )
 
-log = logging.getLogger(__name__)
-
 _MOST_STEPS = 20
 _CREATE_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The plane's parameters for machines. `public_url` is called by pods, `name` marks this plane's machines."""
+    """This plane as machines see the plane. `public_url` is called by pods, `name` marks this plane's machines."""
 
     name: str
     public_url: str
@@ -53,26 +50,23 @@ class Reconciler:
         self._store = store
         self._launcher = launcher
         self._plane = plane
-        self._worker = worker
         self._clock = clock
+        self._claims = Claims(store, table, worker, clock)
 
     def turn(self) -> bool:
-        """Advance one due job as far as possible. Returns False if no job is due."""
-        with self._store.begin() as connection:
-            claimed = database.claim(connection, table, self._worker, self._clock.now())
+        """Bring one job that is due as far as it goes now. Whether there was one."""
+        claimed = self._claims.take()
         if claimed is None:
             return False
         _, lease = claimed
-        try:
+        with self._claims.held(lease):
             self._advance(lease)
-        except LeaseLostError:
-            log.warning("job taken over by another worker", extra=fields(job=lease.id))
         return True
 
     def _advance(self, lease: Lease) -> None:
         seconds: float | None = 0.0
         for _ in range(_MOST_STEPS):
-            with self._store.begin() as connection:
+            with self._store.read() as connection:
                 job, attempt = jobs.read(connection, lease.id)
             action = step(job, attempt, self._look(attempt), self._clock.now(), self._clock.steady_since)
             if isinstance(action, Wait):

@@ -1,4 +1,4 @@
-"""The reports of a pod to the plane: start, measurements, result, and end.
+"""Reports of pods: start, measurements, result, and end.
 
 Owns the pod's side of `jobs` and `attempts`, guarded by the attempt: a report of an attempt that is not the newest one,
 or that has ended, is a conflict. Every verb makes the job due, so that the reconciler acts at once.
@@ -42,7 +42,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The answer to a report. `seconds_left`: the time to the deadline."""
+    """The answer to a report. `seconds_left` is the time to the deadline."""
 
     stop: bool
     seconds_left: float
@@ -92,7 +92,7 @@ def report(connection: Connection, holder: Holder, sent: Report, now: float) -> 
 def result(
     connection: Connection, holder: Holder, measures: Mapping[str, Any], names: Sequence[str], now: float
 ) -> None:
-    """Store the result of the training: the measures, and the names of the artifacts. The artifacts must be complete.
+    """Take in the outcome of the training: measures, and the names of the artifacts. All artifacts must be complete.
 
     Raises ConflictError naming an artifact that is missing.
     """

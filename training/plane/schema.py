@@ -12,7 +12,7 @@ Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _claimable() -> list[Column[object]]:
-    """The due time of the row, the worker with the lease, the end of the lease, and the number of pokes."""
+    """The row's due time, the lease of the worker at work, and the count of pokes."""
     return [
         Column("due_at", Double),
         Column("lease_owner", String(64)),
@@ -199,5 +199,5 @@ totals = Table(
     "totals",
     metadata,
     Column("kind", String(40), primary_key=True),
-    Column("swept", BigInteger, nullable=False),
+    Column("swept", Double, nullable=False),
 )

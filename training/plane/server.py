@@ -90,7 +90,7 @@ class Server:
 
 
 class _Http(uvicorn.Server):
-    """uvicorn without its own signals, which are runtime/process.py's, and with an event for the start."""
+    """uvicorn without its own signal handlers (runtime/process.py has those), and with an event for the start."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

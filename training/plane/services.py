@@ -27,5 +27,5 @@ class Services:
 
 
 def worker_name() -> str:
-    """The identity of the process in leases and logs."""
+    """The name of this process in leases and logs."""
     return f"{socket.gethostname()[:40]}-{os.getpid()}"

@@ -26,7 +26,7 @@ _READ_AGAIN_SECONDS = 5.0
 
 
 class Signer:
-    """Signs and verifies the permissions of an address."""
+    """Signs addresses and verifies signatures."""
 
     def __init__(self, store: Database) -> None:
         self._store = store
@@ -35,7 +35,7 @@ class Signer:
         self._lock = threading.Lock()
 
     def sign(self, method: str, key: str, expires_at: float, **permitted: int | str) -> str:
-        """The query of an address: permission, expiry, and signature."""
+        """The query of an address: the permission, its end, and the signature."""
         query = {**{name: str(value) for name, value in permitted.items()}, "expires": str(int(expires_at))}
         return urlencode({**query, "signature": _mac(self._current()[0], method, key, query)})
 
@@ -49,7 +49,7 @@ class Signer:
 
     def rotate(self) -> None:
         """Make a new key; the key before the last one ends."""
-        with self._store.begin() as connection:
+        with self._store.read() as connection:
             newest = connection.execute(select(func.max(table.c.name))).scalar()
         self._add(1 + int(newest or 0))
         self._read_at = -_READ_AGAIN_SECONDS
@@ -69,7 +69,7 @@ class Signer:
 
     def _read(self) -> list[bytes]:
         newest = select(table.c.value).order_by(table.c.name.desc()).limit(_VERIFYING)
-        with self._store.begin() as connection:
+        with self._store.read() as connection:
             found = connection.execute(newest).scalars().all()
         if found:
             return [bytes.fromhex(value) for value in found]

@@ -1,4 +1,4 @@
-"""The next action for a job: a pure function of the job, the newest attempt, the machine's state, and the time.
+"""The next action for a job: a pure function of the job, its newest attempt, a look at the machine, and the time.
 
 Owns every deadline and every rule of retrying. Reading, looking and doing are the reconciler's. A job reaches a final
 state only when its machine is gone.
@@ -173,7 +173,7 @@ def _with_machine(job: Job, attempt: Attempt, seen: Seen, now: float, steady_sin
 
 
 def _mark(job: Job, attempt: Attempt, seen: Seen) -> Mark:
-    """The states that fit an existing machine."""
+    """The states that fit a machine that is there."""
     if job.cancel_asked_at is not None:
         return Mark(attempt.state, JobState.CANCELLING)
     if attempt.ended_at is not None:
@@ -201,7 +201,7 @@ def _why_stop(job: Job, attempt: Attempt, now: float, steady_since: float) -> Ca
 
 
 def _settled(job: Job, attempt: Attempt | None, now: float) -> Action:
-    """The state of a job after the end of the attempt."""
+    """The next action for a job after the end of its attempt."""
     if attempt is None:
         return Move(JobState.QUEUED)
     if job.finished and not attempt.exit_code:

@@ -1,4 +1,4 @@
-"""Automatic cleaning: tokens, unfinished uploads, checkpoints, old jobs, deleted bytes, stray machines.
+"""Scheduled deletion of tokens, unfinished uploads, checkpoints, old jobs, deleted bytes, stray machines.
 
 Owns the order: bytes go before the row that names them, so that a sweep that is cut off is done again. Rows that
 counters are counted from are added to `totals` in the same transaction.
@@ -14,7 +14,7 @@ from training.plane import event
 from training.plane.dataset import DatasetState
 from training.plane.duty import Duty
 from training.plane.job import FINAL, AttemptState
-from training.plane.metrics import TOKEN_STATES
+from training.plane.metrics import TOKEN_STATES, machines_gone
 from training.plane.schema import attempts, checkpoints, datasets, events, jobs, measurements, tokens, totals, uploads
 from training.plane.services import Services
 
@@ -51,18 +51,18 @@ def tokens_ended(services: Services) -> None:
 
 
 def uploads_ended(services: Services) -> None:
-    """Delete expired files, complete or not."""
-    with services.store.begin() as connection:
+    """Delete files after their time, complete or not."""
+    with services.store.read() as connection:
         found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now()).limit(_AT_ONCE)
         rows = connection.execute(found).all()
     _forget(services, rows)
 
 
 def datasets_unfinished(services: Services) -> None:
-    """Refuse datasets without a completed upload, and delete the uploaded parts."""
+    """Refuse datasets without a completed upload, and delete the bytes that came."""
     before = services.clock.now() - _UNFINISHED_SECONDS
     waiting = (datasets.c.state == DatasetState.UPLOADING, datasets.c.created_at < before)
-    with services.store.begin() as connection:
+    with services.store.read() as connection:
         rows = connection.execute(select(datasets).where(*waiting).limit(_AT_ONCE)).mappings().all()
     for row in rows:
         if row["upload"]:
@@ -75,7 +75,7 @@ def datasets_unfinished(services: Services) -> None:
 
 def checkpoints_superseded(services: Services) -> None:
     """Keep the newest checkpoints of live jobs, and none of jobs that are final."""
-    with services.store.begin() as connection:
+    with services.store.read() as connection:
         found = select(checkpoints.c.job, checkpoints.c.step, checkpoints.c.files, jobs.c.state)
         rows = connection.execute(
             found.join(jobs, jobs.c.id == checkpoints.c.job).order_by(checkpoints.c.job, checkpoints.c.step.desc())
@@ -96,7 +96,7 @@ def checkpoints_superseded(services: Services) -> None:
 def jobs_old(services: Services) -> None:
     """Delete old final jobs, with all rows and files of the jobs."""
     before = services.clock.now() - services.config.keep_days * _DAY
-    with services.store.begin() as connection:
+    with services.store.read() as connection:
         found = select(jobs.c.id).where(jobs.c.state.in_(FINAL), jobs.c.ended_at < before).limit(_AT_ONCE)
         old = connection.execute(found).scalars().all()
     for job in old:
@@ -104,7 +104,7 @@ def jobs_old(services: Services) -> None:
 
 
 def _forget_job(services: Services, job: str) -> None:
-    with services.store.begin() as connection:
+    with services.store.read() as connection:
         files = connection.execute(select(uploads.c.id, uploads.c.key).where(uploads.c.job == job)).all()
         names = connection.execute(select(attempts.c.name).where(attempts.c.job == job)).scalars().all()
     _forget(services, files)
@@ -114,6 +114,9 @@ def _forget_job(services: Services, job: str) -> None:
         counted = select(events.c.kind, func.count()).where(events.c.job == job).group_by(events.c.kind)
         for kind, count in connection.execute(counted.order_by(events.c.kind)).all():
             _keep_count(connection, f"event:{kind}", count)
+        for name, spent in zip(("seconds", "usd"), machines_gone(connection, attempts.c.job == job), strict=True):
+            for cause, amount in sorted(spent.items()):
+                _keep_count(connection, f"{name}:{cause}", amount)
         for table in (events, measurements, checkpoints, attempts):
             connection.execute(delete(table).where(table.c.job == job))
         connection.execute(delete(tokens).where(tokens.c.job == job))
@@ -125,7 +128,7 @@ def machines_stray(services: Services) -> None:
     names = [name for name in services.launcher.mine() if name.startswith(f"{services.config.name}-")]
     if not names:
         return
-    with services.store.begin() as connection:
+    with services.store.read() as connection:
         live = select(attempts.c.name).where(attempts.c.name.in_(names), attempts.c.state != AttemptState.GONE)
         known = set(connection.execute(live).scalars())
     for name in sorted(set(names) - known):
@@ -143,7 +146,7 @@ def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:
             connection.execute(delete(uploads).where(uploads.c.id == upload))
 
 
-def _keep_count(connection: Connection, kind: str, count: int) -> None:
+def _keep_count(connection: Connection, kind: str, count: float) -> None:
     if not count:
         return
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert

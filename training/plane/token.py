@@ -41,7 +41,7 @@ def digest(token: str) -> str:
 
 
 def issue(connection: Connection, kind: str, owner: str, now: float, expires_at: float, **bound: Any) -> str:
-    """A new token, returned once and stored as a digest. `bound`: the dataset, job or attempt of the token."""
+    """A new token, returned once and stored as a digest. `bound` names the dataset, the job, the attempt."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     row = {"digest": digest(token), "kind": kind, "owner": owner, "created_at": now, "expires_at": expires_at, **bound}
     connection.execute(insert(tokens).values(**row))

@@ -1,4 +1,4 @@
-"""Files uploaded by pods: artifacts, checkpoints and logs, and the files for users.
+"""Files that pods upload: artifacts, checkpoints and logs.
 
 Owns the rows of `uploads` and `checkpoints`. A file counts only when its bytes have been read back and have the digest
 that was declared.
@@ -79,7 +79,7 @@ def complete(connection: Connection, upload: str, now: float, expires_at: float)
 
 
 def checkpoint(connection: Connection, holder: Holder, step: int, files: Mapping[str, str], now: float) -> None:
-    """Take a checkpoint in, its files by name and upload id, all of which must be complete. Raises ConflictError."""
+    """Take a checkpoint in, its files by name and upload id. Raises ConflictError unless every file is complete."""
     event.lock(connection, holder.job)
     kept = select(uploads.c.id).where(
         uploads.c.id.in_(files.values()), uploads.c.job == holder.job, uploads.c.complete_at.is_not(None)

@@ -1,1 +1,1 @@
-"""The programs on a machine: run.sh from start to end, and in between `python -m training.pod`."""
+"""The program of a machine: run.sh from start to end, and between these `python -m training.pod`."""

@@ -23,7 +23,7 @@ DATA_REFUSED, HELD_TOO_LONG, CANCELLED = 65, 75, 76
 
 
 class Pod:
-    """One attempt: the files fetched by run.sh, and the plane for reports."""
+    """One attempt, after run.sh has fetched the recipe and the data."""
 
     def __init__(self, start: dict[str, Any], data: Path, plane: Plane) -> None:
         self._start = start

@@ -49,7 +49,7 @@ class Reporter:
                     self._waiting.append({"name": name, "value": float(value), "step": step, "at": now})
 
     def stop(self) -> None:
-        """Send what waits, one try, and end the thread."""
+        """Send the waiting measurements, with one try, and end the thread."""
         self._ended = True
         self._wake.set()
         self._thread.join(2 * _TIMEOUT)

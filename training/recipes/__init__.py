@@ -1,1 +1,1 @@
-"""Recipes of training: recipe.py checks a recipe, and every kind of recipe has a training module."""
+"""Kinds of training: recipe.py checks a recipe, and one module for each kind trains."""

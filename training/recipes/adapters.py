@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 
 def adapted(model: Any, config: LoraConfig) -> Any:
-    """The model with adapters, which alone ask for gradients, beside what the configuration says to train whole."""
+    """The model with adapters. Gradients flow to the adapters and to the modules that the configuration saves whole."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         return get_peft_model(model, config)

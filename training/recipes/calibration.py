@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Forecasts of n origins of one symbol, oldest first: quantiles [n, levels], medians [n], what came [n].
+    """Forecasts of n origins of one symbol, oldest first: quantiles [n, levels], medians [n], outcomes [n].
 
     All three are log ratios to the origin's last value, so that symbols of different prices weigh the same.
     """
@@ -109,7 +109,7 @@ def fitted(origins: dict[str, Origins], levels: Sequence[float], folds: int) -> 
 def judged(
     origins: dict[str, Origins], scales: dict[str, float], levels: Sequence[float], folds: int
 ) -> dict[str, float]:
-    """Losses and coverage on the newest origins, unused in the choice."""
+    """Losses and coverage on the newest origins. Those origins have chosen no scale."""
     newest = {symbol: found.part(_cut(found, folds), len(found.came)) for symbol, found in origins.items()}
     before = np.concatenate([pinball(found.quantiles, found.came, levels) for found in newest.values()])
     after = np.concatenate([pinball(found.scaled(scales[s]), found.came, levels) for s, found in newest.items()])

@@ -75,7 +75,7 @@ def train(recipe: Chronos2, around: Surroundings) -> Outcome:
 
 
 def divide(closes: dict[str, npt.NDArray[np.float32]], recipe: Chronos2) -> tuple[list[Window], list[Window]]:
-    """Older windows to train on, and the newest of each symbol to validate on, whose horizons no older window sees.
+    """Older windows to train on, and the newest of each symbol to validate on. No older window overlaps these.
 
     Raises DataRefusedError when no symbol has enough bars.
     """
@@ -142,7 +142,7 @@ def _judged(
 def _write_evaluation(
     model: Any, windows: Sequence[Window], closes: dict[str, npt.NDArray[np.float32]], recipe: Chronos2, out: Path
 ) -> None:
-    """The last step's quantiles of the newest windows, and the actual values."""
+    """The last step's quantiles of the newest windows, and the outcomes."""
     levels = [float(level) for level in model.chronos_config.quantiles]
     with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file, torch.no_grad():
         writer = csv.writer(file)

@@ -85,7 +85,7 @@ def _load(recipe: Classifier) -> tuple[Any, Any]:
 
 
 def _adapters(recipe: Classifier) -> LoraConfig:
-    """On every linear map but the head, which is trained whole."""
+    """On every linear map but the head; the head is trained whole."""
     return LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=recipe.rank,
@@ -129,7 +129,7 @@ def _judged(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: 
 def _write_evaluation(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: Divided, divisor: float, out: Path
 ) -> None:
-    """The answers to the validation rows, sufficient to recompute every measure."""
+    """The answers to the validation rows; every measure can be computed again from the answers."""
     answers = (_all_logits(model, tokenizer, rows) / divisor).softmax(1).tolist()
     with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

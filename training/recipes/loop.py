@@ -1,8 +1,8 @@
 """The training loop that the neural recipes have in common: steps, moving average, the best epoch, checkpoints.
 
 Owns the whole state of a run, so that a run that was interrupted and resumed ends with the same bits as one that was
-not: parameters, optimiser, average, random numbers, and the place in the order of the data, which each epoch draws from
-the seed and its own number.
+not: parameters, optimiser, average, random numbers, and the place in the order of the data. The seed and
+the number of an epoch decide the order.
 """
 
 import math
@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The score of the parameters after an epoch; lower is better. `tensors`: the kept parameters."""
+    """The score of the parameters after an epoch, lower is better, and the tensors to keep."""
 
     score: float
     tensors: Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class _State:
 
 
 class Loop:
-    """Trains the parameters that ask for gradients. `lengths` are the rows' sizes, by which batches are made.
+    """Trains the parameters that ask for gradients. Batches hold rows of similar `lengths`.
 
     `loss(rows)` is the mean loss of the rows with these indices; `judge(epoch)` looks at the averaged parameters.
     """
@@ -83,7 +83,7 @@ class Loop:
         self.steps = min(whole, plan.steps) if plan.steps else whole
 
     def run(self, around: Surroundings) -> tuple[int, Judged]:
-        """The best epoch with the score. Raises StoppedError after an order to stop."""
+        """The best epoch and its score. Raises StoppedError when told to stop."""
         torch.manual_seed(self._plan.seed)
         if around.resume is not None:
             self._restore(around.resume)

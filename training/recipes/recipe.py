@@ -1,4 +1,4 @@
-"""Recipes: all parameters of a training run besides the data, one model for each `kind`.
+"""Recipes: the settings of a training run, one model for each `kind`.
 
 Owns the fields, their limits and the reading of YAML. No torch in here: the plane checks recipes, pods run recipes.
 """
@@ -156,7 +156,7 @@ def fixed(recipe: AnyRecipe) -> str:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no types
-    """PyYAML's safe loader without anchors and aliases, which make a small text huge, and without repeated keys."""
+    """PyYAML's safe loader without repeated keys, anchors and aliases. Aliases make a small text huge."""
 
     _depth = 0
 

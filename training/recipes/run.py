@@ -1,4 +1,4 @@
-"""The context of a training recipe, and the result.
+"""The surroundings of a training run, and its outcome.
 
 Owns the interface between a recipe and its surroundings: data in, measurements and checkpoints on the way, artifacts
 out. A recipe knows neither the plane nor the network.
@@ -36,6 +36,6 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The measures of the trained model. The artifacts are in `out`."""
+    """The measures of the trained model. The artifacts lie in `out`."""
 
     measures: dict[str, float] = field(default_factory=dict)

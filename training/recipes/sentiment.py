@@ -112,7 +112,7 @@ def _export(
 def _write_evaluation(
     model: Classifier, temperature: float, divided: Divided, validate: Sequence[Encoded], path: Path
 ) -> None:
-    """The answers to the validation rows, sufficient for the plane to recompute every measure."""
+    """The answers to the validation rows; the plane can compute every measure again from the answers."""
     model.eval()
     order = sorted(range(len(validate)), key=lambda place: len(validate[place].ids))
     with path.open("w", encoding="utf-8", newline="") as file, torch.inference_mode():

@@ -4,19 +4,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
-from training.plane import event, jobs
+from training.plane import event, jobs, reports
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.launchers.process import ProcessLauncher
 from training.plane.reconciler import Plane, Reconciler
 from training.plane.schema import attempts, events, tokens
 from training.plane.schema import jobs as table
+from training.plane.token import Holder
 
 SCRIPT = 'echo ran; echo "$JOB_ID $ATTEMPT" >> ../../../ran; sleep "${NAP:-0}"\n'
 # A worker that dies by SIGKILL after so many calls of the store, the launcher and the disk of its own.
@@ -61,9 +63,12 @@ print("survived")
 
 
 @pytest.fixture
-def launcher(tmp_path: Path) -> ProcessLauncher:
+def launcher(tmp_path: Path) -> Iterator[ProcessLauncher]:
     (tmp_path / "script.sh").write_text(SCRIPT)
-    return ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh")
+    made = ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh")
+    yield made
+    for name in made.mine():
+        made.stop(name, now=True)
 
 
 class Ahead(Clock):
@@ -144,6 +149,23 @@ def test_a_slow_worker_that_lost_its_lease_changes_nothing(
     assert rows.count("launching") == len(tried)
 
 
+def test_a_row_is_given_back_once_the_database_is_there_again(
+    store: Database, add_job: Callable[..., str], launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, worker = add_job(), hands(store, launcher, Ahead())
+
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, ConnectionError())
+
+    monkeypatch.setattr(jobs, "read", away)
+    with pytest.raises(OperationalError):
+        worker.turn()
+    monkeypatch.undo()
+    assert not worker.turn()  # the row is given back, due in a second
+    with store.begin() as connection:
+        assert connection.execute(select(table.c.lease_token).where(table.c.id == job)).scalar() is None
+
+
 def test_tokens_end_with_the_attempt(store: Database, add_job: Callable[..., str], launcher: ProcessLauncher) -> None:
     job = add_job()
     settle(store, launcher, job, lambda state: state == "queued")
@@ -164,3 +186,36 @@ def test_a_launch_that_fails_is_told_and_tried_again(
     assert kinds[-1] == "launch_failed"
     monkeypatch.undo()
     settle(store, launcher, job, lambda state: state == "queued")
+
+
+def test_a_machine_that_goes_silent_is_ended_by_force_and_replaced(
+    store: Database, add_job: Callable[..., str], launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    (tmp_path / "script.sh").write_text("trap '' TERM; while :; do sleep 0.1; done")
+    job = add_job()
+    clock = Ahead()
+    worker = hands(store, launcher, clock)
+    worker.turn()
+    with store.begin() as connection:
+        reports.start(connection, Holder("desk", job, 1), clock.now())
+    for seconds in (3.0, 601.0, 1.0, 31.0, 1.0):
+        clock.offset += seconds
+        clock.now()
+        clock.steady_since = 0.0  # the test's clock runs fast, and has not jumped
+        while worker.turn():
+            pass
+    end = time.monotonic() + 20
+    while not (states := tried(store, job)) or states[0] != ("gone", "silent"):
+        assert time.monotonic() < end, states
+        clock.offset += 1.0
+        worker.turn()
+        time.sleep(0.02)
+    with store.begin() as connection:
+        kinds = [one.kind for one in event.after(connection, job, 0, 100)]
+    assert kinds.index("stopping") < kinds.index("gone") < kinds.index("retry")
+
+
+def tried(store: Database, job: str) -> list[tuple[str, str]]:
+    """State and cause of each attempt."""
+    with store.begin() as connection:
+        return [(one["state"], one["cause"]) for one in jobs.attempts_of(connection, job)]

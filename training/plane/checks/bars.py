@@ -1,6 +1,6 @@
 """Checks of bars: columns `time`, `open`, `high`, `low`, `close`, and where there are `symbol`, `volume` and features.
 
-Owns the rules for rows and for series. Every finding of one row is made against the row before of
+Owns the rules for rows and series. Every finding of one row is made against the row before of
 the same symbol, so that the file is read once.
 """
 
@@ -29,7 +29,7 @@ _KEPT_PAIRS = 50_000
 
 @dataclass
 class _Series:
-    """The state of a symbol: the previous bar, and statistics of the series."""
+    """State of one symbol's series: the newest bar and running figures."""
 
     time: str = ""
     close: float = math.nan
@@ -102,7 +102,7 @@ class _Bars:
         return True
 
     def _follows(self, row: int, series: _Series, time: str, close: float, volume: float) -> bool:
-        """Whether the bar is newer than the previous bar; unusual steps are reported."""
+        """Whether the bar is newer than the one before; oddities of the step are reported."""
         report = self._report
         if time == series.time:
             report.error("duplicate_time", row, f"a second bar at {time[:19]}")

@@ -1,7 +1,7 @@
 """Texts that occur more than once: exactly, nearly, and with two labels.
 
 Owns the normal form of a text, and the MinHash signature (Broder, "On the Resemblance and Containment of Documents",
-1997) by which near duplicates are found: two texts are near when their sets of words have a Jaccard index of about 0.8
+1997) of near duplicates: two texts are near when their sets of words have a Jaccard index of about 0.8
 or more. Only texts that agree in one of 16 bands of 4 hashes are compared.
 """
 
@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 
 
 class Duplicates:
-    """Takes rows in order, then reports once. The report names rows that were not compared."""
+    """Fed with rows in order, then asked once. The report says how many rows were compared."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""The findings of the checks of a dataset.
+"""Findings of the checks of a dataset.
 
 Owns the collection: errors refuse the dataset, warnings do not. Of each code the first places are kept, all are
 counted.
@@ -34,7 +34,7 @@ class Report:
         self._keep(code, row, why, **more)
 
     def saw_time(self, time: str) -> None:
-        """Keep the earliest and the latest time; `time` is ISO 8601 in UTC, which sorts as text."""
+        """Keep the earliest and the latest time; `time` is ISO 8601 in UTC and sorts as text."""
         self.first_time = min(self.first_time or time, time)
         self.last_time = max(self.last_time, time)
 

@@ -1,6 +1,6 @@
 """Reads the rows of a CSV file from a stream of bytes: header, fields, times.
 
-Owns the file format: UTF-8, a header line, commas, quotes as in RFC 4180. The content of fields belongs to the checks.
+Owns the file format: UTF-8, a header line, commas, quotes as in RFC 4180. The rules for fields belong to the checks.
 """
 
 import codecs

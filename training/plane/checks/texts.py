@@ -1,6 +1,6 @@
 """Checks of labelled texts: columns `text` and `label`, and where there are times `time` and `label_time`.
 
-Owns the rules for rows. `time`: publication of the text. `label_time`: the decision on the label.
+Owns the rules for rows. `time` is when the text could be known, `label_time` when the label was decided.
 """
 
 from collections import Counter, defaultdict

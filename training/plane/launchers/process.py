@@ -1,8 +1,9 @@
 """Machines that are processes of this computer: pod/run.sh in a session of its own.
 
-Owns the folder of a machine: `lock`, `pid`, `exit`, `log` and `work/`. The lock is taken before the start and inherited
-by every process of the machine, so the lock is free exactly when no process of the machine is left, whoever was killed.
-A machine outlives the starting worker, and any worker on this computer finds the machine by name.
+Owns the folder of a machine: `lock`, `pid`, `exit`, `log`, `work/` and `tmp/`. The lock is taken before the start and
+inherited by every process of the machine, so the lock is free exactly when no process of the machine is left, also
+after SIGKILL.
+A machine outlives the worker that has started the machine, and any worker on this computer finds it by name.
 """
 
 import contextlib
@@ -19,11 +20,11 @@ from training.plane.launcher import LaunchError, Offer, PodSpec, Presence, Seen
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "training" / "pod" / "run.sh"
-# The shell writes its pid, which is the session's number, leaves the machine to a child, and ends: the machine is no
+# The shell writes its pid (the session's number), leaves the machine to a child, and ends: the machine is no
 # child of this process, and needs no wait. The exit code is written after the script's end.
 _SHELL = 'echo $$ > ../pid; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
-# Variables of this process's environment for machines; other variables may hold secrets of the plane.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
+# Variables that a machine inherits; the rest of the environment may hold secrets of the plane.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
 class ProcessLauncher:
@@ -41,7 +42,8 @@ class ProcessLauncher:
         """Start the machine; nothing happens when a machine of this name runs or has run. Raises LaunchError."""
         folder = self._folder / name
         try:
-            (folder / "work").mkdir(parents=True, exist_ok=True, mode=0o700)
+            for part in ("work", "tmp"):
+                (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(folder) as held:
                 if held is not None and not (folder / "pid").exists():
                     self._start(folder, held, pod)
@@ -51,6 +53,7 @@ class ProcessLauncher:
     def _start(self, folder: Path, held: int, pod: PodSpec) -> None:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         ours = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "POD_LOG": str(folder / "log")}
+        ours["TMPDIR"] = str(folder / "tmp")
         with (folder / "log").open("ab") as log:
             subprocess.run(  # noqa: S603 -- our own script
                 ["sh", "-c", _SHELL, "machine", str(self._script)],  # noqa: S607 -- the system's shell

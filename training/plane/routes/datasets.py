@@ -76,7 +76,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/datasets/{dataset_id}/complete")
     def complete(dataset_id: Id, sent: Complete, user: User) -> dict[str, Any]:
         """The bytes are uploaded: begin the checks. A second call changes nothing."""
-        with store.begin() as connection:
+        with store.read() as connection:
             row = dataset.get(connection, user.name, dataset_id)
         if row["state"] == DatasetState.UPLOADING:
             _assemble(row, sent.etags)
@@ -97,7 +97,7 @@ def router(services: Services) -> APIRouter:
             raise ConflictError(f"{row['bytes']} bytes were declared, {size} came")
 
     def _uploading(dataset_id: str, user: Client) -> RowMapping:
-        with store.begin() as connection:
+        with store.read() as connection:
             row = dataset.get(connection, user.name, dataset_id)
         if row["state"] != DatasetState.UPLOADING:
             raise ConflictError(f"the dataset is {row['state']}")
@@ -106,14 +106,14 @@ def router(services: Services) -> APIRouter:
     @routes.get("/datasets")
     def list_datasets(user: User, before: str = "", limit: PageSize = 50) -> dict[str, Any]:
         """The caller's datasets, the newest first."""
-        with store.begin() as connection:
+        with store.read() as connection:
             rows = dataset.listed(connection, user.name, before, limit)
         return {"datasets": [shown(row, *_SHOWN) for row in rows]}
 
     @routes.get("/datasets/{dataset_id}")
     def look(dataset_id: Id, user: User) -> dict[str, Any]:
         """A dataset with the report of its checks."""
-        with store.begin() as connection:
+        with store.read() as connection:
             return shown(dataset.get(connection, user.name, dataset_id), *_SHOWN, "report")
 
     @routes.delete("/datasets/{dataset_id}", status_code=204)
@@ -148,7 +148,7 @@ def router(services: Services) -> APIRouter:
     def download(secret: str, request: Request) -> Response:
         """The bytes of a dataset, for the holder of a token that was not used."""
         now = services.clock.now()
-        with store.begin() as connection:
+        with store.read() as connection:
             row = connection.execute(table.select().where(table.c.id == token.peek(connection, secret, now)))
             found = row.mappings().first()
             if found is None or found["state"] != DatasetState.READY:

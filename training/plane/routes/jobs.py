@@ -106,14 +106,14 @@ def router(services: Services) -> APIRouter:
         """The caller's jobs, the newest first."""
         if state and state not in set(JobState):
             raise InvalidRequestError.at("state", f"must be one of {', '.join(JobState)}")
-        with store.begin() as connection:
+        with store.read() as connection:
             rows = jobs.listed(connection, user.name, before, limit, state)
         return {"jobs": [shown(row, *_SHOWN) for row in rows]}
 
     @routes.get("/jobs/{job}")
     def look(job: Id, user: User) -> dict[str, Any]:
-        """A job with recipe, attempts, and the cost so far."""
-        with store.begin() as connection:
+        """A job with its recipe, its attempts, and the cost so far."""
+        with store.read() as connection:
             row = jobs.get(connection, user.name, job)
             tries = [shown(one, *_ATTEMPT) for one in jobs.attempts_of(connection, job)]
         usd = sum(_hours(one, clock.now()) * one.get("usd_per_hour", 0.0) for one in tries)
@@ -128,8 +128,8 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/jobs/{job}/measurements")
     def measured(job: Id, user: User) -> dict[str, Any]:
-        """The measurements of the training, by name: pairs of step and value."""
-        with store.begin() as connection:
+        """The reported measurements, by name: pairs of step and value."""
+        with store.read() as connection:
             jobs.get(connection, user.name, job)
             found = select(measurements).where(measurements.c.job == job).order_by(measurements.c.step)
             rows = connection.execute(found).mappings().all()
@@ -157,7 +157,7 @@ def router(services: Services) -> APIRouter:
         return StreamingResponse(watchers.count(_follow(user.name, job, after)), 200, headers, "text/event-stream")
 
     def _read(owner: str, job: str, after: int) -> tuple[list[event.Event], dict[str, Any]]:
-        with store.begin() as connection:
+        with store.read() as connection:
             row = jobs.get(connection, owner, job)
             newest = select(measurements.c.value).where(measurements.c.job == job, measurements.c.name == "loss")
             loss = connection.execute(newest.order_by(measurements.c.step.desc()).limit(1)).scalar()
@@ -187,7 +187,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/jobs/{job}/logs", response_class=Response)
     def logs(job: Id, user: User) -> Response:
         """The end of the newest attempt's log: from the machine while there is one, else as it was uploaded."""
-        with store.begin() as connection:
+        with store.read() as connection:
             row = jobs.get(connection, user.name, job)
             tries = jobs.attempts_of(connection, job)
             kept = upload.newest_log(connection, job)
@@ -201,7 +201,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/jobs/{job}/checkpoints")
     def checkpoints(job: Id, user: User) -> dict[str, Any]:
         """The job's complete checkpoints, the newest first."""
-        with store.begin() as connection:
+        with store.read() as connection:
             jobs.get(connection, user.name, job)
             rows = upload.newest_checkpoints(connection, job)
         return {"checkpoints": [shown(row, "step", "attempt", "complete_at") for row in rows]}
@@ -209,7 +209,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/jobs/{job}/artifacts")
     def artifacts(job: Id, user: User) -> dict[str, Any]:
         """The files that the job has made."""
-        with store.begin() as connection:
+        with store.read() as connection:
             jobs.get(connection, user.name, job)
             rows = upload.artifacts(connection, user.name, job)
         return {"artifacts": [shown(row, "id", "name", "sha256", "bytes", "attempt", "complete_at") for row in rows]}
@@ -217,7 +217,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/artifacts/{artifact}", response_model=None)
     def fetch(artifact: Id, user: User) -> Response | dict[str, Any]:
         """A file's bytes up to 5 MB; above, an address to fetch the file from."""
-        with store.begin() as connection:
+        with store.read() as connection:
             row = upload.artifact(connection, user.name, artifact)
         if row["bytes"] > INLINE_BYTES:
             return _address(row)
@@ -228,7 +228,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/artifacts/urls")
     def addresses(sent: ArtifactUrls, user: User) -> dict[str, Any]:
         """One address for each file."""
-        with store.begin() as connection:
+        with store.read() as connection:
             rows = [upload.artifact(connection, user.name, one) for one in sent.ids]
         return {"artifacts": [_address(row) for row in rows]}
 

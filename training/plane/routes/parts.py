@@ -1,4 +1,4 @@
-"""Dependencies of all routes: the caller, the database transaction, and the forms of names and digests."""
+"""Common parts of the routes: callers, and the forms of names and digests."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ class Body(BaseModel):
 
 
 class Callers:
-    """The dependencies for the caller."""
+    """FastAPI dependencies for the caller of a route."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -50,7 +50,7 @@ class TrainerStatus(Body):
 
 
 class Sent(Body):
-    """A report: the progress of the training, and the measurements since the previous report. Or Kubeflow's body."""
+    """A report: the progress, and the measurements since the report before. Or Kubeflow's body."""
 
     step: int = Field(0, ge=0, lt=2**63)
     progress: float | None = None
@@ -76,7 +76,7 @@ class Checkpoint(Body):
 
 
 class Outcome(Body):
-    """The result of the training. The artifacts have the names of the uploads."""
+    """The outcome of the training. The artifacts are named as they were uploaded."""
 
     measures: dict[_MetricName, float | str] = Field(max_length=200)
     artifacts: list[FileName] = Field(max_length=1000)
@@ -153,7 +153,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/jobs/{job}/uploads/{file}/complete")
     def complete(job: Id, file: Id, pod: Pod) -> dict[str, Any]:
         """The file is uploaded: read it back and compare its digest."""
-        with store.begin() as connection:
+        with store.read() as connection:
             row = upload.of_holder(connection, pod, file)
         if row["complete_at"] is None:
             upload.verify(objects, row)
@@ -170,7 +170,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/jobs/{job}/result")
     def result(job: Id, sent: Outcome, pod: Pod) -> dict[str, Any]:
-        """Store the result of the training."""
+        """Take in the outcome of the training."""
         with store.begin() as connection:
             reports.result(connection, pod, sent.measures, sent.artifacts, clock.now())
         return {"taken": True}

@@ -36,7 +36,7 @@ class Span:
 
 
 def asked(headers: Mapping[str, str], total: int, etag: str) -> Span:
-    """The requested range. Raises RangeError."""
+    """The range of the request. Raises RangeError."""
     found = _RANGE.fullmatch(headers.get("range", ""))
     condition = headers.get("if-range", "")
     if found is None or found.groups() == ("", "") or condition not in {"", f'"{etag}"'}:

@@ -169,7 +169,7 @@ def upgrade() -> None:
     op.create_table(
         "totals",
         sa.Column("kind", sa.String(length=40), nullable=False),
-        sa.Column("swept", sa.BigInteger(), nullable=False),
+        sa.Column("swept", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("kind"),
     )
     op.create_table(

@@ -1,0 +1,233 @@
+"""Faults of what the plane stands on: the plane itself, the database, the objects, the disk, the clock."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import URL
+
+from benchmarks.training.planes import PlaneProcess, S3Server, ask, texts
+from tests.training.plane.conftest import TEMPLATE, execute
+from training.plane.clock import JUMP_SECONDS, Clock
+from training.plane.database import Database
+from training.plane.folder import FolderObjects, ObjectExistsError
+from training.plane.objects import ObjectsFullError
+from training.plane.signature import Signer
+
+KEY = "uploads/01M8HA6MDY93G3J7MXWPK51RN5"
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[PlaneProcess]:
+    plane = PlaneProcess(tmp_path)
+    yield plane
+    plane.stop()
+
+
+def test_a_plane_that_is_killed_again_and_again_loses_no_job(process: PlaneProcess) -> None:
+    jobs = [process.job(name) for name in ("succeed", "sleep 3", "checkpoint")]
+    for pause in (0.0, 0.3, 0.7):
+        time.sleep(pause)  # where the kill hits is up to the machine
+        process.kill()
+        process.start()
+    done = [process.finished(job) for job in jobs]
+    assert [one["state"] for one in done] == ["succeeded"] * 3
+    for job in jobs:
+        kinds = [one["kind"] for one in process.ask("GET", f"/jobs/{job}/events").json["events"]]
+        assert kinds.count("succeeded") == 1
+
+
+def test_two_workers_share_the_port_and_a_killed_one_is_replaced(tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path, WORKERS=2)
+    try:
+        parent = psutil.Process(plane.process.pid)
+        first = {child.pid for child in parent.children()}
+        assert len(first) == 2
+        jobs = [plane.job("succeed") for _ in range(3)]
+        os.kill(next(iter(first)), signal.SIGKILL)
+        assert [plane.finished(job)["state"] for job in jobs] == ["succeeded"] * 3
+        end = time.monotonic() + 30
+        while len(parent.children()) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len({child.pid for child in parent.children()} - first) == 1
+    finally:
+        plane.stop()
+
+
+def test_a_database_that_is_away_is_a_503_and_then_the_jobs_go_on(postgres: URL, tmp_path: Path) -> None:
+    name = f"away{time.monotonic_ns()}"
+    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    url = postgres.set(database=name).render_as_string(hide_password=False)
+    plane = PlaneProcess(tmp_path, DATABASE_URL=url)
+    try:
+        job = plane.job("sleep 2")
+        execute(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+        execute(postgres, cut)
+        answers = [plane.ask("GET", "/jobs") for _ in range(3)]
+        assert {answer.status for answer in answers} == {503}
+        assert answers[0].json["reason"] == "UNAVAILABLE"
+        assert answers[0].headers["Retry-After"] == "5"
+        assert ask("GET", f"{plane.url}/health").json["store"]["healthy"] is False
+        execute(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert plane.finished(job)["state"] == "succeeded"
+    finally:
+        plane.stop()
+
+
+def test_objects_that_are_away_are_a_503_and_then_the_checks_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    server = S3Server(folder)
+    plane = PlaneProcess(tmp_path / "plane", OBJECTS=server.objects)
+    try:
+        dataset = plane.dataset()
+        server.kill()
+        health = ask("GET", f"{plane.url}/health")
+        assert (health.status, health.json["objects"]["healthy"], health.json["store"]["healthy"]) == (503, False, True)
+        assert plane.ask("DELETE", f"/datasets/{dataset}").status == 503
+        server.start()
+        assert plane.ask("DELETE", f"/datasets/{dataset}").status == 204
+        assert plane.finished(plane.job("succeed"))["state"] == "succeeded"
+    finally:
+        plane.stop()
+        server.stop()
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Iterator[FolderObjects]:
+    store = Database(f"sqlite:///{tmp_path}/store.db")
+    store.migrate()
+    yield FolderObjects(tmp_path / "objects", Signer(store), "http://127.0.0.1:1")
+    store.close()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ObjectsFullError):
+        objects.put(KEY, b"content")
+    monkeypatch.undo()
+    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+    objects.put(KEY, b"content")
+    assert b"".join(objects.read(KEY, 3, 6)) == b"ten"
+
+
+def test_of_two_writers_of_one_object_one_wins(objects: FolderObjects) -> None:
+    lost, barrier = [], threading.Barrier(4)
+
+    def write(number: int) -> None:
+        barrier.wait()
+        try:
+            objects.put(KEY, f"writer {number}".encode())
+        except ObjectExistsError:
+            lost.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [winner] = {0, 1, 2, 3} - set(lost)
+    assert b"".join(objects.read(KEY)) == f"writer {winner}".encode()
+
+
+def test_a_jump_of_the_clock_is_noticed_in_both_directions() -> None:
+    wall, steady = [1000.0], [0.0]
+    clock = Clock(lambda: wall[0], lambda: steady[0])
+
+    def pass_by(seconds: float, jump: float = 0.0) -> float:
+        wall[0] += seconds + jump
+        steady[0] += seconds
+        return clock.now()
+
+    pass_by(100.0)
+    assert clock.steady_since == 0.0
+    for jump in (3600.0, -7200.0, JUMP_SECONDS + 1):
+        now = pass_by(1.0, jump)
+        assert clock.steady_since == now
+        pass_by(50.0)
+        assert clock.steady_since == now
+
+
+def test_the_plane_refuses_to_be_an_open_door(tmp_path: Path) -> None:
+    for settings, reason in (
+        ({"MARKET_TRAINING_LISTEN": "0.0.0.0:0"}, "MARKET_TRAINING_KEYS_FILE"),
+        ({"MARKET_TRAINING_JWT_ISSUER": "x"}, "belong together"),
+        ({"MARKET_TRAINING_OBJECTS": "ftp://x"}, "s3://bucket"),
+        ({"MARKET_TRAINING_LISTEN": "nowhere"}, "host:port"),
+        ({"MARKET_TRAINING_NAME": "Bad Name"}, "pattern"),
+    ):
+        environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), **settings}
+        command = [os.sys.executable, "-m", "training.plane"]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 1
+        assert reason in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_kubeflows_body_is_taken(process: PlaneProcess) -> None:
+    job = process.job("sleep 5")
+    process.wait(f"/jobs/{job}", "running")
+    [started] = (process.folder / "plane" / "machines").glob("*/work/started.json")
+    token = tokens_of(started.parent.parent)
+    status = {"lastUpdatedTime": "2026-11-28T00:00:00+00:00", "progressPercentage": 40, "estimatedRemainingSeconds": 9,
+              "metrics": [{"name": "loss", "value": "0.75"}, {"name": "grad_norm", "value": "nan"},
+                          {"name": "current_step", "value": "12"}]}  # fmt: skip
+    body = json.dumps({"trainerStatus": status}).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    answer = ask("POST", f"{process.url}/api/training/jobs/{job}/metrics", body, headers)
+    assert (answer.status, answer.json["stop"]) == (200, False)
+    series = process.ask("GET", f"/jobs/{job}/measurements").json["series"]
+    assert [12, 0.75] in series["loss"]
+    assert "grad_norm" not in series
+    other = process.job("sleep 5")
+    wrong = ask("POST", f"{process.url}/api/training/jobs/{other}/metrics", body, headers)
+    assert (wrong.status, wrong.json["reason"]) == (401, "TOKEN_REFUSED")
+    for one in (job, other):
+        process.ask("POST", f"/jobs/{one}/cancel")
+    process.finished(job)
+    late = ask("POST", f"{process.url}/api/training/jobs/{job}/metrics", body, headers)
+    assert late.status == 401
+
+
+def tokens_of(machine: Path) -> str:
+    """The job token, from the environment of a process of the machine."""
+    session = int((machine / "pid").read_text())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session and "JOB_TOKEN" in process.environ():
+                return process.environ()["JOB_TOKEN"]
+    raise AssertionError("no process of the machine")
+
+
+def test_a_dataset_larger_than_the_limit_keeps_its_token(tmp_path: Path) -> None:
+    """The limit was lowered after the upload: the refusal does not use the token up."""
+    plane = PlaneProcess(tmp_path)
+    content = texts()
+    dataset = plane.dataset(content)
+    secret = plane.ask("POST", f"/datasets/{dataset}/tokens").json["token"]
+    plane.stop()
+    small = PlaneProcess(tmp_path, MAX_DATASET_BYTES=100)
+    answer = ask("GET", f"{small.url}/api/training/download/{secret}")
+    assert answer.status == 413
+    assert answer.json["errors"][0]["limit"] == 100
+    small.stop()
+    again = PlaneProcess(tmp_path)
+    try:
+        assert ask("GET", f"{again.url}/api/training/download/{secret}").content == content
+    finally:
+        again.stop()

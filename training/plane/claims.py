@@ -1,0 +1,58 @@
+"""One worker's claims on the rows of one table.
+
+Owns the way back of a lease. After an error of the database or the object store a worker cannot release its row at
+once: the worker releases the row with its next claim, so that no worker waits for the lease to end. After a bug the
+lease stays until its end, so that a broken row does not keep the worker busy.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Row, Table
+from sqlalchemy.exc import DBAPIError
+
+from runtime.logs import fields
+from training.plane import database
+from training.plane.clock import Clock
+from training.plane.database import Database, Lease, LeaseLostError
+from training.plane.objects import ObjectsAwayError
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 1.0
+
+
+class Claims:
+    """Take a row, work on the row inside held(), and release the row with database.release."""
+
+    def __init__(self, store: Database, table: Table, worker: str, clock: Clock) -> None:
+        self._store = store
+        self._table = table
+        self._worker = worker
+        self._clock = clock
+        self._owed: list[Lease] = []
+
+    def take(self) -> tuple[Row[Any], Lease] | None:
+        """The row that is due first, with its lease; None when no row is due. Raises DBAPIError."""
+        while self._owed:
+            with contextlib.suppress(LeaseLostError), self._store.begin() as connection:
+                database.release(connection, self._owed[-1], self._clock.now() + _AGAIN_SECONDS)
+            self._owed.pop()
+        with self._store.read() as connection:
+            if not database.is_due(connection, self._table, self._clock.now()):
+                return None
+        with self._store.begin() as connection:
+            return database.claim(connection, self._table, self._worker, self._clock.now())
+
+    @contextlib.contextmanager
+    def held(self, lease: Lease) -> Iterator[None]:
+        """The work on a row. A lease lost to another worker is logged; other errors are raised."""
+        try:
+            yield
+        except LeaseLostError:
+            log.warning("row taken over by another worker", extra=fields(table=self._table.name, row=lease.id))
+        except (DBAPIError, ObjectsAwayError):
+            self._owed.append(lease)
+            raise
