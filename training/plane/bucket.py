@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket, with addresses signed by S3's own scheme (Signature Version 4).
+"""Objects in an S3 bucket, with addresses signed by S3's scheme (Signature Version 4).
 
 Owns the translation to boto3. A presigned PUT binds the length and the condition that the key is new, so that neither
 a larger body nor a second upload passes.

@@ -1,6 +1,6 @@
-"""Checks uploaded datasets: each by one worker, claimed like jobs.
+"""The checks of uploaded datasets: a worker claims a dataset, as jobs are claimed.
 
-Owns the reading of the bytes, their digest and size against the declaration, and the choice of the check by kind.
+Owns the reading of the bytes, digest and size against the declaration, and the choice of the check by kind.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ CHECKS: Final[dict[str, Check]] = {"texts": texts.check, "bars": bars.check}
 
 
 class Checker:
-    """Checks datasets in one worker. Several checkers may work on one database."""
+    """Checks datasets in a worker. Several checkers may share a database."""
 
     def __init__(self, store: Database, objects: Objects, worker: str, clock: Clock) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Checker:
         self._claims = Claims(store, datasets, worker, clock)
 
     def turn(self) -> bool:
-        """Check one dataset that waits for its checks. Whether there was one."""
+        """Check the next waiting dataset; False without a waiting dataset."""
         claimed = self._claims.take()
         if claimed is None:
             return False

@@ -44,7 +44,7 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 class LeaseLostError(Exception):
-    """Another worker holds the row now: this worker's write is out of date."""
+    """Another worker holds the row now, so the write is out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Lease:
 
 
 class Database:
-    """Transactions on one database. Raises sqlalchemy.exc.DBAPIError when the database is away."""
+    """Transactions on a database. Raises sqlalchemy.exc.DBAPIError when the database is away."""
 
     def __init__(self, url: str) -> None:
         """`url` as SQLAlchemy reads it: sqlite:////path/file.db or postgresql+psycopg://host/name."""
@@ -68,20 +68,20 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One transaction, committed when the block ends well."""
+        """A transaction, committed when the block ends well."""
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that reads alone. On SQLite it waits for no writer, and no writer waits for it."""
+        """A transaction that only reads. On SQLite neither the reader nor a writer waits for the other."""
         with self.engine.connect() as connection:
             reading = connection.execution_options(**{_READING: True})
             with reading.begin():
                 yield reading
 
     def migrate(self) -> None:
-        """Bring the schema to the newest version. Workers that start together wait for each other."""
+        """Bring the schema to the newest version. Workers starting together take turns."""
         config = AlembicConfig()
         config.set_main_option("script_location", str(_MIGRATIONS))
         with self.begin() as connection:
