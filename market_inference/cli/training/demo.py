@@ -22,8 +22,8 @@ ROWS = 480
 RECIPE = b"""
 kind: sentiment
 name: demo
-epochs: 2
-steps: 40
+epochs: 1
+steps: 24
 batch: 16
 split: {validation: 0.2}
 checkpoint_seconds: 15

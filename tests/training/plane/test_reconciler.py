@@ -103,7 +103,7 @@ def settle(store: Database, launcher: ProcessLauncher, job: str, done: Callable[
 def test_a_worker_killed_between_any_two_statements_loses_nothing_and_starts_nothing_twice(
     store: Database, add_job: Callable[..., str], url: str, launcher: ProcessLauncher, tmp_path: Path
 ) -> None:
-    deaths = range(1, 40, 3)
+    deaths = range(1, 40, 4)
     for died_at in deaths:
         job = add_job(max_attempts=1)
         ran = subprocess.run(

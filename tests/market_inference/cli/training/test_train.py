@@ -101,6 +101,7 @@ def test_no_plane_and_no_key_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_demo_does_the_whole_loop_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
