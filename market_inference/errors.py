@@ -59,10 +59,20 @@ class MarketInferenceError(Exception):
         text = self.__dict__.get("message", "")
         raise AttributeError(f"no {name!r}: this item failed: {text}", name=name, obj=self) from self
 
+    def __reduce__(self) -> Any:
+        """Errors travel between processes whole, whatever their class asks for when it is made."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def extend(self, hint: str) -> None:
         """Add the way out to the message."""
         self.message = f"{self.message}; {hint}" if self.message else hint
         self.args = (self.message,)
+
+
+def _restored(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    made = kind.__new__(kind, *args)
+    made.__dict__.update(attributes)
+    return made
 
 
 class InvalidRequestError(MarketInferenceError):

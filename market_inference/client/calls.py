@@ -193,7 +193,7 @@ def _size(item: Series | Panel | Text, template: Any) -> batches.Size:
 def noted(given: Given[I]) -> Given[I]:
     """The same; what was changed in the data is said by a warning at the caller's line."""
     items: Iterable[Any] = given.items
-    notes = [note for item in items for note in item.source.notes]
+    notes = list(dict.fromkeys(note for item in items for note in item.source.notes))
     if notes:
         depth, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

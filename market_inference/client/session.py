@@ -6,7 +6,7 @@ the history of a reopened session, bars without an answer are sent again.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -232,11 +232,12 @@ def _timed(history: Panel, at: Times) -> Panel:
     size = len(history.columns["close"])
     if len(instants) != size:
         raise ArgumentError("times", f"there are {size} bars and {len(instants)} times")
-    found = times.order(instants, "times")
-    if found.rows is None:
-        return Panel(history.columns, instants, history.source)
-    columns = {name: values[found.rows] for name, values in history.columns.items()}
-    return Panel(columns, instants[found.rows], history.source.noting(found.note, index=take(at, found.rows)))
+    rows = times.order(instants, "times")
+    if rows is None:
+        return Panel(history.columns, instants, replace(history.source, index=at))
+    columns = {name: values[rows] for name, values in history.columns.items()}
+    source = history.source.noting(times.reversed_note("times"), index=take(at, rows))
+    return Panel(columns, instants[rows], source)
 
 
 def _named(sent: Sequence[str], labels: Labels) -> tuple[str, ...]:

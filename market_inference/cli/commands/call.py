@@ -3,6 +3,7 @@
 Owns the options for target, key, TLS and timeout, the client made of them, and the text of a failure.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ class Service:
 
         Notes on data, such as reversed rows, go to stderr, too.
         """
+        # gRPC's C core logs lines such as a GOAWAY of a restarted gateway on its own.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from market_inference.client.client import Client
         from market_inference.client.connection import TLS
         from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError

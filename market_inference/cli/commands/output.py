@@ -19,6 +19,7 @@ SIGNIFICANT_DIGITS = 6
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 12
 # From here on, such as for volumes, decimals say nothing.
 _WHOLE = 1e7
+_LEAST_TEXT = 6
 
 
 class PlainTable(Table):
@@ -40,7 +41,9 @@ def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainT
     made = PlainTable(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     made.caption, made.caption_justify = Text(caption) if caption else None, "left"
     for at, name in enumerate(columns):
-        made.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at >= left)
+        # A narrow terminal shortens text, but never to nothing.
+        width = _LEAST_TEXT if at < left else None
+        made.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at >= left, min_width=width)
     return made
 
 

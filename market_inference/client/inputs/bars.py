@@ -16,7 +16,7 @@ from market_inference.client.inputs.arguments import number, refuse
 from market_inference.client.inputs.column import as_array, column
 from market_inference.client.inputs.items import Given, Panel
 from market_inference.client.inputs.names import BAR_COLUMNS
-from market_inference.client.inputs.series import by_symbol, index_rows, row_label
+from market_inference.client.inputs.series import SHORTEST, are_short_rows, by_symbol, index_rows, row_label
 from market_inference.client.inputs.table import Rows, Table, rows_of, table_of, take
 from market_inference.client.inputs.times import are_times
 from market_inference.errors import ArgumentError
@@ -100,8 +100,11 @@ def _members(values: Any) -> list[Any] | None:
         nested = table_of(first) is not None or (not isinstance(first, str) and np.ndim(first) > 0)
         if nested and all(np.ndim(member) == 1 and len(member) == 1 for member in values):
             return None
-        return list(values) if nested else None
-    shape = np.shape(values)
+        if not nested or not are_short_rows(values, SHORTEST):
+            return list(values) if nested else None
+        shape: tuple[int, ...] = (len(values), len(values[0]))
+    else:
+        shape = np.shape(values)
     if len(shape) < 2 or shape[1] == 1:
         return None
     raise ArgumentError(
@@ -117,15 +120,14 @@ def _panel_of(bars: Any, symbol: str, where: str, wanted: Collection[str]) -> Pa
     table = table_of(bars)
     if table is None:
         return _closes(bars, symbol, f"{where}.close")
-    if not _is_one(table, where):
-        raise ArgumentError(where, f"no column 'close'; there are {table.names}")
     return _panel(table, symbol, wanted, where=where)
 
 
 def _panel(table: Table, symbol: str, wanted: Collection[str], *, shared: bool = False, where: str = "") -> Panel:
     """One instrument's table as a panel; `shared`: its rows are also those of other instruments."""
     prefix = where or symbol
-    _is_one(table, prefix or FIELD)
+    if not _is_one(table, prefix or FIELD):
+        raise ArgumentError(prefix or FIELD, f"no column 'close'; there are {table.names}")
     if table.index is None and table.named("time") is None and isinstance(table.columns, Mapping):
         rows = index_rows(table.columns[table.named("close")], prefix, symbol)  # columns with an index of their own
     else:

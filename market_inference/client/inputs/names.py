@@ -44,4 +44,5 @@ def fields_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
 def are_bars(fields: Iterable[str]) -> bool:
     """Whether columns of these fields are the bars of one instrument, even if the close is not among them."""
     prices = set(fields) & {*BAR_COLUMNS, "adjusted close"}
-    return {"high", "low"} <= prices or len(prices) > 2 or ("close" in prices and len(prices) > 1)
+    certain = bool(prices & {"close", "adjusted close"}) and len(prices) > 1
+    return certain or {"high", "low"} <= prices or len(prices) > 2

@@ -4,7 +4,7 @@ Owns the recognition of one series or many: a list, an array or a frame's column
 values; a long frame with columns unique_id, ds and y; a list of series; a 2-D array whose rows are series.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +93,9 @@ def _members(values: Any) -> list[Any] | None:
         nested = bool(values) and (table_of(values[0]) is not None or np.ndim(_first(values)) > 0)
         if not nested or all(np.ndim(member) == 1 and len(member) == 1 for member in values):
             return None
-        return list(values)
+        if not are_short_rows(values, SHORTEST):
+            return list(values)
+        values = np.array(values, dtype=object)
     if np.ndim(values) < 2:
         return None
     shape = np.shape(values)
@@ -108,6 +110,12 @@ def _members(values: Any) -> list[Any] | None:
             "columns are the series, give values.T",
         )
     return list(values)
+
+
+def are_short_rows(values: Sequence[Any], longest: int) -> bool:
+    """Whether a list holds the rows of a table: many of one length, and that length too short for a series."""
+    sizes = {len(member) if isinstance(member, list | tuple) else longest for member in values}
+    return len(values) >= longest and len(sizes) == 1 and sizes.pop() < longest
 
 
 def _first(values: Any) -> Any:
@@ -144,8 +152,10 @@ def _cleaned(values: Any, symbol: str, rows: Rows, *, drop: bool, field: str = "
     found: Floats = column(_own_rows(values, rows), field or symbol or FIELD)
     source = replace(rows.source, symbol=symbol)
     missing = np.isnan(found)
-    if not missing.any() or missing.all():
+    if not missing.any():
         return Series(found, source)
+    if missing.all():
+        return Series(found, replace(source, missing=("every row",)))
     first = int(np.argmin(missing))
     kept = ~missing if drop else np.arange(len(found)) >= first
     left_out = int((~kept).sum())

@@ -37,8 +37,8 @@ class Table:
 
     @property
     def fields(self) -> dict[Hashable, str]:
-        """The fields of a bar, by column name."""
-        return fields_of(self.columns)
+        """The fields of a bar, by column name; a value that is a table itself is an instrument, whatever its name."""
+        return fields_of(name for name, values in self.columns.items() if not _is_table(values))
 
     def named(self, field: str) -> Hashable | None:
         """The column of a field; None when there is none. Raises ArgumentError when there are two."""
@@ -91,8 +91,8 @@ def table_of(values: Any) -> Table | None:
 def rows_of(table: Table, field: str, symbol: str = "") -> Rows:
     """The rows in time, from a column of times or the index. Raises ArgumentError for rows out of order."""
     name = table.named("time")
-    labels, where = (table.columns[name], str(name)) if name is not None else (table.index, "the index")
-    where = f"{field}: {where}" if field else where
+    labels, column = (table.columns[name], str(name)) if name is not None else (table.index, "the index")
+    where = f"{field}: {column}" if field else column
     time_name = str(name) if name is not None else str(getattr(labels, "name", None) or "")
     source = Source(symbol, labels, table.library, time_name=time_name, symbol_name=table.symbol_name)
     if getattr(labels, "nlevels", 1) > 1:
@@ -104,18 +104,24 @@ def rows_of(table: Table, field: str, symbol: str = "") -> Rows:
     if labels is None or (name is None and not times_of.are_times(labels)):
         return Rows(None, None, source)
     instants = times_of.instants(labels, where)
-    found = times_of.order(instants, where)
-    if found.rows is None:
+    rows = times_of.order(instants, where)
+    if rows is None:
         return Rows(None, instants, source)
-    note = f"{symbol}: {found.note}" if symbol else found.note
-    return Rows(found.rows, instants[found.rows], replace(source, index=take(labels, found.rows), notes=(note,)))
+    note = times_of.reversed_note(f"{symbol}: {column}" if symbol else column)
+    return Rows(rows, instants[rows], replace(source, index=take(labels, rows), notes=(note,)))
 
 
 def take(index: Any, positions: Any) -> Any:
     """The labels at the positions."""
     if index is None or positions is None:
         return index
+    if hasattr(index, "iloc"):  # a pandas column, whose own labels [] would take
+        return index.iloc[positions]
     return index[positions] if hasattr(index, "__array__") else as_array(index, "index")[positions]
+
+
+def _is_table(values: Any) -> bool:
+    return isinstance(values, Mapping) or hasattr(values, "columns")
 
 
 def library_of(values: Any) -> str:

@@ -7,7 +7,6 @@ the whole column.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -24,6 +23,7 @@ from market_inference.errors import ArgumentError
 EXPECTED = "a datetime, ISO 8601 text, or a whole number since the epoch"
 # Seconds since the epoch from 1973 to 5138; times 1000 for each finer unit. Smaller numbers are nanoseconds.
 _UNITS = ((10**8, 10**11, 10**9), (10**11, 10**14, 10**6), (10**14, 10**17, 10**3))
+_YEARS = (1800, 2200)
 _SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)")
 
 
@@ -58,10 +58,15 @@ def instants(values: Any, field: str) -> Instants:
 
 
 def are_times(values: Any) -> bool:
-    """Whether a column or an index holds times, from its type and its first value. Plain numbers are none."""
-    kind = getattr(np.asarray(values[:1]), "dtype", np.dtype(object)).kind
+    """Whether a column or an index holds times, from its type and its first value.
+
+    Whole numbers are times where all of them are epochs or dates such as 20240105, or years that descend.
+    """
+    kind = np.asarray(values[:1]).dtype.kind
     if kind == "M":
         return True
+    if kind in "iu" and len(values):
+        return _are_epochs(np.asarray(values))
     if kind not in "OUT" or not len(values):
         return False
     first = np.asarray(values[:1])[0]
@@ -70,32 +75,42 @@ def are_times(values: Any) -> bool:
     return not isinstance(first, int | float | np.number) and _instant(first) is not None
 
 
+def _are_epochs(numbers: NDArray[Any]) -> bool:
+    least, most = int(numbers.min()), int(numbers.max())
+    if least >= _UNITS[0][0]:
+        return True
+    if _is_compact(least) and _is_compact(most):
+        return all(_read(str(number)) is not None for number in numbers.tolist())
+    years = _YEARS[0] <= least and most <= _YEARS[1] and len(numbers) > 1
+    return years and bool((np.diff(numbers) < 0).all())
+
+
+def _is_compact(number: int) -> bool:
+    """Whether the number may be a date such as 20240105."""
+    return 19_000_101 <= number <= 21_001_231
+
+
 def label(instant: int) -> str:
     """An instant for an error: the date alone at midnight UTC."""
     text = str(np.datetime64(int(instant), "ns")).removesuffix("000000").removesuffix(".000")
     return text.removesuffix("T00:00:00")
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The order of rows: `rows` [n] are positions in the data, oldest first; `note` says what was changed."""
-
-    rows: NDArray[np.int64] | None
-    note: str = ""
+def reversed_note(column: str) -> str:
+    """The note on rows that were reversed."""
+    return f"{column} descends, newest first: the rows were reversed to oldest first"
 
 
-def order(times: Instants, field: str) -> Order:
-    """Rows oldest first: ascending rows stay, strictly descending rows are reversed with a note.
+def order(times: Instants, field: str) -> NDArray[np.int64] | None:
+    """The positions of the rows oldest first, to reverse strictly descending rows; None for ascending rows.
 
-    Raises ArgumentError for rows out of order or with the same time, by their positions.
+    Raises ArgumentError for rows in another order or with the same time, by their positions.
     """
     steps = np.sign(np.diff(times))
     if (steps > 0).all():
-        return Order(None)
+        return None
     if (steps < 0).all():
-        return Order(
-            np.arange(len(times) - 1, -1, -1), f"{field} descends, newest first: the rows were reversed to oldest first"
-        )
+        return np.arange(len(times) - 1, -1, -1)
     rising = (steps > 0).sum() >= (steps < 0).sum()
     at = int(np.flatnonzero(steps <= 0 if rising else steps >= 0)[0])
     first, second = label(times[at]), label(times[at + 1])
@@ -151,7 +166,7 @@ def _since_epoch(value: Any) -> int | None:
     if not isinstance(value, int | np.integer):
         return None
     number = int(value)
-    if 19_000_101 <= number <= 21_001_231 and (day := _read(str(number))) is not None:  # a date such as 20240105
+    if _is_compact(number) and (day := _read(str(number))) is not None:  # a date such as 20240105
         return day
     for least, above, factor in _UNITS:
         if least <= abs(number) < above:

@@ -1,5 +1,8 @@
 """Every error of the service has its type here."""
 
+import copy
+import pickle
+
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -48,6 +51,22 @@ def test_a_quota_is_told_apart_from_a_full_service() -> None:
     status = wire.OverloadedError("too many", retry_after=2.0).status("id")
     status.details.add().Pack(error_details_pb2.QuotaFailure())
     assert type(errors.from_status(status)) is errors.RateLimitedError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.from_status(KINDS[0][0].status("r-1")),
+        errors.ArgumentError("horizon", "expected a whole number"),
+        errors.ClosedError("closed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_travels_between_processes_whole(error: errors.MarketInferenceError) -> None:
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301  # made here
+        assert type(copied) is type(error)
+        assert (str(copied), copied.violations, copied.request_id) == (str(error), error.violations, error.request_id)
+        assert copied.__notes__ == error.__notes__ if error.request_id else not hasattr(copied, "__notes__")
 
 
 def test_an_unknown_code_and_an_unknown_detail_are_no_crash() -> None:

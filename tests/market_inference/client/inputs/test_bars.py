@@ -127,7 +127,13 @@ def test_the_two_levels_of_yfinance_are_tickers_and_fields(field_first: bool) ->
         ({"A": BARS, "B": {"open": [1]}}, "B: no column 'close'; there are open"),
         (BARS | {"close": CLOSES}, "'Close' and 'close' are both close"),
         (BARS | {"Volume": [1, 2]}, "columns of different lengths: open 3, .*volume 2"),
+        (pd.DataFrame({"Open": CLOSES, "Adj Close": CLOSES}), "no column 'close'; there are Open, Adj Close; to use"),
+        (
+            pd.DataFrame([[1.0, 2.0]], columns=pd.MultiIndex.from_tuples([("Adj Close", "A"), ("High", "A")])),
+            "A: no column 'close'; there are Adj Close, High; to use 'Adj Close', rename it",
+        ),
         (np.ones((40, 5)), r"shape \(40, 5\): give the columns by name"),
+        (np.ones((40, 5)).tolist(), r"shape \(40, 5\): give the columns by name"),
         (np.ones((40, 6)), r"shape \(40, 6\)"),
         ({}, "at least one instrument"),
         (pd.DataFrame(BARS, index=pd.MultiIndex.from_product([["A"], DAYS])), r"2 levels: .*reset_index\(\)"),
@@ -155,6 +161,12 @@ def test_descending_bars_are_reversed_with_a_note(bars: object) -> None:
     found = panels(bars)
     assert columns(found) == EXPECTED
     assert "descends, newest first" in found.items[0].source.notes[0]
+
+
+def test_instruments_may_be_called_like_fields() -> None:
+    found = panels({"close": BARS, "date": pd.DataFrame(BARS)})
+    assert [one.source.symbol for one in found.items] == ["close", "date"]
+    assert columns(found, 1) == EXPECTED
 
 
 def test_a_bar_without_a_value_is_named_by_its_row() -> None:

@@ -97,6 +97,8 @@ def test_rows_of_a_2_d_array_are_series() -> None:
 def test_an_array_whose_columns_are_series_is_refused_with_the_way_out() -> None:
     with pytest.raises(ArgumentError, match=r"shape \(500, 6\): rows are series.* give values\.T"):
         series(np.ones((500, 6)))
+    with pytest.raises(ArgumentError, match=r"shape \(500, 6\): rows are series"):
+        series(np.ones((500, 6)).tolist())
     assert len(series(np.ones((500, 6)).T).items) == 6
 
 
@@ -217,8 +219,34 @@ def test_unsorted_and_duplicated_rows_are_refused_by_row(dates: list[Any], messa
         series({"A": pd.Series(CLOSES, index=pd.DatetimeIndex(["2026-01-01"] * 3))})
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        [20240103, 20240102, 20240101],
+        [1_700_000_120, 1_700_000_060, 1_700_000_000],
+        [1_700_000_120_000, 1_700_000_060_000, 1_700_000_000_000],
+        [2024, 2023, 2022],
+    ],
+    ids=["days", "seconds", "milliseconds", "years"],
+)
+def test_whole_numbers_that_are_dates_are_an_order_too(index: list[int]) -> None:
+    assert values(series(pd.Series(CLOSES[::-1], index=index))) == [CLOSES]
+    assert values(series(pd.Series(CLOSES, index=index[::-1]))) == [CLOSES]
+
+
+def test_days_and_months_that_no_row_tells_apart_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"'03/01/2026' may be .* and no row decides"):
+        series(pd.Series(CLOSES, index=["03/01/2026", "02/01/2026", "01/01/2026"]))
+
+
+def test_a_column_of_dates_decides_over_the_index() -> None:
+    found = series(pd.DataFrame({"Date": DAYS[::-1], "A": CLOSES[::-1]}, index=DAYS))
+    assert values(found) == [CLOSES]
+    assert list(found.items[0].source.index) == list(DAYS)
+
+
 def test_an_index_without_dates_says_nothing_about_the_order() -> None:
-    for index in ([3, 2, 1], ["a", "c", "b"], pd.RangeIndex(3, 0, -1)):
+    for index in ([3, 2, 1], ["a", "c", "b"], pd.RangeIndex(3, 0, -1), [2022, 2025, 2021]):
         assert values(series(pd.Series(CLOSES, index=index))) == [CLOSES]
 
 
