@@ -60,7 +60,7 @@ class Pipeline:
         self.router = router
         self.draining = False
         self._status = status
-        self._slow_checks = SlowChecks()
+        self.slow_checks = SlowChecks()
         # The calls arriving together at the moment; None while calls arrive alone.
         self._merging: Merging | None = None
 
@@ -114,7 +114,7 @@ class Pipeline:
             self._checked(call, error)
             return
         if call.checked is None:
-            self._slow_checks.add(call.client.name, partial(self._check_slowly, call))
+            self.slow_checks.add(call.client.name, partial(self._check_slowly, call))
         else:
             self._checked(call)
 

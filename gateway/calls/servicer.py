@@ -160,7 +160,7 @@ class Servicer:
         raw = await _first_message(context, self._default_timeout)
         call.size_bytes = len(raw)
         opened = read_open(raw)
-        explain.check(opened)
+        await self._pipeline.slow_checks.turn(call.client.name, functools.partial(_check_opening, opened))
         await self._spend(call, call.method.units(inference_pb2.WatchRequest(open=opened)))
         request = Request([call])
         replica = await self._router.pick(call.deadline)
@@ -252,6 +252,10 @@ class Servicer:
         if self._traces is not None:
             traces.begin(self._traces, call, "server")
         return call
+
+
+def _check_opening(opened: inference_pb2.WatchOpen) -> None:
+    explain.check(opened)
 
 
 async def _first_message(context: Any, seconds: float) -> bytes:

@@ -5,7 +5,7 @@ milliseconds where a valid request is checked in microseconds, so the calls of o
 explanations: slow checks run in short slices, with breaks in proportion, and clients take turns.
 """
 
-from asyncio import TimerHandle, get_running_loop
+from asyncio import Future, TimerHandle, get_running_loop
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +48,23 @@ class SlowChecks:
         self._queues.setdefault(client, deque()).append(check)
         if self._timer is None:
             self._run_or_wait()
+
+    async def turn(self, client: str, check: Callable[[], None]) -> None:
+        """Run `check` in the client's turn, and wait for it. Raises what `check` raises."""
+        outcome: Future[None] = get_running_loop().create_future()
+
+        def run() -> None:
+            if outcome.done():
+                return
+            try:
+                check()
+            except Exception as error:  # noqa: BLE001 -- raised where turn() is awaited
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        self.add(client, run)
+        await outcome
 
     def _run_or_wait(self) -> None:
         wait = self._next_slice - deadline.now()

@@ -133,6 +133,19 @@ async def test_a_known_token_ends_with_its_time_and_with_its_key(tokens, tmp_pat
         tokens.verify(mine)
 
 
+async def test_a_clock_that_is_set_back_locks_out_no_token(tokens, tmp_path, monkeypatch):
+    """B16: a known token stays valid, and the key set is renewed by a clock that never goes back."""
+    mine = token("ES256")
+    known = tokens.verify(mine)
+    back = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: back)
+    assert tokens.verify(mine) is known
+    (tmp_path / "jwks.json").write_text(key_set("RS256"))
+    await tokens.look()
+    with pytest.raises(UnauthenticatedError, match="not in the key set"):
+        tokens.verify(mine)
+
+
 async def test_a_key_set_that_cannot_be_had_is_an_error_and_http_is_a_mistake(tmp_path):
     with pytest.raises(KeySetError):
         await Tokens(str(tmp_path / "none.json"), issuer=ISSUER, audience=AUDIENCE).refresh()

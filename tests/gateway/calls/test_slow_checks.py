@@ -98,6 +98,31 @@ def test_the_first_check_after_a_pause_runs_at_once(clock, loop):
     assert not loop.timers
 
 
+async def test_a_turn_is_awaited_and_raises_what_the_check_raises():
+    checks, ran = SlowChecks(), []
+    await checks.turn("desk", lambda: ran.append(1))
+    assert ran == [1]
+
+    def broken() -> None:
+        raise InvalidRequestError([])
+
+    with pytest.raises(InvalidRequestError):
+        await checks.turn("desk", broken)
+
+
+async def test_a_check_whose_caller_has_left_does_not_run(clock, loop, monkeypatch):
+    checks, ran = SlowChecks(), []
+    monkeypatch.setattr(loop, "create_future", asyncio.get_running_loop().create_future, raising=False)
+    checks.add("desk", lambda: setattr(clock, "time", clock.time + SLICE_SECONDS))
+    waiting = asyncio.ensure_future(checks.turn("desk", lambda: ran.append(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    while loop.timers:
+        loop.next()
+    assert not ran
+
+
 def test_further_mistakes_of_a_message_are_not_explained():
     mistakes = Mistakes(count=MOST_EXPLAINED - 1)
     mistakes.refuse_further()
