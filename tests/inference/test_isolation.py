@@ -58,11 +58,12 @@ def request(series: list[np.ndarray], horizon: int, model: str = "") -> bytes:
     return asked.SerializeToString()
 
 
+# Series, horizon, model.
 ATTACKS = {
-    "ridge_ar, 64 x 10,000, horizon 365": lambda: request(walks(64, 10_000), 365, "ridge_ar"),
-    "auto on noisy sines, 64 x 10,000": lambda: request(sines(64, 10_000), 24, "auto"),
-    "auto on noisy sines, 256 x 256": lambda: request(sines(256, 256), 24, "auto"),
-    "fracast, 256 x 2,048": lambda: request(walks(256, 2048), 24, "fracast"),
+    "ridge_ar, 64 x 10,000, horizon 365": lambda: (walks(64, 10_000), 365, "ridge_ar"),
+    "auto on noisy sines, 64 x 10,000": lambda: (sines(64, 10_000), 24, "auto"),
+    "auto on noisy sines, 256 x 256": lambda: (sines(256, 256), 24, "auto"),
+    "fracast, 256 x 2,048": lambda: (walks(256, 2048), 24, "fracast"),
 }
 
 
@@ -73,12 +74,17 @@ async def test_a_costly_request_leaves_the_calls_of_others_their_deadlines(parts
     await parts.servicer.predict(victim, Call(client="victim"))
     if "fracast" in name:
         await parts.catalog.get("forecast", "fracast")
+    series, *rest = ATTACKS[name]()
+    began = time.monotonic()
+    await parts.servicer.predict(request(series[:1], *rest), Call(client="attacker"))
+    # On a busy machine all of it takes longer: a quarter of the attack, one series after the other, is too long.
+    patience = max(2.0, (time.monotonic() - began) * len(series) / 4)
     batches.clear()
-    attack = asyncio.create_task(parts.servicer.predict(ATTACKS[name](), Call(client="attacker")))
+    attack = asyncio.create_task(parts.servicer.predict(request(series, *rest), Call(client="attacker")))
     outcomes: list[object] = []
     until = time.monotonic() + 5
     while time.monotonic() < until and not attack.done():
-        call = Call(client="victim", deadline=deadline.after(2.0))
+        call = Call(client="victim", deadline=deadline.after(patience))
         outcomes += await asyncio.gather(parts.servicer.predict(victim, call), return_exceptions=True)
         await asyncio.sleep(0.02)
     attack.cancel()
@@ -89,4 +95,4 @@ async def test_a_costly_request_leaves_the_calls_of_others_their_deadlines(parts
     assert outcomes
     assert not failed
     # An item that takes longer alone runs alone. The first slice of a kind that was not seen lately may take longer.
-    assert longest < max(1.0, 2 * longest_alone)
+    assert longest < max(patience / 2, 2 * longest_alone)
