@@ -37,9 +37,11 @@ class Config(BaseSettings):
     multipart_bytes: int = Field(5_000_000_000, ge=1, description="a larger dataset is uploaded in parts")
     part_bytes: int = Field(500_000_000, ge=1, description="bytes of a part")
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
+    max_datasets_per_owner: int = Field(1000, ge=1, description="datasets of one owner that are not deleted")
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
     script: Path | None = Field(None, description="what a machine of this computer runs; by default pod/run.sh")
+    max_connections: int = Field(1000, ge=10, description="open connections of one worker; more are refused at once")
     poll_seconds: float = Field(0.5, gt=0, description="seconds between two looks for work")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

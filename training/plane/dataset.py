@@ -7,7 +7,7 @@ alone.
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from training.plane import database, identifier, token
 from training.plane.database import Lease
@@ -54,6 +54,12 @@ def listed(connection: Connection, owner: str, before: str, limit: int) -> list[
     if before:
         found = found.where(datasets.c.id < before)
     return list(connection.execute(found).mappings())
+
+
+def count(connection: Connection, owner: str) -> int:
+    """The number of the owner's datasets that are not deleted."""
+    mine = (datasets.c.owner == owner, datasets.c.state != DatasetState.DELETED)
+    return connection.execute(select(func.count()).select_from(datasets).where(*mine)).scalar_one()
 
 
 def set_upload(connection: Connection, dataset: str, upload: str) -> None:

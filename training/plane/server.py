@@ -48,6 +48,7 @@ class Server:
             access_log=False,
             lifespan="off",
             server_header=False,
+            limit_concurrency=self._config.max_connections,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
         self._http = _Http(settings)

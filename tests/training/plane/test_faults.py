@@ -231,3 +231,20 @@ def test_a_dataset_larger_than_the_limit_keeps_its_token(tmp_path: Path) -> None
         assert ask("GET", f"{again.url}/api/training/download/{secret}").content == content
     finally:
         again.stop()
+
+
+def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path, MAX_DATASETS_PER_OWNER=1, MAX_JOBS_PER_OWNER=1)
+    try:
+        dataset = plane.dataset()
+        declared = {"name": "x", "kind": "texts", "bytes": 3, "sha256": "0" * 64}
+        assert plane.ask("POST", "/datasets", declared).json["reason"] == "OVERLOADED"
+        assert plane.ask("POST", "/datasets", declared, owner="other").status == 201
+        job = plane.job("sleep 30", dataset)
+        second = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n")
+        assert (second.status, second.headers["Retry-After"]) == (429, "60")
+        plane.ask("POST", f"/jobs/{job}/cancel")
+        plane.finished(job)
+        assert plane.ask("POST", f"/jobs?dataset={dataset}&dry_run=true", b"kind: sentiment\n").status == 200
+    finally:
+        plane.stop()

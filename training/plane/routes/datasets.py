@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping
 from gateway.access.auth import Client
 from training.plane import dataset, token
 from training.plane.dataset import DatasetState
-from training.plane.errors import ConflictError, TokenRefusedError, TooLargeError
+from training.plane.errors import ConflictError, OverloadedError, TokenRefusedError, TooLargeError
 from training.plane.objects import ObjectMissingError
 from training.plane.routes import ranges
 from training.plane.routes.parts import Body, Callers, Id, PageSize, Sha256, ShownName, shown
@@ -55,6 +55,8 @@ def router(services: Services) -> APIRouter:
         parts = 1 if new.bytes <= config.multipart_bytes else -(-new.bytes // config.part_bytes)
         now = services.clock.now()
         with store.begin() as connection:
+            if dataset.count(connection, user.name) >= config.max_datasets_per_owner:
+                raise OverloadedError(f"at most {config.max_datasets_per_owner} datasets; delete one")
             made = dataset.declare(connection, user.name, new.name, new.kind, new.sha256, new.bytes, parts, now)
         key = f"datasets/{made}"
         if parts == 1:

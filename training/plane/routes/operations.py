@@ -1,7 +1,10 @@
 """Routes of operators: health, metrics, and the page in the browser."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
@@ -9,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from training.plane import health, metrics
 from training.plane.services import Services
 
+T = TypeVar("T")
 _PAGE = Path(__file__).parents[1] / "page.html"
 # The page is one file: it loads nothing, and sends to this plane alone.
 _PAGE_POLICY = (
@@ -17,23 +21,42 @@ _PAGE_POLICY = (
 )
 
 
+_SECONDS = 1.0
+
+
+class _Recent(Generic[T]):
+    """A value made at most once a second: these routes ask for no credential, and must cost the store little."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: tuple[float, T] | None = None
+
+    def value(self) -> T:
+        """The value of the last second, or a new one. Raises as `make` does."""
+        with self._lock:
+            if self._made is None or time.monotonic() - self._made[0] > _SECONDS:
+                self._made = (time.monotonic(), self._make())
+            return self._made[1]
+
+
 def router(services: Services) -> APIRouter:
     """The routes at /."""
     routes = APIRouter(tags=["operations"])
+    looked = _Recent(lambda: health.look(services))
+    text = _Recent(lambda: metrics.exposition(services.store, services.clock.now()))
 
     @routes.get("/health")
     def look(response: Response) -> dict[str, Any]:
         """Whether the store and the objects can be written and read; 503 if not."""
-        found = health.look(services)
+        found = looked.value()
         response.status_code = 200 if found["status"] == "healthy" else 503
         return found
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     def scrape() -> Response:
         """Prometheus' text format. Every worker answers the same figures: these come from the store."""
-        return PlainTextResponse(
-            metrics.exposition(services.store, services.clock.now()), media_type=metrics.MEDIA_TYPE
-        )
+        return PlainTextResponse(text.value(), media_type=metrics.MEDIA_TYPE)
 
     @routes.get("/", response_class=HTMLResponse)
     def page() -> Response:
