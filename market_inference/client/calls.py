@@ -155,6 +155,8 @@ def _call(
 
 
 def _cut(given: Given[Any], method: str, field: str, template: Any) -> list[tuple[Any, ...]]:
+    if len(given.items) == 1:
+        return [given.items]
     sizes = [_size(item, template) for item in given.items]
     return batches.cut(given.items, sizes, batches.limits(method, field))
 
@@ -187,7 +189,8 @@ def _size(item: Series | Panel | Text, template: Any) -> batches.Size:
             for one in template.indicators
         )
         return batches.Size(size + len(item.columns) * (_NUMBER_BYTES * bars + _ITEM_BYTES), size + answer)
-    return batches.Size(size + len(item.text.encode()), size)
+    bytes_each = 1 if item.text.isascii() else 4
+    return batches.Size(size + bytes_each * len(item.text), size)
 
 
 def noted(given: Given[I]) -> Given[I]:

@@ -32,6 +32,8 @@ def refuse(field: str, expected: str, value: object) -> ArgumentError:
 
 def whole(value: object, field: str, least: int = 0) -> int:
     """A whole number from `least`: 10, numpy's integers and 10.0."""
+    if type(value) is int and least <= value < 1 << 32:
+        return value
     expected = f"a whole number from {least}"
     if isinstance(value, bool | np.bool_):
         raise refuse(field, expected, value)
@@ -72,6 +74,8 @@ def text(value: object, field: str) -> str:
     """A text that UTF-8 can carry."""
     if not isinstance(value, str):
         raise refuse(field, "text", value)
+    if value.isascii():
+        return str(value)
     try:
         value.encode()
     except UnicodeEncodeError as error:

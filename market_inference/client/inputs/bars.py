@@ -16,7 +16,7 @@ from market_inference.client.inputs.arguments import number, refuse
 from market_inference.client.inputs.column import as_array, column
 from market_inference.client.inputs.items import Given, Panel
 from market_inference.client.inputs.names import BAR_COLUMNS
-from market_inference.client.inputs.series import SHORTEST, are_short_rows, by_symbol, index_rows, row_label
+from market_inference.client.inputs.series import SHORTEST, are_short_rows, by_symbol, index_rows, is_flat, row_label
 from market_inference.client.inputs.table import Rows, Table, rows_of, table_of, take
 from market_inference.client.inputs.times import are_times
 from market_inference.errors import ArgumentError
@@ -30,6 +30,8 @@ def panels(bars: Any, wanted: Collection[str] = ALL) -> Given[Panel]:
 
     Raises ArgumentError.
     """
+    if is_flat(bars):
+        return Given((_closes(bars, "", "close"),), single=True)
     table = table_of(bars)
     if table is not None and any(isinstance(name, tuple) for name in table.columns):
         return Given.of(_panel(part, symbol, wanted, shared=True) for symbol, part in _by_level(table))
@@ -117,7 +119,7 @@ def _members(values: Any) -> list[Any] | None:
 
 def _panel_of(bars: Any, symbol: str, where: str, wanted: Collection[str]) -> Panel:
     """The bars of one instrument among several."""
-    table = table_of(bars)
+    table = None if is_flat(bars) else table_of(bars)
     if table is None:
         return _closes(bars, symbol, f"{where}.close")
     return _panel(table, symbol, wanted, where=where)

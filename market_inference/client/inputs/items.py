@@ -38,6 +38,10 @@ class Source:
         return replace(self, notes=(*self.notes, *notes), **changes)
 
 
+NO_SOURCE = Source()
+"""The source of data without symbol and labels."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """`values` [n] float64, oldest first."""

@@ -6,6 +6,7 @@ companies), so that a single match means little: bars.py decides from all names 
 
 import re
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -25,6 +26,7 @@ _LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "
 _DECORATION = re.compile(r"^\d+[a-z]?\. *|[<>]")
 
 
+@lru_cache(maxsize=4096)
 def field_of(name: Hashable) -> str:
     """The field that a column's name means: one of BAR_COLUMNS, "adjusted close", "time" or "symbol"; "" for none."""
     if not isinstance(name, str):

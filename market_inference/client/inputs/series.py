@@ -4,6 +4,7 @@ Owns the recognition of one series or many: a list, an array or a frame's column
 values; a long frame with columns unique_id, ds and y; a list of series; a 2-D array whose rows are series.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from market_inference.client.arrays import Floats
 from market_inference.client.inputs import names, times
 from market_inference.client.inputs.column import as_array, column
-from market_inference.client.inputs.items import Given, Series, Source
+from market_inference.client.inputs.items import NO_SOURCE, Given, Series, Source
 from market_inference.client.inputs.table import Rows, Table, library_of, rows_of, table_of, take
 from market_inference.contract import methods
 from market_inference.contract.generated import inference_pb2 as pb
@@ -21,12 +22,15 @@ from market_inference.errors import ArgumentError
 
 FIELD = "series"
 _SHOWN_LABELS = 3
+_WITHOUT_INDEX = (np.ndarray, np.ma.MaskedArray, list, tuple)
 SHORTEST = int(methods.field_rules(pb.Series.DESCRIPTOR.fields_by_name["values"]).repeated.min_items)
 """Values that the contract asks of a series."""
 
 
 def series(values: Any) -> Given[Series]:
     """One series, or many. Raises ArgumentError."""
+    if is_flat(values):
+        return Given((_one(values, "", ""),), single=True)
     table = table_of(values)
     if table is not None:
         return Given.of(_of_table(table))
@@ -124,7 +128,7 @@ def _first(values: Any) -> Any:
 
 def _one(values: Any, symbol: str, field: str) -> Series:
     """One series: a list, an array, a frame's column with its index, or a frame of one column."""
-    table = table_of(values)
+    table = None if is_flat(values) else table_of(values)
     if table is not None:
         rows = rows_of(table, field, symbol)
         rest = table.without(table.named("time"))
@@ -136,8 +140,17 @@ def _one(values: Any, symbol: str, field: str) -> Series:
     return _cleaned(values, symbol, index_rows(values, field, symbol), drop=False, field=field)
 
 
+def is_flat(values: Any) -> bool:
+    """Whether the values are surely one column of numbers without labels, by a look that costs nothing."""
+    if type(values) is np.ndarray:
+        return values.ndim == 1 and values.dtype.kind in "fi"
+    return type(values) is list and bool(values) and type(values[0]) in (float, int)
+
+
 def index_rows(values: Any, field: str, symbol: str) -> Rows:
     """The rows of a column by its own index, which only pandas has."""
+    if type(values) in _WITHOUT_INDEX:
+        return Rows(None, None, Source(symbol) if symbol else NO_SOURCE)
     library = library_of(values)
     index = getattr(values, "index", None) if library == "pandas" else None
     return rows_of(Table({}, index, library), field, symbol)
@@ -150,7 +163,9 @@ def _cleaned(values: Any, symbol: str, rows: Rows, *, drop: bool, field: str = "
     or on a holiday of its exchange. In a series of its own it is a hole, which the service refuses.
     """
     found: Floats = column(_own_rows(values, rows), field or symbol or FIELD)
-    source = replace(rows.source, symbol=symbol)
+    source = rows.source if rows.source.symbol == symbol else replace(rows.source, symbol=symbol)
+    if not math.isnan(np.dot(found, found)):  # squares sum up to NaN for NaN alone, in a quarter of isnan()'s time
+        return Series(found, source)
     missing = np.isnan(found)
     if not missing.any():
         return Series(found, source)

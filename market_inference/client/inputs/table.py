@@ -7,6 +7,7 @@ the columns are.
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ ROW_COLUMNS = ("time", *BAR_COLUMNS)
 # ccxt sends six fields in a row, Binance twelve, whose first six are these.
 _ROW_WIDTHS = {6, 12}
 _LEAST_EPOCH = 10**8
+_COLUMNS = (np.ndarray, list, tuple)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Columns by name, in the caller's order of rows; `index` are the labels of the rows, None where there are none."""
 
@@ -35,7 +37,7 @@ class Table:
     symbol: str = ""
     symbol_name: str = ""
 
-    @property
+    @cached_property
     def fields(self) -> dict[Hashable, str]:
         """The fields of a bar, by column name; a value that is a table itself is an instrument, whatever its name."""
         return fields_of(name for name, values in self.columns.items() if not _is_table(values))
@@ -121,7 +123,7 @@ def take(index: Any, positions: Any) -> Any:
 
 
 def _is_table(values: Any) -> bool:
-    return isinstance(values, Mapping) or hasattr(values, "columns")
+    return type(values) not in _COLUMNS and (isinstance(values, Mapping) or hasattr(values, "columns"))
 
 
 def library_of(values: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from market_inference.client.inputs.arguments import refuse, text
 from market_inference.client.inputs.column import is_missing
-from market_inference.client.inputs.items import Given, Source, Text
+from market_inference.client.inputs.items import NO_SOURCE, Given, Source, Text
 from market_inference.client.inputs.table import library_of
 from market_inference.errors import ArgumentError
 
@@ -41,6 +41,6 @@ def texts(given: Any) -> Given[Text]:
 
 
 def _one(value: Any, field: str, symbol: str) -> Text:
-    if is_missing(value):
+    if not isinstance(value, str) and is_missing(value):
         raise ArgumentError(field, f"expected text, got {value!r}: leave missing texts out")
-    return Text(text(value, field), Source(symbol))
+    return Text(text(value, field), Source(symbol) if symbol else NO_SOURCE)
