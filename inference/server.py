@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICES = ("", SERVICE.full_name)
+# Seconds between two looks at the certificates.
+LOOK_SECONDS = 1.0
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; a frame carries many requests
     ("grpc.max_send_message_length", -1),
@@ -91,10 +93,11 @@ class Server:
             await self._profiles.start()
         await self._server.start()
         self._loading = asyncio.create_task(self._load())
+        watchers = [tls.watcher(self._tls, LOOK_SECONDS)] if self._tls else []
         if self.parts.registry is not None:
-            watcher = self.parts.registry.watcher(self._config.registry_interval)
-            self.parts.metrics.registry.register(WatcherCollector("inference", [watcher]))
-            self._housekeeping.append(asyncio.create_task(watcher.run()))
+            watchers.append(self.parts.registry.watcher(self._config.registry_interval))
+        self.parts.metrics.registry.register(WatcherCollector("inference", watchers))
+        self._housekeeping += [asyncio.create_task(watcher.run()) for watcher in watchers]
         if self._config.idle_unload_seconds:
             self._housekeeping.append(asyncio.create_task(self._unload_idle(self._config.idle_unload_seconds)))
 

@@ -12,7 +12,7 @@ import grpc
 
 from runtime.logs import fields
 from runtime.watched import Watched
-from runtime.watcher import LookError
+from runtime.watcher import LookError, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,18 @@ def check(files: Files) -> None:
     except (OSError, ValueError) as error:
         names = ", ".join(path.name for path in files.paths)
         raise TlsError(f"{names}: {error}") from error
+
+
+def watcher(files: Files, interval: float) -> Watcher:
+    """Checks the changed files of server(), for the operator: new connections read the files themselves."""
+    watched = Watched(files.paths)
+
+    async def look() -> None:
+        if watched.changed():
+            check(files)
+            watched.used()
+
+    return Watcher("certificates", look, interval=interval)
 
 
 def add_port(server_: grpc.aio.Server, files: Files, address: str) -> int:

@@ -22,6 +22,7 @@ from market_inference.contract.generated import inference_pb2
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import explain
 from runtime import listen
+from runtime.watcher import WatcherCollector
 from serverless import decode, encode, forms, health, replies, watch
 from serverless.config import Config
 from serverless.memory import Memory, process_share, trim_heap
@@ -37,7 +38,9 @@ class Worker:
         self.parts = build(service)
         self._watching = None
         if self.parts.registry is not None:
-            self._watching = asyncio.create_task(self.parts.registry.watcher(service.registry_interval).run())
+            watcher = self.parts.registry.watcher(service.registry_interval)
+            self.parts.metrics.registry.register(WatcherCollector("inference", [watcher]))
+            self._watching = asyncio.create_task(watcher.run())
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
         self._actions = {

@@ -37,7 +37,7 @@ class Security:
                 tls.server(self.files)
             self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
             tls.check(self._to_replicas)
-            self._files_watched, self._replica_files = Watched(self.files.paths), Watched(self._to_replicas.paths)
+            self._replica_files = Watched(self._to_replicas.paths)
         except (OSError, ValueError, tls.TlsError) as error:
             raise ConfigurationError(str(error)) from error
         self.authenticator = Authenticator(self._keys, self._tokens)
@@ -63,7 +63,7 @@ class Security:
         if self._tokens is not None:
             found.append(Watcher("key_set", self._tokens.look, interval=LOOK_SECONDS))
         if self.files:
-            found.append(Watcher("certificates", self._look_at_certificates, interval=LOOK_SECONDS))
+            found.append(tls.watcher(self.files, LOOK_SECONDS))
         if self._to_replicas:
             look = partial(self._look_at_replica_certificates, reconnect)
             found.append(Watcher("replica_certificates", look, interval=LOOK_SECONDS))
@@ -72,12 +72,6 @@ class Security:
     async def _look_at_keys(self) -> None:
         if isinstance(self._keys, Keyring):
             self._keys.refresh()
-
-    async def _look_at_certificates(self) -> None:
-        """New connections read the files themselves (tls.server); the look tells the operator of a broken file."""
-        if self._files_watched.changed():
-            tls.check(self.files)
-            self._files_watched.used()
 
     async def _look_at_replica_certificates(self, reconnect: Callable[[], None]) -> None:
         if self._replica_files.changed():
