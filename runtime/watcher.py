@@ -1,8 +1,7 @@
-"""Watchers: tasks that look at something outside of the process again and again, for the life of the process.
+"""Watchers: tasks that read keys, key sets, certificates or models again and again, for the life of the process.
 
 Owns the loop, and the treatment of every failure: a look that fails, hangs or has a bug is logged, counted and shown in
-the metrics, and the next look follows. A watcher ends only with its task. The looks themselves belong to the code that
-needs the result: keys, key sets, certificates, models.
+the metrics, and the next look follows. A watcher ends only with its task. The looks belong to the users of the result.
 """
 
 import asyncio
@@ -23,11 +22,11 @@ LOOK_SECONDS = 30.0
 
 
 class LookError(Exception):
-    """A look found something unusable. The text tells the operator what and where."""
+    """A look found an unusable source. The text names the source and the mistake for the operator."""
 
 
 class Watcher:
-    """Calls `look` every `interval` seconds. What the last good look found stays in use while looks fail."""
+    """Calls `look` every `interval` seconds. The result of the last good look stays in use while looks fail."""
 
     def __init__(
         self, name: str, look: Callable[[], Awaitable[None]], *, interval: float, timeout: float = LOOK_SECONDS

@@ -25,7 +25,7 @@ class ConfigurationError(Exception):
 
 
 class Security:
-    """What a gateway needs to know whom it talks to. Raises ConfigurationError."""
+    """Authentication of callers, and the certificates of both hops. Raises ConfigurationError."""
 
     def __init__(self, config: Config) -> None:
         _refuse_open_doors(config)

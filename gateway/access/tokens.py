@@ -1,9 +1,9 @@
 """JSON Web Tokens (RFC 7519) signed by keys of a key set (RFC 7517): RS256, ES256 or EdDSA, nothing else.
 
-Owns the checks of a token and the key set's renewal. What a client may do is auth.py's.
+Owns the checks of a token and the renewal of the key set. The rights of a client are auth.py's.
 
-A key decides its algorithm, the token only names it: `none`, HMAC under a public key and other confusions of RFC 8725
-have nothing to work with.
+The key decides the algorithm, and the token only names the algorithm: `none`, HMAC under a public key and the other
+confusions of RFC 8725 are impossible.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 CLOCK_SKEW_SECONDS = 30.0
 REFRESH_SECONDS = 300.0
-# An unknown key asks for a renewal, but not more often than this, whatever callers send.
+# An unknown key asks for a renewal, at most once in this time, however many tokens name unknown keys.
 SOONEST_REFRESH_SECONDS = 10.0
 FETCH_SECONDS = 10.0
 MAX_KEY_SET_BYTES = 1 << 20
@@ -48,7 +48,7 @@ class KeySetError(LookError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a valid token says. `expires` is a Unix time."""
+    """The content of a valid token. `expires` is a Unix time."""
 
     subject: str
     scopes: frozenset[str]
@@ -196,7 +196,7 @@ def _usable(entry: object) -> jwt.PyJWK | None:
 
 
 def _is_url(source: str) -> bool:
-    """Raises ValueError for a URL over which anyone on the way could exchange the keys."""
+    """Raises ValueError for a URL without TLS to another machine: the keys could be exchanged on the way."""
     parts = urlsplit(source)
     if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
         raise ValueError("a key set must be fetched by https")

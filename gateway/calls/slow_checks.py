@@ -50,7 +50,7 @@ class SlowChecks:
             self._run_or_wait()
 
     async def turn(self, client: str, check: Callable[[], None]) -> None:
-        """Run `check` in the client's turn, and wait for it. Raises what `check` raises."""
+        """Run `check` in the client's turn, and wait for it. Raises the exceptions of `check`."""
         outcome: Future[None] = get_running_loop().create_future()
 
         def run() -> None:

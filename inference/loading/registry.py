@@ -42,7 +42,7 @@ class Registry:
         return Watcher("models", self.look, interval=interval, timeout=math.inf)
 
     async def look(self) -> None:
-        """scan(). Raises LookError that names the folders whose model is not served as its manifest says."""
+        """scan(). Raises LookError with the folders of models that are not served, and the reasons."""
         await self.scan()
         if self._failed:
             raise LookError("; ".join(f"{folder.name}: {reason}" for folder, reason in self._failed.items()))
