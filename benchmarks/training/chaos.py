@@ -37,7 +37,7 @@ class Killer(threading.Thread):
         self.killed: Counter[str] = Counter()
 
     def run(self) -> None:
-        while not self._ending.wait(self._chance.uniform(0.2, 1.2)):
+        while not self._ending.wait(self._chance.uniform(0.5, 3.5)):
             if self._chance.random() < 0.5:
                 self._kill_worker()
             else:
@@ -150,7 +150,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mi-chaos-") as folder:
-        plane = PlaneProcess(Path(folder), WORKERS=options.workers, MAX_JOBS_PER_OWNER=options.jobs + 1)
+        plane = PlaneProcess(Path(folder), WORKERS=options.workers, MAX_JOBS_PER_OWNER=options.jobs + 1, MAX_MACHINES=8)
         killer = Killer(plane, chance)
         try:
             jobs, artifact = submit(plane, options.jobs, chance)

@@ -39,6 +39,7 @@ class Config(BaseSettings):
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
     max_datasets_per_owner: int = Field(1000, ge=1, description="datasets of one owner that are not deleted")
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker")
+    max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
     script: Path | None = Field(None, description="what a machine of this computer runs; by default pod/run.sh")
     max_connections: int = Field(1000, ge=10, description="open connections of one worker; more are refused at once")

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from training.plane import database, event, identifier, token
@@ -156,6 +156,20 @@ def request(connection: Connection, lease: Lease, now: float, job: Job, name: st
     }  # fmt: skip
     connection.execute(insert(attempts).values(**row))
     event.append(connection, job.id, n, now, JobState.LAUNCHING, machine=name)
+
+
+def machines(connection: Connection) -> int:
+    """The number of attempts that have a machine or wait for one."""
+    live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
+    return connection.execute(live).scalar_one()
+
+
+def poke_queued(connection: Connection) -> None:
+    """Make the queued job that was made first due now: there is room for a machine."""
+    waiting = select(jobs.c.id).where(jobs.c.state == JobState.QUEUED, jobs.c.lease_token.is_(None))
+    first = connection.execute(waiting.order_by(jobs.c.id).limit(1)).scalar()
+    if first is not None:
+        database.poke(connection, jobs, first)
 
 
 def job_token(connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt) -> str:

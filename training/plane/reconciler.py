@@ -33,6 +33,8 @@ from training.plane.step import (
 
 _MOST_STEPS = 20
 _CREATE_AGAIN_SECONDS = 2.0
+# The end of a machine wakes a queued job before this.
+_FULL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Plane:
 
     name: str
     public_url: str
+    max_machines: int = 64
 
 
 class Reconciler:
@@ -88,6 +91,9 @@ class Reconciler:
         """Carry the action out. Seconds to wait before the next step, None to go on at once."""
         now = self._clock.now()
         if isinstance(action, Request):
+            with self._store.read() as connection:
+                if jobs.machines(connection) >= self._plane.max_machines:
+                    return _FULL_SECONDS
             offer = self._launcher.offers()[0]
             name = f"{self._plane.name}-{job.id.lower()}-{job.attempt + 1}"
             self._write(lambda c: jobs.request(c, lease, now, job, name, offer.usd_per_hour))
@@ -113,6 +119,7 @@ class Reconciler:
             self._write(lambda c: jobs.mark(c, lease, now, attempt, action))
         elif isinstance(action, Bury):
             self._write(lambda c: jobs.bury(c, lease, now, job, attempt, action))
+            self._write(jobs.poke_queued)
         elif isinstance(action, Stop):
             self._write(lambda c: jobs.stop(c, lease, now, attempt, action))
             self._launcher.stop(attempt.name, now=action.kill)

@@ -59,7 +59,7 @@ class Server:
 
     def _make_loops(self) -> Loops:
         services, worker = self._services, worker_name()
-        plane = Plane(self._config.name, self._config.url)
+        plane = Plane(self._config.name, self._config.url, self._config.max_machines)
         duties = Duties(services.store, sweep.duties(services), worker, services.clock)
         duties.declare()
         return Loops(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import signal
@@ -256,5 +257,17 @@ def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.05)
         assert plane.ask("POST", f"/jobs?dataset={dataset}&dry_run=true", b"kind: sentiment\n").status == 200
+    finally:
+        plane.stop()
+
+
+def test_jobs_beyond_the_machines_wait_and_are_woken_by_the_end_of_one(tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path, MAX_MACHINES=1)
+    try:
+        dataset = plane.dataset()
+        done = [plane.finished(job) for job in [plane.job("sleep 0.2", dataset) for _ in range(4)]]
+        spans = sorted((one["attempts"][0]["requested_at"], one["attempts"][0]["gone_at"]) for one in done)
+        assert all(gone <= requested for (_, gone), (requested, _) in itertools.pairwise(spans))
+        assert spans[-1][1] - spans[0][0] < 25  # nobody has waited for the half minute
     finally:
         plane.stop()
