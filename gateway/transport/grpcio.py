@@ -5,15 +5,14 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
-from gateway.calls.call import Call
 from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
-from market_inference.contract import codes, metadata, methods
+from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
 from runtime import tls
@@ -87,13 +86,14 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, servicer: Servicer) -> None:
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         handler: grpc.RpcMethodHandler[Any, Any]
+        requests = _Requests()
         for method in methods.METHODS.values():
             if method.name == "Stream":
                 handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
             elif method.name == "Watch":
                 handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
             else:
-                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method))
+                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method, requests))
             self._table[method.path] = handler
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -113,7 +113,7 @@ class _Unknown(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(handler)
 
 
-def _unary(servicer: Servicer, method: Method) -> Any:
+def _unary(servicer: Servicer, method: Method, requests: "_Requests") -> Any:
     async def handler(_: Any, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[Result] = loop.create_future()
@@ -128,7 +128,10 @@ def _unary(servicer: Servicer, method: Method) -> Any:
         context.add_done_callback(lambda _: call.release())
         try:
             if not call.finished:
-                await _start(servicer, call, context)
+                try:
+                    servicer.start(call, await requests.read(context))
+                except DeadlineExceededError as error:
+                    call.finish(error)
             result = await finished
         except asyncio.CancelledError:
             call.cancel()
@@ -141,15 +144,43 @@ def _unary(servicer: Servicer, method: Method) -> Any:
     return handler
 
 
-async def _start(servicer: Servicer, call: Call, context: Any) -> None:
-    """Start a unary call with its request, or finish the call when no request comes in time."""
-    try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+class _Requests:
+    """Unary calls whose request has not come yet. One timer looks after all of them: a timer for each would cost more
+    than the rest of a call.
+    """
+
+    def __init__(self) -> None:
+        # The handler's task, and the instant after which the request is late; None once the task is told so.
+        self._waiting: dict[asyncio.Task[Any], float | None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, context: Any) -> bytes:
+        """The request of a call, in its bytes. Raises DeadlineExceededError when no request comes in time."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._waiting[task] = deadline.after(REQUEST_SECONDS)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS / 4, self._end_late)
+        try:
             raw = await context.read()
-    except TimeoutError:
-        call.finish(DeadlineExceededError(f"no request came within {REQUEST_SECONDS:g} s of opening the call"))
-    else:
-        servicer.start(call, raw if isinstance(raw, bytes) else b"")
+        except asyncio.CancelledError:
+            if self._waiting[task] is not None:
+                raise
+            task.uncancel()
+            late = f"no request came within {REQUEST_SECONDS:g} s of opening the call"
+            raise DeadlineExceededError(late) from None
+        finally:
+            del self._waiting[task]
+        return raw if isinstance(raw, bytes) else b""
+
+    def _end_late(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS / 4, self._end_late)
+        now = deadline.now()
+        for task, late in self._waiting.items():
+            if late is not None and now >= late:
+                self._waiting[task] = None
+                task.cancel()
 
 
 def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
