@@ -43,13 +43,11 @@ class Worker:
             self._watching = asyncio.create_task(watcher.run())
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
-        self._actions = {
-            "predict": self._predict,
-            "sentiment": self._sentiment,
-            "indicators": self._indicators,
-            "analyze": self._analyze,
-            "health": self._health,
-            "models": self._models,
+        # A row of the table of RPCs without a method here fails at the start.
+        self._actions: dict[str, Callable[[Request, Call], Awaitable[dict[str, Any]]]] = {
+            method.action: getattr(self, f"_{method.action}")
+            for method in methods.METHODS.values()
+            if method.action and not method.streams
         }
         self._streamed = {"predict_stream": self._predict_stream, "watch": self._watch}
         self.metrics_address = ""
@@ -139,9 +137,10 @@ class Worker:
     async def _one_series(
         self, message: inference_pb2.PredictRequest, index: int, request: Request, call: Call
     ) -> dict[str, Any]:
-        one = inference_pb2.PredictRequest(
-            series=[message.series[index]], horizon=message.horizon, quantiles=message.quantiles, model=message.model
-        )
+        one = inference_pb2.PredictRequest()
+        one.CopyFrom(message)
+        del one.series[:]
+        one.series.append(message.series[index])
         try:
             answer = await self.parts.servicer.predict(twins.rewrite(one), call)
         except ServiceError as error:

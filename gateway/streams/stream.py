@@ -242,9 +242,10 @@ class Stream:
                 outcome = CallCancelledError("the request was withdrawn")
             status = completion.status_of(outcome, call)
             answer, ending = _error(item_id, status), completion.of_status(status)
-        self._record(call, ending, logged or ending.code != "OK")
         self._bytes += answer.size_bytes
+        # The answer before the record: the writer then wakes before the log line and the metrics are written.
         self._queue(answer)
+        self._record(call, ending, logged or ending.code != "OK")
 
     def _refuse(self, item_id: int, error: ServiceError) -> None:
         self._in_flight += 1
