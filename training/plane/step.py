@@ -169,7 +169,9 @@ def _with_machine(job: Job, attempt: Attempt, seen: Seen, now: float, steady_sin
     if cause := _why_stop(job, attempt, now, steady_since):
         return Stop(cause)
     wanted = _mark(job, attempt, seen)
-    return wanted if wanted != Mark(attempt.state, job.state) else Wait(POLL_SECONDS)
+    if wanted != Mark(attempt.state, job.state):
+        return wanted
+    return Wait(POLL_SECONDS if attempt.ended_at is None else STOP_POLL_SECONDS)
 
 
 def _mark(job: Job, attempt: Attempt, seen: Seen) -> Mark:
