@@ -107,7 +107,7 @@ def start(tmp_path):
         found = {"replicas": ",".join(replica.address for replica in replicas), "keys_file": tmp_path / "keys.json"}
         server = Server(Config(**{**defaults, **found, "drain_seconds": 5.0, **settings}))
         await server.start()
-        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(server.address, options) as channel:
             gateway = Gateway(server, replicas, channel, secret)
             await gateway.ready(count)

@@ -174,3 +174,10 @@ async def test_what_a_client_has_left_is_in_the_trailers_and_refusals_say_when(s
             await gateway.predict()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert b"RetryInfo" in dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+
+
+async def test_replicas_are_reached_directly_whatever_proxy_the_environment_names(start, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with start(1) as gateway:
+        await gateway.predict()

@@ -71,3 +71,27 @@ def test_every_method_has_a_scope_and_a_size_limit():
     for method in methods.METHODS.values():
         assert method.scope
         assert 0 < method.max_request_bytes <= methods.MAX_REQUEST_BYTES
+
+
+def test_every_rpc_has_a_row_with_units_and_the_size_of_its_answer():
+    assert set(methods.METHODS) == set(methods.SERVICE.methods_by_name)
+    assert all(callable(method.units) and callable(method.answer_bytes) for method in methods.METHODS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "items", "missing"),
+    [
+        ("Nothing", "predict", ("", ""), "Nothing"),
+        ("Predict", "nothing", ("", ""), "Envelope has no field 'nothing'"),
+        ("Predict", "predict", ("nothing", "forecasts"), "PredictRequest has no field 'nothing'"),
+        ("Predict", "predict", ("series", "nothing"), "PredictResponse has no field 'nothing'"),
+    ],
+)
+def test_a_row_that_names_what_the_contract_does_not_have_fails(name, field, items, missing):
+    with pytest.raises(KeyError, match=missing):
+        methods._row(name, field, len, len, items=items)
+
+
+def test_the_fields_of_the_rows_are_those_of_stream_requests_and_results():
+    fields = set(inference_pb2.StreamResult.DESCRIPTOR.fields_by_name) - {"id", "error"}
+    assert set(methods.BY_STREAM_FIELD) == fields
