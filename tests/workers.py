@@ -25,6 +25,10 @@ GROUPS = {
 # All other tests follow in the order of collection.
 FIRST = (
     "tests/pair/",
+    "tests/training/",
+    "tests/market_inference/client/test_types.py",
+    "tests/models/forecast/test_batch_independence.py",
+    "tests/market_inference/test_import_root.py",
     "tests/observability/test_live.py",
     "tests/gateway/replicas/test_lost_replicas.py",
     "tests/market_inference/cli/test_pair_real.py",

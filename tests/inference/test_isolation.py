@@ -68,7 +68,6 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-@pytest.mark.timeout(120)
 async def test_a_costly_request_leaves_the_calls_of_others_their_deadlines(parts, batches, name):
     victim = request(walks(1, 256, seed=9), 24)
     await parts.servicer.predict(victim, Call(client="victim"))

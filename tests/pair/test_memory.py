@@ -32,7 +32,6 @@ def peak_bytes(process: psutil.Process) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
 
 
-@pytest.mark.timeout(180)
 async def test_the_largest_answers_leave_a_replica_below_its_shipped_limit(services):
     replica = services.start_replica()
     gateway = services.start_gateway([replica])
