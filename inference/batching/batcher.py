@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
 
-from inference.batching.costs import Costs
+from inference.batching.costs import SMALL_SECONDS, SURPRISE, Costs
 from inference.batching.job import DUE, PATIENCE, BatchResult, Entry, Job, Key
 from inference.batching.schedule import BatchPlan, Budget, schedule, urgency
 from inference.batching.shares import Shares
@@ -34,12 +34,8 @@ DEADLINE_SHARE = 0.7
 # Bound and gain of the estimate of how much later than expected jobs complete.
 MOST_LATENESS = 8.0
 LATENESS_GAIN = 0.05
-# The error of a smaller estimate comes from the clock and the operating system, and says nothing about the queue.
-SMALL_ESTIMATE_SECONDS = 0.02
 # Bound of the first slice of a batch if all of its items are of the costliest kind.
 WORST_SLICE_SECONDS = 0.25
-# A batch that takes so many times longer than expected changes the estimates of the waiting entries of its queue.
-_SURPRISE = 2.0
 # A smaller excess over the estimate does not change the order of a queue.
 _LEAST_CHARGE_SECONDS = 0.005
 
@@ -288,10 +284,11 @@ class Batcher:
         at = now()
         for job, _ in groupby(plan.batch, _JOB):
             job.started = job.started or at
+        line = self.costs.line(key)
         seconds = self._budget.seconds
         first = int(self.costs.bounded_units(key, seconds, WORST_SLICE_SECONDS) / longest)
         self._running = plan
-        expected = self.costs.line(key).seconds(longest * len(plan.batch))
+        expected = line.seconds(longest * len(plan.batch))
         self._running_until = at + expected
         if self._stuck_seconds < math.inf:
             self._watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
@@ -300,7 +297,7 @@ class Batcher:
             [entry.item for entry in plan.batch],
             lambda result: self._deliver(plan, longest, expected, result),
             first=max(1, first),
-            seconds=seconds,
+            seconds=seconds + line.fixed,
         )
 
     def _deliver(self, plan: BatchPlan, longest: int, expected: float, result: BatchResult) -> None:
@@ -345,13 +342,13 @@ class Batcher:
 
     def _learn(self, plan: BatchPlan, longest: int, expected: float, result: BatchResult) -> None:
         """Learn from a batch's run time. A batch that took longer than expected delays its clients' waiting entries."""
-        key, count = plan.batch[0].key, len(plan.batch)
-        seconds = result.ended - result.started
+        key, count, seconds = plan.batch[0].key, len(plan.batch), result.busy
         self.costs.learn(key, longest * count, seconds)
-        if not expected or (seconds > SMALL_ESTIMATE_SECONDS and seconds > _SURPRISE * expected):
+        if not expected or (seconds > SMALL_SECONDS and seconds > SURPRISE * expected):
             self._estimate_again(key)
-        elif seconds > SMALL_ESTIMATE_SECONDS:
-            self._charge(plan.batch, seconds / count)
+        elif (real := result.ended - result.started) > SMALL_SECONDS:
+            # Deadlines and turns are instants of real time: fair shares count the real time of a batch.
+            self._charge(plan.batch, real / count)
 
     def _charge(self, entries: Sequence[Entry], seconds: float) -> None:
         """Charge clients for entries that took `seconds` each, and delay the clients' entries of the same queue."""
@@ -393,9 +390,9 @@ class Batcher:
 
     def _learn_lateness(self, job: Job, at: float) -> None:
         """Compare the end of a job, completed or dropped, with the estimate, so that admission stays correct."""
-        if job.expected_seconds > SMALL_ESTIMATE_SECONDS:
+        if job.expected_seconds > SMALL_SECONDS:
             seen = min(MOST_LATENESS, max(1.0, (at - job.enqueued) / job.expected_seconds))
-        elif at - job.enqueued <= SMALL_ESTIMATE_SECONDS:
+        elif at - job.enqueued <= SMALL_SECONDS:
             seen = 1.0  # too small to measure lateness by, and in time
         else:
             return

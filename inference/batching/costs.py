@@ -12,6 +12,10 @@ from weakref import WeakKeyDictionary, ref
 
 FORGETTING = 0.98
 _PRIOR_UNCERTAINTY = 1e6
+SURPRISE = 2.0
+"""A batch that takes so many times longer than expected is a surprise: its items are of another kind."""
+SMALL_SECONDS = 0.02
+"""The error of a smaller estimate comes from the clock and the operating system, and says nothing about the work."""
 # Share of a bucket's highest rate that remains after each batch, so that a costly kind of item is remembered for some
 # hundred batches.
 _RATE_MEMORY = 0.98
@@ -28,7 +32,7 @@ class Line:
 
     Source: Haykin, Adaptive Filter Theory, RLS. `scale` keeps x near 1, because the units of models differ by 10^6.
     `ceiling` is the number of units that fit the device's memory, for a bucket that once ran out of memory. `rate` is
-    the highest recent seconds per unit.
+    the highest recent seconds per unit of a batch that took much longer than expected, 0 without one.
     """
 
     fixed: float = 0.0
@@ -43,7 +47,9 @@ class Line:
 
     def learn(self, units: float, seconds: float) -> None:
         """Learn from one measured batch."""
-        self.rate = max(self.rate * _RATE_MEMORY, seconds / max(units, 1.0))
+        surprise = seconds > max(SMALL_SECONDS, SURPRISE * self.seconds(units))
+        rate = (seconds - self.fixed) / max(units, 1.0) if surprise else 0.0
+        self.rate = max(self.rate * _RATE_MEMORY, rate)
         if not self.measured:
             self.scale = max(units, 1.0)
         x = units / self.scale
@@ -154,9 +160,8 @@ class Costs:
 
     def bounded_units(self, key: tuple[Any, Hashable], usual: float, worst: float) -> float:
         """Units that end within `usual` seconds at the bucket's recent rate and `worst` at the model's worst rate."""
-        line = self.line(key)
-        units = worst / max(self.worst_rate(key[0]), 1e-12)
-        return min(units, usual / line.rate) if line.rate else min(units, usual / self.worst_rate(key[0]))
+        rate, slowest = self.line(key).rate, max(self.worst_rate(key[0]), 1e-12)
+        return min(worst / slowest, usual / rate) if rate else worst / slowest
 
     def _of(self, model: Any) -> _ModelCosts:
         latest, costs = self._latest

@@ -103,12 +103,14 @@ class BatchResult:
     """What an engine reports of a batch.
 
     `outcomes` has an answer or an exception for each of the first items of the batch. Items beyond did not run: the
-    batch had used up its time. `started` and `ended` are instants in seconds.
+    batch had used up its time. `started` and `ended` are instants in seconds. `busy` is the batch's cost in seconds,
+    without the time of other threads and processes on the CPU.
     """
 
     outcomes: Sequence[Any]
     started: float
     ended: float
+    busy: float
     # The number of items that fit the device's memory together, if the whole batch did not fit.
     fitted: int | None = None
     oom_recoveries: int = 0

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
+from time import thread_time
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # A slice of a batch has at most so many times the items of the slice before.
 _SLICE_GROWTH = 8
+# A batch counts as busy for at least this part of its real time, whatever the CPU time of the thread.
+_MOST_CONTENTION = 8.0
 
 Measured = Callable[[Any, Sequence[Any], float], None]
 """Receives (model, items, seconds) of a batch of a model's warm-up."""
@@ -46,6 +49,8 @@ class Engine:
         self._device = device
         self._threads = threads
         self._verify = verify
+        # On CUDA the thread waits for the device, so that the CPU time of the thread says nothing.
+        self._clock = now if device.startswith("cuda") else thread_time
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._own_device, name=f"engine-{name}", daemon=True)
@@ -61,7 +66,7 @@ class Engine:
         seconds: float = float("inf"),
     ) -> None:
         """Queue a batch; `done` is called on the event loop. See run_batch() for `first` and `seconds`."""
-        self._work.put(lambda: self._report(done, run_batch(model, items, first, seconds, self._verify)))
+        self._work.put(lambda: self._report(done, run_batch(model, items, first, seconds, self._verify, self._clock)))
 
     def post(self, function: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Queue a function that raises nothing; `done` gets the result on the event loop."""
@@ -90,7 +95,7 @@ class Engine:
         await self.call(model.check)
         for items in batches:
             try:
-                seconds = await self.call(functools.partial(_timed, model, items))
+                seconds = await self.call(functools.partial(_timed, model, items, self._clock))
             except torch.OutOfMemoryError:
                 # A model with memory for smaller batches can serve: batches of this size are halved.
                 log.warning("no room to warm up", extra=fields(engine=self.name, model=model.name, items=len(items)))
@@ -120,12 +125,26 @@ class Engine:
         self._thread.join(timeout=10)
 
 
-def _timed(model: Any, items: Sequence[Any]) -> float:
-    """Run a batch twice; the seconds of the second run, without the costs of a first use."""
+def _timed(model: Any, items: Sequence[Any], clock: Callable[[], float]) -> float:
+    """Run a batch twice; the busy seconds of the second run, without the costs of a first use."""
     model.run(items)
-    began = now()
+    stopwatch = _Stopwatch(clock)
     model.run(items)
-    return now() - began
+    return stopwatch.busy()
+
+
+class _Stopwatch:
+    """Busy seconds of this thread: by `clock`, and at least a part of the real time.
+
+    The CPU time of the thread measures work on a CPU that other processes use, too. A model that sleeps is not free.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began, self.started = clock(), now()
+
+    def busy(self) -> float:
+        return max(self._clock() - self._began, (now() - self.started) / _MOST_CONTENTION)
 
 
 def run_batch(
@@ -134,26 +153,28 @@ def run_batch(
     first: int = 1 << 30,
     seconds: float = float("inf"),
     verify: Verify = accept,
+    clock: Callable[[], float] | None = None,
 ) -> BatchResult:
     """Run a batch in slices. An error affects as few items as can be told apart.
 
-    The first slice has `first` items. Later slices are as large as the measured pace allows within `seconds`, and at
-    most 8 times as large as the slice before. Once `seconds` are used up the batch ends; the rest of the items have no
-    outcome. The common batch is one slice.
+    The first slice has `first` items. Later slices are as large as the measured pace allows within `seconds` of the
+    clock, and at most 8 times as large as the slice before. Once `seconds` are used up the batch ends; the rest of the
+    items have no outcome. The common batch is one slice.
     """
-    result = BatchResult([], now(), 0.0)
+    stopwatch = _Stopwatch(clock or now)
+    result = BatchResult([], stopwatch.started, 0.0, 0.0)
     outcomes: list[Any] = []
     size = max(1, first)
     while True:
-        began, piece = now(), items[len(outcomes) : len(outcomes) + size]
+        began, piece = result.busy, items[len(outcomes) : len(outcomes) + size]
         outcomes.extend(_run_slice(model, piece, result, verify))
-        ended = now()
-        remaining = seconds - (ended - result.started)
+        result.busy = stopwatch.busy()
+        remaining = seconds - result.busy
         if len(outcomes) == len(items) or remaining <= 0:
             break
-        pace = max(ended - began, 1e-9) / len(piece)
+        pace = max(result.busy - began, 1e-9) / len(piece)
         size = max(1, int(min(_SLICE_GROWTH * size, remaining / pace)))
-    result.outcomes, result.ended = outcomes, ended
+    result.outcomes, result.ended = outcomes, now()
     return result
 
 

@@ -291,7 +291,7 @@ async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(rec
         def run(self, model, items, done, *, first, seconds):
             self.sizes.append(len(items))
             at = deadline.now()
-            result = BatchResult([2 * item for item in items[:3]], at, at + 0.001)
+            result = BatchResult([2 * item for item in items[:3]], at, at + 0.001, 0.001)
             asyncio.get_running_loop().call_soon(done, result)
 
     runner = Short()
