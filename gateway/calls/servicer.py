@@ -25,6 +25,7 @@ from gateway.calls.status import Status
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.streams.session_link import Links
+from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from gateway.streams.watch import Watch, read_open
 from market_inference.contract import codes, deadline, metadata, units
@@ -66,7 +67,7 @@ class Servicer:
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
-        self._reader_seconds = reader_seconds
+        self._writes = Writes(reader_seconds)
         self._traces = traces
         self._streams: set[Stream | Watch] = set()
 
@@ -138,7 +139,7 @@ class Servicer:
                 self._records.add,
                 self.together,
                 self._pipeline.memory,
-                reader_seconds=self._reader_seconds,
+                writes=self._writes,
                 default_timeout=self._default_timeout,
                 max_timeout=self._max_timeout,
             )
@@ -173,7 +174,7 @@ class Servicer:
             request.envelope,
             self._pipeline.memory,
             idle_seconds=self._session_idle_seconds,
-            reader_seconds=self._reader_seconds,
+            writes=self._writes,
             charge=charge,
         )
 

@@ -10,27 +10,55 @@ from typing import Any
 
 import grpc
 
+from market_inference.contract import deadline
 from market_inference.contract.errors import StalledReaderError
 
 
-async def write(context: Any, message: bytes, seconds: float, give_up: Callable[[], None]) -> None:
-    """Write a message; `give_up` is called when the message has not left after `seconds`.
+class _Write:
+    __slots__ = ("give_up", "late", "stalled")
 
-    Raises StalledReaderError when the message has left after that time, CancelledError when the client has left.
-    """
-    stalled = False
+    def __init__(self, late: float, give_up: Callable[[], None]) -> None:
+        self.late = late
+        self.give_up = give_up
+        self.stalled = False
 
-    def stall() -> None:
-        nonlocal stalled
-        stalled = True
-        give_up()
 
-    timer = asyncio.get_running_loop().call_later(seconds, stall)
-    try:
-        await context.write(message)
-    except grpc.aio.InternalError as gone:  # gRPC's word for a client that has left
-        raise asyncio.CancelledError from gone
-    finally:
-        timer.cancel()
-    if stalled:
-        raise StalledReaderError(f"no answer was read for {seconds:g} s: the requests in flight were cancelled")
+class Writes:
+    """The writes under way. A single timer watches all of them: a timer per message would cost more than the write."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._writes: set[_Write] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def write(self, context: Any, message: bytes, give_up: Callable[[], None]) -> None:
+        """Write a message; `give_up` is called when the message has not left within the time limit.
+
+        Raises StalledReaderError when the message has left after that time, CancelledError when the client has left.
+        """
+        write = _Write(deadline.after(self._seconds), give_up)
+        self._writes.add(write)
+        if self._timer is None:
+            self._watch()
+        try:
+            await context.write(message)
+        except grpc.aio.InternalError as gone:  # gRPC's word for a client that has left
+            raise asyncio.CancelledError from gone
+        finally:
+            self._writes.discard(write)
+        if write.stalled:
+            raise StalledReaderError(
+                f"no answer was read for {self._seconds:g} s: the requests in flight were cancelled"
+            )
+
+    def _watch(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds / 4, self._end_stalled)
+
+    def _end_stalled(self) -> None:
+        self._timer = None
+        now = deadline.now()
+        for write in [write for write in self._writes if now >= write.late and not write.stalled]:
+            write.stalled = True
+            write.give_up()
+        if self._writes:
+            self._watch()

@@ -21,7 +21,7 @@ from gateway.calls import completion
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
 from gateway.calls.slow_checks import Mistakes
-from gateway.streams import stalled
+from gateway.streams.stalled import Writes
 from market_inference.contract import deadline, metadata, methods
 from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
@@ -78,7 +78,7 @@ class Stream:
         together: Callable[[], AbstractContextManager[None]],
         memory: InFlight,
         *,
-        reader_seconds: float,
+        writes: Writes,
         default_timeout: float,
         max_timeout: float,
         credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
@@ -88,7 +88,7 @@ class Stream:
         self._record = record
         self._together = together
         self._memory = memory
-        self._reader_seconds = reader_seconds
+        self._writes = writes
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
@@ -265,7 +265,7 @@ class Stream:
                 del self._answers[:count]
                 message = b"".join([piece for answer in answers for piece in answer.pieces])
                 try:
-                    await stalled.write(context, message, self._reader_seconds, self._stall)
+                    await self._writes.write(context, message, self._stall)
                 finally:
                     for answer in answers:
                         answer.release()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from gateway.access.in_flight import InFlight
-from gateway.streams import stalled
 from gateway.streams.session_link import Link
+from gateway.streams.stalled import Writes
 from market_inference.contract import deadline, methods
 from market_inference.contract.errors import (
     InternalError,
@@ -67,14 +67,14 @@ class Watch:
         memory: InFlight,
         *,
         idle_seconds: float,
-        reader_seconds: float,
+        writes: Writes,
         charge: Charge,
         window: int = WINDOW,
     ) -> None:
         self._link = link
         self._client = envelope.client
         self._memory = memory
-        self._reader_seconds = reader_seconds
+        self._writes = writes
         self._id = envelope.id
         self._request_id = envelope.request_id
         self._idle_seconds = idle_seconds
@@ -206,7 +206,7 @@ class Watch:
             while self._answers:
                 answer = self._answers.popleft()
                 try:
-                    await stalled.write(context, answer.response, self._reader_seconds, self._give_up)
+                    await self._writes.write(context, answer.response, self._give_up)
                 finally:
                     self._release(answer)
                 if answer.bar:

@@ -11,6 +11,7 @@ from gateway.access.auth import Client
 from gateway.access.in_flight import InFlight
 from gateway.calls.call import Call
 from gateway.calls.completion import Ending
+from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from market_inference.contract.deadline import NEVER, now
 from market_inference.contract.errors import DrainingError, OverloadedError, StalledReaderError
@@ -69,8 +70,17 @@ def stream_of(
     reader_seconds: float = 60.0,
 ) -> Stream:
     call = Call(METHODS["Stream"], "s", now(), NEVER, client=CLIENT)
-    timeouts = {"reader_seconds": reader_seconds, "default_timeout": 30.0, "max_timeout": 60.0}
-    return Stream(call, service.start, service.record, nullcontext, held or memory(), credits=credits, **timeouts)
+    timeouts = {"default_timeout": 30.0, "max_timeout": 60.0}
+    return Stream(
+        call,
+        service.start,
+        service.record,
+        nullcontext,
+        held or memory(),
+        writes=Writes(reader_seconds),
+        credits=credits,
+        **timeouts,
+    )
 
 
 class Wire:

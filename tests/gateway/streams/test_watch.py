@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from gateway.access.in_flight import InFlight
+from gateway.streams.stalled import Writes
 from gateway.streams.watch import BARS_CHARGED_AT_ONCE, Watch, read_open
 from market_inference.contract.errors import (
     DrainingError,
@@ -93,7 +94,7 @@ class Running:
             envelope,
             self.memory,
             idle_seconds=idle_seconds,
-            reader_seconds=reader_seconds,
+            writes=Writes(reader_seconds),
             charge=self.charge,
             window=WINDOW,
         )
