@@ -1,6 +1,6 @@
 """The records of a finished call: a log line, metrics, the end of the span.
 
-Owns the content of the log line, and its time: after the answers of the loop turn have left.
+Owns the content of the log line, and its time: a later callback of the loop, so that answers leave first.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Handlers of the public RPCs: authenticate, start the call, turn its outcome into a gRPC status.
 
 Owns the steps before and after the pipeline: request id, deadline, client and permission, result and record.
-The steps in between are pipeline.py's; transports call unary(), stream() and watch().
+The steps in between are pipeline.py's; transports call open(), start(), stream() and watch().
 """
 
 import asyncio
