@@ -3,6 +3,7 @@
 Owns the calls and their retries. The token goes into a header and into no text.
 """
 
+import http.client
 import json
 import os
 import random
@@ -43,7 +44,14 @@ class Plane:
         """One try of POST /api/training/jobs/{job}/{path}. Raises RefusedError, AwayError."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         url = f"{self.url}/api/training/jobs/{self.job}/{path}"
-        return json.loads(_open(url, "POST", json.dumps(body).encode(), headers, timeout))
+        content = _open(url, "POST", json.dumps(body).encode(), headers, timeout)
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise AwayError("the answer is no JSON object")
+        return answer
 
     def insist(self, path: str, body: Any, seconds: float) -> Any:
         """As post(), again and again for so many seconds while the plane is away."""
@@ -85,7 +93,7 @@ def _open(url: str, method: str, body: Any, headers: Mapping[str, str], timeout:
             text = error.read(2000).decode(errors="replace")
         kind = AwayError if error.code in {408, 425, 429} or error.code >= 500 else RefusedError
         raise kind(f"{method} answered {error.code}: {_detail(text)}") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise AwayError(f"{method} failed: {getattr(error, 'reason', error)}") from None
 
 

@@ -4,6 +4,7 @@ Owns the calls, the uploads and the event stream. How results are shown is the c
 """
 
 import hashlib
+import http.client
 import json
 import os
 import urllib.error
@@ -44,9 +45,12 @@ class Plane:
 
     def exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         """The bytes of the answer. Raises PlaneError."""
-        with self._open(method, path, body, headers) as answer:
-            found: bytes = answer.read()
-            return found
+        try:
+            with self._open(method, path, body, headers) as answer:
+                found: bytes = answer.read()
+                return found
+        except (OSError, http.client.HTTPException) as error:
+            raise PlaneError(f"the answer broke off: {error}") from None
 
     def upload(self, file: Path, kind: str, name: str = "") -> str:
         """Declare, upload and complete a dataset; the id. The checks go on after this. Raises PlaneError, OSError."""
@@ -87,7 +91,7 @@ class Plane:
         try:
             with self._open("GET", f"/jobs/{quote(job)}/events", None, headers) as lines:
                 yield from _events(lines)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise PlaneError(f"the event stream broke off: {error}") from None
 
     def download(self, artifact: Mapping[str, Any], folder: Path) -> Path:
@@ -143,7 +147,7 @@ def _open(request: urllib.request.Request, timeout: float = _TIMEOUT) -> Any:
     except urllib.error.HTTPError as error:
         with error:
             raise PlaneError(_detail(error.read(65_536)) or f"HTTP {error.code}", error.code) from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         host = urlsplit(request.full_url).netloc
         why = getattr(error, "reason", error)
         raise PlaneError(f"no training plane answers at {host}: {why}") from None

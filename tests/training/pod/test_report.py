@@ -19,6 +19,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.reports: list[dict] = []
         self.statuses: list[int] = []
+        self.torn = 0
         self.answer = {"stop": False, "seconds_left": 100.0}
         self.came = threading.Condition()
 
@@ -38,6 +39,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.server.reports.append(body)
             self.server.came.notify_all()
         self.send_response(status)
+        if self.server.torn > 0:
+            self.server.torn -= 1
+            self.send_header("Content-Length", "1000")
         self.end_headers()
         self.wfile.write(json.dumps(self.server.answer).encode())
 
@@ -109,3 +113,15 @@ def test_the_last_numbers_are_sent_at_the_end(server: Server) -> None:
     report.measure(7, 7, {"loss": 0.25})
     report.stop()
     assert server.reports[-1]["metrics"][0]["value"] == 0.25
+
+
+def test_an_answer_that_is_torn_or_no_json_ends_nothing(server: Server) -> None:
+    server.torn = 2
+    report = reporter(server)
+    report.start()
+    server.until(lambda: len(server.reports) >= 4)
+    assert not report.stopping.is_set()
+    server.answer = None
+    server.until(lambda: len(server.reports) >= 6)
+    report.stop()
+    assert not report.stopping.is_set()
