@@ -129,7 +129,7 @@ async def test_what_cannot_be_is_a_typed_error(stub, request_, words):
     assert words in caught.value.details()
 
 
-async def test_a_caller_who_leaves_ends_the_sampling(stub, started):
+async def test_a_caller_who_leaves_ends_the_sampling(stub, started, busy):
     call = stub.TakeProfile(Ask(seconds=60))
     await eventually_async(lambda: started)
     assert started[0].poll() is None
