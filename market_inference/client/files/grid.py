@@ -170,8 +170,10 @@ def _framed(rows: list[list[str]], numbers: list[int]) -> Grid:
     grid = Grid(labels, _squared(body, lines, labels, bool(header)), lines, tickers, [n for n in notes if n])
     grid.headerless = not header
     grid.details["header"] = f"row {numbers[begin]}" if header else "none"
-    if grid.tickers:
-        grid.tickers += [""] * (len(labels) - len(grid.tickers))
+    if tickers:
+        if any(tickers[len(labels) :]):
+            raise FileError(f"the header rows differ in length: {len(labels)} names of columns, {len(tickers)} tickers")
+        grid.tickers = [*tickers[: len(labels)], *[""] * (len(labels) - len(tickers))]
     return grid
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from market_inference.client.files import FileError, Options, read, read_bars
@@ -224,6 +224,7 @@ cells = st.one_of(
 )
 
 
+@example([["PRICE"], ["Date", "null"], ["2024-01-02"]], ",")
 @given(st.lists(st.lists(cells, min_size=1, max_size=4), max_size=6), st.sampled_from(",;\t"))
 def test_any_table_is_bars_or_a_typed_error(rows, delimiter):
     try:
