@@ -24,6 +24,7 @@ _AT_ONCE: Final = 500
 _UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
 _KEPT_CHECKPOINTS: Final = 2
+_KEPT_REMAINS_SECONDS: Final = 3600.0
 
 
 def duties(services: Services) -> dict[str, Duty]:
@@ -34,6 +35,7 @@ def duties(services: Services) -> dict[str, Duty]:
         "sweep_datasets": Duty(600.0, lambda: datasets_unfinished(services)),
         "sweep_checkpoints": Duty(60.0, lambda: checkpoints_superseded(services)),
         "sweep_jobs": Duty(3600.0, lambda: jobs_old(services)),
+        "sweep_machines": Duty(600.0, lambda: machines_remains(services)),
         "reap_machines": Duty(30.0, lambda: machines_stray(services)),
     }
 
@@ -137,6 +139,16 @@ def machines_stray(services: Services) -> None:
             owner = connection.execute(select(attempts.c.job, attempts.c.n).where(attempts.c.name == name)).first()
             if owner is not None:
                 event.append(connection, owner.job, owner.n, services.clock.now(), "orphan", machine=name)
+
+
+def machines_remains(services: Services) -> None:
+    """Delete the remains of machines an hour after their end: a copy of the dataset is among these."""
+    now = services.clock.now()
+    over = (attempts.c.gone_at < now - _KEPT_REMAINS_SECONDS, attempts.c.gone_at > now - 7 * _DAY)
+    with services.store.read() as connection:
+        names = connection.execute(select(attempts.c.name).where(*over)).scalars().all()
+    for name in names:
+        services.launcher.forget(name)
 
 
 def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:

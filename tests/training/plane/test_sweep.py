@@ -161,6 +161,20 @@ def test_a_machine_that_no_attempt_names_is_ended_and_others_are_left(
         assert "orphan" in [one.kind for one in event.after(connection, job, 0, 50)]
 
 
+def test_remains_of_machines_go_an_hour_after_the_end(
+    services: Services, add_job: Callable[..., str], tmp_path: Path
+) -> None:
+    job, now = add_job(), time.time()
+    row = {"job": job, "requested_at": 0.0, "deadline": 0.0, "starts": 0, "step": 0, "state": "gone"}
+    with services.store.begin() as connection:
+        connection.execute(insert(attempts).values(**row, n=1, name="mi-old-1", gone_at=now - 3700))
+        connection.execute(insert(attempts).values(**row, n=2, name="mi-new-2", gone_at=now - 60))
+    for name in ("mi-old-1", "mi-new-2"):
+        (tmp_path / "machines" / name / "work").mkdir(parents=True)
+    sweep.machines_remains(services)
+    assert [path.name for path in (tmp_path / "machines").iterdir()] == ["mi-new-2"]
+
+
 def test_a_duty_that_fails_is_written_down_and_done_again(store: Database) -> None:
     done: list[str] = []
 
