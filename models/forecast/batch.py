@@ -3,13 +3,14 @@
 Owns the shapes of a batch. Items of different contexts, horizons and level sets share it; padding never comes back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from models.forecast import autoregression, volatility
+from models.forecast.answer_warnings import Warnings, of_coverage
 from models.forecast.arrays import AnyArray, Device, host, namespace, put, running_max, with_rows
 from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
@@ -93,12 +94,17 @@ class Batch:
         size = autoregression.rows_at_once(self.path.step.shape[1])
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def answers(self, outlook: Outlook, gates: Sequence[float], coverage: Coverage) -> list[Forecast]:
-        """Forecasts on the host, cut to each item's own horizon and levels."""
+    def answers(
+        self, outlook: Outlook, gates: Sequence[float], coverage: Coverage, warnings: Mapping[int, Warnings]
+    ) -> list[Forecast]:
+        """Forecasts on the host, cut to each item's own horizon and levels; ``warnings`` are about the data, by row."""
         medians, bands = list(host(outlook.point)), list(host(outlook.quantiles))
         if min(self.horizons) < self.steps or min(self.widths) < self.columns:
             medians = [median[:horizon] for median, horizon in zip(medians, self.horizons, strict=True)]
             sizes = zip(bands, self.horizons, self.widths, strict=True)
             bands = [np.ascontiguousarray(band[:horizon, :width]) for band, horizon, width in sizes]
-        logs, shares = self.path.logs.tolist(), coverage.shares()
-        return list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, coverage.counts))
+        logs, shares, counts = self.path.logs.tolist(), coverage.shares(), coverage.counts
+        doubts = list(map(of_coverage, shares, counts))
+        for row, found in warnings.items():
+            doubts[row] = found + doubts[row]
+        return list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, counts, doubts))

@@ -4,15 +4,17 @@ Owns the run of one batch, from items to answers. The formulas are in the rooms 
 autoregression and coverage.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
 
 from models.forecast import autoregression, coverage, gate
-from models.forecast.arrays import Device, settings
+from models.forecast.answer_warnings import Warnings, examine
+from models.forecast.arrays import AnyArray, Device, settings
 from models.forecast.batch import Batch, Outlook
 from models.forecast.coverage import Coverage
+from models.forecast.screening import suspects
 from models.forecast.selftest import check
 from models.forecast.series import Forecast, Series
 
@@ -48,21 +50,35 @@ class Embedded:
     def run(self, items: Sequence[Series]) -> list[Forecast]:
         """Forecasts in the items' order; each is the same alone and in any batch, to 1e-9 of its scale."""
         with settings(self._device):
-            return self._run(Batch(items, self._device))
+            batch = Batch(items, self._device)
+            suspect = suspects(batch.path)
+            if not suspect:
+                return self._run(batch, (), {})
+            current, warnings = list(items), {}
+            for row in suspect:
+                current[row], warnings[row] = examine(items[row])
+            treated = [row for row in suspect if current[row] is not items[row]]
+            return self._run(Batch(current, self._device) if treated else batch, treated, warnings)
 
-    def _run(self, batch: Batch) -> list[Forecast]:
-        gates = self._gates(batch)
+    def _run(self, batch: Batch, treated: Sequence[int], warnings: Mapping[int, Warnings]) -> list[Forecast]:
+        """The answers; ``treated`` rows had outliers, ``warnings`` are about the data, by row."""
+        gates = self._gates(batch, treated)
         opened = [row for row, share in enumerate(gates) if share > 0]
         outlook = batch.random_walk()
         for rows in batch.parts(opened):
             weight = batch.numbers([gates[row] for row in rows])
             outlook = outlook.mixed(batch.vector(rows), weight[:, None], self._structured(batch, rows))
-        return batch.answers(outlook, gates, self._coverage(batch, opened, gates))
+        return batch.answers(outlook, gates, self._coverage(batch, opened, gates), warnings)
 
-    def _gates(self, batch: Batch) -> list[float]:
+    def _gates(self, batch: Batch, treated: Sequence[int]) -> list[float]:
         if self.name in ("vol_rw", "ridge_ar"):
             return [float(self.name == "ridge_ar")] * len(batch.items)
-        found: list[float] = gate.weight(batch.path).tolist()
+        opens_at: AnyArray = gate.OPENS_AT
+        if treated:
+            rows = set(treated)
+            limits = (gate.OPENS_AT, gate.OPENS_AT_TREATED)
+            opens_at = batch.numbers([limits[row in rows] for row in range(len(batch.items))])
+        found: list[float] = gate.weight(batch.path, opens_at).tolist()
         return found
 
     def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:

@@ -15,6 +15,8 @@ CLIP = 4.0
 UNIT_ROOT_LEVEL = 12.0
 OPENS_AT = 0.02
 OPENS_OVER = 0.04
+# A series whose outliers were replaced has to show more.
+OPENS_AT_TREATED = 0.04
 # A spread below this share of the values' size counts as none: rounding error alone makes one.
 SMALLEST_SHARE = 1e-6
 # The same for the spread of steps, in path units: logarithms of two libraries differ by as much as 1e-13.
@@ -30,8 +32,11 @@ LARGEST_PRODUCT = 4.0
 BLOCK = 128
 
 
-def weight(path: Path) -> AnyArray:
-    """[B]: w = clip((S - .02 - 2/T) / .04, 0, 1) with S the evidence of autocorrelation, drift and mean reversion."""
+def weight(path: Path, opens_at: float | AnyArray = OPENS_AT) -> AnyArray:
+    """[B]: w = clip((S - a - 2/T) / .04, 0, 1) with S the evidence of autocorrelation, drift and mean reversion.
+
+    ``opens_at`` is a, a number or [B].
+    """
     xp, count = namespace(path.step), path.count
     lags = xp.floor(count / 3).clip(max=MOST_LAGS)
     theta = 2 * xp.log(lags) / count
@@ -44,8 +49,15 @@ def weight(path: Path) -> AnyArray:
     variance = xp.linalg.vecdot(deviation, deviation) / count + floor
     score = _autocorrelation(path, gap, variance, lags, theta)
     score = score + (mean * mean / variance - theta).clip(0)
-    score = score + (_dickey_fuller(path, deviation, variance) - UNIT_ROOT_LEVEL).clip(0) / count
-    return ((score - OPENS_AT - 2 / count) / OPENS_OVER).clip(0, 1)
+    score = score - opens_at - 2 / count
+    before = path.level[:, :-1] - path.level[:, :1]
+    before = path.masked(before - (before.sum(1) / count)[:, None])
+    reversion = _dickey_fuller(deviation, before, variance, count)
+    highest = score + (reversion - UNIT_ROOT_LEVEL).clip(0) / count
+    if holds(highest <= 0):
+        return xp.zeros_like(highest)
+    reversion = xp.minimum(reversion, PER_STEP * _effective_steps(deviation * before, count))
+    return ((score + (reversion - UNIT_ROOT_LEVEL).clip(0) / count) / OPENS_OVER).clip(0, 1)
 
 
 def _autocorrelation(path: Path, gap: AnyArray, variance: AnyArray, lags: AnyArray, theta: AnyArray) -> AnyArray:
@@ -68,17 +80,13 @@ def _autocorrelation(path: Path, gap: AnyArray, variance: AnyArray, lags: AnyArr
     return excess.sum(1)
 
 
-def _dickey_fuller(path: Path, deviation: AnyArray, variance: AnyArray) -> AnyArray:
-    """The squared t-statistic of the steps on the demeaned level before them where negative, else zero."""
-    dot = namespace(path.step).linalg.vecdot
-    before = path.level[:, :-1] - path.level[:, :1]
-    before = path.masked(before - (before.sum(1) / path.count)[:, None])
-    explained = dot(deviation, before).clip(max=0) ** 2 / (dot(before, before) + SMALLEST_SPREAD**2 * path.count)
-    total = variance * path.count
-    statistic = explained * (path.count - 2) / ((total - explained).clip(0) + SMALLEST_SHARE**2 * total)
-    if holds(statistic <= UNIT_ROOT_LEVEL):
-        return statistic
-    return namespace(statistic).minimum(statistic, PER_STEP * _effective_steps(deviation * before, path.count))
+def _dickey_fuller(deviation: AnyArray, before: AnyArray, variance: AnyArray, count: AnyArray) -> AnyArray:
+    """The squared t-statistic of the steps on the demeaned level ``before`` them where negative, else zero."""
+    dot = namespace(deviation).linalg.vecdot
+    explained = dot(deviation, before).clip(max=0) ** 2 / (dot(before, before) + SMALLEST_SPREAD**2 * count)
+    total = variance * count
+    found: AnyArray = explained * (count - 2) / ((total - explained).clip(0) + SMALLEST_SHARE**2 * total)
+    return found
 
 
 def _effective_steps(products: AnyArray, count: AnyArray) -> AnyArray:

@@ -30,6 +30,8 @@ class Path:
         logs: [B], whether the path is logarithmic.
         last: [B], x_T.
         unit: [B], the size that a path of differences was divided by; none where all paths are known to be logarithmic.
+        peak: [B], the largest size of a step.
+        distance: [B], the sum of the sizes of all steps.
     """
 
     level: AnyArray
@@ -39,6 +41,8 @@ class Path:
     logs: AnyArray
     last: AnyArray
     unit: AnyArray | None
+    peak: AnyArray
+    distance: AnyArray
 
     def select(self, rows: AnyArray) -> "Path":
         """The paths at ``rows`` (int64 [b])."""
@@ -50,6 +54,8 @@ class Path:
             self.logs[rows],
             self.last[rows],
             None if self.unit is None else self.unit[rows],
+            self.peak[rows],
+            self.distance[rows],
         )
 
     def masked(self, steps: AnyArray) -> AnyArray:
@@ -66,6 +72,8 @@ class Path:
             tensor(self.logs),
             tensor(self.last),
             None if self.unit is None else tensor(self.unit),
+            tensor(self.peak),
+            tensor(self.distance),
         )
 
     def without(self, latest: torch.Tensor) -> "Path":
@@ -74,7 +82,8 @@ class Path:
         level = self.level.gather(1, columns.clamp(min=0))
         count = self.count - latest
         mask = real_steps(count, self.step.shape[1])
-        return Path(level, level.diff(dim=1), mask, count, self.logs, self.last, self.unit)
+        step = level.diff(dim=1)
+        return Path(level, step, mask, count, self.logs, self.last, self.unit, step.abs().amax(1), step.abs().sum(1))
 
     def prices(self, level: AnyArray) -> AnyArray:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""
@@ -118,10 +127,14 @@ def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
     # A value that is not positive leaves a step that is not finite, which no comparison lets pass.
     level = xp.log(values)
     step = level[:, 1:] - level[:, :-1]
-    logs = largest(abs(step)) < LARGEST_LOG_STEP
+    size = abs(step)
+    peak = largest(size)
+    logs = peak < LARGEST_LOG_STEP
     if holds(logs):
-        return Path(level - level[:, -1:], step, mask, count, logs, last, None)
-    size = largest(abs(values))
-    unit = xp.where(size > 0, size, 1.0)
+        return Path(level - level[:, -1:], step, mask, count, logs, last, None, peak, size.sum(1))
+    largest_value = largest(abs(values))
+    unit = xp.where(largest_value > 0, largest_value, 1.0)
     level = xp.where(logs[:, None], level, values / unit[:, None])
-    return Path(level - level[:, -1:], level[:, 1:] - level[:, :-1], mask, count, logs, last, unit)
+    step = level[:, 1:] - level[:, :-1]
+    size = abs(step)
+    return Path(level - level[:, -1:], step, mask, count, logs, last, unit, largest(size), size.sum(1))

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from models.forecast import answer_warnings
 from models.forecast.batch import Outlook
 from models.forecast.embedded import bucket, units
 from models.forecast.interpolation import weights
@@ -74,6 +75,8 @@ class Pretrained:
 
     @torch.inference_mode()
     def _plain(self, items: Sequence[Series]) -> list[Forecast]:
+        examined = [answer_warnings.examine(item) for item in items]
+        items = [item for item, _ in examined]
         steps, columns = max(item.horizon for item in items), max(len(item.levels) for item in items)
         found = outlook(self._foundation, items, steps, columns)
         point, quantiles = found.point.cpu().numpy(), found.quantiles.cpu().numpy()
@@ -86,8 +89,9 @@ class Pretrained:
                 context=min(len(item.values), self._foundation.longest),
                 coverage=float("nan"),
                 coverage_count=0,
+                warnings=warnings,
             )
-            for row, item in enumerate(items)
+            for row, (item, warnings) in enumerate(examined)
         ]
 
 
@@ -168,5 +172,6 @@ def with_coverage(
         targets = [item.values[length + item.horizon - 1] for length in lengths]
         kept = [low <= target <= high for target in targets for low, high in [next(bands).quantiles[-1]]]
         share = sum(kept) / len(kept) if kept else float("nan")
-        found.append(answer._replace(coverage=share, coverage_count=len(kept)))
+        warnings = answer_warnings.with_coverage(answer.warnings, share, len(kept))
+        found.append(answer._replace(coverage=share, coverage_count=len(kept), warnings=warnings))
     return found

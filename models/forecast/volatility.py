@@ -20,7 +20,7 @@ WIDENING = 1.05
 # Bands never vanish: a constant series keeps a millionth of its size per step, one that went quiet a thousandth of its
 # past volatility.
 SMALLEST_SIGMA = 1e-6
-SMALLEST_SHARE = 1e-3
+SMALLEST_SHARE = 0.1
 # An origin needs this many steps behind it, the contract's shortest series; more than a year of them tells nothing new.
 LEAST_STEPS = 29
 MOST_ORIGINS = 250

@@ -32,8 +32,8 @@ def ewma(d: Array, decay: float) -> float:
 
 
 def smallest(x: Array, d: Array, logs: bool) -> float:
-    """The floor under sigma: a thousandth of the rms, and a millionth of the series' size."""
-    return max(1e-3 * np.sqrt((d**2).mean()), 1e-6 if logs else 1e-6 * (np.abs(x).max() or 1.0))
+    """The floor under sigma: a tenth of the rms, and a millionth of the series' size."""
+    return max(0.1 * np.sqrt((d**2).mean()), 1e-6 if logs else 1e-6 * (np.abs(x).max() or 1.0))
 
 
 def vol_rw(x: Array, horizon: int, levels: Levels) -> Array:

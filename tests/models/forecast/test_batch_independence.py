@@ -53,7 +53,7 @@ STALE = [stale(100), stale(31), Series(make("walk", 250, 1.0, 1.0, 1, 0), 24, BA
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @example(batch=STALE)
 @given(batch=batches())
 def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
@@ -61,7 +61,7 @@ def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @example(batch=STALE)
 @given(batch=batches())
 def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
@@ -69,7 +69,7 @@ def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @example(batch=STALE)
 @given(batch=batches())
 def test_numpy_and_torch_agree_on_degenerate_series(name: str, batch: list[Series]) -> None:

@@ -1,0 +1,38 @@
+"""The rows of a batch whose data deserves a look: a step far above the others, or newest values that are all equal.
+
+Owns a test that costs next to nothing and misses no outlier, split or halt. The look itself is answer_warnings.py's.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from models.forecast import outliers, splits
+from models.forecast.answer_warnings import LEAST_STALE
+from models.forecast.arrays import AnyArray, host
+from models.forecast.path import Path
+
+# A step is suspect above this multiple of the mean step: a single outlier of 20 deviations reaches 17 of them from 60
+# steps on. In a short series an outlier is itself a large part of the mean, so that a share of the sum is the limit.
+LARGEST_ROUGHNESS = 14.0
+LARGEST_PART = 0.2
+
+
+def suspects(path: Path) -> Sequence[int]:
+    """The rows to look at, ascending. Waits for the device."""
+    limit = (LARGEST_ROUGHNESS / path.count).clip(max=LARGEST_PART) * path.distance
+    rough, stale = path.peak > limit, path.level[:, -LEAST_STALE] == 0
+    rows: list[int] = np.flatnonzero(host(rough | stale)).tolist()
+    return [row for row in rows if stale[row] or not path.logs[row] or _reverses(path.step[row], float(limit[row]))]
+
+
+def _reverses(step: AnyArray, limit: float) -> bool:
+    """Whether a step of ``step`` [W] above ``limit`` is taken back within a short run, or has the ratio of a split."""
+    step = host(step)
+    for place in np.flatnonzero(abs(step) > limit).tolist():
+        jump, *after = step[place : place + 1 + outliers.LONGEST_RUN].tolist()
+        sums = accumulate(after, initial=jump)
+        if splits.ratio_of(-jump) or any(abs(total) < abs(jump) / 2 for total in sums):
+            return True
+    return False
