@@ -13,7 +13,6 @@ from importlib.metadata import version
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from gateway import workers
@@ -34,7 +33,7 @@ from market_inference.contract import deadline, methods
 from market_inference.contract.validation import explain, fast
 from runtime import tls
 from runtime.extra import ExtraMissingError
-from runtime.health import LIVE
+from runtime.health import LIVE, Health
 from runtime.listen import bind, is_loopback
 from runtime.logs import fields
 from runtime.metrics.scrape import MetricsServer
@@ -171,7 +170,7 @@ class Server:
         self._security = Security(config)
         self._traces = _traces(config)
         self._profiles = _profiles(config)
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None

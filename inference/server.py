@@ -10,7 +10,6 @@ import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 
 from inference.build import VERSION, Parts, build
 from inference.calls.admin import Admin
@@ -21,7 +20,7 @@ from inference.transport.exchange import SERVICE, Exchange
 from market_inference.contract import deadline
 from market_inference.contract.generated import admin_pb2_grpc, profile_pb2
 from runtime import tls
-from runtime.health import LIVE
+from runtime.health import LIVE, Health
 from runtime.listen import bind
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer, Take
@@ -65,7 +64,7 @@ class Server:
         self.parts.servicer.memory.unsent = lambda: self._exchange.unsent_bytes
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
         self._profiles = _profiles(config, self.parts)
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
         self._loading: asyncio.Task[None] | None = None
