@@ -1,7 +1,7 @@
-"""The weight-free forecasters as models: `vol_rw`, `ridge_ar` and `auto`, which lets the gate choose between them.
+"""The weight-free forecasters as models: `vol_rw`, `ridge_ar` and `auto` (a mixture by the gate).
 
-Owns the run of one batch, from items to answers. The formulas are in the rooms it calls: volatility, gate,
-autoregression and coverage.
+Owns the run of one batch, from items to answers. The formulas are in volatility.py, gate.py, autoregression.py and
+coverage.py.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -31,7 +31,7 @@ _HORIZON_CLASSES = (8, 32, 128, 365)
 class Embedded:
     """A forecaster without weights. ``name`` is `vol_rw` (gate held shut), `ridge_ar` (held open) or `auto`."""
 
-    version = "1"
+    version = "1.1"
 
     def __init__(self, name: str, device: str = "cpu", *, tensors: bool = False) -> None:
         """On the CPU numpy computes; with ``tensors`` true torch does, by the same lines as on CUDA."""
@@ -48,7 +48,7 @@ class Embedded:
         check(self, *_EXPECTED[self.name])
 
     def run(self, items: Sequence[Series]) -> list[Forecast]:
-        """Forecasts in the items' order; each is the same alone and in any batch, to 1e-9 of its scale."""
+        """Forecasts in the order of the items. An answer is the same alone and in any batch, to 1e-9 of its scale."""
         with settings(self._device):
             batch = Batch(items, self._device)
             suspect = suspects(batch.path)
@@ -85,7 +85,7 @@ class Embedded:
         return batch.autoregression(batch.vector(rows))
 
     def _coverage(self, batch: Batch, rows: Sequence[int], gates: Sequence[float]) -> Coverage:
-        """Each row's coverage by the forecast that it got: ``rows`` mix in the autoregression."""
+        """The coverage of every row by the forecast of the row: ``rows`` mix in the autoregression."""
         found = self._walk_coverage(batch)
         for part in batch.parts(rows):
             places = batch.vector(part)
@@ -102,7 +102,7 @@ class Embedded:
 
 
 def bucket(item: Series) -> Hashable:
-    """Classes of context and horizon, so that padding at most doubles a row and short horizons wait for no long one."""
+    """Classes of context and horizon: padding at most doubles a row, short horizons do not wait for long ones."""
     return _class(len(item.values), item.horizon)
 
 
@@ -112,5 +112,5 @@ def _class(points: int, horizon: int) -> Hashable:
 
 
 def units(item: Series) -> int:
-    """The item's context plus what it writes, in points."""
+    """The points of the context plus the points of the answer."""
     return len(item.values) + item.horizon * len(item.levels)

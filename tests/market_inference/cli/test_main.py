@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from market_inference.cli.commands.watch import _pace
 from market_inference.cli.main import main
 from market_inference.contract.errors import InvalidRequestError, OverloadedError, UnauthenticatedError, Violation
+from market_inference.contract.generated import inference_pb2 as pb
 from tests.market_inference.conftest import failed_item
 
 Run = Callable[..., Result]
@@ -61,6 +62,24 @@ def test_predict_as_json_is_for_scripts(run: Run, bars: str) -> None:
     assert found["point"] == [140, 140]
     assert list(found["quantiles"]) == ["0.1", "0.25", "0.5", "0.9"]
     assert found["coverage"] == {"nominal": 0.8, "measured": 0.75, "origins": 12}
+
+
+def test_predict_shows_warnings_about_the_data_below_the_table_and_in_json(run: Run, bars: str, service: Any) -> None:
+    before = service.on["Predict"]
+
+    def doubtful(request: pb.PredictRequest) -> pb.PredictResponse:
+        answer = before(request)
+        warning = answer.forecasts[0].forecast.warnings.add(
+            code="WARNING_CODE_SUSPECTED_SPLIT", message="a 4:1 [split]"
+        )
+        warning.evidence.add(name="ratio", values=[4])
+        return answer
+
+    service.on["Predict"] = doubtful
+    shown = run("predict", "--csv", bars)
+    assert "warning: a 4:1 [split]" in shown.stdout
+    (found,) = json.loads(run("predict", "--csv", bars, "--json").stdout)
+    assert found["warnings"] == [{"code": "SUSPECTED_SPLIT", "message": "a 4:1 [split]", "evidence": {"ratio": [4]}}]
 
 
 def test_predict_takes_any_column_the_newest_values_and_standard_input(run: Run, bars: str, service: Any) -> None:
