@@ -1,7 +1,7 @@
-"""A model's doubts about an item's data or about its answer.
+"""Warnings of a model about the data of an item or about the answer.
 
-Owns the record and the codes; each model decides when a warning is due. The codes are those of WarningCode in the
-contract, without the prefix.
+Owns the record and the codes; the models own the conditions. The codes are the names of WarningCode in the contract,
+without the prefix.
 """
 
 from enum import StrEnum
@@ -19,7 +19,7 @@ class WarningCode(StrEnum):
 
 
 class AnswerWarning(NamedTuple):
-    """One doubt: ``message`` is one English sentence, ``evidence`` pairs names with the figures behind the finding."""
+    """One warning: ``message`` is one English sentence, ``evidence`` are named figures behind the finding."""
 
     code: WarningCode
     message: str

@@ -12,8 +12,8 @@ _PREFIX = "WARNING_CODE_"
 class AnswerWarning:
     """A doubt about the data or the answer; the answer stands.
 
-    `code`: the contract's name without its prefix, such as "SUSPECTED_SPLIT"; the number as text where a newer service
-    sends a code unknown here. `message`: one English sentence. `evidence`: the figures behind the finding, by name.
+    `code`: the name in the contract without the prefix, such as "SUSPECTED_SPLIT"; the number as text for a code of a
+    newer service. `message`: an English sentence. `evidence`: the figures behind the finding, by name.
     """
 
     code: str

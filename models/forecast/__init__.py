@@ -1,4 +1,4 @@
-"""Probabilistic forecasts of one series each: median path, quantiles, and how the bands did on this very series."""
+"""Probabilistic forecasts of series: median path, quantiles, and the measured coverage on the series itself."""
 
 from models.forecast.catalog import NAMES, UnknownForecasterError, load
 from models.forecast.series import Forecast, Series

@@ -1,6 +1,6 @@
-"""The warnings of a forecast: outliers, suspected split, stale tail, few backtests, coverage far from its promise.
+"""The warnings of a forecast: outliers, suspected split, stale tail, few backtests, coverage far from nominal.
 
-Owns when each is due and its words. What is found in a series comes from outliers.py and splits.py.
+Owns the conditions and the texts. The searches are in outliers.py and splits.py.
 """
 
 import math
@@ -15,12 +15,12 @@ from models.forecast.profile import make_profile
 from models.forecast.series import Array, Series
 from models.warning import AnswerWarning, WarningCode
 
-# Equal newest values from this many on are stale.
+# This many equal newest values are stale.
 LEAST_STALE = 10
-# A coverage measured at fewer origins says nothing.
+# Below this count of origins a measured coverage is no evidence.
 LEAST_ORIGINS = 4
 NOMINAL = 0.8
-# A coverage is far from the nominal one at this distance, where chance alone gives such a count more rarely than this.
+# A coverage is far from nominal at a distance of FAR, where chance gives such a count with probability < LEAST_CHANCE.
 FAR = 0.15
 LEAST_CHANCE = 1e-4
 MOST_POSITIONS = 16
@@ -30,7 +30,7 @@ Warnings: TypeAlias = tuple[AnswerWarning, ...]
 
 
 def examine(item: Series) -> tuple[Series, Warnings]:
-    """The item with its isolated outliers replaced, and the warnings about its data."""
+    """The item with isolated outliers replaced, and the warnings about the data."""
     warnings = []
     bars = _stale(item.values)
     profile = make_profile(item.values)
@@ -113,7 +113,7 @@ def of_coverage(share: float, origins: int) -> Warnings:
 
 
 def with_coverage(warnings: Warnings, share: float, origins: int) -> Warnings:
-    """``warnings`` with those about the coverage written anew."""
+    """``warnings`` with the coverage warnings replaced."""
     kept = tuple(found for found in warnings if found.code not in _OF_COVERAGE)
     return kept + of_coverage(share, origins)
 

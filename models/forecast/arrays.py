@@ -1,7 +1,7 @@
-"""One spelling for numpy and torch, so that each formula is written once: numpy on the host, torch on a device.
+"""One spelling for numpy (on the host) and torch (on a device), so that every formula is written once.
 
-On small batches torch's dispatch costs several times the arithmetic, and each of its operators gives up the GIL. Owns
-what the two spell differently; what they spell alike is called through namespace().
+On small batches torch's dispatch costs several times the arithmetic, and every torch operator releases the GIL. Owns
+the functions with different spellings; functions with a common spelling are called through namespace().
 """
 
 from contextlib import AbstractContextManager
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from models.staging import to_device
 
-# A numpy array or a torch tensor; nobody has a type for both.
+# A numpy array or a torch tensor; no common type exists.
 AnyArray: TypeAlias = Any
-# "cpu" is what numpy calls the device of its arrays; torch.device("cpu") asks for tensors in the host's memory.
+# "cpu" is numpy's name for the device of arrays; torch.device("cpu") asks for tensors in the memory of the host.
 Device: TypeAlias = torch.device | str
 
 
@@ -25,9 +25,9 @@ def namespace(array: AnyArray) -> Any:
 
 
 def settings(device: Device) -> AbstractContextManager[Any]:
-    """How to compute on ``device``: without gradients, and without a word where a formula has no value.
+    """Settings to compute on ``device``: no gradients, and no floating-point warnings.
 
-    Such values are replaced; torch says nothing of them anyway.
+    Formulas replace undefined values; torch reports none anyway.
     """
     return torch.inference_mode() if isinstance(device, torch.device) else np.errstate(all="ignore")
 
@@ -38,7 +38,7 @@ def put(array: NDArray[Any], device: Device) -> AnyArray:
 
 
 def back(tensor: torch.Tensor, device: Device) -> AnyArray:
-    """A tensor on ``device``, or in the host's memory where that is numpy's, as the arrays of ``device`` are."""
+    """A tensor as the kind of array of ``device``: unchanged, or a numpy view of the memory of the host."""
     return tensor if isinstance(device, torch.device) else tensor.numpy()
 
 
@@ -48,25 +48,25 @@ def tensor(array: AnyArray) -> torch.Tensor:
 
 
 def host(array: AnyArray) -> NDArray[Any]:
-    """The array as numpy's, once the device has it."""
+    """The array as a numpy array; waits for the device."""
     return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
 
 
 def holds(condition: AnyArray) -> bool:
-    """Whether all of ``condition`` is known to be true: always false for tensors, whose device one would wait for.
+    """Whether all of ``condition`` is known to be true; false for tensors, because the check would wait for the device.
 
-    For work that can be skipped then, never for what an answer depends on.
+    Only for skipping work. The answer must not depend on the result.
     """
     return isinstance(condition, np.ndarray) and bool(condition.all())
 
 
 def columns(array: AnyArray, index: AnyArray) -> AnyArray:
-    """array[:, index]; numpy's own indexing is slower, and leaves an order of memory that later steps suffer from."""
+    """array[:, index]; numpy's indexing is slower, and its memory order slows down later operations."""
     return array.take(index, axis=1) if isinstance(array, np.ndarray) else array[:, index]
 
 
 def with_rows(array: AnyArray, rows: AnyArray, values: AnyArray) -> AnyArray:
-    """``array`` with ``values`` in the place of its ``rows`` (int64 [b])."""
+    """``array`` with ``values`` at ``rows`` (int64 [b])."""
     if isinstance(array, torch.Tensor):
         return array.index_copy(0, rows, values)
     array = array.copy()
@@ -75,7 +75,7 @@ def with_rows(array: AnyArray, rows: AnyArray, values: AnyArray) -> AnyArray:
 
 
 def largest(array: AnyArray) -> AnyArray:
-    """[B]: the largest element of each row [B, W]; not a number where one is."""
+    """[B]: the largest element of every row of ``array`` [B, W]; NaN for a row with a NaN."""
     return np.maximum.reduce(array, 1) if isinstance(array, np.ndarray) else array.amax(1)
 
 
@@ -87,7 +87,7 @@ def running_max(array: AnyArray) -> AnyArray:
 
 
 def lower_median(array: AnyArray, mask: AnyArray | None, count: AnyArray) -> AnyArray:
-    """[B, 1]: each row's lower median over the ``count`` [B] elements whose ``mask`` [B, W] is 1 (none: over all W)."""
+    """[B, 1]: the lower median of every row over ``count`` [B] elements, with ``mask`` [B, W] 1 (None: all W)."""
     if isinstance(array, torch.Tensor):
         known = array if mask is None else torch.where(mask > 0, array, torch.nan)
         return known.nanmedian(dim=1, keepdim=True).values

@@ -1,7 +1,7 @@
 """Ridge autoregression on the steps and the level (`ridge_ar`): structure beyond the random walk.
 
-Owns fit, iteration and the backtest of one fit, in torch on every device: its time is arithmetic. Rows of different
-lengths share a batch: short ones have zero columns and zero weights, which change nothing.
+Owns fit, iteration and the backtest of one fit, in torch on every device, because arithmetic dominates the time. Rows
+of different lengths share a batch: short rows have zero columns and zero weights without effect.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ CLIP = 5.0
 AGEING = 0.995
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LEAST_FREEDOM = 0.05
-# Losses this close are equal, and the strongest penalty wins: rounding must not choose.
+# Losses within this share are equal, and the strongest penalty wins: rounding must not choose.
 TIE = 1e-9
 DECAYS = (0.97, 0.99, 1.0)
 LARGEST_RESPONSE = 5.0
 # Forecast steps are bounded in units of the series' own: an explosive fit would overflow within a year.
 LARGEST_STEP = 1e3
 MOST_ORIGINS = 64
-# Elements of one design tensor; a fit of more rows is split, so that memory stays bounded whatever the batch.
+# Elements of one design tensor; a fit of more rows is split to bound the memory.
 DESIGN = 1 << 22
 
 
@@ -32,8 +32,8 @@ DESIGN = 1 << 22
 class Fit:
     """Autoregressions of b paths: y = drift + lags . (recent y - drift) + pull * (level - centre), y = step / scale.
 
-    lags: [b, p], oldest lag first. pull, drift, centre, scale: [b]. error: [b, W], what leave-one-out predictions
-    missed y by, zero where ``known`` [b, W] is false.
+    lags: [b, p], oldest lag first. pull, drift, centre, scale: [b]. error: [b, W], leave-one-out residuals of
+    y, zero where ``known`` [b, W] is false.
     """
 
     lags: torch.Tensor
@@ -55,7 +55,7 @@ def scaled(path: Path, scale: torch.Tensor) -> torch.Tensor:
 
 
 def fit(path: Path) -> Fit:
-    """Fit each path; the penalty of each is chosen by closed-form leave-one-out."""
+    """Fit every path, with its own penalty by closed-form leave-one-out."""
     device, width = path.step.device, path.step.shape[1]
     count = path.count
     lag_count = (count / 4).floor().clamp(LEAST_LAGS, MOST_LAGS)
@@ -103,14 +103,14 @@ def fit(path: Path) -> Fit:
 
 
 def _last_smallest(losses: torch.Tensor) -> torch.Tensor:
-    """[b]: the last column of ``losses`` [b, K] whose loss equals the smallest up to TIE."""
+    """[b]: the last column of ``losses`` [b, K] with the smallest loss up to TIE."""
     near = losses <= (1 + TIE) * losses.amin(1, keepdim=True)
     order = torch.arange(losses.shape[1], device=losses.device)
     return torch.where(near, order, -1).amax(1)
 
 
 def _drift(y: torch.Tensor, path: Path) -> torch.Tensor:
-    """[b]: the mean of y, shrunk by its own t-statistic and zero where that is below 2."""
+    """[b]: the mean of y, shrunk by the t-statistic of the mean; zero below t = 2."""
     mean = y.sum(1) / path.count
     variance = path.masked(y - mean[:, None]).square().sum(1) / path.count
     found: torch.Tensor = mean * (1 - 4 * variance / (path.count * mean.square()).clamp(min=1e-300)).clamp(min=0)
@@ -134,7 +134,7 @@ def iterate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Forecasts from columns ``ends`` (int64 [b, O]) of path.level: median and deviation [b, O, steps] in path units.
 
-    One recursion carries the forecasts and, in its last lane, the level's response to a unit shock.
+    One recursion carries the forecasts and, in the last lane, the response of the level to a unit shock.
     """
     rows, lags = fitted.lags.shape
     lanes = ends.shape[1] + 1
@@ -166,7 +166,7 @@ def iterate(
 
 
 def _within_reach(median: torch.Tensor, path: Path, ends: torch.Tensor) -> torch.Tensor:
-    """``median`` [b, O, H] held within the range seen until ``ends`` and half of it beyond."""
+    """``median`` [b, O, H] clamped to the range until ``ends``, extended by half of the range on both sides."""
     low: torch.Tensor = path.level.cummin(1).values.gather(1, ends)[:, :, None]
     high: torch.Tensor = path.level.cummax(1).values.gather(1, ends)[:, :, None]
     slack = (high - low) / 2
@@ -189,7 +189,7 @@ def rows_at_once(width: int) -> int:
 
 
 def room(points: int, horizon: int) -> int:
-    """How many past origins, one horizon apart, lie behind the part of a series that backtest() fits."""
+    """The number of past origins, one horizon apart, after the part of a series fitted by backtest()."""
     steps = points - 1
     return min(max(steps - max(-(-steps // 2), LEAST_STEPS), 0) // horizon, MOST_ORIGINS)
 
@@ -198,8 +198,8 @@ def room(points: int, horizon: int) -> int:
 def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
     """Median and deviation, [b, O], one ``horizon`` (int64 [b], at most ``steps``) after past ``ends``.
 
-    ``ends`` (int64 [1 or b, O]) are columns of path.level in its latest half. The coefficients are from the older half
-    alone: one fit serves all origins. Sigma follows the errors as they come in, as it does in predict().
+    ``ends`` (int64 [1 or b, O]) are columns in the latest half of path.level. The coefficients are from the older half
+    alone: one fit serves all origins. Sigma follows the errors up to the origin, as in predict().
     """
     device, path = path.step.device, path.tensors()
     origins = tensor(ends).expand(len(path.step), -1)
@@ -210,7 +210,7 @@ def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple
 
 
 def _early(path: Path) -> tuple[Fit, torch.Tensor, torch.Tensor]:
-    """The fit on the older half, and what it missed all steps by, as error and known of Fit."""
+    """The fit on the older half, and its residuals of all steps, as error and known of Fit."""
     fitted_on = torch.maximum((path.count / 2).ceil(), torch.full_like(path.count, LEAST_STEPS))
     left_out = (path.count - fitted_on).clamp(min=0).long()
     early = fit(path.without(left_out))

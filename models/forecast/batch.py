@@ -1,6 +1,6 @@
-"""One batch on the device: the path of its items, the bands at each item's own levels, and the answers.
+"""One batch on the device: the paths of the items, the bands at the levels of every item, and the answers.
 
-Owns the shapes of a batch. Items of different contexts, horizons and level sets share it; padding never comes back.
+Owns the shapes of a batch. Items of different contexts, horizons and level sets share a batch; answers hold no padding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Outlook:
     quantiles: AnyArray
 
     def mixed(self, rows: AnyArray, weight: AnyArray, other: "Outlook") -> "Outlook":
-        """This outlook with ``other`` mixed into ``rows`` (int64 [b]) at ``weight`` ([b, H] or [b, 1])."""
+        """The outlook with ``other`` mixed into ``rows`` (int64 [b]) at ``weight`` ([b, H] or [b, 1])."""
         point = blend(self.point[rows], other.point, weight)
         quantiles = running_max(blend(self.quantiles[rows], other.quantiles, weight[:, :, None]))
         return Outlook(with_rows(self.point, rows, point), with_rows(self.quantiles, rows, quantiles))
@@ -34,7 +34,7 @@ class Outlook:
 
 @lru_cache(maxsize=512)
 def _ahead(steps: int, device: Device) -> tuple[AnyArray, AnyArray]:
-    """1 and sqrt(h) for each of ``steps`` ahead, both [H]: how a random walk's median and its deviation grow."""
+    """1 and sqrt(h) for ``steps`` ahead, both [H]: the growth of the median and of the deviation of a random walk."""
     return put(np.ones(steps), device), put(np.sqrt(np.arange(1.0, steps + 1)), device)
 
 
@@ -90,14 +90,14 @@ class Batch:
         return Outlook(path.prices(median), path.prices(median[:, :, None] + deviation[:, :, None] * reach))
 
     def parts(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """``rows`` split so that the autoregression of one part stays within memory."""
+        """``rows`` in parts small enough for the memory of the autoregression."""
         size = autoregression.rows_at_once(self.path.step.shape[1])
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def answers(
         self, outlook: Outlook, gates: Sequence[float], coverage: Coverage, warnings: Mapping[int, Warnings]
     ) -> list[Forecast]:
-        """Forecasts on the host, cut to each item's own horizon and levels; ``warnings`` are about the data, by row."""
+        """Forecasts on the host, cut to the items' horizons and levels; ``warnings`` are about the data, by row."""
         medians, bands = list(host(outlook.point)), list(host(outlook.quantiles))
         if min(self.horizons) < self.steps or min(self.widths) < self.columns:
             medians = [median[:horizon] for median, horizon in zip(medians, self.horizons, strict=True)]

@@ -1,6 +1,6 @@
-"""`auto` with a pretrained network mixed into its autoregression (`auto_fracast`).
+"""`auto` with a pretrained network mixed into the autoregression (`auto_fracast`).
 
-Owns the mixture over the horizon. Rows whose gate stays shut get the random walk and never reach the network.
+Owns the mixture over the horizon. Rows with a closed gate get the random walk and never reach the network.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from models.forecast.series import Forecast, Series
 
 
 class Blended(Embedded):
-    """`auto` whose structured forecast is part autoregression, part ``foundation``: more of it further ahead."""
+    """`auto` with ``foundation`` mixed into the autoregression, with a share that grows over the horizon."""
 
     def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
         super().__init__(name, str(foundation.device))
@@ -27,7 +27,8 @@ class Blended(Embedded):
     def run(self, items: Sequence[Series]) -> list[Forecast]:
         """Forecasts in the items' order. Rows with an open gate are equal in any batch to the network's precision.
 
-        Their coverage is that of the whole mixture, run anew at past origins; the others have that of the random walk.
+        The coverage of such rows comes from runs of the whole mixture at past origins; other rows have the coverage of
+        the random walk.
         """
         answers = super().run(items)
         opened = [row for row, answer in enumerate(answers) if answer.gate > 0]

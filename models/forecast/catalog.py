@@ -1,6 +1,6 @@
-"""The forecasters by name, and how each is made.
+"""The forecasters by name, and their construction.
 
-Heavy packages are imported by the room that needs them, only when its model is asked for.
+Heavy packages are imported by the module of a model, on the first load of the model.
 """
 
 from importlib import import_module
@@ -12,8 +12,8 @@ from models.forecast.series import Forecast, Series
 from models.model import Model
 
 _EMBEDDED = ("auto", "vol_rw", "ridge_ar")
-# Each room offers load(name, device, source, backtests) -> Model.
-_ROOMS = {
+# Every module here offers load(name, device, source, backtests) -> Model.
+_MODULES = {
     "fracast": "models.forecast.fracast",
     "auto_fracast": "models.forecast.fracast",
     "chronos": "models.forecast.chronos",
@@ -21,11 +21,11 @@ _ROOMS = {
     "chronos_2": "models.forecast.chronos",
     "timesfm": "models.forecast.timesfm",
 }
-NAMES = (*_EMBEDDED, *_ROOMS)
+NAMES = (*_EMBEDDED, *_MODULES)
 
 
 class UnknownForecasterError(KeyError):
-    """No forecaster has this name."""
+    """The name of no forecaster."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -38,16 +38,16 @@ class UnknownForecasterError(KeyError):
 def load(
     name: str, *, device: str = "cpu", source: str | None = None, backtests: int = BACKTESTS
 ) -> Model[Series, Forecast]:
-    """The forecaster ``name`` on ``device``; ``source`` is the local folder or hub id of its weights, where it has any.
+    """The forecaster ``name`` on ``device``; ``source`` is the local folder or hub id of pretrained weights.
 
-    ``backtests`` is how many past origins a pretrained network is run at for its coverage, each at a forward pass.
+    ``backtests`` is the number of past origins for the coverage of pretrained networks; an origin costs a forward pass.
 
     Raises:
         UnknownForecasterError: no such name.
-        ModelUnavailableError: a package, a file or a device is missing; the message says which.
+        ModelUnavailableError: a package, a file or a device is missing; the message names the missing part.
     """
     if name not in NAMES:
         raise UnknownForecasterError(name)
     if name in _EMBEDDED:
         return Embedded(name, device)
-    return cast("Model[Series, Forecast]", import_module(_ROOMS[name]).load(name, device, source, backtests))
+    return cast("Model[Series, Forecast]", import_module(_MODULES[name]).load(name, device, source, backtests))

@@ -1,6 +1,6 @@
 """Chronos, Chronos-Bolt and Chronos-2 (PyPI `chronos-forecasting`, Apache-2.0) from a local folder or a hub id.
 
-Owns their loading and calls. They answer at nine or more levels of their own; pretrained.py serves any other.
+Owns loading and calls. The networks answer at nine or more fixed levels; pretrained.py serves other levels.
 """
 
 import warnings
@@ -20,7 +20,7 @@ _SEED = 0
 
 
 def load(name: str, device: str, source: str | None, backtests: int) -> Model[Series, Forecast]:
-    """The Chronos of kind ``name`` whose weights are at ``source``."""
+    """The Chronos of kind ``name`` with the weights at ``source``."""
     if source is None:
         raise ModelUnavailableError(f"{name} needs a source: a local folder or a hub id with its weights")
     try:
@@ -43,7 +43,7 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
 
 
 class Chronos(ABC):
-    """What the three kinds share; each says its levels, its strides and how it is called."""
+    """The common part of the three kinds; subclasses add levels, strides and the call."""
 
     def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
         self.version = weights_version(source, pipeline.inner_model.config)
@@ -57,7 +57,7 @@ class Chronos(ABC):
 
     def _predict(self, contexts: Sequence[Array], horizon: int) -> Any:
         with warnings.catch_warnings():
-            # Past its native horizon a Chronos goes on from its own forecast, and warns on every call.
+            # Past the native horizon, Chronos continues from the forecast so far, and warns on every call.
             warnings.filterwarnings("ignore", message="We recommend keeping prediction length", category=UserWarning)
             return self._pipeline.predict(
                 [torch.from_numpy(context) for context in contexts], prediction_length=horizon
@@ -68,7 +68,7 @@ class Chronos(ABC):
 
 
 class Sampled(Chronos):
-    """Chronos (T5): tokens drawn at random, for each series alone from the same seed: batch-mates change nothing."""
+    """Chronos (T5): tokens drawn at random, per series from the same seed: the batch has no influence."""
 
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
         return torch.stack([self._draw(context, horizon) for context in contexts])
@@ -84,7 +84,7 @@ class Sampled(Chronos):
 
 
 class Bolt(Chronos):
-    """Chronos-Bolt: quantiles of a whole stretch at once, then on from its own quantiles."""
+    """Chronos-Bolt: quantiles of a block of steps at once, continued from the predicted quantiles."""
 
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
         found: torch.Tensor = self._predict(contexts, horizon)
@@ -92,7 +92,7 @@ class Bolt(Chronos):
 
 
 class Chronos2(Chronos):
-    """Chronos-2: the steps ahead see each other, so a forecast is one of whole output patches."""
+    """Chronos-2: the steps ahead attend to each other, so a forecast consists of whole output patches."""
 
     def steps(self, horizon: int) -> int:
         patch: int = self._pipeline.model_output_patch_size

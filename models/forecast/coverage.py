@@ -1,7 +1,7 @@
-"""Coverage of the central 80% interval, measured on the series itself by backtests inside its context.
+"""Coverage of the central 80% interval, measured on the series by backtests inside the context.
 
-Owns which origins are tried and the count of kept promises. Origins lie one horizon apart, so that no two targets
-overlap: the count is small, and honest.
+Owns the choice of origins and the count of hits. Origins lie one horizon apart, so that targets do not overlap: the
+count is small, and independent.
 """
 
 import math
@@ -16,7 +16,7 @@ from models.forecast.student import table
 
 @dataclass(slots=True)
 class Coverage:
-    """Per row: how many origins kept the promise (``hits``, int64 [B], on the device), out of ``counts``."""
+    """Per row: the number of origins with a hit (``hits``, int64 [B], on the device), out of ``counts``."""
 
     hits: AnyArray
     counts: list[int]
@@ -28,13 +28,13 @@ class Coverage:
             self.counts[row] = count
 
     def shares(self) -> list[float]:
-        """Hits over counts, NaN where nothing could be tried."""
+        """Hits over counts, NaN without origins."""
         pairs = zip(self.hits.tolist(), self.counts, strict=True)
         return [hits / count if count else math.nan for hits, count in pairs]
 
 
 def blend(first: AnyArray, second: AnyArray, weight: AnyArray) -> AnyArray:
-    """(1 - weight) first + weight second, which unlike a lerp cannot overflow between two finite numbers."""
+    """(1 - weight) first + weight second; unlike a lerp, no overflow between finite numbers."""
     return (1 - weight) * first + weight * second
 
 
@@ -44,9 +44,9 @@ def _upper_edge(path: Path, horizon: AnyArray) -> AnyArray:
 
 
 def random_walk(path: Path, horizon: AnyArray, counts: list[int], test: volatility.Backtest | None = None) -> Coverage:
-    """Coverage of the random walk on each row's latest ``counts`` origins; ``horizon`` is int64 [B].
+    """Coverage of the random walk on the latest ``counts`` origins of every row; ``horizon`` is int64 [B].
 
-    ``test`` is volatility.backtest() of the same, where it is at hand.
+    ``test`` is volatility.backtest() of the same arguments, if already computed.
     """
     test = test or volatility.backtest(path, horizon, counts)
     return _counted(abs(test.target - test.start) <= test.sigma * _upper_edge(path, horizon), test, counts)
@@ -57,10 +57,10 @@ def _counted(kept: AnyArray, test: volatility.Backtest, counts: list[int]) -> Co
 
 
 def mixture(path: Path, horizon: AnyArray, counts: list[int], weight: AnyArray, steps: int) -> Coverage:
-    """As random_walk(), for rows that mix in the autoregression at ``weight`` [b]; ``steps`` is the longest horizon.
+    """As random_walk(), for rows with the autoregression mixed in at ``weight`` [b]; ``steps`` is the longest horizon.
 
     The autoregression is fitted once, on the older half of the context, and judged on the latest half. Gate and
-    logarithms are those of the whole context.
+    logarithms come from the whole context.
     """
     if max(counts) == 0:
         return Coverage(namespace(horizon).zeros_like(horizon), counts)

@@ -1,7 +1,7 @@
-"""Fracast (PyPI `fracast`, Apache-2.0): an 85,001-parameter network, at the speed that its short contexts deserve.
+"""Fracast (PyPI `fracast`, Apache-2.0): an 85,001-parameter network, fast on short contexts.
 
-Owns its loading, its window and its blocks of 48 steps. The package pads every context to 2048 positions and runs them
-all; here the core runs on the last few, and what lies to their left is taken from one run over nothing but padding.
+Owns loading, the window and the blocks of 48 steps. The package pads every context to 2048 positions and runs all
+positions; here the core runs on the last positions, and the states of padding come from one run over padding alone.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from models.forecast.series import Array, Forecast, Series
 from models.model import Model, ModelUnavailableError
 from models.staging import to_device
 
-# The head looks back 128 positions, so no window is shorter.
+# The head looks back 128 positions: the shortest window.
 _WINDOWS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 # Larger batches don't go faster: the activations leave the cache.
 _ROWS = 8
@@ -25,9 +25,9 @@ _CONSTANT_SPAN = 1e-5
 
 
 def load(name: str, device: str, source: str | None, backtests: int) -> Model[Series, Forecast]:
-    """`fracast` alone, or `auto_fracast`: `auto` with Fracast mixed into its autoregression.
+    """`fracast` alone, or `auto_fracast`: `auto` with Fracast mixed into the autoregression.
 
-    ``source`` is a folder or hub id of other weights; none takes those inside the package.
+    ``source`` is a folder or hub id of other weights; None takes the weights inside the package.
     """
     try:
         from fracast import FracastModel
@@ -80,7 +80,7 @@ class Fracast:
         return next(window for window in _WINDOWS if window >= length) if self._short else self.longest
 
     def _forward(self, contexts: Sequence[Array], window: int) -> torch.Tensor:
-        """[b, 48, 9] from contexts of at most ``window`` points, each scaled to [0, 1]."""
+        """[b, 48, 9] from contexts of at most ``window`` points, scaled to [0, 1]."""
         values = np.zeros((len(contexts), window))
         known = np.zeros((len(contexts), window), dtype=bool)
         low = np.array([context.min() for context in contexts])[:, None, None]
@@ -97,7 +97,7 @@ class Fracast:
         return head.double() * to_device(span, self.device) + to_device(low, self.device)
 
     def _encode(self, values: torch.Tensor, mask: torch.Tensor, window: int) -> torch.Tensor:
-        """The core's states [b, 2048, D], of which the last ``window`` are computed."""
+        """The core's states [b, 2048, D], with the last ``window`` computed."""
         state = self._embed(values, mask)[:, -window:]
         core, start = self._core, self.longest - window
         for stage, dilation in enumerate(core.dilations()):
@@ -107,7 +107,7 @@ class Fracast:
         return torch.cat([self._padding[-1][:start].expand(len(state), -1, -1), core.norm(state)], dim=1)
 
     def _stage(self, left: torch.Tensor, state: torch.Tensor, dilation: int) -> torch.Tensor:
-        """One causal block over ``state`` [b, C, D]; its taps also reach into ``left`` [b, R, D], R <= 2 dilation."""
+        """One causal block over ``state`` [b, C, D]; the taps also reach into ``left`` [b, R, D], R <= 2 dilation."""
         block = self._core.block
         scaled = self._core.scale(torch.cat([left, state], dim=1), dilation)
         before = torch.nn.functional.pad(scaled, (0, 0, 2 * dilation - left.shape[1], 0)).mT
@@ -127,7 +127,7 @@ class Fracast:
         return state
 
     def _padding_states(self) -> list[torch.Tensor]:
-        """The states [2048, D] before each stage and after the last norm when no position holds a value."""
+        """The states [2048, D] before every stage and after the last norm, for padding alone."""
         nothing = torch.zeros(1, self.longest, device=self.device)
         state = self._embed(nothing, nothing.bool())
         states = []

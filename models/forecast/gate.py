@@ -2,9 +2,9 @@
 
 Owns the test for structure alone. On prices the gate stays shut, so that prices never pay for the autoregression.
 
-Every statistic is well conditioned: sums are taken about one of the row's own values, which is exact where all values
-are equal, and denominators have a floor far above rounding error. Batch size and padding move the last bits of a sum;
-they never move the gate.
+Every statistic is well conditioned: sums are taken about a value of the row, so that equal values give exact zeros,
+and denominators have a floor far above rounding error. Batch size and padding change the last bits of a sum, and never
+the gate.
 """
 
 from models.forecast.arrays import AnyArray, holds, lower_median, namespace
@@ -15,20 +15,20 @@ CLIP = 4.0
 UNIT_ROOT_LEVEL = 12.0
 OPENS_AT = 0.02
 OPENS_OVER = 0.04
-# A series whose outliers were replaced has to show more.
+# After replaced outliers the gate asks for more structure.
 OPENS_AT_TREATED = 0.04
-# A spread below this share of the values' size counts as none: rounding error alone makes one.
+# Rounding error alone makes a spread of a tiny share of the values' size: a spread below SMALLEST_SHARE counts as none.
 SMALLEST_SHARE = 1e-6
 # The same for the spread of steps, in path units: logarithms of two libraries differ by as much as 1e-13.
 SMALLEST_SPREAD = 1e-8
-# Bound of the Dickey-Fuller statistic per step that carries its evidence. A regression fits a single jump without error
-# and would show unlimited evidence; with this bound up to four jumps are no evidence of reversion. For Gaussian noise
-# about a fixed level the bound equals the statistic.
+# Bound of the Dickey-Fuller statistic per effective step. A regression fits a single jump without error and would show
+# unlimited evidence; with the bound, up to four jumps are no evidence of reversion. For Gaussian noise about a fixed
+# level the bound equals the statistic.
 PER_STEP = 3.0
-# Products of step and level are clipped at this multiple of their mean size, so that volumes with spikes keep the
-# evidence of their other steps.
+# Products of step and level are clipped at a multiple of the mean size, so that volumes with spikes keep the evidence
+# of the other steps.
 LARGEST_PRODUCT = 4.0
-# Fourier transforms are this multiple of steps long: fast sizes, and few of them.
+# Lengths of Fourier transforms are multiples of BLOCK: fast, and few different lengths.
 BLOCK = 128
 
 
@@ -81,7 +81,7 @@ def _autocorrelation(path: Path, gap: AnyArray, variance: AnyArray, lags: AnyArr
 
 
 def _dickey_fuller(deviation: AnyArray, before: AnyArray, variance: AnyArray, count: AnyArray) -> AnyArray:
-    """The squared t-statistic of the steps on the demeaned level ``before`` them where negative, else zero."""
+    """The squared t-statistic of the steps on the demeaned level ``before`` the steps where negative, else zero."""
     dot = namespace(deviation).linalg.vecdot
     explained = dot(deviation, before).clip(max=0) ** 2 / (dot(before, before) + SMALLEST_SPREAD**2 * count)
     total = variance * count
@@ -90,7 +90,7 @@ def _dickey_fuller(deviation: AnyArray, before: AnyArray, variance: AnyArray, co
 
 
 def _effective_steps(products: AnyArray, count: AnyArray) -> AnyArray:
-    """[B]: how many of ``products`` [B, W] a sum rests on, (sum c)^2 / sum c^2 after clipping at LARGEST_PRODUCT."""
+    """[B]: the effective number of ``products`` [B, W], (sum c)^2 / sum c^2 after clipping at LARGEST_PRODUCT."""
     dot = namespace(products).linalg.vecdot
     bound = (LARGEST_PRODUCT * abs(products).sum(1) / count)[:, None]
     products = products.clip(-bound, bound)

@@ -1,7 +1,7 @@
-"""From the few levels that a pretrained model knows to any level in (0, 1).
+"""From the few levels of a pretrained model to any level in (0, 1).
 
-Owns the weights of that step, which is linear in the known quantiles. Along the Student scores of student.py the
-quantiles are joined by straight lines, and the outermost line goes on beyond them: the tail keeps the Student shape.
+Owns the weights of the step, linear in the known quantiles. Along the Student scores of student.py straight lines join
+the quantiles, and the outermost lines continue into the tails: the tails keep the Student shape.
 """
 
 from operator import attrgetter
@@ -14,9 +14,9 @@ from models.forecast.student import table
 
 @sized_cache(32 << 20, attrgetter("nbytes"))
 def weights(known: tuple[float, ...], wanted: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """[LONGEST_HORIZON, len(wanted), len(known)]: quantiles at ``wanted`` are these sums of those at ``known``.
+    """[LONGEST_HORIZON, len(wanted), len(known)]: weights of the quantiles at ``known`` in the quantiles at ``wanted``.
 
-    ``known`` has two levels or more, increasing. A level that is known is taken as it is; sorted quantiles stay sorted.
+    ``known`` has two levels or more, increasing. Known levels stay unchanged; sorted quantiles stay sorted.
     """
     knots: torch.Tensor = table(known, device)
     scores: torch.Tensor = table(wanted, device)

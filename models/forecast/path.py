@@ -1,6 +1,6 @@
 """A batch of series as right-aligned paths, and the way from a path's units back to prices.
 
-Owns packing, the choice of logarithms and the return to the series' units. What is predicted on the path is left to
+Owns packing, the choice of logarithms and the return to the series' units. Predictions on the path are left to
 volatility.py and autoregression.py.
 """
 
@@ -23,13 +23,13 @@ class Path:
     """Paths of B series over W steps, the latest step last; padding on the left holds zero steps.
 
     Attributes:
-        level: [B, W + 1], the path relative to its last value: log(x / x_T), or (x - x_T) / unit.
-        step: [B, W], its differences.
-        mask: [B, W], 1 where a step is real, 0 where it is padding; none where nothing is padded.
+        level: [B, W + 1], the path relative to the last value: log(x / x_T), or (x - x_T) / unit.
+        step: [B, W], the differences of level.
+        mask: [B, W], 1 where a step is real, 0 in padding; None for a batch without padding.
         count: [B], the number of real steps, as float64.
         logs: [B], whether the path is logarithmic.
         last: [B], x_T.
-        unit: [B], the size that a path of differences was divided by; none where all paths are known to be logarithmic.
+        unit: [B], the divisor of a path of differences; None where all paths are known to be logarithmic.
         peak: [B], the largest size of a step.
         distance: [B], the sum of the sizes of all steps.
     """
@@ -77,7 +77,7 @@ class Path:
         )
 
     def without(self, latest: torch.Tensor) -> "Path":
-        """The paths, which are tensors, as they were before their ``latest`` steps (int64 [B]), in the same units."""
+        """The paths (tensors) without the ``latest`` steps (int64 [B]), in the same units."""
         columns = torch.arange(self.level.shape[1], device=latest.device) - latest[:, None]
         level = self.level.gather(1, columns.clamp(min=0))
         count = self.count - latest
@@ -104,7 +104,7 @@ def real_steps(count: AnyArray, width: int) -> AnyArray:
 
 
 def pack(series: Sequence[Array]) -> Array:
-    """Right-aligned values [B, W + 1], the left filled with each row's oldest value."""
+    """Right-aligned values [B, W + 1], the left filled with the oldest value of the row."""
     lengths = list(map(len, series))
     longest = max(lengths)
     if min(lengths) == longest:
@@ -117,14 +117,14 @@ def pack(series: Sequence[Array]) -> Array:
 
 
 def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
-    """The paths of ``values`` [B, W + 1] with ``count`` [B] real steps each (both float64, on one device).
+    """The paths of ``values`` [B, W + 1] with ``count`` [B] real steps (both float64, on one device).
 
     Logarithms are taken where every value is positive and no step is larger than a factor of e^2.
     """
     xp = namespace(values)
     last = values[:, -1]
     mask = real_steps(count, values.shape[1] - 1) if padded else None
-    # A value that is not positive leaves a step that is not finite, which no comparison lets pass.
+    # A value <= 0 gives a step that is not finite; every comparison with such a step is false.
     level = xp.log(values)
     step = level[:, 1:] - level[:, :-1]
     size = abs(step)

@@ -1,6 +1,6 @@
-"""Pretrained forecasters as models: any network that gives quantiles at fixed levels becomes a Model of series.
+"""Pretrained forecasters as models: any network with quantiles at fixed levels becomes a Model of series.
 
-Owns levels, answers and backtests around a network. The network itself is a Foundation: fracast, chronos or timesfm.
+Owns levels, answers and backtests around a network. The network is a Foundation: fracast, chronos or timesfm.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -17,14 +17,14 @@ from models.forecast.path import LARGEST
 from models.forecast.selftest import SelfTestError, seasonal
 from models.forecast.series import Array, Forecast, Series
 
-# Each past origin costs a forward pass, so there are few; the count says so.
+# A past origin costs a forward pass, so origins are few; the answer has the count.
 BACKTESTS = 4
 LEAST_POINTS = 30
 _INTERVAL = (0.1, 0.9)
 
 
 class Foundation(Protocol):
-    """A pretrained network: ``levels`` that it knows, increasing; ``longest`` context that it looks at, in points."""
+    """A pretrained network: the known ``levels``, increasing; the ``longest`` context, in points."""
 
     levels: tuple[float, ...]
     longest: int
@@ -36,15 +36,15 @@ class Foundation(Protocol):
         ...
 
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        """[len(contexts), horizon, levels] float64 on ``device``, in the units of each context (float64 [T], |x| < 2).
+        """[len(contexts), horizon, levels] float64 on ``device``, in the units of the context (float64 [T], |x| < 2).
 
-        ``horizon`` is one that steps() gave. A row never depends on the others.
+        ``horizon`` is a result of steps(). Rows are independent.
         """
         ...
 
 
 class Pretrained:
-    """A Foundation as a Model. Its bands are the network's own: on prices seldom better than those of `auto`."""
+    """A Foundation as a Model. The bands come from the network: on prices seldom better than the bands of `auto`."""
 
     def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class Pretrained:
 
 
 def outlook(foundation: Foundation, items: Sequence[Series], steps: int, columns: int) -> Outlook:
-    """The network's forecasts at each item's own levels, [b, steps] and [b, steps, columns]."""
+    """The network's forecasts at the levels of every item, [b, steps] and [b, steps, columns]."""
     device = foundation.device
     # Powers of two change no digit, and keep the largest and the smallest series within the range of float32.
     exponents = [int(np.frexp(np.abs(item.values).max())[1]) - 1 for item in items]
@@ -106,7 +106,7 @@ def outlook(foundation: Foundation, items: Sequence[Series], steps: int, columns
     for levels in dict.fromkeys(item.levels for item in items):
         rows = torch.tensor([row for row, item in enumerate(items) if item.levels == levels], device=device)
         share = weights(foundation.levels, levels, device)[:steps]
-        # Rounding may swap levels that all but touch.
+        # Rounding may swap nearly equal levels.
         quantiles[rows, :, : len(levels)] = torch.einsum("bhk,hak->bha", known[rows], share).cummax(2).values
     middle = weights(foundation.levels, (0.5,), device)[:steps, 0]
     power = torch.tensor(exponents, device=device)[:, None]
@@ -122,7 +122,7 @@ def _known(foundation: Foundation, series: Sequence[Array], horizons: Sequence[i
     for run in sorted(set(runs)):
         rows = [row for row, own in enumerate(runs) if own == run]
         found = foundation.quantiles([series[row][-foundation.longest :] for row in rows], run)[:, :steps]
-        # Networks may cross their quantiles; sorting never makes them worse (Chernozhukov et al., 2010).
+        # Networks may cross quantiles; sorting never makes quantiles worse (Chernozhukov et al., 2010).
         known[torch.tensor(rows, device=device), : found.shape[1]] = found.sort(dim=2).values
     return known
 
@@ -133,9 +133,9 @@ def by_blocks(
     horizon: int,
     foundation: Foundation,
 ) -> torch.Tensor:
-    """[b, horizon, levels] from ``next_block``, which forecasts a fixed number of steps.
+    """[b, horizon, levels] from ``next_block``, a forecast of a fixed number of steps.
 
-    Each next block sees the medians before it as if they had happened, so its bands are too narrow.
+    Later blocks take earlier medians as observed values, so the bands of later blocks are too narrow.
     """
     middle = min(range(len(foundation.levels)), key=lambda index: abs(foundation.levels[index] - 0.5))
     blocks = [next_block(contexts)]
@@ -159,7 +159,7 @@ def with_coverage(
     forecast: Callable[[Sequence[Series]], Sequence[Forecast]],
     most: int,
 ) -> list[Forecast]:
-    """``answers`` with the coverage of the central 80% interval by ``forecast`` itself, run anew at past origins."""
+    """``answers`` with the coverage of the central 80% interval, from runs of ``forecast`` at past origins."""
     origins = [past(item, most) for item in items]
     earlier = [
         Series(item.values[:length], item.horizon, _INTERVAL)

@@ -1,6 +1,6 @@
-"""One series as a path of moves on a robust scale: the ground of the searches for outliers and splits.
+"""One series as a path of moves on a robust scale, for the searches for outliers and splits.
 
-Owns the choice of logarithms for these searches and the scale. The path that forecasts work on is path.py's.
+Owns the choice of logarithms for the searches and the scale. The path of the forecasts is in path.py.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 
 from models.forecast.series import Array
 
-# A series with at least this share of positive values is measured in logarithms.
+# From this share of positive values on, a series is measured in logarithms.
 POSITIVE_SHARE = 0.95
-# With fewer moves than this there is no scale to read.
+# With fewer moves the scale is unknown.
 LEAST_MOVES = 6
 NORMAL_MEDIAN = 1.4826
 
@@ -21,11 +21,11 @@ class Profile:
     """The moves of one series of T values.
 
     Attributes:
-        path: [T], logarithms, minus infinity where a value is not positive; or the values over their largest size.
+        path: [T], logarithms, minus infinity for values <= 0; or the values over the largest size.
         logs: whether the path is logarithmic.
-        steps: [T - 1], its differences; not finite beside a value that is not positive.
-        deviation: the robust standard deviation of the moves, which are the steps that are not zero; none for too few.
-        peak: the largest size of a step, infinite beside a value that is not positive.
+        steps: [T - 1], the differences of path; not finite beside values <= 0.
+        deviation: the robust standard deviation of the moves (nonzero steps); None for too few moves.
+        peak: the largest size of a step, infinite beside values <= 0.
     """
 
     path: Array

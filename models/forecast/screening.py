@@ -1,6 +1,6 @@
-"""The rows of a batch whose data deserves a look: a step far above the others, or newest values that are all equal.
+"""The suspect rows of a batch: a reversed or split-like step far above the others, or equal newest values.
 
-Owns a test that costs next to nothing and misses no outlier, split or halt. The look itself is answer_warnings.py's.
+Owns a cheap test that passes nearly all clean rows by. answer_warnings.py examines suspect rows.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from models.forecast.answer_warnings import LEAST_STALE
 from models.forecast.arrays import AnyArray, host
 from models.forecast.path import Path
 
-# A step is suspect above this multiple of the mean step: a single outlier of 20 deviations reaches 17 of them from 60
-# steps on. In a short series an outlier is itself a large part of the mean, so that a share of the sum is the limit.
+# A step is suspect above a multiple of the mean step: a single outlier of 20 deviations reaches 17 mean steps from 60
+# steps on. In a short series an outlier is a large part of the mean, so that a share of the sum is the limit.
 LARGEST_ROUGHNESS = 14.0
 LARGEST_PART = 0.2
 
 
 def suspects(path: Path) -> Sequence[int]:
-    """The rows to look at, ascending. Waits for the device."""
+    """The suspect rows, ascending. Waits for the device."""
     limit = (LARGEST_ROUGHNESS / path.count).clip(max=LARGEST_PART) * path.distance
     rough, stale = path.peak > limit, path.level[:, -LEAST_STALE] == 0
     rows: list[int] = np.flatnonzero(host(rough | stale)).tolist()

@@ -1,4 +1,4 @@
-"""What a forecaster takes and gives: one series in, one forecast out.
+"""Input and output of a forecaster: one series, one forecast.
 
 Owns the two records. Checking that values are finite and within the limits belongs to the caller, at the edge.
 """
@@ -22,7 +22,7 @@ class Series(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """The answer for one series, in the series' own units.
+    """The answer for one series, in the units of the series.
 
     Attributes:
         point: the median path, float64 [horizon].
@@ -30,9 +30,9 @@ class Forecast(NamedTuple):
         gate: the weight in [0, 1] of the structured model (autoregression or foundation model) against the random walk.
         logs: whether the model worked on logarithms.
         context: how many of the latest values were used.
-        coverage: share of past origins of this series whose value one horizon later fell in the central 80% interval;
-            NaN when there was no room for any.
-        coverage_count: how many such origins. Their targets don't overlap.
+        coverage: share of past origins of the series with the value one horizon later inside the central 80% interval;
+            NaN without origins.
+        coverage_count: the number of such origins. The targets do not overlap.
         warnings: doubts about the series or the answer; none for clean data.
     """
 

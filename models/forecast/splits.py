@@ -1,4 +1,4 @@
-"""Suspected splits of one series of prices: one step of a split's ratio among steps that stay as they were.
+"""Suspected splits of one series of prices: one step with the ratio of a split among steps of unchanged size.
 
 Owns the test alone. A split is reported and never corrected: a real crash can have the same ratio.
 """
@@ -12,13 +12,13 @@ from models.forecast.profile import Profile
 from models.forecast.series import Array
 
 RATIOS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5)
-# How far a step may lie from a split's ratio: the price also moves on that day.
+# Largest distance of a step from the ratio of a split: the price also moves on the day of the split.
 TOLERANCE = 0.02
-# A split stands out by this many robust deviations.
+# Least size of a split in robust deviations.
 LEAST_DEVIATIONS = 8.0
-# The median size of steps changes by less than this factor across a split, by more across many a crash.
+# Across a split the median size of steps changes by less than a factor of 3; across many a crash by more.
 LARGEST_CHANGE = 3.0
-# Sizes before and after are compared from this many steps on.
+# Sizes before and after are compared from 5 steps on.
 LEAST_STEPS = 5
 
 
@@ -30,7 +30,7 @@ class Split(NamedTuple):
 
 
 def find(profile: Profile) -> Split | None:
-    """The newest suspected split; none in a series with values that are not positive."""
+    """The newest suspected split; None for a series with values <= 0."""
     if not profile.logs or profile.deviation is None or profile.peak == math.inf:
         return None
     limit = LEAST_DEVIATIONS * profile.deviation

@@ -1,6 +1,6 @@
-"""Quantiles of the unit-variance Student t whose tails thin out with the horizon.
+"""Quantiles of the unit-variance Student t, with tails thinning out over the horizon.
 
-Owns the table that every embedded forecaster scales by its own sigma. It serves any level in (0, 1), without scipy.
+Owns the table of band edges in units of sigma, for all embedded forecasters and any level in (0, 1), without scipy.
 """
 
 import math
@@ -26,10 +26,11 @@ def degrees_of_freedom(horizon: Array) -> Array:
 
 
 def quantile(level: float, freedom: Array) -> Array:
-    """The quantile of Student's t at ``level`` in (0, 1) for each of ``freedom`` (>= 4), exact to about 1e-12.
+    """The quantile of Student's t at ``level`` in (0, 1) for all ``freedom`` (>= 4), exact to about 1e-12.
 
-    With t = sqrt(nu) cot(phi) the tail probability is an integral of sin^(nu - 1) from 0 to phi, which Gauss-Legendre
-    nodes give to machine precision; Newton's method in log(phi) inverts it, also far out in the tail.
+    With t = sqrt(nu) cot(phi) the tail probability is an integral of sin^(nu - 1) from 0 to phi, and
+    Gauss-Legendre nodes give the integral to machine precision; Newton's method in log(phi) inverts the integral, also
+    far out in the tail.
     """
     tail = min(level, 1 - level)
     if tail == 0.5:

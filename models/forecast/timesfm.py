@@ -1,7 +1,7 @@
 """TimesFM 2.5 (transformers, Apache-2.0) from a local folder or a hub id.
 
-Owns its loading, its scaling and its blocks. The network's own scaling counts padding as zeros and its clamp at zero
-looks at the whole batch; here each series is standardised and clamped by itself.
+Owns loading, scaling and blocks. The scaling of the network counts padding as zeros, and the clamp at zero looks at the
+whole batch; here every series is standardised and clamped alone.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
 
 
 class TimesFm:
-    """The network over standardised contexts, in blocks of its output length."""
+    """The network over standardised contexts, in blocks of the output length."""
 
     def __init__(self, network: Any, version: str) -> None:
         self.version = version

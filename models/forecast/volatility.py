@@ -1,6 +1,6 @@
-"""The random walk with exponentially weighted volatility (`vol_rw`), and its backtest inside the context.
+"""The random walk with exponentially weighted volatility (`vol_rw`), and the backtest inside the context.
 
-Owns sigma and coverage of that model. Tails come from student.py, units from path.py.
+Owns sigma of the model, now and at past origins. Tails come from student.py, units from path.py.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,17 @@ from models.forecast.arrays import AnyArray, Device, columns, namespace, put
 from models.forecast.path import Path
 
 DECAYS = (0.94, 0.97, 0.99)
-# A sigma read from so few steps is itself uncertain; this much wider, the bands hold what they promise out of sample.
+# A sigma of so few steps is uncertain; widened by 5%, the bands reach the nominal coverage out of sample.
 WIDENING = 1.05
-# Bands never vanish: a constant series keeps a millionth of its size per step, one that went quiet a thousandth of its
-# past volatility.
+# Bands never vanish: a constant series keeps a millionth of its size per step, a halted series a tenth of the rms.
 SMALLEST_SIGMA = 1e-6
 SMALLEST_SHARE = 0.1
-# An origin needs this many steps behind it, the contract's shortest series; more than a year of them tells nothing new.
+# An origin needs the steps of the contract's shortest series behind it; a year of origins is enough.
 LEAST_STEPS = 29
 MOST_ORIGINS = 250
-# Steps whose sums one matrix product gives; the sums of whole blocks are then added up.
+# Length of a block: one matrix product gives the sums inside blocks, and the sums of whole blocks are added up.
 BLOCK = 32
-# Up to this many elements per decay, one product with a stored matrix is faster than sums by blocks.
+# Up to this size per decay, one product with a stored matrix is faster than sums by blocks.
 LARGEST_PRODUCT = 1 << 14
 
 
@@ -42,26 +41,26 @@ def _powers(size: int, device: Device) -> AnyArray:
 
 
 def _size(width: int) -> int:
-    """The least power of two that holds ``width`` steps; what is stored for it serves all contexts up to it."""
+    """The least power of two that holds ``width`` steps; the cached arrays serve all contexts up to it."""
     return max(1 << (width - 1).bit_length(), BLOCK)
 
 
 def _fade(width: int, device: Device) -> AnyArray:
-    """lambda^age for the ages width - 1 to 0, [3, width]: what each step of a path weighs at the path's end."""
+    """lambda^age for the ages width - 1 to 0, [3, width]: the weight of every step at the end of the path."""
     size = _size(width)
     return _powers(size, device)[:, size - width :]
 
 
 @lru_cache(maxsize=8)
 def _inside(device: Device) -> AnyArray:
-    """[3, 32, 32]: what each step of a block weighs at each later place of the block."""
+    """[3, 32, 32]: the weight of every step of a block at later places of the block."""
     gap = np.arange(BLOCK) - np.arange(BLOCK)[:, None]
     return put(np.where(gap >= 0, np.array(DECAYS)[:, None, None] ** np.maximum(gap, 0), 0.0), device)
 
 
 @sized_cache(32 << 20, attrgetter("nbytes"))
 def _weights(size: int, horizon: int, most: int, device: Device) -> AnyArray:
-    """[3, size, most + 1]: what each step weighs in the sums until the latest columns one horizon apart."""
+    """[3, size, most + 1]: the weight of every step in the sums until the latest columns one horizon apart."""
     behind = np.arange(size)[:, None] < np.arange(size - most * horizon, size + 1, horizon)
     return put(np.where(behind, _powers(size, "cpu")[:, :, None], 0.0), device)
 
@@ -82,8 +81,8 @@ def _mass(weight: AnyArray, count: AnyArray) -> AnyArray:
 def _mean_squares(path: Path, ends: AnyArray) -> AnyArray:
     """[3, B, O]: the discounted means of the squared steps before columns ``ends`` (int64 [1 or B, O]) of path.level.
 
-    Inside blocks the sums are a matrix product. Blocks have their weight at the path's end, so that they add up; for
-    contexts of up to ten thousand points these weights stay far above the smallest float64.
+    Inside blocks the sums are a matrix product. Sums of whole blocks are weighted at the end of the path, and
+    add up; for contexts of up to ten thousand points the weights stay far above the smallest float64.
     """
     xp, device, (rows, width) = namespace(path.step), path.step.device, path.step.shape
     padding = -width % BLOCK
@@ -111,21 +110,21 @@ def _sigma(path: Path, mean: AnyArray) -> AnyArray:
 
 @lru_cache(maxsize=1 << 14)
 def room(points: int, horizon: int) -> int:
-    """How many past origins one horizon apart a series has; their targets never overlap."""
+    """The number of past origins one horizon apart, without overlap of targets."""
     return min(max((points - 1 - LEAST_STEPS) // horizon, 0), MOST_ORIGINS)
 
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """The random walk's sigma now and at past origins of B rows, and the path one horizon after those.
+    """The random walk's sigma now and at past origins of B rows, and the path one horizon after the origins.
 
     Attributes:
         now: [B], per step, at the end of each path.
-        ends: int64 [1 or B, O], the origins as columns of path.level; one row where all rows have the same.
+        ends: int64 [1 or B, O], the origins as columns of path.level; one row for a batch of equal rows.
         start: [B, O], path.level there.
         target: [B, O], path.level one horizon later.
         sigma: [B, O], over the whole horizon.
-        real: [B, O], false where there is no origin; none where there are all.
+        real: [B, O], false where there is no origin; None for a full array.
     """
 
     now: AnyArray
@@ -137,9 +136,9 @@ class Backtest:
 
 
 def backtest(path: Path, horizon: AnyArray, counts: Sequence[int], every: int | None = None) -> Backtest:
-    """The latest ``counts`` origins of each row, one ``horizon`` (int64 [B]) apart.
+    """The latest ``counts`` origins of every row, one ``horizon`` (int64 [B]) apart.
 
-    ``every`` is the horizon where that of all rows is known to be the same.
+    ``every`` is the common horizon of all rows, if known.
     """
     xp, device, (rows, width), most = namespace(path.step), path.step.device, path.step.shape, max(counts)
     if every is not None and min(counts) == most:

@@ -1,4 +1,4 @@
-"""Which weights a pretrained model runs: the hub's commit, or a digest of the files in a local folder."""
+"""The version of the weights of a pretrained model: the hub's commit, or a digest of the files in a local folder."""
 
 import hashlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def weights_version(source: str, config: Any) -> str:
-    """Twelve hex digits that name the weights at ``source``, a folder or hub id; ``config`` is that of transformers."""
+    """Twelve hex digits for the weights at ``source``, a folder or hub id; ``config`` is that of transformers."""
     commit = getattr(config, "_commit_hash", None)
     if commit is not None:
         return str(commit)[:12]

@@ -1,4 +1,4 @@
-"""One torch thread for these tests: the tensors are small, and CI's two cores are busy."""
+"""One torch thread for the package: the tensors are small, and the two cores of CI are busy."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""Series that make statistics degenerate: constants, jumps, ticks, halts, denormals, exact growth; and ordinary ones.
+"""Series with degenerate statistics (constants, jumps, ticks, halts, denormals, exact growth) and ordinary series.
 
-Owns the strategies that the property tests on batches draw from, here and through the service.
+Owns the strategies of the property tests on batches, of models and of the service.
 """
 
 import numpy as np
@@ -73,7 +73,7 @@ def make(kind: str, length: int, scale: float, ratio: float, place: int, seed: i
 
 @st.composite
 def degenerate(draw: st.DrawFn, longest: int = 300) -> Array:
-    """One series of any kind."""
+    """A series of any kind."""
     length = draw(st.integers(30, longest))
     place, seed = draw(st.integers(1, length - 1)), draw(st.integers(0, 1000))
     return make(
@@ -87,7 +87,7 @@ HORIZONS = st.sampled_from([1, 5, 24, 60, 365])
 
 @st.composite
 def batches(draw: st.DrawFn, largest: int = 6) -> list[Series]:
-    """Series of any kinds and shapes; often of one length, so that nothing is padded, or of one horizon."""
+    """Series of any kinds and shapes; often of equal length (no padding) or of equal horizon."""
     drawn = draw(st.lists(degenerate(), min_size=2, max_size=largest))
     if draw(st.booleans()):
         drawn = [np.resize(values, len(drawn[0])) for values in drawn]

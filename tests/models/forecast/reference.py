@@ -1,6 +1,6 @@
-"""The forecaster's formulas once more, for one series at a time, in plain float64 numpy and scipy.
+"""The formulas of the forecasters for one series at a time, in plain float64 numpy and scipy.
 
-Owns nothing of the product: it is written from the formulas to hold the batched tensors against.
+Independent of the product: written from the formulas, as the reference of the batched code.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Levels = tuple[float, ...]
 
 
 def transform(x: Array) -> tuple[Array, bool]:
-    """The path relative to nothing: (levels, True) on logarithms, else (x, False)."""
+    """(log x, True) where logarithms are used, else (x, False)."""
     if x.min() > 0 and np.abs(np.diff(np.log(x))).max() < 2:
         return np.log(x), True
     return x.copy(), False
@@ -123,7 +123,7 @@ def ridge_step(fit: Ridge, recent: Array, level: float, centre: float, drift: fl
 
 
 def ridge_forecast(fit: Ridge, path: Array, missed: Array, horizon: int) -> tuple[Array, Array]:
-    """Median and standard deviation on the path, from its end."""
+    """Median and standard deviation on the path, from the end."""
     recent, level, median = list(scaled(np.diff(path), fit.scale)[-fit.lags :]), path[-1], []
     ghost, height, psi = [0.0] * (fit.lags - 1) + [1.0], fit.scale, []
     for _ in range(horizon):
@@ -176,7 +176,7 @@ def auto(x: Array, horizon: int, levels: Levels) -> Array:
 
 
 def vol_rw_coverage(x: Array, horizon: int) -> tuple[int, int]:
-    """(kept, tried) on origins one horizon apart, latest first, with at least 29 steps behind each."""
+    """(kept, tried) on origins one horizon apart, latest first, with at least 29 steps behind an origin."""
     path, _ = transform(x)
     n, kept, tried = len(path) - 1, 0, 0
     origin = n - horizon

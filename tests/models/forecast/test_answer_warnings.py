@@ -113,7 +113,7 @@ def test_a_coverage_far_from_its_promise_is_reported_with_the_side() -> None:
 
 
 def test_coverage_far_from_its_promise_is_reported_on_a_volatility_that_jumps() -> None:
-    """Quiet spells, each ended by a move that the quiet bars do not foretell."""
+    """Quiet bars alternate with large moves."""
     rng = np.random.default_rng(0)
     steps = np.where(np.arange(400) % 2, 0.03, 1e-4) * rng.choice([-1, 1], 400)
     assert WarningCode.COVERAGE_OFF_NOMINAL in codes(answer(100 * np.exp(np.cumsum(steps)), 1, "vol_rw"))

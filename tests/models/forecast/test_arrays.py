@@ -35,7 +35,7 @@ shapes = st.tuples(st.integers(30, 300), st.integers(1, 60), st.sampled_from([LE
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Series]:
-    """Rows of one shape, as clients mostly send them, or of shapes of their own."""
+    """Rows of equal shape, as in most requests, or of different shapes."""
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
     alike = draw(st.booleans())
     forms = [draw(shapes)] * len(kinds) if alike else [draw(shapes) for _ in kinds]
@@ -63,7 +63,7 @@ def test_numpy_answers_as_torch_does_where_formulas_have_no_value(name: str, kin
 @pytest.mark.parametrize("horizon", [1, 7, 31, 64, 365])
 @pytest.mark.parametrize("length", [30, 33, 256, 10_000])
 def test_past_sigmas_are_those_of_each_past(length: int, horizon: int) -> None:
-    """Both ways to them: one horizon for all rows, and rows that differ."""
+    """Both branches: a common horizon of all rows, and different horizons."""
     values = make("price", length, 0)
     steps = np.diff(np.log(values))
     alike = Batch([Series(values, horizon, (0.5,))], "cpu")
@@ -78,7 +78,7 @@ def test_past_sigmas_are_those_of_each_past(length: int, horizon: int) -> None:
 
 
 def test_series_that_cannot_be_written_to_are_answered() -> None:
-    """As they come from a request's bytes; a batch of one, and one that is padded."""
+    """As read from the bytes of a request; in a batch of one series and in a padded batch."""
     item = Series(np.frombuffer(make("seasonal", 64, 0).tobytes()), 5, LEVELS)
     assert not item.values.flags.writeable
     alone = load("auto").run([item])[0]

@@ -12,7 +12,7 @@ NAMES = ("auto", "vol_rw", "ridge_ar", "auto_fracast", "fracast")
 
 
 def calm() -> Array:
-    """250 prices around 100 that move by about one percent; the gate lies just above its threshold."""
+    """250 prices around 100 with moves of one percent; the score lies just above the threshold of the gate."""
     time = np.arange(250)
     return 100 * np.exp(np.cumsum(0.01 * np.sin(time * time * 1.0)))
 
@@ -26,7 +26,7 @@ def answer(values: Array, name: str = "auto", horizon: int = 5) -> Forecast:
 
 
 def width(found: Forecast) -> Array:
-    """The 80% band's width relative to its median, [horizon]."""
+    """The width of the 80% band relative to the median, [horizon]."""
     return (found.quantiles[:, 2] - found.quantiles[:, 0]) / found.point
 
 
@@ -71,7 +71,7 @@ def test_a_bad_print_as_the_newest_value_is_where_the_forecast_starts() -> None:
 @pytest.mark.parametrize("bars_ago", [0, 2, 20, 60])
 @pytest.mark.parametrize("ratio", [2.0, 4.0, 10.0])
 def test_an_unadjusted_split_keeps_its_step_in_the_bands_and_warns(ratio: float, bars_ago: int) -> None:
-    """A real crash can have the same ratio, so that the step stays; no split opens the gate."""
+    """A real crash can have the same ratio, so the step stays in the volatility; the gate stays shut."""
     values = walk()
     place = len(values) - 1 - bars_ago
     values[place:] /= ratio * values[place] / values[place - 1]

@@ -19,7 +19,7 @@ BAND = (0.1, 0.5, 0.9)
 
 
 def stale(length: int) -> Series:
-    """Quotes that moved once, at the start."""
+    """Quotes with a single move at the start."""
     return Series(np.array([100.0] + [101.0] * (length - 1)), 5, BAND)
 
 
@@ -41,7 +41,7 @@ def assert_same(found: Forecast, expected: Forecast) -> None:
 
 
 def assert_independent(model: Model[Series, Forecast], batch: list[Series]) -> None:
-    """Each answer is that of its series alone, of the batch turned round and of the batch twice."""
+    """Every answer equals the answers of the series alone, of the reversed batch and of the doubled batch."""
     together, turned, twice = model.run(batch), model.run(batch[::-1])[::-1], model.run(batch * 2)
     for place, item in enumerate(batch):
         (alone,) = model.run([item])

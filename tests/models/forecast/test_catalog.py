@@ -1,4 +1,4 @@
-"""The catalogue: names, errors, and an import that stays light."""
+"""The catalogue: names, errors, and a light import."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The weight-free forecasters against the plain reference, and their promises to batch-mates and to odd series."""
+"""The weight-free forecasters against the plain reference, in batches and on odd series."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.models.forecast import reference
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 KINDS = ("price", "seasonal", "noise", "reverting", "volume", "trend")
-# The batched path sums in another order than the reference; nothing else may differ.
+# The batched code sums in another order than the reference.
 CLOSE = 1e-9
 
 

@@ -1,4 +1,4 @@
-"""Any level from a few: known ones as they are, others on the Student scores, order kept."""
+"""Any level from a few: known levels unchanged, other levels on the Student scores, in order."""
 
 import numpy as np
 import torch

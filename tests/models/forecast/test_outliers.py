@@ -1,4 +1,4 @@
-"""Isolated outliers are found and replaced; jumps that last, shocks and heavy tails are left alone."""
+"""Isolated outliers are found and replaced; lasting jumps, shocks and heavy tails stay."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_any_price_series_gets_its_bad_print_replaced_by_a_value_near_its_neighb
     profile = make_profile(values)
     positions = outliers.find(profile)
     treated = outliers.replaced(values, positions, logs=profile.logs)
-    # A real shock beside the print may hide the print; nothing else may.
+    # Only a real shock beside the print may hide the print.
     if abs(np.log(clean[spot + 1] / clean[spot - 1])) < 4 * size:
         assert positions.tolist() == [spot]
         assert treated[spot] == pytest.approx(np.sqrt(clean[spot - 1] * clean[spot + 1]))

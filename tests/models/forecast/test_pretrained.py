@@ -13,7 +13,7 @@ from models.model import Model, ModelUnavailableError
 
 DECILES = [round(0.1 * tenth, 1) for tenth in range(1, 10)]
 LEVELS = (0.025, 0.1, 0.33, 0.5, 0.9, 0.99)
-# Float32 sums in another order; a leak between rows shows far above it.
+# Float32 sums in another order; a leak between rows is far larger.
 CLOSE = 1e-3
 
 

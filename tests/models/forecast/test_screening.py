@@ -1,4 +1,4 @@
-"""The cheap screening misses nothing that the search finds, and passes nearly all clean series by."""
+"""The screening includes all findings of the search, and few clean series."""
 
 import pytest
 from hypothesis import given, settings

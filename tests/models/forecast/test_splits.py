@@ -1,4 +1,4 @@
-"""A split is one step of a split's ratio among steps that stay as they were; crashes and other jumps are none."""
+"""A split has the ratio of a split among steps of unchanged size; crashes and other jumps are no splits."""
 
 import numpy as np
 import pytest
