@@ -112,20 +112,21 @@ def test_metrics_count_jobs_by_known_action_and_outcome_only(runner, handler, as
 
 
 def test_the_worker_watches_the_model_registry(runner, tmp_path, monkeypatch):
-    watched = []
+    looks = asyncio.Semaphore(0)
 
-    async def watch(registry, interval):
-        watched.append(interval)
+    async def look(registry):
+        looks.release()
 
     async def start():
-        handler = Handler(Config(), ServiceConfig(device="cpu", registry=tmp_path, registry_interval=3))
+        handler = Handler(Config(), ServiceConfig(device="cpu", registry=tmp_path, registry_interval=0.01))
         worker = await handler.worker()
-        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                await looks.acquire()
         worker.close()
 
-    monkeypatch.setattr("inference.loading.registry.Registry.watch", watch)
+    monkeypatch.setattr("inference.loading.registry.Registry.look", look)
     runner.run(start())
-    assert watched == [3]
 
 
 loads = st.builds(Load, st.integers(0, 2000), st.floats(0, 100), st.integers(0, 50))

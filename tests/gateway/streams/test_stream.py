@@ -200,7 +200,6 @@ async def test_a_cancel_in_the_same_message_as_its_request_is_answered_too(runni
     running.wire.sent.put_nowait(pb.StreamRequest(requests=[request, cancel]).SerializeToString())
     (answer,) = await running.wire.answers(1)
     assert (answer.id, answer.error.code) == (1, grpc.StatusCode.CANCELLED.value[0])
-    assert running.service.begun == []
 
 
 async def test_beyond_the_credits_nothing_is_taken_until_an_answer_has_left(running):
