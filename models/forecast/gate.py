@@ -2,9 +2,8 @@
 
 Owns the test for structure alone. On prices the gate stays shut, so that prices never pay for the autoregression.
 
-Every statistic is well conditioned: sums are taken about a value of the row, so that equal values give exact zeros,
-and denominators have a floor far above rounding error. Batch size and padding change the last bits of a sum, and never
-the gate.
+Every statistic is well conditioned: denominators have a floor far above rounding error, so that a spread of rounding
+noise is no evidence. Batch size and padding change the last bits of a sum, and never the gate.
 """
 
 from models.forecast.arrays import AnyArray, holds, lower_median, namespace
@@ -42,15 +41,14 @@ def weight(path: Path, opens_at: float | AnyArray = OPENS_AT) -> AnyArray:
     theta = 2 * xp.log(lags) / count
     median = lower_median(path.step, path.mask, count)
     gap = path.masked(path.step - median)
-    shift = (gap.sum(1) / count)[:, None]
-    deviation = path.masked(gap - shift)
-    mean = (median + shift)[:, 0]
+    mean = -path.level[:, 0] / count
+    deviation = path.masked(gap - (mean[:, None] - median))
     floor = (SMALLEST_SHARE * mean) ** 2 + SMALLEST_SPREAD**2
     variance = xp.linalg.vecdot(deviation, deviation) / count + floor
     score = _autocorrelation(path, gap, variance, lags, theta)
     score = score + (mean * mean / variance - theta).clip(0)
     score = score - opens_at - 2 / count
-    before = path.level[:, :-1] - path.level[:, :1]
+    before = path.masked(path.level[:, :-1])
     before = path.masked(before - (before.sum(1) / count)[:, None])
     reversion = _dickey_fuller(deviation, before, variance, count)
     highest = score + (reversion - UNIT_ROOT_LEVEL).clip(0) / count
