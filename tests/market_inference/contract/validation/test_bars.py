@@ -36,3 +36,23 @@ def test_absent_prices_take_no_part(bar):
 def test_a_disorder_names_both_prices_and_their_values():
     disorder = bars.disorder_of({"high": 3.0, "low": 3.5, "volume": 0.0})
     assert disorder == bars.Disorder("low", "high", 0, "low must not exceed high (got 3.5 > 3)")
+
+
+def test_prices_that_an_adjustment_rounds_apart_are_in_order():
+    high, close = np.array([105.1]), np.nextafter(np.array([105.1]), np.inf)
+    low = np.array([100.0])
+    assert bars.ordered(low, high, low, close)
+    assert bars.first_disorder({"high": high, "low": low, "close": close}) is None
+    assert bars.disorder_of({"high": float(high[0]), "close": float(close[0])}) is None
+
+
+def test_prices_further_apart_are_refused_with_the_digits_that_differ():
+    disorder = bars.disorder_of({"high": 105.1, "close": 105.100000000001})
+    assert disorder is not None
+    assert disorder.description == "close must not exceed high (got 105.100000000001 > 105.1)"
+    assert not bars.ordered(np.array([100.0]), np.array([105.1]), np.array([100.0]), np.array([105.100000000001]))
+
+
+def test_the_largest_prices_do_not_overflow():
+    columns = {"low": np.array([1e308]), "high": np.array([-1e308])}
+    assert bars.first_disorder(columns) is not None
