@@ -43,11 +43,16 @@ def check(method: Method, raw: bytes, rest: bytes | None = None) -> Checked:
 
 def check_fast(method: Method, raw: bytes, rest: bytes | None = None) -> Checked | None:
     """The request if the fast check accepts it; None when check_slowly() has to decide. Raises RequestTooLargeError."""
+    _check_size(method, raw)
+    return Checked(method, raw) if conforms(method.request, raw, rest) else None
+
+
+def _check_size(method: Method, raw: bytes) -> None:
+    """Check the limits of bytes and lists before parsing. Raises RequestTooLargeError or InvalidRequestError."""
     if len(raw) > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
     if len(raw) > SMALL_BYTES:
         bounds.check(raw, method.request.DESCRIPTOR)
-    return Checked(method, raw) if conforms(method.request, raw, rest) else None
 
 
 def check_slowly(method: Method, raw: bytes) -> Checked:
@@ -74,8 +79,12 @@ def limit_answer(method: Method, answer_bytes: int) -> None:
 
 
 def expected_answer_bytes(method: Method, raw: bytes) -> int:
-    """The size of the answer, as far as a twin can read the request. check() limits the answer of other requests."""
+    """The size of the answer; 0 for a request that check_fast() refuses by size, or that no twin can read.
+
+    check() refuses the former, and limits the answer of the latter.
+    """
     try:
+        _check_size(method, raw)
         return method.answer_bytes(method.twin.FromString(raw))
-    except DecodeError:
+    except (DecodeError, InvalidRequestError, RequestTooLargeError):
         return 0

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -122,3 +123,11 @@ def test_an_unknown_field_is_dropped():
     message = pb.PredictRequest(series=[pb.Series(values=GOOD)], horizon=5)
     checked = check(PREDICT, message.SerializeToString() + length_delimited(15, b"later"))
     assert checked.raw == message.SerializeToString()
+
+
+def test_a_request_with_millions_of_empty_series_is_not_parsed_for_the_size_of_its_answer():
+    parsed = []
+    method = replace(PREDICT, answer_bytes=lambda message: parsed.append(message) or 1)
+    assert checking.expected_answer_bytes(method, b"\x0a\x00" * 4_000_000) == 0
+    assert parsed == []
+    assert checking.expected_answer_bytes(method, pb.PredictRequest(horizon=1).SerializeToString()) == 1
