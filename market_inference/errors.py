@@ -12,9 +12,11 @@ same errors is market_inference/contract/errors.py.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from market_inference.contract.metadata import STATUS_DETAILS
@@ -160,7 +162,9 @@ _BY_CODE: dict[int, type[MarketInferenceError]] = {
 def from_status(status: status_pb2.Status, request_id: str = "") -> MarketInferenceError:
     """The typed error of a google.rpc.Status; `request_id` is used when the status carries none."""
     kind = _BY_CODE.get(status.code, InternalError)
-    found: dict[str, Any] = {"code": code_pb2.Code.Name(status.code), "request_id": request_id}
+    # A proxy or a newer service may send a code without a name here.
+    code = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else "UNKNOWN"
+    found: dict[str, Any] = {"code": code, "request_id": request_id}
     for detail in status.details:
         if (info := _unpacked(detail, error_details_pb2.ErrorInfo)) is not None:
             found["reason"] = info.reason
@@ -184,7 +188,8 @@ def from_rpc(error: grpc.RpcError, request_id: str = "") -> MarketInferenceError
     call = cast(grpc.Call, error)
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_DETAILS and isinstance(value, bytes):
-            return from_status(status_pb2.Status.FromString(value), request_id)
+            with suppress(DecodeError):  # a proxy cut the bytes: the code and the text of the call remain
+                return from_status(status_pb2.Status.FromString(value), request_id)
     number, _ = call.code().value
     message = TOO_LATE if number == code_pb2.DEADLINE_EXCEEDED else call.details() or ""
     made = from_status(status_pb2.Status(code=number, message=message), request_id)
@@ -192,7 +197,17 @@ def from_rpc(error: grpc.RpcError, request_id: str = "") -> MarketInferenceError
     return made
 
 
+def too_late(request_id: str) -> MarketInferenceError:
+    """The error of a call without an answer within its timeout."""
+    error = from_status(status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message=TOO_LATE))
+    error.reached = False
+    error.request_id = request_id
+    return error
+
+
 def _unpacked(detail: Any, kind: Any) -> Any:
-    """The detail message inside an Any, or None when it is of another kind."""
+    """The detail message inside an Any, or None when it is of another kind, or its bytes are no such message."""
     message = kind()
-    return message if detail.Unpack(message) else None
+    with suppress(DecodeError):
+        return message if detail.Unpack(message) else None
+    return None

@@ -5,7 +5,8 @@ and a bound for its names. The limit, `max_answer_bytes`, stands in the .proto f
 """
 
 from functools import lru_cache
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -43,39 +44,62 @@ OUTPUTS: Final = {
 # Names, coverage, gate and the frames of the fields around the numbers.
 _ITEM_BYTES: Final = 160
 _OUTPUT_BYTES: Final = 48
+# A share, and a count below 128 in nearly all cases.
+_PHASE_BYTES: Final = NUMBER_BYTES + 2
+# Label, probabilities and all warnings of a text.
+_TEXT_BYTES: Final = 1024
+_CACHED_BYTES: Final = 2048
+MOST_PHASES: Final = 1440
+"""Phases of a series with times, when the request gives no period."""
+_TIMES: Final = attrgetter("times")
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
     levels = len(request.quantiles) or DEFAULT_LEVELS
-    return len(request.series) * (request.horizon * (levels + 1) * NUMBER_BYTES + _ITEM_BYTES)
+    of_phases = request.period * _PHASE_BYTES
+    if any(map(_TIMES, request.series)):
+        of_phases = (request.period or MOST_PHASES) * _PHASE_BYTES + request.horizon * 2
+    return len(request.series) * (request.horizon * (levels + 1) * NUMBER_BYTES + of_phases + _ITEM_BYTES)
+
+
+def sentiments(request: inference_pb2.AnalyzeSentimentRequest) -> int:
+    return len(request.texts) * _TEXT_BYTES
 
 
 def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
-    specs = [_spec(spec) for spec in request.indicators]
-    outputs = sum(count for count, _ in specs)
-    values = 0
+    specs = tuple(request.indicators)
+    # Callers repeat their specs. Only short ones are cached, so that the cache stays small.
+    outputs = _outputs(specs) if sum(map(len, specs)) <= _CACHED_BYTES else _outputs.__wrapped__(specs)
+    total = 0
     for panel in request.panels:
         bars = len(panel.close) // NUMBER_BYTES
-        values += sum(count * (min(bars, last) if last else bars) for count, last in specs)
-    return values * NUMBER_BYTES + len(request.panels) * (outputs * _OUTPUT_BYTES + _ITEM_BYTES)
+        values = outputs.whole * bars
+        for count, last in outputs.cut:
+            values += count * min(bars, last)
+        total += values * NUMBER_BYTES + outputs.head_bytes
+    return total
+
+
+class _Outputs(NamedTuple):
+    """The outputs of a request's indicators: how many have all bars, and (how many, newest bars) of the others."""
+
+    whole: int
+    cut: tuple[tuple[int, int], ...]
+    head_bytes: int
 
 
 @lru_cache(maxsize=1024)
-def _spec_of(spec: bytes) -> tuple[int, int]:
-    asked = inference_pb2.IndicatorSpec.FromString(spec)
-    return OUTPUTS.get(asked.name.upper(), 1), asked.last
-
-
-def _spec(spec: bytes) -> tuple[int, int]:
-    """The outputs of an indicator, and the newest values that the request wants, 0 for all."""
-    # Only short specs are kept: the cache stays small.
-    return _spec_of(spec) if len(spec) <= 256 else _spec_of.__wrapped__(spec)
+def _outputs(specs: tuple[bytes, ...]) -> _Outputs:
+    asked = [inference_pb2.IndicatorSpec.FromString(spec) for spec in specs]
+    found = [(OUTPUTS.get(spec.name.upper(), 1), spec.last) for spec in asked]
+    head_bytes = sum(count for count, _ in found) * _OUTPUT_BYTES + _ITEM_BYTES
+    return _Outputs(sum(count for count, last in found if not last), tuple(one for one in found if one[1]), head_bytes)
 
 
 def analyze(request: requests_pb2.AnalyzeColumns) -> int:
-    return predict(request.predict) + indicators(request.indicators)
+    return predict(request.predict) + sentiments(request.sentiment) + indicators(request.indicators)
 
 
 def small(_: Message) -> int:
-    """For RPCs whose answers are bounded by the limits of the request: a bound for 100 texts, or a list of models."""
+    """For RPCs whose answers are small: a bound for a list of models."""
     return 16 << 10

@@ -134,6 +134,12 @@ class AnswerTooLargeError(InvalidRequestError):
         super().__init__([Violation("", description, "max_answer_bytes")])
 
 
+class NotTakenError(InvalidRequestError):
+    """A value in a field that the model does not take; ListModels says what a model takes."""
+
+    reason = "NOT_TAKEN_BY_MODEL"
+
+
 class BarOutOfOrderError(InvalidRequestError):
     """A bar that opens before the newest bar, or leaves out a sequence number."""
 
@@ -327,3 +333,12 @@ def reason_of(status: status_pb2.Status) -> str:
             reason: str = info.reason
             return reason
     return code_name(status.code)
+
+
+def retry_after_of(status: status_pb2.Status) -> float:
+    """The seconds after which the caller should try again, 0 for a status without RetryInfo."""
+    retry = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(retry):
+            return float(retry.retry_delay.ToNanoseconds() * 1e-9)
+    return 0.0

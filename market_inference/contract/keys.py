@@ -27,7 +27,7 @@ from market_inference.contract.state import development_key_file
 log = logging.getLogger(__name__)
 
 FORM = "mi"
-TRAINING_SCOPES = ("training:promote", "training:run")
+TRAINING_SCOPES = ("training:budget", "training:promote", "training:run")
 """What the training plane asks for. Training costs money: a key has these scopes only when they are named."""
 SCOPES = (*methods.SCOPES, *TRAINING_SCOPES)
 MOST_NAME_CHARACTERS: Final = 256

@@ -72,7 +72,7 @@ def _rows() -> dict[str, Method]:
                 items=("series", "forecasts"),
                 merged=True,
             ),
-            _row("AnalyzeSentiment", "sentiment", units.sentiment, answer_size.small),
+            _row("AnalyzeSentiment", "sentiment", units.sentiment, answer_size.sentiments),
             _row(
                 "ComputeIndicators",
                 "indicators",
@@ -155,6 +155,13 @@ def field_rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
 def max_lookback(field: FieldDescriptor) -> int:
     """The largest lookback in bars for the indicators of a list; 0 for no limit."""
     limit: int = field.GetOptions().Extensions[options_pb2.max_lookback]
+    return limit
+
+
+@cache
+def max_rows(field: FieldDescriptor) -> int:
+    """The largest number of series and covariates of a group of the field; 0 for no limit."""
+    limit: int = field.GetOptions().Extensions[options_pb2.max_rows]
     return limit
 
 

@@ -1,8 +1,12 @@
 """Units of a request: the measure of rates and quotas, known from the request alone, before anything is computed.
 
-Owns one function per RPC, which methods.py names in the RPC's row: points of series, tokens of texts, bars times
-indicators. What a client may spend is gateway/access/budget.py's.
+Owns one function per RPC, which methods.py names in the RPC's row: points of series and covariates, tokens of texts,
+bars times indicators, and more for costly indicators. What a client may spend is gateway/access/budget.py's.
 """
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
 
 from market_inference.contract.encoding.wireformat import NUMBER_BYTES
 from market_inference.contract.generated import inference_pb2, requests_pb2
@@ -10,18 +14,85 @@ from market_inference.contract.generated import inference_pb2, requests_pb2
 # English text has about four characters per token; the tokenizer itself belongs to the inference service.
 CHARACTERS_PER_TOKEN = 4
 STATUS_UNITS = 100
+COSTLY: Final = {"HT_DCPHASE": 70, "HT_SINE": 70, "HT_TRENDMODE": 70}
+"""Units per bar of the indicators that take as long as so many others."""
+WINDOWS: Final = {
+    "AROON": ("timeperiod",),
+    "AROONOSC": ("timeperiod",),
+    "AVGDEV": ("timeperiod",),
+    "CCI": ("timeperiod",),
+    "DONCHIAN": ("timeperiod",),
+    "FRACTAL": ("leftbars", "rightbars"),
+    "IMI": ("timeperiod",),
+    "KDJ": ("fastk_period",),
+    "MAXINDEX": ("timeperiod",),
+    "MININDEX": ("timeperiod",),
+    "MINMAXINDEX": ("timeperiod",),
+    "PERCENTILE": ("timeperiod",),
+    "PERCENTRANK": ("timeperiod",),
+    "SMI": ("timeperiod",),
+    "STOCH": ("fastk_period",),
+    "STOCHF": ("fastk_period",),
+    "STOCHRSI": ("fastk_period",),
+    "VHF": ("timeperiod",),
+}
+"""The indicators that look at every bar of their window at every bar, and the parameters whose sum is the window.
+models/indicators/price.py measures the costs; a test compares the two."""
+BARS_PER_UNIT: Final = 8
+"""So many bars of such a window cost a unit."""
+_LONGEST_WINDOW: Final = 100_000
+_CACHED_BYTES: Final = 2048
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
-    return sum(len(series.values) // NUMBER_BYTES + request.horizon for series in request.series)
+    units = sum(len(series.values) // NUMBER_BYTES + request.horizon for series in request.series)
+    if request.covariates:
+        units += sum(len(one.past_covariates) + len(one.future_covariates) for one in request.series) // NUMBER_BYTES
+    return units
 
 
 def sentiment(request: inference_pb2.AnalyzeSentimentRequest) -> int:
-    return sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in request.texts)
+    return sum(_size(text) // CHARACTERS_PER_TOKEN + 1 for text in request.texts)
+
+
+def _size(text: str) -> int:
+    """The characters of a text, or the bytes where those are more: a Chinese character is about a token."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
-    return sum(len(panel.close) // NUMBER_BYTES for panel in request.panels) * len(request.indicators)
+    """Bars times indicators; of indicators that look at every bar of their window, an eighth of bars times window more.
+
+    A window counts at the bars that have one: those after the first window.
+    """
+    specs = tuple(request.indicators)
+    # Callers repeat their specs. Only short ones are cached, so that the cache stays small.
+    short = sum(map(len, specs)) <= _CACHED_BYTES
+    per_bar, windows = _cost(specs) if short else _cost.__wrapped__(specs)
+    total = 0
+    for panel in request.panels:
+        bars = len(panel.close) // NUMBER_BYTES
+        total += bars * per_bar
+        for window in windows:
+            total += max(0, bars - window) * window // BARS_PER_UNIT
+    return total
+
+
+@lru_cache(maxsize=1024)
+def _cost(specs: tuple[bytes, ...]) -> tuple[int, tuple[int, ...]]:
+    return _cost_of(map(inference_pb2.IndicatorSpec.FromString, specs))
+
+
+def _cost_of(specs: Iterable[inference_pb2.IndicatorSpec]) -> tuple[int, tuple[int, ...]]:
+    """Units per bar of the indicators together, and the windows. A window that is not given is short and costs none."""
+    per_bar, windows = 0, []
+    for spec in specs:
+        name = spec.name.upper()
+        per_bar += COSTLY.get(name, 1)
+        given = [spec.params[parameter] for parameter in WINDOWS.get(name, ()) if parameter in spec.params]
+        # Numbers are checked later: one that is not finite fails the comparison.
+        windows += [int(sum(given))] if given and 0 < sum(given) <= _LONGEST_WINDOW else []
+    return per_bar, tuple(windows)
 
 
 def analyze(request: requests_pb2.AnalyzeColumns) -> int:
@@ -30,13 +101,15 @@ def analyze(request: requests_pb2.AnalyzeColumns) -> int:
 
 def watch(request: inference_pb2.WatchRequest) -> int:
     """The opening of a session; each bar costs of_bar()."""
-    return len(request.open.history.close) * max(1, len(request.open.indicators))
+    per_bar, _ = _cost_of(request.open.indicators)
+    return len(request.open.history.close) * max(1, per_bar)
 
 
 def of_bar(opened: inference_pb2.WatchOpen) -> int:
     """Units of each bar of a live session; a forecast at every n-th bar counts with its mean."""
     forecast = opened.forecast.horizon // max(1, opened.forecast.every)
-    return max(1, len(opened.indicators)) + forecast
+    per_bar, windows = _cost_of(opened.indicators)
+    return max(1, per_bar + sum(windows) // BARS_PER_UNIT) + forecast
 
 
 def stream(_: requests_pb2.StreamColumns) -> int:

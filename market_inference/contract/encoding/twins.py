@@ -1,16 +1,19 @@
-"""Requests read through their twins (requests.proto): a column of numbers as bytes, without an object per number.
+"""Messages read through their twins (requests.proto, answers.proto): a column of numbers as bytes, without an object
+per number.
 
-Owns the table of twins, and the guarantee that no byte of a request is lost in its twin. The rules of a column's
+Owns the table of twins, and the guarantee that no byte of a message is lost in its twin. The rules of a column's
 numbers are in validation/rules.py.
 """
 
 from typing import Final, TypeAlias
 
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from market_inference.contract.encoding import wireformat
+from market_inference.contract.generated import answers_pb2 as answers
 from market_inference.contract.generated import inference_pb2 as public
 from market_inference.contract.generated import requests_pb2 as twins
 from market_inference.contract.methods import METHODS
@@ -18,30 +21,74 @@ from market_inference.contract.methods import METHODS
 Array: TypeAlias = NDArray[np.float64]
 NUMBER_BYTES: Final = wireformat.NUMBER_BYTES
 _NUMBER: Final = np.dtype("<f8")
+# From this size on, a message is measured in parts.
+_LARGE_BYTES: Final = 1 << 20
 
 TWINS: Final[dict[type[Message], type[Message]]] = {
     **{method.request: method.twin for method in METHODS.values() if method.twin is not method.request},
     public.Series: twins.SeriesColumns,
     public.Panel: twins.PanelColumns,
+    public.PredictResponse: answers.PredictAnswer,
+    public.SeriesForecast: answers.SeriesForecastAnswer,
+    public.Forecast: answers.ForecastAnswer,
+    public.ComputeIndicatorsResponse: answers.ComputeIndicatorsAnswer,
+    public.PanelIndicators: answers.PanelIndicatorsAnswer,
+    public.IndicatorSet: answers.IndicatorSetAnswer,
 }
-"""The twins of public messages. A request without columns has no twin and is parsed directly."""
+"""The twins of public messages. A message without columns has no twin and is parsed directly."""
+
+
+def parse(kind: type[Message], raw: bytes) -> Message | None:
+    """The message in the bytes, parsed as its twin; None for bytes that are no such message."""
+    try:
+        return TWINS.get(kind, kind).FromString(raw)
+    except DecodeError:
+        return None
 
 
 def read(kind: type[Message], raw: bytes) -> Message | None:
-    """The request in the bytes, read through its twin; None when the twin would not hold all bytes.
+    """As parse(); None also when the twin does not hold all bytes."""
+    message = parse(kind, raw)
+    return message if message is not None and holds(message, raw) else None
+
+
+def holds(message: Message, raw: bytes) -> bool:
+    """Whether the twin parsed from the bytes holds all of them. Drops the message's unknown fields.
 
     A twin loses unpacked numbers, a message in several pieces, and fields unknown to the contract.
     """
-    try:
-        message = TWINS.get(kind, kind).FromString(raw)
-    except DecodeError:
-        return None
     message.DiscardUnknownFields()
-    return message if message.ByteSize() == len(raw) else None
+    size = message.ByteSize() if len(raw) < _LARGE_BYTES else _size(message, len(raw))
+    return size == len(raw)
+
+
+def _size(message: Message, about: int) -> int:
+    """As ByteSize(), of a message of about so many bytes.
+
+    ByteSize() writes the message into memory of that size: 5 MB take ten milliseconds, and their parts half of one.
+    """
+    fields = message.ListFields() if about >= _LARGE_BYTES else ()
+    if not any(_is_message(field) for field, _ in fields):
+        return message.ByteSize()
+    size, others = 0, type(message)()
+    for field, value in fields:
+        if _is_message(field):
+            found = value if field.is_repeated else (value,)
+            sizes = [_size(part, about // len(found)) for part in found]
+            size += sum([part + len(wireformat.header(field.number, part)) for part in sizes])
+        elif field.is_repeated:
+            getattr(others, field.name).MergeFrom(value)
+        else:
+            setattr(others, field.name, value)
+    return size + others.ByteSize()
+
+
+def _is_message(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and not field.message_type.GetOptions().map_entry
 
 
 def rewrite(message: Message) -> bytes:
-    """The bytes of a public request in the encoding that a twin holds completely."""
+    """The bytes of a public message in the encoding that a twin holds completely."""
     message.DiscardUnknownFields()
     return message.SerializeToString()
 

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from . import inference_pb2 as market_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmarket/inference/v1/admin.proto\x12\x13market.inference.v1\x1a#market/inference/v1/inference.proto\"1\n\x10LoadModelRequest\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"B\n\x11LoadModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.market.inference.v1.ModelInfo\"3\n\x12UnloadModelRequest\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"D\n\x13UnloadModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.market.inference.v1.ModelInfo2\xcc\x01\n\x0c\x41\x64minService\x12Z\n\tLoadModel\x12%.market.inference.v1.LoadModelRequest\x1a&.market.inference.v1.LoadModelResponse\x12`\n\x0bUnloadModel\x12\'.market.inference.v1.UnloadModelRequest\x1a(.market.inference.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmarket/inference/v1/admin.proto\x12\x13market.inference.v1\x1a#market/inference/v1/inference.proto\"1\n\x10LoadModelRequest\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"B\n\x11LoadModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.market.inference.v1.ModelInfo\"3\n\x12UnloadModelRequest\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"D\n\x13UnloadModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.market.inference.v1.ModelInfo2\xcc\x01\n\x0c\x41\x64minService\x12Z\n\tLoadModel\x12%.market.inference.v1.LoadModelRequest\x1a&.market.inference.v1.LoadModelResponse\x12`\n\x0bUnloadModel\x12\'.market.inference.v1.UnloadModelRequest\x1a(.market.inference.v1.UnloadModelResponseBP\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023market.inference.v1P\001Z7market-inference.example.com/go/inferencev1;inferencev1'
   _globals['_LOADMODELREQUEST']._serialized_start=93
   _globals['_LOADMODELREQUEST']._serialized_end=142
   _globals['_LOADMODELRESPONSE']._serialized_start=144

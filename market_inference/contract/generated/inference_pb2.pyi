@@ -46,6 +46,14 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     """The measured coverage rests on too few backtests. Evidence: origins, least."""
     WARNING_CODE_COVERAGE_OFF_NOMINAL: _WarningCode.ValueType  # 5
     """The measured coverage differs from the nominal one by more than chance. Evidence: nominal, measured, origins."""
+    WARNING_CODE_TEXT_NOT_ENGLISH: _WarningCode.ValueType  # 6
+    """The text does not look like English, the language of the model. Evidence: foreign_share (of letters outside the Latin
+    script), and for a text in Latin letters log_odds (of English against the nearest other language).
+    """
+    WARNING_CODE_TEXT_MOSTLY_NUMBERS: _WarningCode.ValueType  # 7
+    """The text has more digits than letters, or no words. Evidence: letters, digits."""
+    WARNING_CODE_TEXT_LONG: _WarningCode.ValueType  # 8
+    """The text is longer than the model's window: the answer is a mean over windows. Evidence: tokens, windows."""
 
 class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper): ...
 
@@ -62,6 +70,14 @@ WARNING_CODE_FEW_BACKTESTS: WarningCode.ValueType  # 4
 """The measured coverage rests on too few backtests. Evidence: origins, least."""
 WARNING_CODE_COVERAGE_OFF_NOMINAL: WarningCode.ValueType  # 5
 """The measured coverage differs from the nominal one by more than chance. Evidence: nominal, measured, origins."""
+WARNING_CODE_TEXT_NOT_ENGLISH: WarningCode.ValueType  # 6
+"""The text does not look like English, the language of the model. Evidence: foreign_share (of letters outside the Latin
+script), and for a text in Latin letters log_odds (of English against the nearest other language).
+"""
+WARNING_CODE_TEXT_MOSTLY_NUMBERS: WarningCode.ValueType  # 7
+"""The text has more digits than letters, or no words. Evidence: letters, digits."""
+WARNING_CODE_TEXT_LONG: WarningCode.ValueType  # 8
+"""The text is longer than the model's window: the answer is a mean over windows. Evidence: tokens, windows."""
 Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
 
 class _SentimentLabel:
@@ -162,21 +178,45 @@ class Series(_message.Message):
 
     SYMBOL_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    PAST_COVARIATES_FIELD_NUMBER: _builtins.int
+    FUTURE_COVARIATES_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """The caller's name for the series, repeated in the answer."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Equally spaced observations. Use prices adjusted for splits: an unadjusted split reads as a crash."""
 
+    @_builtins.property
+    def past_covariates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Past values of the request's `covariates`, row-major [covariates, values]; NaN for a missing value. Empty for a series
+        without covariates.
+        """
+
+    @_builtins.property
+    def future_covariates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Values of the covariates at the steps ahead, row-major [covariates, horizon]; NaN for a value that is not known. Empty
+        when none is known.
+        """
+
+    @_builtins.property
+    def times(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Instants of the values, nanoseconds since the epoch, ascending; as many as values, or none. The phases of the
+        volatility are taken from them: see `period`. For models that take times (ListModels).
+        """
+
     def __init__(
         self,
         *,
         symbol: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        past_covariates: _abc.Iterable[_builtins.float] | None = ...,
+        future_covariates: _abc.Iterable[_builtins.float] | None = ...,
+        times: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["symbol", b"symbol", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["future_covariates", b"future_covariates", "past_covariates", b"past_covariates", "symbol", b"symbol", "times", b"times", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,10 +230,17 @@ class PredictRequest(_message.Message):
     HORIZON_FIELD_NUMBER: _builtins.int
     QUANTILES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    COVARIATES_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     horizon: _builtins.int
     """Steps ahead to forecast."""
     model: _builtins.str
     """A model from ListModels; empty for the service's default."""
+    period: _builtins.int
+    """Values of one cycle of the volatility, such as 24 for hourly prices; 0 for none. With `times` in the series 0 stands for
+    a day, or a week for steps of a day or more, and missing values shift no phase. For model `auto` alone.
+    """
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___Series]:
         """A series that breaks a rule fails alone, with a status in the answer; the other series are answered."""
@@ -202,6 +249,16 @@ class PredictRequest(_message.Message):
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Quantile levels wanted, each strictly between 0 and 1. None given: 0.1, 0.2, ... 0.9."""
 
+    @_builtins.property
+    def covariates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the covariates, such as "volume"; the values are in each series. For models that take covariates (ListModels)."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A group for each series: the series of a group end at the same time and are forecast together, each from all of them.
+        As many as series, or none; an empty string for a series alone. For models that take groups (ListModels).
+        """
+
     def __init__(
         self,
         *,
@@ -209,10 +266,13 @@ class PredictRequest(_message.Message):
         horizon: _builtins.int = ...,
         quantiles: _abc.Iterable[_builtins.float] | None = ...,
         model: _builtins.str = ...,
+        period: _builtins.int = ...,
+        covariates: _abc.Iterable[_builtins.str] | None = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["horizon", b"horizon", "model", b"model", "quantiles", b"quantiles", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covariates", b"covariates", "groups", b"groups", "horizon", b"horizon", "model", b"model", "period", b"period", "quantiles", b"quantiles", "series", b"series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,22 +462,44 @@ class Coverage(_message.Message):
     NOMINAL_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
+    PHASE_MEASURED_FIELD_NUMBER: _builtins.int
+    PHASE_ORIGINS_FIELD_NUMBER: _builtins.int
+    PHASE_AHEAD_FIELD_NUMBER: _builtins.int
     nominal: _builtins.float
     """The share promised, 0.8."""
     measured: _builtins.float
     """The share observed; NaN when there were no origins."""
     origins: _builtins.int
     """The number of backtest origins behind `measured`: few make it thin evidence."""
+    @_builtins.property
+    def phase_measured(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """With a period: the share of steps inside the 80% interval one step ahead, by phase; NaN for a phase without origins.
+        Phase 0 is the newest value's; the value h steps ahead has the phase h modulo the period.
+        """
+
+    @_builtins.property
+    def phase_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The origins behind `phase_measured`."""
+
+    @_builtins.property
+    def phase_ahead(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With times: the phase of each step ahead. Phase k is k sampling steps after the newest value's place in the cycle; steps
+        outside of trading hours are left out.
+        """
+
     def __init__(
         self,
         *,
         nominal: _builtins.float = ...,
         measured: _builtins.float = ...,
         origins: _builtins.int = ...,
+        phase_measured: _abc.Iterable[_builtins.float] | None = ...,
+        phase_origins: _abc.Iterable[_builtins.int] | None = ...,
+        phase_ahead: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured", b"measured", "nominal", b"nominal", "origins", b"origins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured", b"measured", "nominal", b"nominal", "origins", b"origins", "phase_ahead", b"phase_ahead", "phase_measured", b"phase_measured", "phase_origins", b"phase_origins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,21 +511,29 @@ class AnalyzeSentimentRequest(_message.Message):
 
     TEXTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A model from ListModels; empty for the service's default."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A text that breaks a rule fails alone. Texts longer than the model's window are split and pooled, never cut."""
 
+    @_builtins.property
+    def about(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A company for each text, as the text names it: the sentiment is that towards the company. As many as texts,
+        or none; an empty string for the whole text. A text that does not name its company fails alone.
+        """
+
     def __init__(
         self,
         *,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         model: _builtins.str = ...,
+        about: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "model", b"model", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,6 +606,7 @@ class Sentiment(_message.Message):
     NEUTRAL_FIELD_NUMBER: _builtins.int
     POSITIVE_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     label: Global___SentimentLabel.ValueType
     """The most probable label."""
     score: _builtins.float
@@ -526,6 +617,10 @@ class Sentiment(_message.Message):
     positive: _builtins.float
     chunks: _builtins.int
     """Windows that the text was split into; 1 for a text that fits."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerWarning]:
+        """Doubts about the text or the answer; none for an English headline."""
+
     def __init__(
         self,
         *,
@@ -535,10 +630,11 @@ class Sentiment(_message.Message):
         neutral: _builtins.float = ...,
         positive: _builtins.float = ...,
         chunks: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___AnswerWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "label", b"label", "negative", b"negative", "neutral", b"neutral", "positive", b"positive", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "label", b"label", "negative", b"negative", "neutral", b"neutral", "positive", b"positive", "score", b"score", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -943,7 +1039,7 @@ class StreamItem(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Time allowed for this request; unset, the stream's own deadline or the service's default."""
+        """Time allowed for this request, above 0; unset, the stream's own deadline or the service's default."""
 
     def __init__(
         self,
@@ -1095,7 +1191,7 @@ class Bar(_message.Message):
     CLOSE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
     time: _builtins.int
-    """The bar's opening instant, nanoseconds since the epoch."""
+    """The bar's opening instant, nanoseconds since the epoch; 0 is refused as not set."""
     open: _builtins.float
     high: _builtins.float
     low: _builtins.float
@@ -1213,10 +1309,16 @@ class WatchForecast(_message.Message):
     QUANTILES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EVERY_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    BY_TIME_FIELD_NUMBER: _builtins.int
     horizon: _builtins.int
     model: _builtins.str
     every: _builtins.int
     """Forecast at every bar with a sequence number that is a multiple of `every`; 0 means every bar."""
+    period: _builtins.int
+    """As PredictRequest.period."""
+    by_time: _builtins.bool
+    """Take the phases of the volatility from the times of the bars, as Series.times does; the history needs `times`."""
     @_builtins.property
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
@@ -1226,10 +1328,12 @@ class WatchForecast(_message.Message):
         quantiles: _abc.Iterable[_builtins.float] | None = ...,
         model: _builtins.str = ...,
         every: _builtins.int = ...,
+        period: _builtins.int = ...,
+        by_time: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "horizon", b"horizon", "model", b"model", "quantiles", b"quantiles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_time", b"by_time", "every", b"every", "horizon", b"horizon", "model", b"model", "period", b"period", "quantiles", b"quantiles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1601,6 +1705,7 @@ class ModelInfo(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TAKES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     engine: _builtins.str
     """The model's engine: "forecast", "sentiment" or "indicators"."""
@@ -1610,6 +1715,12 @@ class ModelInfo(_message.Message):
     """True for the model of requests without a model."""
     message: _builtins.str
     """The reason of a failure to load."""
+    @_builtins.property
+    def takes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The optional fields of a forecast's request that the model takes: "period", "times", "covariates", "groups". A
+        request with another one is refused. Of a model of the registry known once the model is loaded.
+        """
+
     def __init__(
         self,
         *,
@@ -1619,10 +1730,11 @@ class ModelInfo(_message.Message):
         state: Global___ModelState.ValueType = ...,
         is_default: _builtins.bool = ...,
         message: _builtins.str = ...,
+        takes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "is_default", b"is_default", "message", b"message", "name", b"name", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "is_default", b"is_default", "message", b"message", "name", b"name", "state", b"state", "takes", b"takes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

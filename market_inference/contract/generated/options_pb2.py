@@ -25,15 +25,16 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/options.proto\x12\x13market.inference.v1\x1a google/protobuf/descriptor.proto\"3\n\x0b\x43olumnRules\x12\x0e\n\x06\x66inite\x18\x01 \x01(\x08\x12\x14\n\x0cnon_negative\x18\x02 \x01(\x08\"Q\n\x0bMethodRules\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x18\n\x10max_answer_bytes\x18\x03 \x01(\r:Q\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.ColumnRules:.\n\x05items\x12\x1d.google.protobuf.FieldOptions\x18\xb6\x87\x03 \x01(\x08:.\n\x05panel\x12\x1d.google.protobuf.FieldOptions\x18\xb7\x87\x03 \x01(\x08:8\n\x0fpattern_message\x12\x1d.google.protobuf.FieldOptions\x18\xb8\x87\x03 \x01(\t:5\n\x0cmax_lookback\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x87\x03 \x01(\r:7\n\x0c\x61t_least_one\x12\x1f.google.protobuf.MessageOptions\x18\xb5\x87\x03 \x01(\x08:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.MethodRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/options.proto\x12\x13market.inference.v1\x1a google/protobuf/descriptor.proto\"[\n\x0b\x43olumnRules\x12\x0e\n\x06\x66inite\x18\x01 \x01(\x08\x12\x14\n\x0cnon_negative\x18\x02 \x01(\x08\x12\x13\n\x0bno_infinity\x18\x03 \x01(\x08\x12\x11\n\tascending\x18\x04 \x01(\x08\"Q\n\x0bMethodRules\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\r\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x18\n\x10max_answer_bytes\x18\x03 \x01(\r:Q\n\x06\x63olumn\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.ColumnRules:.\n\x05items\x12\x1d.google.protobuf.FieldOptions\x18\xb6\x87\x03 \x01(\x08:.\n\x05panel\x12\x1d.google.protobuf.FieldOptions\x18\xb7\x87\x03 \x01(\x08:8\n\x0fpattern_message\x12\x1d.google.protobuf.FieldOptions\x18\xb8\x87\x03 \x01(\t:5\n\x0cmax_lookback\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x87\x03 \x01(\r:1\n\x08max_rows\x12\x1d.google.protobuf.FieldOptions\x18\xba\x87\x03 \x01(\r:7\n\x0c\x61t_least_one\x12\x1f.google.protobuf.MessageOptions\x18\xb5\x87\x03 \x01(\x08:R\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32 .market.inference.v1.MethodRulesBP\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023market.inference.v1P\001Z7market-inference.example.com/go/inferencev1;inferencev1'
   _globals['_COLUMNRULES']._serialized_start=92
-  _globals['_COLUMNRULES']._serialized_end=143
-  _globals['_METHODRULES']._serialized_start=145
-  _globals['_METHODRULES']._serialized_end=226
+  _globals['_COLUMNRULES']._serialized_end=183
+  _globals['_METHODRULES']._serialized_start=185
+  _globals['_METHODRULES']._serialized_end=266
 # @@protoc_insertion_point(module_scope)

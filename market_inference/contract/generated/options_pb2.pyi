@@ -28,19 +28,27 @@ class ColumnRules(_message.Message):
 
     FINITE_FIELD_NUMBER: _builtins.int
     NON_NEGATIVE_FIELD_NUMBER: _builtins.int
+    NO_INFINITY_FIELD_NUMBER: _builtins.int
+    ASCENDING_FIELD_NUMBER: _builtins.int
     finite: _builtins.bool
     """Every value is finite: no NaN, no infinity."""
     non_negative: _builtins.bool
     """Every value is zero or more."""
+    no_infinity: _builtins.bool
+    """No value is infinite; NaN stands for a missing value."""
+    ascending: _builtins.bool
+    """Whole numbers of 64 bits, each above the one before."""
     def __init__(
         self,
         *,
         finite: _builtins.bool = ...,
         non_negative: _builtins.bool = ...,
+        no_infinity: _builtins.bool = ...,
+        ascending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finite", b"finite", "non_negative", b"non_negative"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ascending", b"ascending", "finite", b"finite", "no_infinity", b"no_infinity", "non_negative", b"non_negative"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,6 +91,7 @@ ITEMS_FIELD_NUMBER: _builtins.int
 PANEL_FIELD_NUMBER: _builtins.int
 PATTERN_MESSAGE_FIELD_NUMBER: _builtins.int
 MAX_LOOKBACK_FIELD_NUMBER: _builtins.int
+MAX_ROWS_FIELD_NUMBER: _builtins.int
 AT_LEAST_ONE_FIELD_NUMBER: _builtins.int
 METHOD_FIELD_NUMBER: _builtins.int
 column: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___ColumnRules]
@@ -96,6 +105,8 @@ pattern_message: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.Field
 """The text of a refusal by the field's `string.pattern`. Without the option, the refusal repeats the pattern."""
 max_lookback: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
 """The largest number of bars before the newest bar that an indicator of the list may need, by its parameters."""
+max_rows: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
+"""The largest number of series in a group, the covariates of each counted as well."""
 at_least_one: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """At least one field of the message is set. An option, since a CEL rule would keep the message from the fast check."""
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRules]

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from . import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/profile.proto\x12\x13market.inference.v1\x1a\x1b\x62uf/validate/validate.proto\"z\n\x12TakeProfileRequest\x12\x1a\n\x07seconds\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18<(\x01\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32 .market.inference.v1.ProfileKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\":\n\x13TakeProfileResponse\x12\x0f\n\x07profile\x18\x01 \x01(\x0c\x12\x12\n\nprocess_id\x18\x02 \x01(\r*\x97\x01\n\x0bProfileKind\x12\x1c\n\x18PROFILE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROFILE_KIND_FLAMEGRAPH\x10\x01\x12\x1b\n\x17PROFILE_KIND_SPEEDSCOPE\x10\x02\x12\x17\n\x13PROFILE_KIND_FOLDED\x10\x03\x12\x17\n\x13PROFILE_KIND_DEVICE\x10\x04\x32r\n\x0eProfileService\x12`\n\x0bTakeProfile\x12\'.market.inference.v1.TakeProfileRequest\x1a(.market.inference.v1.TakeProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!market/inference/v1/profile.proto\x12\x13market.inference.v1\x1a\x1b\x62uf/validate/validate.proto\"z\n\x12TakeProfileRequest\x12\x1a\n\x07seconds\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18<(\x01\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32 .market.inference.v1.ProfileKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\":\n\x13TakeProfileResponse\x12\x0f\n\x07profile\x18\x01 \x01(\x0c\x12\x12\n\nprocess_id\x18\x02 \x01(\r*\x97\x01\n\x0bProfileKind\x12\x1c\n\x18PROFILE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROFILE_KIND_FLAMEGRAPH\x10\x01\x12\x1b\n\x17PROFILE_KIND_SPEEDSCOPE\x10\x02\x12\x17\n\x13PROFILE_KIND_FOLDED\x10\x03\x12\x17\n\x13PROFILE_KIND_DEVICE\x10\x04\x32r\n\x0eProfileService\x12`\n\x0bTakeProfile\x12\'.market.inference.v1.TakeProfileRequest\x1a(.market.inference.v1.TakeProfileResponseBP\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023market.inference.v1P\001Z7market-inference.example.com/go/inferencev1;inferencev1'
   _globals['_TAKEPROFILEREQUEST'].fields_by_name['seconds']._loaded_options = None
   _globals['_TAKEPROFILEREQUEST'].fields_by_name['seconds']._serialized_options = b'\272H\006*\004\030<(\001'
   _globals['_TAKEPROFILEREQUEST'].fields_by_name['kind']._loaded_options = None

@@ -62,7 +62,9 @@ class TakeProfileRequest(_message.Message):
     seconds: _builtins.int
     kind: Global___ProfileKind.ValueType
     engine: _builtins.str
-    """For PROFILE_KIND_DEVICE: "forecast", "sentiment", "indicators" or "sessions". Empty for "forecast"."""
+    """For PROFILE_KIND_DEVICE: "forecast", "sentiment", "indicators" or "sessions", and "forecast-long" or "indicators-long" for
+    batches that take long. Empty for "forecast".
+    """
     def __init__(
         self,
         *,

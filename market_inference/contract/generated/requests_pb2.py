@@ -26,25 +26,26 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from . import inference_pb2 as market_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"market/inference/v1/requests.proto\x12\x13market.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a#market/inference/v1/inference.proto\"w\n\x0ePredictColumns\x12\x32\n\x06series\x18\x01 \x03(\x0b\x32\".market.inference.v1.SeriesColumns\x12\x0f\n\x07horizon\x18\x02 \x01(\r\x12\x11\n\tquantiles\x18\x03 \x03(\x01\x12\r\n\x05model\x18\x04 \x01(\t\"/\n\rSeriesColumns\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"a\n\x18\x43omputeIndicatorsColumns\x12\x31\n\x06panels\x18\x01 \x03(\x0b\x32!.market.inference.v1.PanelColumns\x12\x12\n\nindicators\x18\x02 \x03(\x0c\"f\n\x0cPanelColumns\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\"\xca\x01\n\x0e\x41nalyzeColumns\x12\x34\n\x07predict\x18\x01 \x01(\x0b\x32#.market.inference.v1.PredictColumns\x12?\n\tsentiment\x18\x02 \x01(\x0b\x32,.market.inference.v1.AnalyzeSentimentRequest\x12\x41\n\nindicators\x18\x03 \x01(\x0b\x32-.market.inference.v1.ComputeIndicatorsColumns\"I\n\rStreamColumns\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.market.inference.v1.StreamItemColumns\"\x97\x02\n\x11StreamItemColumns\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12\x33\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32!.market.inference.v1.StreamCancelH\x00\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\tB\t\n\x07requestb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"market/inference/v1/requests.proto\x12\x13market.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a#market/inference/v1/inference.proto\"\xab\x01\n\x0ePredictColumns\x12\x32\n\x06series\x18\x01 \x03(\x0b\x32\".market.inference.v1.SeriesColumns\x12\x0f\n\x07horizon\x18\x02 \x01(\r\x12\x11\n\tquantiles\x18\x03 \x03(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06period\x18\x05 \x01(\r\x12\x12\n\ncovariates\x18\x06 \x03(\t\x12\x0e\n\x06groups\x18\x07 \x03(\t\"r\n\rSeriesColumns\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x17\n\x0fpast_covariates\x18\x03 \x01(\x0c\x12\x19\n\x11\x66uture_covariates\x18\x04 \x01(\x0c\x12\r\n\x05times\x18\x05 \x01(\x0c\"a\n\x18\x43omputeIndicatorsColumns\x12\x31\n\x06panels\x18\x01 \x03(\x0b\x32!.market.inference.v1.PanelColumns\x12\x12\n\nindicators\x18\x02 \x03(\x0c\"f\n\x0cPanelColumns\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\"\xca\x01\n\x0e\x41nalyzeColumns\x12\x34\n\x07predict\x18\x01 \x01(\x0b\x32#.market.inference.v1.PredictColumns\x12?\n\tsentiment\x18\x02 \x01(\x0b\x32,.market.inference.v1.AnalyzeSentimentRequest\x12\x41\n\nindicators\x18\x03 \x01(\x0b\x32-.market.inference.v1.ComputeIndicatorsColumns\"I\n\rStreamColumns\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.market.inference.v1.StreamItemColumns\"\x97\x02\n\x11StreamItemColumns\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07predict\x18\x02 \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x03 \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x04 \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\x05 \x01(\x0cH\x00\x12\x33\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32!.market.inference.v1.StreamCancelH\x00\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\tB\t\n\x07requestBP\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'requests_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTCOLUMNS']._serialized_start=128
-  _globals['_PREDICTCOLUMNS']._serialized_end=247
-  _globals['_SERIESCOLUMNS']._serialized_start=249
-  _globals['_SERIESCOLUMNS']._serialized_end=296
-  _globals['_COMPUTEINDICATORSCOLUMNS']._serialized_start=298
-  _globals['_COMPUTEINDICATORSCOLUMNS']._serialized_end=395
-  _globals['_PANELCOLUMNS']._serialized_start=397
-  _globals['_PANELCOLUMNS']._serialized_end=499
-  _globals['_ANALYZECOLUMNS']._serialized_start=502
-  _globals['_ANALYZECOLUMNS']._serialized_end=704
-  _globals['_STREAMCOLUMNS']._serialized_start=706
-  _globals['_STREAMCOLUMNS']._serialized_end=779
-  _globals['_STREAMITEMCOLUMNS']._serialized_start=782
-  _globals['_STREAMITEMCOLUMNS']._serialized_end=1061
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023market.inference.v1P\001Z7market-inference.example.com/go/inferencev1;inferencev1'
+  _globals['_PREDICTCOLUMNS']._serialized_start=129
+  _globals['_PREDICTCOLUMNS']._serialized_end=300
+  _globals['_SERIESCOLUMNS']._serialized_start=302
+  _globals['_SERIESCOLUMNS']._serialized_end=416
+  _globals['_COMPUTEINDICATORSCOLUMNS']._serialized_start=418
+  _globals['_COMPUTEINDICATORSCOLUMNS']._serialized_end=515
+  _globals['_PANELCOLUMNS']._serialized_start=517
+  _globals['_PANELCOLUMNS']._serialized_end=619
+  _globals['_ANALYZECOLUMNS']._serialized_start=622
+  _globals['_ANALYZECOLUMNS']._serialized_end=824
+  _globals['_STREAMCOLUMNS']._serialized_start=826
+  _globals['_STREAMCOLUMNS']._serialized_end=899
+  _globals['_STREAMITEMCOLUMNS']._serialized_start=902
+  _globals['_STREAMITEMCOLUMNS']._serialized_end=1181
 # @@protoc_insertion_point(module_scope)

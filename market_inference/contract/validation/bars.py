@@ -5,6 +5,7 @@ of panels (fast.py, explain.py) use this file, and so does a live session for ev
 """
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,12 +30,17 @@ class Disorder(NamedTuple):
     description: str
 
 
-def ordered(opened: Prices, high: Prices, low: Prices, close: Prices) -> bool:
-    """Whether all bars obey ORDER: arrays of equal shape, without NaN. Two comparisons amount to the five of ORDER."""
-    lowest, highest = np.minimum(opened, close), np.maximum(opened, close)
-    if not (np.count_nonzero(lowest < low) or np.count_nonzero(highest > high)):
+def ordered(prices: Mapping[str, Prices]) -> bool:
+    """Whether all bars obey ORDER: arrays of equal shape, without NaN; `close` is one of them."""
+    middle = [prices[name] for name in ("open", "close") if name in prices]
+    # The lowest and the highest of open and close: two comparisons amount to the five of ORDER.
+    low, high = prices.get("low"), prices.get("high")
+    if (low is None or not np.count_nonzero(reduce(np.minimum, middle) < low)) and (
+        high is None or not np.count_nonzero(reduce(np.maximum, middle) > high)
+    ):
         return True
-    return not (_above(low, lowest).any() or _above(highest, high).any())
+    pairs = ((prices.get(lower), prices.get(upper)) for lower, upper in ORDER)
+    return not any(_above(lower, upper).any() for lower, upper in pairs if lower is not None and upper is not None)
 
 
 def _above(lower: Prices, upper: Prices) -> NDArray[np.bool_]:

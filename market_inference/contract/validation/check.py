@@ -33,26 +33,30 @@ class Checked(NamedTuple):
         return self.method.twin.FromString(self.raw)
 
 
-def check(method: Method, raw: bytes, rest: bytes | None = None) -> Checked:
-    """Check a request. `rest` are the bytes beside the items, where the request is split already (split_items).
+def check(method: Method, raw: bytes) -> Checked:
+    """Check a request. Raises RequestTooLargeError or InvalidRequestError."""
+    return check_fast(method, raw, read(method, raw)) or check_slowly(method, raw)
 
-    Raises RequestTooLargeError or InvalidRequestError.
+
+def read(method: Method, raw: bytes) -> Message | None:
+    """The request read through its twin: the one reading for size of the answer, check and units.
+
+    None for bytes that the twin cannot read; check_slowly() refuses them. The limits of bytes and lists are checked
+    before the request is parsed. Raises RequestTooLargeError or InvalidRequestError.
     """
-    return check_fast(method, raw, rest) or check_slowly(method, raw)
-
-
-def check_fast(method: Method, raw: bytes, rest: bytes | None = None) -> Checked | None:
-    """The request if the fast check accepts it; None when check_slowly() has to decide. Raises RequestTooLargeError."""
-    _check_size(method, raw)
-    return Checked(method, raw) if conforms(method.request, raw, rest) else None
-
-
-def _check_size(method: Method, raw: bytes) -> None:
-    """Check the limits of bytes and lists before parsing. Raises RequestTooLargeError or InvalidRequestError."""
     if len(raw) > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
     if len(raw) > SMALL_BYTES:
         bounds.check(raw, method.request.DESCRIPTOR)
+    return twins.parse(method.request, raw)
+
+
+def check_fast(method: Method, raw: bytes, message: Message | None, rest: bytes | None = None) -> Checked | None:
+    """The request if the fast check accepts it; None when check_slowly() has to decide.
+
+    `message`: from read(). `rest` are the bytes beside the items, where the request is split already (split_items).
+    """
+    return Checked(method, raw) if conforms(method.request, raw, message, rest) else None
 
 
 def check_slowly(method: Method, raw: bytes) -> Checked:
@@ -76,15 +80,3 @@ def limit_answer(method: Method, answer_bytes: int) -> None:
     """Raises AnswerTooLargeError for a request whose answer would be too large."""
     if 0 < method.max_answer_bytes < answer_bytes:
         raise AnswerTooLargeError(method.max_answer_bytes, answer_bytes)
-
-
-def expected_answer_bytes(method: Method, raw: bytes) -> int:
-    """The size of the answer; 0 for a request that check_fast() refuses by size, or that no twin can read.
-
-    check() refuses the former, and limits the answer of the latter.
-    """
-    try:
-        _check_size(method, raw)
-        return method.answer_bytes(method.twin.FromString(raw))
-    except (DecodeError, InvalidRequestError, RequestTooLargeError):
-        return 0

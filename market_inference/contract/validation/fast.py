@@ -31,8 +31,10 @@ from market_inference.contract.validation.rules import COLUMN_RULES, RULES
 
 _PANEL_COLUMNS: Final = (*bars.PRICES, "volume")
 _columns_of = attrgetter(*_PANEL_COLUMNS)
-# Items that are checked together: enough to share the cost, and few enough to stay in the processor's caches.
+# Items, and bytes of large ones, that are checked together: enough to share the cost, and few enough to stay in the
+# processor's caches.
 _ITEMS_AT_ONCE: Final = 32
+_BYTES_AT_ONCE: Final = 256 << 10
 # Checks of bytes that callers send again and again are cached: at most 2 MiB per message type.
 _CACHED: Final = 2048
 _CACHED_BYTES: Final = 1024
@@ -42,23 +44,27 @@ class UncoveredRuleError(Exception):
     """A rule that has no fast check. The text names the field or message, and the rule."""
 
 
-def conforms(kind: type[Message], raw: bytes, rest: bytes | None = None) -> bool:
-    """Whether the bytes are a request of the public type `kind` that obeys every rule, and the twin holds all bytes.
+def conforms(kind: type[Message], raw: bytes, message: Message | None, rest: bytes | None = None) -> bool:
+    """Whether a request of the public type `kind` obeys every rule, and its twin holds all of its bytes.
 
-    False may also mean that only the explaining check can decide. `rest` are the bytes beside the items, where the
-    request is split already (split_items).
+    False may also mean that only the explaining check can decide. `message` is the request parsed as its twin
+    (twins.parse), None for bytes that are no such message. `rest` are the bytes beside the items, where the request is
+    split already (split_items).
     """
     check = _request_check(kind.DESCRIPTOR)
-    if check is None:
+    if check is None or message is None or not twins.holds(message, raw):
         return False
-    message = twins.read(kind, raw)
-    if message is None:
-        return False
-    if rest is None and kind in ITEMS:
+    if kind not in ITEMS:
+        return check([message], b"", 1)
+    if rest is None:
         rest = rest_of(kind, raw)
-        if rest is None:
-            return False
-    return check(message, rest)
+    if rest is None:
+        return False
+    items = getattr(message, ITEMS[kind])[:]
+    at_once = _ITEMS_AT_ONCE
+    if len(raw) > _BYTES_AT_ONCE:
+        at_once = max(1, min(at_once, len(items) * _BYTES_AT_ONCE // len(raw)))
+    return check(items, rest, at_once)
 
 
 def uncovered() -> dict[str, str]:
@@ -80,7 +86,8 @@ def uncovered_rule(kind: type[Message]) -> str:
     return ""
 
 
-RequestCheck = Callable[[Any, bytes | None], bool]
+RequestCheck = Callable[[Sequence[Any], bytes, int], bool]
+"""The check of a request's items, so many at once, and of the bytes beside the items; without items of the request."""
 
 
 @cache
@@ -95,7 +102,7 @@ def _compose(kind: type[Message]) -> RequestCheck:
     if kind in ITEMS:
         return _request_of_items(kind)
     check = _messages(kind.DESCRIPTOR)
-    return lambda message, _: check is None or check([message])
+    return lambda messages, *_: check is None or check(messages)
 
 
 def _request_of_items(kind: type[Message]) -> RequestCheck:
@@ -112,13 +119,12 @@ def _request_of_items(kind: type[Message]) -> RequestCheck:
 
     rest_check = _cached(rest_obeys)
 
-    def obeys(message: Any, rest: bytes | None) -> bool:
-        items = getattr(message, name)[:]
-        if not (sized([items]) and rest_check(rest or b"")):
+    def obeys(items: Sequence[Any], rest: bytes, at_once: int) -> bool:
+        if not (sized([items]) and rest_check(rest)):
             return False
-        if len(items) <= _ITEMS_AT_ONCE:
+        if len(items) <= at_once:
             return every(items)
-        return all(every(items[at : at + _ITEMS_AT_ONCE]) for at in range(0, len(items), _ITEMS_AT_ONCE))
+        return all(every(items[at : at + at_once]) for at in range(0, len(items), at_once))
 
     return obeys
 
@@ -174,7 +180,8 @@ def _field(field: FieldDescriptor) -> Iterator[Check]:
     if own.ignore == validate_pb2.IGNORE_ALWAYS:
         return
     if methods.column_rules(field).ByteSize():
-        yield _of(field.name, _column(field))
+        least, _ = _column_bytes(field)
+        yield (_of if least else _of_filled)(field.name, _column(field))
         return
     if own.required:
         yield _required(field)
@@ -193,6 +200,12 @@ def _field(field: FieldDescriptor) -> Iterator[Check]:
 def _of(name: str, check: Check) -> Check:
     value = attrgetter(name)
     return lambda messages: check([*map(value, messages)])
+
+
+def _of_filled(name: str, check: Check) -> Check:
+    """The check of the columns when one of them holds something; in most messages an optional column is empty."""
+    value = attrgetter(name)
+    return lambda messages: not any(map(value, messages)) or check([*map(value, messages)])
 
 
 def _of_present(name: str, check: Check) -> Check:
@@ -308,11 +321,14 @@ def _column(field: FieldDescriptor) -> Check:
     """The check of many columns, as bytes of float64 numbers."""
     least, most = _column_bytes(field)
     column_rules = rules.column_rules(field)
+    alone = any(rule.name == "ascending" for rule in column_rules)
 
     def obeys(columns: Sequence[bytes]) -> bool:
         sizes = {*map(len, columns)}
         if min(sizes) < least or max(sizes) > most or any(size % NUMBER_BYTES for size in sizes):
             return False
+        if alone:  # a column follows on another one
+            return all(_hold(rule.holds, array(column)) for column in columns for rule in column_rules)
         numbers = array(b"".join(columns))
         for rule in column_rules:  # noqa: SIM110 -- all() over a generator takes half as long again
             if not _hold(rule.holds, numbers):
@@ -332,7 +348,7 @@ def _column_bytes(field: FieldDescriptor) -> tuple[float, float]:
 
 
 def _panels(descriptor: Descriptor) -> Check:
-    """The check of many panels' columns: equal lengths, finite, prices in order, no negative volume; or only closes."""
+    """The check of many panels' columns: equal lengths or absent, finite, prices in order, no negative volume."""
     fields = descriptor.fields_by_name
     sizes = {name: _column_bytes(fields[name]) for name in _PANEL_COLUMNS}
     least, most = sizes["close"]
@@ -346,21 +362,22 @@ def _panels(descriptor: Descriptor) -> Check:
 
     def obeys(panels: Sequence[Any]) -> bool:
         # Panels with columns of equal lengths are checked as a single array.
-        alike: defaultdict[tuple[int, int, int, int, int], list[bytes]] = defaultdict(list)
+        alike: defaultdict[tuple[int, ...], list[bytes]] = defaultdict(list)
         for panel in panels:
             found = _columns_of(panel)
-            alike[tuple(map(len, found))] += found  # type: ignore[index]  # there are five
-        return all(shape_obeys(*lengths, b"".join(found)) for lengths, found in alike.items())
+            alike[tuple(map(len, found))] += found
+        return all(shape_obeys(lengths, b"".join(found)) for lengths, found in alike.items())
 
-    def shape_obeys(opened: int, high: int, low: int, size: int, volume: int, found: bytes) -> bool:
-        if not least <= size <= most or size % NUMBER_BYTES or volume not in {0, size}:
+    def shape_obeys(lengths: tuple[int, ...], found: bytes) -> bool:
+        size = lengths[_PANEL_COLUMNS.index("close")]
+        if not least <= size <= most or size % NUMBER_BYTES or not {0, size}.issuperset(lengths):
             return False
-        if (opened, high, low) != (size, size, size):
-            return not (opened or high or low or volume) and _hold(finite, array(found))
+        present = [name for name, length in zip(_PANEL_COLUMNS, lengths, strict=True) if length]
         whole = array(found)
-        stacked = whole.reshape(-1, 5 if volume else 4, size // NUMBER_BYTES)
-        prices = (stacked[:, place] for place in range(len(bars.PRICES)))
-        return _hold(finite, whole) and bars.ordered(*prices) and _hold(non_negative, stacked[:, 4:])
+        stacked = whole.reshape(-1, len(present), size // NUMBER_BYTES)
+        columns = {name: stacked[:, place] for place, name in enumerate(present)}
+        volume = columns.pop("volume", None)
+        return _hold(finite, whole) and bars.ordered(columns) and (volume is None or _hold(non_negative, volume))
 
     return obeys
 

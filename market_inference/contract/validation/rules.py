@@ -118,6 +118,12 @@ def quoted(value: str) -> str:
     return repr(shown(value))
 
 
+def _ascending(column: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of whole numbers of 64 bits, read as the numbers of any other column."""
+    numbers = column.view(np.int64)
+    return np.concatenate([np.ones(min(1, numbers.size), np.bool_), numbers[1:] > numbers[:-1]])
+
+
 _ROWS: Final = (
     Rule("repeated.min_items", _at_least, _too_short),
     Rule("repeated.max_items", _at_most, _too_long),
@@ -144,6 +150,8 @@ COLUMN_RULES: Final[Mapping[str, ColumnRule]] = {
     for row in (
         ColumnRule("finite", np.isfinite, lambda value: f"must be a finite number (got {value})"),
         ColumnRule("non_negative", lambda values: values >= 0, lambda value: f"must not be negative (got {value:g})"),
+        ColumnRule("ascending", _ascending, lambda _: "must be after the one before"),
+        ColumnRule("no_infinity", lambda values: ~np.isinf(values), lambda _: "must not be infinite"),
     )
 }
 """The options of ColumnRules by their names, in the order in which they are checked."""

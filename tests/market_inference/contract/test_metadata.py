@@ -42,6 +42,6 @@ def test_new_ids_are_random_uuids_and_all_different():
 
 
 def test_processes_that_fork_share_no_ids():
-    said = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=250).stdout
     parent, child = said.split()
     assert parent != child

@@ -48,8 +48,8 @@ def test_a_twin_has_the_wire_fields_of_its_public_message(twin, public):
 
 
 def _wire_form(field: FieldDescriptor) -> str:
-    """The field's form on the wire: packed doubles, messages and bytes are all length-delimited."""
-    packed = field.is_repeated and field.type == FieldDescriptor.TYPE_DOUBLE
+    """The field's form on the wire: packed numbers of eight bytes, messages and bytes are all length-delimited."""
+    packed = field.is_repeated and field.type in {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_SFIXED64}
     if packed or field.type in {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES}:
         return "length-delimited"
     return f"{field.type} {field.is_repeated}"

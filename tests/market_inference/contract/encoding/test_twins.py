@@ -9,7 +9,14 @@ from market_inference.contract.encoding import twins
 from market_inference.contract.generated import inference_pb2 as pb
 
 values = st.lists(st.floats(), max_size=10)
-series = st.builds(pb.Series, symbol=st.text(max_size=5), values=values)
+series = st.builds(
+    pb.Series,
+    symbol=st.text(max_size=5),
+    values=values,
+    past_covariates=values,
+    future_covariates=values,
+    times=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+)
 requests = st.builds(
     pb.PredictRequest, series=st.lists(series, max_size=3), horizon=st.integers(0, 9), quantiles=values, model=st.text()
 )
@@ -23,6 +30,49 @@ def test_a_twin_has_the_content_of_the_request(message):
     assert twin.SerializeToString() == raw
     for item, public in zip(twin.series, message.series, strict=True):
         np.testing.assert_array_equal(twins.array(item.values), public.values)
+        np.testing.assert_array_equal(twins.array(item.past_covariates), public.past_covariates)
+        np.testing.assert_array_equal(twins.array(item.future_covariates), public.future_covariates)
+        np.testing.assert_array_equal(twins.array(item.times).view(np.int64), public.times)
+
+
+@st.composite
+def parts_of_all_kinds(draw):
+    """Messages with items, singular messages, scalars, strings, lists of each, and a map."""
+    predict = draw(requests)
+    kind = draw(st.sampled_from(["predict", "sentiment", "indicators", "analyze", "stream"]))
+    if kind == "predict":
+        return predict
+    texts = draw(st.lists(st.text(max_size=200), max_size=3))
+    sentiment = pb.AnalyzeSentimentRequest(texts=texts, model=draw(st.text()))
+    if kind == "sentiment":
+        return sentiment
+    indicators = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=draw(values), symbol="A")])
+    indicators.indicators.add(name="RSI", params={"timeperiod": 3.0}, last=1)
+    if kind == "indicators":
+        return indicators
+    if kind == "analyze":
+        return pb.AnalyzeRequest(predict=predict, sentiment=sentiment, indicators=indicators)
+    return pb.StreamRequest(requests=[pb.StreamItem(id=1, predict=predict), pb.StreamItem(id=2, cancel={})])
+
+
+@given(parts_of_all_kinds(), st.binary(max_size=20))
+def test_a_large_message_that_is_measured_in_parts_is_read_as_a_small_one(message, more):
+    kind, raw = type(message), message.SerializeToString()
+    for content in (raw, raw + more):
+        whole = twins.read(kind, content)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(twins, "_LARGE_BYTES", 1)
+            assert twins.read(kind, content) == whole
+    assert whole is not None or more
+    assert twins.read(kind, raw) is not None
+
+
+def test_a_request_of_megabytes_is_read_through_its_twin_unless_a_byte_would_be_lost():
+    one = pb.Series(values=np.arange(10_000.0), symbol="A")
+    raw = pb.PredictRequest(series=[one] * 20, horizon=3).SerializeToString()
+    assert twins.read(pb.PredictRequest, raw) is not None
+    assert twins.read(pb.PredictRequest, raw + b"\x7a\x01x") is None
+    assert twins.read(pb.PredictRequest, b"\x0a\x09\x11" + bytes(8) + raw) is None
 
 
 @given(requests, st.binary(max_size=20))

@@ -8,7 +8,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from market_inference.contract.encoding import twins
 from market_inference.contract.generated import options_pb2, validate_pb2
+from market_inference.contract.validation import fast
 
 Field = descriptor_pb2.FieldDescriptorProto
 _counter = itertools.count()
@@ -92,3 +94,8 @@ def of_values(made: type[Message], form: str, *values: str | float | None) -> Me
     elif values and values[0] is not None:
         message.value = values[0]
     return message
+
+
+def conforms(kind: type[Message], raw: bytes) -> bool:
+    """The fast check of a request of any type from its bytes."""
+    return fast.conforms(kind, raw, twins.parse(kind, raw))

@@ -18,7 +18,7 @@ def by_definition(bar: dict[str, float]) -> bool:
 def test_the_check_of_many_bars_equals_the_definition_of_the_rule(rows):
     arrays = dict(zip(bars.PRICES, np.array(rows).T, strict=True))
     expected = all(by_definition(dict(zip(bars.PRICES, row, strict=True))) for row in rows)
-    assert bars.ordered(*arrays.values()) is expected
+    assert bars.ordered(arrays) is expected
     disorder = bars.first_disorder(arrays)
     assert (disorder is None) is expected
     if disorder is not None:
@@ -31,6 +31,7 @@ def test_absent_prices_take_no_part(bar):
     assert (disorder is None) is by_definition(bar)
     arrays = {name: np.array([value]) for name, value in bar.items()}
     assert bars.first_disorder(arrays) == disorder
+    assert "close" not in bar or bars.ordered(arrays) is (disorder is None)
 
 
 def test_a_disorder_names_both_prices_and_their_values():
@@ -41,7 +42,7 @@ def test_a_disorder_names_both_prices_and_their_values():
 def test_prices_that_an_adjustment_rounds_apart_are_in_order():
     high, close = np.array([105.1]), np.nextafter(np.array([105.1]), np.inf)
     low = np.array([100.0])
-    assert bars.ordered(low, high, low, close)
+    assert bars.ordered({"open": low, "high": high, "low": low, "close": close})
     assert bars.first_disorder({"high": high, "low": low, "close": close}) is None
     assert bars.disorder_of({"high": float(high[0]), "close": float(close[0])}) is None
 
@@ -50,7 +51,7 @@ def test_prices_further_apart_are_refused_with_the_digits_that_differ():
     disorder = bars.disorder_of({"high": 105.1, "close": 105.100000000001})
     assert disorder is not None
     assert disorder.description == "close must not exceed high (got 105.100000000001 > 105.1)"
-    assert not bars.ordered(np.array([100.0]), np.array([105.1]), np.array([100.0]), np.array([105.100000000001]))
+    assert not bars.ordered({"high": np.array([105.1]), "close": np.array([105.100000000001])})
 
 
 def test_the_largest_prices_do_not_overflow():

@@ -50,6 +50,11 @@ BAD = {
         "texts[0]",
         "too long (max 10000 characters, got 10001)",
     ),
+    "invisible text": (
+        pb.AnalyzeSentimentRequest(texts=["\u200b\ufeff\u2060"]),
+        "texts[0]",
+        "must not be empty or blank",
+    ),
     "blank text": (pb.AnalyzeSentimentRequest(texts=[" \n"]), "texts[0]", "must not be empty or blank"),
     "unequal lengths": (panels(bars(high=[3.0])), "panels[0].high", "as many values as close (2, got 1)"),
     "low above high": (

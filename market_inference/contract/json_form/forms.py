@@ -1,0 +1,222 @@
+"""The short forms of requests, expanded to the contract's messages.
+
+Owns the shorthand that a caller may write instead of the messages of inference.proto, such as `time_series` for
+`series`, and the map from field paths back to the shorthand, so that errors name the fields of the caller's JSON. Types
+and limits are checked later, on the message; a limit of what a short form multiplies is checked before.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from market_inference.contract.errors import InvalidRequestError, Violation
+from market_inference.contract.json_form import decode, mistakes
+from market_inference.contract.methods import METHODS, field_rules
+
+Body = Mapping[str, Any]
+# Field paths of the contract -> field names in the caller's JSON.
+Names = dict[str, str]
+_COVARIATES = ("past_covariates", "future_covariates")
+_BESIDE = (*_COVARIATES, "times")
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_NUMBER_OR_NULL = {int, float, type(None)}
+COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+def predict(body: Body) -> tuple[dict[str, Any], Names]:
+    """Expand `time_series` to a list of one series, covariates by name to columns, and times as text to nanoseconds."""
+    if "time_series" not in body:
+        return _with_columns(_with_times(dict(body), {}), {}), {}
+    full = _without(body, "time_series", "symbol", *_BESIDE, instead_of="series")
+    own = {name: body[name] for name in _BESIDE if name in body}
+    full["series"] = [{"symbol": body.get("symbol"), "values": body["time_series"], **own}]
+    names = {"series[0].values": "time_series", "series[0].symbol": "symbol", "series[0]": "time_series"}
+    names |= {f"series[0].{name}": name for name in own}
+    names |= {"covariates": "past_covariates"} if own else {}
+    return _with_columns(_with_times(full, names), names), names
+
+
+def _with_times(full: dict[str, Any], names: Names) -> dict[str, Any]:
+    """The request with times in ISO 8601 as nanoseconds since the epoch; UTC where there is no zone."""
+    series = full.get("series")
+    if not isinstance(series, list) or not any(isinstance(one, dict) and one.get("times") for one in series):
+        return full
+    made = []
+    for at, one in enumerate(series):
+        times = one.get("times") if isinstance(one, dict) else None
+        if isinstance(times, list) and any(isinstance(time, str) for time in times):
+            path = mistakes.renamed(f"series[{at}].times", names)
+            one = one | {"times": [_nanoseconds(time, f"{path}[{place}]") for place, time in enumerate(times)]}
+        made.append(one)
+    return full | {"series": made}
+
+
+def _nanoseconds(time: Any, path: str) -> int:
+    try:
+        found = datetime.fromisoformat(time)
+    except (TypeError, ValueError):
+        raise invalid(path, "must be a time in ISO 8601, or all are nanoseconds since the epoch") from None
+    return ((found if found.tzinfo else found.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND * 1000
+
+
+def _with_columns(full: dict[str, Any], names: Names) -> dict[str, Any]:
+    """The request with the columns of every series that has covariates by name; null is a missing value.
+
+    All of these series have the same covariates, so that no series grows by the names of others. Raises
+    InvalidRequestError in the caller's words.
+    """
+    series = full.get("series")
+    if not isinstance(series, list) or not any(isinstance(one, dict) and _named(one) for one in series):
+        return full
+    decode.check_length(_field("Predict", "series"), series, "series")
+    if full.get("covariates"):
+        raise invalid("covariates", "are named in past_covariates: leave the list out")
+    known: list[str] | None = None
+    made = []
+    for at, one in enumerate(series):
+        if not isinstance(one, dict) or not _named(one):
+            made.append(one)
+            continue
+        past, future = (_by_name(one, name, f"series[{at}].{name}", names) for name in _COVARIATES)
+        known = [*past] if known is None else known
+        path = mistakes.renamed(f"series[{at}].past_covariates", names)
+        decode.check_length(_field("Predict", "covariates"), past, path)
+        if {*past} != {*known}:
+            raise invalid(path, f"must have the names of the first series with covariates: {', '.join(known)}")
+        if unknown := [name for name in future if name not in past]:
+            raise invalid(f"{mistakes.renamed(f'series[{at}].future_covariates', names)}.{unknown[0]}", "has no past")
+        values, horizon = one.get("values"), _horizon(full.get("horizon"))
+        if isinstance(values, list):
+            _check_lengths(past, len(values), "values of the series", path)
+        columns = {"past_covariates": [value for name in known for value in past[name]]}
+        if future and horizon:
+            ahead = mistakes.renamed(f"series[{at}].future_covariates", names)
+            _check_lengths(future, horizon, "steps ahead", ahead)
+            nothing = [math.nan] * horizon
+            columns["future_covariates"] = [value for name in known for value in future.get(name, nothing)]
+        made.append({**{name: value for name, value in one.items() if name not in _COVARIATES}, **columns})
+    return {**full, "series": made, "covariates": known}
+
+
+def _horizon(given: Any) -> int:
+    """The steps ahead; 0 for a value that the contract refuses."""
+    most = field_rules(_field("Predict", "horizon")).uint32.lte
+    return int(given) if isinstance(given, int | float) and given in range(1, most + 1) else 0
+
+
+def _named(one: dict[str, Any]) -> bool:
+    return any(isinstance(one.get(name), dict) for name in _COVARIATES)
+
+
+def _by_name(one: dict[str, Any], field: str, path: str, names: Names) -> dict[str, list[float]]:
+    """The columns of a field by name, null as NaN."""
+    path, given = mistakes.renamed(path, names), one.get(field) or {}
+    if not isinstance(given, dict):
+        raise invalid(path, "must be an object of lists by name, as the other field of covariates is")
+    found = {}
+    for name, column in given.items():
+        if not isinstance(column, list):
+            raise invalid(f"{path}.{name}", "must be a list of numbers; null for a missing one")
+        if not {*map(type, column)} <= _NUMBER_OR_NULL:
+            at = next(at for at, value in enumerate(column) if type(value) not in _NUMBER_OR_NULL)
+            raise invalid(f"{path}.{name}[{at}]", "must be a number, or null for a missing one")
+        found[name] = [math.nan if value is None else value for value in column]
+    return found
+
+
+def _check_lengths(columns: dict[str, list[float]], size: int, of: str, path: str) -> None:
+    for name, column in columns.items():
+        if len(column) != size:
+            raise invalid(f"{path}.{name}", f"must be as many as {of} ({size}, got {len(column)})")
+
+
+def sentiment(body: Body) -> tuple[dict[str, Any], Names]:
+    """Expand `text` to a list `texts` of one text; `about`, a company or several, asks for the text towards each."""
+    if "text" not in body:
+        return dict(body), {}
+    full = _without(body, "text", instead_of="texts")
+    about = body.get("about")
+    if about is None:
+        full["texts"] = [body["text"]]
+        return full, {"texts[0]": "text"}
+    full["about"] = about if isinstance(about, list) else [about]
+    _check_copies(body["text"], full["about"])
+    full["texts"] = [body["text"]] * max(1, len(full["about"]))
+    names = {f"texts[{at}]": "text" for at in range(len(full["texts"]))}
+    return full, names if isinstance(about, list) else names | {"about[0]": "about"}
+
+
+def _check_copies(text: Any, about: list[Any]) -> None:
+    """Raises InvalidRequestError before a text is copied for more companies, or to more bytes, than a request holds."""
+    texts, method = _field("AnalyzeSentiment", "texts"), METHODS["AnalyzeSentiment"]
+    decode.check_length(_field("AnalyzeSentiment", "about"), about, "about")
+    if isinstance(text, str) and len(text) * len(about) > method.max_request_bytes:
+        most = field_rules(texts).repeated.items.string.max_len
+        if len(text) > most:
+            raise InvalidRequestError(
+                [Violation("text", f"too long (max {most} characters, got {len(text)})", "string.max_len")]
+            )
+
+
+def indicators(body: Body) -> tuple[dict[str, Any], Names]:
+    """Expand `ohlcv`, an object of columns, with an optional `symbol` to one panel, and indicator names to specs."""
+    full, names = dict(body), Names()
+    if "ohlcv" in body:
+        columns = body["ohlcv"]
+        if not isinstance(columns, dict):
+            raise invalid("ohlcv", f"must be an object of columns: {', '.join(COLUMNS)}")
+        full = _without(body, "ohlcv", "symbol", instead_of="panels")
+        full["panels"] = [{"symbol": body.get("symbol"), **columns}]
+        names = {"panels[0]": "ohlcv", "panels[0].symbol": "symbol"}
+    specs = body.get("indicators")
+    if isinstance(specs, list):
+        decode.check_length(_field("ComputeIndicators", "indicators"), specs, "indicators")
+        full["indicators"] = [{"name": spec} if isinstance(spec, str) else spec for spec in specs]
+        names |= {
+            f"indicators[{at}].name": f"indicators[{at}]" for at, spec in enumerate(specs) if isinstance(spec, str)
+        }
+    return full, names
+
+
+def analyze(body: Body) -> tuple[dict[str, Any], Names]:
+    """Expand the short form of each part."""
+    full, names = dict(body), Names()
+    for part, expand in _PARTS.items():
+        if isinstance(given := body.get(part), dict):
+            try:
+                full[part], inside = expand(given)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(
+                    [replace(one, field=f"{part}.{one.field}") for one in error.violations]
+                ) from None
+            # Paths of both kinds: an error of the whole request begins with the part, an error in a part's answer
+            # does not.
+            names |= inside | {f"{part}.{path}": f"{part}.{said}" for path, said in inside.items()}
+    return full, names
+
+
+_PARTS: dict[str, Callable[[Body], tuple[dict[str, Any], Names]]] = {
+    "predict": predict,
+    "sentiment": sentiment,
+    "indicators": indicators,
+}
+
+
+def _field(rpc: str, name: str) -> FieldDescriptor:
+    fields: Any = METHODS[rpc].request.DESCRIPTOR.fields_by_name
+    return cast("FieldDescriptor", fields[name])
+
+
+def _without(body: Body, short: str, *rest: str, instead_of: str) -> dict[str, Any]:
+    if instead_of in body:
+        raise invalid(short, f"is a short form of {instead_of}: give one of the two")
+    return {name: value for name, value in body.items() if name not in {short, *rest}}
+
+
+def invalid(field: str, description: str) -> InvalidRequestError:
+    """An InvalidRequestError for one field."""
+    return InvalidRequestError([Violation(field, description, "json")])
