@@ -14,6 +14,7 @@ import select
 import stat
 import sys
 import time
+import warnings
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from threading import RLock
@@ -206,7 +207,21 @@ def configure(level: str) -> None:
     stdio.hold()
     _writer = _Writer(sys.stderr.fileno())
     logging.basicConfig(level=level.upper(), handlers=[_Handler(_writer)], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_has_no_metadata)
     logging.captureWarnings(capture=True)
+    # Without file and source line: a path says how the machine is laid out, and changes from machine to machine.
+    warnings.formatwarning = _warning_text
+
+
+def _has_no_metadata(record: logging.LogRecord) -> bool:
+    """grpcio logs each metadata value that is not UTF-8: a key with one byte too many, for one."""
+    return not record.getMessage().startswith("Invalid encoding on ")
+
+
+def _warning_text(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{category.__name__}: {message}"
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Coroutine
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutine to its end in a new event loop."""
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run the coroutine to its end in a new event loop; the coroutine's result."""
     if find_spec("uvloop") is None:
-        asyncio.run(main)
-        return
+        return asyncio.run(main)
     import uvloop
 
-    uvloop.run(main)
+    result: Result = uvloop.run(main)
+    return result

@@ -1,4 +1,4 @@
-"""Settings of glibc's malloc: freed memory stays in the malloc arena for the next answer.
+"""glibc's malloc: freed memory stays in the malloc arena for the next answer, and goes back after a model was loaded.
 
 Owns M_TRIM_THRESHOLD and M_MMAP_THRESHOLD. A batch of answers is a megabyte that is allocated and freed a hundred times
 a second. By default malloc returns such blocks to the kernel each time, and each new page costs a page fault, which
@@ -22,3 +22,10 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+
+
+def trim() -> None:
+    """Return the free pages of all arenas to the kernel. Without effect on a C library without malloc_trim()."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

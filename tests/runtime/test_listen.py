@@ -22,6 +22,52 @@ def test_any_other_text_is_refused(address):
         listen.check(address)
 
 
+def test_a_unix_socket_is_an_address_of_this_machine():
+    assert listen.check_any("unix:/run/inference") == "unix:/run/inference"
+    assert listen.check_any("127.0.0.1:0") == "127.0.0.1:0"
+    assert listen.is_loopback("unix:/run/inference")
+    assert listen.exchange_path("unix:/run/inference") == "/run/inference.exchange"
+    assert listen.exchange_path("127.0.0.1:8471") == ""
+    for address in ("unix:run/inference", "unix:", f"unix:/{'x' * listen.MOST_PATH_BYTES}"):
+        with pytest.raises(ValueError, match="an absolute path of at most 98 bytes"):
+            listen.check_any(address)
+    with pytest.raises(ValueError, match="must be host:port"):
+        listen.check("unix:/run/inference")
+
+
+def test_a_unix_socket_is_private_and_is_not_taken_from_a_process_that_listens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("s") / "r"
+
+    def bind_socket(address: str) -> int:
+        server.bind(address.removeprefix("unix:"))
+        return 1
+
+    with socket.socket(socket.AF_UNIX) as server:
+        assert listen.bind(bind_socket, f"unix:{path}") == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o600
+        server.listen()
+        with pytest.raises(listen.CannotListenError, match="in use by another process"):
+            listen.bind(bind_socket, f"unix:{path}")
+
+
+def test_a_bound_unix_socket_is_private_before_it_listens_and_replaces_a_dead_ones_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("s") / "r"
+    for _ in range(2):
+        with listen.bind_unix(str(path)) as server, socket.socket(socket.AF_UNIX) as client:
+            assert path.stat().st_mode & 0o777 == 0o600
+            with pytest.raises(ConnectionRefusedError):
+                client.connect(str(path))
+            server.listen()
+            client.connect(str(path))
+
+
+def test_a_file_that_is_no_socket_is_not_replaced(tmp_path):
+    (tmp_path / "r").write_text("kept")
+    with pytest.raises(OSError, match="in use"):
+        listen.bind_unix(str(tmp_path / "r"))
+    assert (tmp_path / "r").read_text() == "kept"
+
+
 def test_an_address_of_other_machines_is_not_loopback():
     with pytest.raises(ValueError, match="must be on loopback"):
         listen.check_loopback("0.0.0.0:8470")

@@ -27,7 +27,12 @@ asyncio.run(main())
 
 def written(**environment):
     result = subprocess.run(
-        [sys.executable, "-c", LINES], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+        [sys.executable, "-c", LINES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+        timeout=250,
     )
     return [json.loads(line) for line in result.stderr.splitlines()]
 
@@ -67,13 +72,13 @@ asyncio.run(main())
 
 
 def test_a_pipe_that_nobody_reads_delays_no_line_and_the_dropped_lines_are_counted():
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", UNREAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert child.stdout.readline() == "served\n"  # 12 MB of lines into a pipe of 64 KB
-    child.stdin.write("\n")
-    child.stdin.flush()
-    _, written = child.communicate(timeout=60)
+    ) as child:
+        assert child.stdout.readline() == "served\n"  # 12 MB of lines into a pipe of 64 KB
+        child.stdin.write("\n")
+        child.stdin.flush()
+        _, written = child.communicate(timeout=60)
     lines = [json.loads(line) for line in written.splitlines()]
     assert child.returncode == 0
     assert lines[0]["number"] == 0
@@ -98,3 +103,17 @@ def test_a_process_starts_with_closed_standard_streams_and_no_file_takes_their_n
     script.write_text(CLOSED)
     done = subprocess.run(["sh", "-c", f"exec {sys.executable} {script} {closed}"], timeout=60, check=False)
     assert done.returncode == 0
+
+
+WARNS = """
+import warnings
+from runtime import logs
+logs.configure("info")
+warnings.warn("odd numbers", RuntimeWarning)
+"""
+
+
+def test_a_warning_of_a_library_has_no_path_in_the_log():
+    ran = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, check=True, timeout=250)
+    (line,) = map(json.loads, ran.stderr.splitlines())
+    assert (line["logger"], line["event"]) == ("py.warnings", "RuntimeWarning: odd numbers")

@@ -24,9 +24,30 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(keep: bool) -> int:
     # A separate process, because earlier frees change the behaviour of malloc.
-    return int(subprocess.check_output([sys.executable, "-c", _FAULTS.format(keep=keep)]))
+    return int(subprocess.check_output([sys.executable, "-c", _FAULTS.format(keep=keep)], timeout=250))
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_blocks_that_are_freed_are_handed_out_again_without_faults() -> None:
     assert faults(keep=True) < 100 < faults(keep=False)
+
+
+_TRIMMED = """
+import os
+from runtime import malloc
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+malloc.keep_freed()
+blocks = [b"x" * (1 << 20) for _ in range(30)]
+del blocks
+kept = resident()
+malloc.trim()
+print(kept - resident())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_a_trim_returns_what_was_kept() -> None:
+    assert int(subprocess.check_output([sys.executable, "-c", _TRIMMED], timeout=250)) > 10 << 20

@@ -41,7 +41,12 @@ def traces(endpoint="http://127.0.0.1:1", ratio=1.0):
 def test_without_an_endpoint_opentelemetry_is_not_imported(room, tmp_path):
     environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "MARKET_GATEWAY_DRAIN_SECONDS": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", SERVE.format(room=room)], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", SERVE.format(room=room)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+        timeout=250,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -51,10 +56,11 @@ def test_an_endpoint_without_the_package_is_a_clear_error_at_the_start(room, tmp
     """The package is hidden: the import raises ModuleNotFoundError, as for a missing package."""
     hide = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc.trace_exporter'] = None;"
     setting = f"MARKET_{room.upper()}_OTLP_ENDPOINT"
+    ports = {f"MARKET_{room.upper()}_{name}": "127.0.0.1:0" for name in ("LISTEN", "METRICS_LISTEN")}
     done = subprocess.run(
         [sys.executable, "-c", f"{hide} from {room}.main import main; main()"],
         capture_output=True, text=True, check=False, timeout=60,
-        env={**os.environ, setting: "http://127.0.0.1:4317", "MARKET_INFERENCE_STATE_DIR": str(tmp_path)},
+        env={**os.environ, **ports, setting: "http://127.0.0.1:4317", "MARKET_INFERENCE_STATE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(

@@ -26,7 +26,7 @@ def served():
 
 
 def scraped(address, path="/metrics", **headers):
-    connection = HTTPConnection(address, timeout=10)
+    connection = HTTPConnection(address, timeout=60)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     page = answer.read().decode()

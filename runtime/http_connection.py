@@ -1,0 +1,168 @@
+"""A connection of the HTTP server: uvicorn's, with limits before a request reaches the application.
+
+Owns the limits of headers in bytes, number and time, the end of a connection whose client still sends after its answer,
+and the answer to an Upgrade that the server does not offer. The limits of bodies belong to the service.
+"""
+
+import asyncio
+from typing import Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEADER_BYTES: Final = 64 << 10
+"""The most bytes of a request line with its headers, or of a chunked body's trailers."""
+HEADERS: Final = 256
+"""The most headers of a request, or trailers of a chunked body."""
+HEADER_SECONDS: Final = 30.0
+"""The time for the headers of a request, on a new connection too, and for the rest of a body after its answer."""
+_UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
+
+
+class _HeadersTooLargeError(Exception):
+    """Raised in a callback of the parser."""
+
+
+class HttpConnection(HttpToolsProtocol):
+    """uvicorn's protocol on httptools; httptools itself has no limits."""
+
+    _overdue: asyncio.TimerHandle | None = None
+    # Bytes since the parser last completed something: it keeps an incomplete header in memory.
+    _pending = 0
+    _header_bytes = 0
+    _header_count = 0
+    _in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if not self._in_body and self._is_answered():
+            self._expect()
+        self._pending += len(data)
+        # What is left, the newest last: many requests that ask for an upgrade may come at once.
+        left = [memoryview(data)]
+        while left:
+            part = left.pop()
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self._arrived()
+                    self.handle_websocket_upgrade()
+                    return
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse(400, "Invalid HTTP request received.")
+                    return
+                left += (part[upgrade.args[0] :], memoryview(self._without_upgrade()))
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, _HeadersTooLargeError):
+                    self._refuse(431, "The headers are too large.")
+                else:
+                    self._refuse(400, "Invalid HTTP request received.")
+                return
+        if self._pending > HEADER_BYTES:
+            self._refuse(431, "The headers are too large.")
+
+    def on_message_begin(self) -> None:
+        self._restart()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(name, value)
+        self._header_count += 1
+        if self._header_count > HEADERS:
+            raise _HeadersTooLargeError
+        # Trailers are dropped: a proxy in front checks and replaces headers, and a trailer would come after its check.
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._restart()
+        if self.parser.should_upgrade():  # feed_data() raises HttpParserUpgrade now
+            if self._should_upgrade():
+                super().on_headers_complete()
+            return
+        self._in_body = True
+        self._arrived()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._restart()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._restart()
+        if self.parser.should_upgrade():
+            return
+        self._in_body = False
+        self._arrived()
+        super().on_message_complete()
+        if self._is_answered():  # the bytes after the answer have ended the time of an idle connection
+            self._expect()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and self._is_answered():  # the service reads the rest of the body no longer
+            self._expect()
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _without_upgrade(self) -> bytes:
+        """The request's line and headers for a new parser, as if the request had asked for no upgrade.
+
+        RFC 9110 has it so, and `Upgrade: h2c` is Java's default.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b",".join(word for word in value.split(b",") if word.strip().lower() not in _UPGRADE)
+            if name not in _UPGRADE:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return b"\r\n".join((*lines, b"", b""))
+
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _count(self, *parts: bytes) -> None:
+        self._header_bytes += sum(map(len, parts)) + len(parts)
+        if self._header_bytes > HEADER_BYTES:
+            raise _HeadersTooLargeError
+
+    def _restart(self) -> None:
+        self._pending = self._header_bytes = self._header_count = 0
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._arrived()
+        self.logger.warning(text)
+        if self._is_answered():
+            self.transport.write(
+                STATUS_LINE[status]
+                + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+                + b"content-length: %d\r\n\r\n%b" % (len(text), text.encode())
+            )
+        self.transport.close()
+
+    def _expect(self) -> None:
+        """Close the connection unless what is missing arrives in time."""
+        if self._overdue is None:
+            self._overdue = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _arrived(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None

@@ -1,0 +1,1 @@
+"""HTTP APIs of other companies that several services call."""

@@ -1,0 +1,151 @@
+"""JSON over HTTP with retries.
+
+Owns the list of transient statuses and the waiting times. Errors name the host, the status and the server's own
+explanation, never a header of the request, because a header holds the API key.
+"""
+
+import http.client
+import json
+import random
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+LONGEST_WAIT_SECONDS: Final = 60.0
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
+_MOST_DETAIL_CHARACTERS = 500
+
+
+class RemoteError(RuntimeError):
+    """The remote side refused; a retry would be refused too. `status` is 0 without an answer."""
+
+    def __init__(self, message: str, status: int = 0, *, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class TransientError(RemoteError):
+    """A temporary failure; a retry may succeed. A request with side effects may have been carried out."""
+
+
+class Http:
+    """An HTTP client for JSON APIs. `headers` are sent with each request; `authority`: a file of certificates."""
+
+    def __init__(self, headers: Mapping[str, str], *, timeout: float = 30.0, authority: str = "") -> None:
+        """Raises OSError for a file that is missing or holds no certificate."""
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._context = ssl.create_default_context(cafile=authority) if authority else None
+
+    def json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = "") -> Any:
+        """Send one request and parse the answer; None for an answer without content. Raises RemoteError."""
+        content = self.exchange(url, body, headers, method=method)[1]
+        try:
+            return json.loads(content) if content else None
+        except ValueError:
+            raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered without JSON") from None
+
+    def exchange(
+        self, url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = ""
+    ) -> tuple[Mapping[str, str], bytes]:
+        """Send one request without a retry: `method`, else POST with a body and GET without one.
+
+        Returns the answer's headers and bytes. Raises RemoteError.
+        """
+        with self._open(url, body, headers, method, self._timeout) as response:
+            return dict(response.headers), response.read()
+
+    def tail(self, url: str, headers: Mapping[str, str], *, most: int, seconds: float) -> bytes:
+        """The first `most` bytes of an answer without an end, read until no byte came for `seconds`.
+
+        Raises RemoteError.
+        """
+        found = b""
+        until = time.monotonic() + 10 * seconds
+        with self._open(url, None, headers, "GET", seconds) as response, suppress(TimeoutError):
+            while len(found) < most and time.monotonic() < until and (more := response.read1(most - len(found))):
+                found += more
+        return found
+
+    @contextmanager
+    def _open(
+        self, url: str, body: Any, headers: Mapping[str, str] | None, method: str, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        host = urllib.parse.urlsplit(url).netloc
+        if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+            raise RemoteError(f"not an HTTP address: {url}")
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 -- the scheme is checked above
+            url,
+            data,
+            {"Content-Type": "application/json", **self._headers, **(headers or {})},
+            method=method or None,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout, context=self._context) as response:  # noqa: S310
+                yield response
+        except urllib.error.HTTPError as error:
+            with error:
+                refusal = _refusal(host, error)
+            raise refusal from None
+        except (OSError, http.client.HTTPException) as error:
+            raise TransientError(f"{host} cannot be reached: {getattr(error, 'reason', error)}") from None
+
+
+def _refusal(host: str, error: urllib.error.HTTPError) -> RemoteError:
+    kind = TransientError if error.code in _TRANSIENT else RemoteError
+    detail = _detail(error)
+    text = f"{host} answered {error.code} {error.reason}" + (f": {detail}" if detail else "")
+    refusal = kind(text, error.code, detail=detail, retry_after=_seconds(error.headers.get("Retry-After")))
+    refusal.add_note(error.headers.get("WWW-Authenticate", ""))
+    return refusal
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """The explanation in a problem document (RFC 9457) with RunPod's `errors`; empty without such a document."""
+    try:
+        document = json.loads(error.read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    found = [str(document.get("detail") or ""), *map(str, document.get("errors") or ())]
+    return "; ".join(one for one in found if one)[:_MOST_DETAIL_CHARACTERS]
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After in seconds; the form with a date is not used by the APIs called here."""
+    return float(header) if header and header.isascii() and header.isdigit() else None
+
+
+def retried(
+    step: Callable[[], T],
+    *,
+    attempts: int = 5,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> T:
+    """Run the step, with retries after TransientError: after the seconds in Retry-After, at most 60, else with full
+    jitter up to 0.5, 1, 2, 4 ... seconds.
+
+    A step with side effects must first read the remote state, because an earlier attempt may have succeeded although
+    the answer was lost.
+    Source: M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    """
+    for attempt in range(attempts - 1):
+        try:
+            return step()
+        except TransientError as error:
+            if error.retry_after is not None:
+                time.sleep(min(LONGEST_WAIT_SECONDS, error.retry_after))
+            else:
+                time.sleep(uniform(0.0, min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt)))
+    return step()

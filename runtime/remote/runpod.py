@@ -1,0 +1,207 @@
+"""RunPod's REST API, version 2: catalog, pods, serverless endpoints, templates, billing.
+
+Owns the addresses, the shapes of requests and answers, and the reading of answers that this project uses. Source: the
+platform's OpenAPI document, https://api.runpod.io/v2/openapi.json. No call is retried here: the caller knows which
+calls are safe to repeat.
+"""
+
+import json
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from runtime.remote.http import Http, RemoteError
+
+API: Final = "https://api.runpod.io"
+_MOST_LOG_LINES = 5000
+_MOST_LOG_BYTES = 8 << 20
+_SILENT_SECONDS = 1.0
+
+Record = dict[str, Any]
+Product = Literal["POD", "SERVERLESS"]
+
+
+class ApiError(RemoteError):
+    """The API refused a well-formed request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU type of the catalog. Prices are USD per hour of one GPU; 0 where the type is not offered.
+
+    `pool`: the serverless pool, empty for none. `availability`: NONE, LOW, MEDIUM or HIGH.
+    """
+
+    id: str
+    pool: str
+    memory_gb: int
+    secure_usd: float
+    community_usd: float
+    serverless_usd: float
+    most: int
+    availability: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Gpu":
+        """From the catalog's record."""
+        price = record["price"]
+        return cls(
+            id=record["id"],
+            pool=record["pool"] or "",
+            memory_gb=record["memory"],
+            secure_usd=price["secure"] if record["secure"] else 0.0,
+            community_usd=price["community"] if record["community"] else 0.0,
+            serverless_usd=price.get("serverless", 0.0),
+            most=record["maxCount"]["secure"],
+            availability=record.get("availability", "NONE"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod. `status`: PROVISIONING, STARTING, RUNNING, EXITED, ERROR or TERMINATED. `usd_per_hour`: now."""
+
+    id: str
+    name: str
+    status: str
+    usd_per_hour: float
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Pod":
+        """From the API's record."""
+        return cls(record["id"], record["name"], record["status"], float(record["cost"]))
+
+
+class RunPod:
+    """`key`: the API key, sent in the Authorization header only. Every method raises RemoteError."""
+
+    def __init__(self, key: str, *, api: str = API, timeout: float = 30.0) -> None:
+        self._http = Http({"Authorization": f"Bearer {key}"}, timeout=timeout)
+        self._api = f"{api.rstrip('/')}/v2"
+
+    def gpus(self, product: Product, *, count: int = 1) -> list[Gpu]:
+        """The GPU types with prices, and how many of them are free for `count` GPUs at once."""
+        found = self._get("/catalog/gpus", include="AVAILABILITY", product=product, count=count)["gpus"]
+        return [Gpu.of(record) for record in found]
+
+    def pods(self) -> list[Pod]:
+        """All pods of the account."""
+        return [Pod.of(record) for record in self._listed("/pods", "pods")]
+
+    def pod(self, pod: str) -> Pod | None:
+        """The pod; None when there is none of this id."""
+        try:
+            return Pod.of(self._get(f"/pods/{_quoted(pod)}"))
+        except RemoteError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create_pod(self, fields: Mapping[str, Any]) -> Pod:
+        """Make a pod of these fields of CreatePodRequest. Repeated, the call makes a second pod."""
+        return Pod.of(self._send("POST", "/pods", fields))
+
+    def delete_pod(self, pod: str) -> None:
+        """Terminate the pod. A pod that is gone is no error."""
+        self._delete(f"/pods/{_quoted(pod)}")
+
+    def pod_logs(self, pod: str, lines: int = _MOST_LOG_LINES) -> bytes:
+        """The newest lines of the container's log. The API sends them as events and then keeps the answer open."""
+        query = urllib.parse.urlencode({"source": "container", "tail": lines})
+        url = f"{self._api}/pods/{_quoted(pod)}/logs?{query}"
+        try:
+            content = self._http.tail(
+                url, {"Accept": "text/event-stream"}, most=_MOST_LOG_BYTES, seconds=_SILENT_SECONDS
+            )
+        except RemoteError as error:
+            raise _explained(error) from None
+        # The last line may be cut.
+        events = [line[5:] for line in content.split(b"\n")[:-1] if line.startswith(b"data:")]
+        return b"".join(f"{json.loads(event)['line']}\n".encode() for event in events)
+
+    def pod_bill(self, pod: str, since: float, until: float) -> float:
+        """USD billed for the pod between two Unix times."""
+        span = {"startTime": _rfc3339(since), "endTime": _rfc3339(until)}
+        found = self._get("/billing/pods", podId=pod, bucketSize="hour", **span)
+        return sum(float(record["totalAmount"]) for record in found["records"] if record["podId"] == pod)
+
+    def templates(self) -> list[Record]:
+        """The account's templates."""
+        return self._listed("/templates", "templates")
+
+    def create_template(self, fields: Mapping[str, Any]) -> Record:
+        """Make a template of these fields of CreateTemplateRequest."""
+        return self._send("POST", "/templates", fields)
+
+    def update_template(self, template: str, fields: Mapping[str, Any]) -> Record:
+        """Change these fields of the template."""
+        return self._send("PATCH", f"/templates/{_quoted(template)}", fields)
+
+    def delete_template(self, template: str) -> None:
+        """Delete the template. A template that is gone is no error."""
+        self._delete(f"/templates/{_quoted(template)}")
+
+    def endpoints(self) -> list[Record]:
+        """The account's serverless endpoints."""
+        return self._listed("/serverless", "endpoints")
+
+    def create_endpoint(self, fields: Mapping[str, Any]) -> Record:
+        """Make an endpoint of these fields of CreateEndpointRequest."""
+        return self._send("POST", "/serverless", fields)
+
+    def update_endpoint(self, endpoint: str, fields: Mapping[str, Any]) -> Record:
+        """Change these fields of the endpoint."""
+        return self._send("PATCH", f"/serverless/{_quoted(endpoint)}", fields)
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        """Delete the endpoint with its workers and its template. An endpoint that is gone is no error."""
+        self._delete(f"/serverless/{_quoted(endpoint)}")
+
+    def _listed(self, path: str, name: str) -> list[Record]:
+        """All pages of a list. The document knows no pages; a list that has pages names the next one in `next`."""
+        page = self._get(path)
+        found: list[Record] = list(page[name])
+        while following := page.get("next"):
+            page = self._get(path, cursor=following)
+            found += page[name]
+        return found
+
+    def _get(self, path: str, **query: object) -> Any:
+        return self._ask("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
+
+    def _send(self, method: str, path: str, fields: Mapping[str, Any]) -> Record:
+        record: Record = self._ask(method, path, dict(fields))
+        return record
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._ask("DELETE", path)
+        except RemoteError as error:
+            if error.status != 404:
+                raise
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            return self._http.json(f"{self._api}{path}", body, method=method)
+        except RemoteError as error:
+            raise _explained(error) from None
+
+
+def _explained(error: RemoteError) -> RemoteError:
+    """The error in the words of an operator."""
+    if error.status == 401:
+        return ApiError("RunPod does not accept the API key", error.status)
+    if error.status == 0 or error.status == 429 or error.status >= 500:
+        return error
+    reason = error.detail or str(error)
+    return ApiError(f"RunPod refused ({error.status}): {reason}", error.status, detail=error.detail)
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

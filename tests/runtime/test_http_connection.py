@@ -1,0 +1,220 @@
+"""Limits of a connection before a request reaches the application: a real uvicorn server, real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+
+from runtime import http_connection
+from runtime.http_connection import HEADER_BYTES, HEADERS, HttpConnection
+from runtime.http_server import HttpServer, listening
+
+SECONDS = 60.0
+
+
+async def echo(scope, receive, send) -> None:
+    """Answers with path, headers and body; on /early without reading the body."""
+    body = b""
+    while scope["path"] != "/early":
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
+    answer = json.dumps({"path": scope["path"], "headers": headers, "body": body.decode()}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    listener = listening("127.0.0.1:0", backlog=16)
+    server = HttpServer(uvicorn.Config(echo, http=HttpConnection, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.up.wait()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+class Client:
+    """A connection as a hostile client has it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict]:
+        """Status and JSON of the next answer; an empty object where the body is text."""
+        async with asyncio.timeout(SECONDS):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            body = await self.reader.readexactly(length)
+        return int(head.split()[1]), json.loads(body) if body.startswith(b"{") else {}
+
+    async def ended(self) -> bool:
+        """Whether the server has closed the connection, once the server has."""
+        async with asyncio.timeout(SECONDS):
+            try:
+                return await self.reader.read() == b""
+            except ConnectionError:
+                return True
+
+
+@pytest.fixture
+async def client(port) -> AsyncIterator[Client]:
+    client = Client(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
+    yield client
+    client.writer.close()
+
+
+POST = b"POST /x HTTP/1.1\r\nhost: a\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\nx"],
+    ids=["url", "first", "value", "name"],
+)
+@pytest.mark.parametrize("unit", [b"a" * 4096, b"a:\r\n" * 1024], ids=["one", "many"])
+async def test_endless_headers_are_refused(client, start, unit):
+    sent = 0
+    await client.send(start)
+    while not client.reader.at_eof() and sent < 40 * HEADER_BYTES:
+        try:
+            await client.send(unit)
+        except ConnectionError:
+            break
+        sent += len(unit)
+        await asyncio.sleep(0)
+    assert await client.ended() or client.reader.at_eof()
+    # The socket's buffers take some more than the server reads.
+    assert sent < 40 * HEADER_BYTES
+
+
+async def test_headers_up_to_the_limit_are_taken(client):
+    many = b"".join(b"x-%d: 1\r\n" % place for place in range(HEADERS - 2))
+    await client.send(POST + many + b"content-length: 2\r\n\r\nhi")
+    status, found = await client.answer()
+    assert status == 200
+    assert len(found["headers"]) == HEADERS
+    assert found["body"] == "hi"
+
+
+@pytest.mark.parametrize(
+    "extra", [b"x: 1\r\n" * HEADERS, b"x: %b\r\n" % (b"a" * HEADER_BYTES)], ids=["number", "bytes"]
+)
+async def test_more_headers_are_refused_by_status(client, extra):
+    await client.send(POST + extra + b"\r\n")
+    assert await client.answer() == (431, {})
+    assert await client.ended()
+
+
+async def test_the_limit_of_headers_is_for_each_request(client):
+    for _ in range(3):
+        await client.send(POST + b"x: %b\r\n" % (b"a" * (HEADER_BYTES - 256)) + b"content-length: 0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+
+
+async def test_trailers_do_not_become_headers(client):
+    await client.send(CHUNKED + b"authorization: Bearer other\r\nx-request-id: other\r\n\r\n")
+    status, found = await client.answer()
+    assert (status, found["body"]) == (200, "hello")
+    assert [name for name, _ in found["headers"]] == ["host", "transfer-encoding"]
+
+
+@pytest.mark.parametrize("trailer", [b"a:\r\n" * 300, b"x: " + b"a" * (16 * HEADER_BYTES)], ids=["number", "bytes"])
+async def test_endless_trailers_end_the_connection(client, trailer):
+    await client.send(CHUNKED + trailer)
+    assert await client.ended()
+
+
+async def test_a_large_body_is_no_header(client):
+    body = b"a" * (8 * HEADER_BYTES)
+    await client.send(POST + b"content-length: %d\r\n\r\n" % len(body) + body)
+    status, found = await client.answer()
+    assert (status, len(found["body"])) == (200, len(body))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"POST /x HT", POST, POST + b"x: "])
+async def test_headers_have_a_time(port, monkeypatch, sent):
+    monkeypatch.setattr(http_connection, "HEADER_SECONDS", 0.2)
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    await client.send(sent)
+    assert await client.ended()
+    client.writer.close()
+
+
+async def test_dripping_headers_gain_no_time(port, monkeypatch):
+    monkeypatch.setattr(http_connection, "HEADER_SECONDS", 0.3)
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    await client.send(POST + b"x: ")
+
+    async def drip() -> None:
+        while not client.reader.at_eof():
+            await client.send(b"a")
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(ConnectionError):
+            await asyncio.gather(drip(), client.reader.read())
+            raise ConnectionError
+    client.writer.close()
+
+
+@pytest.mark.parametrize("rest", [b"", b"a" * 500, b"a" * 998, b"a" * 998 + b"POST"])
+async def test_the_rest_of_a_body_has_a_time_after_the_answer(port, monkeypatch, rest):
+    monkeypatch.setattr(http_connection, "HEADER_SECONDS", 0.2)
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    await client.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nhi")
+    assert (await client.answer())[0] == 200
+    await client.send(rest)
+    assert await client.ended()
+    client.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "connection"),
+    [(b"h2c", b"Upgrade, HTTP2-Settings"), (b"websocket", b"upgrade"), (b"other", b"keep-alive, Upgrade")],
+)
+@pytest.mark.parametrize("split", [False, True])
+async def test_an_upgrade_that_is_not_offered_is_ignored(client, kind, connection, split):
+    head = POST + b"connection: %b\r\nupgrade: %b\r\nhttp2-settings: AAMA\r\n" % (connection, kind)
+    body = b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"
+    head += b"content-length: %d\r\n\r\n" % len(body)
+    if split:
+        await client.send(head)
+        await client.send(body)
+    else:
+        await client.send(head + body)
+    status, found = await client.answer()
+    assert (status, found["path"], found["body"]) == (200, "/x", body.decode())
+    assert not {"upgrade", "http2-settings"} & {name for name, _ in found["headers"]}
+    await client.send(POST + b"content-length: 2\r\n\r\nhi")
+    assert (await client.answer())[1]["body"] == "hi"
+
+
+async def test_many_upgrades_sent_at_once_are_answered_each(client):
+    asked = b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    await client.send(asked * 3000)
+    for _ in range(3000):
+        assert (await client.answer())[0] == 200
+
+
+async def test_connect_is_refused(client):
+    await client.send(b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert await client.answer() == (400, {})
+    assert await client.ended()
+
+
+async def test_requests_sent_at_once_are_answered_in_order(client):
+    await client.send(b"".join(POST + b"content-length: 1\r\n\r\n%d" % place for place in range(9)))
+    assert [(await client.answer())[1]["body"] for _ in range(9)] == [str(place) for place in range(9)]
