@@ -7,7 +7,7 @@ size, and a bound on their number would not bound the memory.
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -68,5 +68,28 @@ def sized_cache(limit: int, size_of: Callable[[Any], int]) -> Callable[[Callable
 
         cached.cache = cache  # type: ignore[attr-defined]
         return cached
+
+    return decorate
+
+
+def cache_of_device(cache: Callable[[Any], Any]) -> Callable[[Callable[P, V]], Callable[P, V]]:
+    """Cache tensors with `cache`, such as lru_cache(8), for a function whose last positional argument is the device.
+
+    On CUDA each thread has tensors of its own: a thread's stream does not wait for the stream on which another thread's
+    tensor is still being made, and memory that the other thread frees is used again without waiting.
+    """
+
+    def decorate(function: Callable[P, V]) -> Callable[P, V]:
+        @cache
+        def of_thread(_: int, *args: Any) -> V:
+            return function(*args)  # type: ignore[call-arg]  # mypy does not know that these are all arguments
+
+        @wraps(function)
+        def cached(*args: Any) -> V:
+            found: V = of_thread(get_ident() if getattr(args[-1], "type", "") == "cuda" else 0, *args)
+            return found
+
+        cached.cache = getattr(of_thread, "cache", None)  # type: ignore[attr-defined]
+        return cached  # type: ignore[return-value]
 
     return decorate

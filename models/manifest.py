@@ -6,7 +6,9 @@ compared. The meaning of `settings` belongs to each kind of model.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -44,7 +46,11 @@ class Base:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`. `files` maps each file of the folder to a SHA-256 (64 hexadecimal digits)."""
+    """The content of `manifest.json`. `files` maps each file of the folder to a SHA-256 (64 hexadecimal digits).
+
+    `lineage` says where the model comes from: job, digests of dataset, recipe and base, image. `extra` holds the fields
+    that this release does not know: a replica of an older release must serve models of a newer release.
+    """
 
     kind: str
     architecture: str
@@ -57,6 +63,8 @@ class Manifest:
     quantile_levels: tuple[float, ...] = ()
     base: Base | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> "Manifest":
@@ -77,7 +85,8 @@ class Manifest:
                 raise ValueError(f"too large (max {MOST_BYTES} bytes)")
             members: dict[str, Any] = {**_schema().validate_json(content, strict=True)}
             base = members.pop("base", None)
-            return cls(**members, base=Base(**base) if base else None)
+            extra = {name: members.pop(name) for name in members.keys() - _Schema.__annotations__.keys()}
+            return cls(**members, base=_base(base) if base else None, extra=extra)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part)[:64] for part in first["loc"])
@@ -92,10 +101,32 @@ class Manifest:
             raise ModelUnavailableError(f"{FILE_NAME} of {self.name!r} does not list {name!r}")
         return verified(folder / name, self.files[name])
 
+    @contextmanager
+    def linked(self, folder: Path) -> Iterator[Path]:
+        """A temporary folder of links to the listed files, after every digest was compared.
+
+        For libraries that read from a path: such a library meets no unlisted file. Raises ModelUnavailableError.
+        """
+        with tempfile.TemporaryDirectory(prefix="model-") as links:
+            for name, sha256 in self.files.items():
+                verify(folder / name, sha256)
+                (Path(links) / name).symlink_to((folder / name).resolve())
+            yield Path(links)
+
+    def text(self) -> str:
+        """The JSON of the manifest, without empty optional fields, with the fields of `extra`."""
+        fields = asdict(self)
+        extra = fields.pop("extra")
+        kept = {name: value for name, value in fields.items() if value not in (None, (), {}) or name in _REQUIRED}
+        return json.dumps({**kept, **extra}, indent=2) + "\n"
+
     def write(self, folder: Path) -> None:
-        """Write the manifest into the folder, without empty fields."""
-        fields = {name: value for name, value in asdict(self).items() if value not in (None, (), {})}
-        (folder / FILE_NAME).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        """Write the manifest into the folder."""
+        (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
+
+
+def _base(fields: Mapping[str, Any]) -> Base:
+    return Base(fields["package"], fields["licence"], fields["files"])
 
 
 def _file_name(name: str) -> str:
@@ -118,14 +149,14 @@ _Files = Annotated[dict[_FileName, _Sha256], Field(max_length=1024)]
 _Level = Annotated[float, Field(gt=0, lt=1)]
 
 
-@with_config(ConfigDict(extra="forbid"))
+@with_config(ConfigDict(extra="ignore"))
 class _Base(TypedDict):
     package: _Name
     licence: _Name
     files: Annotated[dict[_PackagePath, _Sha256], Field(max_length=1024)]
 
 
-@with_config(ConfigDict(extra="forbid"))
+@with_config(ConfigDict(extra="allow"))
 class _Schema(TypedDict):
     """The members of manifest.json with their types and limits."""
 
@@ -140,6 +171,10 @@ class _Schema(TypedDict):
     quantile_levels: NotRequired[Annotated[tuple[_Level, ...], Field(max_length=1024)]]
     base: NotRequired[_Base | None]
     settings: NotRequired[dict[str, Any]]
+    lineage: NotRequired[dict[str, Any]]
+
+
+_REQUIRED: Final = frozenset(_Schema.__required_keys__)
 
 
 @cache
@@ -155,11 +190,30 @@ def verified(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as missing:
-        raise ModelUnavailableError(f"the file {path.name!r} cannot be read: {missing.strerror}") from missing
+        raise _unreadable(path, missing) from missing
     found = digest(content)
     if found != sha256:
-        raise ModelUnavailableError(f"the file {path.name!r} has SHA-256 {found[:16]}…, expected {sha256[:16]}…")
+        raise _altered(path, found, sha256)
     return content
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Compare a file's digest without holding the file. Raises ModelUnavailableError as verified() does."""
+    try:
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as missing:
+        raise _unreadable(path, missing) from missing
+    if found != sha256:
+        raise _altered(path, found, sha256)
+
+
+def _unreadable(path: Path, error: OSError) -> ModelUnavailableError:
+    return ModelUnavailableError(f"the file {path.name!r} cannot be read: {error.strerror}")
+
+
+def _altered(path: Path, found: str, expected: str) -> ModelUnavailableError:
+    return ModelUnavailableError(f"the file {path.name!r} has SHA-256 {found[:16]}…, expected {expected[:16]}…")
 
 
 def digest(content: bytes) -> str:

@@ -4,6 +4,7 @@ Owns the protocol shared by the three kinds of model; the computations are in fo
 """
 
 from collections.abc import Hashable, Sequence
+from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item", contravariant=True)
@@ -12,6 +13,19 @@ Answer = TypeVar("Answer", covariant=True)
 
 class ModelUnavailableError(Exception):
     """A model cannot be loaded, because a package, file or device is missing; the message names it and the remedy."""
+
+
+def require(needed_by: str, extra: str, *packages: str) -> None:
+    """Raise ModelUnavailableError, with the command that installs the extra, unless all packages are installed.
+
+    No package is imported.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModelUnavailableError(
+                f"{needed_by} needs the package {package}, which is not installed: "
+                f"pip install 'market-inference[{extra}]'"
+            )
 
 
 class Model(Protocol[Item, Answer]):

@@ -1,27 +1,33 @@
 """One spelling for numpy (on the host) and torch (on a device), so that every formula is written once.
 
 On small batches torch's dispatch costs several times the arithmetic, and every torch operator releases the GIL. Owns
-the functions with different spellings; functions with a common spelling are called through namespace().
+the functions with different spellings; functions with a common spelling are called through namespace(). Torch is
+imported for tensors only.
 """
 
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from models.staging import to_device
+if TYPE_CHECKING:
+    import torch
 
 # A numpy array or a torch tensor; no common type exists.
 AnyArray: TypeAlias = Any
 # "cpu" is numpy's name for the device of arrays; torch.device("cpu") asks for tensors in the memory of the host.
-Device: TypeAlias = torch.device | str
+Device: TypeAlias = Union["torch.device", str]
 
 
 def namespace(array: AnyArray) -> Any:
     """The library of ``array``: numpy or torch."""
-    return np if isinstance(array, np.ndarray) else torch
+    if isinstance(array, np.ndarray):
+        return np
+    import torch
+
+    return torch
 
 
 def settings(device: Device) -> AbstractContextManager[Any]:
@@ -29,27 +35,30 @@ def settings(device: Device) -> AbstractContextManager[Any]:
 
     Formulas replace undefined values; torch reports none anyway.
     """
-    return torch.inference_mode() if isinstance(device, torch.device) else np.errstate(all="ignore")
+    if isinstance(device, str):
+        return np.errstate(all="ignore")
+    import torch
+
+    return torch.inference_mode()
 
 
 def put(array: NDArray[Any], device: Device) -> AnyArray:
     """A numpy array as the arrays of ``device`` are."""
-    return to_device(array, device) if isinstance(device, torch.device) else array
+    if isinstance(device, str):
+        return array
+    from models.staging import to_device
+
+    return to_device(array, device)
 
 
-def back(tensor: torch.Tensor, device: Device) -> AnyArray:
+def back(tensor: "torch.Tensor", device: Device) -> AnyArray:
     """A tensor as the kind of array of ``device``: unchanged, or a numpy view of the memory of the host."""
-    return tensor if isinstance(device, torch.device) else tensor.numpy()
-
-
-def tensor(array: AnyArray) -> torch.Tensor:
-    """The array as a tensor; numpy's memory is shared."""
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+    return tensor.numpy() if isinstance(device, str) else tensor
 
 
 def host(array: AnyArray) -> NDArray[Any]:
     """The array as a numpy array; waits for the device."""
-    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
 def holds(condition: AnyArray) -> bool:
@@ -67,11 +76,16 @@ def columns(array: AnyArray, index: AnyArray) -> AnyArray:
 
 def with_rows(array: AnyArray, rows: AnyArray, values: AnyArray) -> AnyArray:
     """``array`` with ``values`` at ``rows`` (int64 [b])."""
-    if isinstance(array, torch.Tensor):
+    if not isinstance(array, np.ndarray):
         return array.index_copy(0, rows, values)
     array = array.copy()
     array[rows] = values
     return array
+
+
+def dot(first: AnyArray, second: AnyArray) -> AnyArray:
+    """[B]: the products of the rows of ``first`` and ``second``, both [B, W]."""
+    return np.vecdot(first, second) if isinstance(first, np.ndarray) else namespace(first).linalg.vecdot(first, second)
 
 
 def largest(array: AnyArray) -> AnyArray:
@@ -81,15 +95,42 @@ def largest(array: AnyArray) -> AnyArray:
 
 def running_max(array: AnyArray) -> AnyArray:
     """The largest so far along the last axis."""
-    if isinstance(array, torch.Tensor):
-        return array.cummax(-1).values
-    return np.maximum.accumulate(array, axis=-1)
+    return np.maximum.accumulate(array, axis=-1) if isinstance(array, np.ndarray) else array.cummax(-1).values
+
+
+def running_min(array: AnyArray) -> AnyArray:
+    """The smallest so far along the last axis."""
+    return np.minimum.accumulate(array, axis=-1) if isinstance(array, np.ndarray) else array.cummin(-1).values
+
+
+def gather(array: AnyArray, index: AnyArray) -> AnyArray:
+    """[B, I]: the elements of every row of ``array`` [B, W] at the places ``index`` (int64 [B, I])."""
+    return np.take_along_axis(array, index, 1) if isinstance(array, np.ndarray) else array.gather(1, index)
+
+
+def windows(array: AnyArray, size: int) -> AnyArray:
+    """[B, W - size + 1, size]: the windows of every row of ``array`` [B, W]; a view, not to be written."""
+    return sliding_window_view(array, size, 1) if isinstance(array, np.ndarray) else array.unfold(1, size, 1)
+
+
+def pad_left(array: AnyArray, places: int) -> AnyArray:
+    """``array`` [B, W] with ``places`` zeros before every row."""
+    if isinstance(array, np.ndarray):
+        return np.pad(array, ((0, 0), (places, 0)))
+    import torch
+
+    return torch.nn.functional.pad(array, (places, 0))
+
+
+def whole(array: AnyArray) -> AnyArray:
+    """``array`` as int64."""
+    return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
 
 
 def lower_median(array: AnyArray, mask: AnyArray | None, count: AnyArray) -> AnyArray:
     """[B, 1]: the lower median of every row over ``count`` [B] elements, with ``mask`` [B, W] 1 (None: all W)."""
-    if isinstance(array, torch.Tensor):
-        known = array if mask is None else torch.where(mask > 0, array, torch.nan)
+    if not isinstance(array, np.ndarray):
+        known = array if mask is None else array.masked_fill(mask <= 0, np.nan)
         return known.nanmedian(dim=1, keepdim=True).values
     if mask is None:
         return np.sort(array, axis=1)[:, (array.shape[1] - 1) // 2, None]

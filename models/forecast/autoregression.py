@@ -1,14 +1,13 @@
 """Ridge autoregression on the steps and the level (`ridge_ar`): structure beyond the random walk.
 
-Owns fit, iteration and the backtest of one fit, in torch on every device, because arithmetic dominates the time. Rows
-of different lengths share a batch: short rows have zero columns and zero weights without effect.
+Owns fit, iteration and the backtest of one fit. Rows of different lengths share a batch: short rows have zero columns
+and zero weights without effect. Sums over an axis are matrix products: on numpy, einsum would take several times as
+long.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-
-from models.forecast.arrays import AnyArray, back, tensor
+from models.forecast.arrays import AnyArray, gather, namespace, pad_left, running_max, running_min, whole, windows
 from models.forecast.path import Path
 from models.forecast.volatility import LEAST_STEPS, SMALLEST_SIGMA
 
@@ -28,39 +27,48 @@ MOST_ORIGINS = 64
 DESIGN = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """Autoregressions of b paths: y = drift + lags . (recent y - drift) + pull * (level - centre), y = step / scale.
 
     lags: [b, p], oldest lag first. pull, drift, centre, scale: [b]. error: [b, W], leave-one-out residuals of
     y, zero where ``known`` [b, W] is false.
     """
 
-    lags: torch.Tensor
-    pull: torch.Tensor
-    drift: torch.Tensor
-    centre: torch.Tensor
-    scale: torch.Tensor
-    error: torch.Tensor
-    known: torch.Tensor
+    lags: AnyArray
+    pull: AnyArray
+    drift: AnyArray
+    centre: AnyArray
+    scale: AnyArray
+    error: AnyArray
+    known: AnyArray
 
 
-def _divide(top: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
-    return top / torch.where(bottom > 0, bottom, 1.0)
+def _divide(top: AnyArray, bottom: AnyArray) -> AnyArray:
+    xp = namespace(bottom)
+    return top / xp.where(bottom > 0, bottom, xp.ones_like(bottom))
 
 
-def scaled(path: Path, scale: torch.Tensor) -> torch.Tensor:
+def _times(matrix: AnyArray, vector: AnyArray) -> AnyArray:
+    """[b, n]: the products of ``matrix`` [b, n, m] and ``vector`` [b, m]."""
+    return (matrix @ vector[:, :, None])[:, :, 0]
+
+
+def scaled(path: Path, scale: AnyArray) -> AnyArray:
     """[b, W]: steps in units of ``scale`` [b], outliers clipped."""
-    return _divide(path.step, scale[:, None]).clamp(-CLIP, CLIP)
+    return _divide(path.step, scale[:, None]).clip(-CLIP, CLIP)
 
 
-def fit(path: Path) -> Fit:
-    """Fit every path, with its own penalty by closed-form leave-one-out."""
-    device, width = path.step.device, path.step.shape[1]
+def fit(path: Path, pull: AnyArray | None = None) -> Fit:
+    """Fit every path, with its own penalty by closed-form leave-one-out.
+
+    ``pull`` [b], from 0 to 1, scales the regressor of the level; None for 1. Without evidence of reversion the pull of
+    the level is spurious: least squares find one on every random walk.
+    """
+    xp, device, (rows, width) = namespace(path.step), path.step.device, path.step.shape
     count = path.count
-    lag_count = (count / 4).floor().clamp(LEAST_LAGS, MOST_LAGS)
+    lag_count = xp.floor(count / 4).clip(LEAST_LAGS, MOST_LAGS)
     most = min(MOST_LAGS, max(width // 4, LEAST_LAGS))
-    scale = (path.step.square().sum(1) / count).sqrt()
+    scale = xp.sqrt(xp.linalg.vecdot(path.step, path.step) / count)
     y = scaled(path, scale)
 
     oldest = path.level[:, 0]
@@ -68,119 +76,122 @@ def fit(path: Path) -> Fit:
     mean_rise = before.sum(1) / count
     level_mean = oldest + mean_rise
     gap = path.masked(before - mean_rise[:, None])
-    level_deviation = (gap.square().sum(1) / count).sqrt()
+    level_deviation = xp.sqrt(xp.linalg.vecdot(gap, gap) / count)
     standing = _divide(gap, level_deviation[:, None])
+    if pull is not None:
+        standing = standing * pull[:, None]
+        level_deviation = _divide(level_deviation, pull)
 
-    used = torch.arange(most, 0, -1, device=device) <= lag_count[:, None]
-    design = torch.cat([y.unfold(1, most, 1)[:, :-1] * used[:, None, :], standing[:, most:, None]], dim=2)
+    used = xp.arange(most, 0, -1, device=device) <= lag_count[:, None]
+    design = xp.empty((rows, width - most, most + 1), dtype=xp.float64, device=device)
+    design[:, :, :most] = windows(y, most)[:, :-1] * used[:, None, :]
+    design[:, :, most] = standing[:, most:]
     target = y[:, most:]
-    age = torch.arange(width - most - 1, -1, -1, dtype=torch.float64, device=device)
-    weight = torch.where(age < (count - lag_count)[:, None], AGEING**age, 0.0)
-    share = weight / weight.sum(1, keepdim=True)
-    design_mean = torch.einsum("bm,bmp->bp", share, design)
+    age = xp.arange(width - most - 1, -1, -1, dtype=xp.float64, device=device)
+    recent = age < (count - lag_count)[:, None]
+    weight = recent * AGEING**age
+    share = weight / weight.sum(1)[:, None]
+    design_mean = _times(design.mT, share)
     target_mean = (share * target).sum(1)
-    root = weight.sqrt()
+    root = xp.sqrt(weight)
     x = (design - design_mean[:, None, :]) * root[:, :, None]
     r = (target - target_mean[:, None]) * root
 
-    values, vectors = torch.linalg.eigh(x.mT @ x)
-    projected = torch.einsum("bpk,bp->bk", vectors, torch.einsum("bmp,bm->bp", x, r))
-    penalty = torch.tensor(PENALTIES, dtype=torch.float64, device=device) * lag_count[:, None] / 4
-    shrink = 1 / (values.clamp(min=0)[:, None, :] + penalty[:, :, None])
+    values, vectors = xp.linalg.eigh(x.mT @ x)
+    projected = _times(vectors.mT, _times(x.mT, r))
+    penalty = xp.asarray(PENALTIES, dtype=xp.float64, device=device) * lag_count[:, None] / 4
+    shrink = 1 / (values.clip(0)[:, None, :] + penalty[:, :, None])
     rotated = x @ vectors
-    fitted = torch.einsum("bmk,bjk->bjm", rotated, shrink * projected[:, None, :])
-    hat = torch.einsum("bmk,bjk->bjm", rotated.square(), shrink) + share[:, None, :]
-    missed = (r[:, None, :] - fitted) / (1 - hat).clamp(min=LEAST_FREEDOM)
-    best = _last_smallest(missed.square().sum(2))
-    row = torch.arange(len(best), device=device)
-    slope = torch.einsum("bpk,bk->bp", vectors, shrink[row, best] * projected)
+    fitted = (shrink * projected[:, None, :]) @ rotated.mT
+    hat = shrink @ (rotated * rotated).mT + share[:, None, :]
+    missed = (r[:, None, :] - fitted) / (1 - hat).clip(LEAST_FREEDOM)
+    best = _last_smallest((missed * missed).sum(2))
+    row = xp.arange(rows, device=device)
+    slope = _times(vectors, shrink[row, best] * projected)
 
-    pull = _divide(slope[:, -1], level_deviation)
+    slope_of_level = _divide(slope[:, -1], level_deviation)
     centre = level_mean + design_mean[:, -1] * level_deviation
-    error = torch.nn.functional.pad(_divide(missed[row, best], root), (most, 0))
-    known = torch.nn.functional.pad(weight > 0, (most, 0))
-    return Fit(slope[:, :-1], pull, _drift(y, path), centre, scale, error, known)
+    error = pad_left(_divide(missed[row, best], root), most)
+    return Fit(slope[:, :-1], slope_of_level, _drift(y, path), centre, scale, error, pad_left(recent, most))
 
 
-def _last_smallest(losses: torch.Tensor) -> torch.Tensor:
+def _last_smallest(losses: AnyArray) -> AnyArray:
     """[b]: the last column of ``losses`` [b, K] with the smallest loss up to TIE."""
-    near = losses <= (1 + TIE) * losses.amin(1, keepdim=True)
-    order = torch.arange(losses.shape[1], device=losses.device)
-    return torch.where(near, order, -1).amax(1)
+    xp = namespace(losses)
+    near = losses <= (1 + TIE) * xp.amin(losses, 1)[:, None]
+    order = xp.arange(losses.shape[1], device=losses.device)
+    return xp.amax(near * (order + 1), 1) - 1
 
 
-def _drift(y: torch.Tensor, path: Path) -> torch.Tensor:
+def _drift(y: AnyArray, path: Path) -> AnyArray:
     """[b]: the mean of y, shrunk by the t-statistic of the mean; zero below t = 2."""
     mean = y.sum(1) / path.count
-    variance = path.masked(y - mean[:, None]).square().sum(1) / path.count
-    found: torch.Tensor = mean * (1 - 4 * variance / (path.count * mean.square()).clamp(min=1e-300)).clamp(min=0)
-    return found
+    gap = path.masked(y - mean[:, None])
+    variance = namespace(y).linalg.vecdot(gap, gap) / path.count
+    return mean * (1 - 4 * variance / (path.count * mean * mean).clip(1e-300)).clip(0)
 
 
-def sigma(error: torch.Tensor, known: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+def sigma(error: AnyArray, known: AnyArray, ends: AnyArray) -> AnyArray:
     """[b, O]: the mean over DECAYS of the discounted root mean square of ``error`` [b, W] before columns ``ends``."""
-    age = ends[:, :, None] - 1 - torch.arange(error.shape[1], device=error.device)
+    xp = namespace(error)
+    age = ends[:, :, None] - 1 - xp.arange(error.shape[1], dtype=xp.float64, device=error.device)
     known = known[:, None, :] & (age >= 0)
-    age = age.clamp(min=0).double()
-    total = error.new_zeros(ends.shape)
+    age, squares = age.clip(0), error * error
+    total = xp.zeros(ends.shape, dtype=xp.float64, device=error.device)
     for decay in DECAYS:
-        weight = torch.where(known, decay**age, 0.0)
-        total = total + (torch.einsum("bow,bw->bo", weight, error.square()) / weight.sum(2)).sqrt()
+        weight = known * decay**age
+        total = total + xp.sqrt(_times(weight, squares) / weight.sum(2))
     return total / len(DECAYS)
 
 
-def iterate(
-    fitted: Fit, path: Path, ends: torch.Tensor, error_sigma: torch.Tensor, steps: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def iterate(fitted: Fit, path: Path, ends: AnyArray, error_sigma: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
     """Forecasts from columns ``ends`` (int64 [b, O]) of path.level: median and deviation [b, O, steps] in path units.
 
     One recursion carries the forecasts and, in the last lane, the response of the level to a unit shock.
     """
+    xp, device = namespace(path.step), path.step.device
     rows, lags = fitted.lags.shape
     lanes = ends.shape[1] + 1
     scale = fitted.scale[:, None]
-    memory = path.step.new_zeros(rows, lanes, lags + steps)
-    window = (ends[:, :, None] - torch.arange(lags, 0, -1, device=ends.device)).clamp(min=0)
-    recent = scaled(path, fitted.scale).gather(1, window.flatten(1)).view(window.shape)
+    memory = xp.zeros((rows, lanes, lags + steps), dtype=xp.float64, device=device)
+    window = (ends[:, :, None] - xp.arange(lags, 0, -1, device=device)).clip(0)
+    recent = gather(scaled(path, fitted.scale), window.reshape(rows, -1)).reshape(window.shape)
     memory[:, :-1, :lags] = recent - fitted.drift[:, None, None]
     memory[:, -1, lags - 1] = 1.0
-    shock = torch.arange(lanes, device=ends.device) == lanes - 1
-    drift = torch.where(shock, 0.0, fitted.drift[:, None])
-    centre = torch.where(shock, 0.0, fitted.centre[:, None])
-    start = path.level.gather(1, ends)
-    level = torch.cat([start, scale], dim=1)
-    levels = path.step.new_empty(rows, lanes, steps + 1)
+    forecast = xp.arange(lanes, device=device) < lanes - 1
+    drift = forecast * fitted.drift[:, None]
+    centre = forecast * fitted.centre[:, None]
+    level = xp.concat([gather(path.level, ends), scale], 1)
+    levels = xp.empty((rows, lanes, steps + 1), dtype=xp.float64, device=device)
     levels[:, :, 0] = level
     for step in range(steps):
         pulled = fitted.pull[:, None] * (level - centre)
-        value = torch.einsum("bop,bp->bo", memory[:, :, step : step + lags], fitted.lags) + pulled
-        value = value.clamp(-LARGEST_STEP, LARGEST_STEP)
+        value = _times(memory[:, :, step : step + lags], fitted.lags) + pulled
+        value = value.clip(-LARGEST_STEP, LARGEST_STEP)
         memory[:, :, lags + step] = value
         level = level + scale * (value + drift)
         levels[:, :, step + 1] = level
     median = _within_reach(levels[:, :-1, 1:], path, ends)
     bound = LARGEST_RESPONSE * scale
-    response = levels[:, -1, :-1].clamp(-bound, bound)
-    deviation = error_sigma[:, :, None] * response.square().cumsum(1).sqrt()[:, None, :]
-    return median, deviation.clamp(min=SMALLEST_SIGMA)
+    response = levels[:, -1, :-1].clip(-bound, bound)
+    deviation = error_sigma[:, :, None] * xp.sqrt((response * response).cumsum(1))[:, None, :]
+    return median, deviation.clip(SMALLEST_SIGMA)
 
 
-def _within_reach(median: torch.Tensor, path: Path, ends: torch.Tensor) -> torch.Tensor:
+def _within_reach(median: AnyArray, path: Path, ends: AnyArray) -> AnyArray:
     """``median`` [b, O, H] clamped to the range until ``ends``, extended by half of the range on both sides."""
-    low: torch.Tensor = path.level.cummin(1).values.gather(1, ends)[:, :, None]
-    high: torch.Tensor = path.level.cummax(1).values.gather(1, ends)[:, :, None]
+    low = gather(running_min(path.level), ends)[:, :, None]
+    high = gather(running_max(path.level), ends)[:, :, None]
     slack = (high - low) / 2
-    return median.clamp(low - slack, high + slack)
+    return median.clip(low - slack, high + slack)
 
 
-@torch.inference_mode()
 def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
     """The median path and its standard deviation, both [b, steps] in path units."""
-    device, path = path.step.device, path.tensors()
     fitted = fit(path)
-    end = torch.full_like(path.count, path.step.shape[1], dtype=torch.long)[:, None]
+    end = whole(0 * path.count)[:, None] + path.step.shape[1]
     median, deviation = iterate(fitted, path, end, sigma(fitted.error, fitted.known, end), steps)
-    return back(median[:, 0], device), back(deviation[:, 0], device)
+    return median[:, 0], deviation[:, 0]
 
 
 def rows_at_once(width: int) -> int:
@@ -194,35 +205,43 @@ def room(points: int, horizon: int) -> int:
     return min(max(steps - max(-(-steps // 2), LEAST_STEPS), 0) // horizon, MOST_ORIGINS)
 
 
-@torch.inference_mode()
 def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
     """Median and deviation, [b, O], one ``horizon`` (int64 [b], at most ``steps``) after past ``ends``.
 
     ``ends`` (int64 [1 or b, O]) are columns in the latest half of path.level. The coefficients are from the older half
     alone: one fit serves all origins. Sigma follows the errors up to the origin, as in predict().
     """
-    device, path = path.step.device, path.tensors()
-    origins = tensor(ends).expand(len(path.step), -1)
-    early, error, known = _early(path)
-    median, deviation = iterate(early, path, origins, sigma(error, known, origins), steps)
-    last = (tensor(horizon) - 1)[:, None, None].expand(*origins.shape, 1)
-    return back(median.gather(2, last)[..., 0], device), back(deviation.gather(2, last)[..., 0], device)
+    xp, rows = namespace(path.step), len(path.step)
+    origins = xp.broadcast_to(ends, (rows, ends.shape[1]))
+    fitted, error, known = early(path)
+    median, deviation = iterate(fitted, path, origins, sigma(error, known, origins), steps)
+    row, column = (
+        xp.arange(rows, device=path.step.device)[:, None],
+        xp.arange(origins.shape[1], device=path.step.device),
+    )
+    last = (horizon - 1)[:, None]
+    return median[row, column, last], deviation[row, column, last]
 
 
-def _early(path: Path) -> tuple[Fit, torch.Tensor, torch.Tensor]:
+def early_steps(path: Path) -> AnyArray:
+    """[b]: how many of the latest steps the fit on the older half leaves out."""
+    fitted_on = namespace(path.step).ceil(path.count / 2).clip(LEAST_STEPS)
+    return whole((path.count - fitted_on).clip(0))
+
+
+def early(path: Path, pull: AnyArray | None = None) -> tuple[Fit, AnyArray, AnyArray]:
     """The fit on the older half, and its residuals of all steps, as error and known of Fit."""
-    fitted_on = torch.maximum((path.count / 2).ceil(), torch.full_like(path.count, LEAST_STEPS))
-    left_out = (path.count - fitted_on).clamp(min=0).long()
-    early = fit(path.without(left_out))
+    xp, left_out = namespace(path.step), early_steps(path)
+    older = fit(path.without(left_out), pull)
     width = path.step.shape[1]
-    y = scaled(path, early.scale)
-    lags = early.lags.shape[1]
-    windows = torch.nn.functional.pad(y, (lags, 0)).unfold(1, lags, 1)[:, :-1]
-    reverting = torch.einsum("bwp,bp->bw", windows - early.drift[:, None, None], early.lags)
-    expected = early.drift[:, None] + reverting + early.pull[:, None] * (path.level[:, :-1] - early.centre[:, None])
-    place = torch.arange(width, device=y.device)
+    y = scaled(path, older.scale)
+    lags = older.lags.shape[1]
+    recent = windows(pad_left(y, lags), lags)[:, :-1]
+    reverting = _times(recent - older.drift[:, None, None], older.lags)
+    expected = older.drift[:, None] + reverting + older.pull[:, None] * (path.level[:, :-1] - older.centre[:, None])
+    place = xp.arange(width, device=y.device)
     late = place >= width - left_out[:, None]
-    shift = (place + left_out[:, None]).clamp(max=width - 1)
-    error = torch.where(late, y - expected, early.error.gather(1, shift))
-    known = torch.where(late, place >= width - path.count[:, None], early.known.gather(1, shift))
-    return early, error, known
+    shift = (place + left_out[:, None]).clip(max=width - 1)
+    error = xp.where(late, y - expected, gather(older.error, shift))
+    known = xp.where(late, place >= width - path.count[:, None], gather(older.known, shift))
+    return older, error, known

@@ -9,13 +9,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.forecast import autoregression, volatility
+from models.cache import cache_of_device
+from models.forecast import autoregression, student, volatility
 from models.forecast.answer_warnings import Warnings, of_coverage
 from models.forecast.arrays import AnyArray, Device, host, namespace, put, running_max, with_rows
+from models.forecast.clock import Clock, clock_of
 from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
-from models.forecast.series import Forecast, Series
-from models.forecast.student import table
+from models.forecast.season import Season, make_season
+from models.forecast.series import Forecast, Phases, Series
+from models.forecast.structure import Structure
+from models.forecast.walk import EWMA, POOLED, Edges, Walk
+
+_NO_TIMES = {type(None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +38,38 @@ class Outlook:
         return Outlook(with_rows(self.point, rows, point), with_rows(self.quantiles, rows, quantiles))
 
 
-@lru_cache(maxsize=512)
-def _ahead(steps: int, device: Device) -> tuple[AnyArray, AnyArray]:
-    """1 and sqrt(h) for ``steps`` ahead, both [H]: the growth of the median and of the deviation of a random walk."""
-    return put(np.ones(steps), device), put(np.sqrt(np.arange(1.0, steps + 1)), device)
+@cache_of_device(lru_cache(maxsize=512))
+def _ones(steps: int, device: Device) -> AnyArray:
+    """[H]: the growth of the median of a random walk."""
+    return put(np.ones(steps), device)
 
 
 class Batch:
-    """The items' paths on ``device`` and the bands' edges ``reach`` [B or 1, H, A] in units of sigma * sqrt(h)."""
+    """The items' paths on ``device``, and the bands' edges [B or 1, H, A] in deviations of the horizon.
 
-    def __init__(self, items: Sequence[Series], device: Device) -> None:
+    ``walk_reach`` are the edges of the random walk, ``every`` is the common horizon of all rows, None for several.
+    """
+
+    def __init__(self, items: Sequence[Series], device: Device, walk: Walk = EWMA) -> None:
         self.items = items
         self.device = device
-        series, self.horizons, self.levels = zip(*items, strict=True)
+        series, self.horizons, self.levels, _, periods, _, times = zip(*items, strict=True)
         self.lengths = list(map(len, series))
         self.steps = max(self.horizons)
         self.widths = list(map(len, self.levels))
         self.columns = max(self.widths)
         padded = min(self.lengths) < max(self.lengths)
         self.path = make_path(put(pack(series), device), self.numbers(self.lengths) - 1, padded=padded)
-        self.reach = self._reach()
+        self.walk_reach = self._reach(walk.edges)
         self.horizon = self.vector(self.horizons)
         self.origins = list(map(volatility.room, self.lengths, self.horizons))
-        every = self.steps if min(self.horizons) == self.steps else None
-        self.walk = volatility.backtest(self.path, self.horizon, self.origins, every)
+        self.every = self.steps if min(self.horizons) == self.steps else None
+        self.clocks: list[Clock | None] = []
+        self.season = None
+        if walk is POOLED and (any(periods) or set(map(type, times)) != _NO_TIMES):
+            self.clocks = [clock_of(item, self.steps) for item in items]
+            self.season = make_season(self.path, self.clocks, self.steps, device) if any(self.clocks) else None
+        self.walk = walk.backtest(self.path, self.horizon, self.origins, self.steps, self.every, self.season)
 
     def vector(self, numbers: Sequence[int]) -> AnyArray:
         """Numbers of the host as int64 [n] on the device."""
@@ -65,28 +79,28 @@ class Batch:
         """Numbers of the host as float64 [n] on the device."""
         return put(np.array(numbers, dtype=np.float64), self.device)
 
-    def _reach(self) -> AnyArray:
+    def _reach(self, edges: Edges) -> AnyArray:
+        if self.levels.count(self.levels[0]) == len(self.levels):
+            return edges(self.levels[0], self.device)[None, : self.steps]
         sets = list(dict.fromkeys(self.levels))
-        if len(sets) == 1:
-            return table(sets[0], self.device)[None, : self.steps]
         xp = namespace(self.path.level)
         stacked = xp.zeros((len(sets), self.steps, self.columns), dtype=xp.float64, device=self.device)
         for index, levels in enumerate(sets):
-            stacked[index, :, : len(levels)] = table(levels, self.device)[: self.steps]
+            stacked[index, :, : len(levels)] = edges(levels, self.device)[: self.steps]
         place = {levels: index for index, levels in enumerate(sets)}
         return stacked[self.vector([place[levels] for levels in self.levels])]
 
     def random_walk(self) -> Outlook:
         """No drift, the exponentially weighted sigma, Student tails."""
-        still, root = _ahead(self.steps, self.device)
-        spread = self.walk.now[:, None] * root
-        return Outlook(self.path.last[:, None] * still, self.path.prices(spread[:, :, None] * self.reach))
+        edges = self.walk.spread[:, :, None] * self.walk_reach
+        return Outlook(self.path.last[:, None] * _ones(self.steps, self.device), self.path.prices(edges))
 
-    def autoregression(self, rows: AnyArray) -> Outlook:
-        """The ridge autoregression of ``rows`` (int64 [b]) alone."""
+    def structured(self, rows: AnyArray, structure: Structure) -> Outlook:
+        """The structured model of ``rows`` (int64 [b]) alone."""
         path = self.path.select(rows)
-        median, deviation = autoregression.predict(path, self.steps)
-        reach = self.reach if len(self.reach) == 1 else self.reach[rows]
+        median, deviation = structure.predict(path, self.steps)
+        reach = self._reach(student.table)
+        reach = reach if len(reach) == 1 else reach[rows]
         return Outlook(path.prices(median), path.prices(median[:, :, None] + deviation[:, :, None] * reach))
 
     def parts(self, rows: Sequence[int]) -> list[Sequence[int]]:
@@ -107,4 +121,24 @@ class Batch:
         doubts = list(map(of_coverage, shares, counts))
         for row, found in warnings.items():
             doubts[row] = found + doubts[row]
-        return list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, counts, doubts))
+        forecasts = list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, counts, doubts))
+        if self.season is not None:
+            for row, clock in enumerate(self.clocks):
+                if clock is not None:
+                    forecasts[row] = forecasts[row]._replace(phases=self._phases(row, clock, self.season))
+        return forecasts
+
+    def _phases(self, row: int, clock: Clock, season: Season) -> Phases:
+        """The coverage of the random walk one step ahead, by phase."""
+        place = self.vector([row])
+        item = self.items[row]
+        count, last = volatility.room(len(item.values), 1), len(item.values)
+        one = self.vector([1])
+        test = POOLED.backtest(self.path.select(place), one, [count], 1, 1, season.select(place))
+        edge = POOLED.edges((0.9,), self.device)[0, 0]
+        hits = host(abs(test.target - test.start) <= test.sigma * edge)[0]
+        phases = clock.phases[last - count : last]
+        counted = np.bincount(phases, minlength=clock.period)
+        kept = np.bincount(phases, hits, clock.period)
+        measured = np.where(counted > 0, kept / np.maximum(counted, 1), np.nan)
+        return Phases(measured, counted, None if item.times is None else clock.phases[last : last + item.horizon])

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from models.forecast.arrays import back, namespace
+from models.forecast.backtests import BACKTESTS, with_coverage
 from models.forecast.batch import Batch, Outlook
 from models.forecast.coverage import Coverage
 from models.forecast.embedded import Embedded
-from models.forecast.pretrained import BACKTESTS, Foundation, outlook, with_coverage
+from models.forecast.pretrained import Foundation, outlook
 from models.forecast.series import Forecast, Series
 
 
@@ -40,7 +41,7 @@ class Blended(Embedded):
 
     @torch.inference_mode()
     def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
-        found = outlook(self._foundation, [batch.items[row] for row in rows], batch.steps, batch.columns)
+        found = outlook(self._foundation, [[batch.items[row]] for row in rows], batch.steps, batch.columns)
         network = Outlook(back(found.point, batch.device), back(found.quantiles, batch.device))
         xp = namespace(network.point)
         ahead = xp.arange(batch.steps, dtype=xp.float64, device=batch.device)

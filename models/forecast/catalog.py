@@ -4,15 +4,18 @@ Heavy packages are imported by the module of a model, on the first load of the m
 """
 
 from importlib import import_module
-from typing import cast
+from pathlib import Path
+from typing import Protocol, cast
 
+from models.forecast import calibrated
+from models.forecast.backtests import BACKTESTS
 from models.forecast.embedded import Embedded
-from models.forecast.pretrained import BACKTESTS
 from models.forecast.series import Forecast, Series
-from models.model import Model
+from models.manifest import Manifest
+from models.model import Model, ModelUnavailableError, require
 
-_EMBEDDED = ("auto", "vol_rw", "ridge_ar")
-# Every module here offers load(name, device, source, backtests) -> Model.
+_EMBEDDED = ("auto", "auto_v1", "vol_rw", "ridge_ar")
+# Every module here offers load(name, device, source, backtests) -> Model, and needs torch.
 _MODULES = {
     "fracast": "models.forecast.fracast",
     "auto_fracast": "models.forecast.fracast",
@@ -21,7 +24,14 @@ _MODULES = {
     "chronos_2": "models.forecast.chronos",
     "timesfm": "models.forecast.timesfm",
 }
+_PACKAGES = {"fracast": "fracast", "auto_fracast": "fracast", "timesfm": "transformers"}
+"""The package of a model, `chronos` for the others."""
 NAMES = (*_EMBEDDED, *_MODULES)
+TAKES = {"auto": ("period", "times"), "chronos_2": ("covariates", "groups")}
+"""Optional fields of a request by the name of a forecaster that takes them; a loaded model has them in `takes`."""
+CALIBRATED = "auto_calibrated"
+ARCHITECTURES = (*NAMES, CALIBRATED)
+"""The architectures of manifests."""
 
 
 class UnknownForecasterError(KeyError):
@@ -48,6 +58,37 @@ def load(
     """
     if name not in NAMES:
         raise UnknownForecasterError(name)
+    require_packages(name)
     if name in _EMBEDDED:
         return Embedded(name, device)
     return cast("Model[Series, Forecast]", import_module(_MODULES[name]).load(name, device, source, backtests))
+
+
+def require_packages(name: str) -> None:
+    """Raise ModelUnavailableError, with the command that installs it, when a package of the forecaster is missing."""
+    if name in _MODULES:
+        require(f"the forecaster {name}", "pretrained", "torch", _PACKAGES.get(name, "chronos"))
+
+
+class _Renamed(Protocol):
+    name: str
+    version: str
+
+
+def of_folder(manifest: Manifest, folder: Path, *, device: str = "cpu") -> Model[Series, Forecast]:
+    """The forecaster of a model folder, under the manifest's name and version; every file is checked before use.
+
+    Raises ModelUnavailableError for an unknown architecture, and for a missing or altered file.
+    """
+    if manifest.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelUnavailableError(
+            f"the architecture {manifest.architecture!r} of {manifest.name!r} is none of {known}"
+        )
+    if manifest.architecture == CALIBRATED:
+        return calibrated.of_folder(manifest, folder, device)
+    with manifest.linked(folder) as links:
+        model = load(manifest.architecture, device=device, source=str(links) if manifest.files else None)
+    named = cast("_Renamed", model)
+    named.name, named.version = manifest.name, manifest.version
+    return model

@@ -6,27 +6,30 @@ Owns loading and calls. The networks answer at nine or more fixed levels; pretra
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 
-from models.forecast.pretrained import Pretrained
+from models.forecast.pretrained import Pretrained, Together
 from models.forecast.series import Array, Forecast, Series
 from models.forecast.weights_version import weights_version
 from models.model import Model, ModelUnavailableError
 
 _DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 _SEED = 0
+NATIVE_HORIZON = "We recommend keeping prediction length"
+"""The beginning of the warning about a horizon beyond the native one."""
+_DRAWING = Lock()
 
 
 def load(name: str, device: str, source: str | None, backtests: int) -> Model[Series, Forecast]:
     """The Chronos of kind ``name`` with the weights at ``source``."""
     if source is None:
         raise ModelUnavailableError(f"{name} needs a source: a local folder or a hub id with its weights")
-    try:
-        import chronos
-    except ImportError as error:
-        raise ModelUnavailableError(f"{name} needs chronos-forecasting: pip install chronos-forecasting") from error
+    import chronos
+
     kinds: dict[str, tuple[type, type[Chronos]]] = {
         "chronos": (chronos.ChronosPipeline, Sampled),
         "chronos_bolt": (chronos.ChronosBoltPipeline, Bolt),
@@ -51,17 +54,15 @@ class Chronos(ABC):
         self.longest: int = pipeline.model_context_length
         self.levels: tuple[float, ...] = tuple(getattr(pipeline, "quantiles", _DECILES))
         self._pipeline = pipeline
+        # Past the native horizon, Chronos continues from the forecast so far, and warns on every call. Filters are the
+        # process's: with catch_warnings() around each call, two threads would restore each other's filters.
+        warnings.filterwarnings("ignore", message=NATIVE_HORIZON, category=UserWarning)
 
     def steps(self, horizon: int) -> int:
         return horizon
 
-    def _predict(self, contexts: Sequence[Array], horizon: int) -> Any:
-        with warnings.catch_warnings():
-            # Past the native horizon, Chronos continues from the forecast so far, and warns on every call.
-            warnings.filterwarnings("ignore", message="We recommend keeping prediction length", category=UserWarning)
-            return self._pipeline.predict(
-                [torch.from_numpy(context) for context in contexts], prediction_length=horizon
-            )
+    def _predict(self, contexts: Sequence[Any], horizon: int) -> Any:
+        return self._pipeline.predict(contexts, prediction_length=horizon)
 
     @abstractmethod
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor: ...
@@ -76,9 +77,10 @@ class Sampled(Chronos):
     def _draw(self, context: Array, horizon: int) -> torch.Tensor:
         """[horizon, 9]: the deciles of the sampled paths."""
         used = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=used):
+        # The generators are the process's: between the seed and the last draw no other thread may draw.
+        with _DRAWING, torch.random.fork_rng(devices=used):
             torch.manual_seed(_SEED)
-            paths = self._predict([context], horizon)[0]
+            paths = self._predict([torch.from_numpy(context)], horizon)[0]
         levels = torch.tensor(self.levels, dtype=torch.float64, device=self.device)
         return torch.quantile(paths.to(self.device, torch.float64), levels, dim=0).mT
 
@@ -87,16 +89,40 @@ class Bolt(Chronos):
     """Chronos-Bolt: quantiles of a block of steps at once, continued from the predicted quantiles."""
 
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        found: torch.Tensor = self._predict(contexts, horizon)
+        found: torch.Tensor = self._predict([*map(torch.from_numpy, contexts)], horizon)
         return found.to(self.device, torch.float64).mT
 
 
 class Chronos2(Chronos):
-    """Chronos-2: the steps ahead attend to each other, so a forecast consists of whole output patches."""
+    """Chronos-2: the steps ahead attend to each other, so a forecast consists of whole output patches.
+
+    Rows of one task attend to each other: several series, and covariates, whose values ahead may be known.
+    """
 
     def steps(self, horizon: int) -> int:
         patch: int = self._pipeline.model_output_patch_size
         return -(-horizon // patch) * patch
 
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        return torch.cat(self._predict(contexts, horizon)).to(self.device, torch.float64).mT
+        return self.together([Together([context], np.empty((0, horizon))) for context in contexts], horizon)
+
+    def together(self, tasks: Sequence[Together], horizon: int) -> torch.Tensor:
+        found = self._predict([_prepared(task, horizon) for task in tasks], horizon)
+        return torch.cat(found).to(self.device, torch.float64).mT
+
+
+def _prepared(task: Together, horizon: int) -> dict[str, Any]:
+    """The task as chronos-forecasting's PreparedInput: series first, contexts that end together, NaN for no value."""
+    rows, known = len(task.contexts), len(task.future)
+    past = np.full((rows, max(map(len, task.contexts))), np.nan, dtype=np.float32)
+    for row, context in zip(past, task.contexts, strict=True):
+        row[-len(context) :] = context
+    ahead = np.full((rows, horizon), np.nan, dtype=np.float32)
+    ahead[rows - known :, : task.future.shape[1]] = task.future
+    return {
+        "context": torch.from_numpy(past),
+        "future_covariates": torch.from_numpy(ahead),
+        "n_targets": rows - known,
+        "n_covariates": known,
+        "n_future_covariates": known,
+    }

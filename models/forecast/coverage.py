@@ -8,10 +8,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.forecast import autoregression, volatility
-from models.forecast.arrays import AnyArray, namespace, with_rows
+from models.forecast import student
+from models.forecast.arrays import AnyArray, Device, namespace, with_rows
 from models.forecast.path import Path
-from models.forecast.student import table
+from models.forecast.season import Season
+from models.forecast.structure import AUTOREGRESSION, Structure
+from models.forecast.volatility import Backtest
+from models.forecast.walk import EWMA, Edges, Walk
 
 
 @dataclass(slots=True)
@@ -38,37 +41,47 @@ def blend(first: AnyArray, second: AnyArray, weight: AnyArray) -> AnyArray:
     return (1 - weight) * first + weight * second
 
 
-def _upper_edge(path: Path, horizon: AnyArray) -> AnyArray:
-    """[B, 1]: the edge of the central 80% interval in deviations."""
-    return table((0.9,), path.step.device)[horizon - 1]
+def _upper_edge(edges: Edges, horizon: int | AnyArray, device: Device) -> AnyArray:
+    """[B, 1] or [1]: the edge of the central 80% interval in deviations."""
+    return edges((0.9,), device)[horizon - 1]
 
 
-def random_walk(path: Path, horizon: AnyArray, counts: list[int], test: volatility.Backtest | None = None) -> Coverage:
-    """Coverage of the random walk on the latest ``counts`` origins of every row; ``horizon`` is int64 [B].
+def random_walk(horizon: int | AnyArray, counts: list[int], test: Backtest, edges: Edges) -> Coverage:
+    """Coverage of the random walk with ``edges`` on the ``counts`` origins of ``test``.
 
-    ``test`` is volatility.backtest() of the same arguments, if already computed.
+    ``horizon`` is int64 [B], or the common horizon of all rows.
     """
-    test = test or volatility.backtest(path, horizon, counts)
-    return _counted(abs(test.target - test.start) <= test.sigma * _upper_edge(path, horizon), test, counts)
+    edge = _upper_edge(edges, horizon, test.sigma.device)
+    return _counted(abs(test.target - test.start) <= test.sigma * edge, test, counts)
 
 
-def _counted(kept: AnyArray, test: volatility.Backtest, counts: list[int]) -> Coverage:
+def _counted(kept: AnyArray, test: Backtest, counts: list[int]) -> Coverage:
     return Coverage((kept if test.real is None else kept & test.real).sum(1), counts)
 
 
-def mixture(path: Path, horizon: AnyArray, counts: list[int], weight: AnyArray, steps: int) -> Coverage:
-    """As random_walk(), for rows with the autoregression mixed in at ``weight`` [b]; ``steps`` is the longest horizon.
+def mixture(
+    path: Path,
+    horizon: AnyArray,
+    counts: list[int],
+    weight: AnyArray,
+    steps: int,
+    walk: Walk = EWMA,
+    structure: Structure = AUTOREGRESSION,
+    season: Season | None = None,
+) -> Coverage:
+    """As random_walk(), for rows with the structured model mixed in at ``weight`` [b]; ``steps``: the longest horizon.
 
-    The autoregression is fitted once, on the older half of the context, and judged on the latest half. Gate and
+    The structured model is fitted once, on the older half of the context, and judged on the latest half. Gate and
     logarithms come from the whole context.
     """
     if max(counts) == 0:
         return Coverage(namespace(horizon).zeros_like(horizon), counts)
-    test = volatility.backtest(path, horizon, counts)
-    median, deviation = autoregression.backtest(path, test.ends, horizon, steps)
-    edge = _upper_edge(path, horizon)
+    test = walk.backtest(path, horizon, counts, 1, None, season)
+    median, deviation = structure.backtest(path, test.ends, horizon, steps)
+    device = horizon.device
+    edge, far = _upper_edge(student.table, horizon, device), test.sigma * _upper_edge(walk.edges, horizon, device)
     target = path.prices(test.target)
     share = weight[:, None]
-    low = blend(path.prices(test.start - test.sigma * edge), path.prices(median - deviation * edge), share)
-    high = blend(path.prices(test.start + test.sigma * edge), path.prices(median + deviation * edge), share)
+    low = blend(path.prices(test.start - far), path.prices(median - deviation * edge), share)
+    high = blend(path.prices(test.start + far), path.prices(median + deviation * edge), share)
     return _counted((low <= target) & (target <= high), test, counts)

@@ -1,13 +1,11 @@
-"""The weight-free forecasters as models: `vol_rw`, `ridge_ar` and `auto` (a mixture by the gate).
+"""The weight-free forecasters as models: `vol_rw`, `ridge_ar`, `auto` (a mixture by the gate) and `auto_v1`.
 
-Owns the run of one batch, from items to answers. The formulas are in volatility.py, gate.py, autoregression.py and
-coverage.py.
+Owns the run of one batch, from items to answers, and the choice of the formulas by name. The formulas are in
+sigma_table.py, memory.py, volatility.py, gate.py, structure.py, autoregression.py and coverage.py.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
-
-import torch
 
 from models.forecast import autoregression, coverage, gate
 from models.forecast.answer_warnings import Warnings, examine
@@ -17,26 +15,42 @@ from models.forecast.coverage import Coverage
 from models.forecast.screening import suspects
 from models.forecast.selftest import check
 from models.forecast.series import Forecast, Series
+from models.forecast.structure import AUTOREGRESSION, MIXED
+from models.forecast.walk import EWMA, POOLED
+from models.model import require
 
 # The last step's quantiles of selftest.seasonal(), and how far off another device or library may be.
 _EXPECTED = {
     "vol_rw": ((43.44987821395587, 55.9730536508315, 72.10567356648114), 1e-6),
     "ridge_ar": ((50.634481748254444, 55.058932539994814, 59.86999269619674), 1e-6),
-    "auto": ((50.634481748254444, 55.058932539994814, 59.86999269619674), 1e-6),
+    "auto": ((50.70461875250477, 56.20209295839116, 62.295611930769255), 1e-6),
+    "auto_v1": ((50.634481748254444, 55.058932539994814, 59.86999269619674), 1e-6),
     "auto_fracast": ((51.93412406951405, 55.9240207212156, 60.854809757589905), 1e-4),
 }
 _HORIZON_CLASSES = (8, 32, 128, 365)
 
 
 class Embedded:
-    """A forecaster without weights. ``name`` is `vol_rw` (gate held shut), `ridge_ar` (held open) or `auto`."""
+    """A forecaster without weights.
+
+    ``name`` is `vol_rw` (gate held shut), `ridge_ar` (held open), `auto`, or `auto_v1`: version 1 of `auto`, with the
+    walk of `vol_rw` and the autoregression of `ridge_ar`.
+    """
 
     version = "1.1"
+    walk = EWMA
+    structure = AUTOREGRESSION
+    gate = staticmethod(gate.weight)
+    takes: tuple[str, ...] = ()
+    """Optional fields of a request that the model takes."""
 
     def __init__(self, name: str, device: str = "cpu", *, tensors: bool = False) -> None:
         """On the CPU numpy computes; with ``tensors`` true torch does, by the same lines as on CUDA."""
-        self.name = name
-        self._device: Device = torch.device(device) if tensors or device != "cpu" else device
+        self.name = self._kind = name
+        if name == "auto":
+            self.version, self.walk, self.structure, self.gate = "2.0", POOLED, MIXED, gate.weight_2
+            self.takes = ("period", "times")
+        self._device: Device = _torch_device(device) if tensors or device != "cpu" else device
 
     def bucket(self, item: Series) -> Hashable:
         return bucket(item)
@@ -45,12 +59,12 @@ class Embedded:
         return units(item)
 
     def check(self) -> None:
-        check(self, *_EXPECTED[self.name])
+        check(self, *_EXPECTED[self._kind])
 
     def run(self, items: Sequence[Series]) -> list[Forecast]:
         """Forecasts in the order of the items. An answer is the same alone and in any batch, to 1e-9 of its scale."""
         with settings(self._device):
-            batch = Batch(items, self._device)
+            batch = Batch(items, self._device, self.walk)
             suspect = suspects(batch.path)
             if not suspect:
                 return self._run(batch, (), {})
@@ -58,7 +72,7 @@ class Embedded:
             for row in suspect:
                 current[row], warnings[row] = examine(items[row])
             treated = [row for row in suspect if current[row] is not items[row]]
-            return self._run(Batch(current, self._device) if treated else batch, treated, warnings)
+            return self._run(Batch(current, self._device, self.walk) if treated else batch, treated, warnings)
 
     def _run(self, batch: Batch, treated: Sequence[int], warnings: Mapping[int, Warnings]) -> list[Forecast]:
         """The answers; ``treated`` rows had outliers, ``warnings`` are about the data, by row."""
@@ -71,18 +85,18 @@ class Embedded:
         return batch.answers(outlook, gates, self._coverage(batch, opened, gates), warnings)
 
     def _gates(self, batch: Batch, treated: Sequence[int]) -> list[float]:
-        if self.name in ("vol_rw", "ridge_ar"):
-            return [float(self.name == "ridge_ar")] * len(batch.items)
+        if self._kind in ("vol_rw", "ridge_ar"):
+            return [float(self._kind == "ridge_ar")] * len(batch.items)
         opens_at: AnyArray = gate.OPENS_AT
         if treated:
             rows = set(treated)
             limits = (gate.OPENS_AT, gate.OPENS_AT_TREATED)
             opens_at = batch.numbers([limits[row in rows] for row in range(len(batch.items))])
-        found: list[float] = gate.weight(batch.path, opens_at).tolist()
+        found: list[float] = self.gate(batch.path, opens_at).tolist()
         return found
 
     def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
-        return batch.autoregression(batch.vector(rows))
+        return batch.structured(batch.vector(rows), self.structure)
 
     def _coverage(self, batch: Batch, rows: Sequence[int], gates: Sequence[float]) -> Coverage:
         """The coverage of every row by the forecast of the row: ``rows`` mix in the autoregression."""
@@ -93,12 +107,29 @@ class Embedded:
             counts = [autoregression.room(batch.lengths[row], batch.horizons[row]) for row in part]
             weight = batch.numbers([gates[row] for row in part])
             path = batch.path.select(places)
-            mixed = coverage.mixture(path, batch.vector(horizons), counts, weight, max(horizons))
+            mixed = coverage.mixture(
+                path,
+                batch.vector(horizons),
+                counts,
+                weight,
+                max(horizons),
+                self.walk,
+                self.structure,
+                None if batch.season is None else batch.season.select(places),
+            )
             found.replace(part, places, mixed)
         return found
 
     def _walk_coverage(self, batch: Batch) -> Coverage:
-        return coverage.random_walk(batch.path, batch.horizon, [*batch.origins], batch.walk)
+        horizon = batch.horizon if batch.every is None else batch.every
+        return coverage.random_walk(horizon, [*batch.origins], batch.walk, self.walk.edges)
+
+
+def _torch_device(device: str) -> Device:
+    require(f"forecasts on {device}", "cuda", "torch")
+    import torch
+
+    return torch.device(device)
 
 
 def bucket(item: Series) -> Hashable:

@@ -29,10 +29,8 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
 
     ``source`` is a folder or hub id of other weights; None takes the weights inside the package.
     """
-    try:
-        from fracast import FracastModel
-    except ImportError as error:
-        raise ModelUnavailableError(f"{name} needs the package fracast: pip install fracast==0.1.0") from error
+    from fracast import FracastModel
+
     try:
         network = FracastModel.from_pretrained(source, weights="fp32", device=device)
     except (OSError, RuntimeError) as error:

@@ -8,11 +8,11 @@ from operator import attrgetter
 
 import torch
 
-from models.cache import sized_cache
+from models.cache import cache_of_device, sized_cache
 from models.forecast.student import table
 
 
-@sized_cache(32 << 20, attrgetter("nbytes"))
+@cache_of_device(sized_cache(32 << 20, attrgetter("nbytes")))
 def weights(known: tuple[float, ...], wanted: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """[LONGEST_HORIZON, len(wanted), len(known)]: weights of the quantiles at ``known`` in the quantiles at ``wanted``.
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from models.forecast.arrays import AnyArray, holds, largest, namespace, tensor
+from models.forecast.arrays import AnyArray, gather, holds, largest, namespace
 from models.forecast.series import Array
 
 # A hair above 2: a step of exactly a factor of e^2 never depends on how a logarithm is rounded.
@@ -62,28 +61,16 @@ class Path:
         """``steps`` [B, W] with zeros where there is padding."""
         return steps if self.mask is None else steps * self.mask
 
-    def tensors(self) -> "Path":
-        """The same paths as tensors; numpy's memory is shared."""
-        return Path(
-            tensor(self.level),
-            tensor(self.step),
-            None if self.mask is None else tensor(self.mask),
-            tensor(self.count),
-            tensor(self.logs),
-            tensor(self.last),
-            None if self.unit is None else tensor(self.unit),
-            tensor(self.peak),
-            tensor(self.distance),
-        )
-
-    def without(self, latest: torch.Tensor) -> "Path":
-        """The paths (tensors) without the ``latest`` steps (int64 [B]), in the same units."""
-        columns = torch.arange(self.level.shape[1], device=latest.device) - latest[:, None]
-        level = self.level.gather(1, columns.clamp(min=0))
+    def without(self, latest: AnyArray) -> "Path":
+        """The paths without the ``latest`` steps (int64 [B]), in the same units."""
+        xp = namespace(self.level)
+        columns = xp.arange(self.level.shape[1], device=self.level.device) - latest[:, None]
+        level = gather(self.level, columns.clip(0))
         count = self.count - latest
         mask = real_steps(count, self.step.shape[1])
-        step = level.diff(dim=1)
-        return Path(level, step, mask, count, self.logs, self.last, self.unit, step.abs().amax(1), step.abs().sum(1))
+        step = level[:, 1:] - level[:, :-1]
+        size = abs(step)
+        return Path(level, step, mask, count, self.logs, self.last, self.unit, largest(size), size.sum(1))
 
     def prices(self, level: AnyArray) -> AnyArray:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""

@@ -4,23 +4,33 @@ Owns levels, answers and backtests around a network. The network is a Foundation
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
 
 from models.forecast import answer_warnings
+from models.forecast.backtests import BACKTESTS, past, with_coverage
 from models.forecast.batch import Outlook
 from models.forecast.embedded import bucket, units
 from models.forecast.interpolation import weights
 from models.forecast.path import LARGEST
 from models.forecast.selftest import SelfTestError, seasonal
-from models.forecast.series import Array, Forecast, Series
+from models.forecast.series import Array, Forecast, Group, Series, members
 
-# A past origin costs a forward pass, so origins are few; the answer has the count.
-BACKTESTS = 4
-LEAST_POINTS = 30
-_INTERVAL = (0.1, 0.9)
+# Values of the series and covariates of a group together: a group is one item of a batch, which nothing interrupts, and
+# must not take much longer than a long series alone.
+MOST_VALUES = 1 << 14
+
+
+class Together(NamedTuple):
+    """What a network forecasts together. ``contexts``: of the series, then of the covariates, each float64 [T].
+
+    ``future``: float64 [covariates, horizon]. NaN stands for what is missing or not known.
+    """
+
+    contexts: Sequence[Array]
+    future: Array
 
 
 class Foundation(Protocol):
@@ -43,20 +53,36 @@ class Foundation(Protocol):
         ...
 
 
+@runtime_checkable
+class Joint(Foundation, Protocol):
+    """A Foundation that takes covariates and groups."""
+
+    def together(self, tasks: Sequence[Together], horizon: int) -> torch.Tensor:
+        """[series of all tasks, horizon, levels]: as quantiles(), each series from all contexts of its task."""
+        ...
+
+
 class Pretrained:
     """A Foundation as a Model. The bands come from the network: on prices seldom better than the bands of `auto`."""
 
     def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
         self.name = name
         self.version = foundation.version
+        self.takes = ("covariates", "groups") if isinstance(foundation, Joint) else ()
         self._foundation = foundation
         self._backtests = backtests
 
-    def bucket(self, item: Series) -> Hashable:
-        return bucket(item)
+    def bucket(self, item: Series | Group) -> Hashable:
+        own = members(item)
+        rows = sum(one.rows for one in own)
+        found = bucket(max(own, key=lambda one: len(one.values)))
+        return found if rows == 1 else (found, rows.bit_length())
 
-    def units(self, item: Series) -> int:
-        return units(item) * (1 + len(past(item, self._backtests)))
+    def units(self, item: Series | Group) -> int:
+        own = members(item)
+        window = _window(own, self._foundation.longest)
+        beside = sum((one.rows - 1) * (min(len(one.values), window) + one.horizon) for one in own)
+        return (sum(map(units, own)) + beside) * (1 + len(past(item, self._backtests)))
 
     def check(self) -> None:
         """Forecast a stored series twice; raises SelfTestError unless the bands repeat, are ordered and not absurd.
@@ -69,16 +95,27 @@ class Pretrained:
         if not near.all() or (found[:, 1:] < found[:, :-1]).any() or not np.array_equal(found, again):
             raise SelfTestError(f"{self.name}: the self-test found {found[-1].tolist()}, then {again[-1].tolist()}")
 
-    def run(self, items: Sequence[Series]) -> list[Forecast]:
+    @overload
+    def run(self, items: Sequence[Series]) -> list[Forecast]: ...
+
+    @overload
+    def run(self, items: Sequence[Series | Group]) -> list[Forecast | tuple[Forecast, ...]]: ...
+
+    def run(self, items: Sequence[Series] | Sequence[Series | Group]) -> Any:
         """Forecasts in the items' order; equal alone and in any batch to the network's float precision."""
-        return with_coverage(items, self._plain(items), self._plain, self._backtests)
+        found = iter(with_coverage(items, self._plain(items), self._plain, self._backtests))
+        return [tuple(next(found) for _ in item.members) if isinstance(item, Group) else next(found) for item in items]
 
     @torch.inference_mode()
-    def _plain(self, items: Sequence[Series]) -> list[Forecast]:
-        examined = [answer_warnings.examine(item) for item in items]
-        items = [item for item, _ in examined]
-        steps, columns = max(item.horizon for item in items), max(len(item.levels) for item in items)
-        found = outlook(self._foundation, items, steps, columns)
+    def _plain(self, items: Sequence[Series | Group]) -> list[Forecast]:
+        """A forecast for each series, those of a group after each other."""
+        examined = [answer_warnings.examine(one) for item in items for one in members(item)]
+        treated = iter(one for one, _ in examined)
+        groups = [[next(treated) for _ in members(item)] for item in items]
+        series = [one for group in groups for one in group]
+        steps, columns = max(one.horizon for one in series), max(len(one.levels) for one in series)
+        found = outlook(self._foundation, groups, steps, columns)
+        windows = [_window(group, self._foundation.longest) for group in groups for _ in group]
         point, quantiles = found.point.cpu().numpy(), found.quantiles.cpu().numpy()
         return [
             Forecast(
@@ -86,7 +123,7 @@ class Pretrained:
                 np.ascontiguousarray(quantiles[row, : item.horizon, : len(item.levels)]),
                 gate=1.0,
                 logs=False,
-                context=min(len(item.values), self._foundation.longest),
+                context=min(len(item.values), windows[row]),
                 coverage=float("nan"),
                 coverage_count=0,
                 warnings=warnings,
@@ -95,13 +132,15 @@ class Pretrained:
         ]
 
 
-def outlook(foundation: Foundation, items: Sequence[Series], steps: int, columns: int) -> Outlook:
-    """The network's forecasts at the levels of every item, [b, steps] and [b, steps, columns]."""
+def outlook(foundation: Foundation, groups: Sequence[Sequence[Series]], steps: int, columns: int) -> Outlook:
+    """The network's forecasts at the levels of every series, [b, steps] and [b, steps, columns].
+
+    A series alone is a group of one.
+    """
     device = foundation.device
-    # Powers of two change no digit, and keep the largest and the smallest series within the range of float32.
-    exponents = [int(np.frexp(np.abs(item.values).max())[1]) - 1 for item in items]
-    scaled = [np.ldexp(item.values, -exponent) for item, exponent in zip(items, exponents, strict=True)]
-    known = _known(foundation, scaled, [item.horizon for item in items], steps)
+    items = [item for group in groups for item in group]
+    exponents = [_exponent(item.values) for item in items]
+    known = _known(foundation, groups, exponents, steps)
     quantiles = known.new_zeros(len(items), steps, columns)
     for levels in dict.fromkeys(item.levels for item in items):
         rows = torch.tensor([row for row, item in enumerate(items) if item.levels == levels], device=device)
@@ -114,17 +153,55 @@ def outlook(foundation: Foundation, items: Sequence[Series], steps: int, columns
     return Outlook(point, torch.ldexp(quantiles, power[:, :, None]).clamp(-LARGEST, LARGEST))
 
 
-def _known(foundation: Foundation, series: Sequence[Array], horizons: Sequence[int], steps: int) -> torch.Tensor:
+def _exponent(values: Array) -> int:
+    """The power of two that brings the values below 2; NaN is left out.
+
+    Powers of two change no digit, and keep the largest and the smallest series within the range of float32.
+    """
+    return int(np.frexp(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))[1]) - 1
+
+
+def _known(
+    foundation: Foundation, groups: Sequence[Sequence[Series]], exponents: Sequence[int], steps: int
+) -> torch.Tensor:
     """[b, steps, levels]: the network's own quantiles, sorted; zeros beyond a row's horizon."""
     device = foundation.device
-    runs = [foundation.steps(horizon) for horizon in horizons]
-    known = torch.zeros(len(series), steps, len(foundation.levels), dtype=torch.float64, device=device)
-    for run in sorted(set(runs)):
-        rows = [row for row, own in enumerate(runs) if own == run]
-        found = foundation.quantiles([series[row][-foundation.longest :] for row in rows], run)[:, :steps]
+    known = torch.zeros(len(exponents), steps, len(foundation.levels), dtype=torch.float64, device=device)
+    power, row = iter(exponents), 0
+    runs: dict[int, tuple[list[int], list[Together]]] = {}
+    for group in groups:
+        longest = _window(group, foundation.longest)
+        contexts = [np.ldexp(item.values[-longest:], -next(power)) for item in group]
+        rows, tasks = runs.setdefault(foundation.steps(group[0].horizon), ([], []))
+        rows += range(row, row + len(group))
+        tasks.append(_with_covariates(contexts, group, longest))
+        row += len(group)
+    for run, (rows, tasks) in sorted(runs.items()):
+        if isinstance(foundation, Joint):
+            found = foundation.together(tasks, run)
+        else:
+            found = foundation.quantiles([task.contexts[0] for task in tasks], run)
+        found = found[:, :steps]
         # Networks may cross quantiles; sorting never makes quantiles worse (Chernozhukov et al., 2010).
         known[torch.tensor(rows, device=device), : found.shape[1]] = found.sort(dim=2).values
     return known
+
+
+def _window(group: Sequence[Series], longest: int) -> int:
+    """The newest values that a network reads of each series and covariate of a group."""
+    return min(longest, MOST_VALUES // sum(one.rows for one in group))
+
+
+def _with_covariates(contexts: list[Array], group: Sequence[Series], longest: int) -> Together:
+    """The group's series, scaled already, and its covariates, each scaled by a power of two of its own."""
+    future = []
+    for item in group:
+        if item.covariates is not None:
+            for past, ahead in zip(*item.covariates, strict=True):
+                power = -_exponent(np.concatenate([past, ahead]))
+                contexts.append(np.ldexp(past[-longest:], power))
+                future.append(np.ldexp(ahead, power))
+    return Together(contexts, np.array(future).reshape(len(future), group[0].horizon))
 
 
 def by_blocks(
@@ -145,33 +222,3 @@ def by_blocks(
         contexts = [np.concatenate([context, median])[-foundation.longest :] for context, median in pairs]
         blocks.append(next_block(contexts))
     return torch.cat(blocks, dim=1)[:, :horizon]
-
-
-def past(item: Series, most: int) -> list[int]:
-    """The latest ``most`` origins one horizon apart, as lengths of the series by then."""
-    lengths = (len(item.values) - order * item.horizon for order in range(1, most + 1))
-    return [length for length in lengths if length >= LEAST_POINTS]
-
-
-def with_coverage(
-    items: Sequence[Series],
-    answers: Sequence[Forecast],
-    forecast: Callable[[Sequence[Series]], Sequence[Forecast]],
-    most: int,
-) -> list[Forecast]:
-    """``answers`` with the coverage of the central 80% interval, from runs of ``forecast`` at past origins."""
-    origins = [past(item, most) for item in items]
-    earlier = [
-        Series(item.values[:length], item.horizon, _INTERVAL)
-        for item, lengths in zip(items, origins, strict=True)
-        for length in lengths
-    ]
-    bands = iter(forecast(earlier) if earlier else ())
-    found = []
-    for item, answer, lengths in zip(items, answers, origins, strict=True):
-        targets = [item.values[length + item.horizon - 1] for length in lengths]
-        kept = [low <= target <= high for target in targets for low, high in [next(bands).quantiles[-1]]]
-        share = sum(kept) / len(kept) if kept else float("nan")
-        warnings = answer_warnings.with_coverage(answer.warnings, share, len(kept))
-        found.append(answer._replace(coverage=share, coverage_count=len(kept), warnings=warnings))
-    return found

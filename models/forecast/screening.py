@@ -23,7 +23,7 @@ def suspects(path: Path) -> Sequence[int]:
     """The suspect rows, ascending. Waits for the device."""
     limit = (LARGEST_ROUGHNESS / path.count).clip(max=LARGEST_PART) * path.distance
     rough, stale = path.peak > limit, path.level[:, -LEAST_STALE] == 0
-    rows: list[int] = np.flatnonzero(host(rough | stale)).tolist()
+    rows: list[int] = host(rough | stale).nonzero()[0].tolist()
     return [row for row in rows if stale[row] or not path.logs[row] or _reverses(path.step[row], float(limit[row]))]
 
 

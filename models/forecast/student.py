@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from models.cache import sized_cache
+from models.cache import cache_of_device, sized_cache
 from models.forecast.arrays import AnyArray, Device, put
 from models.forecast.series import Array
 
@@ -68,7 +68,7 @@ def _column(level: float) -> Array:
     return np.asarray(unit)
 
 
-@sized_cache(16 << 20, attrgetter("nbytes"))
+@cache_of_device(sized_cache(16 << 20, attrgetter("nbytes")))
 def table(levels: tuple[float, ...], device: Device) -> AnyArray:
     """Float64 [LONGEST_HORIZON, len(levels)] on ``device``: the band's edges in units of sigma * sqrt(h)."""
     edges = np.stack([_column(level) for level in levels], axis=1)

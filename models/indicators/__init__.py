@@ -14,6 +14,7 @@ from models.indicators.answer import Answer
 from models.indicators.functions import FUNCTIONS, Function, Output, Parameter
 from models.indicators.panel import COLUMNS, Panel
 from models.indicators.program import Program, Spec, SpecError, compile  # noqa: A004 - as re.compile
+from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.talib_model import TALibModel
 from models.indicators.task import Task
 from models.model import Model, ModelUnavailableError
@@ -29,13 +30,16 @@ __all__ = [
     "Program",
     "Spec",
     "SpecError",
+    "SpoiltSumsError",
     "Task",
     "compile",
     "load",
 ]
 
 
-def load(device: str = "cpu", *, backend: Literal["auto", "talib", "torch"] = "auto") -> Model[Task, Answer]:
+def load(
+    device: str = "cpu", *, backend: Literal["auto", "talib", "torch"] = "auto"
+) -> Model[Task, Answer | SpoiltSumsError]:
     """Load an indicator model: "talib" on the CPU, "torch" on the device, "auto" for the faster of the two.
 
     On a CPU, TA-Lib is faster at every size: TA-Lib takes one pass of a few nanoseconds per bar, a kernel ten to thirty

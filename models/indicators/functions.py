@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from xml.etree import ElementTree
 
-from talib import abstract
-
 from models.indicators import library
+from models.indicators.library import abstract
 
 PERIODS = "periods"
 

@@ -4,7 +4,7 @@ Owns the state between bars and the method for each function:
 
 - Recursive form (incremental_forms.py): one step per bar. The value equals the full call over all bars ever received.
 - Bounded memory: TA-Lib computes the value over the last lookback + 1 bars. The value equals the full call too.
-- Unbounded memory without a recursive form (see UNBOUNDED): TA-Lib computes the value over all held bars. The value
+- Unbounded memory without a recursive form (see memory.py): TA-Lib computes the value over all held bars. The value
   equals the full call over the held bars.
 
 The newest bar may be corrected any number of times, because the state before the newest bar is kept as well.
@@ -19,33 +19,20 @@ from numpy.typing import NDArray
 
 from models.indicators.incremental_bars import Bars
 from models.indicators.incremental_forms import Form, State, form
+from models.indicators.memory import bounded
 from models.indicators.panel import COLUMNS, Panel
 from models.indicators.plan import Plans
-from models.indicators.program import Call, Program
+from models.indicators.program import Program
 
-_UNBOUNDED = (
-    "AD ADOSC ADX ADXR ATR CMO CUMSUM CVI DEMA DX EFI EMA ERI HA HT_DCPERIOD HT_DCPHASE HT_PHASOR HT_SINE "
-    "HT_TRENDLINE HT_TRENDMODE KAMA KC MACD MACDFIX MAMA MASSI MAXINDEX MININDEX MINMAXINDEX MINUS_DI MINUS_DM NATR "
-    "NVI OBV PLUS_DI PLUS_DM PVI PVT RMA RSI RVI SAR SAREXT SMI STOCHRSI SUPERTREND T3 TEMA TRIX TSI VWAP WAD ZLEMA"
-)
-UNBOUNDED = frozenset(_UNBOUNDED.split())
-"""Functions with values that may depend on all earlier bars, for any parameters. MAXINDEX, MININDEX and MINMAXINDEX
-depend on earlier bars when two bars are equal."""
-_BOUNDED_AVERAGES = frozenset((0.0, 2.0, 5.0))
-"""SMA, WMA and TRIMA. A function with any other kind of moving average has unbounded memory."""
 _POSITIONS = frozenset(("MAXINDEX", "MININDEX", "MINMAXINDEX"))
 """Functions with positions in the panel as values."""
 _PLAN_BYTES = 64 << 20
 
 
-def bounded(call: Call) -> bool:
-    """Whether the call's newest value depends only on the last lookback + 1 bars."""
-    averages = (
-        value
-        for value, parameter in zip(call.values, call.function.parameters, strict=True)
-        if parameter.moving_average
-    )
-    return call.function.name not in UNBOUNDED and all(kind in _BOUNDED_AVERAGES for kind in averages)
+def newest_units(program: Program, held: int) -> int:
+    """The cost of the newest values, after each bar, with so many bars held; see price.py."""
+    rest = [call for call in program.calls if form(call) is None]
+    return int(sum(replace(call, last=1, fresh=bounded(call)).units(held) for call in rest))
 
 
 def bars_needed(program: Program) -> int:
@@ -74,8 +61,8 @@ class Incremental:
             _Recursive(found, rows) for found, rows in zip(forms, program.rows, strict=True) if found is not None
         ]
         rest = [place for place, found in enumerate(forms) if found is None]
-        self._tail = _Windowed(program, [place for place in rest if bounded(program.calls[place])])
-        self._whole = _Windowed(program, [place for place in rest if not bounded(program.calls[place])])
+        self._tail = _Windowed(program, [place for place in rest if bounded(program.calls[place])], fresh=True)
+        self._whole = _Windowed(program, [place for place in rest if not bounded(program.calls[place])], fresh=False)
         self._before: list[State] = [one.form.start for one in self._recursive]
         self._after = self._before
         self.values: NDArray[np.float64] = np.full(len(program.outputs), np.nan)
@@ -130,9 +117,9 @@ class Incremental:
 class _Windowed:
     """Calls of a program, computed by TA-Lib over a window of bars."""
 
-    def __init__(self, program: Program, places: list[int]) -> None:
+    def __init__(self, program: Program, places: list[int], *, fresh: bool) -> None:
         self.places = places
-        calls = [replace(program.calls[place], last=1) for place in places]
+        calls = [replace(program.calls[place], last=1, fresh=fresh) for place in places]
         self._program = Program(calls)
         self._rows = [row for place in places for row in range(program.rows[place].start, program.rows[place].stop)]
         self._positions = [call.function.name in _POSITIONS for call in calls for _ in call.function.outputs]

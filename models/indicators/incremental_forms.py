@@ -1,7 +1,7 @@
 """TA-Lib functions in recursive form: the next value from a small state and the newest bar.
 
-Owns the recurrences. Each recurrence repeats the loop of the C function, operation by operation where rounding matters
-(TA-Lib subtracts from running sums, so an exact sum would differ), and covers the whole history, even if only few bars
+Owns the recurrences. Each recurrence repeats the loop of the C function, operation by operation where rounding matters,
+and covers the whole history, even if only few bars
 are held. A step returns a new state and leaves the old state unchanged, so a correction of the newest bar is a second
 step from the old state. Sources: TA-Lib's C code; Wilder, New Concepts in Technical Trading Systems (1978), for RSI,
 ATR and the directional movement; Tillson (1998) for T3.
@@ -19,7 +19,7 @@ Values = tuple[float, ...]
 
 NAN = math.nan
 _LONGEST_TUPLE = 512
-_SMA, _EMA, _DEMA, _TEMA, _T3 = 0, 1, 3, 4, 8
+_EMA, _DEMA, _TEMA, _T3 = 1, 3, 4, 8
 
 
 class Form(Protocol):
@@ -75,17 +75,6 @@ class _OfColumn:
     def __init__(self, call: Call) -> None:
         self.column = call.function.columns[0]
         self.period = int(call.values[0]) if call.values else 0
-
-
-class Sma(_OfColumn):
-    start: State = (0, 0.0)
-
-    def step(self, state: State, bars: Bars) -> tuple[State, Values]:
-        count, total = state
-        total += bars.at(self.column)
-        if count + 1 < self.period:
-            return (count + 1, total), (NAN,)
-        return (count, total - bars.at(self.column, self.period - 1)), (total / self.period,)
 
 
 class Ema(_OfColumn):
@@ -373,6 +362,74 @@ class OnBalance:
         return (True, total), (total,)
 
 
+class Total:
+    """A running total that needs nothing but itself, the newest bar and the bar before.
+
+    `first`: the total after the first bar; `further`: the total after a further bar.
+    """
+
+    start: State = (None,)
+
+    def __init__(self, first: Callable[[Bars], float], further: Callable[[float, Bars], float]) -> None:
+        self._first, self._further = first, further
+
+    def step(self, state: State, bars: Bars) -> tuple[State, Values]:
+        total = self._first(bars) if state[0] is None else self._further(state[0], bars)
+        return (total,), (total,)
+
+
+def _cumulative_sum(call: Call) -> Form:
+    [column] = call.function.columns
+    return Total(lambda bars: bars.at(column), lambda total, bars: total + bars.at(column))
+
+
+def _volume_index(call: Call, sign: float) -> Form:
+    """NVI for -1, PVI for 1: the returns of the bars whose volume is smaller, or larger, than the one before."""
+
+    def further(total: float, bars: Bars) -> float:
+        before = bars.at("close", 1)
+        counts = sign * (bars.at("volume") - bars.at("volume", 1)) > 0.0 and before != 0.0
+        return total + total * ((bars.at("close") - before) / before) if counts else total
+
+    return Total(lambda _: 1000.0, further)
+
+
+def _price_volume_trend(_: Call) -> Form:
+    def further(total: float, bars: Bars) -> float:
+        before = bars.at("close", 1)
+        return total + bars.at("volume") * ((bars.at("close") - before) / before) if before != 0.0 else total
+
+    return Total(lambda _: 0.0, further)
+
+
+def _williams_accumulation(_: Call) -> Form:
+    def further(total: float, bars: Bars) -> float:
+        close, before = bars.at("close"), bars.at("close", 1)
+        if close > before:
+            return total + (close - min(bars.at("low"), before))
+        if close < before:
+            return total + (close - max(bars.at("high"), before))
+        return total
+
+    return Total(lambda _: 0.0, further)
+
+
+class VolumeWeightedPrice:
+    """VWAP over all bars."""
+
+    start: State = (0.0, 0.0)
+
+    def __init__(self, call: Call) -> None:
+        pass
+
+    def step(self, state: State, bars: Bars) -> tuple[State, Values]:
+        turnover, volume = state
+        newest = bars.at("volume")
+        turnover += (bars.at("high") + bars.at("low") + bars.at("close")) / 3.0 * newest
+        volume += newest
+        return (turnover, volume), (turnover / volume if volume > 0.0 else 0.0,)
+
+
 def _accumulate(total: float, bars: Bars) -> float:
     """Chaikin's accumulation/distribution line after one more bar."""
     high, low, close = bars.at("high"), bars.at("low"), bars.at("close")
@@ -417,7 +474,7 @@ class AccumulationOscillator:
 
 def _moving_average(call: Call) -> Form | None:
     period, kind = (int(value) for value in call.values)
-    averages: Mapping[int, Callable[[Call], Form]] = {_SMA: Sma, _EMA: Ema, _DEMA: Dema, _TEMA: Tema, _T3: T3}
+    averages: Mapping[int, Callable[[Call], Form]] = {_EMA: Ema, _DEMA: Dema, _TEMA: Tema, _T3: T3}
     made = averages.get(kind)
     return made(call) if made and period > 1 else None
 
@@ -439,6 +496,7 @@ _FORMS: Mapping[str, Callable[[Call], Form | None]] = {
     "APO": lambda call: PriceOscillator(call) if call.values[2] == _EMA else None,
     "ATR": _above_one(TrueRangeAverage),
     "CMO": _above_one(Strength),
+    "CUMSUM": _cumulative_sum,
     "DEMA": Dema,
     "DX": Direction,
     "EMA": Ema,
@@ -448,13 +506,17 @@ _FORMS: Mapping[str, Callable[[Call], Form | None]] = {
     "MINUS_DI": _above_one(Direction),
     "MINUS_DM": _above_one(Direction),
     "NATR": _above_one(TrueRangeAverage),
+    "NVI": lambda call: _volume_index(call, -1.0),
     "OBV": OnBalance,
     "PLUS_DI": _above_one(Direction),
     "PLUS_DM": _above_one(Direction),
     "PPO": lambda call: PriceOscillator(call) if call.values[2] == _EMA else None,
+    "PVI": lambda call: _volume_index(call, 1.0),
+    "PVT": _price_volume_trend,
     "RSI": _above_one(Strength),
-    "SMA": _above_one(Sma),
     "T3": T3,
     "TEMA": Tema,
     "TRIX": _above_one(Trix),
+    "VWAP": VolumeWeightedPrice,
+    "WAD": _williams_accumulation,
 }

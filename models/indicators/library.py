@@ -5,9 +5,29 @@ functions.py, the calls are in plan.py.
 """
 
 import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import talib
-from talib import _ta_lib as extension
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Within the block, packages that no code has imported so far look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+# TA-Lib imports both for frames, which are never passed here: 0.3 s and 50 MB of a service.
+with _without("pandas", "polars"):
+    import talib
+    from talib import _ta_lib as extension
+    from talib import abstract as abstract
 
 # Symbols resolve through the extension module to the linked C library, independent of the library's file name.
 # Two handles to the same functions: HOLDING keeps the interpreter lock during a call, RELEASING releases the lock.

@@ -1,20 +1,27 @@
 """A program: a list of indicators, checked once and reused for every panel.
 
-Owns the checks of names, parameters and ranges, and the layout of the answer. The list of functions is in functions.py,
-the computation in plan.py and kernels/.
+Owns the checks of names, parameters and ranges, the layout of the answer, and the division of a costly program. The
+list of functions is in functions.py, their costs in price.py, the computation in plan.py and kernels/.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import accumulate
 
 from models.cache import sized_cache
 from models.indicators.functions import FUNCTIONS, PERIODS, Function, Parameter
 from models.indicators.panel import Panel
+from models.indicators.price import Price, price
 
-_CACHED_BYTES = 32 << 20
+_CACHED_BYTES = 4 << 20
+_CACHED_CALL_BYTES = 1 << 20
 _CALL_BYTES = 900
 _OUTPUT_BYTES = 32
+
+WINDOWED = frozenset(("AROON", "AROONOSC", "AVGDEV", "DONCHIAN", "FRACTAL", "IMI", "PERCENTILE", "PERCENTRANK", "VHF"))
+"""Costly functions with values that depend on the bars of their window alone, bit for bit: with `last`, only the last
+values are computed. Other functions carry running sums, or the order of additions, from bar to bar."""
 
 
 class SpecError(ValueError):
@@ -41,12 +48,34 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One checked indicator: every parameter's value in TA-Lib's order, the bars of warm-up, the bars to return."""
+    """One checked indicator: every parameter's value in TA-Lib's order, the bars of warm-up, the bars to return.
+
+    `fresh`: a value comes from its own last lookback + 1 bars, without running sums over earlier bars; needs `last`.
+    """
 
     function: Function
     values: tuple[float, ...]
     lookback: int
     last: int | None
+    fresh: bool = False
+    price: Price = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "price", price(self.function, self.values))
+
+    @property
+    def last_only(self) -> bool:
+        """Whether only the last values are computed, and not the values before."""
+        return self.last is not None and (self.fresh or self.function.name in WINDOWED)
+
+    def units(self, bars: int) -> float:
+        """The cost over so many bars, see price.py."""
+        per_bar, per_window = self.price
+        computed = max(0, bars - self.lookback)
+        if self.last is not None and self.last_only:
+            computed = min(computed, self.last)
+            return per_bar * min(bars, computed + self.lookback) + per_window * computed
+        return per_bar * bars + per_window * computed
 
 
 class Program:
@@ -56,7 +85,7 @@ class Program:
     the rows, and `rows[i]` is the slice of call i.
     """
 
-    __slots__ = ("_hash", "_key", "calls", "last", "needs", "outputs", "rows", "same_last")
+    __slots__ = ("_costly", "_hash", "_key", "_per_bar", "calls", "last", "needs", "outputs", "rows", "same_last")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
@@ -65,7 +94,10 @@ class Program:
         self.last = tuple(call.last for call in calls for _ in call.function.outputs)
         self.same_last = len(set(self.last)) == 1
         self.rows = _slices([len(call.function.outputs) for call in calls])
-        self._key: Hashable = tuple((call.function.name, call.values, call.last) for call in calls)
+        # The cost is linear in the bars, beside that of the costly calls.
+        self._costly = [call for call in calls if call.price.per_window]
+        self._per_bar = sum(call.price.per_bar for call in calls if not call.price.per_window)
+        self._key: Hashable = tuple((call.function.name, call.values, call.last, call.fresh) for call in calls)
         self._hash = hash(self._key)
 
     @property
@@ -82,6 +114,17 @@ class Program:
     def __repr__(self) -> str:
         return f"Program({', '.join(call.function.name for call in self.calls)})"
 
+    def units(self, bars: int) -> int:
+        """The cost over a panel of so many bars; a unit is one bar of a simple function."""
+        units = self._per_bar * bars
+        for call in self._costly:
+            units += call.units(bars)
+        return int(units)
+
+    def split(self, bars: int, most_units: int) -> "list[Program]":
+        """The program as programs of at most so many units each over a panel, or of a single call, in order."""
+        return [Program(calls) for calls in _divide(self.calls, bars, most_units)]
+
     def require(self, panel: Panel) -> None:
         """Raise SpecError for the first call with a column that the panel lacks."""
         if all(getattr(panel, column) is not None for column in self.needs):
@@ -90,6 +133,19 @@ class Program:
             for column in call.function.columns:
                 if getattr(panel, column) is None:
                     raise SpecError(index, "name", f"{call.function.name} needs the column {column}, which is missing")
+
+
+def _divide(calls: Sequence[Call], bars: int, most_units: int) -> Iterator[list[Call]]:
+    part: list[Call] = []
+    held = 0.0
+    for call in calls:
+        units = call.units(bars)
+        if part and held + units > most_units:
+            yield part
+            part, held = [], 0.0
+        part.append(call)
+        held += units
+    yield part
 
 
 def compile(specs: Sequence[Spec]) -> Program:  # noqa: A001 - models.indicators.compile, as re.compile
@@ -102,44 +158,50 @@ def compile(specs: Sequence[Spec]) -> Program:  # noqa: A001 - models.indicators
 
 @sized_cache(_CACHED_BYTES, lambda program: program.size_bytes)
 def _compiled(key: tuple[tuple[str, tuple[tuple[str, float], ...], int | None], ...]) -> Program:
-    return Program([_call(index, Spec(name, dict(params), last)) for index, (name, params, last) in enumerate(key)])
+    calls = []
+    for index, spec in enumerate(key):
+        try:
+            calls.append(_call(*spec))
+        except SpecError as error:
+            raise SpecError(index, error.field, error.message) from None
+    return Program(calls)
 
 
-def _call(index: int, spec: Spec) -> Call:
-    function = FUNCTIONS.get(spec.name)
+# Lists of indicators that are new consist of indicators that are not: a call takes ten times as long to check.
+@sized_cache(_CACHED_CALL_BYTES, lambda call: _CALL_BYTES)
+def _call(name: str, params: tuple[tuple[str, float], ...], last: int | None) -> Call:
+    """The call of a spec. Raises SpecError with the index 0."""
+    function, given = FUNCTIONS.get(name), dict(params)
     if function is None:
-        raise SpecError(index, "name", f"unknown function {spec.name!r}{_suggestion(spec.name, list(FUNCTIONS))}")
+        raise SpecError(0, "name", f"unknown function {name!r}{_suggestion(name, list(FUNCTIONS))}")
     if PERIODS in function.columns:
         message = f"{function.name} needs a series of periods, which a panel has no column for; MA takes a fixed one"
-        raise SpecError(index, "name", message)
-    _refuse_unknown(index, function, spec.params)
-    values = tuple(
-        _value(index, parameter, spec.params.get(parameter.name, parameter.default))
-        for parameter in function.parameters
-    )
+        raise SpecError(0, "name", message)
+    _refuse_unknown(function, given)
+    values = tuple(_value(parameter, given.get(parameter.name, parameter.default)) for parameter in function.parameters)
     lookback = function.lookback(values)
     if lookback < 0:
-        raise SpecError(index, "params", f"{function.name} does not accept these parameters together")
-    if spec.last is not None and spec.last < 1:
-        raise SpecError(index, "last", f"must be at least 1, got {spec.last}")
-    return Call(function, values, lookback, spec.last)
+        raise SpecError(0, "params", f"{function.name} does not accept these parameters together")
+    if last is not None and last < 1:
+        raise SpecError(0, "last", f"must be at least 1, got {last}")
+    return Call(function, values, lookback, last)
 
 
-def _refuse_unknown(index: int, function: Function, params: Mapping[str, float]) -> None:
+def _refuse_unknown(function: Function, params: Mapping[str, float]) -> None:
     names = [parameter.name for parameter in function.parameters]
     for name in params:
         if name not in names:
             takes = f"{function.name} takes {', '.join(names) if names else 'no parameters'}"
-            raise SpecError(index, _path(name), f"unknown parameter{_suggestion(name, names)}; {takes}")
+            raise SpecError(0, _path(name), f"unknown parameter{_suggestion(name, names)}; {takes}")
 
 
-def _value(index: int, parameter: Parameter, value: float) -> float:
+def _value(parameter: Parameter, value: float) -> float:
     # `not <=` instead of `>`, so that NaN is out of range too.
     if not parameter.minimum <= value <= parameter.maximum:
         limits = f"[{_number(parameter.minimum)}, {_number(parameter.maximum)}]"
-        raise SpecError(index, _path(parameter.name), f"must be in {limits}, got {_number(value)}")
+        raise SpecError(0, _path(parameter.name), f"must be in {limits}, got {_number(value)}")
     if parameter.integer and value != int(value):
-        raise SpecError(index, _path(parameter.name), f"must be a whole number, got {_number(value)}")
+        raise SpecError(0, _path(parameter.name), f"must be a whole number, got {_number(value)}")
     return float(value)
 
 
@@ -158,5 +220,4 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
 
 
 def _slices(lengths: Sequence[int]) -> tuple[slice, ...]:
-    ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
-    return tuple(slice(end - length, end) for end, length in zip(ends, lengths, strict=True))
+    return tuple(slice(end - length, end) for end, length in zip(accumulate(lengths), lengths, strict=True))

@@ -12,19 +12,22 @@ import numpy as np
 from models.indicators.answer import Answer
 from models.indicators.panel import COLUMNS, Panel
 from models.indicators.program import Spec, compile  # noqa: A004 - as re.compile
+from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.task import Task
 from models.model import Model
 
 _TOLERANCE = 1e-9
 
 
-def verify(model: Model[Task, Answer]) -> None:
+def verify(model: Model[Task, Answer | SpoiltSumsError]) -> None:
     """Run the self-test. Raises RuntimeError, naming the first indicator that differs from the stored answer."""
     stored = json.loads(Path(__file__).with_name("selftest.json").read_text("utf-8"))
     panel = Panel(**{name: np.array(stored["panel"][name], dtype=np.float64) for name in COLUMNS})
     indicators = stored["indicators"]
     program = compile([Spec(each["name"], each["params"], each["last"]) for each in indicators])
     (answer,) = model.run([Task(panel, program)])
+    if isinstance(answer, SpoiltSumsError):
+        raise answer
     for each, rows in zip(indicators, program.rows, strict=True):
         computed, expected = list(answer[rows]), each["expected"]
         if not np.allclose(computed, expected, rtol=_TOLERANCE, atol=0.0, equal_nan=True):

@@ -9,10 +9,20 @@ from operator import attrgetter
 
 from models.indicators import library, selftest
 from models.indicators.answer import Answer
-from models.indicators.plan import Plans
+from models.indicators.panel import Panel
+from models.indicators.plan import Plan, Plans
+from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.task import Task
 
-_PLAN_BYTES = 64 * 2**20
+_PLAN_BYTES = 16 * 2**20
+
+
+def run(plan: Plan, panel: Panel) -> Answer | SpoiltSumsError:
+    """The answer for a panel, or the error of the panel."""
+    try:
+        return plan.run(panel)
+    except SpoiltSumsError as error:
+        return error
 
 
 class TALibModel:
@@ -29,16 +39,16 @@ class TALibModel:
         return item.panel.bars.bit_length()
 
     def units(self, item: Task) -> int:
-        """Bars times functions."""
-        return item.panel.bars * len(item.program.calls)
+        """The cost of the program over the panel, see price.py."""
+        return item.program.units(item.panel.bars)
 
-    def run(self, items: Sequence[Task]) -> list[Answer]:
-        """One answer per task. No answer depends on other tasks."""
-        answers: list[Answer] = []
+    def run(self, items: Sequence[Task]) -> list[Answer | SpoiltSumsError]:
+        """One answer, or error, per task. No answer depends on other tasks."""
+        answers: list[Answer | SpoiltSumsError] = []
         for program, alike in groupby(items, attrgetter("program")):
             panels = [item.panel for item in alike]
             plan = self._plans.of(program, max([panel.bars for panel in panels]))
-            answers += map(plan.run, panels)
+            answers += [run(plan, panel) for panel in panels]
         return answers
 
     def check(self) -> None:

@@ -16,9 +16,11 @@ from models.indicators.kernels import dispatch
 from models.indicators.panel import Panel
 from models.indicators.plan import Plans
 from models.indicators.program import Program
+from models.indicators.running_sums import SpoiltSumsError
+from models.indicators.talib_model import run
 from models.indicators.task import Task
 
-_PLAN_BYTES = 64 * 2**20
+_PLAN_BYTES = 16 * 2**20
 _CACHED_BYTES = 16 << 20
 
 
@@ -38,12 +40,12 @@ class TorchModel:
         return item.program, item.panel.bars.bit_length()
 
     def units(self, item: Task) -> int:
-        """Bars times functions."""
-        return item.panel.bars * len(item.program.calls)
+        """The cost of the program over the panel, see price.py."""
+        return item.program.units(item.panel.bars)
 
-    def run(self, items: Sequence[Task]) -> list[Answer]:
-        """One answer per task. Tasks of equal programs share a batch; no answer depends on other tasks."""
-        answers: dict[int, Answer] = {}
+    def run(self, items: Sequence[Task]) -> list[Answer | SpoiltSumsError]:
+        """One answer, or error, per task. Tasks of equal programs share a batch; no answer depends on other tasks."""
+        answers: dict[int, Answer | SpoiltSumsError] = {}
         for program, places in _by_program(items).items():
             panels = [items[place].panel for place in places]
             answers.update(zip(places, self._compute(program, panels), strict=True))
@@ -53,14 +55,18 @@ class TorchModel:
         """Run the stored self-test. Raises RuntimeError when an output differs."""
         selftest.verify(self)
 
-    def _compute(self, program: Program, panels: Sequence[Panel]) -> Iterator[Answer]:
+    def _compute(self, program: Program, panels: Sequence[Panel]) -> Iterator[Answer | SpoiltSumsError]:
         rows = batch.rows_at_once(panels, self._device)
         kernels = tuple(dispatch.pays(call, rows) for call in program.calls)
         rest, rest_rows = _without(program, kernels)
         for part, outputs in batch.compute(program, kernels, panels, rows, self._device):
             for panel, block in zip(part, outputs, strict=True):
                 if rest.calls:
-                    block[rest_rows, : panel.bars] = self._plans.of(rest, panel.bars).run(panel)
+                    found = run(self._plans.of(rest, panel.bars), panel)
+                    if isinstance(found, SpoiltSumsError):
+                        yield found
+                        continue
+                    block[rest_rows, : panel.bars] = found
                 yield cut(program, block, panel.bars)
 
 

@@ -1,18 +1,15 @@
-"""Low-rank adapters (LoRA) of the encoder's projections: training form, stored form, and merging into the weights.
+"""Low-rank adapters (LoRA) of the encoder's projections: training form and stored form.
 
-Owns the arithmetic of LoRA (Hu et al., 2021) and the names of the stored tensors. The fused query-key-value
-projection has three adapters, one for each part.
+Owns the arithmetic of LoRA (Hu et al., 2021) and the names of the stored tensors; weights.py merges a stored adapter.
+The fused query-key-value projection has three adapters, one for each part.
 """
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.sentiment.encoder import Classifier, Layer
-
-PROJECTIONS = {"qkv": 3, "out": 1, "up": 1, "down": 1}
+from models.sentiment.encoder import Classifier
+from models.sentiment.weights import PROJECTIONS
 
 
 class Adapted(nn.Module):
@@ -48,31 +45,3 @@ def stored(model: Classifier) -> dict[str, Tensor]:
     """The trained tensors of an adapted model, in float16: `layers.N.NAME.a` and `.b`, `head.weight`, `head.bias`."""
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     return {name: value.detach().to(torch.float16).contiguous() for name, value in trained.items()}
-
-
-def merge(model: Classifier, adapter: Mapping[str, Tensor], scale: float) -> None:
-    """Add stored adapters to the weights of a plain model and set the head, in place.
-
-    Raises KeyError when a tensor is missing and RuntimeError when a shape differs.
-    """
-    with torch.no_grad():
-        for index, layer in enumerate(model.layers):
-            for name in PROJECTIONS:
-                stem = f"layers.{index}.{name}"
-                _projection(layer, name).weight.add_(_delta(adapter[f"{stem}.a"], adapter[f"{stem}.b"], scale))
-        model.head.weight.copy_(adapter["head.weight"])
-        model.head.bias.copy_(adapter["head.bias"])
-
-
-def _projection(layer: nn.Module, name: str) -> nn.Linear:
-    projection = getattr(layer, name)
-    if not isinstance(layer, Layer) or not isinstance(projection, nn.Linear):
-        raise TypeError("adapters merge into plain layers only")
-    return projection
-
-
-def _delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Float32 [out, in] from a [parts * rank, in] and b [parts, out / parts, rank]."""
-    parts, _, rank = b.shape
-    product = torch.bmm(b.float(), a.float().view(parts, rank, -1))
-    return scale * product.reshape(-1, a.shape[1])

@@ -1,8 +1,9 @@
-"""The layout of a batch of chunks: duplicates removed, ordered by length, in parts of bounded size.
+"""The layout of a batch of chunks: duplicates removed, ordered by length, in parts of bounded size, even for threads.
 
 Pure functions of ids and lengths, without torch.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,3 +41,13 @@ def parts(lengths: Sequence[int], budget: int) -> list[slice]:
             slices.append(slice(start, end))
             start = end
     return [*slices, slice(start, len(lengths))] if lengths else []
+
+
+def shares(lengths: Sequence[int], budget: int, threads: int) -> list[slice]:
+    """Cut ordered lengths as parts() does, into so many parts that every thread gets as many, if there are enough.
+
+    The largest part is as small as that number of parts allows.
+    """
+    rounds = -(-len(parts(lengths, budget)) // threads)
+    least = bisect_left(range(budget), True, key=lambda size: len(parts(lengths, size)) <= rounds * threads)
+    return parts(lengths, least)

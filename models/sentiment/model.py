@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from models.sentiment import text_warnings
 from models.sentiment.batch import distinct
 from models.sentiment.chunk import Chunk, Probabilities, pooled
+from models.sentiment.company import clauses, masked
 from models.sentiment.network import Network
 from models.sentiment.text import Windows
 
 # Largest difference between answers to one text in different batches, and to the stored float32 answer.
-BATCH_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
-CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+BATCH_TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02}
+CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 class SelfTestError(RuntimeError):
@@ -37,12 +38,28 @@ class SentimentModel:
     One thread calls run() and check(); the other methods are safe from any thread.
     """
 
-    def __init__(self, name: str, version: str, windows: Windows, network: Network, expected: Expected) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        windows: Windows,
+        network: Network,
+        expected: Expected,
+        *,
+        english: bool = False,
+        masks: bool = False,
+    ) -> None:
+        """``english``: the model is known to be for English alone, so that other texts get a warning.
+
+        ``masks``: the model was trained to judge the company behind the mask token.
+        """
         self._name = name
         self._version = version
         self._windows = windows
         self._network = network
         self._expected = expected
+        self._english = english
+        self._masks = masks
 
     @property
     def name(self) -> str:
@@ -55,7 +72,11 @@ class SentimentModel:
     @property
     def dtype(self) -> str:
         """The number format in use, as in `float32`."""
-        return str(self._network.dtype).removeprefix("torch.")
+        return self._network.dtype
+
+    def towards(self, text: str, company: str) -> str:
+        """The text in the form that asks for the sentiment towards the company. Safe from any thread."""
+        return masked(text, company) if self._masks else clauses(text, company)
 
     def prepare(self, texts: Sequence[str]) -> list[list[Chunk]]:
         """The chunks of each text, at least one. CPU work in Python and the tokeniser: run outside the event loop."""
@@ -63,6 +84,11 @@ class SentimentModel:
             [Chunk(ids, float(len(ids) - self._windows.special)) for ids in windows]
             for windows in self._windows.of(texts)
         ]
+
+    def warnings(self, text: str, chunks: Sequence[Chunk]) -> text_warnings.Warnings:
+        """Doubts about a text with these chunks; none for an English headline. Safe from any thread."""
+        tokens = sum(int(chunk.weight) for chunk in chunks)
+        return text_warnings.examine(text, tokens, len(chunks), english=self._english)
 
     def bucket(self, chunk: Chunk) -> int:
         """One bucket for all lengths, because run() orders by length, so a mixed batch needs no extra padding."""

@@ -1,4 +1,4 @@
-"""The number format of a sentiment network on a device."""
+"""The torch device and the number format of a sentiment network in torch."""
 
 import torch
 
@@ -7,16 +7,24 @@ from models.model import ModelUnavailableError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def chosen(dtype: str, device: torch.device) -> torch.dtype:
-    """The torch dtype; `auto` is bfloat16 if the hardware multiplies bfloat16 matrices (CUDA, AMX), else float32.
+def place(device: str) -> torch.device:
+    """The device as torch names it. Raises ModelUnavailableError for CUDA where there is none."""
+    found = torch.device(device)
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailableError("no CUDA device is available to this process; use device cpu")
+    return found
 
-    Raises ModelUnavailableError for an unknown format.
-    """
+
+def chosen(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype; `auto` is bfloat16 if the hardware multiplies bfloat16 matrices (CUDA, AMX), else float32."""
     if dtype == "auto":
         return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
-    if dtype not in DTYPES:
-        raise ModelUnavailableError(f"dtype {dtype!r} is not offered; use auto, {' or '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def name(dtype: torch.dtype) -> str:
+    """`float32` or `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -4,12 +4,17 @@ Owns all processing of a text before tensors. Training uses the same functions, 
 inputs. The tokeniser and the length of the window are parameters of the model.
 """
 
+import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
+
+# The tokeniser takes every core for a list of texts unless told otherwise: one client's long texts would take the cores
+# of the event loop and of the engines.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 Ids = npt.NDArray[np.int64]
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.cache import cache_of_device
+
 _BLOCK = 32
 
 
@@ -51,7 +53,7 @@ def varying(decay: Tensor, x: Tensor) -> Tensor:
     return y.permute(1, 2, 0).reshape(rows, -1)[:, :bars]
 
 
-@lru_cache(maxsize=256)
+@cache_of_device(lru_cache(maxsize=256))
 def _powers(decay: float, device: torch.device) -> Tensor:
     """The matrix [block, block] with decay**(j - i) where j >= i, and 0 below."""
     index = torch.arange(_BLOCK, device=device, dtype=torch.float64)

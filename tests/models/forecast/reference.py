@@ -3,14 +3,18 @@
 Independent of the product: written from the formulas, as the reference of the batched code.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 Levels = tuple[float, ...]
+TABLE = Path(__file__).resolve().parents[3] / "models" / "forecast" / "sigma_table.json"
 
 
 def transform(x: Array) -> tuple[Array, bool]:
@@ -63,17 +67,24 @@ def gate(x: Array) -> float:
     z = z - z.mean()
     rho = np.array([(z[k:] * z[:-k]).sum() for k in range(1, lags + 1)]) / (z * z).sum()
     score = np.maximum(rho**2 - theta, 0).sum() + max((d.mean() / sd) ** 2 - theta, 0)
+    score += max(reversion(path) - 12, 0) / n
+    return float(np.clip((score - 0.02 - 2 / n) / 0.04, 0, 1))
+
+
+def reversion(path: Array) -> float:
+    """The squared Dickey-Fuller statistic where it is negative, at most 3 for each effective step."""
+    d = np.diff(path)
+    n = len(d)
     design = np.column_stack([np.ones(n), path[:-1] - path[:-1].mean()])
     beta = np.linalg.lstsq(design, d, rcond=None)[0]
+    if beta[1] >= 0:
+        return 0.0
     residual = d - design @ beta
     error = np.sqrt((residual**2).sum() / (n - 2) / (design[:, 1] ** 2).sum())
-    if beta[1] < 0:
-        products = (d - d.mean()) * design[:, 1]
-        bound = 4 * np.abs(products).mean()
-        products = np.clip(products, -bound, bound)
-        evidence = min((beta[1] / error) ** 2, 3 * products.sum() ** 2 / (products**2).sum())
-        score += max(evidence - 12, 0) / n
-    return float(np.clip((score - 0.02 - 2 / n) / 0.04, 0, 1))
+    products = (d - d.mean()) * design[:, 1]
+    bound = 4 * np.abs(products).mean()
+    products = np.clip(products, -bound, bound)
+    return float(min((beta[1] / error) ** 2, 3 * products.sum() ** 2 / (products**2).sum()))
 
 
 @dataclass
@@ -169,10 +180,69 @@ def ridge_coverage(x: Array, horizon: int) -> tuple[int, int]:
     return kept, tried
 
 
-def auto(x: Array, horizon: int, levels: Levels) -> Array:
+def auto_v1(x: Array, horizon: int, levels: Levels) -> Array:
     w = gate(x)
     walk = vol_rw(x, horizon, levels)
     return (1 - w) * walk + w * ridge_ar(x, horizon, levels) if w else walk
+
+
+def pooled(x: Array, horizon: int, levels: Levels) -> Array:
+    """The random walk of `auto` version 2."""
+    path, logs = transform(x)
+    d = np.diff(path)
+    s = max(np.mean([ewma(d, decay) for decay in (0.94, 0.97, 0.99)]), smallest(x, d, logs))
+    quick, lean = 0.7 ** np.arange(8)[::-1], 0.8 ** np.arange(8)[::-1]
+    size = 0.94 ** np.arange(len(d))[::-1]
+    variances = [
+        quick @ d[-8:] ** 2 / quick.sum(),
+        *(ewma(d, decay) ** 2 for decay in (0.999, 0.94, 0.97)),
+        (size @ np.abs(d) / size.sum()) ** 2,
+    ]
+    with np.errstate(divide="ignore"):
+        f = [*np.clip(np.log(np.array(variances) / s**2), -4, 4), lean @ d[-8:] / lean.sum() / s, d[-1] / s]
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    h = np.arange(1, horizon + 1)
+    scale = np.log(np.minimum(h, 48)) / np.log(24)
+    now, growth = (row[0] + np.dot(row[1:], f) for row in (table["now"], table["growth"]))
+    sigma = s * np.exp(np.clip(now + growth * scale, -1.5, 1.5)) * np.sqrt(h * memory(d, h))
+    known = normal.ppf(table["levels"])
+    first, slope = (np.interp(np.abs(normal.ppf(levels)), known, column) for column in np.transpose(table["tails"]))
+    edges = t_edges(horizon, levels) * np.exp(first + slope * scale[:, None])
+    band = path[-1] + sigma[:, None] * edges
+    return np.exp(band) if logs else band
+
+
+def memory(d: Array, h: Array) -> Array:
+    """The variance over ``h`` steps relative to a random walk's, by the autocorrelation at the first lag."""
+    products = d[1:] * d[:-1]
+    if not products.any():
+        return np.ones(len(h))
+    found = products.sum() / (np.sum(d**2) + 1e-12 * len(d)) * max(1 - 4 * np.sum(products**2) / products.sum() ** 2, 0)
+    growth: Array = 1 + max(2 * found, -0.75) * (1 - 1 / h)
+    return growth
+
+
+def clustered_gate(x: Array) -> float:
+    """The gate of `auto` version 2."""
+    path, _ = transform(x)
+    d = np.diff(path)
+    n, sd = len(d), d.std()
+    if sd == 0:
+        return 0.0
+    lags = min(n // 3, 100)
+    theta = 2 * np.log(lags) / n
+    centre = lower_median(d)
+    z = np.clip((d - centre) / max(1.4826 * lower_median(np.abs(d - centre)), 0.1 * sd), -4, 4)
+    z = z - z.mean()
+    total = (z * z).sum()
+    excess = []
+    for k in range(1, lags + 1):
+        inflated = n * (z[k:] ** 2 * z[:-k] ** 2).sum() / total**2
+        excess.append(max(((z[k:] * z[:-k]).sum() / total) ** 2 - theta * max(inflated, 1), 0))
+    evidence = reversion(path)
+    score = sum(excess[3:]) + min(max(evidence - 14, 0) / 8, 1) * sum(excess[:3])
+    score += max((d.mean() / sd) ** 2 - theta, 0) + max(evidence - 14, 0) / n
+    return min(gate(x), float(np.clip((score - 0.04 - 2 / n) / 0.04, 0, 1)))
 
 
 def vol_rw_coverage(x: Array, horizon: int) -> tuple[int, int]:

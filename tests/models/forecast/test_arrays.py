@@ -10,6 +10,7 @@ from models.forecast import Forecast, Series, arrays, load
 from models.forecast.batch import Batch
 from models.forecast.embedded import Embedded
 from models.forecast.volatility import DECAYS
+from models.forecast.walk import POOLED
 from tests.models.forecast import reference
 from tests.models.forecast.test_embedded import CLOSE, DEGENERATE, KINDS, LEVELS, make
 
@@ -74,7 +75,21 @@ def test_past_sigmas_are_those_of_each_past(length: int, horizon: int) -> None:
         for end, sigma in zip(walk.ends[0, first:], walk.sigma[0, first:], strict=True):
             mean = np.mean([reference.ewma(steps[:end], decay) for decay in DECAYS])
             np.testing.assert_allclose(sigma, 1.05 * mean * np.sqrt(horizon), rtol=1e-10)
-    np.testing.assert_allclose(mixed.walk.now, alike.walk.now[0], rtol=1e-10)
+    np.testing.assert_allclose(mixed.walk.spread[:, :horizon], alike.walk.spread[[0, 0]], rtol=1e-10)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 31, 64, 364])
+@pytest.mark.parametrize("length", [33, 256, 1500])
+def test_past_sigmas_of_the_table_are_those_of_a_forecast_at_that_time(length: int, horizon: int) -> None:
+    values = make("price", length, 0)
+    alike = Batch([Series(values, horizon, (0.5,))], "cpu", POOLED)
+    mixed = Batch([Series(values, horizon, (0.5,)), Series(values, horizon + 1, (0.5,))], "cpu", POOLED)
+    np.testing.assert_allclose(mixed.walk.spread[:, :horizon], alike.walk.spread[[0, 0]], rtol=1e-10)
+    first = mixed.walk.ends.shape[1] - alike.walk.ends.shape[1]
+    np.testing.assert_allclose(mixed.walk.sigma[0, first:], alike.walk.sigma[0], rtol=1e-10)
+    for end, sigma in list(zip(alike.walk.ends[0], alike.walk.sigma[0], strict=True))[-5:]:
+        then = Batch([Series(values[: end + 1], horizon, (0.5,))], "cpu", POOLED)
+        np.testing.assert_allclose(sigma, then.walk.spread[0, horizon - 1], rtol=1e-9)
 
 
 def test_series_that_cannot_be_written_to_are_answered() -> None:

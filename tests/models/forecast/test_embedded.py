@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.forecast import Series, load
+from models.forecast import Series, arrays, coverage, gate, load, sigma_table
+from models.forecast.batch import Batch
 from models.forecast.selftest import SelfTestError
+from models.forecast.structure import AUTOREGRESSION
+from models.forecast.structure import MIXED as STRUCTURE_2
+from models.forecast.walk import EWMA, POOLED
 from tests.models.forecast import reference
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
@@ -49,7 +52,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [30, 65, 300])
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1"])
 def test_quantiles_are_those_of_the_plain_reference(name: str, length: int, kind: str) -> None:
     values = make(kind, length, seed=length)
     found = load(name).run([Series(values, 30, LEVELS)])[0]
@@ -63,8 +66,27 @@ def test_quantiles_are_those_of_the_plain_reference(name: str, length: int, kind
 @pytest.mark.parametrize("kind", KINDS)
 def test_gate_is_that_of_the_plain_reference(kind: str) -> None:
     series = [make(kind, length, seed) for seed, length in enumerate((30, 47, 64, 128, 300))]
-    found = [answer.gate for answer in load("auto").run([Series(values, 1, (0.5,)) for values in series])]
+    items = [Series(values, 1, (0.5,)) for values in series]
+    found = [answer.gate for answer in load("auto_v1").run(items)]
     np.testing.assert_allclose(found, [reference.gate(values) for values in series], rtol=1e-8, atol=1e-8)
+    found = [answer.gate for answer in load("auto").run(items)]
+    np.testing.assert_allclose(found, [reference.clustered_gate(values) for values in series], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [30, 65, 300])
+def test_the_walk_of_auto_is_that_of_the_plain_reference(length: int, kind: str) -> None:
+    values = make(kind, length, seed=length)
+    with arrays.settings("cpu"):
+        found = Batch([Series(values, 60, LEVELS)], "cpu", POOLED).random_walk().quantiles[0]
+    expected = reference.pooled(values, 60, LEVELS)
+    np.testing.assert_allclose(found, expected, rtol=CLOSE, atol=CLOSE * np.abs(expected).max())
+
+
+def test_the_tails_of_auto_grow_with_the_level_at_every_horizon() -> None:
+    levels = tuple(np.arange(1, 1000) / 1000)
+    assert (np.diff(sigma_table.edges(levels, "cpu"), axis=1) > 0).all()
+    np.testing.assert_allclose(sigma_table.edges(levels, "cpu"), -sigma_table.edges(levels, "cpu")[:, ::-1], atol=1e-12)
 
 
 def test_gate_opens_on_structure_and_stays_shut_on_random_walks() -> None:
@@ -112,7 +134,7 @@ items = st.builds(
 )
 
 
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(batch=st.lists(items, min_size=2, max_size=4))
 def test_an_answer_is_the_same_alone_and_in_any_batch_at_any_padding(name: str, batch: list[Series]) -> None:
@@ -128,7 +150,7 @@ def test_an_answer_is_the_same_alone_and_in_any_batch_at_any_padding(name: str, 
         assert together.coverage == pytest.approx(alone.coverage, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(item=items, factor=st.sampled_from([1e-200, 1e-3, 7.0, 1e9, 1e200]))
 def test_a_scaled_series_has_the_scaled_forecast(name: str, item: Series, factor: float) -> None:
@@ -138,7 +160,7 @@ def test_a_scaled_series_has_the_scaled_forecast(name: str, item: Series, factor
     np.testing.assert_allclose(scaled.quantiles / factor, plain.quantiles, rtol=0, atol=1e-7 * scale)
 
 
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(item=items)
 def test_quantiles_never_cross_and_arrays_are_contiguous(name: str, item: Series) -> None:
@@ -150,7 +172,7 @@ def test_quantiles_never_cross_and_arrays_are_contiguous(name: str, item: Series
     assert found.point.flags.c_contiguous
 
 
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
 @pytest.mark.parametrize("kind", DEGENERATE)
 def test_degenerate_series_get_finite_answers_with_a_band(name: str, kind: str) -> None:
     values = DEGENERATE[kind]
@@ -176,7 +198,7 @@ def test_longest_context_and_horizon_answer() -> None:
     assert np.isfinite(found.quantiles).all()
 
 
-@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto"])
+@pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1"])
 def test_self_test_passes_and_notices_a_changed_formula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     load(name).check()
     monkeypatch.setattr("models.forecast.volatility.WIDENING", 1.06)
@@ -195,20 +217,21 @@ def test_buckets_keep_padding_within_a_factor_of_two() -> None:
     assert model.bucket(Series(np.ones(64), 1, (0.5,))) != model.bucket(Series(np.ones(64), 365, (0.5,)))
 
 
+@pytest.mark.needs("torch")
 def test_no_tensor_is_made_on_another_device() -> None:
     """Runs the device code on meta tensors, where any mix with a CPU tensor raises."""
-    from models.forecast import coverage, gate
-    from models.forecast.batch import Batch
+    import torch
 
     items = [Series(make("seasonal", length, 0), horizon, levels) for length, horizon, levels in MIXED]
-    batch = Batch(items, torch.device("meta"))
-    weight = gate.weight(batch.path)
-    rows = batch.vector([0, 2])
-    horizon = batch.vector(batch.horizons)
-    outlook = batch.random_walk().mixed(rows, weight[rows][:, None], batch.autoregression(rows))
-    kept = coverage.random_walk(batch.path, horizon, [5, 4, 3])
-    mixed = coverage.mixture(batch.path, horizon, [5, 4, 3], weight, batch.steps)
-    assert {tensor.device.type for tensor in (outlook.quantiles, kept.hits, mixed.hits)} == {"meta"}
+    for walk, structure, weigh in ((EWMA, AUTOREGRESSION, gate.weight), (POOLED, STRUCTURE_2, gate.weight_2)):
+        batch = Batch(items, torch.device("meta"), walk)
+        weight = weigh(batch.path)
+        rows = batch.vector([0, 2])
+        horizon = batch.vector(batch.horizons)
+        outlook = batch.random_walk().mixed(rows, weight[rows][:, None], batch.structured(rows, structure))
+        kept = coverage.random_walk(horizon, [5, 4, 3], batch.walk, walk.edges)
+        mixed = coverage.mixture(batch.path, horizon, [5, 4, 3], weight, batch.steps, walk, structure)
+        assert {tensor.device.type for tensor in (outlook.quantiles, kept.hits, mixed.hits)} == {"meta"}
 
 
 MIXED = [(64, 5, (0.1, 0.9)), (100, 24, (0.5,)), (200, 3, (0.1, 0.5, 0.9))]

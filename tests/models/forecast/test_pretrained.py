@@ -1,121 +1,23 @@
-"""Pretrained forecasters: tiny random checkpoints of the real architectures, saved to disk and loaded."""
+"""Pretrained forecasters, loaded from tiny random checkpoints of the real architectures."""
 
 import sys
-from collections.abc import Callable
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models.forecast import Forecast, Series, load
+from models.forecast import Covariates, Forecast, Group, Series, load, pretrained
+from models.forecast.backtests import _before
+from models.forecast.embedded import bucket
 from models.model import Model, ModelUnavailableError
+from tests.models.forecast.checkpoints import SAVE, save_chronos, save_chronos_2, save_chronos_bolt
 
-DECILES = [round(0.1 * tenth, 1) for tenth in range(1, 10)]
 LEVELS = (0.025, 0.1, 0.33, 0.5, 0.9, 0.99)
 # Float32 sums in another order; a leak between rows is far larger.
 CLOSE = 1e-3
-
-
-def save_chronos(folder: Path) -> None:
-    pytest.importorskip("chronos")
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
-    tokens = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    config = T5Config(**sizes, **tokens)
-    config.chronos_config = {
-        "tokenizer_class": "MeanScaleUniformBins",
-        "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
-        "context_length": 64,
-        "prediction_length": 16,
-        "n_tokens": 64,
-        "n_special_tokens": 2,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "use_eos_token": True,
-        "model_type": "seq2seq",
-        "num_samples": 10,
-        "temperature": 1.0,
-        "top_k": 50,
-        "top_p": 1.0,
-    }
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-
-
-def save_chronos_bolt(folder: Path) -> None:
-    pytest.importorskip("chronos")
-    from chronos.chronos_bolt import ChronosBoltModelForForecasting
-    from transformers import T5Config
-
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
-    config = T5Config(
-        **sizes, pad_token_id=0, decoder_start_token_id=0, architectures=["ChronosBoltModelForForecasting"]
-    )
-    config.chronos_pipeline_class = "ChronosBoltPipeline"
-    config.chronos_config = {
-        "context_length": 128,
-        "prediction_length": 16,
-        "input_patch_size": 16,
-        "input_patch_stride": 16,
-        "quantiles": DECILES,
-        "use_reg_token": True,
-    }
-    ChronosBoltModelForForecasting(config).save_pretrained(folder)
-
-
-def save_chronos_2(folder: Path) -> None:
-    pytest.importorskip("chronos")
-    from chronos.chronos2.config import Chronos2CoreConfig
-    from chronos.chronos2.model import Chronos2Model
-
-    forecasting = {
-        "context_length": 128,
-        "output_patch_size": 16,
-        "input_patch_size": 16,
-        "input_patch_stride": 16,
-        "quantiles": [0.01, 0.05, *DECILES, 0.95, 0.99],
-        "use_reg_token": True,
-        "use_arcsinh": True,
-        "max_output_patches": 2,
-    }
-    config = Chronos2CoreConfig(
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=1,
-        num_heads=2,
-        chronos_config=forecasting,
-        architectures=["Chronos2Model"],
-    )
-    config.chronos_pipeline_class = "Chronos2Pipeline"
-    Chronos2Model(config).save_pretrained(folder)
-
-
-def save_timesfm(folder: Path) -> None:
-    from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
-
-    config = TimesFm2_5Config(
-        context_length=128,
-        horizon_length=16,
-        output_quantile_len=32,
-        num_hidden_layers=1,
-        hidden_size=16,
-        intermediate_size=16,
-        head_dim=8,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    TimesFm2_5ModelForPrediction(config).save_pretrained(folder)
-
-
-SAVE: dict[str, Callable[[Path], None]] = {
-    "chronos": save_chronos,
-    "chronos_bolt": save_chronos_bolt,
-    "chronos_2": save_chronos_2,
-    "timesfm": save_timesfm,
-}
 
 
 @pytest.fixture(scope="module", params=[*SAVE, "fracast", "auto_fracast"])
@@ -212,18 +114,46 @@ def test_short_window_of_fracast_is_near_the_package_and_the_whole_window_equal(
 def test_auto_fracast_leaves_prices_to_the_random_walk() -> None:
     prices = 100 * np.exp(np.cumsum(0.01 * np.random.default_rng(3).standard_t(4, 256)))
     item = Series(prices, 24, LEVELS)
-    mixed, plain = (load(name).run([item])[0] for name in ("auto_fracast", "auto"))
+    mixed, plain = (load(name).run([item])[0] for name in ("auto_fracast", "auto_v1"))
     assert mixed.gate == plain.gate == 0
     np.testing.assert_array_equal(mixed.quantiles, plain.quantiles)
 
 
 def test_auto_fracast_mixes_the_network_in_by_the_distance() -> None:
     item = series(128, 30)
-    auto, fracast, mixed = (load(name, backtests=0).run([item])[0] for name in ("auto", "fracast", "auto_fracast"))
+    auto, fracast, mixed = (load(name, backtests=0).run([item])[0] for name in ("auto_v1", "fracast", "auto_fracast"))
     share = (0.7 * np.exp(-np.arange(30) / 8) + 0.3)[:, None]
     assert auto.gate == 1
     np.testing.assert_allclose(mixed.quantiles, share * auto.quantiles + (1 - share) * fracast.quantiles, rtol=1e-9)
     assert mixed.coverage_count == 0
+
+
+def test_two_threads_do_not_mix_their_draws(tmp_path: Path) -> None:
+    save_chronos(tmp_path)
+    model = load("chronos", source=str(tmp_path), backtests=0)
+    items = [series(64, 3, seed=seed) for seed in range(12)]
+    alone = model.run(items)
+    with ThreadPoolExecutor(2) as threads:
+        for together in threads.map(model.run, [items] * 4):
+            for one, other in zip(together, alone, strict=True):
+                np.testing.assert_array_equal(one.quantiles, other.quantiles)
+
+
+@pytest.mark.parametrize("name", ["chronos", "chronos_bolt", "chronos_2"])
+def test_a_call_beyond_the_native_horizon_is_silent_and_leaves_the_filters_of_other_threads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAVE[name](tmp_path)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("error")
+        model = load(name, source=str(tmp_path), backtests=0)
+        filters = warnings.filters[:]
+        monkeypatch.setattr(warnings, "catch_warnings", pytest.fail)
+        (found,) = model.run([series(64, 50)])
+        monkeypatch.undo()
+        assert warnings.filters == filters
+    assert np.isfinite(found.point).all()
 
 
 @pytest.mark.parametrize("name", SAVE)
@@ -249,3 +179,129 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     save_chronos_bolt(tmp_path)
     with pytest.raises(ModelUnavailableError, match="those of a ChronosBoltPipeline"):
         load("chronos_2", source=str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def chronos_2(tmp_path_factory: pytest.TempPathFactory) -> Model[Series | Group, Forecast | tuple[Forecast, ...]]:
+    folder = tmp_path_factory.mktemp("joint")
+    torch.manual_seed(0)
+    save_chronos_2(folder)
+    return load("chronos_2", source=str(folder), backtests=2)
+
+
+def covariates(length: int, horizon: int, *, known: bool, seed: int = 9) -> Covariates:
+    """Two columns, the second of them known ahead where asked for."""
+    both = np.random.default_rng(seed).normal(size=(2, length + horizon))
+    ahead = np.where([[False], [known]], both[:, length:], np.nan)
+    return Covariates(both[:, :length], ahead)
+
+
+def moved(one: Forecast, other: Forecast, item: Series) -> float:
+    return float(np.abs(one.quantiles - other.quantiles).max() / np.ptp(item.values))
+
+
+def test_only_chronos_2_takes_covariates_and_groups(model: Model[Series, Forecast]) -> None:
+    expected = ("covariates", "groups") if model.name == "chronos_2" else ()
+    assert model.takes == expected
+
+
+def test_past_and_known_values_of_covariates_change_a_forecast(chronos_2) -> None:
+    plain = series(100, 12)
+    past_only = plain._replace(covariates=covariates(100, 12, known=False))
+    known = plain._replace(covariates=covariates(100, 12, known=True))
+    found = chronos_2.run([plain, past_only, known])
+    assert moved(found[0], found[1], plain) > CLOSE
+    assert moved(found[1], found[2], plain) > CLOSE
+
+
+def test_a_missing_covariate_is_none(chronos_2) -> None:
+    """A column without a single value is masked out, and a column with holes gives a finite answer."""
+    item = series(100, 12)
+    nothing = Covariates(np.full((1, 100), np.nan), np.full((1, 12), np.nan))
+    holes = covariates(100, 12, known=True)
+    holes.past[:, ::3] = np.nan
+    with_nothing, with_holes = chronos_2.run([item._replace(covariates=nothing), item._replace(covariates=holes)])
+    assert np.isfinite(with_nothing.quantiles).all()
+    assert np.isfinite(with_holes.quantiles).all()
+
+
+def test_the_scale_of_a_covariate_does_not_matter(chronos_2) -> None:
+    item, given = series(100, 12), covariates(100, 12, known=True)
+    small, large = (
+        item._replace(covariates=Covariates(given.past * factor, given.future * factor))
+        for factor in (2.0**-300, 2.0**900)
+    )
+    one, other = chronos_2.run([small, large])
+    assert moved(one, other, item) < CLOSE
+
+
+def test_series_of_a_group_change_each_others_forecasts(chronos_2) -> None:
+    one, other = series(100, 12), series(80, 12, seed=1)
+    together = chronos_2.run([Group((one, other))])[0]
+    assert len(together) == 2
+    for item, found in zip((one, other), together, strict=True):
+        assert moved(found, chronos_2.run([item])[0], item) > CLOSE
+
+
+def test_a_member_is_to_the_others_what_a_past_covariate_is(chronos_2) -> None:
+    """The network's own view of a group: a row per series and covariate, and each row attends to all others."""
+    one, other = series(100, 12), series(100, 12, seed=1)
+    joint = chronos_2.run([Group((one, other))])[0][0]
+    beside = Covariates(other.values[None], np.full((1, 12), np.nan))
+    alone = chronos_2.run([one._replace(covariates=beside)])[0]
+    assert moved(joint, alone, one) < CLOSE
+
+
+def test_joint_items_are_equal_alone_and_in_any_batch(chronos_2) -> None:
+    items = [
+        Group((series(100, 12), series(64, 12, seed=1))),
+        series(90, 12, seed=2)._replace(covariates=covariates(90, 12, known=True)),
+        series(100, 12, seed=3),
+        Group((series(300, 20, seed=4)._replace(covariates=covariates(300, 20, known=False)), series(40, 20, seed=5))),
+    ]
+    for item, together in zip(items, chronos_2.run(items), strict=True):
+        alone = chronos_2.run([item])[0]
+        pairs = (
+            zip(together, alone, item.members, strict=True) if isinstance(item, Group) else [(together, alone, item)]
+        )
+        for found, expected, member in pairs:
+            assert moved(found, expected, member) < CLOSE
+            assert (found.coverage_count, found.context) == (expected.coverage_count, expected.context)
+
+
+def test_backtests_of_a_group_see_what_was_known_then(chronos_2) -> None:
+    """Values after an origin change no backtest, except values of a covariate that is known ahead."""
+    item = series(100, 12)._replace(covariates=covariates(100, 12, known=True))
+    then = _before(item, 24)
+    assert len(then.values) == 76
+    np.testing.assert_array_equal(then.covariates.past, item.covariates.past[:, :76])
+    assert np.isnan(then.covariates.future[0]).all()
+    np.testing.assert_array_equal(then.covariates.future[1], item.covariates.past[1, 76:88])
+    group = chronos_2.run([Group((item, series(50, 12, seed=1)))])[0]
+    assert [found.coverage_count for found in group] == [1, 1]  # the shorter one has 38 values at the first origin
+
+
+def test_a_group_beyond_the_native_horizon_is_finite(chronos_2) -> None:
+    items = (series(300, 100)._replace(covariates=covariates(300, 100, known=True)), series(300, 100, seed=1))
+    for found in chronos_2.run([Group(items)])[0]:
+        assert np.isfinite(found.quantiles).all()
+
+
+def test_joint_items_share_a_batch_with_their_like(chronos_2) -> None:
+    plain, beside = series(100, 12), series(100, 12)._replace(covariates=covariates(100, 12, known=True))
+    group = Group((plain, series(90, 12), series(90, 12)))
+    assert chronos_2.bucket(plain) == bucket(plain)
+    assert chronos_2.bucket(group) == chronos_2.bucket(beside) != chronos_2.bucket(plain)
+    assert chronos_2.units(beside) == chronos_2.units(plain) + 2 * (100 + 12) * 3
+
+
+def test_a_large_group_reads_a_shorter_window(chronos_2, monkeypatch) -> None:
+    """A group is one item of a batch: no batch ends in the middle of it."""
+    monkeypatch.setattr(pretrained, "MOST_VALUES", 200)
+    items = tuple(series(100, 4, seed=seed) for seed in range(4))
+    found = chronos_2.run([Group(items)])[0]
+    assert [one.context for one in found] == [50] * 4
+    cut = chronos_2.run([Group(tuple(one._replace(values=one.values[-50:].copy()) for one in items))])[0]
+    for one, other, item in zip(found, cut, items, strict=True):
+        assert moved(one, other, item) < CLOSE
+    assert chronos_2.run([items[0]])[0].context == 100

@@ -1,0 +1,107 @@
+"""The structured models behind the gate: the autoregression alone, or mixed with mean reversion (`auto` version 2).
+
+Owns the mixture. The two models fail on different series: the autoregression carries seasons and short memory, and its
+bands are too wide on noisy levels; the Ornstein-Uhlenbeck process carries nothing but a level that comes back. The
+errors inside the context choose the shares.
+"""
+
+from typing import NamedTuple, Protocol
+
+from models.forecast import autoregression, gate, reversion
+from models.forecast.arrays import AnyArray, namespace, whole
+from models.forecast.autoregression import Fit
+from models.forecast.path import Path
+from models.forecast.reversion import Reversion
+
+# The share of mean reversion is LARGEST_SHARE r / (1 + r), with r the ratio of squared mean errors to this power. The
+# errors are one step ahead and say little of far horizons, so that the autoregression keeps a part.
+POWER = 10.0
+LARGEST_SHARE = 0.6
+# Mean over root mean square of errors, at which the deviation is not narrowed: .71 for the Student t with 4 degrees of
+# freedom, .80 for the normal distribution. The autoregression fits many lags, and its bands are too wide more often.
+FULL_WIDTH, FULL_WIDTH_REVERTING = 0.86, 0.80
+NARROWEST = 0.7
+# Mean errors in path units: both models without an error share the forecast.
+SMALLEST_ERROR = 1e-12
+
+
+class Predict(Protocol):
+    """The forecast of a structured model."""
+
+    def __call__(self, path: Path, steps: int, /) -> tuple[AnyArray, AnyArray]:
+        """The median path and its standard deviation, both [b, steps] in path units."""
+        ...
+
+
+class Backtests(Protocol):
+    """The forecasts of a structured model at past origins."""
+
+    def __call__(self, path: Path, ends: AnyArray, horizon: AnyArray, steps: int, /) -> tuple[AnyArray, AnyArray]:
+        """Median and deviation, [b, O], one horizon after past columns ``ends``; see autoregression.backtest()."""
+        ...
+
+
+class Structure(NamedTuple):
+    """A structured model: its forecast, and its forecasts at past origins."""
+
+    predict: Predict
+    backtest: Backtests
+
+
+def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
+    """The mixture's median path and deviation, both [b, steps] in path units."""
+    pull = gate.reverting(path)
+    fitted, reverting = autoregression.fit(path, pull), reversion.fit(path)
+    end = whole(0 * path.count)[:, None] + path.step.shape[1]
+    sigma = autoregression.sigma(fitted.error, fitted.known, end)
+    first = autoregression.iterate(fitted, path, end, sigma, steps)
+    second = reversion.forecast(reverting, path, end, steps)
+    median, deviation = _mixed(fitted, reverting, first, second, pull)
+    return median[:, 0], deviation[:, 0]
+
+
+def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
+    """The mixture at past origins, as autoregression.backtest()."""
+    xp, rows, device = namespace(path.step), len(path.step), path.step.device
+    origins = xp.broadcast_to(ends, (rows, ends.shape[1]))
+    pull = gate.reverting(path)
+    fitted, error, known = autoregression.early(path, pull)
+    reverting = reversion.early(path)
+    first = autoregression.iterate(fitted, path, origins, autoregression.sigma(error, known, origins), steps)
+    second = reversion.forecast(reverting, path, origins, steps)
+    median, deviation = _mixed(fitted._replace(error=error, known=known), reverting, first, second, pull)
+    row, column = xp.arange(rows, device=device)[:, None], xp.arange(origins.shape[1], device=device)
+    last = (horizon - 1)[:, None]
+    return median[row, column, last], deviation[row, column, last]
+
+
+def _mixed(
+    fitted: Fit,
+    reverting: Reversion,
+    first: tuple[AnyArray, AnyArray],
+    second: tuple[AnyArray, AnyArray],
+    pull: AnyArray,
+) -> tuple[AnyArray, AnyArray]:
+    """Median and deviation [b, O, H]: the mean of the two models' quantiles, weighted by their errors.
+
+    Without evidence of reversion (``pull`` [b] zero), the level has no part.
+    """
+    mean, width = _errors(fitted.error * fitted.scale[:, None], fitted.known, FULL_WIDTH)
+    other, other_width = _errors(reverting.error, fitted.known, FULL_WIDTH_REVERTING)
+    ratio = (mean / (mean + other)) ** (2 * POWER)
+    share = (LARGEST_SHARE * pull * ratio / (ratio + (other / (mean + other)) ** (2 * POWER)))[:, None, None]
+    median = (1 - share) * first[0] + share * second[0]
+    deviation = (1 - share) * width[:, None, None] * first[1] + share * other_width[:, None, None] * second[1]
+    return median, deviation
+
+
+def _errors(error: AnyArray, known: AnyArray, full: float) -> tuple[AnyArray, AnyArray]:
+    """The mean size of errors [b], and the factor of the deviation [b]: heavy tails narrow the middle of the band."""
+    xp, count = namespace(error), known.sum(1)
+    mean = (abs(error) * known).sum(1) / count + SMALLEST_ERROR
+    square = xp.sqrt((error * error * known).sum(1) / count) + SMALLEST_ERROR
+    return mean, (mean / square / full).clip(NARROWEST, 1.0)
+
+
+AUTOREGRESSION = Structure(autoregression.predict, autoregression.backtest)
+MIXED = Structure(predict, backtest)

@@ -1,0 +1,116 @@
+"""Running sums of TA-Lib: where a call must start afresh, so that no earlier bar spoils a value.
+
+Owns the list of functions with running sums, and the search for the bars at which to start afresh. TA-Lib adds the
+newest bar to a sum and subtracts the oldest. A bar that is far larger than the others takes their digits with it: after
+a bar of 1e300 a sum of prices is 0 for the rest of the series, although that bar has left the window. A call that is
+split at such bars into several calls of TA-Lib has the values that every window has by itself.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.indicators.memory import bounded
+from models.indicators.program import Call
+
+_SUMMING = frozenset(
+    (
+        *("AC", "ACCBANDS", "ADR", "AO", "APO", "BBANDS", "BETA", "CMF", "CMOU", "COPPOCK", "CORREL", "DPO", "ER"),
+        *("HMA", "MA", "MACDEXT", "MFI", "PPO", "PVO", "QSTICK", "RVOL", "SMA", "STDDEV", "SUM", "TRIMA", "ULTOSC"),
+        *("VAR", "VORTEX", "VWMA", "WMA"),
+    )
+)
+"""Functions with values that depend on the bars of a window alone, but with sums that run over all bars. The sums of
+candlestick patterns run, too."""
+_CANDLES = "Pattern Recognition"
+_SQUARING = frozenset(("BBANDS", "BETA", "CORREL", "STDDEV", "VAR"))
+"""Functions with sums of squares or of products: a bar that is r times larger counts r * r times as much."""
+MOST_STARTS = 64
+"""A call that would start afresh more often is refused: no market makes such bars."""
+RATIO = 1e4
+"""A bar spoils the sums of a window with values that are so many times smaller. A sum that has met a bar of less has a
+relative error below 1e-11. The error of a difference of two sums is larger: a variance has, relative to itself, the
+error of its sums times mean**2 / variance. Closes that vary by 1% have 1e4 there, and a VAR with an error up to 1e-7.
+"""
+SQUARED_RATIO = math.sqrt(RATIO)
+"""RATIO of functions with sums of squares: for the same error of the sum, the bars may differ by the root of RATIO."""
+
+
+class SpoiltSumsError(ValueError):
+    """The bars vary by so many orders of magnitude, so often, that running sums cannot be computed.
+
+    `ratio`: the ratio of sizes, of neighbouring windows, that the bars exceed.
+    """
+
+    def __init__(self, ratio: float = RATIO) -> None:
+        super().__init__(f"more than {MOST_STARTS} changes of size by {ratio:g} times")
+        self.ratio = ratio
+
+
+def is_summing(call: Call) -> bool:
+    """Whether the values of a call could be spoilt by bars before their window."""
+    if call.last_only or not bounded(call):
+        return False
+    return call.function.name in _SUMMING or call.function.group == _CANDLES
+
+
+def ratio_of(call: Call) -> float:
+    """How many times larger than a window's values an earlier bar may be before it spoils the sums of the call."""
+    return SQUARED_RATIO if call.function.name in _SQUARING else RATIO
+
+
+def within_ratio(low: float, high: float, ratio: float = RATIO) -> bool:
+    """Whether a column with this minimum and maximum spoils no sum."""
+    if low > 0.0:
+        return high <= ratio * low
+    return high < 0.0 and low >= ratio * high
+
+
+def fresh_starts(columns: Sequence[NDArray[np.float64]], lookback: int, ratio: float = RATIO) -> list[int]:
+    """The bars, ascending, at which a call over columns [T] starts afresh. Raises SpoiltSumsError."""
+    bars = len(columns[0])
+    found: set[int] = set()
+    for column in columns:
+        if lookback + 1 < bars:
+            found.update(_starts(np.abs(column), lookback, ratio))
+    if len(found) > MOST_STARTS:
+        raise SpoiltSumsError(ratio)
+    return sorted(found)
+
+
+def _starts(sizes: NDArray[np.float64], lookback: int, ratio: float) -> list[int]:
+    positive = sizes[sizes > 0.0]
+    if not len(positive) or positive.max() <= ratio * positive.min():
+        return []
+    largest = _window_maxima(sizes, lookback + 1)
+    found: list[int] = []
+    first = 0
+    while len(found) <= MOST_STARTS:
+        # The largest bar that the sums have met since the last start.
+        met = np.maximum.accumulate(sizes[first:])[lookback:]
+        spoilt = (met > ratio * largest[first:]) & (largest[first:] > 0.0)
+        place = int(spoilt.argmax())
+        if not spoilt[place]:
+            break
+        first += place
+        found.append(first + lookback)
+    return found
+
+
+def _window_maxima(sizes: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """The maximum of each window of `width` bars [T - width + 1].
+
+    Source: van Herk, "A fast algorithm for local minimum and maximum filters on rectangular and octagonal kernels"
+    (1992): the maxima from the start and from the end of blocks of `width`.
+    """
+    bars = len(sizes)
+    blocks = -(-bars // width)
+    padded = np.zeros(blocks * width)
+    padded[:bars] = sizes
+    block = padded.reshape(blocks, width)
+    from_start = np.maximum.accumulate(block, axis=1).ravel()
+    from_end = np.maximum.accumulate(block[:, ::-1], axis=1)[:, ::-1].ravel()
+    count = bars - width + 1
+    return np.maximum(from_end[:count], from_start[width - 1 : width - 1 + count])

@@ -1,0 +1,1 @@
+"""Fitting the constants of forecasters; nothing here runs in a service."""
