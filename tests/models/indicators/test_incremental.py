@@ -6,8 +6,9 @@ import pytest
 from models.indicators import COLUMNS, FUNCTIONS, Panel, Program, Spec, Task, load
 from models.indicators import compile as compile_indicators
 from models.indicators.functions import PERIODS
-from models.indicators.incremental import Incremental, bounded, columns_of
+from models.indicators.incremental import Incremental, columns_of
 from models.indicators.incremental_forms import form
+from models.indicators.memory import bounded
 
 BARS = 2000
 LARGE = ("ADX", "ATR", "BBANDS", "CCI", "CORREL", "EMA", "LINEARREG", "MACD", "OBV", "RSI", "SMA", "STDDEV", "VAR")
@@ -84,6 +85,15 @@ def test_large_prices_with_small_moves_keep_their_digits(name):
 def test_functions_without_a_recursive_form_equal_the_full_call_over_the_held_bars(spec):
     panel, program = prices(100.0, 700), compile_indicators([spec])
     assert_equal(bar_by_bar(panel, program, 700), full_call(panel, program))
+
+
+@pytest.mark.parametrize("name", ["CUMSUM", "NVI", "OBV", "PVI", "PVT", "VWAP", "WAD"])
+def test_totals_count_bars_that_are_no_longer_held_and_skip_what_has_no_return(name):
+    panel, program = prices(100.0, 400), compile_indicators([Spec(name)])
+    panel.close[[0, 50, 51, 399]] = 0.0
+    panel.low[:] = np.minimum(panel.low, panel.close)
+    panel.volume[[0, 1, 2, 200, 201]] = 0.0
+    assert_equal(bar_by_bar(panel, program, 20), full_call(panel, program))
 
 
 def test_a_corrected_bar_leaves_no_trace():

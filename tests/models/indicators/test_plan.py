@@ -98,7 +98,7 @@ def turns_of_another_thread(plan: Plan, panel: Panel) -> int:
     started.set()
     plan.run(panel)
     ended.set()
-    observer.join()
+    observer.join(60)
     return turns[0]
 
 
@@ -119,3 +119,13 @@ def test_only_long_panels_release_the_interpreter_lock(monkeypatch: pytest.Monke
         eventually(lambda: turns_of_another_thread(plan, panel), lambda released: released > 10 * max(held, 1))
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_two_threads_never_share_a_plan() -> None:
+    plans, program = Plans(1 << 20), compile([Spec("SMA")])
+    found: list[Plan] = []
+    thread = threading.Thread(target=lambda: found.append(plans.of(program, 100)))
+    thread.start()
+    thread.join()
+    assert found[0] is not plans.of(program, 100)
+    assert plans.of(program, 100) is plans.of(program, 100)
