@@ -1,11 +1,21 @@
 """The cache keeps the most recently used values within its bytes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cache import SizedCache, sized_cache
+from models.cache import SizedCache, cache_of_device, sized_cache
 
 LIMIT = 100
+
+
+class Device(NamedTuple):
+    """As a torch.device."""
+
+    type: str
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 150)), max_size=60))
@@ -38,3 +48,20 @@ def test_a_value_above_the_limit_is_computed_and_not_kept():
 
     assert [len(text(50)), len(text(50)), len(text(101)), len(text(101))] == [50, 50, 101, 101]
     assert calls == [50, 101, 101]
+
+
+def test_on_cuda_each_thread_has_values_of_its_own():
+    made = []
+
+    @cache_of_device(lru_cache(maxsize=8))
+    def value(size: int, device: Any) -> object:
+        made.append(device)
+        return object()
+
+    cuda, cpu = Device("cuda"), Device("cpu")
+    with ThreadPoolExecutor(1) as thread:
+        for device, makes in ((cuda, 2), (cpu, 1), ("cpu", 1)):
+            mine, other = value(3, device), thread.submit(value, 3, device).result()
+            assert (mine is other) is (makes == 1)
+            assert (value(3, device), thread.submit(value, 3, device).result()) == (mine, other)
+            assert made.count(device) == makes

@@ -47,7 +47,7 @@ WRONG = {
     "quantile_levels": [[0.0], ["0.5"], 0.5],
     "base": [5, {"package": "x"}, {"package": "x", "licence": "y", "files": {"../../etc/passwd": "0" * 64}}],
     "settings": [[], 5],
-    "unknown": [1],
+    "lineage": [1],
 }
 
 
@@ -97,6 +97,30 @@ def test_an_unlisted_file_is_not_read(folder: Path) -> None:
     (folder / "other").write_bytes(b"x")
     with pytest.raises(ModelUnavailableError, match="does not list"):
         Manifest.of(folder).read(folder, "other")
+
+
+def test_unknown_fields_are_carried(folder: Path) -> None:
+    fields = {**json.loads((folder / FILE_NAME).read_text()), "surprise": {"a": [1]}, "extra": 5}
+    (folder / FILE_NAME).write_text(json.dumps(fields))
+    found = Manifest.of(folder)
+    assert found.extra == {"surprise": {"a": [1]}, "extra": 5}
+    found.write(folder)
+    assert json.loads((folder / FILE_NAME).read_text()) == fields
+
+
+def test_a_model_without_files_survives_writing_and_reading(tmp_path: Path) -> None:
+    manifest(files={}, lineage={"job": "1"}).write(tmp_path)
+    assert Manifest.of(tmp_path) == manifest(files={}, lineage={"job": "1"})
+
+
+def test_linked_files_are_the_listed_ones_and_checked(folder: Path) -> None:
+    (folder / "unlisted.py").write_text("raise SystemExit")
+    with manifest().linked(folder) as links:
+        assert [path.name for path in links.iterdir()] == ["w.safetensors"]
+        assert (links / "w.safetensors").read_bytes() == CONTENT
+    (folder / "w.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelUnavailableError, match="SHA-256"), manifest().linked(folder):
+        pass
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kind": "sentiment", "surprise": 1}'])

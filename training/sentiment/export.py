@@ -8,8 +8,8 @@ import torch
 
 from models.manifest import Manifest, digest
 from models.sentiment import LABELS
-from models.sentiment.encoder import Packed
-from models.sentiment.minilm import ADAPTER, ARCHITECTURE, BASE, EXPECTED, embedded, tokenizer
+from models.sentiment.encoder import Classifier, Packed
+from models.sentiment.minilm import ADAPTER, ARCHITECTURE, BASE, EXPECTED, MASKS, embedded, tokenizer
 from models.sentiment.text import Windows
 from training.sentiment.fit import Fitted, Recipe
 
@@ -24,8 +24,11 @@ _PROBES = (
 )
 
 
-def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path) -> None:
-    """Write adapter, expected answers of the self-test, and manifest; creates the folder if needed."""
+def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path, *, masks: bool = False) -> None:
+    """Write adapter, expected answers of the self-test, and manifest; creates the folder if needed.
+
+    `masks`: the rows taught the sentiment towards the company behind the mask token.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = safetensors.torch.save(fitted.adapter)
     (folder / ADAPTER).write_bytes(tensors)
@@ -39,7 +42,8 @@ def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path) -> None:
         files={ADAPTER: digest(tensors)},
         labels=LABELS,
         base=BASE,
-        settings={"scale": recipe.scale, "temperature": fitted.temperature, "max_length": WINDOW},
+        settings={"scale": recipe.scale, "temperature": fitted.temperature, "max_length": WINDOW}
+        | ({"about": MASKS} if masks else {}),
     )
     expected = _expected(folder, manifest)
     (folder / EXPECTED).write_bytes(expected)
@@ -49,7 +53,7 @@ def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path) -> None:
 
 def _expected(folder: Path, manifest: Manifest) -> bytes:
     """The probe texts and the float32 probabilities of the merged model, as JSON."""
-    model = embedded(folder, manifest)
+    model = Classifier.of(embedded(folder, manifest)).eval()
     windows = Windows(tokenizer(), WINDOW).of(_PROBES)
     with torch.inference_mode():
         answers = [model(Packed.of([torch.from_numpy(window)])).softmax(1)[0] for (window,) in windows]

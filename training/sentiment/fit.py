@@ -44,6 +44,16 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Distillation(Recipe):
+    """The hyperparameters of a run on rows of which some have a teacher's answers."""
+
+    taught: float = 1.0
+    """The weight of the divergence from the teacher's answers, beside 1 for the labels."""
+    softening: float = 2.0
+    """The temperature of both answers in the divergence."""
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The tensors of the best epoch, the temperature, and the measures on each validation set after scaling."""
 
@@ -92,7 +102,7 @@ class Run:
     """One training run: the adapted model, optimiser, schedule, and the average over the steps."""
 
     def __init__(
-        self, model: Classifier, rows: Sequence[Encoded], recipe: Recipe, report: Callable[[str], None]
+        self, model: Classifier, rows: Sequence[Encoded], recipe: Distillation, report: Callable[[str], None]
     ) -> None:
         steps = recipe.epochs * math.ceil(len(rows) / recipe.batch)
         self._model = model
@@ -108,8 +118,8 @@ class Run:
         """Train on all rows once."""
         self._model.train()
         began, total = time.monotonic(), 0.0
-        for step, (packed, labels) in enumerate(batches(self._rows, self._recipe.batch, self._chance), start=1):
-            total += self._step(packed, labels)
+        for step, batch in enumerate(batches(self._rows, self._recipe.batch, self._chance), start=1):
+            total += self._step(*batch)
             if step % _REPORT_EVERY == 0:
                 speed = step / (time.monotonic() - began)
                 self._report(f"  step {step}: mean loss {total / step:.4f}, {speed:.2f} steps/s")
@@ -119,8 +129,10 @@ class Run:
         with self._average:
             return judged(self._model, validate, epoch)
 
-    def _step(self, packed: Packed, labels: Tensor) -> float:
-        loss = F.cross_entropy(self._model(packed), labels, label_smoothing=self._recipe.smoothing)
+    def _step(self, packed: Packed, labels: Tensor, taught: Tensor) -> float:
+        logits = self._model(packed)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.smoothing)
+        loss = loss + self._recipe.taught * divergence(logits, taught, self._recipe.softening)
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_([value for _, value in _trained(self._model)], self._recipe.clip)
@@ -134,7 +146,7 @@ def fit(
     model: Classifier,
     train: Sequence[Encoded],
     validate: Mapping[str, Sequence[Encoded]],
-    recipe: Recipe,
+    recipe: Distillation,
     report: Callable[[str], None],
     start: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
@@ -175,9 +187,20 @@ def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
     """Float32 logits [n, labels] and the labels [n], in equal order (not the order of the rows)."""
     model.eval()
     with torch.inference_mode():
-        parts = [(model(packed), labels) for packed, labels in batches(rows, 64, random.Random(0))]  # noqa: S311
+        parts = [(model(packed), labels) for packed, labels, _ in batches(rows, 64, random.Random(0))]  # noqa: S311
     model.train()
     return torch.cat([part for part, _ in parts]), torch.cat([labels for _, labels in parts]).numpy()
+
+
+def divergence(logits: Tensor, taught: Tensor, softening: float) -> Tensor:
+    """The mean over n rows of the Kullback-Leibler divergence from the teacher's answers; zero for rows without them.
+
+    `logits`, `taught`: float [n, labels], the latter NaN for rows without a teacher. Both are divided by `softening`,
+    whose square restores the size of the gradients (Hinton, Vinyals, Dean, 2015).
+    """
+    known = ~taught.isnan().any(1)
+    ours, theirs = ((values[known] / softening).log_softmax(1) for values in (logits, taught))
+    return F.kl_div(ours, theirs, reduction="sum", log_target=True) * softening**2 / len(logits)
 
 
 def temperature(sets: Sequence[tuple[Tensor, Labels]]) -> float:

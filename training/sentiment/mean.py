@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models.manifest import Manifest
 from models.sentiment.adapter import adapt
-from models.sentiment.minilm import ADAPTER, plain, tokenizer
+from models.sentiment.encoder import Classifier
+from models.sentiment.minilm import ADAPTER, MASKS, plain, tokenizer
 from training.sentiment.export import export
 from training.sentiment.fit import Recipe, judged
 from training.sentiment.rows import encode, read
@@ -45,15 +46,20 @@ def main() -> None:
     """Average, fit the temperature again, and write the folder."""
     options = arguments().parse_args()
     torch.set_num_threads(options.threads)
-    stored = [safetensors.torch.load(Manifest.of(folder).read(folder, ADAPTER)) for folder in options.folders]
-    recipe, model = Recipe(), plain()
+    manifests = [Manifest.of(folder) for folder in options.folders]
+    stored = [
+        safetensors.torch.load(manifest.read(folder, ADAPTER))
+        for manifest, folder in zip(manifests, options.folders, strict=True)
+    ]
+    recipe, model = Recipe(), Classifier.of(plain())
     adapt(model, recipe.rank, recipe.scale, dropout=0.0)
     model.load_state_dict(mean(stored), strict=False)
     validate = {path.name: encode(read([path]), tokenizer(), recipe.length) for path in options.validate}
     fitted = judged(model, validate, epoch=0)
     for name, measures in fitted.measures.items():
         print(f"{name}: {measures}")
-    export(fitted, recipe, options.version, options.out)
+    masks = any(manifest.settings.get("about") == MASKS for manifest in manifests)
+    export(fitted, recipe, options.version, options.out, masks=masks)
     print(f"temperature {fitted.temperature}; written to {options.out}")
 
 

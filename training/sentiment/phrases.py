@@ -1,19 +1,27 @@
-"""Corporate news sentences with known sentiment, generated from templates (phrases.toml).
+"""Sentences with known sentiment, generated from templates (phrases.toml and headlines.toml).
 
-Headlines and tweets rarely contain the prose of company announcements: figures compared with last year, orders,
-lay-offs, plain facts. The generated sentences add such prose, above all pairs of direction and subject: falling costs
-are positive, falling profits negative, and a product description is neutral.
+phrases.toml: headlines and tweets rarely contain the prose of company announcements: figures compared with last year,
+orders, lay-offs, plain facts. The generated sentences add such prose, above all pairs of direction and subject: falling
+costs are positive, falling profits negative, and a product description is neutral.
+
+headlines.toml: minimal pairs. A negative and a positive headline share their words except for the relation between
+them (widens and narrows, fines and drops the fine, less and more than feared, a figure below and above consensus), so
+that a model must read the relation and not the word of polarity. Other headlines name several parties with different
+labels, one of them masked.
 """
 
+import itertools
 import random
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from models.sentiment import LABELS
+from models.sentiment.company import MASK
 from training.sentiment.rows import Row
 
-_PARTS = Path(__file__).with_name("phrases.toml")
+_PHRASES = Path(__file__).with_name("phrases.toml")
+_HEADLINES = Path(__file__).with_name("headlines.toml")
 # The repeating order of labels: of ten sentences three are negative, four neutral, three positive.
 _MIX = (0, 1, 2, 1, 0, 1, 2, 1, 0, 2)
 
@@ -28,18 +36,39 @@ def phrases(count: int, seed: int) -> list[Row]:
     return list(rows.values())
 
 
+def headlines(count: int, seed: int) -> list[Row]:
+    """`count` distinct headlines, two fifths of them neutral, the others in minimal pairs; reproducible by the seed."""
+    author = HeadlineAuthor(seed)
+    rows: dict[str, Row] = {}
+    for write in itertools.cycle((author.pair, author.neutral, author.pair, author.neutral, author.neutral)):
+        rows.update((row.text, row) for row in write())
+        if len(rows) >= count:
+            break
+    return list(rows.values())[:count]
+
+
+def towards(count: int, seed: int) -> list[Row]:
+    """`count` distinct headlines, each with one of its parties masked and labelled; reproducible by the seed."""
+    author = HeadlineAuthor(seed)
+    rows: dict[str, Row] = {}
+    while len(rows) < count:
+        rows.update((row.text, row) for row in author.parties())
+    return list(rows.values())[:count]
+
+
 class Author:
     """Generates sentences from a lead, a template of the label, and a word for every slot."""
 
     def __init__(self, seed: int) -> None:
-        self._parts: dict[str, Any] = tomllib.loads(_PARTS.read_text(encoding="utf-8"))
+        self._parts: dict[str, Any] = tomllib.loads(_PHRASES.read_text(encoding="utf-8"))
         self._chance = random.Random(seed)  # noqa: S311 - sampling sentences needs no secrecy
 
     def write(self, label: int) -> Row:
         """A sentence with the given label."""
-        sentences = self._parts["sentences"]
-        template = self._chance.choice(sentences["leads"]) + self._chance.choice(sentences[LABELS[label]])
-        slots = self._slots()
+        return self._filled(self._chance.choice(self._parts["sentences"][LABELS[label]]), label, self._slots())
+
+    def _filled(self, template: str, label: int, slots: dict[str, str]) -> Row:
+        template = self._chance.choice(self._parts["sentences"]["leads"]) + template
         text = template.format_map(slots).format_map(slots)  # twice, because some words contain a slot
         return Row(text[0].upper() + text[1:], label)
 
@@ -81,3 +110,50 @@ class Author:
         """The noun with an optional owner, to begin a sentence."""
         owner = self._chance.choice(("", "the company's ", f"{self._company()}'s ", "the group's "))
         return owner + noun
+
+
+class HeadlineAuthor(Author):
+    """Generates headlines, with the words of phrases.toml and of headlines.toml, mostly about known companies."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        own = tomllib.loads(_HEADLINES.read_text(encoding="utf-8"))
+        self._parts |= {"words": self._parts["words"] | own["words"], "sentences": own["sentences"]}
+        self._pairs = [pair for pairs in own["pairs"].values() for pair in pairs]
+        self._towards = [headline for headlines in own["towards"].values() for headline in headlines]
+
+    def pair(self) -> list[Row]:
+        """A negative and a positive headline with the same words."""
+        slots, (negative, positive) = self._slots(), self._chance.choice(self._pairs)
+        return [self._filled(negative, 0, slots), self._filled(positive, 2, slots)]
+
+    def neutral(self) -> list[Row]:
+        """A neutral headline."""
+        return [self.write(1)]
+
+    def parties(self) -> list[Row]:
+        """A headline once for each of its parties, which is masked."""
+        slots, headline = self._slots(), self._chance.choice(self._towards)
+        return [
+            self._filled(headline["text"], label, slots | {party: MASK})
+            for label, name in enumerate(LABELS)
+            for party in headline.get(name, ())
+        ]
+
+    def _slots(self) -> dict[str, str]:
+        chance, slots = self._chance, super()._slots()
+        slots["co3"], slots["currency2"] = self._company(), chance.choice(self._parts["words"]["currency"])
+        earned = chance.uniform(0.02, 4)
+        slots["eps_low"], slots["eps_high"] = f"${earned:.2f}", f"${earned * chance.uniform(1.05, 1.8) + 0.01:.2f}"
+        fewer = chance.randint(10, 400) * 100
+        slots["fewer"], slots["many"] = f"{fewer:,}", f"{fewer + chance.randint(1, 60) * 100:,}"
+        activity = chance.uniform(42, 57)
+        slots["pmi_low"], slots["pmi_high"] = f"{activity:.1f}", f"{activity + chance.uniform(0.3, 4):.1f}"
+        target = chance.randint(5, 400)
+        slots["target_low"], slots["target_high"] = f"${target}", f"${target + chance.randint(1, 90)}"
+        return slots
+
+    def _company(self) -> str:
+        if self._chance.random() < 0.7:
+            return str(self._chance.choice(self._parts["words"]["company"]))
+        return super()._company()

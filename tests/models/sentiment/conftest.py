@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from models.sentiment import SentimentModel, load
+from tests import torch_threads
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,5 @@ def embedded() -> SentimentModel:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads.one():
+        yield

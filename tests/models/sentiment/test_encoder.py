@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.sentiment.adapter import adapt, merge, stored
-from models.sentiment.encoder import Classifier, Packed, Shape
+from models.sentiment.adapter import adapt, stored
+from models.sentiment.encoder import Classifier, Packed
 from models.sentiment.minilm import plain
+from models.sentiment.weights import Shape, merged
 
 SMALL = Shape(vocabulary=50, positions=32, width=24, inner=48, heads=3, layers=2)
 
@@ -34,7 +35,7 @@ def test_the_packed_encoder_equals_transformers_bert() -> None:
     bert = BertModel.from_pretrained(Path(spec.submodule_search_locations[0]) / "model", add_pooling_layer=False).eval()
     given = sequences(3, 9, 9, 40, 128, vocabulary=30_000)
     with torch.inference_mode():
-        ours = plain().eval().embed(Packed.of(given))
+        ours = Classifier.of(plain()).eval().embed(Packed.of(given))
         theirs = torch.cat([bert(input_ids=ids[None]).last_hidden_state.mean(1) for ids in given])
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
@@ -59,16 +60,16 @@ def test_unordered_sequences_are_refused() -> None:
 
 
 def test_a_merged_adapter_equals_the_trained_adapter(small: Classifier) -> None:
-    merged = Classifier(SMALL, labels=3).eval()
-    merged.load_state_dict(small.state_dict())
+    before = {name: value.numpy().copy() for name, value in small.state_dict().items()}
     adapt(small, rank=4, scale=2.0, dropout=0.0)
     with torch.no_grad():
         for parameter in (parameter for parameter in small.parameters() if parameter.requires_grad):
             parameter.copy_(torch.randn_like(parameter).half() * 0.25)
-    merge(merged, stored(small), scale=2.0)
+    adapter = {name: value.numpy() for name, value in stored(small).items()}
+    plain_map = Classifier.of(merged(before, adapter, scale=2.0), SMALL).eval()
     given = Packed.of(sequences(2, 5, 5, 11))
     with torch.inference_mode():
-        torch.testing.assert_close(merged(given), small(given), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(plain_map(given), small(given), rtol=1e-5, atol=1e-5)
 
 
 def test_a_fresh_adapter_changes_nothing(small: Classifier) -> None:

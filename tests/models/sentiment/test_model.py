@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.device.cuda import pick_device
 from models import manifest
 from models.model import Model, ModelUnavailableError
 from models.sentiment import LABELS, Chunk, Probabilities, SentimentModel, load, score
@@ -20,6 +20,7 @@ from models.sentiment.model import BATCH_TOLERANCE, Expected, SelfTestError
 from models.sentiment.source import SHIPPED
 from models.sentiment.text import Ids, Windows
 
+GPU = pick_device("auto") == "cuda"
 WORDS = [
     "profit",
     "rose",
@@ -51,6 +52,14 @@ def test_the_embedded_model_implements_the_protocol(embedded: SentimentModel) ->
     assert model.version
 
 
+def test_the_embedded_model_judges_each_company_of_a_text(embedded: SentimentModel) -> None:
+    """The manifest says that the model was trained on masked companies; else clauses are asked."""
+    text = "Apple jumps 5%, Samsung slips"
+    (apple,), (samsung,) = (answers(embedded, [embedded.towards(text, name)]) for name in ("Apple", "Samsung"))
+    assert embedded.towards(text, "Samsung") == "Apple jumps 5%, [MASK] slips"
+    assert (LABELS[apple.argmax()], LABELS[samsung.argmax()]) == ("positive", "negative")
+
+
 @pytest.mark.parametrize(
     ("text", "label"),
     [
@@ -72,7 +81,7 @@ def test_plain_cases_are_classified_correctly(embedded: SentimentModel, text: st
 def test_an_answer_does_not_depend_on_the_batch(embedded: SentimentModel, texts: list[str]) -> None:
     together = answers(embedded, texts)
     alone = np.concatenate([answers(embedded, [text]) for text in texts])
-    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE[torch.float32])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE["float32"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,13 +93,14 @@ def test_answers_are_probabilities(embedded: SentimentModel, texts: list[str]) -
     np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.needs("torch")
 def test_bfloat16_answers_lie_within_the_stated_tolerance(embedded: SentimentModel) -> None:
     half = load(dtype="bfloat16")
     half.check()
     texts = ["Profit fell.", "Shares rise on strong results " * 3, "The board meets on Monday."]
     together = answers(half, texts)
     alone = np.concatenate([answers(half, [text]) for text in texts])
-    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE[torch.bfloat16])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE["bfloat16"])
     assert (together.argmax(axis=1) == answers(embedded, texts).argmax(axis=1)).all()
 
 
@@ -119,7 +129,7 @@ def test_an_empty_batch_has_no_answers(embedded: SentimentModel) -> None:
 class Counting:
     """A network with one constant answer that records the sequences."""
 
-    dtype = torch.float32
+    dtype = "float32"
 
     def __init__(self) -> None:
         self.asked: list[Ids] = []
@@ -167,12 +177,14 @@ def test_pooling_refuses_a_wrong_number_of_rows(embedded: SentimentModel) -> Non
 
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, models.sentiment; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=250).returncode == 0
 
 
-def test_loading_the_embedded_model_imports_no_transformers() -> None:
-    code = "import sys, models.sentiment as s; s.load(); sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_loading_the_embedded_model_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, models.sentiment as s; s.load(); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=250).returncode == 0
 
 
 @pytest.fixture
@@ -212,7 +224,8 @@ def test_the_shipped_files_are_small_enough() -> None:
     assert (SHIPPED / ADAPTER).stat().st_size < 2_000_000
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.needs("torch")
+@pytest.mark.skipif(GPU, reason="a CUDA device is here")
 def test_a_missing_device_is_named() -> None:
     with pytest.raises(ModelUnavailableError, match="CUDA"):
         load(device="cuda")
@@ -224,7 +237,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.skipif(not GPU, reason="no CUDA device here")
 def test_cuda_answers_equal_cpu_answers(embedded: SentimentModel) -> None:
     texts = ["Profit rose.", "Shares plunged " * 40, "The meeting is on Monday."]
     on_device = answers(load(device="cuda", dtype="float32"), texts)
