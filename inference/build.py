@@ -5,43 +5,54 @@ Owns the wiring, and the loader of each model. Loads no model.
 
 import functools
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from inference.batching.batcher import Batcher, Observer
-from inference.batching.schedule import Budget
+from inference.batching.costs import Costs
+from inference.batching.schedule import BatchBounds
+from inference.batching.tracks import Tracks
 from inference.calls.answer_memory import AnswerMemory
 from inference.calls.servicer import Servicer
+from inference.calls.shadow import Shadows
 from inference.config import Config, model_list
-from inference.device import outcomes, warmup
+from inference.device import blas, outcomes, warmup
+from inference.device.cuda import device_figures, limit_memory, pick_device
 from inference.device.device_metrics import DeviceMetrics
-from inference.device.engine import Engine, device_figures, limit_memory, pick_device
+from inference.device.engine import Engine
 from inference.device.nvml import Gpu
+from inference.loading.bucket import BucketSource
 from inference.loading.catalog import Catalog, Slot
+from inference.loading.folder import FolderSource
+from inference.loading.location import Location
 from inference.loading.registry import Loader, Registry
+from inference.loading.sentiment import SentimentLoader
+from inference.loading.source import Source
 from inference.metrics import BatcherMetrics, Metrics, SessionMetrics
 from inference.sessions.service import SessionService
 from inference.status import Status
 from inference.traces import BatchTraces
 from market_inference.contract import deadline
 from market_inference.contract.generated import inference_pb2
+from market_inference.contract.state import state_dir
 from models import forecast, indicators, sentiment
 from models.manifest import Manifest
+from models.model import ModelUnavailableError
 from runtime.tracing import Traces
 
 VERSION = version("market-inference")
 # A batch's padded units: points, tokens, bars times functions, characters. A batch takes 50 to 100 ms of one CPU core:
 # the scheduler bounds the expected time, the engine the measured time.
 BUDGETS = {
-    "forecast": Budget(units=1 << 20, items=512),
-    "sentiment": Budget(units=1 << 11, items=64),
-    "indicators": Budget(units=1 << 20, items=256),
-    "texts": Budget(units=1 << 18, items=256, seconds=0.05),
+    "forecast": BatchBounds(units=1 << 20, items=512),
+    "sentiment": BatchBounds(units=1 << 11, items=64),
+    "indicators": BatchBounds(units=1 << 20, items=256),
+    "texts": BatchBounds(units=1 << 18, items=256, seconds=0.05),
 }
 VERIFIERS = {
     "forecast": outcomes.forecasts,
@@ -51,16 +62,25 @@ VERIFIERS = {
 }
 
 
+# Engines with a second thread for long items. Chunks of texts differ little: the longest takes some 30 ms.
+LONG_TRACKS = ("forecast", "indicators")
+# On a busy CPU, a thread for long items gives way to the event loop and to quick items.
+LONG_NICE = 10
+# A request passes the interpreter lock between event loop and engine several times. Beside a thread in Python code (a
+# session's history loads), a pass may take a whole interval: with Python's 5 ms, a call took 17 ms.
+SWITCH_SECONDS = 0.0005
+
+
 @dataclass(frozen=True)
-class Parts:
-    """Everything but the transport. `batchers` has one per engine of the catalog, and "texts".
+class Components:
+    """Everything but the transport. `batchers` has one per engine of the catalog, and "texts"; `engines` the threads.
 
     `registry` is None without a configured folder.
     """
 
     catalog: Catalog
     engines: dict[str, Engine]
-    batchers: dict[str, Batcher]
+    batchers: dict[str, Tracks]
     servicer: Servicer
     metrics: Metrics
     registry: Registry | None
@@ -77,17 +97,20 @@ class Parts:
             engine.close()
 
 
-def build(config: Config, traces: Traces | None = None) -> Parts:
-    """Make and connect the parts. Called on the event loop that will serve."""
+def build(config: Config, traces: Traces | None = None, load_sentiment: SentimentLoader | None = None) -> Components:
+    """Make and connect the parts. Called on the event loop that will serve.
+
+    `load_sentiment`: a loader that may have begun, else one is made.
+    """
     device, metrics = pick_device(config.device), Metrics()
+    sys.setswitchinterval(SWITCH_SECONDS)
     limit_memory(device, config.device_memory_fraction)
-    # Matrix products of forecasts are small: waiting for BLAS threads would take longer than the products.
-    threadpool_limits(config.engine_threads, user_api="blas")
+    blas.limit(config.engine_threads)
+    load_sentiment = load_sentiment or SentimentLoader(config, device)
     catalog = Catalog(
-        _slots(config, device),
-        lambda name, model: engines[name].adopt(
-            model, warmup.batches(name, model, device), batchers[name].learn_warm_up
-        ),
+        _slots(config, device, load_sentiment),
+        lambda name, model: _adopt(name, model, device, engines, batchers[name]),
+        load_seconds=config.load_seconds,
     )
     for name in catalog.engines:
         metrics.watch_model(catalog.default(name))
@@ -100,19 +123,24 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
         for name in catalog.engines
     }
     engines["texts"] = Engine("texts")
-    batchers: dict[str, Batcher] = {}
-    for name, engine in engines.items():
+    for name in engines.keys() & set(LONG_TRACKS):
+        engines[_long(name)] = Engine(
+            _long(name), threads=config.engine_threads, device=device, verify=VERIFIERS[name], nice=LONG_NICE
+        )
+    batchers: dict[str, Tracks] = {}
+    for name in (*catalog.engines, "texts"):
         observer: Observer = BatcherMetrics(metrics, name)
-        batcher = Batcher(
-            engine,
-            observer if traces is None else BatchTraces(traces, name, observer),
+        make = functools.partial(
+            Batcher,
+            observer=observer if traces is None else BatchTraces(traces, name, observer),
             budget=BUDGETS[name],
             max_queued_seconds=config.max_queued_seconds,
             stuck_seconds=config.stuck_seconds,
             name=name,
+            costs=Costs(),
         )
-        batchers[name] = batcher
-        metrics.watch_queue(name, batcher, config.max_queued_seconds)
+        batchers[name] = Tracks(make(engines[name]), make(engines[_long(name)]) if _long(name) in engines else None)
+        metrics.watch_queue(name, batchers[name], config.max_queued_seconds)
     status = Status(
         catalog,
         batchers,
@@ -133,51 +161,107 @@ def build(config: Config, traces: Traces | None = None) -> Parts:
         observer=SessionMetrics(metrics),
     )
     metrics.watch_sessions(lambda: sessions.count, lambda: sessions.nbytes, lambda: sessions.stuck)
-    registry = Registry(config.registry, catalog, _loaders(device)) if config.registry else None
-    return Parts(
+    registry = Registry(_source(config), catalog, _loaders(device, load_sentiment)) if config.registry else None
+    servicer = Servicer(catalog, batchers, status, AnswerMemory(config.max_answer_bytes))
+    servicer.shadows = Shadows(catalog, batchers, metrics.shadow)
+    return Components(
         catalog,
         engines,
         batchers,
-        Servicer(catalog, batchers, status, AnswerMemory(config.max_answer_bytes)),
+        servicer,
         metrics,
         registry,
         sessions,
     )
 
 
-def _slots(config: Config, device: str) -> list[Slot]:
+async def _adopt(name: str, model: Any, device: str, engines: Mapping[str, Engine], tracks: Tracks) -> None:
+    """Check and warm up a model on the engine's thread for long items, where no quick batch waits behind a slow model.
+
+    On CUDA caches belong to a thread: the thread for quick items.
+    """
+    threads = [engines[one] for one in (name, _long(name)) if one in engines]
+    for engine in threads:
+        await engine.prepare()
+    warm = threads[0] if device.startswith("cuda") else threads[-1]
+    await warm.adopt(model, warmup.batches(name, model, device), tracks.learn_warm_up)
+
+
+def _long(name: str) -> str:
+    """The name of an engine's thread for long items."""
+    return f"{name}-long"
+
+
+def _source(config: Config) -> Source:
+    """Raises ExtraMissingError for a bucket without boto3."""
+    if "://" not in config.registry:
+        return FolderSource(Path(config.registry))
+    cache = config.registry_cache or state_dir() / "registry"
+    return BucketSource(Location.of(config.registry), cache.absolute())
+
+
+def _slots(config: Config, device: str, load_sentiment: SentimentLoader) -> list[Slot]:
     return [
-        *_engine_slots("forecast", config.forecast_models, functools.partial(_load_forecaster, device=device)),
-        *_engine_slots("sentiment", config.sentiment_models, functools.partial(_load_sentiment, device=device)),
-        *_engine_slots("indicators", "ta-lib", lambda name, source: indicators.load(device)),
+        *_engine_slots(
+            "forecast",
+            config.forecast_models,
+            functools.partial(_load_forecaster, device=device),
+            lambda name, source: forecast.require_packages(name),
+            forecast.TAKES,
+        ),
+        *_engine_slots(
+            "sentiment",
+            config.sentiment_models,
+            load_sentiment,
+            lambda name, source: sentiment.require_packages(source or name),
+        ),
+        *_engine_slots("indicators", "ta-lib", lambda name, source: indicators.load(device), lambda name, source: None),
     ]
 
 
-def _engine_slots(engine: str, setting: str, load: Callable[[str, str | None], Any]) -> list[Slot]:
+def _engine_slots(
+    engine: str,
+    setting: str,
+    load: Callable[[str, str | None], Any],
+    require: Callable[[str, str | None], None],
+    takes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[Slot]:
+    """The engine's models of the setting; one that misses a package is listed with that reason from the start."""
     return [
-        Slot(engine, name, functools.partial(load, name, source), is_default=place == 0)
+        Slot(
+            engine,
+            name,
+            functools.partial(load, name, source),
+            is_default=place == 0,
+            takes=takes.get(name, ()),
+            failure=_missing(functools.partial(require, name, source)),
+        )
         for place, (name, source) in enumerate(model_list(setting))
     ]
 
 
-def _loaders(device: str) -> dict[str, Loader]:
+def _missing(require: Callable[[], None]) -> str:
+    try:
+        require()
+    except ModelUnavailableError as error:
+        return str(error)
+    return ""
+
+
+def _loaders(device: str, load_sentiment: SentimentLoader) -> dict[str, Loader]:
     """The loader of a folder of the registry, by the manifest's kind."""
 
     def forecaster(manifest: Manifest, folder: Path) -> Any:
-        return forecast.load(manifest.architecture, device=device, source=str(folder))
+        return forecast.of_folder(manifest, folder, device=device)
 
     def classifier(manifest: Manifest, folder: Path) -> Any:
-        return sentiment.load(str(folder), device=device)
+        return load_sentiment.fresh(manifest.name, str(folder))
 
     return {"forecast": forecaster, "sentiment": classifier}
 
 
 def _load_forecaster(name: str, source: str | None, *, device: str) -> Any:
     return forecast.load(name, device=device, source=source)
-
-
-def _load_sentiment(name: str, source: str | None, *, device: str) -> Any:
-    return sentiment.load(source or name, device=device)
 
 
 def _device(device: str) -> inference_pb2.Device:

@@ -6,7 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime.listen import Address, Loopback, is_loopback
+from inference.loading.location import Location
+from runtime.listen import Address, AnyAddress, Loopback, is_loopback, is_unix
 from runtime.tracing import Endpoint
 
 
@@ -15,7 +16,9 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MARKET_INFERENCE_", frozen=True)
 
-    listen: Address = Field("127.0.0.1:8471", description="where gateways connect")
+    listen: AnyAddress = Field(
+        "127.0.0.1:8471", description="where gateways connect: host:port, or unix:/path for gateways of this machine"
+    )
     metrics_listen: Address = Field("127.0.0.1:9471", description="where Prometheus scrapes /metrics")
     tls_certificate: Path | None = Field(None, description="PEM chain presented to gateways; read again after a change")
     tls_key: Path | None = Field(None, description="PEM key of the certificate")
@@ -32,8 +35,12 @@ class Config(BaseSettings):
         "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"
     )
     sentiment_models: str = Field("minilm", description="NAME, or NAME=folder or hub id, the default first")
-    registry: Path | None = Field(
-        None, description="model registry: a watched folder of models, each with a manifest.json"
+    registry: str = Field(
+        "",
+        description="model registry, watched: a folder of model folders, or s3://bucket/prefix?endpoint=URL&region=NAME",
+    )
+    registry_cache: Path | None = Field(
+        None, description="local copies of a bucket's models; by default `registry` in the state folder"
     )
     registry_interval: float = Field(5.0, gt=0, description="seconds between scans of the registry")
     idle_unload_seconds: float = Field(
@@ -42,6 +49,11 @@ class Config(BaseSettings):
         description="seconds without a request after which a model other than a default is unloaded; 0 for never",
     )
     engine_threads: int = Field(1, ge=1, description="CPU threads of one engine's batch")
+    text_threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads that share a batch of texts of the embedded model; 0: as many as cores, at most 4",
+    )
     max_queued_seconds: float = Field(5.0, gt=0, description="bound of one engine's queue, in expected seconds of work")
     max_answer_bytes: int = Field(
         256 << 20, ge=1, description="bound of the bytes of answers in memory, computed or not yet sent"
@@ -53,6 +65,9 @@ class Config(BaseSettings):
     )
     stuck_seconds: float = Field(
         60.0, gt=0, description="run time of a batch after which its engine is declared stuck and not ready"
+    )
+    load_seconds: float = Field(
+        600.0, gt=0, description="seconds after which a model that is still loading, or being checked, has failed"
     )
     drain_seconds: float = Field(20.0, ge=0, description="seconds for requests in flight after SIGTERM")
     otlp_endpoint: Endpoint = Field(
@@ -70,7 +85,15 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
+    def _refuse_a_mistaken_registry(self) -> Self:
+        if "://" in self.registry:
+            Location.of(self.registry)
+        return self
+
+    @model_validator(mode="after")
     def _refuse_open_plaintext(self) -> Self:
+        if is_unix(self.listen) and self.tls_certificate is not None:
+            raise ValueError(f"MARKET_INFERENCE_LISTEN={self.listen} is a Unix socket, which has no TLS")
         mutual_tls = self.tls_certificate is not None and self.tls_client_ca is not None
         if not (is_loopback(self.listen) or mutual_tls or self.allow_plaintext):
             raise ValueError(

@@ -7,9 +7,9 @@ import sys
 from pydantic import ValidationError
 
 from inference.config import Config
-from inference.server import Server
-from runtime import listen, logs, loop, process, tls
-from runtime.extra import ExtraMissingError
+from inference.device.cuda import pick_device
+from inference.loading.sentiment import SentimentLoader
+from runtime import logs
 
 log = logging.getLogger("inference")
 
@@ -20,8 +20,15 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(f"inference: bad configuration\n{error}")
     logs.configure(config.log_level)
+    load_sentiment = SentimentLoader(config, pick_device(config.device))
+    load_sentiment.begin()
+    # These imports take as long as the model.
+    from inference.server import Server
+    from runtime import listen, loop, process, tls
+    from runtime.extra import ExtraMissingError
+
     try:
-        loop.run(process.serve(lambda: Server(config), log))
+        loop.run(process.serve(lambda: Server(config, load_sentiment), log))
     except (listen.CannotListenError, tls.TlsError, ExtraMissingError) as error:
         sys.exit(f"inference: {error}")
     # Every request is drained. Unloading torch's libraries would take seconds, so the process exits without it.

@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from inference.batching.batcher import Batcher
 from inference.batching.job import BatchResult
 from inference.batching.schedule import BatchPlan
-from inference.calls.call import Call
+from inference.batching.tracks import Tracks
+from inference.calls.call import ReplicaCall
 from inference.loading.catalog import Slot
 from market_inference.contract import deadline
 from runtime.metrics import histogram
@@ -80,6 +80,12 @@ class Metrics:
             ("engine",),
             registry=self.registry,
         )
+        self.warnings = Counter(
+            "market_inference_answer_warnings",
+            "Warnings in answers, by code: doubts about a series, a text or the answer.",
+            ("method", "code"),
+            registry=self.registry,
+        )
         self.stuck = Gauge(
             "market_inference_engine_stuck",
             "1 while an engine's batch runs for longer than the configured time.",
@@ -118,13 +124,22 @@ class Metrics:
         self.interval_checks = Counter(
             "market_inference_watch_interval_checks",
             "Closes compared with the 80% interval that a session's forecast gave one bar ahead.",
-            ("model",),
+            ("model", "version"),
             registry=self.registry,
         )
         self.interval_hits = Counter(
             "market_inference_watch_interval_hits",
             "Closes inside that interval.",
-            ("model",),
+            ("model", "version"),
+            registry=self.registry,
+        )
+        self.model_items = self._of_version("items", "Items that a model has run.")
+        self.model_failures = self._of_version("failures", "Items that a model has failed.")
+        self.model_seconds = self._of_version("busy_seconds", "Cost of a model's batches, in seconds of the engine.")
+        self.shadowed = Counter(
+            "market_inference_shadow_items",
+            "Answers of a model in the shadow, compared with the answers that callers got: agree, differ or failed.",
+            ("engine", "model", "version", "outcome"),
             registry=self.registry,
         )
         self.models = Gauge(
@@ -137,7 +152,11 @@ class Metrics:
         # The lookup of a labelled child costs more than counting, so each child is looked up once.
         self._requests = cache(self.requests.labels)
 
-    def answered(self, method: str, code: str, call: Call, seconds: float) -> None:
+    def _of_version(self, name: str, text: str) -> Counter:
+        labels = ("engine", "model", "version")
+        return Counter(f"market_inference_model_{name}", text, labels, registry=self.registry)
+
+    def answered(self, method: str, code: str, call: ReplicaCall, seconds: float) -> None:
         """Count a replied request; a merged request counts as several calls."""
         calls = call.calls
         self._requests(method, code).inc(calls)
@@ -148,6 +167,13 @@ class Metrics:
             self.seconds.labels(method, "device").observe(call.run_seconds, times=calls)
         if call.encode_seconds:
             self.seconds.labels(method, "encode").observe(call.encode_seconds, times=calls)
+        if call.warnings:
+            for warning, count in call.warnings.items():
+                self.warnings.labels(method, warning).inc(count)
+
+    def shadow(self, engine: str, model: str, version: str, outcome: str, items: int) -> None:
+        """Count answers of a model in the shadow: `agree`, `differ` or `failed`."""
+        self.shadowed.labels(engine, model, version, outcome).inc(items)
 
     def watch_sessions(
         self, count: Callable[[], int], size_bytes: Callable[[], int], stuck: Callable[[], bool]
@@ -166,11 +192,11 @@ class Metrics:
         """Add a GPU's metrics; not called on a CPU."""
         self.registry.register(device)
 
-    def watch_queue(self, engine: str, batcher: Batcher, limit: float) -> None:
+    def watch_queue(self, engine: str, tracks: Tracks, limit: float) -> None:
         self.queue_limit.labels(engine).set(limit)
-        self.stuck.labels(engine).set_function(lambda: batcher.stuck)
-        self.queued_items.labels(engine).set_function(lambda: batcher.queued_items)
-        self.queued_seconds.labels(engine).set_function(lambda: batcher.queued_seconds(deadline.now()))
+        self.stuck.labels(engine).set_function(lambda: tracks.stuck)
+        self.queued_items.labels(engine).set_function(lambda: tracks.queued_items)
+        self.queued_seconds.labels(engine).set_function(lambda: tracks.queued_seconds(deadline.now()))
 
 
 class LoadedModels(Collector):
@@ -200,6 +226,7 @@ class SessionMetrics:
         self._bar = cache(metrics.session_bars.labels)
         self._checks = cache(metrics.interval_checks.labels)
         self._hits = cache(metrics.interval_hits.labels)
+        self._warnings = cache(metrics.warnings.labels)
 
     def opened(self) -> None:
         self._opened.inc()
@@ -211,11 +238,15 @@ class SessionMetrics:
         """Count a bar: `taken` or `refused`."""
         self._bar(outcome).inc()
 
-    def checked(self, model: str, hit: bool) -> None:
+    def warned(self, code: str) -> None:
+        """Count a warning in a forecast of a session."""
+        self._warnings("watch", code).inc()
+
+    def checked(self, model: str, version: str, hit: bool) -> None:
         """Count a close that was compared with a forecast's interval."""
-        self._checks(model).inc()
+        self._checks(model, version).inc()
         # Add 0, too: a model without hits needs the series for its ratio.
-        self._hits(model).inc(hit)
+        self._hits(model, version).inc(hit)
 
 
 class BatcherMetrics:
@@ -231,12 +262,25 @@ class BatcherMetrics:
         self._dropped = metrics.dropped.labels(engine)
         self._invalid = metrics.invalid.labels(engine)
         self._recoveries = metrics.recoveries.labels(engine)
+        self._of_version = cache(self._counters)
+
+    def _counters(self, model: str, version: str) -> tuple[Counter, Counter, Counter]:
+        metrics = self._metrics
+        found = metrics.model_items, metrics.model_failures, metrics.model_seconds
+        items, failures, seconds = (one.labels(self._engine, model, version) for one in found)
+        return items, failures, seconds
 
     def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
-        self._items.observe(len(plan.batch))
+        self._items.observe(plan.items)
         self._seconds.observe(result.ended - result.started)
         self._units.inc(units)
-        self._padding.inc(units - sum(entry.units for entry in plan.batch))
+        self._padding.inc(units - sum(entry.units * entry.count for entry in plan.batch))
+        model = plan.batch[0].job.model
+        if (version := getattr(model, "version", None)) is not None:  # the preparation of texts has none
+            items, failures, busy = self._of_version(model.name, version)
+            items.inc(len(result.outcomes))
+            failures.inc(sum(isinstance(outcome, Exception) for outcome in result.outcomes))
+            busy.inc(result.busy)
         if result.oom_recoveries:
             self._recoveries.inc(result.oom_recoveries)
         if result.invalid:

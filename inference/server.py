@@ -11,17 +11,20 @@ import socket
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from inference.build import VERSION, Parts, build
+from inference.build import VERSION, Components, build
 from inference.calls.admin import Admin
+from inference.calls.records import Records
 from inference.config import Config
 from inference.device import device_profile
+from inference.loading.sentiment import SentimentLoader
 from inference.traces import TracedExchange
 from inference.transport.exchange import SERVICE, Exchange
+from inference.transport.local import LocalServer
 from market_inference.contract import deadline
 from market_inference.contract.generated import admin_pb2_grpc, profile_pb2
 from runtime import tls
 from runtime.health import LIVE, Health
-from runtime.listen import bind
+from runtime.listen import bind, exchange_path
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer, Take
 from runtime.tracing import Traces
@@ -34,6 +37,8 @@ NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICES = ("", SERVICE.full_name)
 # Seconds between two looks at the certificates.
 LOOK_SECONDS = 1.0
+# Streams that are open after the drain end within this time.
+STOP_SECONDS = 0.5
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; a frame carries many requests
     ("grpc.max_send_message_length", -1),
@@ -55,14 +60,16 @@ class Server:
     Raises runtime.extra.ExtraMissingError.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, load_sentiment: SentimentLoader | None = None) -> None:
         self._config = config
         self._traces = _traces(config)
-        self.parts = build(config, self._traces)
-        serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, self.parts.metrics.answered)
+        self.parts = build(config, self._traces, load_sentiment)
+        records = Records(self.parts.metrics)
+        serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, records.add)
         self._exchange = Exchange(*serving) if self._traces is None else TracedExchange(self._traces, *serving)
         self.parts.servicer.memory.unsent = lambda: self._exchange.unsent_bytes
         self.parts.metrics.in_flight.set_function(lambda: self._exchange.in_flight)
+        self._local = LocalServer(self._exchange)
         self._profiles = _profiles(config, self.parts)
         self._health = Health()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
@@ -74,7 +81,7 @@ class Server:
         self._loaded: set[str] = set()
         self._stopping = False
         for name in self.parts.catalog.engines:
-            self.parts.batchers[name].on_stuck = functools.partial(self._stuck_changed, name)
+            self.parts.batchers[name].on_stuck(functools.partial(self._stuck_changed, name))
         self.address = ""
         self.metrics_address = ""
 
@@ -86,6 +93,8 @@ class Server:
         await self._health.set("", NOT_READY)
         await self._health.set(LIVE, READY)
         self.address = bind(functools.partial(tls.add_port, self._server, self._tls), self._config.listen)
+        if path := exchange_path(self.address):
+            await self._local.start(path)
         self._scraped = MetricsServer(self._config.metrics_listen, self.parts.metrics.registry)
         self.metrics_address = self._scraped.address
         if self._profiles is not None:
@@ -146,7 +155,7 @@ class Server:
                 await self._exchange.drain()
         except TimeoutError:
             log.warning("drain timed out", extra={"fields": {"in_flight": self._exchange.in_flight}})
-        await self._server.stop(0.5)
+        await asyncio.gather(self._server.stop(STOP_SECONDS), self._local.stop(STOP_SECONDS))
         for task in self._housekeeping:
             task.cancel()
         if self._profiles is not None:
@@ -175,7 +184,7 @@ def _traces(config: Config) -> Traces | None:
     )
 
 
-def _profiles(config: Config, parts: Parts) -> ProfileServer | None:
+def _profiles(config: Config, parts: Components) -> ProfileServer | None:
     if not config.profile_listen:
         return None
     device: dict[int, Take] = {profile_pb2.PROFILE_KIND_DEVICE: functools.partial(device_profile.take, parts.engines)}

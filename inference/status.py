@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.batching.batcher import Batcher
 from inference.batching.job import Job
+from inference.batching.tracks import Tracks
 from inference.loading.catalog import Catalog, Slot
 from market_inference.contract import deadline
 from market_inference.contract.errors import OverloadedError, ServiceError
@@ -37,7 +37,7 @@ class Status:
     def __init__(
         self,
         catalog: Catalog,
-        batchers: dict[str, Batcher],
+        batchers: dict[str, Tracks],
         device: Callable[[], inference_pb2.Device],
         *,
         name: str,
@@ -119,6 +119,7 @@ def model_info(slot: Slot) -> inference_pb2.ModelInfo:
         state=_state(slot),
         is_default=slot.is_default,
         message=slot.failure,
+        takes=slot.takes if slot.model is None else getattr(slot.model, "takes", ()),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from inference.batching.batcher import Observer
 from inference.batching.job import BatchResult
 from inference.batching.schedule import BatchPlan
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.transport.exchange import SERVICE, Exchange
 from market_inference.contract import deadline
 from market_inference.contract.errors import CallCancelledError, code_name, reason_of
@@ -27,7 +27,9 @@ class TracedExchange(Exchange):
         super().__init__(*parts)
         self._traces = traces
 
-    async def answer(self, envelope: exchange_pb2.Envelope, call: Call) -> tuple[exchange_pb2.Reply, bytes | None]:
+    async def answer(
+        self, envelope: exchange_pb2.Envelope, call: ReplicaCall
+    ) -> tuple[exchange_pb2.Reply, bytes | None]:
         """As Exchange.answer."""
         method = envelope.WhichOneof("body") or "none"
         span = call.span = self._traces.request(
@@ -73,9 +75,9 @@ class BatchTraces:
             "market.engine": self._engine,
             "market.model": traced[0].model.name,
             "market.requests": len(jobs),
-            "market.items": len(plan.batch),
+            "market.items": plan.items,
             "market.units": units,
-            "market.padding_units": units - sum(entry.units for entry in plan.batch),
+            "market.padding_units": units - sum(entry.units * entry.count for entry in plan.batch),
             "market.out_of_memory_recoveries": result.oom_recoveries,
         }
         spans = [job.span for job in traced]

@@ -10,13 +10,14 @@ import math
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from itertools import groupby
+from dataclasses import replace
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, Protocol
 
-from inference.batching.costs import SMALL_SECONDS, SURPRISE, Costs
+from inference.batching.costs import SMALL_SECONDS, SURPRISE, TRUSTED_BATCHES, Costs
 from inference.batching.job import DUE, PATIENCE, BatchResult, Entry, Job, Key
-from inference.batching.schedule import BatchPlan, Budget, schedule, urgency
+from inference.batching.schedule import BatchBounds, BatchPlan, schedule, urgency
 from inference.batching.shares import Shares
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import (
@@ -34,10 +35,22 @@ DEADLINE_SHARE = 0.7
 # Bound and gain of the estimate of how much later than expected jobs complete.
 MOST_LATENESS = 8.0
 LATENESS_GAIN = 0.05
-# Bound of the first slice of a batch if all of its items are of the costliest kind.
-WORST_SLICE_SECONDS = 0.25
+# Items alike of one job are one entry of the queue, of at most so many expected seconds: other clients' items wait no
+# longer for the whole entry.
+RUN_SECONDS = 0.005
+# Bound of the first slice of a batch if all of its items are of the costliest kind: so many times the batch's bound.
+WORST_SLICE = 2.5
+# The part of each client in the bound of a batch while several clients call, and the time for which an engine remembers
+# that several did.
+SHARE_SECONDS = 0.005
+COMPANY_SECONDS = 1.0
 # A smaller excess over the estimate does not change the order of a queue.
 _LEAST_CHARGE_SECONDS = 0.005
+
+# Bounds of the time after which a refused client should try again.
+_RETRY_SECONDS = (0.05, 10.0)
+# A job is hopeless if measured costs say that the job takes so many times longer than its caller waits.
+_HOPELESS = 4.0
 
 # An interval between arrivals above this bound does not predict the next arrival.
 _LONGEST_GAP = 1.0
@@ -46,7 +59,7 @@ _JOB = attrgetter("job")
 
 
 class Runner(Protocol):
-    """The part of an engine that the batcher uses. An engine imports torch, the batcher does not."""
+    """The part of an engine that the batcher uses. An engine may import torch; the batcher never does."""
 
     def run(
         self, model: Any, items: Sequence[Any], done: Callable[[BatchResult], None], *, first: int, seconds: float
@@ -66,6 +79,17 @@ class Observer(Protocol):
     def dropped(self, count: int) -> None: ...
 
 
+class Waiting(Protocol):
+    """A caller: Job and inference.calls.call.Call have these fields."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def priority(self) -> str: ...
+    @property
+    def deadline(self) -> float: ...
+
+
 class Batcher:
     """One engine's queues. Every method is called on the event loop's thread.
 
@@ -78,10 +102,11 @@ class Batcher:
         runner: Runner,
         observer: Observer,
         *,
-        budget: Budget,
+        budget: BatchBounds,
         max_queued_seconds: float,
         stuck_seconds: float = math.inf,
         name: str = "",
+        costs: Costs | None = None,
     ) -> None:
         self._runner = runner
         self._observer = observer
@@ -89,7 +114,7 @@ class Batcher:
         self._max_queued = max_queued_seconds
         self._stuck_seconds = stuck_seconds
         self.name = name
-        self.costs = Costs()
+        self.costs = costs or Costs()
         self.shares = Shares()
         self._waiting: defaultdict[Key, list[Entry]] = defaultdict(list)
         self._queued_items = 0
@@ -108,6 +133,9 @@ class Batcher:
         self._delayed: asyncio.TimerHandle | None = None
         self._last_arrival = 0.0
         self._gap = _LONGEST_GAP
+        # The latest client, and the instant until which other clients are expected.
+        self._client = ""
+        self._company_until = 0.0
 
     @property
     def queued_items(self) -> int:
@@ -125,28 +153,32 @@ class Batcher:
     def _running_seconds(self, at: float) -> float:
         return max(0.0, self._running_until - at) if self._running else 0.0
 
-    def submit(self, job: Job) -> None:
-        """Admit a job, whose reply resolves later.
+    def submit(self, job: Job, entries: Sequence[Entry] | None = None) -> None:
+        """Admit a job, whose reply resolves later. `entries`: those of entries(), where they are known already.
 
         Raises OverloadedError, DeadlineExceededError, or ServiceUnavailableError if the engine is stuck.
         """
         at = now()
-        entries = self._entries(job)
+        entries = entries or self.entries(job)
         seconds = sum([entry.expected_seconds for entry in entries])
+        if all(self.costs.line(key).measured >= TRUSTED_BATCHES for key in {entry.key for entry in entries}):
+            self._refuse_hopeless(seconds, job.deadline, at)
         self._admit(job, seconds, at)
         job.enqueued, job.queued_seconds = at, seconds
         start = self.shares.add(job.client, job.priority, seconds, at)
         deadline, patience = job.deadline, PATIENCE[job.priority]
         for entry in entries:
-            entry.start, entry.due = start, urgency(deadline, start, patience)
+            entry.start = start
             start += entry.expected_seconds
+            entry.due = urgency(deadline, start, patience)
             queue = self._waiting[entry.key]
             # The new entry is usually the last in order.
             if not queue or queue[-1].due <= entry.due:
                 queue.append(entry)
             else:
                 insort(queue, entry, key=DUE)
-        self._queued_items += len(entries)
+        self._queued_items += len(job.items)
+        self._note_client(job.client, at)
         self._note_arrival(at)
         if not self._running:
             self._dispatch_soon()
@@ -165,7 +197,7 @@ class Batcher:
         self._stale_items = 0
         for key, queue in tuple(self._waiting.items()):
             kept = [entry for entry in queue if not entry.job.done]
-            if dropped := len(queue) - len(kept):
+            if dropped := sum(entry.count for entry in queue if entry.job.done):
                 self._replace(key, kept)
                 self._queued_items -= dropped
                 self._observer.dropped(dropped)
@@ -176,9 +208,18 @@ class Batcher:
         else:
             self._waiting.pop(key, None)
 
-    def _entries(self, job: Job) -> list[Entry]:
+    def entries(self, job: Job) -> list[Entry]:
+        """The entries of a job that is not admitted yet."""
         model, budget, entries = job.model, self._budget, []
-        # Most items of a job are alike, so that few estimates serve all of them.
+        if job.alike:
+            first = job.items[0]
+            key, units = (model, model.bucket(first)), model.units(first)
+            seconds, items = self.costs.share(key, units, budget), len(job.items)
+            bounds = ((budget.units, units), (self.costs.line(key).ceiling, units), (RUN_SECONDS, seconds))
+            run = max(1, int(min(budget.items, *(most / one for most, one in bounds if one))))
+            counts = [(index, min(run, items - index)) for index in range(0, items, run)]
+            return [Entry(job, index, key, units, seconds * count, count=count) for index, count in counts]
+        # Few estimates serve all items.
         known: dict[tuple[Hashable, int], tuple[Key, float]] = {}
         for index, item in enumerate(job.items):
             kind = bucket, units = model.bucket(item), model.units(item)
@@ -188,6 +229,15 @@ class Batcher:
             key, seconds = known[kind]
             entries.append(Entry(job, index, key, units, seconds))
         return entries
+
+    def _refuse_hopeless(self, seconds: float, deadline: float, at: float) -> None:
+        """Refuse work that takes far longer than its caller waits, even on an idle engine."""
+        if seconds > _HOPELESS * (deadline - at):
+            self._observer.refused("deadline")
+            raise DeadlineExceededError(
+                f"the request takes about {seconds:.0f} s of an idle engine, and {deadline - at:.1f} s are left: "
+                "send fewer items at once, or allow more time"
+            )
 
     def _admit(self, job: Job, seconds: float, at: float) -> None:
         if job.deadline <= at:
@@ -213,16 +263,43 @@ class Batcher:
             self._observer.refused("queue_full")
             raise OverloadedError(
                 f"the queue is full ({self.queued_seconds(at):.2f} s of work waiting, max {self._max_queued:.2f} s)",
-                retry_after=max(ahead / 2, 0.05),
+                # A client that asks for more than a queue holds waits as long as one that has filled the queue.
+                retry_after=_retry_after(max(ahead, min(seconds, self._max_queued)) / 2),
             )
         likely = (ahead + seconds) * self._lateness
         if likely > (deadline - at) * DEADLINE_SHARE:
             self._observer.refused("deadline")
             raise OverloadedError(
                 f"cannot be answered in time (expected to take {likely:.3f} s, {deadline - at:.3f} s left)",
-                retry_after=ahead,
+                retry_after=_retry_after(ahead),
             )
         return ahead + seconds
+
+    def check_early(self, model: Any, item: Any, count: int, job: Waiting) -> None:
+        """Refuse a job of `count` items, of which `item` is the largest, before anything is spent on its parts.
+
+        Raises what submit() would raise. A kind of item with few measured batches passes.
+        """
+        key = model, model.bucket(item)
+        if self.costs.line(key).measured >= TRUSTED_BATCHES:
+            self._check_seconds(count * self.costs.share(key, model.units(item), self._budget), job)
+
+    def check_units(self, model: Any, units: float, job: Waiting) -> None:
+        """Refuse a job of about so many units at the lowest rate of the model, before its items are known.
+
+        Raises what submit() would raise.
+        """
+        self._check_seconds(units * self.costs.lowest_rate(model), job)
+
+    def _check_seconds(self, seconds: float, job: Waiting) -> None:
+        self._refuse_hopeless(seconds, job.deadline, now())
+        self.check_room(job.client, job.priority, job.deadline, seconds)
+
+    def _note_client(self, client: str, at: float) -> None:
+        if client != self._client:
+            # The first client of all has no company.
+            self._company_until = at + COMPANY_SECONDS if self._client else 0.0
+            self._client = client
 
     def _note_arrival(self, at: float) -> None:
         gap = min(at - self._last_arrival, _LONGEST_GAP)
@@ -247,7 +324,8 @@ class Batcher:
             self._delayed = None
         while self._running is None:
             at = now()
-            plan = schedule(self._waiting, at, self.costs, self._budget, self._next_arrival(at))
+            budget = self._present_budget(at)
+            plan = schedule(self._waiting, at, self.costs, budget, self._next_arrival(at))
             if plan.wait:
                 self._delayed = asyncio.get_running_loop().call_later(plan.wait, self._dispatch)
                 return
@@ -255,46 +333,57 @@ class Batcher:
                 return
             self._remove(plan)
             if plan.batch:
-                self._run(plan)
+                self._run(plan, budget.seconds)
+
+    def _present_budget(self, at: float) -> BatchBounds:
+        """The bounds of the next batch. Several clients: the next call of another one waits for a short batch only."""
+        if at >= self._company_until:
+            return self._budget
+        seconds = SHARE_SECONDS * max(2, self.shares.clients)
+        return self._budget if seconds >= self._budget.seconds else replace(self._budget, seconds=seconds)
 
     def _remove(self, plan: BatchPlan) -> None:
         """Take the plan's entries out of the queue, and complete the dropped entries."""
         key = (plan.batch or plan.dropped)[0].key
         queue = self._waiting[key]
         self._replace(key, queue[plan.taken :])
-        self._queued_items -= plan.taken
+        self._queued_items -= sum([entry.count for entry in queue[: plan.taken]])
         for job, entries in groupby(queue[: plan.taken], _JOB):
             seconds = min(job.queued_seconds, sum([entry.expected_seconds for entry in entries]))
             job.queued_seconds -= seconds
             self.shares.remove(job.client, job.priority, seconds)
+        if any(entry.count > 1 and entry.job.withdrawn for entry in plan.batch):
+            parts = [part for entry in plan.batch for part in entry.parts()]
+            plan.batch = [part for part in parts if not part.withdrawn]
+            plan.dropped += [part for part in parts if part.withdrawn]
         at = now()
         for entry in plan.dropped:
             job = entry.job
-            if entry.index in job.withdrawn and job.deadline > at:
-                job.complete([entry.index], iter([CallCancelledError("the call of this item was cancelled")]))
+            if entry.withdrawn and job.deadline > at:
+                job.complete(entry.indices, repeat(CallCancelledError("the call of this item was cancelled")))
                 continue
             if not job.done:
                 self._learn_lateness(job, at)
             job.fail(DeadlineExceededError("the deadline passed while the request was waiting"))
         if plan.dropped:
-            self._observer.dropped(len(plan.dropped))
+            self._observer.dropped(sum(entry.count for entry in plan.dropped))
 
-    def _run(self, plan: BatchPlan) -> None:
-        key, longest = plan.batch[0].key, max([entry.units for entry in plan.batch])
+    def _run(self, plan: BatchPlan, seconds: float) -> None:
+        key, longest, items = plan.batch[0].key, max([entry.units for entry in plan.batch]), plan.items
         at = now()
+        self.shares.serve(plan.batch[0].start, at)
         for job, _ in groupby(plan.batch, _JOB):
             job.started = job.started or at
         line = self.costs.line(key)
-        seconds = self._budget.seconds
-        first = int(self.costs.bounded_units(key, seconds, WORST_SLICE_SECONDS) / longest)
+        first = int(self.costs.bounded_units(key, seconds, WORST_SLICE * seconds) / longest)
         self._running = plan
-        expected = line.seconds(longest * len(plan.batch))
+        expected = line.seconds(longest * items)
         self._running_until = at + expected
         if self._stuck_seconds < math.inf:
             self._watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
         self._runner.run(
             key[0],
-            [entry.item for entry in plan.batch],
+            [item for entry in plan.batch for item in entry.job.items[entry.index : entry.index + entry.count]],
             lambda result: self._deliver(plan, longest, expected, result),
             first=max(1, first),
             seconds=seconds + line.fixed,
@@ -305,15 +394,15 @@ class Batcher:
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
-        ran = len(result.outcomes)
-        if ran < len(plan.batch):
-            self._put_back(plan.batch[ran:])
-            expected *= ran / len(plan.batch)
-            plan.batch = plan.batch[:ran]
+        ran, items = len(result.outcomes), plan.items
+        if ran < items:
+            expected *= ran / items
+            plan.batch, rest = _divided(plan.batch, ran)
+            self._put_back(rest)
         self._learn(plan, longest, expected, result)
         outcomes, seconds = iter(result.outcomes), result.ended - result.started
         for job, entries in groupby(plan.batch, _JOB):
-            indices = [entry.index for entry in entries]
+            indices = [index for entry in entries for index in entry.indices]
             job.device_began = job.device_began or result.started
             job.device_ended = result.ended
             job.device_seconds += seconds * len(indices) / ran
@@ -333,7 +422,7 @@ class Batcher:
         queue = self._waiting[entries[0].key]
         queue[:0] = entries
         queue.sort(key=DUE)
-        self._queued_items += len(entries)
+        self._queued_items += sum(entry.count for entry in entries)
         for job, group in groupby(entries, _JOB):
             if not job.done:
                 seconds = sum(entry.expected_seconds for entry in group)
@@ -342,7 +431,7 @@ class Batcher:
 
     def _learn(self, plan: BatchPlan, longest: int, expected: float, result: BatchResult) -> None:
         """Learn from a batch's run time. A batch that took longer than expected delays its clients' waiting entries."""
-        key, count, seconds = plan.batch[0].key, len(plan.batch), result.busy
+        key, count, seconds = plan.batch[0].key, plan.items, result.busy
         self.costs.learn(key, longest * count, seconds)
         if not expected or (seconds > SMALL_SECONDS and seconds > SURPRISE * expected):
             self._estimate_again(key)
@@ -351,10 +440,10 @@ class Batcher:
             self._charge(plan.batch, real / count)
 
     def _charge(self, entries: Sequence[Entry], seconds: float) -> None:
-        """Charge clients for entries that took `seconds` each, and delay the clients' entries of the same queue."""
+        """Charge clients for items that took `seconds` each, and delay the clients' entries of the same queue."""
         extra: defaultdict[str, float] = defaultdict(float)
         for entry in entries:
-            extra[entry.job.client] += seconds - entry.expected_seconds
+            extra[entry.job.client] += seconds * entry.count - entry.expected_seconds
         for client, change in extra.items():
             self.shares.correct(client, max(0.0, change))
         queue = self._waiting.get(entries[0].key)
@@ -364,7 +453,8 @@ class Batcher:
             change = extra.get(entry.job.client, 0.0)
             if change > 0:
                 entry.start += change
-                entry.due = urgency(entry.job.deadline, entry.start, PATIENCE[entry.job.priority])
+                finish = entry.start + entry.expected_seconds
+                entry.due = urgency(entry.job.deadline, finish, PATIENCE[entry.job.priority])
         queue.sort(key=DUE)
 
     def _estimate_again(self, key: Key) -> None:
@@ -372,17 +462,17 @@ class Batcher:
         queue = self._waiting.get(key)
         if not queue:
             return
-        at, started = now(), dict[str, float]()
+        at, started = self.shares.clock(now()), dict[str, float]()
         for entry in queue:
             job = entry.job
             if job.done:
                 continue
-            seconds = self.costs.share(key, entry.units, self._budget)
+            seconds = self.costs.share(key, entry.units, self._budget) * entry.count
             change, entry.expected_seconds = seconds - entry.expected_seconds, seconds
             job.queued_seconds += change
             self.shares.put_back(job.client, job.priority, change)
             start = started.get(job.client, at)
-            entry.start, entry.due = start, urgency(job.deadline, start, PATIENCE[job.priority])
+            entry.start, entry.due = start, urgency(job.deadline, start + seconds, PATIENCE[job.priority])
             started[job.client] = start + seconds
         for client, finish in started.items():
             self.shares.restart(client, finish)
@@ -433,3 +523,24 @@ class Batcher:
             self._watchdog.cancel()
             self._watchdog = None
         self._fail_waiting(CallCancelledError("the service is stopping"))
+
+
+def _divided(batch: Sequence[Entry], items: int) -> tuple[list[Entry], list[Entry]]:
+    """The entries of the first `items` items of a batch, and those of the others."""
+    done: list[Entry] = []
+    for place, entry in enumerate(batch):
+        if not items:
+            return done, list(batch[place:])
+        if entry.count > items:
+            rest = entry.without(items)
+            entry.count, entry.expected_seconds = items, entry.expected_seconds - rest.expected_seconds
+            return [*done, entry], [rest, *batch[place + 1 :]]
+        items -= entry.count
+        done.append(entry)
+    return done, []
+
+
+def _retry_after(seconds: float) -> float:
+    """A useful time until the next try: a queue of minutes empties earlier, with the deadlines of its callers."""
+    least, most = _RETRY_SECONDS
+    return min(max(seconds, least), most)

@@ -22,6 +22,8 @@ _RATE_MEMORY = 0.98
 # A model's worst rate rises at most so many times per batch: a pause of the machine is not a property of the model.
 _WORST_GROWTH = 2.0
 _WORST_MEMORY = 0.998
+TRUSTED_BATCHES = 8
+"""Before so many measured batches, costs say little."""
 UNMEASURED_RATE = 1e-5
 """Seconds per unit of a model of which no batch was measured: above the rate of every embedded model but fracast."""
 
@@ -96,14 +98,19 @@ class _ModelCosts:
     lines: dict[Hashable, Line] = field(default_factory=dict)
     worst: float = 0.0
     floor: float = 0.0
+    # The lowest recent seconds per unit: that of large batches.
+    lowest: float = math.inf
+    measured: int = 0
 
     def learn(self, rate: float) -> None:
+        self.measured += 1
+        self.lowest = min(self.lowest / _RATE_MEMORY, rate)
         rising = min(rate, _WORST_GROWTH * self.worst) if self.worst else rate
         self.worst = max(self.floor, _WORST_MEMORY * self.worst, rising)
 
 
 class Bounds(Protocol):
-    """The bounds of a batch, see schedule.Budget."""
+    """The bounds of a batch, see schedule.BatchBounds."""
 
     @property
     def units(self) -> int: ...
@@ -154,9 +161,21 @@ class Costs:
         own = line.per_unit * units
         return own + line.fixed * min(1.0, max(units / batch.units, 1 / batch.items, own / batch.seconds))
 
+    def alone(self, key: tuple[Any, Hashable], units: int) -> float:
+        """The expected seconds of an item in a batch of its own, from above where items of the bucket differ."""
+        line = self.line(key)
+        if not line.measured:
+            return units * self.worst_rate(key[0])
+        return max(line.seconds(units), line.rate * units)
+
     def worst_rate(self, model: Any) -> float:
         """The highest seconds per unit that a batch of the model has shown."""
         return self._of(model).worst or UNMEASURED_RATE
+
+    def lowest_rate(self, model: Any) -> float:
+        """The lowest seconds per unit of the model's recent batches; 0 after only a few."""
+        costs = self._of(model)
+        return costs.lowest if costs.measured >= TRUSTED_BATCHES else 0.0
 
     def bounded_units(self, key: tuple[Any, Hashable], usual: float, worst: float) -> float:
         """Units that end within `usual` seconds at the bucket's recent rate and `worst` at the model's worst rate."""

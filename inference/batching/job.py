@@ -47,6 +47,10 @@ class Job:
     span: Any = None
     # Indices of items whose caller no longer waits. The owner of the job may add indices at any time.
     withdrawn: Set[int] = frozenset()
+    # Every item has the bucket and the units of the first item.
+    alike: bool = False
+    # The job has an item that takes long, see tracks.py.
+    long: bool = False
 
     def __post_init__(self) -> None:
         self.remaining = len(self.items)
@@ -77,21 +81,45 @@ Key: TypeAlias = tuple[Any, Hashable]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One item in a queue. `due` orders the queue, see schedule.urgency()."""
+    """An item of a job in a queue, or `count` items alike from `index` on. `due` orders the queue, see urgency()."""
 
     job: Job
     index: int
     key: Key
+    # Of each item.
     units: int
-    # Expected device seconds at admission.
+    # Expected device seconds at admission, of all items.
     expected_seconds: float
     # Instant at which the client's fair share reaches the entry, see shares.py.
     start: float = 0.0
     due: float = 0.0
+    count: int = 1
 
     @property
-    def item(self) -> Any:
-        return self.job.items[self.index]
+    def indices(self) -> range:
+        return range(self.index, self.index + self.count)
+
+    @property
+    def withdrawn(self) -> bool:
+        """No caller waits for any of the items."""
+        withdrawn = self.job.withdrawn
+        return self.index in withdrawn and all(index in withdrawn for index in self.indices)
+
+    def parts(self) -> "list[Entry]":
+        """Each item as an entry of its own."""
+        if self.count == 1:
+            return [self]
+        each = self.expected_seconds / self.count
+        starts = [self.start + place * each for place in range(self.count)]
+        made = zip(self.indices, starts, strict=True)
+        return [Entry(self.job, index, self.key, self.units, each, start, self.due) for index, start in made]
+
+    def without(self, count: int) -> "Entry":
+        """The entry without the first items."""
+        rest = self.count - count
+        seconds = self.expected_seconds * rest / self.count
+        start = self.start + self.expected_seconds - seconds
+        return Entry(self.job, self.index + count, self.key, self.units, seconds, start, self.due, rest)
 
 
 DUE = attrgetter("due")

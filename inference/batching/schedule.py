@@ -12,7 +12,7 @@ from market_inference.contract.deadline import NEVER
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class BatchBounds:
     """Bounds of a batch: padded units (longest item x items), items, and expected seconds beyond the fixed cost.
 
     An item that is above a bound runs alone.
@@ -39,20 +39,26 @@ class BatchPlan:
     def taken(self) -> int:
         return len(self.batch) + len(self.dropped)
 
+    @property
+    def items(self) -> int:
+        """Items of the batch."""
+        return sum([entry.count for entry in self.batch])
 
-def urgency(deadline: float, start: float, patience: float) -> float:
-    """The instant at which an entry is due: its deadline or `start + patience`, whichever comes first.
 
-    `start` is the instant at which the client's fair share reaches the entry, see shares.py.
+def urgency(deadline: float, finish: float, patience: float) -> float:
+    """The instant at which an entry is due: its deadline or `finish + patience`, whichever comes first.
+
+    `finish` is the instant at which the client's fair share has served the entry, see shares.py: of entries of several
+    clients whose turn begins at once, the shortest runs first.
     """
-    return min(deadline, start + patience)
+    return min(deadline, finish + patience)
 
 
 def schedule(
     waiting: Mapping[Key, Sequence[Entry]],
     now: float,
     costs: Costs,
-    budget: Budget,
+    budget: BatchBounds,
     gap: float,
 ) -> BatchPlan:
     """The next batch.
@@ -69,24 +75,24 @@ def schedule(
     # The batch ends line.seconds() from now, computed inline: this loop runs for every item of every request.
     begin, per_unit = now + line.fixed, line.per_unit
     batch, units = plan.batch, min(budget.units, line.ceiling, budget.seconds / per_unit if per_unit else NEVER)
-    longest, tightest = 0, NEVER
+    longest, tightest, items = 0, NEVER, 0
     for entry in waiting[key]:
         job, size = entry.job, entry.units
         deadline = job.deadline
-        if deadline <= now or job.done or entry.index in job.withdrawn:
+        if deadline <= now or job.done or entry.withdrawn:
             plan.dropped.append(entry)
             continue
         # An entry that is late even alone must not keep the batch small: a small batch makes the next entries late.
-        limit = NEVER if begin + per_unit * size > deadline else deadline
-        longer, sooner = max(longest, size), min(tightest, limit)
+        limit = NEVER if begin + per_unit * size * entry.count > deadline else deadline
+        longer, sooner, more = max(longest, size), min(tightest, limit), items + entry.count
         if batch:
-            padded = longer * (len(batch) + 1)
-            if padded > units or len(batch) == budget.items or begin + per_unit * padded > sooner:
+            padded = longer * more
+            if padded > units or more > budget.items or begin + per_unit * padded > sooner:
                 return plan
         batch.append(entry)
-        longest, tightest = longer, sooner
+        longest, tightest, items = longer, sooner, more
     if plan.batch:
-        plan.wait = delay(line, len(plan.batch), longest, gap, tightest - now)
+        plan.wait = delay(line, items, longest, gap, tightest - now)
         if plan.wait:
             plan.batch, plan.dropped = [], []
     return plan

@@ -2,7 +2,9 @@
 
 Owns the per-client accounts of one engine's queue: waiting seconds and start-time fair queueing (Goyal, Vin, Cheng
 1996), a client's next item starts at the end of the client's last item. A client with a large backlog therefore
-delays its own next item and not the first item of another client. All durations are expected device seconds.
+delays its own next item and not the first item of another client. The clock of the queue is the start of the work in
+service: in an overload the clock falls behind the real time, so that new work of a light client does not stand behind
+everything that heavy clients brought before. All durations are expected device seconds.
 """
 
 from collections import defaultdict
@@ -25,6 +27,13 @@ class Shares:
         self.total = 0.0
         # Instant by client: the fair share has then served all of the client's work.
         self._finish: dict[str, float] = {}
+        # The start of the latest work in service. The real time while no work waits.
+        self._clock = 0.0
+
+    @property
+    def clients(self) -> int:
+        """How many clients have waiting work."""
+        return max(map(len, self._waiting.values()))
 
     def ahead(self, client: str, priority: str, seconds: float) -> float:
         """Seconds of waiting work that precede new work of `seconds`.
@@ -56,14 +65,24 @@ class Shares:
 
     def add(self, client: str, priority: str, seconds: float, at: float) -> float:
         """Add admitted work; returns the instant of the work's turn in the client's fair share."""
+        start = max(self.clock(at), self._finish.get(client, 0.0))
         self._waiting[priority][client] += seconds
         self._totals[priority] += seconds
         self.total += seconds
-        start = max(at, self._finish.get(client, 0.0))
         self._finish[client] = start + seconds
         if len(self._finish) > _MOST_ACCOUNTS:
-            self._finish = {name: finish for name, finish in self._finish.items() if finish > at}
+            self._finish = {name: finish for name, finish in self._finish.items() if finish > self._clock}
         return start
+
+    def clock(self, at: float) -> float:
+        """The start of the work in service at the instant `at`."""
+        if not self.total:
+            self._clock = at
+        return self._clock
+
+    def serve(self, start: float, at: float) -> None:
+        """Note the start of work that leaves the queue to run."""
+        self._clock = min(at, max(self._clock, start))
 
     def remove(self, client: str, priority: str, seconds: float) -> None:
         """Remove work that leaves the queue, to run or not."""

@@ -6,12 +6,13 @@ concatenation of its items. Live users ask for the same indicators at every bar,
 answer are cached and joined with the numbers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from google.rpc import status_pb2
+from numpy.typing import NDArray
 
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import ServiceError
@@ -19,6 +20,7 @@ from market_inference.contract.generated import answers_pb2, inference_pb2
 from models.cache import sized_cache
 from models.forecast import Forecast
 from models.indicators import Program
+from models.warning import AnswerWarning
 
 Outcome: TypeAlias = Any
 """What became of an item: the model's answer, or an error (one of FAILED)."""
@@ -31,30 +33,68 @@ _LABELS: Final = (
     inference_pb2.SENTIMENT_LABEL_POSITIVE,
 )
 _FLOAT64_BYTES: Final = 8
-# Bytes of an item, and of an output of an item, beside the numbers.
-_ITEM_BYTES: Final = 160
-_OUTPUT_BYTES: Final = 48
+_NO_ARRAYS: Final = (np.empty(0), np.empty((0, 0)))
 # Bytes of a cached row head beside its content: object, tuple places, length and its share of the program.
 _HEAD_BYTES: Final = 400
+
+
+class Sentiment(NamedTuple):
+    """The outcome of one text: probabilities [3] of negative, neutral and positive, the number of chunks, doubts."""
+
+    probabilities: NDArray[np.float32]
+    chunks: int
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 def forecasts(
     symbols: Sequence[str], outcomes: Sequence[Outcome], levels: tuple[float, ...], model: Any, request_id: str
 ) -> bytes:
     """A PredictResponse. Outcomes are models.forecast.Forecast or errors."""
-    response = answers_pb2.PredictAnswer(
+    pieces: list[Any] = []
+    for symbol, outcome in zip(symbols, outcomes, strict=True):
+        if isinstance(outcome, FAILED):
+            item = answers_pb2.SeriesForecastAnswer(symbol=symbol, error=_status(outcome, request_id))
+            pieces += wireformat.pieces(1, item.SerializeToString())
+        else:
+            pieces += _series(symbol, outcome)
+    rest = answers_pb2.PredictAnswer(
         quantile_levels=_level_bytes(levels),
         model=model.name,
         model_version=model.version,
         request_id=request_id,
     )
-    for symbol, outcome in zip(symbols, outcomes, strict=True):
-        item = response.forecasts.add(symbol=symbol)
-        if isinstance(outcome, FAILED):
-            item.error.CopyFrom(_status(outcome, request_id))
-        else:
-            write_forecast(item.forecast, outcome)
-    return response.SerializeToString()
+    pieces.append(rest.SerializeToString())
+    return b"".join(pieces)
+
+
+def _series(symbol: str, forecast: Forecast) -> tuple[Any, ...]:
+    """A SeriesForecast, as a list item, in pieces: the forecast's arrays uncopied."""
+    point, quantiles, *numbers, warnings, phases = forecast
+    if warnings or phases is not None:
+        rest = answers_pb2.ForecastAnswer()
+        _write_rest(rest, forecast)
+        tail = rest.SerializeToString()
+    else:
+        tail = _tail(*numbers)
+    opening, middle = _series_heads(symbol, len(point), quantiles.size, len(tail))
+    return opening, point, middle, quantiles, tail
+
+
+@lru_cache(maxsize=4096)
+def _tail(*numbers: Any) -> bytes:
+    """The bytes of a Forecast after its arrays: gate, logs, context, coverage. Few differ between series alike."""
+    rest = answers_pb2.ForecastAnswer()
+    _write_rest(rest, Forecast(*_NO_ARRAYS, *numbers))
+    return rest.SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _series_heads(symbol: str, steps: int, numbers: int, rest: int) -> tuple[bytes, bytes]:
+    """The bytes before the two arrays of a SeriesForecast; `rest`: the bytes after the arrays."""
+    point, quantiles = (wireformat.header(at, size * _FLOAT64_BYTES) for at, size in ((1, steps), (2, numbers)))
+    size = len(point) + len(quantiles) + (steps + numbers) * _FLOAT64_BYTES + rest
+    opening = answers_pb2.SeriesForecastAnswer(symbol=symbol).SerializeToString() + wireformat.header(2, size)
+    return wireformat.header(1, len(opening) + size) + opening + point, quantiles
 
 
 @lru_cache(maxsize=1024)
@@ -62,39 +102,36 @@ def _level_bytes(levels: tuple[float, ...]) -> bytes:
     return np.asarray(levels, dtype="<f8").tobytes()
 
 
-def forecasts_bytes(count: int, horizon: int, levels: int) -> int:
-    """About the bytes of a PredictResponse of so many series."""
-    return count * (horizon * (levels + 1) * _FLOAT64_BYTES + _ITEM_BYTES)
-
-
-def indicators_bytes(program: Program, bars: Iterable[int]) -> int:
-    """About the bytes of a ComputeIndicatorsResponse for panels of so many bars."""
-    sizes: dict[int, int] = {}
-    total = 0
-    for count in bars:
-        size = sizes.get(count)
-        if size is None:
-            values = sum(count if last is None else min(count, last) for last in program.last)
-            size = sizes[count] = values * _FLOAT64_BYTES + len(program.last) * _OUTPUT_BYTES + _ITEM_BYTES
-        total += size
-    return total
-
-
 def write_forecast(message: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
     """Fill an empty message with a forecast."""
     message.point = forecast.point.tobytes()
     message.quantiles = forecast.quantiles.tobytes()
+    _write_rest(message, forecast)
+
+
+def _write_rest(message: answers_pb2.ForecastAnswer, forecast: Forecast) -> None:
+    """Fill a message with everything but the arrays."""
     message.gate, message.logs, message.context = forecast.gate, forecast.logs, forecast.context
     coverage = message.coverage
     coverage.nominal, coverage.measured, coverage.origins = NOMINAL_COVERAGE, forecast.coverage, forecast.coverage_count
-    for warning in forecast.warnings:
-        written = message.warnings.add(code=f"WARNING_CODE_{warning.code}", message=warning.message)
+    if forecast.phases is not None:
+        coverage.phase_measured.extend(forecast.phases.measured.tolist())
+        coverage.phase_origins.extend(forecast.phases.origins.tolist())
+        if forecast.phases.ahead is not None:
+            coverage.phase_ahead.extend(forecast.phases.ahead.tolist())
+    if forecast.warnings:
+        _write_warnings(message.warnings, forecast.warnings)
+
+
+def _write_warnings(written: Any, warnings: Sequence[AnswerWarning]) -> None:
+    for warning in warnings:
+        one = written.add(code=f"WARNING_CODE_{warning.code}", message=warning.message)
         for name, values in warning.evidence:
-            written.evidence.add(name=name, values=values)
+            one.evidence.add(name=name, values=values)
 
 
 def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> bytes:
-    """An AnalyzeSentimentResponse. Outcomes are (probabilities [negative, neutral, positive], chunks) or errors."""
+    """An AnalyzeSentimentResponse. Outcomes are Sentiment or errors."""
     response = inference_pb2.AnalyzeSentimentResponse(
         model=model.name, model_version=model.version, request_id=request_id
     )
@@ -103,13 +140,14 @@ def sentiments(outcomes: Sequence[Outcome], model: Any, request_id: str) -> byte
         if isinstance(outcome, FAILED):
             item.error.CopyFrom(_status(outcome, request_id))
             continue
-        probabilities, chunks = outcome
+        probabilities, chunks, warnings = outcome
         negative, neutral, positive = probabilities.tolist()
         sentiment = item.sentiment
         sentiment.negative, sentiment.neutral, sentiment.positive = negative, neutral, positive
         sentiment.score = positive - negative
         sentiment.label = _LABELS[int(probabilities.argmax())]
         sentiment.chunks = chunks
+        _write_warnings(sentiment.warnings, warnings)
     return response.SerializeToString()
 
 

@@ -1,7 +1,9 @@
 """One request: metadata, items refused by the gateway, and timing."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.rpc import status_pb2
 
@@ -11,7 +13,7 @@ from runtime.tracing import Span
 
 
 @dataclass(slots=True)
-class Call:
+class ReplicaCall:
     """Metadata and timing of one request. All durations are seconds.
 
     The phases follow each other: queue, form (the batch), run (the batches), encode. `device_seconds` is the request's
@@ -25,6 +27,9 @@ class Call:
     deadline: float = NEVER
     # Items refused by the gateway, by (name of the list, index).
     refused: dict[tuple[str, int], status_pb2.Status] = field(default_factory=dict)
+    # Names of the models, separated by commas, and the items that they got, for the log line.
+    model: str = ""
+    items: int = 0
     queue_seconds: float = 0.0
     form_seconds: float = 0.0
     run_seconds: float = 0.0
@@ -40,6 +45,13 @@ class Call:
     calls: int = 1
     failed: Sequence[int] = ()
     withdrawn: set[int] = field(default_factory=set)
+    # Warnings in the answers, by code; None without a warning.
+    warnings: Counter[str] | None = None
+
+    def add_items(self, model: str, items: int) -> None:
+        """Note what a model is asked for; Analyze has several parts."""
+        self.model = f"{self.model}, {model}" if self.model else model
+        self.items += items
 
     def add_timing(self, job: Job) -> None:
         """Add a completed job's timing. Of jobs that ran in parallel the longest phase counts."""
@@ -49,6 +61,13 @@ class Call:
         self.device_seconds += job.device_seconds
         self.batch_items = max(self.batch_items, job.batch_items)
         self.completed = now()
+
+    def count_warnings(self, outcomes: Iterable[Any]) -> None:
+        """Count the warnings of outcomes; errors have none."""
+        for outcome in outcomes:
+            for warning in getattr(outcome, "warnings", ()):
+                self.warnings = self.warnings if self.warnings is not None else Counter()
+                self.warnings[warning.code] += 1
 
     def encoded(self, at: float) -> None:
         """Note the instant at which the response's bytes were complete."""

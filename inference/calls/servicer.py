@@ -12,26 +12,33 @@ from typing import Any
 import numpy as np
 from google.rpc import status_pb2
 
-from inference.batching.batcher import Batcher
 from inference.batching.job import Job
-from inference.calls import answers
+from inference.batching.tracks import Tracks
+from inference.calls import answers, together
 from inference.calls.answer_memory import AnswerMemory
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
+from inference.calls.parts import PART_UNITS, PanelParts
+from inference.calls.shadow import Shadows
 from inference.calls.texts import TextPreparation
+from inference.calls.together import require_taken
 from inference.loading.catalog import Catalog
 from inference.status import Status
+from market_inference.contract import answer_size
 from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
 from models import indicators
 from models.cache import SizedCache
-from models.forecast import Series
+from models.forecast import Group, Series
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-# Programs by the serialised specs of a request, bounded in bytes.
-_programs: SizedCache[indicators.Program] = SizedCache(32 << 20)
+# Programs by the serialised specs of a request, bounded in bytes: some 450 of ten indicators. A program has many small
+# objects, over which the garbage collector passes: 32 MB of programs and plans make that a pause of 60 ms and more.
+_programs: SizedCache[indicators.Program] = SizedCache(4 << 20)
 _BYTES_OBJECT = 48
+# A cautious estimate before a text is prepared: English text has about four.
+_CHARACTERS_PER_TOKEN = 6
 
 
 class Servicer:
@@ -41,53 +48,79 @@ class Servicer:
     `batchers` has one batcher per engine, and "texts".
     """
 
-    def __init__(self, catalog: Catalog, batchers: Mapping[str, Batcher], status: Status, memory: AnswerMemory) -> None:
+    def __init__(self, catalog: Catalog, batchers: Mapping[str, Tracks], status: Status, memory: AnswerMemory) -> None:
         self._catalog = catalog
         self._batchers = batchers
         self._status = status
         self.memory = memory
         self._preparation = TextPreparation()
+        self.shadows: Shadows | None = None
 
-    async def predict(self, raw: bytes, call: Call) -> bytes:
-        return await self._predict(requests_pb2.PredictColumns.FromString(raw), call)
+    async def predict(self, raw: bytes, call: ReplicaCall) -> bytes:
+        request = requests_pb2.PredictColumns.FromString(raw)
+        response = await self._predict(request, call)
+        if self.shadows is not None:
+            self.shadows.compare("forecast", request, self._predict, response, call)
+        return response
 
-    async def _predict(self, request: requests_pb2.PredictColumns, call: Call) -> bytes:
+    async def _predict(self, request: requests_pb2.PredictColumns, call: ReplicaCall) -> bytes:
         model = await self._catalog.get("forecast", request.model)
+        call.add_items(model.name, len(request.series))
+        require_taken(model, "period", request.period, "period")
         # A slice of a repeated field is a list: Python iterates a list several times faster.
         levels, series = _levels(tuple(request.quantiles[:])), request.series[:]
         horizon, refused = request.horizon, _refused(call, "series", len(series))
-        items = [
-            Series(twins.array(one.values), horizon, levels)
-            for one, status in zip(series, refused, strict=True)
-            if status is None
-        ]
-        held = self.memory.hold(call.client, answers.forecasts_bytes(len(items), horizon, len(levels)))
+        joint, alike = None, False
+        items: Sequence[Series | Group]
+        if together.asked(request, series):
+            joint = together.read(request, levels, model, refused, call.request_id)
+            items, refused = joint.items, joint.refused
+        else:
+            plain = [
+                Series(twins.array(one.values), horizon, levels, one.symbol, request.period)
+                for one, status in zip(series, refused, strict=True)
+                if status is None
+            ]
+            # Bucket and units of a series follow from its length, besides what all series of a request share.
+            items, alike = plain, len({len(item.values) for item in plain}) == 1
+        held = self.memory.hold(call.client, answer_size.predict(request))
         try:
-            outcomes = _merge(refused, await self._run("forecast", model, items, call, _withdrawn(call, refused)))
+            found = await self._run("forecast", model, items, call, _withdrawn(call, refused), alike=alike)
+            outcomes = _in_order(refused, found) if joint is None else joint.in_order(found)
             call.failed = _failed(outcomes, call)
+            call.count_warnings(outcomes)
             return answers.forecasts([one.symbol for one in series], outcomes, levels, model, call.request_id)
         finally:
             self.memory.release(call.client, held)
 
-    async def sentiment(self, raw: bytes, call: Call) -> bytes:
-        return await self._sentiment(inference_pb2.AnalyzeSentimentRequest.FromString(raw), call)
+    async def sentiment(self, raw: bytes, call: ReplicaCall) -> bytes:
+        request = inference_pb2.AnalyzeSentimentRequest.FromString(raw)
+        response = await self._sentiment(request, call)
+        if self.shadows is not None:
+            self.shadows.compare("sentiment", request, self._sentiment, response, call)
+        return response
 
-    async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: Call) -> bytes:
+    async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: ReplicaCall) -> bytes:
         model = await self._catalog.get("sentiment", request.model)
+        call.add_items(model.name, len(request.texts))
         refused = _refused(call, "texts", len(request.texts))
-        items = [(model, text) for text, status in zip(request.texts, refused, strict=True) if status is None]
-        # Refuse the request before its texts are prepared if the model's queue is full.
-        self._batchers["sentiment"].check_room(call.client, call.priority, call.deadline, 0.0)
-        chunks_of = await self._run("texts", self._preparation, items, call)
-        chunks = [chunk for chunks in chunks_of if not isinstance(chunks, ServiceError) for chunk in chunks]
-        outcomes = _pool(model, chunks_of, await self._run("sentiment", model, chunks, call))
-        return answers.sentiments(_merge(refused, outcomes), model, call.request_id)
+        asked = enumerate(zip(request.texts, _companies(request), refused, strict=True))
+        items = [(model, text, company, index) for index, (text, company, status) in asked if status is None]
+        # Refuse the request before its texts are prepared if the model's queue is full, or too slow for the deadline.
+        tokens = sum([_tokens(text) for _, text, _, _ in items])
+        self._batchers["sentiment"].check_units(model, tokens, call)
+        texts = await self._run("texts", self._preparation, items, call)
+        chunks = [chunk for text in texts if not isinstance(text, ServiceError) for chunk in text.chunks]
+        outcomes = _pool(model, texts, await self._run("sentiment", model, chunks, call))
+        call.count_warnings(outcomes)
+        return answers.sentiments(_in_order(refused, outcomes), model, call.request_id)
 
-    async def indicators(self, raw: bytes, call: Call) -> bytes:
+    async def indicators(self, raw: bytes, call: ReplicaCall) -> bytes:
         return await self._indicators(requests_pb2.ComputeIndicatorsColumns.FromString(raw), call)
 
-    async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: Call) -> bytes:
+    async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: ReplicaCall) -> bytes:
         model = await self._catalog.get("indicators", "")
+        call.add_items(model.name, len(request.panels))
         program = compile_specs(request.indicators[:])
         panels = request.panels[:]
         needs = [name for name in indicators.COLUMNS if name in program.needs]
@@ -95,19 +128,30 @@ class Servicer:
         refused = _refused(call, "panels", len(panels))
         _refuse_incomplete(needs, columns, refused, call.request_id)
         items = [
-            indicators.Task(indicators.Panel(**dict(zip(needs, map(twins.array, found), strict=True))), program)
-            for found, status in zip(columns, refused, strict=True)
+            indicators.Task(indicators.Panel(**dict(zip(needs, map(twins.array, given), strict=True))), program)
+            for given, status in zip(columns, refused, strict=True)
             if status is None
         ]
-        held = self.memory.hold(call.client, answers.indicators_bytes(program, [item.panel.bars for item in items]))
+        # A costly request is refused before it is divided.
+        longest = max(items, key=lambda item: item.panel.bars, default=None)
+        if longest is not None and program.units(longest.panel.bars) > PART_UNITS:
+            self._batchers["indicators"].check_early(model, longest, len(items), call)
+        held = self.memory.hold(call.client, answer_size.indicators(request))
         try:
-            outcomes = _merge(refused, await self._run("indicators", model, items, call, _withdrawn(call, refused)))
+            places = [index for index, status in enumerate(refused) if status is None]
+            parts = PanelParts(items, _withdrawn(call, refused), places)
+            # Bucket and units of a panel follow from its length, besides the program that all panels share.
+            alike = parts.tasks is items and len({item.panel.bars for item in items}) == 1
+            found = parts.join(await self._run("indicators", model, parts.tasks, call, parts.withdrawn, alike=alike))
+            if found and call.calls == 1 and all(isinstance(outcome, ServiceError) for outcome in found):
+                raise found[0]
+            outcomes = _in_order(refused, found)
             call.failed = _failed(outcomes, call)
             return answers.indicators([panel.symbol for panel in panels], outcomes, program, model, call.request_id)
         finally:
             self.memory.release(call.client, held)
 
-    async def analyze(self, raw: bytes, call: Call) -> bytes:
+    async def analyze(self, raw: bytes, call: ReplicaCall) -> bytes:
         """Run the parts in parallel. A part that fails has its own status in the response."""
         request = requests_pb2.AnalyzeColumns.FromString(raw)
         parts: dict[str, Coroutine[Any, Any, bytes]] = {}
@@ -127,28 +171,48 @@ class Servicer:
         return response.SerializeToString()
 
     @staticmethod
-    async def _part(part: Coroutine[Any, Any, bytes], call: Call) -> bytes | status_pb2.Status:
+    async def _part(part: Coroutine[Any, Any, bytes], call: ReplicaCall) -> bytes | status_pb2.Status:
         try:
             return await part
         except ServiceError as error:
             return error.status(call.request_id)
 
-    async def status(self, raw: bytes, call: Call) -> bytes:
+    async def status(self, raw: bytes, call: ReplicaCall) -> bytes:
         replica = await self._status.probe()
         return inference_pb2.GetStatusResponse(replicas=[replica], request_id=call.request_id).SerializeToString()
 
-    async def models(self, raw: bytes, call: Call) -> bytes:
+    async def models(self, raw: bytes, call: ReplicaCall) -> bytes:
         listing = self._status.models()
         return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
 
     async def _run(
-        self, engine: str, model: Any, items: Sequence[Any], call: Call, withdrawn: Set[int] = frozenset()
+        self,
+        engine: str,
+        model: Any,
+        items: Sequence[Any],
+        call: ReplicaCall,
+        withdrawn: Set[int] = frozenset(),
+        *,
+        alike: bool = False,
     ) -> list[Any]:
-        """Submit the items as one job and await their outcomes. `withdrawn`: indices of items to leave out."""
+        """Submit the items as one job and await their outcomes.
+
+        `withdrawn`: indices of items to leave out. `alike`: all items have one bucket and one number of units.
+        """
         if not items:
             return []
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = Job(model, items, reply, call.client, call.priority, call.deadline, span=call.span, withdrawn=withdrawn)
+        job = Job(
+            model,
+            items,
+            reply,
+            call.client,
+            call.priority,
+            call.deadline,
+            span=call.span,
+            withdrawn=withdrawn,
+            alike=alike,
+        )
         batcher = self._batchers[engine]
         batcher.submit(job)
         try:
@@ -170,43 +234,62 @@ def _levels(quantiles: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted(quantiles)) or DEFAULT_LEVELS
 
 
-def _refused(call: Call, name: str, count: int) -> list[status_pb2.Status | None]:
+def _refused(call: ReplicaCall, name: str, count: int) -> list[status_pb2.Status | None]:
     if not call.refused:
         return [None] * count
     return [call.refused.get((name, index)) for index in range(count)]
 
 
-def _withdrawn(call: Call, refused: Sequence[status_pb2.Status | None]) -> Set[int]:
+def _companies(request: inference_pb2.AnalyzeSentimentRequest) -> Sequence[str]:
+    """The company of each text, "" for none. Raises InvalidRequestError if there are not as many companies as texts."""
+    about, count = request.about, len(request.texts)
+    if about and len(about) != count:
+        what = f"must have as many values as texts, or none ({count}, got {len(about)})"
+        raise InvalidRequestError([Violation("about", what, "equal_length")])
+    return about or [""] * count
+
+
+def _withdrawn(call: ReplicaCall, refused: Sequence[status_pb2.Status | None]) -> Set[int]:
     """Indices of withdrawn items among the items that run. They are the request's indices if no item was refused."""
     return frozenset() if any(refused) else call.withdrawn
 
 
-def _merge(refused: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
+def _in_order(refused: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
     """Outcomes in the request's order: the statuses of refused items, and the outcomes of the others."""
     rest = iter(outcomes)
     return [next(rest) if status is None else status for status in refused]
 
 
-def _failed(outcomes: Sequence[Any], call: Call) -> Sequence[int]:
+def _failed(outcomes: Sequence[Any], call: ReplicaCall) -> Sequence[int]:
     """Indices of errors, for a gateway that splits the response to a merged request."""
     if call.calls == 1:
         return ()
     return [index for index, outcome in enumerate(outcomes) if isinstance(outcome, answers.FAILED)]
 
 
-def _pool(model: Any, chunks_of: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
-    """Each text's outcome: (probabilities, number of chunks), or the first error of its preparation or its chunks."""
+def _pool(model: Any, texts: Sequence[Any], outcomes: Sequence[Any]) -> list[Any]:
+    """Each text's outcome: an answers.Sentiment, or the first error of its preparation or its chunks."""
     pooled: list[Any] = []
     start = 0
-    for chunks in chunks_of:
-        if isinstance(chunks, ServiceError):
-            pooled.append(chunks)
+    for text in texts:
+        if isinstance(text, ServiceError):
+            pooled.append(text)
             continue
-        parts = outcomes[start : start + len(chunks)]
-        start += len(chunks)
+        parts = outcomes[start : start + len(text.chunks)]
+        start += len(text.chunks)
         error = next((part for part in parts if isinstance(part, ServiceError)), None)
-        pooled.append(error or (model.pool(chunks, np.stack(parts)) if len(parts) > 1 else parts[0], len(parts)))
+        if error is not None:
+            pooled.append(error)
+            continue
+        probabilities = model.pool(text.chunks, np.stack(parts)) if len(parts) > 1 else parts[0]
+        pooled.append(answers.Sentiment(probabilities, len(parts), text.warnings))
     return pooled
+
+
+def _tokens(text: str) -> float:
+    """About the tokens of a text: a character that takes three bytes, such as a Chinese one, is a token by itself."""
+    beyond = 0 if text.isascii() else (len(text.encode()) - len(text)) / 2
+    return len(text) / _CHARACTERS_PER_TOKEN + beyond
 
 
 def compile_specs(specs: Iterable[bytes]) -> indicators.Program:

@@ -1,6 +1,6 @@
 """Prometheus metrics of the GPU; on a CPU none of these series exists.
 
-Owns the series. engine.py reads PyTorch's figures, nvml.py reads the driver's.
+Owns the series. cuda.py reads PyTorch's figures, nvml.py reads the driver's.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from inference.device.engine import DeviceFigures
+from inference.device.cuda import DeviceFigures
 from inference.device.nvml import Gpu, Reading
 
 _DOCUMENTED = {

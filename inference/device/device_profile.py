@@ -7,9 +7,9 @@ import asyncio
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from inference.device.cuda import loaded_torch
 from inference.device.engine import Engine
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import profile_pb2
@@ -18,13 +18,20 @@ DEFAULT_ENGINE = "forecast"
 
 
 async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRequest) -> bytes:
-    """A Chrome trace (JSON) of `request.seconds`. Raises InvalidRequestError for an unknown engine.
+    """A Chrome trace (JSON) of `request.seconds`.
+
+    Raises InvalidRequestError for an unknown engine, and where no model has imported torch.
 
     The engine's batches wait while the profiler starts and while the profiler collects its records.
     """
     engine = engines.get(request.engine or DEFAULT_ENGINE)
     if engine is None:
         raise InvalidRequestError([Violation("engine", f"unknown; there are: {', '.join(engines)}", "engine")])
+    torch = loaded_torch()
+    if torch is None:
+        raise InvalidRequestError(
+            [Violation("kind", "no model of this replica runs on torch; profile its CPU (--kind flamegraph)", "torch")]
+        )
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -38,7 +45,7 @@ async def take(engines: Mapping[str, Engine], request: profile_pb2.TakeProfileRe
     return await asyncio.to_thread(_written, profiler)
 
 
-def _written(profiler: torch.profiler.profile) -> bytes:
+def _written(profiler: Any) -> bytes:
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         file = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(file))

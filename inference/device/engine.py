@@ -1,26 +1,23 @@
 """The thread of an engine: owns a share of a device and runs batches.
 
-Owns the thread and its CUDA stream, the adoption of models, recovery from running out of memory, the isolation of a
-failing item and the check of outcomes. Knows neither queues nor requests.
+Owns the thread, the adoption of models, recovery from running out of memory, the isolation of a
+failing item and the check of outcomes. Knows neither queues nor requests; torch belongs to cuda.py.
 """
 
 import asyncio
 import functools
-import gc
 import logging
 import os
-import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, get_native_id
 from time import thread_time
 from typing import Any
 
-import torch
-
 from inference.batching.job import BatchResult
+from inference.device import cuda
 from inference.device.outcomes import Verify, accept
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import InternalError, OverloadedError
@@ -30,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # A slice of a batch has at most so many times the items of the slice before.
 _SLICE_GROWTH = 8
+# On a CPU, a warm-up batch that would take longer is cut to its first item: batches of other models wait behind it.
+WARM_UP_SECONDS = 0.1
 # A batch counts as busy for at least this part of its real time, whatever the CPU time of the thread.
 _MOST_CONTENTION = 8.0
 
@@ -44,8 +43,12 @@ class Engine:
     `verify` checks each outcome of a batch, see outcomes.py.
     """
 
-    def __init__(self, name: str, *, threads: int = 1, device: str = "cpu", verify: Verify = accept) -> None:
+    def __init__(
+        self, name: str, *, threads: int = 1, device: str = "cpu", verify: Verify = accept, nice: int = 0
+    ) -> None:
+        """`nice`: how far the thread gives way on a busy CPU, as of the command nice; on Linux alone."""
         self.name = name
+        self._nice = nice
         self._device = device
         self._threads = threads
         self._verify = verify
@@ -87,26 +90,40 @@ class Engine:
         return await reply
 
     async def adopt(self, model: Any, batches: Iterable[Sequence[Any]], measured: Measured | None = None) -> None:
-        """Adopt a model from the loading thread: run the self-test, then the warm-up batches.
+        """Adopt a model from the loading thread, after prepare(): run the self-test, then the warm-up batches.
 
         Batches of models that serve run in between. Raises what the check or a batch raises.
         """
-        await self.call(self._await_device)
         await self.call(model.check)
-        for items in batches:
+        for batch in batches:
+            items = batch
             try:
+                if not self._device.startswith("cuda"):
+                    items = batch[:1]
                 seconds = await self.call(functools.partial(_timed, model, items, self._clock))
-            except torch.OutOfMemoryError:
+                if len(items) < len(batch) and len(batch) * seconds <= WARM_UP_SECONDS:
+                    items = batch
+                    seconds = await self.call(functools.partial(_timed, model, items, self._clock))
+            except Exception as error:
+                if not cuda.is_out_of_memory(error):
+                    raise
                 # A model with memory for smaller batches can serve: batches of this size are halved.
                 log.warning("no room to warm up", extra=fields(engine=self.name, model=model.name, items=len(items)))
             else:
                 if measured is not None:
                     measured(model, items, seconds)
 
-    def _await_device(self) -> None:
-        """Wait for the copies of weights on the loading thread's stream, because the engine's stream does not."""
-        if self._device.startswith("cuda"):
-            torch.cuda.synchronize(self._device)
+    async def prepare(self) -> None:
+        """Make the thread ready for batches of a model that was loaded on another thread."""
+        await self.call(self._prepare)
+
+    def _prepare(self) -> None:
+        """Wait for the copies of weights on the loading thread's stream, because the engine's stream does not.
+
+        The model may be the first to have imported torch.
+        """
+        cuda.synchronize(self._device)
+        cuda.use_threads(self._threads)
 
     def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
         # The loop is closed if the process stops while a batch runs.
@@ -114,8 +131,13 @@ class Engine:
             self._loop.call_soon_threadsafe(done, outcome)
 
     def _own_device(self) -> None:
-        torch.set_num_threads(self._threads)
-        with own_stream(self._device):
+        if self._nice and sys.platform == "linux":
+            thread = get_native_id()
+            # Relative, since a process without privileges may only give way further. A sandbox may refuse even that.
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._nice)
+        cuda.use_threads(self._threads)
+        with cuda.own_stream(self._device):
             while (task := self._work.get()) is not None:
                 task()
 
@@ -205,10 +227,9 @@ def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]
         outcomes: Sequence[Any] = model.run(items)
         if len(outcomes) != len(items):
             raise RuntimeError(f"{model.name} gave {len(outcomes)} answers to {len(items)} items")
-    except torch.OutOfMemoryError:
-        out_of_memory = True
     except Exception as error:  # a model may fail in any way; bisection finds the item that caused the failure
-        if len(items) == 1:
+        out_of_memory = cuda.is_out_of_memory(error)
+        if len(items) == 1 and not out_of_memory:
             log.exception("item failed", extra=fields(model=model.name, error=type(error).__name__))
             return [InternalError()]
     else:
@@ -217,67 +238,8 @@ def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]
     if out_of_memory:
         result.oom_recoveries += 1
         result.fitted = min(result.fitted or len(items), max(1, len(items) // 2))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        cuda.empty_cache()
         if len(items) == 1:
             return [OverloadedError("the item alone does not fit the device's memory")]
     middle = len(items) // 2
     return [*_run(model, items[:middle], result), *_run(model, items[middle:], result)]
-
-
-def own_stream(device: str) -> AbstractContextManager[Any]:
-    """On CUDA, a context in which the thread's kernels run on a new stream of the device; elsewhere without effect."""
-    if not device.startswith("cuda"):
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-
-
-def limit_memory(device: str, fraction: float) -> None:
-    """Limit the process's tensors to a fraction of a CUDA device's memory. Above, torch raises OutOfMemoryError."""
-    if device.startswith("cuda"):
-        index = torch.device(device).index
-        torch.cuda.set_per_process_memory_fraction(fraction, torch.cuda.current_device() if index is None else index)
-
-
-def release_memory() -> None:
-    """Return unused memory of the device's allocator to the device. Called on an engine's thread, between batches."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceFigures:
-    """The device's kind and memory in bytes (0 for a device without separate memory)."""
-
-    kind: str
-    name: str
-    count: int
-    allocated: int
-    reserved: int
-    total: int
-    # The driver's UUID; empty on a CPU.
-    uuid: str = ""
-
-
-def pick_device(asked: str) -> str:
-    """The device of the setting: `auto` is CUDA if available, else the CPU; any other value is returned unchanged."""
-    if asked != "auto":
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def device_figures(device: str) -> DeviceFigures:
-    """The device's present figures."""
-    if not device.startswith("cuda"):
-        return DeviceFigures("cpu", platform.processor() or platform.machine(), os.cpu_count() or 1, 0, 0, 0)
-    properties = torch.cuda.get_device_properties(device)
-    return DeviceFigures(
-        "cuda",
-        properties.name,
-        torch.cuda.device_count(),
-        torch.cuda.memory_allocated(device),
-        torch.cuda.memory_reserved(device),
-        properties.total_memory,
-        f"GPU-{properties.uuid}",
-    )

@@ -1,15 +1,13 @@
 """One GPU's figures from the driver (NVML), over all processes.
 
 Owns the library's errors: a figure is None without a driver, and where a GPU does not report the figure (MIG slices).
-engine.py reads PyTorch's own memory figures.
+cuda.py reads PyTorch's own memory figures.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import pynvml
 
 from runtime.logs import fields
 
@@ -43,12 +41,13 @@ class Gpu:
         self._handle = handle
 
     @classmethod
-    def find(cls, uuid: str, library: Library = pynvml) -> "Gpu | None":
+    def find(cls, uuid: str, library: Library | None = None) -> "Gpu | None":
         """The GPU with this UUID (`GPU-...`); None if NVML is not available or does not know the UUID."""
+        nvml = library or _pynvml()
         try:
-            library.nvmlInit()
-            return cls(library, library.nvmlDeviceGetHandleByUUID(uuid))
-        except library.NVMLError as error:
+            nvml.nvmlInit()
+            return cls(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError as error:
             log.warning("no figures of the GPU from its driver", extra=fields(reason=str(error)))
             return None
 
@@ -63,3 +62,11 @@ class Gpu:
             return question(self._handle)
         except self._library.NVMLError:
             return None
+
+
+def _pynvml() -> Library:
+    """Imported for a GPU only: the package comes with the extra cuda."""
+    import pynvml
+
+    module: Library = pynvml
+    return module

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from models.forecast import Group
+
 Verify: TypeAlias = Callable[[Sequence[Any], Sequence[Any]], Mapping[int, str]]
 """(items, outcomes) to the reason by index of each outcome that is invalid. Exceptions among the outcomes are valid."""
 
@@ -28,7 +30,10 @@ def accept(items: Sequence[Any], outcomes: Sequence[Any]) -> Mapping[int, str]:
 
 
 def forecasts(items: Sequence[Any], outcomes: Sequence[Any]) -> Mapping[int, str]:
-    """Outcomes are models.forecast.Forecast: finite, point [horizon] and quantiles [horizon, levels]."""
+    """Outcomes are models.forecast.Forecast: finite, point [horizon] and quantiles [horizon, levels].
+
+    The outcome of a models.forecast.Group is a tuple with a Forecast for each member.
+    """
     return {} if _rows_of_finite_arrays(items, outcomes) else _invalid(items, outcomes, _forecast)
 
 
@@ -71,6 +76,10 @@ def _invalid(items: Sequence[Any], outcomes: Sequence[Any], reason_of: Callable[
 
 
 def _forecast(item: Any, outcome: Any) -> str:
+    if isinstance(item, Group):
+        if type(outcome) is not tuple or len(outcome) != len(item.members):
+            return "type"
+        return next(filter(None, map(_forecast, item.members, outcome)), "")
     try:
         point, quantiles = outcome[:2]
         if point.shape != (item.horizon,) or quantiles.shape != (item.horizon, len(item.levels)):

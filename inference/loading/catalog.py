@@ -7,19 +7,27 @@ request.
 """
 
 import asyncio
+import gc
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import math
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from models.model import ModelUnavailableError
+from runtime import malloc
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
 RETRY_FAILED_AFTER = 30.0
+# A load that imports so many modules imports a package such as torch, whose 260,000 objects cost a full pass of the
+# garbage collector 120 ms.
+_MANY_MODULES = 100
 
 Adopt = Callable[[str, Any], Awaitable[None]]
 """(engine, model): prepares a loaded model for requests. Raises if the model must not serve."""
@@ -38,19 +46,38 @@ class Slot:
     name: str
     load: Callable[[], Any]
     is_default: bool = False
+    takes: tuple[str, ...] = ()
+    """Optional fields of a request that the model takes, as known before the model is loaded."""
+    configured: Callable[[], Any] | None = None
+    """The loader from the configuration, while the registry offers another; None for a model of the registry alone."""
+    offered: bool = False
+    """Whether the loader comes from the registry."""
     model: Any = None
     failure: str = ""
     retry_at: float = 0.0
     used: float = 0.0
     loading: asyncio.Task[None] | None = field(default=None, repr=False)
+    # The thread that loads the model at the moment.
+    thread: Thread | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A model that runs beside another one on a share of its requests. No caller gets its answers."""
+
+    name: str
+    share: float
 
 
 class Catalog:
     """The models of every engine by name. All methods are called on the event loop's thread."""
 
-    def __init__(self, slots: Iterable[Slot], adopt: Adopt = check) -> None:
+    def __init__(self, slots: Iterable[Slot], adopt: Adopt = check, *, load_seconds: float = math.inf) -> None:
+        """`load_seconds`: a model that takes longer to load, check and warm up has failed."""
         self._adopt = adopt
+        self._load_seconds = load_seconds
         self._slots = {(slot.engine, slot.name): slot for slot in slots}
+        self._shadows: dict[tuple[str, str], Shadow] = {}
         self._defaults = {slot.engine: slot for slot in self._slots.values() if slot.is_default}
 
     def __iter__(self) -> Iterator[Slot]:
@@ -69,6 +96,14 @@ class Catalog:
         if slot is None:
             raise UnknownModelError(engine, name, [known for of, known in self._slots if of == engine])
         return slot
+
+    def shadow(self, engine: str, name: str) -> Shadow | None:
+        """The shadow of a model; an empty name stands for the default."""
+        return self._shadows.get((engine, name or self._defaults[engine].name)) if self._shadows else None
+
+    def set_shadows(self, shadows: Mapping[tuple[str, str], Shadow]) -> None:
+        """Replace the shadows, by engine and name of the models beside which these run."""
+        self._shadows = dict(shadows)
 
     async def get(self, engine: str, name: str) -> Any:
         """The loaded model; loads the model first if necessary.
@@ -115,6 +150,39 @@ class Catalog:
                 slot.load, slot.failure, slot.retry_at = before, "", 0.0
             raise ServiceUnavailableError(f"the {engine} model {name!r} was not replaced: {failure}")
 
+    async def offer(self, engine: str, name: str, load: Callable[[], Any]) -> None:
+        """Make a model of the registry known. A loaded model, and an engine's default, is replaced at once.
+
+        Another model is loaded by the next request that names it. Raises ServiceUnavailableError as replace() does.
+        """
+        slot = self._slots.get((engine, name))
+        if slot is not None and (slot.model is not None or slot.loading is not None or slot.is_default):
+            configured = slot.load if slot.configured is None and not slot.offered else slot.configured
+            await self.replace(engine, name, load)
+            slot.configured, slot.offered = configured, True
+        elif slot is None:
+            self._slots[engine, name] = Slot(engine, name, load, offered=True)
+        else:
+            if not slot.offered:
+                slot.configured = slot.load
+            slot.load, slot.offered, slot.failure, slot.retry_at = load, True, "", 0.0
+
+    async def withdraw(self, engine: str, name: str) -> None:
+        """Forget a model that the registry offered, and unload it; batches under way complete with it.
+
+        A configured model of the same name returns. Raises ServiceUnavailableError when that one does not load.
+        """
+        slot = self._slots.get((engine, name))
+        if slot is None or not slot.offered:
+            return
+        if slot.configured is None:
+            del self._slots[engine, name]
+            self.unload(slot)
+            return
+        if slot.model is not None or slot.loading is not None:
+            await self.replace(engine, name, slot.configured)
+        slot.load, slot.configured, slot.offered, slot.failure, slot.retry_at = slot.configured, None, False, "", 0.0
+
     def unload(self, slot: Slot) -> None:
         """Unload a model. Running batches complete with it; the next request that names the model loads it again."""
         slot.model = None
@@ -129,8 +197,9 @@ class Catalog:
     async def _load(self, slot: Slot) -> None:
         began = now()
         try:
-            model = await asyncio.to_thread(slot.load)
-            await self._adopt(slot.engine, model)
+            async with asyncio.timeout(self._load_seconds if self._load_seconds < math.inf else None):
+                model = await _loaded(slot)
+                await self._adopt(slot.engine, model)
             slot.model = model
             slot.failure, slot.used = "", now()
             log.info(
@@ -141,6 +210,8 @@ class Catalog:
             )
         except ModelUnavailableError as error:
             self._failed(slot, str(error))
+        except TimeoutError:
+            self._failed(slot, f"it was not loaded within {self._load_seconds:g} s")
         except Exception as error:  # any failure of a model's code affects that model alone
             log.exception("model failed to load", extra=fields(engine=slot.engine, model=slot.name))
             self._failed(slot, f"it failed to load ({type(error).__name__}); the service's log says why")
@@ -155,3 +226,38 @@ class Catalog:
     async def load_defaults(self) -> None:
         """Load every default in parallel. Failures are logged."""
         await asyncio.gather(*(self.load(slot) for slot in self._defaults.values()), return_exceptions=True)
+
+
+async def _loaded(slot: Slot) -> Any:
+    """Call `slot.load` on a thread of its own. Raises what it raises.
+
+    A thread that hangs cannot be ended: the model is not tried again before the thread returns. A daemon thread does
+    not keep the process from ending.
+    """
+    if slot.thread is not None:
+        raise ModelUnavailableError("an earlier load still hangs; restart the service once the cause is mended")
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Any] = loop.create_future()
+
+    def put(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        slot.thread = None
+        if not found.done():
+            set_outcome(outcome)
+
+    def load() -> None:
+        known = len(sys.modules)
+        try:
+            outcome, set_outcome = slot.load(), found.set_result
+        except Exception as error:  # noqa: BLE001 -- raised by the caller, who awaits it
+            outcome, set_outcome = error, found.set_exception
+        # Reading weights frees several times the bytes of the model, and no answer needs as much again.
+        malloc.trim()
+        if len(sys.modules) - known >= _MANY_MODULES:
+            # The packages stay as long as the process: no later pass of the garbage collector shall look at them.
+            gc.freeze()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(put, set_outcome, outcome)
+
+    slot.thread = Thread(target=load, name=f"load-{slot.name}", daemon=True)
+    slot.thread.start()
+    return await found

@@ -1,20 +1,24 @@
-"""A watched folder of models: a new or changed model is loaded, checked and swapped in automatically.
+"""The registry of models: a watched folder or bucket whose models are known by name and loaded when they are used.
 
-Owns the scan. Every subfolder is a model with a manifest.json (models/manifest.py); `kind` is the engine, `name`
-the name in requests. If a model does not load, the previous model stays.
+Owns the scan. Every folder of the source is a model with a manifest.json (models/manifest.py); `kind` is the engine,
+`name` the name in requests. A model in use is replaced by its new version at once: loaded beside, checked, swapped. If
+the new version does not load, the previous version stays. A model that is not in use is loaded by its first request.
 """
 
 import asyncio
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from inference.loading.catalog import Catalog
+from inference.loading.catalog import Catalog, Shadow
+from inference.loading.source import Source, SourceAwayError
 from market_inference.contract.errors import ServiceUnavailableError
-from models.manifest import FILE_NAME, MOST_BYTES, Manifest
+from models.manifest import Manifest
 from models.model import ModelUnavailableError
 from runtime.logs import fields
 from runtime.watcher import LookError, Watcher
@@ -22,20 +26,33 @@ from runtime.watcher import LookError, Watcher
 log = logging.getLogger(__name__)
 
 Loader = Callable[[Manifest, Path], Any]
+Key: TypeAlias = tuple[str, str]
+"""Engine and name of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A folder's manifest, read. `reason` says why the folder is no model, if it is none."""
+
+    content: bytes
+    manifest: Manifest | None = None
+    reason: str = ""
 
 
 class Registry:
-    """Watches a folder. `loaders`: a loader per engine."""
+    """Watches a source. `loaders`: a loader per engine."""
 
-    def __init__(self, folder: Path, catalog: Catalog, loaders: dict[str, Loader]) -> None:
-        self._folder = folder
+    def __init__(self, source: Source, catalog: Catalog, loaders: dict[str, Loader]) -> None:
+        self._source = source
         self._catalog = catalog
         self._loaders = loaders
-        # The manifest of every folder whose model was loaded.
-        self._seen: dict[Path, bytes] = {}
-        # Malformed manifests, with the reason; and every failure of the last scan.
-        self._refused: dict[Path, tuple[bytes, str]] = {}
-        self._failed: dict[Path, str] = {}
+        self._read: dict[str, Found] = {}
+        # The folder and the content of the manifest of every model that the catalog has from here.
+        self._taken: dict[Key, tuple[str, bytes]] = {}
+        # Models that the last scan did not find. A second scan without the model takes the model away: a folder that
+        # is replaced file by file has no manifest for a moment.
+        self._missed: set[Key] = set()
+        self._failed: dict[str, str] = {}
 
     def watcher(self, interval: float) -> Watcher:
         """Scans every `interval` seconds. A scan may take as long as the models take to load."""
@@ -43,58 +60,94 @@ class Registry:
 
     async def look(self) -> None:
         """scan(). Raises LookError with the folders of models that are not served, and the reasons."""
-        await self.scan()
+        try:
+            await self.scan()
+        except SourceAwayError as error:
+            raise LookError(str(error)) from error
         if self._failed:
-            raise LookError("; ".join(f"{folder.name}: {reason}" for folder, reason in self._failed.items()))
+            raise LookError("; ".join(f"{folder}: {reason}" for folder, reason in self._failed.items()))
 
     async def scan(self) -> None:
-        """Load every model with a new or changed manifest. A failure concerns its folder alone.
+        """Take every new or changed manifest, and let go of models that are gone. A failure concerns its folder alone.
 
         A model that failed to load is tried again at the next scan: memory was short, or a file was incomplete. A
-        malformed manifest is read again when it changes.
+        malformed manifest is read again when it changes. Raises SourceAwayError: then all models stay as they are.
         """
-        found, unreadable = await asyncio.to_thread(_manifests, self._folder)
-        refused = {
-            folder: reason for folder, (content, reason) in self._refused.items() if found.get(folder) == content
+        listing = await asyncio.to_thread(self._source.listed)
+        before, self._failed = self._failed, dict(listing.unreadable)
+        self._read = {
+            folder: known
+            if (known := self._read.get(folder)) and known.content == content
+            else self._found(folder, content)
+            for folder, content in listing.manifests.items()
         }
-        self._refused = {folder: (found[folder], reason) for folder, reason in refused.items()}
-        self._failed = {**unreadable, **refused}
-        for folder, content in found.items():
-            if folder not in refused and self._seen.get(folder) != content:
-                await self._take(folder, content)
+        folders: dict[Key, list[str]] = defaultdict(list)
+        for folder, found in self._read.items():
+            if found.manifest is None:
+                self._fail(folder, found.reason, before)
+            else:
+                folders[found.manifest.kind, found.manifest.name].append(folder)
+        for key, same in folders.items():
+            if len(same) > 1:
+                for folder in same:
+                    others = ", ".join(repr(other) for other in same if other != folder)
+                    self._fail(folder, f"the model {key[1]!r} is in {others}, too: keep one folder per name", before)
+            elif self._taken.get(key) != (same[0], self._read[same[0]].content):
+                await self._take(key, same[0], self._read[same[0]], before)
+        await self._forget(folders, listing.unreadable)
+        self._catalog.set_shadows(dict(self._shadows()))
 
-    async def _take(self, folder: Path, content: bytes) -> None:
+    def _found(self, folder: str, content: bytes) -> Found:
         try:
-            manifest = Manifest.read_from(content, folder.name)
-            loader = self._loaders.get(manifest.kind)
-            if loader is None:
-                raise ModelUnavailableError(f"its kind {manifest.kind!r} is none of {', '.join(self._loaders)}")
+            manifest = Manifest.read_from(content, folder)
         except ModelUnavailableError as error:
-            self._refused[folder] = content, str(error)
-            self._fail(folder, str(error))
-            return
+            return Found(content, reason=str(error))
+        if manifest.kind not in self._loaders:
+            return Found(content, reason=f"its kind {manifest.kind!r} is none of {', '.join(self._loaders)}")
+        return Found(content, manifest)
+
+    async def _take(self, key: Key, folder: str, found: Found, before: dict[str, str]) -> None:
+        assert found.manifest is not None  # noqa: S101 -- narrows the type
+        load = functools.partial(_load, self._source, self._loaders[key[0]], folder, found.manifest)
         try:
-            await self._catalog.replace(manifest.kind, manifest.name, functools.partial(loader, manifest, folder))
+            await self._catalog.offer(*key, load)
         except ServiceUnavailableError as error:
-            self._fail(folder, error.message)
+            self._fail(folder, error.message, before)
         else:
-            self._seen[folder] = content
+            self._taken[key] = folder, found.content
 
-    def _fail(self, folder: Path, reason: str) -> None:
+    def _shadows(self) -> Iterator[tuple[Key, Shadow]]:
+        """The shadows among the models taken from here, by the models beside which these run."""
+        for (engine, name), (folder, _) in self._taken.items():
+            found = self._read.get(folder)
+            beside = found.manifest.extra.get("shadow") if found is not None and found.manifest is not None else None
+            if isinstance(beside, dict) and isinstance(beside.get("of"), str):
+                share = beside.get("share", 0.0)
+                if isinstance(share, int | float) and 0 < share <= 1:
+                    yield (engine, beside["of"]), Shadow(name, share)
+
+    async def _forget(self, present: dict[Key, list[str]], unreadable: dict[str, str]) -> None:
+        """Let go of models that two scans in a row did not find. A folder that cannot be read is not gone."""
+        gone = {key for key, (folder, _) in self._taken.items() if key not in present and folder not in unreadable}
+        for key in gone & self._missed:
+            folder, _ = self._taken[key]
+            if folder in self._failed:  # a malformed manifest took the place of a good one: the model stays
+                continue
+            try:
+                await self._catalog.withdraw(*key)
+            except ServiceUnavailableError as error:
+                self._failed[folder] = error.message
+            else:
+                del self._taken[key]
+                log.info("model removed from the registry", extra=fields(engine=key[0], model=key[1]))
+        self._missed = gone
+
+    def _fail(self, folder: str, reason: str, before: dict[str, str]) -> None:
         self._failed[folder] = reason
-        log.warning("model not taken from the registry", extra=fields(folder=folder.name, reason=reason))
+        if before.get(folder) != reason:
+            log.warning("model not taken from the registry", extra=fields(folder=folder, reason=reason))
 
 
-def _manifests(folder: Path) -> tuple[dict[Path, bytes], dict[Path, str]]:
-    """The manifests by model folder, and the unreadable ones with the reason.
-
-    A folder that is being written has no manifest yet: the manifest is the last file.
-    """
-    found, unreadable = {}, {}
-    for path in sorted(folder.glob(f"*/{FILE_NAME}")):
-        try:
-            with path.open("rb") as file:
-                found[path.parent] = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            unreadable[path.parent] = f"{FILE_NAME} cannot be read: {error.strerror}"
-    return found, unreadable
+def _load(source: Source, loader: Loader, folder: str, manifest: Manifest) -> Any:
+    """Called off the event loop."""
+    return loader(manifest, source.fetch(folder, manifest))

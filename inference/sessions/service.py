@@ -18,10 +18,11 @@ from typing import Any, TypeAlias
 
 from google.rpc import status_pb2
 
-from inference.batching.batcher import Batcher
 from inference.batching.job import Job
+from inference.batching.tracks import Tracks
 from inference.calls import answers
 from inference.calls.servicer import DEFAULT_LEVELS, compile_specs
+from inference.calls.together import not_nanoseconds, require_taken
 from inference.device.engine import Engine
 from inference.loading.catalog import Catalog
 from inference.metrics import SessionMetrics
@@ -36,11 +37,13 @@ from market_inference.contract.errors import (
     OverloadedError,
     ServiceError,
     SessionLostError,
+    UnknownModelError,
     Violation,
 )
 from market_inference.contract.generated import answers_pb2, exchange_pb2, inference_pb2
 from models import indicators
 from models.forecast import Series
+from models.indicators.incremental import newest_units
 from models.indicators.plan import Plans
 from runtime.logs import fields
 
@@ -50,6 +53,8 @@ MAX_LOOKBACK = methods.max_lookback(inference_pb2.WatchOpen.DESCRIPTOR.fields_by
 BATCH_ITEMS = 256
 BATCH_SECONDS = 0.01
 """Bounds of a batch on the sessions' thread."""
+MAX_BAR_UNITS = 2_000_000
+"""The largest cost of a session's indicators at each bar, some 20 ms of one CPU core: a bar is not divided."""
 FORECAST_SECONDS = 10.0
 _PLAN_BYTES = 128 << 20
 _SHORTEST = methods.field_rules(inference_pb2.Series.DESCRIPTOR.fields_by_name["values"]).repeated.min_items
@@ -72,7 +77,7 @@ class SessionService:
     def __init__(
         self,
         engine: Engine,
-        forecasts: Batcher,
+        forecasts: Tracks,
         catalog: Catalog,
         *,
         most: int,
@@ -182,9 +187,17 @@ class SessionService:
         if request.HasField("forecast"):
             every = request.forecast.every or 1
             session.levels = tuple(sorted(request.forecast.quantiles)) or DEFAULT_LEVELS
-            session.model = await self._catalog.get("forecast", request.forecast.model)
+            session.model_name = request.forecast.model
+            session.model = await self._catalog.get("forecast", session.model_name)
+            require_taken(session.model, "period", session.period, "forecast.period")
+            if request.forecast.by_time:
+                require_taken(session.model, "times", True, "forecast.by_time")
+                wrong = not_nanoseconds(request.times[-1]) if request.times else "are needed by forecast.by_time"
+                if wrong:
+                    raise InvalidRequestError([Violation("times", wrong, "nanoseconds")])
         bars = max(request.bars or len(request.history.close), _SHORTEST if every else 1)
         opening = Opening(request, program, bars, every)
+        _check_cost(opening)
         self._reserve(session, opening.size_bytes)
         return opening
 
@@ -292,23 +305,47 @@ class SessionService:
         if outcome.closes is None:
             session.answer(answer)
             return
-        forecast = asyncio.create_task(self._forecast(session, answer, outcome.closes, session.reserve()))
+        if not self._up_to_date(session):
+            self._fail(session, SessionLostError("the model was replaced: open the session again", retry_after=0.0))
+            return
+        forecast = asyncio.create_task(
+            self._forecast(session, answer, outcome.closes, outcome.times, session.reserve())
+        )
         session.forecasts.add(forecast)
         forecast.add_done_callback(session.forecasts.discard)
+
+    def _up_to_date(self, session: Session) -> bool:
+        """Whether the session's model is in service; another load of the same version replaces the session's."""
+        try:
+            model = self._catalog.slot("forecast", session.model_name).model
+        except UnknownModelError:
+            return False
+        if model is not None and (model.name, model.version) != (session.model.name, session.model.version):
+            return False
+        session.model = model or session.model
+        return True
 
     def _check_interval(self, session: Session, bar: inference_pb2.WatchBar) -> None:
         hit = session.interval.meet(bar.sequence, bar.bar.close)
         if hit is not None:
-            self._observer.checked(session.model.name, hit)
+            self._observer.checked(*session.interval.model, hit)
 
     async def _forecast(
-        self, session: Session, answer: answers_pb2.WatchAnswer, closes: Any, place: list[exchange_pb2.Reply]
+        self,
+        session: Session,
+        answer: answers_pb2.WatchAnswer,
+        closes: Any,
+        times: Any,
+        place: list[exchange_pb2.Reply],
     ) -> None:
         """Complete an answer with the forecast. Forecasts due at the same time share a batch."""
+        identity = session.model.name, session.model.version
         try:
-            forecast = await self._run_forecast(session, closes)
+            forecast = await self._run_forecast(session, closes, times)
             answers.write_forecast(answer.update.forecast, forecast)
-            session.interval.expect(answer.sequence + 1, session.levels, forecast.quantiles[0])
+            for warning in forecast.warnings:
+                self._observer.warned(warning.code)
+            session.interval.expect(answer.sequence + 1, session.levels, forecast.quantiles[0], identity)
         except ServiceError as error:
             answer.update.forecast_error.CopyFrom(error.status(session.request_id))
         except Exception:  # a bug: the log gets the trace, the caller INTERNAL without details
@@ -317,12 +354,12 @@ class SessionService:
             answer.update.forecast_error.CopyFrom(status)
         session.answer(answer, place)
 
-    async def _run_forecast(self, session: Session, closes: Any) -> Any:
+    async def _run_forecast(self, session: Session, closes: Any, times: Any) -> Any:
         if len(closes) < _SHORTEST:
             violation = Violation("history", f"too short to forecast (min {_SHORTEST}, got {len(closes)})", "min_items")
             raise InvalidRequestError([violation])
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        series = Series(closes, session.horizon, session.levels)
+        series = Series(closes, session.horizon, session.levels, session.symbol, session.period, times=times)
         until = deadline.after(FORECAST_SECONDS)
         job = Job(session.model, [series], reply, session.client, "interactive", until)
         self._forecasts.submit(job)
@@ -378,6 +415,17 @@ def _output_names(program: indicators.Program) -> list[str]:
         for call in program.calls
         for output in call.function.outputs
     ]
+
+
+def _check_cost(opening: Opening) -> None:
+    """Raises InvalidRequestError if the indicators take too long at each bar."""
+    units = newest_units(opening.program, opening.held)
+    if units > MAX_BAR_UNITS:
+        what = (
+            f"take {units / MAX_BAR_UNITS:.1f} times as long at each bar as a session may: hold fewer bars than "
+            f"{opening.held}, or ask for fewer indicators with long periods"
+        )
+        raise InvalidRequestError([Violation("indicators", what, "cost")])
 
 
 def _check_lookback(program: indicators.Program) -> None:

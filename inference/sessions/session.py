@@ -37,9 +37,12 @@ class Session:
         self.request_id = envelope.request_id
         self.client = envelope.client
         self.horizon = envelope.watch_open.forecast.horizon
+        self.period = envelope.watch_open.forecast.period
+        self.symbol = envelope.watch_open.symbol
         self.phase = Phase.CHECKED
         self.state: SessionState | None = None
         self.model: Any = None
+        self.model_name = ""
         self.levels: tuple[float, ...] = ()
         self.interval = Interval()
         self.taken = 0

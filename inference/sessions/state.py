@@ -4,6 +4,7 @@ Owns the rules between a session's bars (order, look-ahead, corrections) and the
 neither streams nor queues. Used by one thread at a time.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,16 +53,25 @@ class Opening:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the session's bars, as allocated by models.indicators.incremental_bars.Bars."""
-        return len(self.columns) * (self.held + self.held // 4 + 64) * 8
+        """Bytes of the session's bars, as allocated by models.indicators.incremental_bars.Bars, and of the times."""
+        return (len(self.columns) + self.by_time) * (self.held + self.held // 4 + 64) * 8
+
+    @property
+    def by_time(self) -> bool:
+        """Whether forecasts need the times of the bars."""
+        return bool(self.every and self.request.forecast.by_time)
 
 
 @dataclass(frozen=True, slots=True)
 class BarUpdate:
-    """Indicator values at the newest bar. `closes`: the input of a forecast that is due, oldest first."""
+    """Indicator values at the newest bar. `closes`: the input of a forecast that is due, oldest first.
+
+    `times`: those of the closes, for a forecast by time.
+    """
 
     values: NDArray[np.float64]
     closes: NDArray[np.float64] | None
+    times: NDArray[np.int64] | None = None
 
 
 class SessionState:
@@ -76,6 +86,8 @@ class SessionState:
         self._live = Incremental(opening.program, opening.columns, opening.held, plans)
         self.sequence = opening.request.sequence
         self._time = times[-1] if len(times) else None
+        # The times of the held bars, for forecasts by time.
+        self._times = array("q", times[-opening.held :]) if opening.by_time else None
 
     @property
     def nbytes(self) -> int:
@@ -108,10 +120,24 @@ class SessionState:
         else:
             values = self._live.append(bar)
             self.sequence, self._time = message.sequence, message.bar.time
-        due = self._every and self.sequence % self._every == 0
-        return BarUpdate(values, self._live.bars.column("close", self._live.bars.held).copy() if due else None)
+            if self._times is not None:
+                self._add_time(self._times, message.bar.time)
+        if not (self._every and self.sequence % self._every == 0):
+            return BarUpdate(values, None)
+        closes = self._live.bars.column("close", self._live.bars.held).copy()
+        times = None if self._times is None else np.array(self._times[-len(closes) :], dtype=np.int64)
+        return BarUpdate(values, closes, times)
+
+    def _add_time(self, times: "array[int]", time: int) -> None:
+        if len(times) >= self.held + self.held // 4:
+            del times[: len(times) - self.held + 1]
+        times.append(time)
 
     def _checked(self, message: inference_pb2.WatchBar) -> dict[str, float]:
+        if not message.bar.time:
+            raise InvalidRequestError(
+                [Violation("bar.time", "must be set, in nanoseconds since the epoch", "required")]
+            )
         self._check_place(message.sequence, message.bar.time)
         if message.as_of and message.bar.time > message.as_of:
             raise FutureBarError(

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.calls.servicer import Servicer
 from inference.sessions.service import SessionService
 from inference.sessions.session import Session
@@ -20,18 +20,17 @@ from market_inference.contract import deadline
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import DrainingError, InternalError, ServiceError, SessionLostError, reason_of
 from market_inference.contract.generated import exchange_pb2
+from runtime.frame_queue import LARGE_BYTES, FrameQueue
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
-# A frame closes once it holds this many bytes of responses, so that a large response delays small ones little.
-FRAME_BYTES = 1 << 20
 SERVICE = exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"]
 _REPLIES = exchange_pb2.ExchangeResponse.REPLIES_FIELD_NUMBER
 _RESPONSE = exchange_pb2.Reply.RESPONSE_FIELD_NUMBER
 _PRIORITIES = {exchange_pb2.PRIORITY_BATCH: "batch"}
 
-Observe = Callable[[str, str, Call, float], None]
+Observe = Callable[[str, str, ReplicaCall, float], None]
 
 
 class Exchange:
@@ -47,7 +46,7 @@ class Exchange:
         self.sessions = sessions
         self._load = load
         self._observe = observe
-        self._streams: set[_Stream] = set()
+        self._streams: set[ExchangeStream] = set()
         self._draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -58,14 +57,20 @@ class Exchange:
         return grpc.method_handlers_generic_handler(SERVICE.full_name, {"Exchange": method})
 
     async def _serve(self, frames: AsyncIterator[exchange_pb2.ExchangeRequest], context: Any) -> AsyncIterator[bytes]:
-        stream = _Stream(self, frames)
-        self._streams.add(stream)
+        stream = self.open()
+        reader = asyncio.create_task(_read(frames, stream))
         try:
-            async for frame in stream.replies():
-                yield frame
+            async for pieces in stream.replies():
+                yield b"".join(pieces)
         finally:
-            self._streams.discard(stream)
+            reader.cancel()
             stream.close()
+
+    def open(self) -> "ExchangeStream":
+        """A new stream of a gateway; the carrier of the stream calls its close()."""
+        stream = ExchangeStream(self, self._streams.discard)
+        self._streams.add(stream)
+        return stream
 
     async def drain(self) -> None:
         """Refuse new requests, tell every gateway, and return once no request is in flight."""
@@ -91,7 +96,9 @@ class Exchange:
     def load(self) -> exchange_pb2.Load:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
-    async def answer(self, envelope: exchange_pb2.Envelope, call: Call) -> tuple[exchange_pb2.Reply, bytes | None]:
+    async def answer(
+        self, envelope: exchange_pb2.Envelope, call: ReplicaCall
+    ) -> tuple[exchange_pb2.Reply, bytes | None]:
         """The reply to one request, and the response's bytes unless the reply carries an error."""
         method = envelope.WhichOneof("body") or "none"
         reply = exchange_pb2.Reply(id=envelope.id)
@@ -122,7 +129,7 @@ class Exchange:
         return reply, response
 
 
-def _write_timing(timing: exchange_pb2.Timing, call: Call) -> None:
+def _write_timing(timing: exchange_pb2.Timing, call: ReplicaCall) -> None:
     timing.queue_us = int(call.queue_seconds * 1e6)
     timing.device_us = int(call.device_seconds * 1e6)
     timing.batch_items = call.batch_items
@@ -131,12 +138,12 @@ def _write_timing(timing: exchange_pb2.Timing, call: Call) -> None:
     timing.encode_us = int(call.encode_seconds * 1e6)
 
 
-def call_of(envelope: exchange_pb2.Envelope) -> Call:
+def call_of(envelope: exchange_pb2.Envelope) -> ReplicaCall:
     """The call of an envelope that has just arrived."""
     refused: dict[tuple[str, int], status_pb2.Status] = {}
     for item in envelope.refused:
         refused[item.list, item.index] = item.status
-    return Call(
+    return ReplicaCall(
         request_id=envelope.request_id,
         client=envelope.client,
         priority=_PRIORITIES.get(envelope.priority, "interactive"),
@@ -147,23 +154,33 @@ def call_of(envelope: exchange_pb2.Envelope) -> Call:
     )
 
 
-class _Stream:
-    """One gateway's stream: its requests in flight, its sessions, and its replies that wait to be written."""
+async def _read(frames: AsyncIterator[exchange_pb2.ExchangeRequest], stream: "ExchangeStream") -> None:
+    try:
+        async for frame in frames:
+            stream.receive(frame)
+    finally:
+        stream.end_requests()
 
-    def __init__(self, exchange: Exchange, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
+
+class ExchangeStream:
+    """One gateway's stream: its requests in flight, its sessions, and its replies that wait to be written.
+
+    `on_close` is called with the stream at its end.
+    """
+
+    def __init__(self, exchange: Exchange, on_close: "Callable[[ExchangeStream], None]") -> None:
         self._exchange = exchange
+        self._on_close = on_close
         # By envelope id: every request in flight; of these, the merged ones; the live sessions.
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._merged: dict[int, Call] = {}
+        self._merged: dict[int, ReplicaCall] = {}
         self._sessions: dict[int, Session] = {}
-        # Serialised replies, each in pieces.
-        self._ready: list[tuple[bytes, ...]] = []
+        self._ready = FrameQueue()
         self.unsent_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = False
-        self._reader = asyncio.create_task(self._read(frames))
 
     @property
     def in_flight(self) -> int:
@@ -175,14 +192,14 @@ class _Stream:
     async def idle(self) -> None:
         await self._idle.wait()
 
-    async def _read(self, frames: AsyncIterator[exchange_pb2.ExchangeRequest]) -> None:
-        try:
-            async for frame in frames:
-                for envelope in frame.envelopes:
-                    self._start(envelope)
-        finally:
-            self._ended = True
-            self.wake()
+    def receive(self, frame: exchange_pb2.ExchangeRequest) -> None:
+        for envelope in frame.envelopes:
+            self._start(envelope)
+
+    def end_requests(self) -> None:
+        """The gateway has ended the stream: replies() ends after the replies that are ready."""
+        self._ended = True
+        self.wake()
 
     def _start(self, envelope: exchange_pb2.Envelope) -> None:
         if envelope.HasField("cancel"):
@@ -219,15 +236,17 @@ class _Stream:
         error = SessionLostError("this replica has no such session", retry_after=0.0)
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status(envelope.request_id)))
 
-    async def _answer(self, envelope: exchange_pb2.Envelope, call: Call) -> None:
+    async def _answer(self, envelope: exchange_pb2.Envelope, call: ReplicaCall) -> None:
         self._send(*await self._exchange.answer(envelope, call))
 
     def _send(self, reply: exchange_pb2.Reply, response: bytes | None = None) -> None:
         """Put a reply into the next frame. An error under a session's id ends the session."""
         if reply.HasField("error"):
             self._sessions.pop(reply.id, None)
-        self._ready.append(_serialized(reply, response))
-        self.unsent_bytes += len(self._ready[-1][-1])
+        pieces = _serialized(reply, response)
+        # A session's replies keep their order: they have no response.
+        self._ready.add(pieces, reply.id if response is not None and len(response) >= LARGE_BYTES else None)
+        self.unsent_bytes += sum(map(len, pieces))
         self.wake()
 
     def _end(self, envelope_id: int) -> None:
@@ -236,16 +255,16 @@ class _Stream:
         if not self._tasks and not self._ready:
             self._idle.set()
 
-    async def replies(self) -> AsyncIterator[bytes]:
-        """Frames of replies until the gateway ends the stream. The first frame holds the load alone."""
-        yield self._load()
+    async def replies(self) -> AsyncIterator[list[bytes]]:
+        """Frames of replies, in pieces, until the gateway ends the stream. The first frame holds the load alone."""
+        yield [self._load()]
         told_draining = False
         while not self._ended or self._ready:
             await self._wake.wait()
             self._wake.clear()
             if self._exchange.draining and not told_draining:
                 told_draining = True
-                yield self._load()
+                yield [self._load()]
             while self._ready:
                 yield self._frame()
             if not self._tasks:
@@ -254,21 +273,15 @@ class _Stream:
     def _load(self) -> bytes:
         return exchange_pb2.ExchangeResponse(load=self._exchange.load()).SerializeToString()
 
-    def _frame(self) -> bytes:
-        """The ready replies and the load. Serialised messages that are concatenated are one message."""
-        pieces: list[bytes] = []
-        count = size_bytes = 0
-        while count < len(self._ready) and (not count or size_bytes < FRAME_BYTES):
-            pieces += self._ready[count]
-            size_bytes += len(pieces[-1])
-            count += 1
-        del self._ready[:count]
-        self.unsent_bytes -= size_bytes
-        return b"".join((*pieces, self._load()))
+    def _frame(self) -> list[bytes]:
+        """The pieces of the next frame, with the load."""
+        pieces = self._ready.take()
+        self.unsent_bytes -= sum(map(len, pieces))
+        return [*pieces, self._load()]
 
     def close(self) -> None:
         """End the requests and the sessions of a stream that has ended."""
-        self._reader.cancel()
+        self._on_close(self)
         for task in self._tasks.values():
             task.cancel()
         for session in self._sessions.values():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.schedule import BatchPlan, Budget
+from inference.batching.schedule import BatchBounds, BatchPlan
 from inference.device.engine import Engine
 
 
@@ -34,7 +34,7 @@ class Doubler:
         try:
             self.batches.append(list(items))
             self.entered.set()
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
             for item in items:
                 if isinstance(item, Exception):
                     raise item
@@ -55,7 +55,7 @@ class Recorder:
         self.dropped_items = 0
 
     def batch(self, plan: BatchPlan, result: Any, units: int) -> None:
-        self.sizes.append(len(plan.batch))
+        self.sizes.append(plan.items)
 
     def refused(self, reason: str) -> None:
         self.refusals.append(reason)
@@ -83,4 +83,4 @@ async def engine():
 
 @pytest.fixture
 async def batcher(engine, recorder):
-    return Batcher(engine, recorder, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
+    return Batcher(engine, recorder, budget=BatchBounds(units=100, items=100), max_queued_seconds=5.0)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
-from inference.build import Parts, build
-from inference.calls.call import Call
+from inference.build import Components, build
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from inference.server import Server
 from market_inference.contract.errors import InternalError, ServiceUnavailableError
@@ -46,7 +46,7 @@ def request(*firsts: float, horizon: int = 5) -> bytes:
     return asked.SerializeToString()
 
 
-async def served(fault: Callable[[Forecast], Forecast], **settings: Any) -> Parts:
+async def served(fault: Callable[[Forecast], Forecast], **settings: Any) -> Components:
     parts = build(Config(device="cpu", forecast_models="faulty", sentiment_models="", _env_file=None, **settings))
     parts.catalog.default("forecast").load = lambda: Faulty(fault)
     await parts.catalog.load_defaults()
@@ -71,9 +71,9 @@ FAULTS = {
 async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_their_answers(fault):
     parts = await served(FAULTS[fault])
     try:
-        calls = (parts.servicer.predict(request(first), Call(client=str(first))) for first in (1, 666, 2))
+        calls = (parts.servicer.predict(request(first), ReplicaCall(client=str(first))) for first in (1, 666, 2))
         well, failed, also_well = await asyncio.gather(*calls, return_exceptions=True)
-        mixed = pb.PredictResponse.FromString(await parts.servicer.predict(request(1, 666, 2), Call()))
+        mixed = pb.PredictResponse.FromString(await parts.servicer.predict(request(1, 666, 2), ReplicaCall()))
         invalid = parts.metrics.registry.get_sample_value(
             "market_inference_invalid_outcomes_total", {"engine": "forecast"}
         )
@@ -91,19 +91,19 @@ async def test_a_model_that_is_replaced_while_it_runs_completes_its_batch():
 
     def held(found: Forecast) -> Forecast:
         entered.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return found
 
     parts = await served(held)
     try:
-        running = asyncio.create_task(parts.servicer.predict(request(666), Call()))
+        running = asyncio.create_task(parts.servicer.predict(request(666), ReplicaCall()))
         assert await asyncio.to_thread(entered.wait, 10)
         replacing = asyncio.create_task(parts.catalog.replace("forecast", "faulty", lambda: Faulty(held, "2")))
         await asyncio.sleep(0)
         gate.set()
         answer = pb.PredictResponse.FromString(await running)
         await replacing
-        after = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), Call()))
+        after = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), ReplicaCall()))
     finally:
         gate.set()
         parts.close()
@@ -118,7 +118,7 @@ async def server(monkeypatch) -> AsyncIterator[tuple[Server, Event, Event]]:
 
     def hang(found: Forecast) -> Forecast:
         entered.set()
-        assert gate.wait(30)
+        assert gate.wait(60)
         return found
 
     server = Server(
@@ -139,17 +139,17 @@ async def test_a_model_that_hangs_stops_its_engine_alone_and_the_replica_says_so
     parts, statuses = server.parts, server._health._server_status
     ready = {f"market.inference.engine.{engine}": SERVING for engine in ("forecast", "indicators")}
     await eventually_async(lambda: {name: statuses.get(name) for name in ready} == ready)
-    hung = asyncio.create_task(parts.servicer.predict(request(666), Call(client="a")))
+    hung = asyncio.create_task(parts.servicer.predict(request(666), ReplicaCall(client="a")))
     assert await asyncio.to_thread(entered.wait, 10)
-    waiting = asyncio.create_task(parts.servicer.predict(request(1), Call(client="b")))
+    waiting = asyncio.create_task(parts.servicer.predict(request(1), ReplicaCall(client="b")))
     for call in (hung, waiting):
         with pytest.raises(ServiceUnavailableError, match="the forecast engine is stuck"):
-            await asyncio.wait_for(call, 10)
+            await asyncio.wait_for(call, 60)
     with pytest.raises(ServiceUnavailableError):
-        await parts.servicer.predict(request(1), Call(client="c"))
+        await parts.servicer.predict(request(1), ReplicaCall(client="c"))
     panel = pb.Panel(symbol="S", close=np.linspace(90, 110, 60))
     indicators = pb.ComputeIndicatorsRequest(panels=[panel], indicators=[pb.IndicatorSpec(name="SMA")])
-    await parts.servicer.indicators(indicators.SerializeToString(), Call())
+    await parts.servicer.indicators(indicators.SerializeToString(), ReplicaCall())
     await eventually_async(lambda: statuses["market.inference.engine.forecast"] == NOT_SERVING)
     assert (statuses["market.inference.engine.indicators"], statuses[""]) == (SERVING, SERVING)
     replica = await parts.servicer._status.probe()
@@ -160,5 +160,5 @@ async def test_a_model_that_hangs_stops_its_engine_alone_and_the_replica_says_so
     assert "engine stuck" in caplog.text
     gate.set()
     await eventually_async(lambda: statuses["market.inference.engine.forecast"] == SERVING)
-    answer = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), Call()))
+    answer = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), ReplicaCall()))
     assert json.dumps(list(answer.forecasts[0].forecast.point))

@@ -7,7 +7,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from inference.batching.job import Job
 from inference.build import build
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from inference.loading.catalog import Slot
 from inference.metrics import Metrics, SessionMetrics
@@ -39,7 +39,8 @@ def test_the_metric_of_a_loaded_model_has_its_present_version(metrics):
 
 
 def test_the_phases_of_a_request_are_observed_with_its_sampled_trace(metrics):
-    call = Call(traceparent=f"00-{TRACE}-00f067aa0ba902b7-01", batch_items=2, queue_seconds=0.1, form_seconds=0.2)
+    traceparent = f"00-{TRACE}-00f067aa0ba902b7-01"
+    call = ReplicaCall(traceparent=traceparent, batch_items=2, queue_seconds=0.1, form_seconds=0.2)
     call.run_seconds, call.encode_seconds = 0.3, 0.4
     metrics.answered("predict", "OK", call, 1.5)
     name = "market_inference_request_phase_seconds_sum"
@@ -49,7 +50,7 @@ def test_the_phases_of_a_request_are_observed_with_its_sampled_trace(metrics):
 
 
 def test_of_parallel_jobs_a_call_counts_the_longest_phases_and_the_sum_of_device_seconds():
-    call = Call()
+    call = ReplicaCall()
     for job in (
         Job(None, [], None, enqueued=1.0, started=3.0, device_began=3.5, device_ended=4.0, device_seconds=0.1),
         Job(None, [], None, enqueued=1.0, started=2.0, device_began=2.1, device_ended=9.0, device_seconds=0.2),
@@ -60,15 +61,15 @@ def test_of_parallel_jobs_a_call_counts_the_longest_phases_and_the_sum_of_device
 
 
 def test_a_job_that_never_ran_adds_nothing():
-    call = Call()
+    call = ReplicaCall()
     call.add_timing(Job(None, [], None, enqueued=5.0))
     assert (call.queue_seconds, call.form_seconds, call.run_seconds) == (0.0, 0.0, 0.0)
 
 
 def test_a_model_without_hits_has_the_series_of_hits(metrics):
-    SessionMetrics(metrics).checked("auto", hit=False)
-    assert value(metrics, "market_inference_watch_interval_checks_total", model="auto") == 1
-    assert value(metrics, "market_inference_watch_interval_hits_total", model="auto") == 0
+    SessionMetrics(metrics).checked("auto", "1.1", hit=False)
+    assert value(metrics, "market_inference_watch_interval_checks_total", model="auto", version="1.1") == 1
+    assert value(metrics, "market_inference_watch_interval_hits_total", model="auto", version="1.1") == 0
 
 
 async def test_the_service_tells_its_limits_and_its_version_and_of_no_gpu_on_a_cpu():

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from inference.batching.batcher import Batcher
+from inference.batching.batcher import RUN_SECONDS, Batcher
 from inference.batching.job import BatchResult, Job
-from inference.batching.schedule import Budget
+from inference.batching.schedule import BatchBounds
 from market_inference.contract import deadline
 from market_inference.contract.errors import (
     CallCancelledError,
@@ -50,7 +50,7 @@ async def test_a_batch_waits_once_for_an_arrival_that_does_not_come(batcher, mod
     price(batcher, model, fixed=30.0)  # so dear a start that waiting for company looks right
     for _ in range(200):  # arrivals in quick succession
         batcher._note_arrival(deadline.now())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await submit(batcher, model, 2) == [4]
 
 
@@ -69,7 +69,7 @@ async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, r
 
 
 async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=5)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=4, items=4), max_queued_seconds=5)
     held = await hold(batcher, model)
     big, small = submit(batcher, model, *range(1, 7)), submit(batcher, model, 100)
     model.gate.set()
@@ -77,6 +77,88 @@ async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder
     assert await small == [200]
     await held
     assert sorted(recorder.sizes) == [1, 3, 4]
+
+
+async def test_a_batch_is_short_while_other_clients_call(batcher, model, recorder):
+    """The next call of another client waits for the batch that runs, so the batch has a part for each client."""
+    price(batcher, model, per_unit=0.001)
+    items = [*range(1, 41)]
+    await submit(batcher, model, *items, client="a")
+    assert recorder.sizes == [40]
+    await submit(batcher, model, 0, client="b")
+    recorder.sizes.clear()
+    price(batcher, model, per_unit=0.001)
+    await submit(batcher, model, *items, client="a")
+    assert recorder.sizes[0] == 10
+    # A second later the client is alone again.
+    batcher._company_until = deadline.now()
+    recorder.sizes.clear()
+    price(batcher, model, per_unit=0.001)
+    await submit(batcher, model, *items, client="a")
+    assert recorder.sizes == [40]
+
+
+async def test_the_calls_of_many_clients_still_share_a_batch(batcher, model, recorder):
+    price(batcher, model, per_unit=0.001)
+    held = await hold(batcher, model)
+    replies = [submit(batcher, model, number, client=f"c{number}") for number in range(1, 21)]
+    price(batcher, model, per_unit=0.001)
+    model.gate.set()
+    await asyncio.gather(held, *replies)
+    assert recorder.sizes == [1, 20]
+
+
+async def test_a_job_of_alike_items_is_estimated_by_its_first_item(batcher, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(model, "bucket", lambda item: asked.append(item) or "short")
+    price(batcher, model, fixed=0.01, per_unit=0.001)
+    held = await hold(batcher, model)
+    asked.clear()
+    each = submit(batcher, model, 1, 2, 3)
+    seconds, priced = batcher.shares.total, len(asked)
+    alike = submit(batcher, model, 4, 5, 6, alike=True)
+    assert batcher.shares.total == pytest.approx(2 * seconds)
+    assert (priced, len(asked) - priced) == (3, 1)
+    model.gate.set()
+    assert (await held, await each, await alike) == ([0], [2, 4, 6], [8, 10, 12])
+
+
+async def test_alike_items_wait_in_runs_of_few_milliseconds_within_the_bounds_of_a_batch(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=8, items=7), max_queued_seconds=1e9)
+    held = await hold(batcher, model)
+    replies, runs = [], []
+    for per_unit, ceiling in ((RUN_SECONDS / 3, 100.0), (1e-9, 100.0), (1e-9, 2.0), (1.0, 100.0)):
+        price(batcher, model, per_unit=per_unit)
+        batcher.costs.line((model, "short")).ceiling = ceiling
+        known = sum(map(len, batcher._waiting.values()))
+        replies.append(submit(batcher, model, *range(1, 12), alike=True))
+        runs.append(sum(map(len, batcher._waiting.values())) - known)
+    # Three by time, seven by items, two by memory, one because a single item takes longer than a run may.
+    assert runs == [4, 2, 6, 11]
+    assert batcher.queued_items == 4 * 11
+    batcher.costs.line((model, "short")).ceiling = 100.0
+    model.gate.set()
+    assert await asyncio.gather(*replies) == [[2 * item for item in range(1, 12)]] * 4
+    await held
+    assert max(recorder.sizes) <= 7
+    assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
+
+
+async def test_withdrawn_items_of_a_run_never_reach_the_device(batcher, model, recorder):
+    price(batcher, model, per_unit=RUN_SECONDS / 2)
+    held = await hold(batcher, model)
+    withdrawn: set[int] = set()
+    reply = submit(batcher, model, 1, 2, 3, 4, 5, withdrawn=withdrawn, alike=True)
+    withdrawn.update((0, 2, 3))
+    model.gate.set()
+    outcomes = await reply
+    # The second run is gone whole, the first one in part.
+    assert [isinstance(outcome, CallCancelledError) for outcome in outcomes] == [True, False, True, True, False]
+    assert (outcomes[1], outcomes[4]) == (4, 10)
+    await held
+    assert model.batches == [[0], [2, 5]]
+    assert recorder.dropped_items == 3
+    assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
 
 
 async def test_items_of_other_buckets_are_never_in_the_batch(batcher, model):
@@ -153,7 +235,7 @@ async def test_an_item_that_raises_fails_alone(batcher, model):
 
 
 async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_out(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
     price(batcher, model, per_unit=0.1)  # seconds an item
     filling = [submit(batcher, model, i, priority="batch") for i in range(1, 10)]
@@ -166,7 +248,7 @@ async def test_batch_work_that_fills_the_queue_does_not_lock_interactive_work_ou
 
 
 async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=4, items=4), max_queued_seconds=1.0)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=4, items=4), max_queued_seconds=1.0)
     held = await hold(batcher, model)
     price(batcher, model, fixed=2.0)
     waiting = [submit(batcher, model, i) for i in (1, 2)]
@@ -177,7 +259,7 @@ async def test_a_batchs_fixed_cost_counts_towards_the_queue_too(engine, recorder
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=1.0)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=1.0)
     for _ in range(3):
         await submit(batcher, model, 1)
     price(batcher, model, fixed=0.0, per_unit=0.4)
@@ -198,7 +280,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine, r
 
 
 async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=60)
     await submit(batcher, model, 1)
     price(batcher, model, fixed=0.0, per_unit=1.0)
     held = await hold(batcher, model)
@@ -209,11 +291,12 @@ async def test_work_that_cannot_make_its_deadline_is_refused_at_once(engine, rec
     await asyncio.gather(held, patient)
 
 
-async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=10, items=10), max_queued_seconds=1e9)
+@pytest.mark.parametrize("alike", [False, True])
+async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, recorder, model, alike):
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=10, items=10), max_queued_seconds=1e9)
     price(batcher, model, fixed=0.0, per_unit=0.01)
     held = await hold(batcher, model)
-    greedy = submit(batcher, model, *range(500), client="greedy")
+    greedy = submit(batcher, model, *range(500), client="greedy", alike=alike)
     modest = submit(batcher, model, 999, client="modest")
     model.gate.set()
     assert await modest == [1998]
@@ -223,7 +306,7 @@ async def test_one_clients_thousand_items_stand_behind_anothers_first(engine, re
 
 
 async def test_interactive_work_goes_before_batch_work(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=60)
     held = await hold(batcher, model)
     bulk = submit(batcher, model, 1, priority="batch")
     interactive = submit(batcher, model, 2)
@@ -253,7 +336,7 @@ async def test_a_jobs_phases_follow_each_other(batcher, model):
 
 
 async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=5.0)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=5.0)
     price(batcher, model, per_unit=1.0)
     held = await hold(batcher, model)
     greedy = [submit(batcher, model, item, client="greedy") for item in range(4)]
@@ -281,7 +364,8 @@ async def test_a_cancelled_job_frees_its_queue_at_once(batcher, model, recorder)
     assert model.batches == [[0], [50]]
 
 
-async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(recorder, model):
+@pytest.mark.parametrize("alike", [False, True])
+async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(recorder, model, alike):
     class Short:
         """An engine that runs three items of each batch."""
 
@@ -295,9 +379,10 @@ async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(rec
             asyncio.get_running_loop().call_soon(done, result)
 
     runner = Short()
-    batcher = Batcher(runner, recorder, budget=Budget(units=100, items=100), max_queued_seconds=5.0)
+    batcher = Batcher(runner, recorder, budget=BatchBounds(units=100, items=100), max_queued_seconds=5.0)
     price(batcher, model, per_unit=0.001)
-    first, second = submit(batcher, model, *range(5)), submit(batcher, model, 5, 6, client="d")
+    first = submit(batcher, model, *range(5), alike=alike)
+    second = submit(batcher, model, 5, 6, client="d", alike=alike)
     assert await asyncio.gather(first, second) == [[0, 2, 4, 6, 8], [10, 12]]
     assert runner.sizes == [7, 4, 1]
     assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
@@ -305,7 +390,7 @@ async def test_items_that_did_not_run_in_the_batchs_time_run_in_the_next_one(rec
 
 async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, recorder, model):
     batcher = Batcher(
-        engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=60, stuck_seconds=0.05, name="test"
+        engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=60, stuck_seconds=0.05, name="test"
     )
     told = asyncio.Event()
     batcher.on_stuck = told.set
@@ -313,7 +398,7 @@ async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, recor
     waiting = submit(batcher, model, 1)
     for reply in (hung, waiting):
         with pytest.raises(ServiceUnavailableError, match="the test engine is stuck"):
-            await asyncio.wait_for(reply, 10)
+            await asyncio.wait_for(reply, 60)
     assert batcher.stuck
     with pytest.raises(ServiceUnavailableError):
         submit(batcher, model, 2)
@@ -326,7 +411,7 @@ async def test_an_engine_that_hangs_is_declared_stuck_and_recovers(engine, recor
 
 
 async def test_a_batch_that_took_much_longer_than_expected_changes_the_order_of_its_queue(engine, recorder, model):
-    batcher = Batcher(engine, recorder, budget=Budget(units=1, items=1), max_queued_seconds=1e9)
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=1e9)
     price(batcher, model, per_unit=1e-6)
     held = await hold(batcher, model)
     replies = [submit(batcher, model, item, client="costly") for item in range(1, 51)]
@@ -337,3 +422,75 @@ async def test_a_batch_that_took_much_longer_than_expected_changes_the_order_of_
     model.gate.set()
     await asyncio.gather(held, modest, *replies)
     assert done[0] <= 2
+
+
+async def test_a_light_client_does_not_stand_behind_what_many_heavy_clients_brought_before(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=1e9)
+    held = await hold(batcher, model)
+    price(batcher, model, per_unit=0.01)
+    heavy = [submit(batcher, model, 10 * at + i, client=f"heavy{at}") for at in range(8) for i in range(1, 9)]
+    await asyncio.sleep(0.3)  # of real time: every entry of the heavy clients is due by then
+    light = submit(batcher, model, 500, client="light")
+    model.gate.set()
+    await asyncio.gather(held, light, *heavy)
+    # Behind the first item of each heavy client, and of some the second.
+    assert model.batches.index([500]) <= 2 * 8 + 1
+
+
+async def test_work_that_takes_far_longer_than_its_caller_waits_is_refused_by_an_idle_engine(batcher, model, recorder):
+    for _ in range(10):
+        await submit(batcher, model, 1)
+    price(batcher, model, per_unit=10.0)
+    batcher.costs.line((model, "short")).measured = 10
+    with pytest.raises(DeadlineExceededError, match=r"takes about 30 s of an idle engine, and 5\.0 s are left"):
+        submit(batcher, model, 1, 2, 3, deadline=deadline.after(5.0))
+    assert recorder.refusals == ["deadline"]
+    # A few measurements may be wrong: then the work is tried.
+    batcher.costs.line((model, "short")).measured = 2
+    assert await submit(batcher, model, 1, 2, 3, deadline=deadline.after(5.0)) == [2, 4, 6]
+
+
+async def test_a_refusal_quotes_a_useful_time_for_the_next_try(engine, recorder, model):
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=5.0)
+    price(batcher, model, per_unit=300.0)
+    held = await hold(batcher, model)
+    with pytest.raises(OverloadedError) as caught:
+        submit(batcher, model, 1, 2)
+    assert 0.05 <= caught.value.retry_after <= 10.0
+    model.gate.set()
+    await held
+
+
+async def test_work_that_fills_a_queue_by_itself_is_told_to_wait_as_behind_a_full_queue(engine, recorder, model):
+    """Told to come back after 50 ms, a client with hours of work sends megabytes again 20 times a second."""
+    batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=5.0)
+    price(batcher, model, per_unit=0.02)
+    held = await hold(batcher, model)
+    with pytest.raises(OverloadedError) as large:
+        submit(batcher, model, *range(1, 1000), client="large")
+    assert large.value.retry_after == 2.5
+    waiting = submit(batcher, model, *range(1, 250), client="full")
+    with pytest.raises(OverloadedError) as small:
+        submit(batcher, model, *range(1, 11), client="full")
+    assert small.value.retry_after == pytest.approx(2.5, rel=0.2)
+    model.gate.set()
+    await asyncio.gather(held, waiting)
+
+
+async def test_work_is_refused_early_by_what_was_measured(batcher, model, recorder):
+    job = Job(model, [1], asyncio.get_running_loop().create_future(), deadline=deadline.after(5.0))
+    for _ in range(2):
+        # Nothing, or little, was measured: nothing is refused.
+        batcher.check_units(model, 1e12, job)
+        batcher.check_early(model, 1, 10**12, job)
+        await submit(batcher, model, 1)
+    for _ in range(10):
+        await submit(batcher, model, 1)
+    price(batcher, model, per_unit=0.1)
+    batcher.costs.line((model, "short")).measured = 10
+    batcher.check_units(model, 1, job)
+    batcher.check_early(model, 1, 100, job)
+    for refused in (lambda: batcher.check_units(model, 1e12, job), lambda: batcher.check_early(model, 1, 300, job)):
+        with pytest.raises(DeadlineExceededError, match="of an idle engine"):
+            refused()
+    assert recorder.refusals == ["deadline", "deadline"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.batching.costs import MOST_LINES, UNMEASURED_RATE, Costs, Line
-from inference.batching.schedule import Budget
+from inference.batching.schedule import BatchBounds
 
 
 @given(st.floats(0.0001, 0.1), st.floats(1e-7, 1e-3), st.lists(st.integers(1, 10_000), min_size=20, max_size=60))
@@ -36,10 +36,10 @@ def test_the_line_follows_a_machine_that_becomes_slower():
 
 def test_an_unmeasured_bucket_costs_its_units_at_the_models_worst_rate():
     model, costs = Model(), Costs()
-    assert costs.share((model, "new"), 1000, Budget(1 << 20, 512)) == 1000 * UNMEASURED_RATE
+    assert costs.share((model, "new"), 1000, BatchBounds(1 << 20, 512)) == 1000 * UNMEASURED_RATE
     costs.learn((model, "a"), 100, 0.001)
     costs.learn((model, "b"), 100, 0.0015)
-    assert costs.share((model, "new"), 1000, Budget(1 << 20, 512)) == pytest.approx(1000 * 0.0015 / 100, rel=0.01)
+    assert costs.share((model, "new"), 1000, BatchBounds(1 << 20, 512)) == pytest.approx(1000 * 0.0015 / 100, rel=0.01)
 
 
 def test_one_pause_of_the_machine_at_most_doubles_the_worst_rate_which_falls_back_to_the_warm_ups():
@@ -70,3 +70,14 @@ def test_buckets_chosen_by_callers_do_not_grow_the_costs_without_bound():
     for bucket in range(3 * MOST_LINES):
         costs.line((model, bucket))
     assert len(costs._of(model).lines) == MOST_LINES
+
+
+def test_an_item_alone_costs_the_whole_start_and_the_worst_recent_kind():
+    model, costs = Model(), Costs()
+    key = model, "bucket"
+    assert costs.alone(key, 100) == 100 * costs.worst_rate(model)
+    for units in (100, 1000) * 20:
+        costs.learn(key, units, 0.002 + 1e-6 * units)
+    assert costs.alone(key, 1000) == pytest.approx(0.003, rel=0.05)
+    costs.learn(key, 1000, 0.1)
+    assert costs.alone(key, 1000) > 0.09

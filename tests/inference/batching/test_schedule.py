@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from inference.batching.costs import Costs
 from inference.batching.job import DUE, Entry, Job, Key
-from inference.batching.schedule import Budget, delay, schedule, urgency
+from inference.batching.schedule import BatchBounds, delay, schedule, urgency
 from market_inference.contract.deadline import NEVER
 
-BUDGET = Budget(units=100, items=8)
+BUDGET = BatchBounds(units=100, items=8)
 NOW = 1000.0
 
 

@@ -33,9 +33,21 @@ def test_a_clients_work_starts_at_the_end_of_its_last_work():
     shares = Shares()
     assert shares.add("a", "interactive", 2.0, at=10.0) == 10.0
     assert shares.add("a", "interactive", 1.0, at=11.0) == 12.0
-    assert shares.add("b", "interactive", 1.0, at=11.0) == 11.0
+    assert shares.add("b", "interactive", 1.0, at=11.0) == 10.0
+    shares.serve(11.0, at=11.0)
     shares.correct("a", -3.0)
     assert shares.add("a", "interactive", 1.0, at=11.0) == 11.0
+
+
+def test_in_an_overload_a_light_client_starts_with_the_work_in_service():
+    shares = Shares()
+    for heavy in ("a", "b", "c", "d"):
+        for _ in range(5):
+            shares.add(heavy, "interactive", 1.0, at=0.0)
+    # After four seconds the first second of each client's work has been served.
+    shares.serve(1.0, at=4.0)
+    assert shares.add("light", "interactive", 0.01, at=4.0) == 1.0
+    assert shares.add("a", "interactive", 1.0, at=4.0) == 5.0
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["interactive", "batch"]), st.floats(0, 10))))

@@ -10,6 +10,7 @@ from market_inference.contract.errors import InternalError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models import indicators
 from models.forecast import Forecast
+from models.forecast.series import Phases
 from models.warning import AnswerWarning, WarningCode
 
 SPECS = [
@@ -61,6 +62,41 @@ def test_a_failed_item_carries_its_status_among_the_others():
     assert [panel.WhichOneof("result") for panel in answer.panels] == ["indicators", "error", "indicators"]
     assert [panel.symbol for panel in answer.panels] == ["A", "B", "C"]
     np.testing.assert_array_equal(answer.panels[2].indicators.indicators[0].outputs[0].values, rows[0])
+
+
+GIVEN = [
+    Forecast(np.arange(2.0), np.arange(6.0).reshape(2, 3), 0.0, False, 0, float("nan"), 0),
+    Forecast(np.arange(2.0), np.arange(6.0).reshape(2, 3), 0.25, True, 300, 0.0, 7),
+    Forecast(
+        np.arange(2.0),
+        np.ones((2, 3)),
+        0.25,
+        True,
+        40,
+        0.75,
+        8,
+        (AnswerWarning(WarningCode.STALE_TAIL, "stale", (("bars", (3.0,)),)),),
+    ),
+    Forecast(
+        np.arange(2.0), np.ones((2, 3)), 1.0, True, 40, 0.75, 8, (), Phases(np.array([0.5, np.nan]), np.arange(2))
+    ),
+    InternalError(),
+]
+
+
+@given(st.lists(st.tuples(st.text(max_size=64).filter(lambda text: "\x00" not in text), st.sampled_from(GIVEN))))
+def test_joined_forecasts_are_the_message_written_field_by_field(found):
+    expected = answers_pb2.PredictAnswer(
+        quantile_levels=np.array([0.1, 0.5, 0.9]).tobytes(), model="m", model_version="1", request_id="r"
+    )
+    for symbol, one in found:
+        item = expected.forecasts.add(symbol=symbol)
+        if isinstance(one, InternalError):
+            item.error.CopyFrom(one.status("r"))
+        else:
+            answers.write_forecast(item.forecast, one)
+    symbols, outcomes = [symbol for symbol, _ in found], [one for _, one in found]
+    assert answers.forecasts(symbols, outcomes, (0.1, 0.5, 0.9), Named, "r") == expected.SerializeToString()
 
 
 def test_a_forecast_keeps_every_number():
@@ -133,7 +169,7 @@ def test_a_failed_series_carries_its_status_among_the_others():
 
 
 def test_sentiment_tells_label_score_and_probabilities():
-    raw = answers.sentiments([(np.array([0.7, 0.2, 0.1], dtype=np.float32), 3)], Named, "r")
+    raw = answers.sentiments([answers.Sentiment(np.array([0.7, 0.2, 0.1], dtype=np.float32), 3)], Named, "r")
     sentiment = inference_pb2.AnalyzeSentimentResponse.FromString(raw).sentiments[0].sentiment
     assert sentiment.label == inference_pb2.SENTIMENT_LABEL_NEGATIVE
     assert sentiment.score == pytest.approx(-0.6, abs=1e-6)

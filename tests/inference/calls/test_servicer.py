@@ -8,11 +8,13 @@ import pytest
 
 from inference.build import build
 from inference.calls import answers, servicer
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from market_inference.contract.generated import inference_pb2 as pb
+from models import forecast
 from models.forecast import student, volatility
 from models.indicators import program
+from tests import extras
 
 
 def different_specs(dice: random.Random) -> list[bytes]:
@@ -46,7 +48,7 @@ async def test_two_thousand_different_requests_of_100_indicators_stay_within_the
             asked = pb.ComputeIndicatorsRequest(panels=[pb.Panel(symbol="S", close=closes)])
             for spec in different_specs(dice):
                 asked.indicators.add().MergeFromString(spec)
-            await parts.servicer.indicators(asked.SerializeToString(), Call())
+            await parts.servicer.indicators(asked.SerializeToString(), ReplicaCall())
         for _ in range(2048):
             servicer.compile_specs(different_specs(dice))
         plans = parts.catalog.default("indicators").model._plans
@@ -65,3 +67,12 @@ def test_tables_by_levels_and_horizon_are_bounded_in_bytes(function):
         else:
             function(4096, 1 + number % 40, 100, "cpu")
     assert 0 < function.cache.size_bytes <= 32 << 20
+
+
+@pytest.mark.parametrize("name", extras.forecasters("vol_rw", "auto", "fracast"))
+def test_bucket_and_units_of_a_series_follow_from_its_length(name):
+    model, dice = forecast.load(name), np.random.default_rng(3)
+    for points in (30, 256, 2000):
+        closes = [100 * np.exp(dice.normal(0, 0.1, points)) for _ in range(3)]
+        items = [forecast.Series(one, 10, (0.1, 0.9), symbol) for one, symbol in zip(closes, "ABC", strict=True)]
+        assert len({(model.bucket(item), model.units(item)) for item in items}) == 1

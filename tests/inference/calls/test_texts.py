@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inference.build import build
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from market_inference.contract.errors import OverloadedError
 from market_inference.contract.generated import inference_pb2 as pb
@@ -28,7 +28,7 @@ class Gated:
         return getattr(self._model, name)
 
     def prepare(self, texts):
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
         self.prepared.append(len(texts))
         return self._model.prepare(texts)
 
@@ -50,22 +50,35 @@ def texts(count: int, characters: int) -> bytes:
     return pb.AnalyzeSentimentRequest(texts=[f"{i} {text}" for i in range(count)]).SerializeToString()
 
 
+async def test_warnings_about_texts_are_answered_and_counted(parts):
+    asked = ["Profit rose sharply", "Der Gewinn ist im dritten Quartal gefallen", "12.5 13.4"]
+    raw = pb.AnalyzeSentimentRequest(texts=asked).SerializeToString()
+    call = ReplicaCall()
+    answer = pb.AnalyzeSentimentResponse.FromString(await parts.servicer.sentiment(raw, call))
+    codes = [[pb.WarningCode.Name(one.code) for one in item.sentiment.warnings] for item in answer.sentiments]
+    assert codes == [[], ["WARNING_CODE_TEXT_NOT_ENGLISH"], ["WARNING_CODE_TEXT_MOSTLY_NUMBERS"]]
+    parts.metrics.answered("sentiment", "OK", call, 0.1)
+    for code in ("TEXT_NOT_ENGLISH", "TEXT_MOSTLY_NUMBERS"):
+        labels = {"method": "sentiment", "code": code}
+        assert parts.metrics.registry.get_sample_value("market_inference_answer_warnings_total", labels) == 1
+
+
 async def test_cancelled_calls_of_many_long_texts_leave_nothing_running(parts):
     model = parts.catalog.default("sentiment").model
     model.gate.clear()
     raw = texts(100, 10_000)
-    calls = [asyncio.create_task(parts.servicer.sentiment(raw, Call(client="attacker"))) for _ in range(20)]
+    calls = [asyncio.create_task(parts.servicer.sentiment(raw, ReplicaCall(client="attacker"))) for _ in range(20)]
     await eventually_async(lambda: parts.batchers["texts"].queued_items)
-    victim = asyncio.create_task(parts.servicer.sentiment(texts(1, 40), Call(client="victim")))
+    victim = asyncio.create_task(parts.servicer.sentiment(texts(1, 40), ReplicaCall(client="victim")))
     await asyncio.sleep(0)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     model.gate.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         answer = pb.AnalyzeSentimentResponse.FromString(await victim)
     assert answer.sentiments[0].HasField("sentiment")
-    for batcher in parts.batchers.values():
+    for batcher in (tracks.quick for tracks in parts.batchers.values()):
         await eventually_async(lambda batcher=batcher: batcher._running is None)
         assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
     assert sum(model.prepared) < 400, "the texts of cancelled calls are not prepared"
@@ -73,11 +86,11 @@ async def test_cancelled_calls_of_many_long_texts_leave_nothing_running(parts):
 
 async def test_a_clients_long_texts_are_refused_before_they_delay_anothers(parts):
     raw = texts(100, 10_000)
-    attack = [asyncio.create_task(parts.servicer.sentiment(raw, Call(client="attacker"))) for _ in range(20)]
+    attack = [asyncio.create_task(parts.servicer.sentiment(raw, ReplicaCall(client="attacker"))) for _ in range(20)]
     victims = []
     for _ in range(10):
-        async with asyncio.timeout(10):
-            victims.append(await parts.servicer.sentiment(texts(1, 40), Call(client="victim")))
+        async with asyncio.timeout(60):
+            victims.append(await parts.servicer.sentiment(texts(1, 40), ReplicaCall(client="victim")))
     for call in attack:
         call.cancel()
     outcomes = await asyncio.gather(*attack, return_exceptions=True)

@@ -1,14 +1,15 @@
 """Batches that fail on the device: memory that runs out, items that poison."""
 
+import time
 from threading import current_thread
 
 import numpy as np
 import pytest
-import torch
 
 from inference.device import engine as engine_module
 from inference.device import warmup
-from inference.device.engine import limit_memory, run_batch
+from inference.device.cuda import limit_memory
+from inference.device.engine import run_batch
 from market_inference.contract.errors import InternalError, OverloadedError
 from models import forecast, indicators, sentiment
 
@@ -25,10 +26,13 @@ class Tight:
     def run(self, items):
         self.sizes.append(len(items))
         if len(items) > self.room:
+            import torch
+
             raise torch.OutOfMemoryError("no room")
         return [item + 1 for item in items]
 
 
+@pytest.mark.needs("torch")
 def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits_and_nobody_fails():
     model = Tight(room=3)
     ran = run_batch(model, list(range(16)))
@@ -38,6 +42,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits_and_nobody_fail
     assert max(model.sizes) == 16
 
 
+@pytest.mark.needs("torch")
 def test_an_item_that_does_not_fit_alone_fails_alone():
     ran = run_batch(Tight(room=0), [1, 2])
     assert all(isinstance(answer, OverloadedError) for answer in ran.outcomes)
@@ -68,7 +73,7 @@ async def test_a_model_is_checked_and_warmed_up_on_the_thread_that_will_run_it(e
     model.check = lambda: (threads.append(current_thread().name), plain_check())
     model.run = lambda items: (threads.append(current_thread().name), plain_run(items))[1]
     await engine.adopt(model, [[1, 2], [3]])
-    assert model.batches == [[21], [1, 2], [1, 2], [3], [3]]
+    assert model.batches == [[21], [1], [1], [1, 2], [1, 2], [3], [3]]
     assert set(threads) == {"engine-test"}
 
 
@@ -90,7 +95,10 @@ async def test_batches_of_a_serving_model_run_between_those_of_a_warm_up(engine,
     assert model.batches[1:] == [[1], [1], [2], [2]]
 
 
+@pytest.mark.needs("torch")
 def test_the_memory_fraction_is_that_of_the_device_asked_for(monkeypatch):
+    import torch
+
     asked = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *values: asked.append(values))
     limit_memory("cpu", 0.5)
@@ -180,3 +188,18 @@ def test_answers_of_any_type_leave_the_engine_alive(answers):
     outcomes = run_batch(Odd(), ["a", "b", "c"]).outcomes
     assert len(outcomes) == 3
     assert all(isinstance(outcome, InternalError) for outcome in outcomes)
+
+
+async def test_a_warm_up_batch_of_a_slow_model_is_one_item_on_a_cpu(engine, model):
+    plain_run, measured = model.run, []
+
+    def slow(items):
+        until = time.thread_time() + 0.06
+        while time.thread_time() < until:
+            pass
+        return plain_run(items)
+
+    model.run = slow
+    await engine.adopt(model, [[1, 2, 3]], lambda model, items, seconds: measured.append(items))
+    assert model.batches == [[21], [1], [1]]
+    assert measured == [[1]]

@@ -8,8 +8,8 @@ import pynvml
 import pytest
 from prometheus_client import CollectorRegistry
 
+from inference.device.cuda import DeviceFigures
 from inference.device.device_metrics import DeviceMetrics
-from inference.device.engine import DeviceFigures
 from inference.device.nvml import Gpu, Reading
 
 FIGURES = DeviceFigures("cuda", "GPU", 1, allocated=10, reserved=20, total=100, uuid="GPU-0")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference.build import Parts, build
-from inference.calls.call import Call
+from inference.build import Components, build
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from market_inference.contract.errors import OverloadedError
 from market_inference.contract.generated import inference_pb2
@@ -38,7 +38,7 @@ class Tight:
 
 
 @pytest.fixture
-async def parts() -> AsyncIterator[Parts]:
+async def parts() -> AsyncIterator[Components]:
     parts = build(Config(device="cpu", forecast_models="tight", _env_file=None))
     parts.catalog.default("forecast").load = Tight
     yield parts
@@ -57,42 +57,42 @@ def answer(response: bytes) -> inference_pb2.PredictResponse:
     return inference_pb2.PredictResponse.FromString(response)
 
 
-def recoveries(parts: Parts) -> float:
+def recoveries(parts: Components) -> float:
     name = "market_inference_out_of_memory_recoveries_total"
     return parts.metrics.registry.get_sample_value(name, {"engine": "forecast"}) or 0.0
 
 
-async def test_a_request_that_does_not_fit_is_halved_answered_in_full_and_the_ceiling_remembered(parts: Parts) -> None:
+async def test_a_request_that_does_not_fit_is_halved_and_the_ceiling_remembered(parts: Components) -> None:
     asked = request(64)
-    found = answer(await parts.servicer.predict(asked.SerializeToString(), Call())).forecasts
+    found = answer(await parts.servicer.predict(asked.SerializeToString(), ReplicaCall())).forecasts
     alone = forecast.load("vol_rw").run([Series(np.array(asked.series[9].values), 5, (0.5,))])
     tight = parts.catalog.default("forecast").model
     assert len(found) == 64
     np.testing.assert_allclose(found[9].forecast.point, alone[0].point, rtol=1e-9)
     met, tight.tried[:] = recoveries(parts), []
     assert met > 0
-    await parts.servicer.predict(request(64).SerializeToString(), Call())
+    await parts.servicer.predict(request(64).SerializeToString(), ReplicaCall())
     assert max(tight.tried) <= 8
     assert recoveries(parts) == met
 
 
-async def test_requests_that_share_the_failed_batch_are_all_answered(parts: Parts) -> None:
-    calls = (parts.servicer.predict(request(3).SerializeToString(), Call()) for _ in range(20))
+async def test_requests_that_share_the_failed_batch_are_all_answered(parts: Components) -> None:
+    calls = (parts.servicer.predict(request(3).SerializeToString(), ReplicaCall()) for _ in range(20))
     found = [answer(response) for response in await asyncio.gather(*calls)]
     assert [[one.WhichOneof("result") for one in each.forecasts] for each in found] == [["forecast"] * 3] * 20
     assert max(parts.catalog.default("forecast").model.tried) > 8
 
 
-async def test_a_series_that_does_not_fit_alone_is_refused_and_its_neighbours_are_answered(parts: Parts) -> None:
+async def test_a_series_that_does_not_fit_alone_is_refused_and_its_neighbours_are_answered(parts: Components) -> None:
     asked = request(4)
     asked.series[2].values.extend(np.linspace(90, 110, 2000))
-    found = answer(await parts.servicer.predict(asked.SerializeToString(), Call())).forecasts
+    found = answer(await parts.servicer.predict(asked.SerializeToString(), ReplicaCall())).forecasts
     assert [one.WhichOneof("result") for one in found] == ["forecast", "forecast", "error", "forecast"]
     assert found[2].error.message == "the item alone does not fit the device's memory"
     with pytest.raises(OverloadedError, match="does not fit"):
-        await parts.servicer.predict(request(1, 2000).SerializeToString(), Call())
+        await parts.servicer.predict(request(1, 2000).SerializeToString(), ReplicaCall())
 
 
-async def test_a_model_without_room_for_its_warm_up_serves_all_the_same(parts: Parts, caplog: Any) -> None:
-    await parts.servicer.predict(request(1).SerializeToString(), Call())
+async def test_a_model_without_room_for_its_warm_up_serves_all_the_same(parts: Components, caplog: Any) -> None:
+    await parts.servicer.predict(request(1).SerializeToString(), ReplicaCall())
     assert "no room to warm up" in caplog.text

@@ -1,12 +1,17 @@
 """A model that fails to load degrades only its own calls."""
 
 import asyncio
+import gc
+import sys
+import threading
+from types import ModuleType
 
 import pytest
 
 from inference.loading.catalog import Catalog, Slot
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from models.model import ModelUnavailableError
+from tests.eventually import eventually_async
 
 
 def unavailable():
@@ -78,7 +83,7 @@ async def test_a_caller_that_goes_away_does_not_stop_the_loading_for_others(mode
 
     def slow():
         loop.call_soon_threadsafe(started.set)
-        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(60)
         return model
 
     catalog = Catalog([Slot("e", "m", slow, is_default=True)])
@@ -87,3 +92,54 @@ async def test_a_caller_that_goes_away_does_not_stop_the_loading_for_others(mode
     first.cancel()
     go.set()
     assert await second is model
+
+
+async def test_a_model_that_hangs_while_loading_has_failed_after_a_while_and_is_not_joined_by_another(model):
+    gate, loads = threading.Event(), []
+
+    def hang():
+        loads.append(1)
+        gate.wait(60)
+        return model
+
+    slot = Slot("e", "slow", hang)
+    catalog = Catalog([Slot("e", "good", lambda: model, is_default=True), slot], load_seconds=0.05)
+    try:
+        with pytest.raises(ServiceUnavailableError, match=r"not loaded within 0\.05 s"):
+            await catalog.get("e", "slow")
+        assert await catalog.get("e", "good") is model
+        slot.retry_at = 0.0
+        with pytest.raises(ServiceUnavailableError, match="earlier load still hangs"):
+            await catalog.get("e", "slow")
+        assert loads == [1]
+    finally:
+        gate.set()
+    await eventually_async(lambda: slot.thread is None)
+    slot.retry_at = 0.0
+    assert await catalog.get("e", "slow") is model
+
+
+async def test_a_check_that_hangs_counts_as_a_failed_load(model):
+    async def never(engine, found):
+        await asyncio.Event().wait()
+
+    catalog = Catalog([Slot("e", "m", lambda: model, is_default=True)], never, load_seconds=0.05)
+    with pytest.raises(ServiceUnavailableError, match="not loaded within"):
+        await catalog.get("e", "m")
+
+
+async def test_the_garbage_collector_passes_over_no_package_that_a_load_imported(model, monkeypatch):
+    def importing():
+        for number in range(200):
+            monkeypatch.setitem(sys.modules, f"imported_{number}", ModuleType(f"imported_{number}"))
+        return model
+
+    catalog = Catalog([Slot("e", "light", lambda: model, is_default=True), Slot("e", "heavy", importing)])
+    before = gc.get_freeze_count()
+    try:
+        await catalog.get("e", "light")
+        assert gc.get_freeze_count() == before
+        await catalog.get("e", "heavy")
+        assert gc.get_freeze_count() >= before + 200
+    finally:
+        gc.unfreeze()

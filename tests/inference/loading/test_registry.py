@@ -4,13 +4,16 @@ import asyncio
 import gc
 import shutil
 import weakref
+from pathlib import Path
 
 import pytest
 
 from inference.loading.catalog import Catalog, Slot
+from inference.loading.folder import FolderSource
 from inference.loading.registry import Registry
 from inference.status import Status
-from market_inference.contract.errors import ServiceUnavailableError
+from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
+from market_inference.contract.generated import inference_pb2
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
 
@@ -33,7 +36,7 @@ def catalog():
 
 @pytest.fixture
 def registry(catalog, tmp_path):
-    return Registry(tmp_path, catalog, {"e": lambda manifest, folder: Versioned(manifest.version)})
+    return Registry(FolderSource(tmp_path), catalog, {"e": lambda manifest, folder: Versioned(manifest.version)})
 
 
 def put(folder, version: str, *, name: str = "m", kind: str = "e") -> None:
@@ -48,6 +51,13 @@ async def test_a_new_version_is_swapped_in_and_the_old_one_freed(catalog, regist
     assert (await catalog.get("e", "m")).version == "2"
     gc.collect()
     assert old() is None
+
+
+@pytest.fixture
+async def serving(catalog):
+    """The catalog with its default loaded."""
+    await catalog.load_defaults()
+    return catalog
 
 
 async def test_a_version_that_fails_its_self_test_leaves_the_one_before(catalog, registry, tmp_path):
@@ -84,7 +94,7 @@ async def test_requests_never_miss_the_model_while_it_is_swapped(catalog):
 
     def slow():
         loop.call_soon_threadsafe(started.set)
-        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(60)
         return Versioned("2")
 
     before = await catalog.get("e", "m")
@@ -135,7 +145,7 @@ async def test_a_model_that_could_not_be_loaded_is_tried_again_at_the_next_scan(
             raise ModelUnavailableError("no memory now")
         return Versioned(manifest.version)
 
-    registry = Registry(tmp_path, catalog, {"e": load})
+    registry = Registry(FolderSource(tmp_path), catalog, {"e": load})
     put(tmp_path / "m", "2")
     await registry.scan()
     await registry.scan()
@@ -166,11 +176,13 @@ async def test_the_watcher_of_models_survives_garbage_and_takes_the_next_good_mo
     listed = Status(catalog, {}, lambda: None, name="r", version="1").models()
     assert {model.name for model in listed} == {"m", "good"}
     for place in range(len(GARBAGE)):
-        put(tmp_path / f"bad{place}", "2", name="good")
+        put(tmp_path / f"bad{place}", "2", name=f"good{place}")
     shutil.rmtree(tmp_path / "odd")
+    put(tmp_path / "good", "2", name="good")
     await watcher.look()
     assert watcher.failure == ""
     assert (await catalog.get("e", "good")).version == "2"
+    assert (await catalog.get("e", "good3")).version == "2"
 
 
 async def test_a_malformed_manifest_is_reported_until_it_is_corrected_and_read_once(registry, tmp_path, caplog):
@@ -182,7 +194,97 @@ async def test_a_malformed_manifest_is_reported_until_it_is_corrected_and_read_o
     assert sum("not taken from the registry" in line for line in caplog.messages) == 1
 
 
+async def test_a_model_is_known_before_it_is_loaded_and_loads_on_first_use(catalog, tmp_path):
+    loads = []
+    registry = Registry(
+        FolderSource(tmp_path),
+        catalog,
+        {"e": lambda manifest, folder: loads.append(manifest.name) or Versioned(manifest.version)},
+    )
+    for number in range(100):
+        put(tmp_path / f"symbol{number}", "1", name=f"symbol{number}")
+    await registry.scan()
+    assert loads == []
+    states = {model.name: model.state for model in Status(catalog, {}, lambda: None, name="r", version="1").models()}
+    assert states["symbol7"] == inference_pb2.MODEL_STATE_AVAILABLE
+    assert (await catalog.get("e", "symbol7")).version == "1"
+    put(tmp_path / "symbol7", "2", name="symbol7")
+    put(tmp_path / "symbol8", "2", name="symbol8")
+    await registry.scan()
+    assert loads == ["symbol7", "symbol7"]
+    assert (await catalog.get("e", "symbol8")).version == "2"
+
+
+async def test_a_removed_model_is_unloaded_and_forgotten_after_two_scans_without_it(catalog, registry, tmp_path):
+    put(tmp_path / "other", "1", name="other")
+    await registry.scan()
+    loaded = weakref.ref(await catalog.get("e", "other"))
+    shutil.rmtree(tmp_path / "other")
+    await registry.scan()
+    assert catalog.slot("e", "other").model is loaded()
+    await registry.scan()
+    with pytest.raises(UnknownModelError):
+        await catalog.get("e", "other")
+    gc.collect()
+    assert loaded() is None
+
+
+async def test_the_configured_model_returns_when_the_registrys_is_removed(serving, registry, tmp_path):
+    put(tmp_path / "m", "2")
+    await registry.scan()
+    assert (await serving.get("e", "m")).version == "2"
+    shutil.rmtree(tmp_path / "m")
+    await registry.scan()
+    await registry.scan()
+    assert (await serving.get("e", "m")).version == "1"
+    assert serving.default("e").model.version == "1"
+
+
+async def test_two_folders_with_one_name_are_an_error_and_the_model_in_use_stays(serving, registry, tmp_path):
+    watcher = registry.watcher(1.0)
+    put(tmp_path / "minilm-9", "9")
+    await watcher.look()
+    put(tmp_path / "minilm-10", "10")
+    for _ in range(3):
+        await watcher.look()
+        assert "minilm-9: the model 'm' is in 'minilm-10', too" in watcher.failure
+        assert "minilm-10: the model 'm' is in 'minilm-9', too" in watcher.failure
+        assert (await serving.get("e", "m")).version == "9"
+    shutil.rmtree(tmp_path / "minilm-9")
+    await watcher.look()
+    assert watcher.failure == ""
+    assert (await serving.get("e", "m")).version == "10"
+
+
+async def test_a_registry_that_is_away_takes_no_model_away(serving, registry, tmp_path):
+    watcher = registry.watcher(1.0)
+    put(tmp_path / "m", "2")
+    await watcher.look()
+    tmp_path.rename(tmp_path.with_name("elsewhere"))
+    for _ in range(3):
+        await watcher.look()
+        assert "registry folder cannot be listed" in watcher.failure
+    assert (await serving.get("e", "m")).version == "2"
+
+
+async def test_a_link_that_moves_swaps_versions_and_a_model_loads_from_one_version_to_the_end(serving, tmp_path):
+    folders = []
+    registry = Registry(
+        FolderSource(tmp_path),
+        serving,
+        {"e": lambda manifest, folder: folders.append(folder) or Versioned(manifest.version)},
+    )
+    for version in "23":
+        (tmp_path / ".versions" / version).mkdir(parents=True)
+        put(tmp_path / ".versions" / version, version)
+        (tmp_path / "next").symlink_to(Path(".versions", version))
+        (tmp_path / "next").replace(tmp_path / "m")
+        await registry.scan()
+        assert (await serving.get("e", "m")).version == version
+    assert [folder.name for folder in folders] == ["2", "3"]
+
+
 async def test_a_missing_folder_is_no_failure(catalog, tmp_path):
-    watcher = Registry(tmp_path / "later", catalog, {}).watcher(1.0)
+    watcher = Registry(FolderSource(tmp_path / "later"), catalog, {}).watcher(1.0)
     await watcher.look()
     assert watcher.failure == ""

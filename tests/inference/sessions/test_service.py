@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.schedule import Budget
+from inference.batching.schedule import BatchBounds
 from inference.device.engine import Engine
 from inference.loading.catalog import Catalog, Slot
 from inference.sessions.service import SessionService
@@ -34,11 +34,13 @@ class Forecaster:
     """A model that answers once the gate is open, and records the sizes of batches."""
 
     name, version = "slow", "1"
+    takes = ("times",)
 
     def __init__(self) -> None:
         self.gate = Event()
         self.gate.set()
         self.batches: list[int] = []
+        self.items: list[Any] = []
 
     def bucket(self, item: Any) -> str:
         return "all"
@@ -48,8 +50,9 @@ class Forecaster:
 
     def run(self, items: Any) -> list[Forecast]:
         """A forecast of the last value, with quantiles at level - 0.5 from the value: 0.1 is 0.4 below."""
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.batches.append(len(items))
+        self.items += items
         return [
             Forecast(
                 item.values[-1:],
@@ -90,7 +93,7 @@ class Recorder:
     def bar(self, outcome: str) -> None:
         self.bars.append(outcome)
 
-    def checked(self, model: str, hit: bool) -> None:
+    def checked(self, model: str, version: str, hit: bool) -> None:
         assert model == "slow"
         self.checks.append(hit)
 
@@ -102,12 +105,12 @@ class Replies:
         self.queue: asyncio.Queue[exchange_pb2.Reply] = asyncio.Queue()
 
     async def next(self) -> pb.WatchResponse:
-        reply = await asyncio.wait_for(self.queue.get(), 10)
+        reply = await asyncio.wait_for(self.queue.get(), 60)
         assert reply.HasField("watch"), reply
         return pb.WatchResponse.FromString(reply.watch.response)
 
     async def end(self) -> str:
-        reply = await asyncio.wait_for(self.queue.get(), 10)
+        reply = await asyncio.wait_for(self.queue.get(), 60)
         return reason_of(reply.error)
 
 
@@ -119,7 +122,7 @@ class Setup:
     ) -> None:
         self.model = Forecaster()
         self.engines = [Engine("sessions"), Engine("forecast")]
-        batcher = Batcher(self.engines[1], Silent(), budget=Budget(100, 100), max_queued_seconds=5.0)
+        batcher = Batcher(self.engines[1], Silent(), budget=BatchBounds(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
         self.recorder = Recorder()
         self.sessions = SessionService(
@@ -307,6 +310,23 @@ async def test_a_bar_shows_once_whether_the_interval_that_was_forecast_for_it_he
     assert setup.recorder.checks == [True, False, True]
 
 
+async def test_a_session_whose_model_was_replaced_ends_at_its_next_forecast_for_the_client_to_open_it_again(setup):
+    session, replies = setup.open(forecast=pb.WatchForecast(horizon=1))
+    assert (await replies.next()).HasField("opened")
+    setup.bar(session, 1)
+    assert (await replies.next()).HasField("update")
+    newer = Forecaster()
+    newer.version = "2"
+    setup.sessions._catalog.slot("forecast", "slow").model = newer
+    setup.bar(session, 2)
+    assert await replies.end() == SessionLostError.reason
+    again, fresh = setup.open(forecast=pb.WatchForecast(horizon=1), sequence=1)
+    assert (await fresh.next()).opened.model_version == "2"
+    setup.sessions._catalog.slot("forecast", "slow").model = None  # unloaded when idle: the session keeps its model
+    setup.bar(again, 2)
+    assert (await fresh.next()).HasField("update")
+
+
 async def test_without_both_tails_among_the_quantiles_nothing_is_checked(setup):
     session, replies = setup.open(forecast=pb.WatchForecast(horizon=1, quantiles=[0.1, 0.5]))
     await replies.next()
@@ -366,7 +386,7 @@ async def test_one_client_cannot_take_the_memory_of_the_others():
     greedy = []
     for _ in range(50):
         session, replies = setup.open(bars=5000, client="greedy")
-        reply = await asyncio.wait_for(replies.queue.get(), 10)
+        reply = await asyncio.wait_for(replies.queue.get(), 60)
         if reply.HasField("error"):
             assert "this client's share" in reply.error.message
             break
@@ -388,7 +408,7 @@ async def test_one_client_cannot_take_the_memory_of_the_others():
 async def test_a_lookback_beyond_the_contracts_limit_is_refused(setup, spec, lookback):
     """B8: sessions with T3 periods up to 100,000 took the memory of all."""
     _, replies = setup.open(indicators=[pb.IndicatorSpec(name="SMA"), spec])
-    reply = await asyncio.wait_for(replies.queue.get(), 10)
+    reply = await asyncio.wait_for(replies.queue.get(), 60)
     assert reply.error.message.startswith("indicators[1].params: ")
     assert f"needs {lookback} bars" in reply.error.message
     assert "(max 10000)" in reply.error.message
@@ -407,7 +427,7 @@ async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monk
     sound, hang = SessionState.update, Event()
 
     def update(self, message):
-        assert hang.wait(10)
+        assert hang.wait(60)
         return sound(self, message)
 
     session, replies = setup.open()
@@ -423,3 +443,77 @@ async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monk
     _, replies = setup.open()
     assert (await replies.next()).HasField("opened")
     setup.close()
+
+
+@pytest.mark.parametrize("spec", [("STOCHRSI", {"fastk_period": 4000}), ("HT_SINE", {})])
+async def test_a_session_with_a_costly_bar_is_refused(setup, spec):
+    name, params = spec
+    _, replies = setup.open(bars=10_000, indicators=[pb.IndicatorSpec(name=name, params=params)] * 100)
+    reply = await asyncio.wait_for(replies.queue.get(), 60)
+    assert reason_of(reply.error) == "INVALID_REQUEST"
+    assert "hold fewer bars than 10000" in str(reply.error.details)
+
+
+async def test_a_long_window_costs_its_newest_value_alone_beside_an_indicator_that_looks_back_further():
+    setup = Setup(most_bytes=1 << 26)
+    try:
+        windows = [pb.IndicatorSpec(name="AVGDEV", params={"timeperiod": 5000})] * 50
+        longest = pb.IndicatorSpec(name="SUM", params={"timeperiod": 9999})
+        _, replies = setup.open(history=pb.Panel(close=np.linspace(1, 2, 10_000)), indicators=[*windows, longest])
+        assert (await replies.next()).HasField("opened")
+    finally:
+        setup.close()
+
+
+async def test_a_bar_without_a_time_is_refused_and_one_before_1970_is_not(setup):
+    session, replies = setup.open()
+    assert (await replies.next()).HasField("opened")
+    setup.sessions.bar(session, pb.WatchBar(sequence=1, bar=pb.Bar(close=1.0)))
+    assert "bar.time" in str((await replies.next()).error)
+    setup.sessions.bar(session, pb.WatchBar(sequence=1, bar=pb.Bar(time=-5, close=1.0)))
+    assert (await replies.next()).HasField("update")
+
+
+HOUR = 3600 * 10**9
+FIRST = 1_767_225_600 * 10**9
+
+
+def hours(count: int) -> list[int]:
+    return [FIRST + HOUR * at for at in range(count)]
+
+
+async def test_a_forecast_by_time_gets_the_times_of_its_closes(setup):
+    forecast = pb.WatchForecast(horizon=1, by_time=True)
+    session, replies = setup.open(forecast=forecast, times=hours(40), bars=35)
+    plain, _ = setup.open(forecast=pb.WatchForecast(horizon=1), times=hours(40))
+    expected = hours(40)
+    for sequence in range(1, 61):
+        expected.append(expected[-1] + HOUR * (1 + sequence % 3))  # gaps
+        bar = pb.WatchBar(sequence=sequence, bar=pb.Bar(time=expected[-1], close=float(sequence)))
+        setup.sessions.bar(session, bar)
+        if sequence == 60:
+            setup.sessions.bar(session, bar)  # a correction adds no time
+    for _ in range(62):
+        answer = await replies.next()
+    assert answer.update.HasField("forecast")
+    newest = setup.model.items[-1]
+    assert len(newest.values) == len(newest.times) == 35
+    assert newest.times.tolist() == expected[-35:]
+    assert len(session.state._times) <= 35 + 35 // 4 + 1
+    assert session.size_bytes == plain.size_bytes + (35 + 35 // 4 + 64) * 8 - (40 + 40 // 4 - 35 - 35 // 4) * 8
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [((), "times: are needed by forecast.by_time"), (range(1, 41), "times: must be nanoseconds since the epoch")],
+)
+async def test_a_forecast_by_time_needs_times(setup, times, words):
+    _, replies = setup.open(forecast=pb.WatchForecast(horizon=1, by_time=True), times=times)
+    reply = await asyncio.wait_for(replies.queue.get(), 60)
+    assert reply.error.message.startswith(words)
+
+
+async def test_a_model_without_times_refuses_a_forecast_by_time(setup):
+    setup.model.takes = ()
+    _, replies = setup.open(forecast=pb.WatchForecast(horizon=1, by_time=True), times=hours(40))
+    assert await replies.end() == "NOT_TAKEN_BY_MODEL"

@@ -1,7 +1,8 @@
-"""The Exchange stream on a real server: replies, cancels, sessions that are not there, and drain."""
+"""The Exchange stream on a real server, by gRPC and by a Unix socket: replies, cancels, drain, and lost gateways."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from threading import Event
 from typing import Any
 
@@ -9,15 +10,15 @@ import grpc
 import numpy as np
 import pytest
 
+from gateway.replicas.exchange_stream import ExchangeStream, GrpcStream, LocalStream, StreamLostError
 from inference.config import Config
 from inference.server import Server
 from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast
+from runtime.listen import exchange_path
 from tests.eventually import eventually_async
-
-PATH = "/market.inference.v1.ExchangeService/Exchange"
 
 
 class Held:
@@ -32,29 +33,32 @@ class Held:
         return getattr(self._model, name)
 
     def run(self, items: Any) -> Any:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return self._model.run(items)
 
 
 class Stream:
     """A gateway's side of one Exchange stream."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._call = channel.stream_stream(
-            PATH,
-            request_serializer=exchange_pb2.ExchangeRequest.SerializeToString,
-            response_deserializer=exchange_pb2.ExchangeResponse.FromString,
-        )()
+    def __init__(self, exchange: ExchangeStream) -> None:
+        self._exchange = exchange
+        self._frames: asyncio.Queue[exchange_pb2.ExchangeResponse] = asyncio.Queue()
         self._replies: list[exchange_pb2.Reply] = []
-        self.load: exchange_pb2.Load | None = None
+        self.reading = asyncio.create_task(exchange.read(self._frames.put_nowait))
 
     async def send(self, *envelopes: exchange_pb2.Envelope) -> None:
-        await self._call.write(exchange_pb2.ExchangeRequest(envelopes=envelopes))
+        await self._exchange.write([exchange_pb2.ExchangeRequest(envelopes=envelopes).SerializeToString()])
+
+    async def done(self) -> None:
+        await self._exchange.done_writing()
 
     async def frame(self) -> exchange_pb2.ExchangeResponse:
-        frame = await asyncio.wait_for(self._call.read(), 10)
-        self.load = frame.load
-        return frame
+        return await asyncio.wait_for(self._frames.get(), 60)
+
+    async def close(self) -> None:
+        self._exchange.cancel()
+        await asyncio.wait([self.reading], timeout=10)
+        assert self.reading.done()
 
     async def reply(self) -> exchange_pb2.Reply:
         while not self._replies:
@@ -62,12 +66,17 @@ class Stream:
         return self._replies.pop(0)
 
 
+@pytest.fixture(params=["grpc", "unix"])
+def address(request, tmp_path_factory) -> str:
+    return "127.0.0.1:0" if request.param == "grpc" else f"unix:{tmp_path_factory.mktemp('s')}/r"
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
+async def server(address) -> AsyncIterator[Server]:
     server = Server(
         Config(
             device="cpu", forecast_models="held", sentiment_models="", drain_seconds=5,
-            listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", _env_file=None,
+            listen=address, metrics_listen="127.0.0.1:0", _env_file=None,
         )
     )  # fmt: skip
     slot = server.parts.catalog.default("forecast")
@@ -81,10 +90,18 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def stream(server) -> AsyncIterator[Stream]:
+    async with opened(server) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def opened(server) -> AsyncIterator[Stream]:
     async with grpc.aio.insecure_channel(server.address) as channel:
-        stream = Stream(channel)
+        path = exchange_path(server.address)
+        stream = Stream(LocalStream(path) if path else GrpcStream(channel))
         assert not (await stream.frame()).replies, "the first frame holds the load alone"
         yield stream
+        await stream.close()
 
 
 def predict(number: int, **fields: Any) -> exchange_pb2.Envelope:
@@ -104,7 +121,7 @@ async def test_requests_of_one_frame_are_answered_under_their_ids(stream):
 
 
 async def test_a_cancelled_request_has_no_reply_and_leaves_no_work(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -117,7 +134,7 @@ async def test_a_cancelled_request_has_no_reply_and_leaves_no_work(server, strea
 
 
 async def test_items_of_cancelled_calls_in_a_merged_request_are_errors(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -142,7 +159,7 @@ async def test_a_bar_of_an_unknown_session_and_an_unknown_method_are_typed_error
 
 
 async def test_a_draining_replica_tells_its_gateways_and_completes_the_requests_in_flight(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"]
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -153,3 +170,41 @@ async def test_a_draining_replica_tells_its_gateways_and_completes_the_requests_
     model.gate.set()
     assert pb.PredictResponse.FromString((await stream.reply()).response).request_id == "r1"
     await draining
+
+
+async def test_a_stream_ends_without_a_loss_once_the_gateway_has_no_more_requests(stream):
+    await stream.send(predict(1))
+    assert (await stream.reply()).id == 1
+    await stream.done()
+    await asyncio.wait_for(stream.reading, 60)
+
+
+async def test_the_work_of_a_gateway_that_is_gone_leaves_the_queue(server, stream):
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
+    model.gate.clear()
+    async with opened(server) as gone:
+        await stream.send(predict(1))
+        await eventually_async(lambda: batcher._running)
+        await gone.send(predict(2), predict(3))
+        await eventually_async(lambda: batcher.queued_items == 2)
+    await eventually_async(lambda: batcher.queued_items == 0)
+    model.gate.set()
+    assert (await stream.reply()).id == 1
+
+
+async def test_a_gateway_that_does_not_read_holds_back_the_answers_and_not_the_service(server, stream):
+    replies = 200
+    request = pb.PredictRequest(series=[pb.Series(values=np.linspace(90, 110, 60).tolist())] * 16, horizon=256)
+    raw = request.SerializeToString()
+    for number in range(replies):
+        await stream.send(exchange_pb2.Envelope(id=number + 1, request_id=f"r{number}", predict=raw))
+    assert sorted([(await stream.reply()).id for _ in range(replies)]) == list(range(1, replies + 1))
+    assert server._exchange.unsent_bytes == 0
+
+
+async def test_open_streams_are_lost_when_the_service_stops(server, stream):
+    await server._exchange.drain()
+    await server._server.stop(0.5)
+    await server._local.stop(0.5)
+    await asyncio.wait([stream.reading], timeout=10)
+    assert isinstance(stream.reading.exception(), StreamLostError)

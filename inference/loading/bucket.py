@@ -1,0 +1,138 @@
+"""A registry that is an S3 bucket: `PREFIX/NAME/manifest.json` per model, and `PREFIX/.files/SHA256` per file.
+
+Owns the listing and the local copies. A manifest is read again when its ETag changes. Files are fetched when a model is
+loaded, never at a listing, and are kept under their digests, so that versions share files. boto3 finds the credentials.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inference.loading.location import Location
+from inference.loading.source import Listing, SourceAwayError
+from models.manifest import FILE_NAME, MOST_BYTES, Manifest, digest, verify
+from models.model import ModelUnavailableError
+from runtime.extra import ExtraMissingError
+
+FILES = ".files"
+_CHUNK_BYTES = 1 << 20
+_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+
+
+class BucketSource:
+    """The models of a bucket. `cache` is a folder of this process or shared by replicas of one machine."""
+
+    def __init__(self, location: Location, cache: Path) -> None:
+        """Raises ExtraMissingError without boto3."""
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError as error:
+            raise ExtraMissingError("MARKET_INFERENCE_REGISTRY=s3://...", "bucket") from error
+        self._location = location
+        self._cache = cache
+        self._manifests: dict[str, tuple[str, bytes]] = {}
+        timeouts = Config(
+            signature_version="s3v4",
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"max_attempts": 2},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self._s3: Any = boto3.client("s3", endpoint_url=location.endpoint, region_name=location.region, config=timeouts)
+
+    def listed(self) -> Listing:
+        """Raises SourceAwayError when the bucket does not answer."""
+        with self._answering():
+            folders = self._folders()
+            known = {name: self._manifest(name) for name in folders}
+        self._manifests = {name: read for name, read in known.items() if read is not None}
+        return Listing({name: content for name, (_, content) in self._manifests.items()})
+
+    def _folders(self) -> list[str]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._location.bucket, Prefix=self._location.prefix, Delimiter="/"
+        )
+        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        names = [prefix.removeprefix(self._location.prefix).rstrip("/") for prefix in found]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def _manifest(self, name: str) -> tuple[str, bytes] | None:
+        """ETag and content. None without a manifest: the manifest is the last object of a model."""
+        from botocore.exceptions import ClientError
+
+        before = self._manifests.get(name)
+        unchanged = {"IfNoneMatch": before[0]} if before else {}
+        try:
+            answer = self._s3.get_object(
+                Bucket=self._location.bucket, Key=f"{self._location.prefix}{name}/{FILE_NAME}", **unchanged
+            )
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 304:
+                return before
+            if status == 404:
+                return None
+            raise
+        with contextlib.closing(answer["Body"]) as body:
+            return answer["ETag"], body.read(MOST_BYTES + 1)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            raise SourceAwayError(f"the registry bucket answers {code}") from error
+        except BotoCoreError as error:
+            raise SourceAwayError(f"the registry bucket does not answer: {type(error).__name__}") from error
+
+    def fetch(self, name: str, manifest: Manifest) -> Path:
+        """A folder of links to the files' local copies. Raises ModelUnavailableError."""
+        content = manifest.text().encode()
+        folder = self._cache / "models" / f"{name}-{digest(content)[:16]}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for file, sha256 in manifest.files.items():
+                _link(self._copy(sha256), folder / file)
+            manifest.write(folder)
+        except OSError as error:
+            raise ModelUnavailableError(f"no room for {manifest.name!r} in the cache: {error.strerror}") from error
+        except SourceAwayError as error:
+            raise ModelUnavailableError(f"{manifest.name!r} cannot be fetched: {error}") from error
+        return folder
+
+    def _copy(self, sha256: str) -> Path:
+        """The local copy of a file. A copy appears under its digest only when it is whole and has that digest."""
+        kept = self._cache / "files" / sha256
+        if kept.is_file():
+            return kept
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, prefix=".", delete=False) as fresh:
+            try:
+                with self._answering():
+                    key = f"{self._location.prefix}{FILES}/{sha256}"
+                    with contextlib.closing(self._s3.get_object(Bucket=self._location.bucket, Key=key)["Body"]) as body:
+                        for chunk in body.iter_chunks(_CHUNK_BYTES):
+                            fresh.write(chunk)
+                fresh.flush()
+                verify(Path(fresh.name), sha256)
+                Path(fresh.name).replace(kept)
+            except BaseException:
+                Path(fresh.name).unlink(missing_ok=True)
+                raise
+        return kept
+
+
+def _link(target: Path, link: Path) -> None:
+    """Make or replace a symbolic link in one step: another process may load from the folder."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.resolve())
+    fresh.replace(link)

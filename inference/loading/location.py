@@ -1,0 +1,29 @@
+"""The address of a registry in a bucket."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """s3://bucket/prefix, with ?endpoint=http://host:port&region=name where needed. The prefix ends with a slash."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None
+    region: str
+
+    @classmethod
+    def of(cls, address: str) -> "Location":
+        """Raises ValueError when this is no such address."""
+        parts = urlsplit(address)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise ValueError("must be s3://bucket/prefix, with ?endpoint=URL&region=NAME where needed")
+        query = parse_qs(parts.query)
+        prefix = parts.path.strip("/")
+        return cls(
+            parts.netloc,
+            f"{prefix}/" if prefix else "",
+            query.get("endpoint", [None])[0],
+            query.get("region", ["us-east-1"])[0],
+        )
