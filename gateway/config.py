@@ -29,7 +29,8 @@ class Config(BaseSettings):
     )
     share_port: bool = Field(False, description="set by the parent of several workers")
     replicas: str = Field(
-        "127.0.0.1:8471", description="inference replicas, separated by commas: ip:port, name:port (DNS) or file:/path"
+        "127.0.0.1:8471",
+        description="inference replicas, separated by commas: ip:port, name:port (DNS), unix:/path or file:/path",
     )
     discovery_interval: float = Field(2.0, gt=0, description="seconds between two look-ups of the replicas")
     streams_per_replica: int = Field(1, ge=1, le=16, description="Exchange streams to each replica")

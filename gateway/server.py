@@ -13,12 +13,13 @@ from importlib.metadata import version
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from gateway import workers
 from gateway.access.auth import Authenticator
 from gateway.access.budget import Budget, Limits, LocalBudget
 from gateway.access.in_flight import InFlight
+from gateway.access.reflection import Reflection
 from gateway.access.security import ConfigurationError, Security
 from gateway.calls.servicer import Servicer
 from gateway.config import Config
@@ -207,7 +208,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._config.reflection:
             names = (methods.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names), server)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
         config = self._config

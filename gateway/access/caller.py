@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 from gateway.access.auth import Authenticator, Client, public_part
 from market_inference.contract import metadata
+from market_inference.contract.errors import InvalidRequestError, Violation
+from market_inference.contract.validation.rules import quoted
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 """A call's metadata, as received."""
@@ -56,9 +58,16 @@ class Callers:
             client, credential = self._authenticator.authenticate(given), ""
         except Exception as error:  # noqa: BLE001 -- a bug is reported like an error, see calls/completion.py
             client, credential = error, public_part(given)
+        priority = str(given.get(metadata.PRIORITY, metadata.PRIORITIES[0]))
+        if priority not in metadata.PRIORITIES:
+            if isinstance(client, Client):
+                # A typing error would otherwise turn batch work into interactive work.
+                what = f"one of {', '.join(metadata.PRIORITIES)} (got {quoted(priority)})"
+                client = InvalidRequestError([Violation(metadata.PRIORITY, what, "string.in")])
+            priority = metadata.PRIORITIES[0]
         return Caller(
             given.get(metadata.REQUEST_ID, ""),
-            "batch" if given.get(metadata.PRIORITY) == "batch" else "interactive",
+            priority,
             str(given.get(metadata.TRACEPARENT, "")),
             client,
             credential,

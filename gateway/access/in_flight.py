@@ -48,6 +48,11 @@ class InFlight:
             for wake in waiting:
                 wake()
 
+    @property
+    def clients(self) -> int:
+        """The clients with something in flight."""
+        return len(self._clients)
+
     def crowded(self, client: str) -> bool:
         """The client has more than half of its limit: a sender that can wait should wait."""
         return 2 * self._clients.get(client, 0) > self._most_per_client

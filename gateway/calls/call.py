@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from google.protobuf.message import Message
+
 from gateway.access.auth import ANONYMOUS, Client
 from gateway.access.budget import Remaining
 from gateway.access.in_flight import InFlight
+from gateway.calls.asked import NOTHING, Asked
 from gateway.calls.slow_checks import Mistakes
 from market_inference.contract.errors import AnswerTooLargeError
 from market_inference.contract.generated.exchange_pb2 import Timing
@@ -47,7 +50,14 @@ class Call:
     # The public part of a refused credential.
     credential: str = ""
     size_bytes: int = 0
+    # As the client named it; empty for the default.
+    model: str = ""
+    # Units charged; 0 for a client without a limit.
     units: int = 0
+    # Whether a good answer gets a log line: requests of a Stream without an id of their own do not.
+    logged: bool = True
+    # Model, items and units of the request, for the log line; NOTHING where no line is expected.
+    asked: Asked = NOTHING
     # Units that remain for the client, when the client has a limit.
     remaining: Remaining | None = None
     span: Span | None = None
@@ -61,6 +71,8 @@ class Call:
     # The items of the request, in separate bytes, and the bytes beside the items; `rest` is None before the split.
     items: Sequence[memoryview] = ()
     rest: bytes | None = None
+    # The request read through its twin, until the request is sent or has to take the explaining check.
+    message: Message | None = None
     checked: Checked | None = None
     # The mistakes of the Stream message that the call came in; None for a unary call.
     mistakes: Mistakes | None = None
@@ -81,7 +93,7 @@ class Call:
         if self.in_flight is not None:
             self.in_flight.leave(self.client.name)
         # Free the request's memory, and cut the reference cycle with the task, so that no garbage collection is needed.
-        self.raw, self.items, self.checked, self.task = b"", (), None, None
+        self.raw, self.items, self.message, self.checked, self.task = b"", (), None, None, None
         if not isinstance(outcome, bytes):
             self.release()
         on_finish(self, outcome)

@@ -1,8 +1,8 @@
 """The steps of an authenticated call, in their order: from admission to the one outcome.
 
-    start()       take a place in flight, limit the answer, check, charge, then merge or ask
-    _close()      the calls that arrived together: one request for each group
-    _answered()   the way back: one answer completes one call, or all calls of a merged request
+    start()            take a place in flight, limit the answer, check, charge, then merge or send
+    _send_together()   the calls that arrived together: one request for each group
+    _answered()        the way back: one answer completes one call, or all calls of a merged request
 
 Owns the order of the steps, the same for unary calls and for requests of a Stream. A step is a plain function call;
 only GetStatus and a budget shared by several gateways need a task. Authentication is servicer.py's, the choice of a
@@ -12,16 +12,18 @@ replica router.py's.
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from gateway.access.budget import Allowance, Limits, Remaining
 from gateway.access.in_flight import InFlight
-from gateway.calls import merging
+from gateway.calls import asked, merging
 from gateway.calls.call import Call
 from gateway.calls.merging import Group, Merging
+from gateway.calls.refusals import Refusals
 from gateway.calls.request import Answer, Request
 from gateway.calls.slow_checks import SlowChecks
 from gateway.calls.status import Status
@@ -33,8 +35,9 @@ from market_inference.contract.errors import (
     DrainingError,
     InvalidRequestError,
     RemoteError,
+    RequestTooLargeError,
 )
-from market_inference.contract.validation.check import check_fast, check_slowly, expected_answer_bytes
+from market_inference.contract.validation.check import check_fast, check_slowly, read
 from runtime.logs import fields
 
 log = logging.getLogger("gateway.request")
@@ -61,6 +64,7 @@ class Pipeline:
         self.draining = False
         self._status = status
         self.slow_checks = SlowChecks()
+        self._refusals = Refusals()
         # The calls arriving together at the moment; None while calls arrive alone.
         self._merging: Merging | None = None
 
@@ -72,8 +76,9 @@ class Pipeline:
             self.in_flight.enter(call.client.name)
             call.in_flight = self.in_flight
             self._reserve(call)
+            self._refusals.check(call, self.router.takes_work)
             if self.limits.allowance(call.client) is None:
-                self._merge_or_ask(call)
+                self._merge_or_send(call)
             else:
                 self._check(call)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
@@ -81,7 +86,15 @@ class Pipeline:
 
     def _reserve(self, call: Call) -> None:
         """Hold bytes for the call's request and answer, before anything is computed. Raises OverloadedError."""
-        answer_bytes, limit = expected_answer_bytes(call.method, call.raw), call.method.max_answer_bytes
+        answer_bytes, limit = 0, call.method.max_answer_bytes
+        # The check refuses a request that is too large to be read, or that cannot be read.
+        with suppress(InvalidRequestError, RequestTooLargeError, DecodeError):
+            call.message = read(call.method, call.raw)
+            if call.message is not None:
+                call.model = getattr(call.message, "model", "")
+                answer_bytes = call.method.answer_bytes(call.message)
+                if call.logged and log.isEnabledFor(logging.INFO):
+                    call.asked = asked.of(call.method, call.message)
         if 0 < limit < answer_bytes:
             call.too_large = AnswerTooLargeError(limit, answer_bytes)
             return
@@ -104,16 +117,19 @@ class Pipeline:
         try:
             yield
         finally:
-            self._close()
+            self._send_together()
 
     def _check(self, call: Call) -> None:
         """Check a call by itself: the fast check now, the explaining check in a turn of the client."""
         try:
-            call.checked = check_fast(call.method, call.raw, call.rest)
+            if call.message is None:
+                call.message = read(call.method, call.raw)
+            call.checked = check_fast(call.method, call.raw, call.message, call.rest)
         except InvalidRequestError as error:
             self._checked(call, error)
             return
         if call.checked is None:
+            call.message = None
             self.slow_checks.add(call.client.name, partial(self._check_slowly, call))
         else:
             self._checked(call)
@@ -153,7 +169,7 @@ class Pipeline:
             # Mistakes cost units, too: sending them would be free otherwise.
             call.units = units.of_mistake(call.size_bytes, len(mistake.violations) + mistake.more)
         elif call.checked is not None:
-            call.units = max(1, call.method.units(call.checked.message))
+            call.units = max(1, call.method.units(call.message or call.checked.message))
         spent = self.limits.spend(call.client.name, allowance, call.units)
         if isinstance(spent, Remaining):
             self._charged(call, spent, mistake)
@@ -168,16 +184,16 @@ class Pipeline:
         call.task = None
         if self._merging is None:
             self._merging = Merging()
-            asyncio.get_running_loop().call_soon(self._close)
+            asyncio.get_running_loop().call_soon(self._send_together)
         self._charged(call, remaining, mistake)
 
     def _charged(self, call: Call, remaining: Remaining, mistake: InvalidRequestError | None) -> None:
         call.remaining = remaining
         if mistake is not None:
             raise mistake
-        self._merge_or_ask(call)
+        self._merge_or_send(call)
 
-    def _merge_or_ask(self, call: Call) -> None:
+    def _merge_or_send(self, call: Call) -> None:
         if call.method.name == "GetStatus":
             self._spawn(call, self._get_status(call))
         elif not (
@@ -185,7 +201,7 @@ class Pipeline:
             and call.too_large is None
             and self._merging.try_merge(call, self.router.expected_seconds(call.method.name, call.size_bytes))
         ):
-            self._ask(call)
+            self._check_and_send(call)
 
     async def _get_status(self, call: Call) -> None:
         call.finish(await self._status.answer(call))
@@ -199,16 +215,16 @@ class Pipeline:
 
         task.add_done_callback(ended)
 
-    def _close(self) -> None:
+    def _send_together(self) -> None:
         """Send the calls of together(); a call without company is sent alone."""
         together, self._merging = self._merging, None
         for group in together.close() if together is not None else ():
             if len(group.calls) > 1:
-                self._ask_together(group)
+                self._check_and_send_together(group)
             else:
-                self._ask(group.calls[0])
+                self._check_and_send(group.calls[0])
 
-    def _ask_together(self, group: Group) -> None:
+    def _check_and_send_together(self, group: Group) -> None:
         try:
             body = merging.join(group)
             if body is not None:
@@ -219,9 +235,9 @@ class Pipeline:
         # A call of the group breaks a rule: all calls are checked alone, and get their own errors.
         for call in group.calls:
             if not call.finished:
-                self._ask(call)
+                self._check_and_send(call)
 
-    def _ask(self, call: Call) -> None:
+    def _check_and_send(self, call: Call) -> None:
         try:
             if call.checked is None:
                 self._check(call)
@@ -243,7 +259,9 @@ class Pipeline:
         self._send(request, call.checked.raw)
 
     def _send(self, request: Request, body: bytes) -> None:
-        setattr(request.envelope, request.calls[0].method.field, body)
+        request.body = body
+        for call in request.calls:
+            call.message = None
         self.router.send(request)
 
     def _answered(self, request: Request, answer: Answer) -> None:
@@ -260,6 +278,7 @@ class Pipeline:
             return
         request.timing = answer.timing
         if answer.HasField("error"):
+            self._refusals.note(request, answer.error)
             if len(calls) == 1 or answer.error.code not in _OF_ONE_ITEM:
                 _finish(calls, RemoteError(answer.error))
         elif len(calls) == 1:
@@ -275,7 +294,7 @@ class Pipeline:
         # Calls of a merged request with a failed item: sent again, alone, for an error of their own.
         for call in calls:
             if not call.finished:
-                self._ask(call)
+                self._check_and_send(call)
 
 
 def _finish(calls: list[Call], error: Exception) -> None:

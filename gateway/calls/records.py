@@ -66,15 +66,21 @@ def _log(call: Call, code: str, reason: str, seconds: float) -> None:
     timing = call.timing
     values = {
         "request_id": call.request_id,
+        "trace_id": call.traceparent[3:35],
         "client": call.client.name,
         "method": call.method.name,
         "code": code,
         "reason": reason,
         "bytes": call.size_bytes,
-        "units": call.units,
+        "model": call.asked.model,
+        "items": call.asked.items,
+        "units": call.units or call.asked.units,
         "seconds": int(seconds * 1e6) / 1e6,  # round() takes four times as long
+        "gateway_seconds": int(call.gateway_seconds * 1e6) / 1e6,
         "queue_seconds": timing.queue_us * 1e-6,
+        "form_seconds": timing.form_us * 1e-6,
         "device_seconds": call.device_seconds,
+        "encode_seconds": timing.encode_us * 1e-6,
         "batch_items": timing.batch_items,
         "replica": call.replica,
         "attempts": call.attempts,

@@ -48,9 +48,11 @@ class Request:
     __slots__ = (
         "_gone",
         "attempts",
+        "body",
         "calls",
         "deadline",
         "envelope",
+        "field",
         "first_sent",
         "item_counts",
         "losses",
@@ -76,6 +78,8 @@ class Request:
         self.size_bytes = sum([call.size_bytes for call in calls])
         self.on_answer = on_answer
         self.envelope = envelope(first)
+        # The serialised request, and its field in the envelope.
+        self.body, self.field = b"", first.method.field
         if len(calls) > 1:
             self.envelope.calls = len(calls)
         self.attempts = 0
@@ -98,6 +102,7 @@ class Request:
         """Hand the answer to the calls. Later answers are ignored."""
         on_answer, self.on_answer = self.on_answer, None
         self.pending = self.waiting = None
+        self.body = b""
         if on_answer is not None:
             on_answer(self, answer)
         # Cut the reference cycle of calls and request, so that no garbage collection is needed.

@@ -16,6 +16,7 @@ from gateway.access.budget import Limits, Remaining
 from gateway.access.caller import Caller, Callers, Metadata
 from gateway.access.in_flight import InFlight
 from gateway.calls import completion
+from gateway.calls.asked import Asked
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending, Result
 from gateway.calls.pipeline import Pipeline, draining_error
@@ -25,6 +26,7 @@ from gateway.calls.status import Status
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.streams.session_link import Links
+from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from gateway.streams.watch import Watch, read_open
@@ -68,6 +70,7 @@ class Servicer:
         self._max_timeout = max_timeout
         self._session_idle_seconds = session_idle_seconds
         self._writes = Writes(reader_seconds)
+        self._slices = Slices(company=lambda: in_flight.clients > 1)
         self._traces = traces
         self._streams: set[Stream | Watch] = set()
 
@@ -92,7 +95,7 @@ class Servicer:
         call = self._call(method, caller, timeout)
         call.on_finish = functools.partial(self._finish_unary, peer, respond)
         try:
-            _admit(call, caller)
+            _identify(call, caller)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
         return call
@@ -112,7 +115,7 @@ class Servicer:
         finally:
             self._records.add(call, ending)
 
-    def _start_item(self, call: Call) -> None:
+    def _start_streamed(self, call: Call) -> None:
         """Start a request of a Stream call, as the client of that call."""
         try:
             authorise(call.client, call.method)
@@ -132,14 +135,15 @@ class Servicer:
         call.deadline = deadline.NEVER if timeout is None else call.began + timeout
         async with self._ending(call, context):
             self._pipeline.refuse_when_draining()
-            client = _admit(call, caller)
+            client = _identify(call, caller)
             stream = Stream(
                 call,
-                self._start_item,
+                self._start_streamed,
                 self._records.add,
                 self.together,
                 self._pipeline.memory,
                 writes=self._writes,
+                slices=self._slices,
                 default_timeout=self._default_timeout,
                 max_timeout=self._max_timeout,
             )
@@ -151,7 +155,7 @@ class Servicer:
         caller, call = self._long_call(method, context, context.time_remaining())
         async with self._ending(call, context):
             self._pipeline.refuse_when_draining()
-            client = _admit(call, caller)
+            client = _identify(call, caller)
             with self._session_places.slot(client.name):
                 watch = await self._open_session(call, context)
                 with self._open(watch):
@@ -162,7 +166,9 @@ class Servicer:
         call.size_bytes = len(raw)
         opened = read_open(raw)
         await self._pipeline.slow_checks.turn(call.client.name, functools.partial(_check_opening, opened))
-        await self._spend(call, call.method.units(inference_pb2.WatchRequest(open=opened)))
+        cost_units = call.method.units(inference_pb2.WatchRequest(open=opened))
+        call.asked = Asked(opened.forecast.model, 1, cost_units)
+        await self._spend(call, cost_units)
         request = Request([call])
         replica = await self._router.pick(call.deadline)
         request.replica, request.calls = replica.address, []
@@ -269,7 +275,7 @@ async def _first_message(context: Any, seconds: float) -> bytes:
     return raw if isinstance(raw, bytes) else b""
 
 
-def _admit(call: Call, caller: Caller) -> Client:
+def _identify(call: Call, caller: Caller) -> Client:
     """Authenticate and authorise the call. Raises ServiceError."""
     call.credential = caller.credential
     client = call.client = caller.admitted()

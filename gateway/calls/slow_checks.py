@@ -14,7 +14,7 @@ from typing import Final
 from market_inference.contract import deadline
 from market_inference.contract.errors import InvalidRequestError, Violation
 
-SLICE_SECONDS: Final = 0.002
+SLICE_SECONDS: Final = 0.0005
 """Slow checks run without a break for at most this time and one check."""
 SHARE: Final = 0.25
 """The share of the event loop's time for slow checks."""

@@ -49,10 +49,9 @@ class Status:
 
     async def _of(self, call: Call, replica: Replica) -> inference_pb2.ReplicaStatus:
         probe = envelope(call)
-        probe.status = b""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:
-            replica.send(probe, 0.0, deadline.after(_SECONDS), answer.set_result)
+            replica.send(probe, 0.0, deadline.after(_SECONDS), answer.set_result, "status")
         except ReplicaLostError as error:
             answer.set_result(error)
         reply = await answer

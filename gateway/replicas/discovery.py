@@ -1,8 +1,9 @@
 """Discovery: the present addresses of the inference replicas.
 
-Owns the way from a setting to addresses: `10.0.0.7:8471` is an address, `inference:8471` stands for all addresses of a
-DNS name (as of a headless Service in Kubernetes), `file:/path` for the entries of a file, one per line or separated by
-commas. The router repeats the look-up and follows the changes.
+Owns the way from a setting to addresses: `10.0.0.7:8471` is an address, `unix:/path` a Unix
+socket of this machine, `inference:8471` stands for all addresses of a DNS name (as of a headless Service in
+Kubernetes), `file:/path` for the entries of a file, one per line or separated by commas. The router repeats the look-up
+and follows the changes.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.listen import check, split
+from runtime.listen import check_any, is_unix, split
 
 _FILE = "file:"
 LOOK_SECONDS = 10.0
@@ -24,7 +25,7 @@ class DiscoveryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica: its address, and the name in its certificate."""
+    """One replica: its address, and the name in its certificate. Unix sockets have no TLS."""
 
     address: str
     name: str
@@ -37,7 +38,7 @@ class Discovery:
         self._entries = _entries(setting)
         for entry in self._entries:
             if not entry.startswith(_FILE):
-                check(entry)
+                check_any(entry)
 
     async def look(self) -> list[Endpoint]:
         """The present endpoints, each once, in a stable order. Raises DiscoveryError."""
@@ -65,7 +66,9 @@ async def _look(entry: str) -> list[Endpoint]:
 
 
 async def _resolve(entry: str) -> list[Endpoint]:
-    host, port = split(check(entry))
+    if is_unix(check_any(entry)):
+        return [Endpoint(entry, "localhost")]
+    host, port = split(entry)
     if _is_ip(host):
         return [Endpoint(entry, host)]
     try:

@@ -1,52 +1,55 @@
 """Envelopes on their way to a replica: those that are ready in the same loop turn leave in one frame.
 
-Owns the frames of an Exchange call. The envelopes come from replica.py and streams/session_link.py.
+Owns the content of the frames of one Exchange stream. The envelopes come from replica.py and streams/session_link.py.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
+from gateway.replicas.exchange_stream import ExchangeStream, StreamLostError
+from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated.exchange_pb2 import Envelope, ExchangeRequest
+from runtime.frame_queue import LARGE_BYTES, FrameQueue
 
-# A frame takes no more envelopes once it holds this many bytes, so that a large request delays few others.
-FRAME_BYTES = 1 << 20
+_ENVELOPES = ExchangeRequest.ENVELOPES_FIELD_NUMBER
 
 
 class Outbox:
-    """The envelopes of one Exchange call that have not been written yet."""
+    """The envelopes of one Exchange stream that have not been written yet."""
 
     def __init__(self) -> None:
-        self._envelopes: list[Envelope] = []
-        self._sizes: list[int] = []
+        self._ready = FrameQueue()
         self._wake = asyncio.Event()
 
-    def add(self, envelope: Envelope, size_bytes: int = 0) -> None:
-        """`size_bytes` is the size of the envelope's body; small envelopes need none."""
-        self._envelopes.append(envelope)
-        self._sizes.append(size_bytes)
+    def add(self, envelope: Envelope, field: str = "", body: bytes = b"") -> None:
+        """Write an envelope. `body` is the serialised request for the envelope's field `field`; it is not copied.
+
+        An envelope under the id of a large request that was not written yet follows this request.
+        """
+        content = wireformat.pieces(Envelope.DESCRIPTOR.fields_by_name[field].number, body) if field else ()
+        pieces = wireformat.pieces(_ENVELOPES, envelope.SerializeToString(), *content)
+        if not self._ready.follow(envelope.id, pieces):
+            self._ready.add(pieces, envelope.id if len(body) >= LARGE_BYTES else None)
         self._wake.set()
+
+    def discard(self, envelope_id: int) -> bool:
+        """Drop a large request that was not written yet; whether there was one."""
+        return self._ready.discard(envelope_id)
 
     def wake(self) -> None:
         """Have write() look again whether the call is complete."""
         self._wake.set()
 
-    async def write(self, call: Any, complete: Callable[[], bool]) -> None:
-        """Write frames to an Exchange call until `complete()`, then end the call's requests."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._envelopes:
-                await call.write(self._frame())
-            if complete():
-                await call.done_writing()
-                return
-
-    def _frame(self) -> ExchangeRequest:
-        count = size = 0
-        while count < len(self._sizes) and (not count or size < FRAME_BYTES):
-            size += self._sizes[count]
-            count += 1
-        frame = ExchangeRequest(envelopes=self._envelopes[:count])
-        del self._envelopes[:count], self._sizes[:count]
-        return frame
+    async def write(self, exchange: ExchangeStream, complete: Callable[[], bool]) -> None:
+        """Write frames until `complete()`, then end the stream's requests, or until the stream is lost."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._ready:
+                    await exchange.write(self._ready.take())
+                if complete():
+                    await exchange.done_writing()
+                    return
+        except StreamLostError:  # the reader of the stream reports the loss
+            return

@@ -16,11 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.calls.request import Answer
 from gateway.replicas.discovery import Endpoint
+from gateway.replicas.exchange_stream import ExchangeStream, GrpcStream, LocalStream, StreamLostError
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
 from market_inference.contract import deadline
 from market_inference.contract.errors import DeadlineExceededError
-from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc
+from market_inference.contract.generated import exchange_pb2
+from runtime import listen
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,6 @@ class Replica:
         self._changed = changed
         self._settings = settings
         self._channel = _channel(endpoint, settings.credentials)
-        self._stub = exchange_pb2_grpc.ExchangeServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         # The streams that take new requests, and all streams.
         self._open: list[_Stream] = []
@@ -162,12 +163,13 @@ class Replica:
         expected_seconds: float,
         until: float,
         on_answer: Callable[[Answer], None],
-        size_bytes: int = 0,
+        field: str = "",
+        body: bytes = b"",
     ) -> Pending:
         """Send a request that is to be answered before `until`; `expected_seconds` is its time on the device.
 
-        `on_answer` gets the reply, ReplicaLostError or DeadlineExceededError. Raises ReplicaLostError when no stream is
-        open.
+        `body` is the serialised request for the envelope's field `field`. `on_answer` gets the reply, ReplicaLostError
+        or DeadlineExceededError. Raises ReplicaLostError when no stream is open.
         """
         stream = min(self._open, key=lambda stream: len(stream.pending), default=None)
         if stream is None:
@@ -176,7 +178,7 @@ class Replica:
         pending = Pending(stream, envelope, expected_seconds, until, on_answer)
         self.outstanding_seconds += expected_seconds
         self.in_flight += pending.calls
-        stream.send(envelope, pending, size_bytes)
+        stream.send(envelope, pending, field, body)
         return pending
 
     def answered(self, pending: Pending) -> None:
@@ -184,9 +186,10 @@ class Replica:
         self.in_flight -= pending.calls
         self.outstanding_seconds = max(0.0, self.outstanding_seconds - pending.expected_seconds)
 
-    def exchange(self) -> Any:
-        """A new Exchange call on this replica's connection."""
-        return self._stub.Exchange()
+    def exchange(self) -> ExchangeStream:
+        """A new Exchange stream to this replica."""
+        path = listen.exchange_path(self.address)
+        return LocalStream(path) if path else GrpcStream(self._channel)
 
     def succeeded(self) -> None:
         """Note a good answer."""
@@ -226,10 +229,10 @@ class Replica:
     async def _carry(self, stream: "_Stream") -> None:
         self._streams.add(stream)
         try:
-            await stream.run(self._stub.Exchange())
-        except grpc.aio.AioRpcError as error:
+            await stream.run(self.exchange())
+        except StreamLostError as error:
             if stream.state is not _State.CONNECTING:
-                log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code().name))
+                log.warning("replica stream lost", extra=fields(replica=self.address, code=error.code))
                 self.failed()
         finally:
             self._streams.discard(stream)
@@ -322,7 +325,7 @@ class Replica:
 
 
 def _channel(endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    if credentials is None:
+    if credentials is None or listen.is_unix(endpoint.address):
         return grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
     name = (("grpc.ssl_target_name_override", endpoint.name), ("grpc.default_authority", endpoint.name))
     return grpc.aio.secure_channel(endpoint.address, credentials, options=(*CHANNEL_OPTIONS, *name))
@@ -358,18 +361,18 @@ class _Stream:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._outbox = Outbox()
-        self._call: Any = None
+        self._exchange: ExchangeStream | None = None
         self.pending: dict[int, Pending] = {}
         self.state = _State.CONNECTING
         # Set once a successor is to be opened.
         self.successor_due = asyncio.Event()
 
-    def send(self, envelope: exchange_pb2.Envelope, pending: Pending, size_bytes: int) -> None:
+    def send(self, envelope: exchange_pb2.Envelope, pending: Pending, field: str, body: bytes) -> None:
         self.pending[envelope.id] = pending
-        self._outbox.add(envelope, size_bytes)
+        self._outbox.add(envelope, field, body)
 
     def cancel(self, envelope_id: int, items: Sequence[int]) -> None:
-        if envelope_id in self.pending:
+        if envelope_id in self.pending and not (not items and self._outbox.discard(envelope_id)):
             cancel = exchange_pb2.ExchangeCancel(items=items)
             self._outbox.add(exchange_pb2.Envelope(id=envelope_id, cancel=cancel))
 
@@ -384,18 +387,21 @@ class _Stream:
     def _complete(self) -> bool:
         return self.state is _State.RETIRED and not self.pending
 
-    async def run(self, call: Any) -> None:
-        """Carry frames until the stream ends; after its age, until the last request is answered."""
-        self._call = call
+    async def run(self, exchange: ExchangeStream) -> None:
+        """Carry frames until the stream ends; after its age, until the last request is answered.
+
+        Raises StreamLostError.
+        """
+        self._exchange = exchange
         age = random.uniform(*STREAM_AGE_SECONDS)  # noqa: S311 -- jitter
         aging = asyncio.get_running_loop().call_later(age, self._age)
-        writer = asyncio.create_task(self._outbox.write(call, self._complete))
+        writer = asyncio.create_task(self._outbox.write(exchange, self._complete))
         try:
-            await self._read(call)
+            await exchange.read(self._received)
         finally:
             aging.cancel()
             writer.cancel()
-            call.cancel()
+            exchange.cancel()
 
     def _age(self) -> None:
         if self.state is _State.OPEN:
@@ -407,25 +413,24 @@ class _Stream:
         self._replica.closed(self)
         self._outbox.wake()
 
-    async def _read(self, call: Any) -> None:
-        async for frame in call:
-            if frame.HasField("load"):
-                self._replica.update_load(frame.load)
-            if self.state is _State.CONNECTING:
-                self.state = _State.OPEN
-                self._replica.opened(self)
-            for reply in frame.replies:
-                pending = self.pending.get(reply.id)
-                if pending is not None:
-                    pending.answer(reply)
+    def _received(self, frame: exchange_pb2.ExchangeResponse) -> None:
+        if frame.HasField("load"):
+            self._replica.update_load(frame.load)
+        if self.state is _State.CONNECTING:
+            self.state = _State.OPEN
+            self._replica.opened(self)
+        for reply in frame.replies:
+            pending = self.pending.get(reply.id)
+            if pending is not None:
+                pending.answer(reply)
 
     def expire(self, at: float) -> None:
         for pending in [pending for pending in self.pending.values() if pending.deadline <= at]:
             pending.expire()
 
     def end(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     def lose(self) -> None:
         """The stream has ended: requests in flight on the stream have no answer."""

@@ -90,7 +90,8 @@ class Router:
 
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
-        self._takes_work: list[Replica] = []
+        # Those that new requests go to.
+        self.takes_work: list[Replica] = []
         # Connected replicas beside `replicas`: old connections with requests in flight, and new connections on trial.
         self._beside: set[Replica] = set()
         self._expected = ExpectedSeconds()
@@ -173,13 +174,13 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        return bool(self._takes_work)
+        return bool(self.takes_work)
 
     def changed(self) -> None:
         """A replica's readiness may have changed."""
         ready = [replica for replica in self.replicas if replica.ready]
         # Ejected replicas serve when there is no other: a bad replica is better than none.
-        self._takes_work = [replica for replica in ready if not replica.outlier.ejected] or ready
+        self.takes_work = [replica for replica in ready if not replica.outlier.ejected] or ready
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -229,7 +230,9 @@ class Router:
         seconds = self.expected_seconds(request.method, request.size_bytes)
         on_answer = partial(self._answered, request, replica, began)
         try:
-            request.pending = replica.send(request.envelope, seconds, request.deadline, on_answer, request.size_bytes)
+            request.pending = replica.send(
+                request.envelope, seconds, request.deadline, on_answer, request.field, request.body
+            )
         except ReplicaLostError as error:
             on_answer(error)
 
@@ -258,7 +261,7 @@ class Router:
         request.tried.append(replica)
         if request.losses >= LOSSES or request.attempts >= ATTEMPTS:
             return False
-        if elsewhere and all(other in request.tried for other in self._takes_work):
+        if elsewhere and all(other in request.tried for other in self.takes_work):
             return False
         if not self._budget.spend():
             return False
@@ -296,7 +299,7 @@ class Router:
 
     def _choose(self, avoid: Sequence[Replica]) -> Replica | None:
         """Power of two choices among the ready replicas; None without a ready replica. Raises OverloadedError."""
-        candidates = self._takes_work
+        candidates = self.takes_work
         if avoid:
             candidates = [replica for replica in candidates if replica not in avoid] or candidates
         return _not_full(*_two(candidates)) if candidates else None

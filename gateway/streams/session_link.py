@@ -7,10 +7,9 @@ replica. A link ends with the last session, or with the replica; then the sessio
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grpc
-
+from gateway.replicas.exchange_stream import StreamLostError
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.replica import Replica
 from market_inference.contract.generated import exchange_pb2
@@ -46,7 +45,7 @@ class Link:
     ) -> None:
         """Open a session; `on_lost` is called when the link ends before the session."""
         self._sessions[envelope.id] = _Session(on_reply, on_lost)
-        self._outbox.add(envelope, envelope.ByteSize())
+        self._outbox.add(envelope)
 
     def send(self, envelope: exchange_pb2.Envelope) -> None:
         self._outbox.add(envelope)
@@ -62,31 +61,30 @@ class Link:
         return self._ended
 
     async def _run(self) -> None:
-        call = self._replica.exchange()
+        exchange = self._replica.exchange()
         # A replica that hangs leaves its streams open: without this, the sessions would wait for the keepalive.
-        self._replica.on_give_up.add(call.cancel)
-        writer = asyncio.create_task(self._outbox.write(call, self._complete))
+        self._replica.on_give_up.add(exchange.cancel)
+        writer = asyncio.create_task(self._outbox.write(exchange, self._complete))
         try:
-            await self._read(call)
-        except grpc.aio.AioRpcError as error:
-            lost = fields(replica=self._replica.address, code=error.code().name, sessions=len(self._sessions))
+            await exchange.read(self._received)
+        except StreamLostError as error:
+            lost = fields(replica=self._replica.address, code=error.code, sessions=len(self._sessions))
             log.warning("link lost", extra=lost)
         finally:
             self._ended = True
-            self._replica.on_give_up.discard(call.cancel)
+            self._replica.on_give_up.discard(exchange.cancel)
             writer.cancel()
-            call.cancel()
+            exchange.cancel()
             sessions = tuple(self._sessions.values())
             self._sessions.clear()
             for session in sessions:
                 session.on_lost()
 
-    async def _read(self, call: Any) -> None:
-        async for frame in call:
-            for reply in frame.replies:
-                session = self._sessions.get(reply.id)
-                if session is not None:
-                    session.on_reply(reply)
+    def _received(self, frame: exchange_pb2.ExchangeResponse) -> None:
+        for reply in frame.replies:
+            session = self._sessions.get(reply.id)
+            if session is not None:
+                session.on_reply(reply)
 
 
 class Links:

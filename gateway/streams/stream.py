@@ -8,11 +8,13 @@ sent. The reader stops while one credit is used up, so that HTTP/2 flow control 
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
@@ -21,6 +23,7 @@ from gateway.calls import completion
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
 from gateway.calls.slow_checks import Mistakes
+from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from market_inference.contract import deadline, metadata, methods
 from market_inference.contract.encoding import twins, wireformat
@@ -38,11 +41,16 @@ from market_inference.contract.validation.check import SMALL_BYTES
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
 # An answer message takes no more answers once it holds this many bytes, so that a large answer delays few others.
 MESSAGE_BYTES = 256 << 10
-# The event loop takes requests of one message for at most this time without a break.
-TURN_SECONDS = 0.002
 MOST_REQUESTS = methods.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
 ).repeated.max_items
+# Characters of a request's own id and trace.
+MOST_NAME_CHARACTERS = methods.field_rules(
+    inference_pb2.StreamItem.DESCRIPTOR.fields_by_name["request_id"]
+).string.max_len
+# The ranges of google.protobuf.Duration.
+_MOST_DURATION_SECONDS = 315_576_000_000
+_NANOS = 1_000_000_000
 _ANSWERS = inference_pb2.StreamResponse.ANSWERS_FIELD_NUMBER
 _RESULTS = {name: field.number for name, field in inference_pb2.StreamResult.DESCRIPTOR.fields_by_name.items()}
 
@@ -79,6 +87,7 @@ class Stream:
         memory: InFlight,
         *,
         writes: Writes,
+        slices: Slices,
         default_timeout: float,
         max_timeout: float,
         credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
@@ -89,6 +98,7 @@ class Stream:
         self._together = together
         self._memory = memory
         self._writes = writes
+        self._slices = slices
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
@@ -156,20 +166,24 @@ class Stream:
             self._refuse(0, InvalidRequestError([violation]))
             return
         share, mistakes = len(raw) // max(1, len(message.requests)), Mistakes()
-        items = iter(message.requests)
-        item = next(items, None)
-        while item is not None:
+        requests = iter(message.requests)
+        request = next(requests, None)
+        while request is not None:
             await self._wait_for_credit()
             if self._draining is not None:
                 return
-            turn_ends = deadline.after(TURN_SECONDS)
-            with self._together():
-                while item is not None and not self._exhausted() and deadline.now() < turn_ends:
-                    self._take_one(item, share, mistakes)
-                    item = next(items, None)
-            if item is not None:
-                # The calls of other clients take their turn between the requests of a large message.
-                await asyncio.sleep(0)
+            # The calls of other clients take their turn between the requests of a large message.
+            ends = await self._slices.begin(self._call.client.name)
+            began = deadline.now()
+            try:
+                with self._together():
+                    while request is not None and not self._exhausted():
+                        self._take_one(request, share, mistakes)
+                        request = next(requests, None)
+                        if deadline.now() >= ends:
+                            break
+            finally:
+                self._slices.end(began)
 
     async def _wait_for_credit(self) -> None:
         while self._exhausted() and self._draining is None:
@@ -184,72 +198,81 @@ class Stream:
             or self._memory.crowded(self._call.client.name)
         )
 
-    def _take_one(self, item: requests_pb2.StreamItemColumns, size_bytes: int, mistakes: Mistakes) -> None:
+    def _take_one(self, request: requests_pb2.StreamItemColumns, size_bytes: int, mistakes: Mistakes) -> None:
         """Take a request; `size_bytes` is the request's share of the message."""
-        kind = item.WhichOneof("request")
+        kind = request.WhichOneof("request")
         if kind == "cancel":
-            if call := self._calls.get(item.id):
+            if call := self._calls.get(request.id):
                 call.cancel()
             return
-        if (wrong := self._wrong(item, kind)) is not None:
-            self._refuse(item.id, wrong)
+        if (wrong := self._wrong(request, kind)) is not None:
+            self._refuse(request.id, wrong)
             return
         self._in_flight += 1
         self._bytes += size_bytes
-        call = self._item_call(item, str(kind))
-        call.on_finish = partial(self._finish, item.id, size_bytes, bool(item.request_id))
+        call = self._call_of(request, str(kind))
+        call.on_finish = partial(self._finish, request.id, size_bytes)
+        call.logged = bool(request.request_id)
         call.mistakes = mistakes
-        self._calls[item.id] = call
+        self._calls[request.id] = call
         self._start(call)
 
-    def _wrong(self, item: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
+    def _wrong(self, request: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
         if kind is None:
             kinds = ", ".join(methods.BY_STREAM_FIELD)
             return InvalidRequestError([Violation("request", f"one of {kinds}", "oneof")])
-        if item.id == 0:
+        if request.id == 0:
             return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
-        if item.id in self._calls:
+        if request.id in self._calls:
             return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
-        if item.priority not in ("", *PRIORITIES):
+        if request.priority not in ("", *PRIORITIES):
             return InvalidRequestError([Violation("priority", f"one of {', '.join(PRIORITIES)}", "string.in")])
+        for name, value in (("request_id", request.request_id), ("traceparent", request.traceparent)):
+            if len(value) > MOST_NAME_CHARACTERS:
+                what = f"at most {MOST_NAME_CHARACTERS} characters (got {len(value)})"
+                return InvalidRequestError([Violation(name, what, "string.max_len")])
+        if request.HasField("timeout") and not 0 < _seconds(request.timeout) < math.inf:
+            return InvalidRequestError([Violation("timeout", "must be a duration above 0 s", "duration.gt")])
         return None
 
-    def _item_call(self, item: requests_pb2.StreamItemColumns, kind: str) -> Call:
+    def _call_of(self, request: requests_pb2.StreamItemColumns, kind: str) -> Call:
         began = deadline.now()
-        timeout = item.timeout.ToNanoseconds() * 1e-9 if item.HasField("timeout") else self._default_timeout
+        timeout = _seconds(request.timeout) if request.HasField("timeout") else self._default_timeout
         until = min(began + min(timeout, self._max_timeout), self._call.deadline)
         stream = self._call
-        request_id = metadata.request_id(item.request_id) if item.request_id else f"{stream.request_id}/{item.id}"
+        request_id = (
+            metadata.request_id(request.request_id) if request.request_id else f"{stream.request_id}/{request.id}"
+        )
         call = Call(
             methods.BY_STREAM_FIELD[kind],
             request_id,
             began,
             until,
-            item.priority or stream.priority,
-            item.traceparent or stream.traceparent,
+            request.priority or stream.priority,
+            request.traceparent or stream.traceparent,
         )
-        call.raw, call.client = getattr(item, kind), stream.client
+        call.raw, call.client = getattr(request, kind), stream.client
         return call
 
-    def _finish(self, item_id: int, size_bytes: int, logged: bool, call: Call, outcome: Outcome) -> None:
-        """Queue the answer to a request, and note the request's end, with a log line when it failed or is `logged`."""
-        del self._calls[item_id]
+    def _finish(self, number: int, size_bytes: int, call: Call, outcome: Outcome) -> None:
+        """Queue the answer to a request, and note the end, with a log line when it failed or has an id of its own."""
+        del self._calls[number]
         self._bytes -= size_bytes
         if isinstance(outcome, bytes):
-            answer, ending = _result(item_id, call, outcome), Ending()
+            answer, ending = _result(number, call, outcome), Ending()
         else:
             if isinstance(outcome, asyncio.CancelledError):
                 outcome = CallCancelledError("the request was withdrawn")
             status = completion.status_of(outcome, call)
-            answer, ending = _error(item_id, status), completion.of_status(status)
+            answer, ending = _error(number, status), completion.of_status(status)
         self._bytes += answer.size_bytes
         # The answer before the record: the writer then wakes before the log line and the metrics are written.
         self._queue(answer)
-        self._record(call, ending, logged or ending.code != "OK")
+        self._record(call, ending, call.logged or ending.code != "OK")
 
-    def _refuse(self, item_id: int, error: ServiceError) -> None:
+    def _refuse(self, number: int, error: ServiceError) -> None:
         self._in_flight += 1
-        self._queue(_error(item_id, error.status(self._call.request_id)))
+        self._queue(_error(number, error.status(self._call.request_id)))
 
     def _queue(self, answer: _Answer) -> None:
         self._answers.append(answer)
@@ -288,14 +311,14 @@ class Stream:
         return count, size
 
 
-def _result(item_id: int, call: Call, response: bytes) -> _Answer:
-    head = answers_pb2.StreamResultAnswer(id=item_id).SerializeToString()
+def _result(number: int, call: Call, response: bytes) -> _Answer:
+    head = answers_pb2.StreamResultAnswer(id=number).SerializeToString()
     result = wireformat.pieces(_RESULTS[call.method.field], response)
     return _Answer(wireformat.pieces(_ANSWERS, head, *result), len(response), call)
 
 
-def _error(item_id: int, status: status_pb2.Status) -> _Answer:
-    answer = answers_pb2.StreamResultAnswer(id=item_id, error=status).SerializeToString()
+def _error(number: int, status: status_pb2.Status) -> _Answer:
+    answer = answers_pb2.StreamResultAnswer(id=number, error=status).SerializeToString()
     return _Answer(wireformat.pieces(_ANSWERS, answer))
 
 
@@ -311,4 +334,14 @@ def read(raw: bytes) -> requests_pb2.StreamColumns:
         message = requests_pb2.StreamColumns.FromString(whole)
     if len(message.requests) > MOST_REQUESTS:
         bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+    if not message.requests:
+        raise InvalidRequestError([Violation("requests", "at least 1 value (got 0)", "repeated.min_items")])
     return message
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    """The seconds of a duration; NaN for fields outside the ranges of google.protobuf.Duration."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > _MOST_DURATION_SECONDS or abs(nanos) >= _NANOS or seconds * nanos < 0:
+        return math.nan
+    return float(seconds + nanos / _NANOS)

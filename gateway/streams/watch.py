@@ -89,6 +89,11 @@ class Watch:
         self._last_bar = deadline.now()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._opened = False
+        # Bars sent to the replica, and answered by the replica.
+        self._sent = 0
+        self._met = 0
+        # Refusals by this gateway, each with the number of bars sent before: answers keep the order of the messages.
+        self._refusals: deque[tuple[int, _Answer]] = deque()
         self._ready = asyncio.Event()
         self._place_free = asyncio.Event()
         link.open(envelope, self.take_reply, self.lose)
@@ -120,11 +125,18 @@ class Watch:
             self._end(RemoteError(reply.error))
             return
         answer = _Answer(reply.watch.response, reply.watch.replaceable, self._opened)
+        self._met += self._opened
         self._opened = True
         if self._latest and answer.replaceable and self._answers and self._answers[-1].replaceable:
             self._release(self._answers.pop())
             self._answered()
         self._queue(answer)
+        self._queue_refusals()
+
+    def _queue_refusals(self) -> None:
+        """Queue the refusals whose turn has come."""
+        while self._opened and self._refusals and self._refusals[0][0] <= self._met:
+            self._queue(self._refusals.popleft()[1])
 
     def _queue(self, answer: _Answer) -> None:
         try:
@@ -191,13 +203,15 @@ class Watch:
             self._refuse(error)
             return
         if message.HasField("bar") and message.bar.HasField("bar"):
+            self._sent += 1
             self._link.send(exchange_pb2.Envelope(id=self._id, watch_bar=message.bar))
         else:
             self._refuse(InvalidRequestError([Violation("bar", "must be set: the session is open", "required")]))
 
     def _refuse(self, error: InvalidRequestError) -> None:
         response = inference_pb2.WatchResponse(error=error.status(self._request_id))
-        self._queue(_Answer(response.SerializeToString(), False, True))
+        self._refusals.append((self._sent, _Answer(response.SerializeToString(), False, True)))
+        self._queue_refusals()
 
     async def _write(self, context: Any) -> None:
         while not (self._finished and self._opened and not self._answers and not self._unanswered):

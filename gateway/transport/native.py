@@ -97,7 +97,8 @@ class NativeTransport:
         idle = not self._received
         self._received.extend(zip(repeat(deadline.now()), events))
         if idle:
-            self._start_calls(loop)
+            # At the end of this loop turn: calls whose events arrive in one turn start together, and are merged.
+            loop.call_soon(self._start_calls, loop)
 
     def _start_calls(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start some of the calls received, and the others in later loop turns."""

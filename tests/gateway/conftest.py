@@ -15,6 +15,8 @@ from gateway.server import Server
 from market_inference.contract import errors, keys
 from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc, inference_pb2_grpc
 from market_inference.contract.generated import inference_pb2 as pb
+from runtime.frames import ConnectionLostError, Frames
+from runtime.listen import bind, exchange_path
 
 GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
 Behaviour = Callable[[exchange_pb2.Envelope], Any]
@@ -28,9 +30,14 @@ def reply(envelope: exchange_pb2.Envelope, error: errors.ServiceError | None = N
 
 
 class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
-    """Answers well until `behave` is set to something that returns a reply, or None for silence."""
+    """Answers well until `behave` is set to something that returns a reply, or None for silence.
 
-    def __init__(self) -> None:
+    `socket`: the path of a Unix socket to serve; by default the replica serves a port.
+    """
+
+    def __init__(self, socket: str = "") -> None:
+        self._listen = f"unix:{socket}" if socket else "127.0.0.1:0"
+        self._local: Any = None
         self.behave: Behaviour = reply
         self.asked = 0
         self.withdrawn: list[int] = []
@@ -44,7 +51,9 @@ class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
         health = health_aio.HealthServicer()
         exchange_pb2_grpc.add_ExchangeServiceServicer_to_server(self, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.address = bind(self._server.add_insecure_port, self._listen)
+        if path := exchange_path(self.address):
+            self._local = await asyncio.get_running_loop().create_unix_server(self._accept, path)
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
 
@@ -64,7 +73,43 @@ class Replica(exchange_pb2_grpc.ExchangeServiceServicer):
                 if answer is not None:
                     yield exchange_pb2.ExchangeResponse(replies=[answer], load=exchange_pb2.Load())
 
+    def _accept(self) -> Frames:
+        """Serve Exchange on a connection to the Unix socket."""
+        requests: asyncio.Queue[exchange_pb2.ExchangeRequest | None] = asyncio.Queue()
+
+        async def received() -> AsyncIterator[exchange_pb2.ExchangeRequest]:
+            while (frame := await requests.get()) is not None:
+                yield frame
+
+        async def serve() -> None:
+            try:
+                async for frame in self.Exchange(received(), None):
+                    await frames.write(frame.SerializeToString())
+                frames.end()
+            finally:
+                frames.close()
+
+        def ended(error: ConnectionLostError | None) -> None:
+            requests.put_nowait(None)
+            if error is not None:
+                task.cancel()
+
+        def discard(task: asyncio.Task[None]) -> None:
+            self._calls.discard(task)
+            if not task.cancelled():
+                task.exception()  # a behaviour that raises ends the stream
+
+        frames = Frames(lambda content: requests.put_nowait(exchange_pb2.ExchangeRequest.FromString(content)), ended)
+        task = asyncio.get_running_loop().create_task(serve())
+        self._calls.add(task)
+        task.add_done_callback(discard)
+        return frames
+
     async def stop(self) -> None:
+        if self._local is not None:
+            self._local.close()
+        for task in self._calls:
+            task.cancel()
         await self._server.stop(None)
 
 
@@ -82,17 +127,23 @@ class Gateway:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("x-api-key", self.secret),)
 
-    def predict(self, request: pb.PredictRequest = GOOD, timeout: float = 10.0, **more: Any) -> Any:
+    def predict(self, request: pb.PredictRequest = GOOD, timeout: float = 60.0, **more: Any) -> Any:
         return self.stub.Predict(request, **{"metadata": self.metadata, "timeout": timeout, **more})
 
     async def ready(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum(replica.ready for replica in self.server.router.replicas) != count:
                 await self.server.router.wait_for_change()
 
 
 @pytest.fixture
-def start(tmp_path):
+def carrier() -> str:
+    """What carries Exchange streams: grpc, or the unix socket. Folders with tests of the streams override this."""
+    return "grpc"
+
+
+@pytest.fixture
+def start(tmp_path, tmp_path_factory, carrier):
     """Starts a gateway before so many replicas: `async with start(2) as gateway`."""
 
     @asynccontextmanager
@@ -100,7 +151,8 @@ def start(tmp_path):
         secret, key = keys.issue("desk")
         with keys.edit(tmp_path / "keys.json") as known:
             known[:] = [key]
-        replicas = [Replica() for _ in range(count)]
+        folder = tmp_path_factory.mktemp("s") if carrier == "unix" else None
+        replicas = [Replica(f"{folder}/{number}" if folder else "") for number in range(count)]
         for replica in replicas:
             await replica.start()
         defaults = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "health_interval": 0.2}

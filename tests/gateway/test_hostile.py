@@ -5,9 +5,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 
 import grpc
 import pytest
@@ -175,7 +178,7 @@ ATTACKS = {
 
 def assault(address: str, attack: bytes) -> None:
     """Send it all, unless the gateway hangs up first."""
-    with socket.create_connection(split(address), timeout=5) as connection, contextlib.suppress(OSError):
+    with socket.create_connection(split(address), timeout=60) as connection, contextlib.suppress(OSError):
         connection.sendall(attack)
         connection.shutdown(socket.SHUT_WR)
 
@@ -193,7 +196,7 @@ async def test_connections_that_say_nothing_do_not_keep_others_out(start):
     async with start(1) as gateway:
         with contextlib.ExitStack() as idle:
             for _ in range(300):
-                connection = socket.create_connection(split(gateway.server.address), timeout=5)
+                connection = socket.create_connection(split(gateway.server.address), timeout=60)
                 idle.enter_context(connection).sendall(PREFACE[:9])
             await gateway.predict()
         await gateway.predict()
@@ -220,7 +223,7 @@ async def test_answers_that_a_client_does_not_read_are_bounded_and_freed_with_it
 
         gateway.replicas[0].behave = behave
         servicer = gateway.server.servicer
-        with socket.create_connection(split(gateway.server.address), timeout=5) as connection:
+        with socket.create_connection(split(gateway.server.address), timeout=60) as connection:
             no_window = struct.pack(">HI", 4, 0)
             connection.sendall(PREFACE + frame(4, 0, 0, no_window))
             block = CALL + headers(**{"x-api-key": gateway.secret})
@@ -228,13 +231,54 @@ async def test_answers_that_a_client_does_not_read_are_bounded_and_freed_with_it
                 message = b"\0" + struct.pack(">I", len(request)) + request
                 connection.sendall(frame(1, 4, stream, block) + frame(0, 1, stream, message))
             fit = (8 << 20) // (size + len(request))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while gateway.replicas[0].asked < fit or servicer.in_flight:  # noqa: ASYNC110 -- another connection
                     await asyncio.sleep(0.01)
             if not NATIVE:  # whose server takes every answer at once, see docs/security.md
                 assert gateway.replicas[0].asked == fit
                 assert servicer.memory == fit * (size + len(request))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while servicer.memory:  # noqa: ASYNC110 -- gRPC reports the end of the connection
                 await asyncio.sleep(0.01)
         await gateway.predict()
+
+
+SECRET = b"mi_0123456789ab_secretsecretsecret"
+
+
+def with_value(name: bytes, value: bytes) -> bytes:
+    return frame(1, 5, 1, CALL + b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value)
+
+
+ODD_METADATA = (
+    with_value(b"x-api-key", SECRET + b"\xa0"),
+    with_value(b"authorization", b"Bearer " + SECRET + b"\xff"),
+    with_value(b"x-other", SECRET + b"\xff"),
+    with_value(b"grpc-timeout", SECRET),
+    with_value(b"grpc-encoding", SECRET),
+)
+
+
+def test_odd_metadata_leaves_no_secret_and_no_strange_line_in_the_log(tmp_path):
+    ports = {f"MARKET_GATEWAY_{name}": "127.0.0.1:0" for name in ("LISTEN", "METRICS_LISTEN")}
+    env = {**os.environ, **ports, "XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    for name in ("GRPC_VERBOSITY", "MARKET_GATEWAY_TRANSPORT"):
+        env.pop(name, None)
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "gateway"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert gateway.stdout is not None
+    try:
+        address = json.loads(gateway.stdout.readline())["listen"]
+        for call in ODD_METADATA:
+            with socket.create_connection(split(address), timeout=20) as connection:
+                connection.sendall(PREFACE + frame(4, 0, 0) + call)
+                seen = b""
+                while b"grpc-status" not in seen and (more := connection.recv(4096)):
+                    seen += more
+            assert b"grpc-status" in seen
+    finally:
+        gateway.terminate()
+        _, log = gateway.communicate(timeout=60)
+    assert SECRET.decode() not in log
+    assert all(json.loads(line)["logger"] for line in log.splitlines())

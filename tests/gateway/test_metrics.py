@@ -14,6 +14,7 @@ from gateway.metrics import Metrics
 from gateway.replicas.replica import STATES
 from market_inference.contract import methods
 from market_inference.contract.generated import exchange_pb2
+from tests.eventually import eventually_async
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -31,6 +32,8 @@ async def test_phases_follow_each_other_and_add_up_to_the_whole(start):
     async with start(1) as gateway:
         gateway.replicas[0].behave = timed
         await gateway.predict()
+        total = {"method": "Predict", "phase": "total"}
+        await eventually_async(lambda: value(gateway, "market_gateway_request_phase_seconds_count", **total))
 
         def seconds(phase):
             series = {"method": "Predict", "phase": phase}
@@ -48,7 +51,7 @@ async def test_an_answer_that_met_no_device_has_no_phases(start):
     async with start(1) as gateway:
         await gateway.predict()
         total, queue = ({"method": "Predict", "phase": phase} for phase in ("total", "queue"))
-        assert value(gateway, "market_gateway_request_phase_seconds_count", **total) == 1
+        await eventually_async(lambda: value(gateway, "market_gateway_request_phase_seconds_count", **total) == 1)
         assert value(gateway, "market_gateway_request_phase_seconds_count", **queue) is None
 
 
@@ -66,7 +69,7 @@ async def test_replicas_are_told_by_state(start):
         assert states() == {"ready": 0, "ejected": 1, "draining": 1, "away": 0}
         await gateway.replicas[0].stop()
         await gateway.replicas[1].stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while states()["away"] != 2:
                 await gateway.server.router.wait_for_change()
         assert value(gateway, "market_gateway_known_replicas") == 2
@@ -82,7 +85,7 @@ async def test_open_streams_and_the_limit_of_requests_in_flight_are_told(start):
         assert value(gateway, "market_gateway_open_streams", method="Watch") == 0
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
-        assert value(gateway, "market_gateway_open_streams", method="Stream") == 0
+        await eventually_async(lambda: value(gateway, "market_gateway_open_streams", method="Stream") == 0)
 
 
 @pytest.mark.parametrize(("flags", "named"), [("01", True), ("00", False)])
@@ -90,6 +93,8 @@ async def test_only_a_sampled_trace_is_named_by_the_time_of_its_request(start, f
     async with start(1) as gateway:
         parent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-{flags}")
         await gateway.predict(metadata=(*gateway.metadata, parent))
+        counted = {"method": "Predict", "code": "OK"}
+        await eventually_async(lambda: value(gateway, "market_gateway_requests_total", **counted))
         page = generate_latest(gateway.server._metrics.registry).decode()
         assert (f'# {{trace_id="{TRACE}"}}' in page) is named
 
@@ -117,7 +122,7 @@ def test_nothing_is_lost_or_counted_twice_when_it_is_looked_at_meanwhile():
         metrics.answered(good, "OK", "", 0.25)
         metrics.answered(bad, "INTERNAL", "BUG", 0.5)
     ended.set()
-    looking.join()
+    looking.join(60)
     get = metrics.registry.get_sample_value
     assert get("market_gateway_requests_total", {"method": "Predict", "code": "OK"}) == 5000
     assert get("market_gateway_requests_total", {"method": "Analyze", "code": "INTERNAL"}) == 5000

@@ -108,7 +108,7 @@ def _ask(fleet: Fleet, channel: grpc.Channel) -> grpc.StatusCode:
     with channel:
         stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
         try:
-            stub.Predict(predictions()[0], metadata=fleet.credentials, timeout=20)
+            stub.Predict(predictions()[0], metadata=fleet.credentials, timeout=60)
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
@@ -122,7 +122,7 @@ async def test_a_handshake_that_does_not_go_on_is_ended(start, tmp_path, monkeyp
         for beginning in (b"", b"\x16\x03\x01\x02\x00\x01", b"\x00" * 100):
             reader, writer = await asyncio.open_connection(host, port)
             writer.write(beginning)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 with contextlib.suppress(ConnectionError):
                     while await reader.read(4096):
                         pass

@@ -7,7 +7,7 @@ import pytest
 from gateway.access.auth import Authenticator
 from gateway.access.caller import Callers
 from market_inference.contract import keys
-from market_inference.contract.errors import UnauthenticatedError
+from market_inference.contract.errors import InvalidRequestError, UnauthenticatedError
 
 
 class Keyring:
@@ -42,3 +42,15 @@ async def test_each_refused_caller_has_an_error_of_its_own_and_the_public_part_o
     first, second = (callers.of((("x-api-key", secret),)) for _ in range(2))
     assert first.client is not second.client
     assert first.credential == keys.public_part(secret) != ""
+
+
+def test_a_priority_that_does_not_exist_is_refused_by_name():
+    secret, key = keys.issue("me")
+    callers = Callers(Authenticator(Keyring(key)))
+
+    async def look(priority):
+        return callers.of((("x-api-key", secret), ("x-priority", priority)))
+
+    with pytest.raises(InvalidRequestError, match=r"x-priority.*one of interactive, batch \(got 'bacth'\)"):
+        asyncio.run(look("bacth")).admitted()
+    assert asyncio.run(look("batch")).admitted().name == "me"

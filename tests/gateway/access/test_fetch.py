@@ -26,7 +26,7 @@ def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterato
                 except OSError:
                     return
                 with connection:
-                    connection.settimeout(10)
+                    connection.settimeout(60)
                     try:
                         answer(connection, over)
                     except OSError:
@@ -39,7 +39,7 @@ def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterato
         finally:
             over.set()
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -75,7 +75,7 @@ def test_a_server_that_drips_is_given_up_after_the_whole_time(head):
 def test_a_server_that_says_nothing_in_the_tls_handshake_is_given_up():
     def answer(connection, over):
         connection.recv(4096)
-        over.wait(10)
+        over.wait(60)
 
     with serving(answer) as url, pytest.raises(FetchError, match="no answer within"):
         fetch(url.replace("http:", "https:"), seconds=0.2, most_bytes=100)

@@ -88,7 +88,7 @@ class Asker:
 @pytest.fixture
 def asking(start, monkeypatch):
     # On a busy machine, a message may take longer than a turn of the stream: then its requests arrive in two parts.
-    monkeypatch.setattr("gateway.streams.stream.TURN_SECONDS", 10.0)
+    monkeypatch.setattr("gateway.streams.slices.TURN_SECONDS", 10.0)
 
     @asynccontextmanager
     async def run(*metadata, **settings):
@@ -120,6 +120,20 @@ async def test_those_who_ask_for_something_else_travel_by_themselves(asking):
     async with asking() as asker:
         await asker.ask(predict("a"), predict("b"), predict("c", horizon=4))
     assert sorted(asker.calls) == [0, 2]
+
+
+async def test_groups_of_different_calls_never_become_one(asking):
+    """Equal labels of two calls are different groups, and labels are counted by the series of the request."""
+    grouped = [predict("a", "b"), predict("c", "d")]
+    for request in grouped:
+        request.groups.extend(["x", "x"])
+    covariates = [predict("e"), predict("f")]
+    for request in covariates:
+        request.covariates.append("volume")
+    async with asking() as asker:
+        found = await asker.ask(*grouped, *covariates)
+    assert sorted(asker.calls) == [0, 0, 2]
+    assert [symbols(found[n])[0] for n in (1, 2, 3, 4)] == [("a", 1), ("c", 1), ("e", 1), ("f", 1)]
 
 
 async def test_a_request_holds_so_many_items(asking):

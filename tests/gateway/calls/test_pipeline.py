@@ -37,7 +37,7 @@ class Replicas(Router):
 
     async def _answer(self, request: Request) -> None:
         await self.open.wait()
-        count = len(pb.PredictRequest.FromString(request.envelope.predict).series)
+        count = len(pb.PredictRequest.FromString(request.body).series)
         response = pb.PredictResponse(forecasts=[pb.SeriesForecast()] * count, model="m")
         request.answer(exchange_pb2.Reply(id=request.envelope.id, response=response.SerializeToString()))
 
@@ -64,7 +64,7 @@ class Gateway:
         return begun
 
     async def ended(self, count: int) -> list[Result | None]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.ends) < count:  # noqa: ASYNC110 -- ends are told by a callback
                 await asyncio.sleep(0)
         return self.ends

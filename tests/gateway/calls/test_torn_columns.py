@@ -36,7 +36,7 @@ async def test_those_that_came_with_torn_ones_are_answered(start):
         items.append(requests_pb2.StreamItemColumns(id=3, predict=good.SerializeToString()))
         await stream.write(requests_pb2.StreamColumns(requests=items).SerializeToString())
         found: dict[int, pb.StreamResult] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(found) < 3:
                 answers = pb.StreamResponse.FromString(await stream.read()).answers
                 found.update({answer.id: answer for answer in answers})

@@ -15,6 +15,10 @@ async def test_addresses_stand_for_themselves_and_names_for_all_their_addresses(
         Endpoint("10.0.0.7:8471", "10.0.0.7"),
         Endpoint("[::1]:1", "::1"),
     ]
+    assert await Discovery("unix:/run/r,10.0.0.7:1").look() == [
+        Endpoint("unix:/run/r", "localhost"),
+        Endpoint("10.0.0.7:1", "10.0.0.7"),
+    ]
     assert await Discovery("localhost:8471").look() == [Endpoint("127.0.0.1:8471", "localhost")]
 
 

@@ -6,16 +6,24 @@ import pytest
 
 from benchmarks.fleet import Fleet
 from benchmarks.pressure import pressure
+from market_inference.cli.process import ServiceProcess
 from tests.eventually import eventually, eventually_async
 
 CALLERS = 16
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
+class LocalFleet(Fleet):
+    """A fleet whose replicas listen on Unix sockets."""
+
+    def _replica(self, listen: str) -> ServiceProcess:
+        return super()._replica(listen.replace("127.0.0.1:0", f"unix:{self.folder}/{self._starts}"))
+
+
+@pytest.fixture(scope="module", params=[Fleet, LocalFleet], ids=["grpc", "unix"])
+def fleet(tmp_path_factory, request):
     settings = {"MARKET_GATEWAY_HEALTH_INTERVAL": "0.3", "MARKET_GATEWAY_HEALTH_TIMEOUT": "1.0"}
-    with Fleet(tmp_path_factory.mktemp("fleet"), gateway=settings) as fleet:
+    with request.param(tmp_path_factory.mktemp("fleet"), gateway=settings) as fleet:
         yield fleet
 
 

@@ -31,7 +31,7 @@ async def test_a_broken_replica_is_ejected_and_no_caller_sees_its_errors(start, 
         asked = bad.asked
         assert outlier.FAILURES_IN_A_ROW <= asked <= outlier.FAILURES_IN_A_ROW + 3
         bad.behave = reply
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while bad.asked == asked:
                 await gateway.predict()
 
@@ -137,7 +137,7 @@ async def test_work_in_flight_is_finished_on_a_drain_and_new_work_refused(start)
         while not gateway.server.servicer.draining:  # noqa: ASYNC110
             await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await gateway.predict(timeout=5)
+            await gateway.predict()
         # CANCELLED is gRPC's own word for a call that arrives in the instant of the server's GOAWAY.
         assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         held.set()
@@ -152,7 +152,7 @@ async def test_mistakes_cost_units_too(start):
         call = gateway.channel.unary_unary("/market.inference.v1.MarketInferenceService/Predict")
         for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(b"\xff" * 4_000, metadata=gateway.metadata, timeout=5)
+                await call(b"\xff" * 4_000, metadata=gateway.metadata, timeout=60)
             assert caught.value.code() is code
 
 

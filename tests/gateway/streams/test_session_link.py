@@ -18,6 +18,7 @@ def opened(envelope):
     return exchange_pb2.Reply(id=envelope.id, watch=exchange_pb2.WatchReply(response=response))
 
 
+@pytest.mark.parametrize("carrier", ["grpc", "unix"])
 async def test_sessions_are_told_at_once_when_their_replica_is_given_up(start):
     async with start(1) as gateway:
         gateway.replicas[0].behave = opened

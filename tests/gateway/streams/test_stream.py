@@ -6,11 +6,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2
 
 from gateway.access.auth import Client
 from gateway.access.in_flight import InFlight
 from gateway.calls.call import Call
 from gateway.calls.completion import Ending
+from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from market_inference.contract.deadline import NEVER, now
@@ -78,6 +81,7 @@ def stream_of(
         nullcontext,
         held or memory(),
         writes=Writes(reader_seconds),
+        slices=Slices(),
         credits=credits,
         **timeouts,
     )
@@ -268,7 +272,7 @@ async def test_a_client_that_reads_no_answer_in_time_loses_the_stream_and_its_re
     wire.reading.clear()
     service.open("1")
     wire.send(1, 2, 3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while service.over != ["OK", "CANCELLED", "CANCELLED"]:  # noqa: ASYNC110 -- set by a timer of the stream
             await asyncio.sleep(0.01)
     assert not run.task.done()
@@ -303,5 +307,36 @@ async def test_draining_answers_what_is_in_flight_and_ends(running):
     await running.settle()
     running.wire.send(2)
     with pytest.raises(DrainingError):
-        await asyncio.wait_for(running.task, 20)
+        await asyncio.wait_for(running.task, 60)
     assert running.service.begun == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"request_id": "x" * 129}, "request_id"),
+        ({"traceparent": "0" * 129}, "traceparent"),
+        ({"timeout": duration_pb2.Duration(seconds=-1)}, "timeout"),
+        ({"timeout": duration_pb2.Duration()}, "timeout"),
+        ({"timeout": duration_pb2.Duration(seconds=5, nanos=-1)}, "timeout"),
+        ({"timeout": duration_pb2.Duration(seconds=1, nanos=2_000_000_000)}, "timeout"),
+        ({"timeout": duration_pb2.Duration(seconds=2**63 - 1)}, "timeout"),
+    ],
+)
+async def test_a_field_of_a_request_that_breaks_its_rule_is_refused_by_name(running, fields, field):
+    running.wire.send(1, **fields)
+    (answer,) = await running.wire.answers(1)
+    assert answer.id == 1
+    assert f"{field}: " in str(answer.error) or f'"{field}' in str(answer.error) or field in answer.error.message
+    assert code_pb2.Code.Name(answer.error.code) == "INVALID_ARGUMENT"
+    assert not running.service.begun
+    running.wire.send(2, symbols="fine", timeout=duration_pb2.Duration(seconds=315_576_000_000))
+    running.service.open("fine")
+    assert [answer.id for answer in await running.wire.answers(1)] == [2]
+
+
+async def test_a_message_without_requests_is_refused(running):
+    running.wire.sent.put_nowait(b"")
+    (answer,) = await running.wire.answers(1)
+    assert (answer.id, code_pb2.Code.Name(answer.error.code)) == (0, "INVALID_ARGUMENT")
+    assert "requests" in str(answer.error)

@@ -218,7 +218,7 @@ async def test_a_caller_that_reads_no_answer_in_time_loses_the_session_and_no_me
         run.link.update(sequence)
     await run.settle()
     assert run.memory.total > 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not run.link.closed:  # noqa: ASYNC110 -- set by a timer of the session
             await asyncio.sleep(0.01)
     run.caller.reading.set()
@@ -267,3 +267,22 @@ def test_a_history_that_breaks_a_rule_is_refused_by_its_field(changes, field):
     with pytest.raises(InvalidRequestError) as caught:
         explain.check(pb.WatchOpen(history=panel))
     assert caught.value.violations[0].field == field
+
+
+async def test_refusals_keep_the_order_of_the_messages_and_come_after_the_opening():
+    running = Running()
+    running.caller.sent.put_nowait(b"\xff")
+    running.caller.send(1)
+    running.caller.sent.put_nowait(b"\xff")
+    running.caller.send(2)
+    await running.settle()
+    assert running.caller.got == []
+    running.link.answer(pb.WatchResponse(opened=pb.WatchOpened()))
+    await running.settle()
+    assert [one.WhichOneof("result") for one in running.caller.got] == ["opened", "error"]
+    running.link.update(1)
+    running.link.update(2)
+    await running.settle()
+    assert [one.WhichOneof("result") for one in running.caller.got[2:]] == ["update", "error", "update"]
+    running.caller.sent.put_nowait(grpc.aio.EOF)
+    await asyncio.wait_for(running.task, 60)

@@ -65,10 +65,7 @@ async def test_a_caller_that_leaves_withdraws_its_request(native):
         call = gateway.predict()
         await replica.came.wait()
         call.cancel()
-        async with asyncio.timeout(10):
-            while not replica.withdrawn:  # noqa: ASYNC110 -- the replica is told some turns of its loop later
-                await asyncio.sleep(0.01)
-        assert gateway.server.servicer.in_flight == 0
+        await eventually_async(lambda: replica.withdrawn and not gateway.server.servicer.in_flight)
 
 
 async def test_a_deadline_ends_the_call_and_the_request(native):
@@ -77,9 +74,7 @@ async def test_a_deadline_ends_the_call_and_the_request(native):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await gateway.predict(timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(10):
-            while gateway.server.servicer.in_flight:  # noqa: ASYNC110 -- the gateway's own deadline is some turns later
-                await asyncio.sleep(0.01)
+        await eventually_async(lambda: not gateway.server.servicer.in_flight)
 
 
 async def test_health_reflection_and_streams_go_through_the_front_behind(native):
@@ -199,10 +194,10 @@ async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeyp
             return exchange_pb2.Reply(id=envelope.id, response=pb.PredictResponse(model="late").SerializeToString())
 
         gateway.replicas[0].behave = slow
-        call = gateway.predict(timeout=5)
+        call = gateway.predict()
         await gateway.replicas[0].came.wait()
         stopping = asyncio.create_task(gateway.server.stop())
         held.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await stopping
         call.cancel()
