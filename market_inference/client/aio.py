@@ -6,15 +6,15 @@ Owns one grpc.aio channel to a gateway and the waiting. calls.py owns the conten
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
 import grpc
 
 from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
-from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
+from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
-from market_inference.client.lane import IDLE_SECONDS, Lane, NoStreamError
+from market_inference.client.lane import IDLE_SECONDS, Asked, Lane, NoStreamError
 from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import AsyncStream
@@ -24,16 +24,19 @@ from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
     from market_inference.client.forecast import Forecast
     from market_inference.client.indicator import IndicatorSpecs
     from market_inference.client.status import ModelInfo, ServiceStatus
     from market_inference.client.types import (
         BarsLike,
+        Beside,
         Column,
+        Groups,
         Levels,
         ManyBars,
         ManySeries,
@@ -69,7 +72,7 @@ class AsyncClient:
         self._timeout = arguments.seconds(timeout, "timeout")
         self._retries = retries
         self._channel: grpc.aio.Channel | None = None
-        self._made: MarketInferenceServiceStub | None = None
+        self._methods: dict[str, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._lane: Lane | None = None
@@ -105,6 +108,10 @@ class AsyncClient:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
@@ -117,8 +124,13 @@ class AsyncClient:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         **options: Unpack[CallOptions],
-    ) -> Answers[Forecast]: ...
+    ) -> ForecastAnswers: ...
 
     @overload
     async def predict(
@@ -129,6 +141,10 @@ class AsyncClient:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
@@ -140,24 +156,44 @@ class AsyncClient:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         **options: Unpack[CallOptions],
-    ) -> Forecast | Answers[Forecast]:
+    ) -> Forecast | ForecastAnswers:
         """As Client.predict."""
-        return await self._run(calls.predict(series, horizon, quantiles, model, interval), options)
+        return await self._run(
+            calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),
+            options,
+        )
 
     @overload
-    async def sentiment(self, texts: str, *, model: str = "", **options: Unpack[CallOptions]) -> Sentiment: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str]
+    async def sentiment(  # type: ignore[overload-overlap]  # a str is an Iterable[str]
+        self, texts: str, *, about: str | None = None, model: str = "", **options: Unpack[CallOptions]
+    ) -> Sentiment: ...
 
     @overload
     async def sentiment(
-        self, texts: ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
     ) -> Answers[Sentiment]: ...
 
     async def sentiment(
-        self, texts: str | ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
     ) -> Sentiment | Answers[Sentiment]:
         """As Client.sentiment."""
-        return await self._run(calls.sentiment(texts, model), options)
+        return await self._run(calls.sentiment(texts, model, about), options)
 
     @overload
     async def indicators(
@@ -167,7 +203,7 @@ class AsyncClient:
     @overload
     async def indicators(
         self, bars: ManyBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
-    ) -> Answers[Indicators]: ...
+    ) -> IndicatorAnswers: ...
 
     @overload
     async def indicators(
@@ -181,7 +217,7 @@ class AsyncClient:
 
     async def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
-    ) -> Indicators | Answers[Indicators]:
+    ) -> Indicators | IndicatorAnswers:
         """As Client.indicators."""
         return await self._run(calls.indicators(bars, indicators, last), options)
 
@@ -200,7 +236,9 @@ class AsyncClient:
         **options: Unpack[CallOptions],
     ) -> Analysis:
         """As Client.analyze."""
-        parts = calls.Parts(series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model)
+        parts = calls.AnalyzeParts(
+            series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model
+        )
         return await self._run(calls.analyze(parts), options)
 
     async def status(self, **options: Unpack[CallOptions]) -> ServiceStatus:
@@ -225,79 +263,115 @@ class AsyncClient:
     ) -> AsyncWatch:
         """As Client.watch, to be entered with `async with`."""
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        return AsyncWatch(self._stub(), self._connection, record, reconnect_seconds, delivery == "latest")
+        stub = MarketInferenceServiceStub(self._open())
+        return AsyncWatch(stub, self._connection, record, reconnect_seconds, delivery == "latest")
 
     def stream(self) -> AsyncStream:
         """Many calls on one stream, for bulk: several times the calls per second; see AsyncStream."""
-        return AsyncStream(self._stub(), self._connection, self._retries)
+        self._open()
+        return AsyncStream(self._methods["Stream"], self._connection, self._retries, self._timeout)
 
-    def _stub(self) -> MarketInferenceServiceStub:
-        """The stub of this event loop's channel. Raises ClosedError."""
+    def _open(self) -> grpc.aio.Channel:
+        """The channel of the running event loop. Raises ClosedError."""
         if self._closed:
             raise ClosedError("this client is closed: make a new one")
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ClosedError("an AsyncClient works inside a running event loop: call it from a coroutine") from None
-        if self._made is None:
+        if self._channel is None:
             self._loop = loop
             self._channel = self._connection.aio_channel()
-            self._made = MarketInferenceServiceStub(self._channel)
+            self._methods = methods(self._channel)
         if loop is not self._loop:
             raise ClosedError("this client belongs to another event loop: make one inside each asyncio.run()")
-        return self._made
+        return self._channel
 
     async def _run(self, call: calls.Call[T], options: CallOptions) -> T:
-        stub = self._stub()
+        self._open()
         attempt = Attempt(self._connection, self._retries, self._timeout, **options)
         answers: list[Any] = []
-        for request in call.requests:
-            try:
-                answers.append(await self._send(stub, call.method, request, attempt))
-            except MarketInferenceError as error:
-                error = call.explain(error, len(answers))
-                if all(isinstance(answer, MarketInferenceError) for answer in answers):
-                    raise error from None
-                answers.append(error)
+        # Requests of a call with several are in flight together; by place in the call.
+        ahead: dict[int, Asked] = {}
+        try:
+            for at, request in enumerate(call.requests):
+                try:
+                    if self._shares(call.method):
+                        for place, early in call.ahead(at, ahead):
+                            ahead[place] = self._ask(call.method, early, attempt)
+                    answers.append(await self._send(call.method, request, attempt, ahead.pop(at, None)))
+                except MarketInferenceError as error:
+                    error = call.explain(error, len(answers))
+                    if all(isinstance(answer, MarketInferenceError) for answer in answers):
+                        raise error from None
+                    answers.append(error)
+        finally:
+            for asked in ahead.values():
+                self._leave(asked)
         return call.read(answers)
 
-    async def _send(self, stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
+    async def _send(self, method: str, request: bytes, attempt: Attempt, sent: Asked | None = None) -> bytes:
+        """The answer to a request; `sent` where it is on the lane already."""
         while True:
             self._in_flight += 1
             try:
                 # A lone call is unary: the lane is for calls in company.
-                answer = await (self._share if self._in_flight > 1 else self._alone)(stub, method, request, attempt)
+                if sent is None and self._in_flight > 1 and self._shares(method):
+                    sent = self._ask(method, request, attempt)
+                if sent is None:
+                    answer = await self._alone(method, request, attempt)
+                else:
+                    answer = await self._wait(sent, method, request, attempt)
             except (grpc.RpcError, MarketInferenceError) as failure:
                 pause = attempt.pause_after(failure)
             except grpc.aio.UsageError:
-                self._stub()
+                self._open()
                 raise
             else:
                 attempt.answered()
                 return answer
             finally:
                 self._in_flight -= 1
+            sent = None
             await asyncio.sleep(pause)
 
-    @staticmethod
-    async def _alone(stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
-        return await getattr(stub, method)(request, timeout=attempt.timeout, metadata=attempt.metadata)
+    async def _alone(self, method: str, request: bytes, attempt: Attempt) -> bytes:
+        send = self._methods[method]
+        answer: bytes = await send(request, timeout=attempt.timeout, metadata=attempt.metadata)
+        return answer
 
-    async def _share(self, stub: MarketInferenceServiceStub, method: str, request: Any, attempt: Attempt) -> Any:
-        """Send a call on the lane of this client."""
+    def _shares(self, method: str) -> bool:
+        """Whether a request of a method may go on the lane of this client."""
+        return not (self._lane is not None and self._lane.refused) and METHODS[method].streamable
+
+    def _ask(self, method: str, request: bytes, attempt: Attempt) -> Asked:
+        """Send a request on the lane."""
         if self._lane is None:
-            self._lane = Lane(stub, self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
-        if self._lane.refused or not METHODS[method].streamable:
-            return await self._alone(stub, method, request, attempt)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        asked = self._lane.ask(method, request, future, **attempt.options)
+            self._lane = Lane(self._methods["Stream"], self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
+        return self._lane.ask(method, request, asyncio.get_running_loop().create_future(), **attempt.options)
+
+    async def _wait(self, asked: Asked, method: str, request: bytes, attempt: Attempt) -> bytes:
+        """The answer to a request on the lane."""
+        future = cast("asyncio.Future[bytes]", asked.waiter)
+        seconds, timer = attempt.timeout, None
+        if seconds is not None:
+            # asyncio.timeout() would take four times as long.
+            timer = asyncio.get_running_loop().call_later(seconds, self._leave, asked, attempt)
         try:
-            async with asyncio.timeout(attempt.timeout):
-                return await future
+            return await future
         except NoStreamError:
-            return await self._alone(stub, method, request, attempt)
-        except TimeoutError:
-            raise attempt.too_late from None
+            return await self._alone(method, request, attempt)
         finally:
+            if timer is not None:
+                timer.cancel()
             if future.cancelled():
-                self._lane.withdraw(asked)
+                self._leave(asked)
+
+    def _leave(self, asked: Asked, late: Attempt | None = None) -> None:
+        """No caller waits for a request on the lane any longer; `late`: the deadline passed."""
+        if late is None:
+            cast("asyncio.Future[bytes]", asked.waiter).cancel()
+        elif not asked.waiter.done():
+            asked.waiter.set_exception(late.too_late)
+        if self._lane is not None:
+            self._lane.withdraw(asked)

@@ -1,18 +1,26 @@
 """Answers of calls, one per item.
 
-Owns the values that users get, except forecast.py's. decode.py makes them from messages.
+Owns the values that users get, except forecast.py's. decode.py and bulk.py make them from messages.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from market_inference.client.arrays import Floats
-from market_inference.client.forecast import Forecast
 from market_inference.client.inputs.items import Source
+from market_inference.client.warning import AnswerWarning
 from market_inference.errors import MarketInferenceError
 
+if TYPE_CHECKING:
+    from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
+
 T = TypeVar("T")
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class Sentiment:
 
     `label` is "negative", "neutral" or "positive"; `score` is P(positive) - P(negative); the three probabilities sum
     to 1. `chunks`: windows that a long text was split into. `symbol`: the text's symbol where the texts had symbols.
+    `warnings`: doubts of the service about the text, such as another language than English; none for clean texts.
     """
 
     label: str
@@ -34,6 +43,7 @@ class Sentiment:
     request_id: str
     symbol: str = ""
     source: Source = Source()  # noqa: RUF009  # frozen
+    warnings: tuple[AnswerWarning, ...] = ()
 
     def to_frame(self, *, library: str = "") -> Any:
         """A frame of one row; `library`: "pandas" or "polars"."""
@@ -93,18 +103,29 @@ class Indicators(dict[str, Any]):
         return index if index is None or len(index) == size else index[len(index) - size :]
 
     def __missing__(self, name: str) -> Any:
+        outputs = self._outputs.get(self._aliases.get(name, name))
+        if outputs is not None and len(outputs) != 1:
+            return dict(outputs)
+        key, output = self.place(name)
+        return self._outputs[key][output]
+
+    def place(self, name: str) -> tuple[str, str]:
+        """The indicator and the output of a key. Raises KeyError for an unknown name, or one of several outputs."""
         key = self._aliases.get(name, name)
         if key in self._outputs:
             outputs = self._outputs[key]
-            return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+            if len(outputs) != 1:
+                raise KeyError(f"{name!r} has {', '.join(outputs)}: name one, such as '{name}.{next(iter(outputs))}'")
+            return key, next(iter(outputs))
         # A parameter may hold a decimal point: only the last dot can stand before an output.
         key, _, output = name.rpartition(".")
-        columns = self._outputs.get(self._aliases.get(key, key))
+        key = self._aliases.get(key, key)
+        columns = self._outputs.get(key)
         if columns is None:
             raise KeyError(f"{name!r}; there are {', '.join(self._outputs)}")
         if output not in columns:
             raise KeyError(f"{name!r}; {key} has {', '.join(columns)}")
-        return columns[output]
+        return key, output
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self._outputs or name in self._aliases
@@ -148,12 +169,13 @@ class Answers(Generic[T]):
     or a position.
 
     An item that failed alone raises its error from `[]`, and stands as this error in `values()`, `items()` and
-    iteration, which never raise. `errors` holds the errors and `answered` the answers, by position.
+    iteration, which never raise. `errors` holds the errors and `answered` the answers, by position; `raise_errors()`
+    is for programs that need all. Many series or instruments as arrays: see ForecastAnswers and IndicatorAnswers.
     """
 
     def __init__(
         self,
-        items: list[T | MarketInferenceError],
+        items: Sequence[T | MarketInferenceError],
         symbols: tuple[str, ...] = (),
         request_id: str = "",
         source: Source = Source(),  # noqa: B008  # frozen
@@ -165,14 +187,33 @@ class Answers(Generic[T]):
         self.source = source
 
     @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Whether each item failed [n], a mask for arrays."""
+        return np.array([isinstance(item, MarketInferenceError) for item in self._items], dtype=bool)
+
+    @property
     def errors(self) -> dict[int, MarketInferenceError]:
         """The errors of the items that failed, by position."""
-        return {at: item for at, item in enumerate(self._items) if isinstance(item, MarketInferenceError)}
+        return {at: cast(MarketInferenceError, self._items[at]) for at in np.flatnonzero(self.failed).tolist()}
 
     @property
     def answered(self) -> dict[int, T]:
         """The answers of the items that did not fail, by position."""
-        return {at: item for at, item in enumerate(self._items) if not isinstance(item, MarketInferenceError)}
+        return {at: cast(T, self._items[at]) for at in np.flatnonzero(~self.failed).tolist()}
+
+    def raise_errors(self) -> None:
+        """Raise the first failed item's error, naming every item that failed; nothing when none failed."""
+        failed = self.errors
+        if not failed:
+            return
+        names = [self.symbols[at] if self.symbols else f"item {at}" for at in failed]
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        error = copy(next(iter(failed.values())))
+        error.message = (
+            f"{len(failed)} of {len(self)} items failed ({', '.join(names[:_SHOWN_NAMES])}{more}): {error.message}"
+        )
+        error.args = (error.message,)
+        raise error
 
     def keys(self) -> tuple[Any, ...]:
         """The symbols, or the positions of items without symbols."""
@@ -249,9 +290,9 @@ class Analysis:
 
     def __init__(
         self,
-        forecasts: Answers[Forecast] | MarketInferenceError | None,
+        forecasts: "ForecastAnswers | MarketInferenceError | None",
         sentiments: Answers[Sentiment] | MarketInferenceError | None,
-        indicators: Answers[Indicators] | MarketInferenceError | None,
+        indicators: "IndicatorAnswers | MarketInferenceError | None",
         request_id: str,
     ) -> None:
         self._forecasts = forecasts
@@ -260,7 +301,7 @@ class Analysis:
         self.request_id = request_id
 
     @property
-    def forecasts(self) -> Answers[Forecast] | None:
+    def forecasts(self) -> "ForecastAnswers | None":
         """Answers in the order of `series`."""
         return _or_raise(self._forecasts)
 
@@ -270,7 +311,7 @@ class Analysis:
         return _or_raise(self._sentiments)
 
     @property
-    def indicators(self) -> Answers[Indicators] | None:
+    def indicators(self) -> "IndicatorAnswers | None":
         """Answers in the order of `bars`."""
         return _or_raise(self._indicators)
 

@@ -26,7 +26,9 @@ def write(message: Message, field: str, values: Floats) -> None:
     message.MergeFromString(b"".join(wireformat.pieces(number, raw)))
 
 
-def read(repeated: Iterable[float]) -> Floats:
-    """A `repeated double` field as a new array [n] float64."""
-    field: Any = repeated
+def read(column: Iterable[float] | bytes) -> Floats:
+    """A `repeated double` field, or the bytes that a twin has in its place, as a new array [n] float64."""
+    if isinstance(column, bytes):
+        return np.frombuffer(column, "<f8").copy()
+    field: Any = column
     return np.array(field, dtype=np.float64)

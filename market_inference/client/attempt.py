@@ -7,17 +7,16 @@ sending and the pauses.
 import math
 import random
 import time
-import uuid
 from typing import Any, TypedDict
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 
 from market_inference import errors
 from market_inference.client import trace
 from market_inference.client.connection import Connection, Priority
 from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
+from market_inference.contract import metadata
 from market_inference.contract.metadata import AUTHORIZATION, PRIORITIES, PRIORITY, REQUEST_ID, TRACEPARENT
 from market_inference.errors import MarketInferenceError
 
@@ -56,7 +55,7 @@ class Attempt:
         seconds = default_timeout if timeout is None else arguments.seconds(timeout, "timeout")
         self._deadline = time.monotonic() + seconds
         self._tried = 0
-        self.request_id = str(uuid.uuid4()) if request_id in (None, "") else arguments.request_id(request_id)
+        self.request_id = metadata.request_id() if request_id in (None, "") else arguments.request_id(request_id)
         self.priority = arguments.one_of(priority, "priority", PRIORITIES)
         self.traceparent = trace.active() if traceparent is None else arguments.traceparent(traceparent)
 
@@ -83,10 +82,7 @@ class Attempt:
     @property
     def too_late(self) -> MarketInferenceError:
         """The error of a call without an answer within its timeout."""
-        error = errors.from_status(status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message=errors.TOO_LATE))
-        error.reached = False
-        error.request_id = self.request_id
-        return error
+        return errors.too_late(self.request_id)
 
     @property
     def timeout(self) -> float | None:

@@ -42,21 +42,20 @@ def limits(method: str, field: str) -> Limits:
     return Limits(most, row.max_request_bytes, row.max_answer_bytes or sys.maxsize)
 
 
-def cut(items: Sequence[T], sizes: Sequence[Size], limit: Limits) -> list[tuple[T, ...]]:
-    """The items in order, in as few batches as the limits allow; `sizes` [n].
+def cut(items: Sequence[T], sizes: Sequence[tuple[int, int]], limit: Limits) -> list[tuple[T, ...]]:
+    """The items in order, in as few batches as the limits allow; `sizes` [n] as in Size.
 
     An item above a limit on its own makes a batch of its own, for the service to refuse.
     """
+    most_request, most_answer = limit.request_bytes - _RESERVED_BYTES, limit.answer_bytes - _RESERVED_BYTES
+    request, answer = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+    if 0 < len(items) <= limit.items and request <= most_request and answer <= most_answer:
+        return [tuple(items)]
     made: list[list[T]] = []
     request = answer = 0
     for item, size in zip(items, sizes, strict=True):
-        request, answer = request + size.request, answer + size.answer
-        if (
-            not made
-            or len(made[-1]) == limit.items
-            or request > limit.request_bytes - _RESERVED_BYTES
-            or answer > limit.answer_bytes - _RESERVED_BYTES
-        ):
+        request, answer = request + size[0], answer + size[1]
+        if not made or len(made[-1]) == limit.items or request > most_request or answer > most_answer:
             made.append([])
             request, answer = size
         made[-1].append(item)

@@ -1,98 +1,137 @@
-"""The calls of the service as values: a method, its requests, and the reading of the answers.
+"""The calls of the service as values: a method, the bytes of its requests, and the reading of the answers.
 
-Owns the way from users' data to messages. Both clients and the streams send these calls and know nothing of the
-content.
+Owns the way from users' data to requests; encode.py writes the items. Both clients and the streams send these calls
+and know nothing of the content.
 """
 
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.message import Message
-
-from market_inference.client import arrays, batches, decode, status
+from market_inference.client import batches, decode, encode, response, status
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
-from market_inference.client.decode import Part
+from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers, Part
 from market_inference.client.forecast import Forecast
-from market_inference.client.indicator import Indicator, Labels, columns_read, read_all
-from market_inference.client.inputs import arguments
+from market_inference.client.indicator import Asked, Indicator
+from market_inference.client.inputs import arguments, beside
 from market_inference.client.inputs.bars import panels
 from market_inference.client.inputs.items import Given, Panel, Series, Source, Text
 from market_inference.client.inputs.series import series as series_of
 from market_inference.client.inputs.texts import texts as texts_of
+from market_inference.client.inputs.texts import towards
+from market_inference.client.item_error import request_error
 from market_inference.contract import answer_size
+from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Answers[Any])
 I = TypeVar("I")  # noqa: E741
 
+REQUESTS_TOGETHER = 4
+"""The requests of one call that are in flight at a time: one is computed, one on its way to it and one back."""
 # Bytes of an item beside its numbers and texts: tags, lengths.
 _ITEM_BYTES = 64
 _ANSWER_BYTES = 160
 _NUMBER_BYTES = 8
+_ANALYZE = {name: field.number for name, field in pb.AnalyzeRequest.DESCRIPTOR.fields_by_name.items()}
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """`method` is a name in MarketInferenceService; `read` turns the answers to `requests` into the user's.
+    """`method` is a name in MarketInferenceService; `read` turns the responses to `requests` into the user's values.
 
-    There are several requests when the items exceed the limits of one. An error stands for the answer to a request that
-    failed while another was answered.
+    Requests and responses are serialised messages. There are several requests when the items exceed the limits of one.
+    An error stands for the answer to a request that failed while another was answered.
     """
 
     method: str
-    requests: Sequence[Message]
+    requests: Sequence[bytes]
     read: Callable[[Sequence[Any]], T]
     parts: Sequence[Sequence[Any]] = ()
     """The items of each request."""
+
+    def ahead(self, at: int, asked: Mapping[int, Any]) -> Iterator[tuple[int, bytes]]:
+        """The requests to send before the answer at a position is awaited, with their positions, but for those `asked`.
+
+        Nothing for a call of one request, which needs no stream.
+        """
+        if len(self.requests) > 1:
+            for place in range(at, min(at + REQUESTS_TOGETHER, len(self.requests))):
+                if place not in asked:
+                    yield place, self.requests[place]
 
     def explain(self, error: MarketInferenceError, at: int) -> MarketInferenceError:
         """The error of the request at a position, in the terms of the caller's data."""
         if not self.parts:
             return error
-        return decode.request_error(error, self.parts[at], sum(map(len, self.parts[:at])))
+        return request_error(error, self.parts[at], sum(map(len, self.parts[:at])))
 
 
 def predict(
-    series: object, horizon: int, quantiles: object, model: str, interval: object = None
-) -> Call[Forecast | Answers[Forecast]]:
+    series: object,
+    horizon: int,
+    quantiles: object,
+    model: str,
+    interval: object = None,
+    period: object = 0,
+    covariates: object = None,
+    known_ahead: object = (),
+    groups: object = None,
+    times: object = None,
+) -> Call[Forecast | ForecastAnswers]:
     """One series or many; see Client.predict."""
     given = noted(series_of(series))
-    template = _predict_request(horizon, quantiles, interval, model)
-    parts = _cut(given, "Predict", "series", template)
-    requests = [_with_series(template, part) for part in parts]
-    return _call("Predict", given, parts, requests, decode.forecasts)
+    rest = _predict_rest(horizon, quantiles, interval, model, period)
+    given = beside.timed(given, times)
+    if covariates is not None or known_ahead or groups is not None:
+        given, names = beside.covariates(given, covariates, known_ahead, arguments.whole(horizon, "horizon", 1))
+        labels = beside.groups(given, groups)
+        fields = pb.PredictRequest(covariates=names, groups=labels).SerializeToString()
+        rest = replace(rest, raw=rest.raw + fields)
+        if labels:
+            request = encode.predict(_only(given, "Predict", "series", _GROUPED, rest), rest.raw)
+            return _call("Predict", given, [given.items], [request], decode.forecasts, decode.forecast)
+    parts = _cut(given, "Predict", "series", rest)
+    return _call(
+        "Predict", given, parts, [encode.predict(part, rest.raw) for part in parts], decode.forecasts, decode.forecast
+    )
 
 
-def sentiment(texts: object, model: str) -> Call[Sentiment | Answers[Sentiment]]:
+def sentiment(texts: object, model: str, about: object = None) -> Call[Sentiment | Answers[Sentiment]]:
     """One text or many; see Client.sentiment."""
-    given = noted(texts_of(texts))
+    given = towards(noted(texts_of(texts)), about)
     parts = _cut(given, "AnalyzeSentiment", "texts", None)
     requests = [_sentiment_request(part, model) for part in parts]
     return _call("AnalyzeSentiment", given, parts, requests, decode.sentiments)
 
 
-def indicators(bars: object, specs: object, last: int) -> Call[Indicators | Answers[Indicators]]:
+def indicators(bars: object, specs: object, last: int) -> Call[Indicators | IndicatorAnswers]:
     """One instrument's bars or many's; see Client.indicators."""
-    asked = read_all(specs)
-    labels = Labels.of(asked)
-    given = noted(panels(bars, columns_read(asked)))
-    template = _indicators_request(asked, last)
-    parts = _cut(given, "ComputeIndicators", "panels", template)
-    requests = [_with_panels(template, part) for part in parts]
+    asked = Asked.of(specs)
+    labels = asked.labels
+    given = noted(panels(bars, asked.columns))
+    rest = _indicators_rest(asked.indicators, last)
+    parts = _cut(given, "ComputeIndicators", "panels", rest)
     return _call(
-        "ComputeIndicators", given, parts, requests, lambda found, source: decode.indicators(found, source, labels)
+        "ComputeIndicators",
+        given,
+        parts,
+        [encode.indicators(part, rest.raw) for part in parts],
+        lambda found, source: decode.indicators(found, source, labels),
+        lambda answer, item: decode.indicator_set(answer, item, labels),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AnalyzeParts:
     """The parts of one Analyze call; None leaves a part out."""
 
     series: object = None
@@ -106,97 +145,137 @@ class Parts:
     sentiment_model: str = ""
 
 
-def analyze(parts: Parts) -> Call[Analysis]:
+def analyze(parts: AnalyzeParts) -> Call[Analysis]:
     """The three under one deadline; see Client.analyze."""
-    request = pb.AnalyzeRequest()
+    request: list[bytes] = []
     series, texts, bars = Given[Series]((), False), Given[Text]((), False), Given[Panel]((), False)
     if parts.series is not None:
         series = noted(series_of(parts.series))
-        template = _predict_request(parts.horizon, parts.quantiles, None, parts.forecast_model)
-        only_series = _only(series, "Predict", "series", "predict", template)
-        request.predict.CopyFrom(_with_series(template, only_series))
+        rest = _predict_rest(parts.horizon, parts.quantiles, None, parts.forecast_model)
+        only_series = _only(series, "Predict", "series", _alone("predict"), rest)
+        request += wireformat.pieces(_ANALYZE["predict"], encode.predict(only_series, rest.raw))
     if parts.texts is not None:
         texts = noted(texts_of(parts.texts))
-        only = _only(texts, "AnalyzeSentiment", "texts", "sentiment", None)
-        request.sentiment.CopyFrom(_sentiment_request(only, parts.sentiment_model))
-    asked = read_all(parts.indicators)
-    labels = Labels.of(asked)
+        only = _only(texts, "AnalyzeSentiment", "texts", _alone("sentiment"), None)
+        request += wireformat.pieces(_ANALYZE["sentiment"], _sentiment_request(only, parts.sentiment_model))
+    asked = Asked.of(parts.indicators)
+    labels = asked.labels
     if parts.bars is not None:
-        bars = noted(panels(parts.bars, columns_read(asked)))
-        specs = _indicators_request(asked, parts.last)
-        only_bars = _only(bars, "ComputeIndicators", "panels", "indicators", specs)
-        request.indicators.CopyFrom(_with_panels(specs, only_bars))
+        bars = noted(panels(parts.bars, asked.columns))
+        specs = _indicators_rest(asked.indicators, parts.last)
+        only_bars = _only(bars, "ComputeIndicators", "panels", _alone("indicators"), specs)
+        request += wireformat.pieces(_ANALYZE["indicators"], encode.indicators(only_bars, specs.raw))
     given = decode.AnalysisGiven(series, texts, bars, labels)
-    return Call("Analyze", (request,), lambda found: decode.analysis(found[0], given))
+    return Call("Analyze", (b"".join(request),), lambda found: decode.analysis(found[0], given))
 
 
 def get_status() -> Call[status.ServiceStatus]:
     """See Client.status."""
-    return Call("GetStatus", (pb.GetStatusRequest(),), lambda found: status.read_status(found[0]))
+    return Call("GetStatus", (b"",), lambda found: status.read_status(response.parse(pb.GetStatusResponse, found[0])))
 
 
 def list_models() -> Call[list[status.ModelInfo]]:
     """See Client.models."""
-    return Call("ListModels", (pb.ListModelsRequest(),), lambda found: status.read_models(found[0]))
+    return Call("ListModels", (b"",), lambda found: status.read_models(response.parse(pb.ListModelsResponse, found[0])))
 
 
 def _call(
     method: str,
     given: Given[I],
     parts: Sequence[tuple[I, ...]],
-    requests: Sequence[Message],
-    read: Callable[[Sequence[Part[I]], Source], Answers[T]],
-) -> Call[T | Answers[T]]:
-    def read_all_parts(found: Sequence[Message | MarketInferenceError]) -> T | Answers[T]:
+    requests: Sequence[bytes],
+    read: Callable[[Sequence[Part[I]], Source], A],
+    read_one: Callable[[bytes, I], Any] | None = None,
+) -> Call[Any | A]:
+    """`read_one` reads the answer to a single item at a lower cost than `read`."""
+    if given.single and read_one is not None:
+        (item,) = given.items
+        return Call(method, requests, lambda found: read_one(found[0], item), parts)
+
+    def read_all_parts(found: Sequence[bytes | MarketInferenceError]) -> Any | A:
         answers = read([Part(answer, items) for answer, items in zip(found, parts, strict=True)], given.source)
         return answers[0] if given.single else answers
 
     return Call(method, requests, read_all_parts, parts)
 
 
-def _cut(given: Given[Any], method: str, field: str, template: Any) -> list[tuple[Any, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The bytes of a request's fields beside its items, and the bytes that these fields ask for in an item's answer.
+
+    `answer_bytes`: of an item without numbers of its own; `outputs`: of each indicator the newest
+    values wanted, 0 for a value at every bar, and the number of outputs.
+    """
+
+    raw: bytes
+    answer_bytes: int = 0
+    outputs: tuple[tuple[int, int], ...] = ()
+
+
+def _cut(given: Given[Any], method: str, field: str, rest: _Rest | None) -> list[tuple[Any, ...]]:
     if len(given.items) == 1:
         return [given.items]
-    sizes = [_size(item, template) for item in given.items]
-    return batches.cut(given.items, sizes, batches.limits(method, field))
+    return batches.cut(given.items, _sizes(given.items, rest or _Rest(b"")), batches.limits(method, field))
 
 
-def _only(given: Given[I], method: str, field: str, alone: str, template: Any) -> tuple[I, ...]:
-    """The items of a part of an Analyze call, which is one request."""
-    parts = _cut(given, method, field, template)
+_GROUPED = "a group is one request: call predict() for each group or for a few"
+
+
+def _alone(call: str) -> str:
+    return f"call {call}(), which splits them over several requests"
+
+
+def _only(given: Given[I], method: str, field: str, advice: str, rest: _Rest | None) -> tuple[I, ...]:
+    """The items of a call that is one request."""
+    parts = _cut(given, method, field, rest)
     if len(parts) > 1:
         limit = batches.limits(method, field)
         raise ArgumentError(
             field,
             f"{len(given.items)} are more than one request holds ({limit.items}, {limit.request_bytes:,} bytes, "
-            f"and {limit.answer_bytes:,} bytes of answers): call {alone}(), which splits them over several requests",
+            f"and {limit.answer_bytes:,} bytes of answers): {advice}",
         )
     return parts[0]
 
 
-def _size(item: Series | Panel | Text, template: Any) -> batches.Size:
-    """The bytes of an item and its answer; `template` is the request without items."""
-    size = _ITEM_BYTES + 4 * len(item.source.symbol)
-    if isinstance(item, Series):
-        levels = len(template.quantiles) or answer_size.DEFAULT_LEVELS
-        answer = _NUMBER_BYTES * template.horizon * (levels + 1)
-        return batches.Size(size + _NUMBER_BYTES * len(item.values), size + _ANSWER_BYTES + answer)
-    if isinstance(item, Panel):
-        bars = len(item.columns["close"])
-        answer = sum(
-            answer_size.OUTPUTS.get(one.name.upper(), 1)
-            * (_ANSWER_BYTES + _NUMBER_BYTES * (min(bars, one.last) if one.last else bars))
-            for one in template.indicators
-        )
-        return batches.Size(size + len(item.columns) * (_NUMBER_BYTES * bars + _ITEM_BYTES), size + answer)
-    bytes_each = 1 if item.text.isascii() else 4
-    return batches.Size(size + bytes_each * len(item.text), size)
+def _sizes(items: Sequence[Any], rest: _Rest) -> list[tuple[int, int]]:
+    """The bytes of each item and of its answer, estimated from above."""
+    heads = [_ITEM_BYTES + 4 * len(item.source.symbol) for item in items]
+    if isinstance(items[0], Series):
+        answer = rest.answer_bytes
+        return [(head + _NUMBER_BYTES * _numbers(item), head + answer) for head, item in zip(heads, items, strict=True)]
+    if isinstance(items[0], Panel):
+        return [
+            (head + _panel_bytes(item), head + _answer_bytes(item, rest))
+            for head, item in zip(heads, items, strict=True)
+        ]
+    return [(head + _text_bytes(item), head) for head, item in zip(heads, items, strict=True)]
+
+
+def _numbers(item: Series) -> int:
+    return sum([row.size for row in (item.values, item.past, item.future, item.times) if row is not None])
+
+
+def _panel_bytes(item: Panel) -> int:
+    return len(item.columns) * (_NUMBER_BYTES * len(item.columns["close"]) + _ITEM_BYTES)
+
+
+def _answer_bytes(item: Panel, rest: _Rest) -> int:
+    bars = len(item.columns["close"])
+    return sum(
+        count * (_ANSWER_BYTES + _NUMBER_BYTES * (min(bars, last) if last else bars)) for last, count in rest.outputs
+    )
+
+
+def _text_bytes(item: Text) -> int:
+    return (1 if item.text.isascii() else 4) * len(item.text)
 
 
 def noted(given: Given[I]) -> Given[I]:
-    """The same; what was changed in the data is said by a warning at the caller's line."""
+    """The same; an unusual change of the data is said by a warning at the caller's line."""
     items: Iterable[Any] = given.items
-    notes = list(dict.fromkeys(note for item in items for note in item.source.notes))
+    sources = [item.source for item in items]
+    notes = list(dict.fromkeys(note for one in sources for note in one.notes if note not in one.usual))
     if notes:
         depth, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
@@ -206,41 +285,41 @@ def noted(given: Given[I]) -> Given[I]:
     return given
 
 
-def _predict_request(horizon: object, quantiles: object, interval: object, model: object) -> pb.PredictRequest:
+def _predict_rest(horizon: object, quantiles: object, interval: object, model: object, period: object = 0) -> _Rest:
     levels = arguments.levels(quantiles)
     if interval is not None:
         levels = sorted({*levels, 0.5, *arguments.central_levels(interval)})
-    return pb.PredictRequest(
-        horizon=arguments.whole(horizon, "horizon", 1), model=arguments.text(model or "", "model"), quantiles=levels
-    )
+    steps = arguments.whole(horizon, "horizon", 1)
+    cycle = arguments.whole(period or 0, "period")
+    return _predict_fields(steps, tuple(levels), arguments.text(model or "", "model"), cycle)
 
 
-def _with_series(template: pb.PredictRequest, given: Iterable[Series]) -> pb.PredictRequest:
-    request = pb.PredictRequest()
-    request.CopyFrom(template)
-    for one in given:
-        symbol = arguments.text(one.source.symbol, "symbol")
-        arrays.write(request.series.add(symbol=symbol), "values", one.values)
-    return request
+@lru_cache(maxsize=1024)
+def _predict_fields(horizon: int, levels: tuple[float, ...], model: str, period: int) -> _Rest:
+    """Programs ask for the same steps and levels again and again."""
+    raw = pb.PredictRequest(horizon=horizon, model=model, quantiles=levels, period=period).SerializeToString()
+    numbers = horizon * ((len(levels) or answer_size.DEFAULT_LEVELS) + 1) + 2 * period
+    return _Rest(raw, _ANSWER_BYTES + _NUMBER_BYTES * numbers)
 
 
-def _sentiment_request(given: Iterable[Text], model: object) -> pb.AnalyzeSentimentRequest:
-    return pb.AnalyzeSentimentRequest(texts=[one.text for one in given], model=arguments.text(model or "", "model"))
+def _sentiment_request(given: Iterable[Text], model: object) -> bytes:
+    items = list(given)
+    request = pb.AnalyzeSentimentRequest(texts=[one.text for one in items], model=arguments.text(model or "", "model"))
+    if any(one.about for one in items):
+        request.about.extend(one.about for one in items)
+    return request.SerializeToString()
 
 
-def _indicators_request(asked: Iterable[Indicator], last: object) -> pb.ComputeIndicatorsRequest:
-    request = pb.ComputeIndicatorsRequest()
+def _indicators_rest(asked: Iterable[Indicator], last: object) -> _Rest:
     newest = arguments.whole(last, "last")
-    for one in asked:
-        request.indicators.add(name=one.name, params=one.params, last=one.last or newest)
-    return request
+    return _indicators_fields(tuple((one.name, tuple(one.params.items()), one.last or newest) for one in asked))
 
 
-def _with_panels(template: pb.ComputeIndicatorsRequest, given: Iterable[Panel]) -> pb.ComputeIndicatorsRequest:
+@lru_cache(maxsize=1024)
+def _indicators_fields(asked: tuple[tuple[str, tuple[tuple[str, float], ...], int], ...]) -> _Rest:
+    """Programs ask for the same indicators again and again."""
     request = pb.ComputeIndicatorsRequest()
-    request.CopyFrom(template)
-    for panel in given:
-        message = request.panels.add(symbol=arguments.text(panel.source.symbol, "symbol"))
-        for name, values in panel.columns.items():
-            arrays.write(message, name, values)
-    return request
+    for name, params, last in asked:
+        request.indicators.add(name=name, params=dict(params), last=last)
+    outputs = tuple((last, answer_size.OUTPUTS.get(name.upper(), 1)) for name, _, last in asked)
+    return _Rest(request.SerializeToString(), outputs=outputs)

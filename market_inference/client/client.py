@@ -16,7 +16,7 @@ import grpc
 
 from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
-from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection
+from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
 from market_inference.client.lane import IDLE_SECONDS, NoStreamError, ThreadedLane
 from market_inference.client.retries import Retries
@@ -28,16 +28,19 @@ from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
     from market_inference.client.forecast import Forecast
     from market_inference.client.indicator import IndicatorSpecs
     from market_inference.client.status import ModelInfo, ServiceStatus
     from market_inference.client.types import (
         BarsLike,
+        Beside,
         Column,
+        Groups,
         Levels,
         ManyBars,
         ManySeries,
@@ -86,7 +89,7 @@ class Client:
         self._timeout = arguments.seconds(timeout, "timeout")
         self._retries = retries
         self._channel = self._connection.channel()
-        self._stub = MarketInferenceServiceStub(self._channel)
+        self._methods = methods(self._channel)
         self._closed = False
         self._lane = ThreadedLane(self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
         self._lock = threading.Lock()
@@ -120,6 +123,10 @@ class Client:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
@@ -132,8 +139,13 @@ class Client:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         **options: Unpack[CallOptions],
-    ) -> Answers[Forecast]: ...
+    ) -> ForecastAnswers: ...
 
     @overload
     def predict(
@@ -144,6 +156,10 @@ class Client:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
         **options: Unpack[CallOptions],
     ) -> Forecast: ...
 
@@ -155,31 +171,68 @@ class Client:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         **options: Unpack[CallOptions],
-    ) -> Forecast | Answers[Forecast]:
+    ) -> Forecast | ForecastAnswers:
         """Forecast `horizon` steps of one series, oldest value first, or of many in one call.
 
         One series (a list, an array [n] or [n, 1], a frame's column) gives a Forecast. Many give Answers in their
         order, where each may fail alone: a mapping of symbol to values, a frame with a column for each symbol, a long
         frame (unique_id, ds, y), a list of series, or a 2-D array whose rows are series (which a type checker cannot
         tell from one). `quantiles`: levels between 0 and 1, by default 0.1 to 0.9. `interval`: shares of central
-        intervals, such as 0.95, whose levels are added. `model`: a name from `models()`.
+        intervals, such as 0.95, whose levels are added. `model`: a name from `models()`. `period`: values of one cycle
+        of the volatility, such as 24 for hourly prices; `forecast.coverage.by_phase` then has the coverage by phase.
+        `times`: True takes the phases of the cycle from the times of the series, so that missing rows shift no phase;
+        the cycle is then a day, or a week for daily rows, unless `period` says so. Or the times of one series.
 
-        Missing values before the first value are left out with a note; others are refused by row.
+        For a model whose `takes` in `models()` names them: `covariates`, a mapping of name to column or a frame with a
+        column for each. In place of a column, columns in the form of `series`. Rows are matched by time where both have
+        times, else by position. `known_ahead`: the names of those with `horizon` rows more, known before they happen,
+        such as a calendar. `groups`: series to forecast together, from each other: True for all, a mapping of symbol
+        to label, or a label for each series.
+
+        Missing values before the first value, and in a frame of several symbols all missing values, are left out, and
+        `forecast.notes` says so; others are refused by row. `forecast.warnings` holds the doubts of the service.
         """
-        return self._run(calls.predict(series, horizon, quantiles, model, interval), options)
+        return self._run(
+            calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),
+            options,
+        )
 
     @overload
-    def sentiment(self, texts: str, *, model: str = "", **options: Unpack[CallOptions]) -> Sentiment: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str]
+    def sentiment(  # type: ignore[overload-overlap]  # a str is an Iterable[str]
+        self, texts: str, *, about: str | None = None, model: str = "", **options: Unpack[CallOptions]
+    ) -> Sentiment: ...
 
     @overload
-    def sentiment(self, texts: ManyTexts, *, model: str = "", **options: Unpack[CallOptions]) -> Answers[Sentiment]: ...
+    def sentiment(
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Answers[Sentiment]: ...
 
     def sentiment(
-        self, texts: str | ManyTexts, *, model: str = "", **options: Unpack[CallOptions]
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        **options: Unpack[CallOptions],
     ) -> Sentiment | Answers[Sentiment]:
-        """Classify one text (a Sentiment), or several (Answers): a list, a frame's column, or symbol to text."""
-        return self._run(calls.sentiment(texts, model), options)
+        """Classify one text (a Sentiment), or several (Answers): a list, a frame's column, or symbol to text.
+
+        `about`: a company, as the texts name it, for the sentiment towards it; one for each text of a list; or several
+        for one text, whose Answers have the companies as symbols. A text that does not name its company fails.
+        `sentiment.warnings` holds the doubts of the service, such as a text in another language than English.
+        """
+        return self._run(calls.sentiment(texts, model, about), options)
 
     @overload
     def indicators(
@@ -189,7 +242,7 @@ class Client:
     @overload
     def indicators(
         self, bars: ManyBars, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
-    ) -> Answers[Indicators]: ...
+    ) -> IndicatorAnswers: ...
 
     @overload
     def indicators(
@@ -203,7 +256,7 @@ class Client:
 
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
-    ) -> Indicators | Answers[Indicators]:
+    ) -> Indicators | IndicatorAnswers:
         """Compute TA-Lib indicators over the bars of one instrument (Indicators) or of many (Answers).
 
         Bars: a mapping or frame with columns open, high, low, close, volume under their usual names, rows [time, open,
@@ -233,7 +286,9 @@ class Client:
 
         Give any of the three. A part that fails leaves the others whole.
         """
-        parts = calls.Parts(series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model)
+        parts = calls.AnalyzeParts(
+            series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model
+        )
         return self._run(calls.analyze(parts), options)
 
     def status(self, **options: Unpack[CallOptions]) -> ServiceStatus:
@@ -267,12 +322,12 @@ class Client:
         """
         self._require_open()
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        return Watch(self._stub, self._connection, record, reconnect_seconds)
+        return Watch(MarketInferenceServiceStub(self._channel), self._connection, record, reconnect_seconds)
 
     def stream(self) -> Stream:
         """Many calls on one stream, for bulk: several times the calls per second, answered in any order; see Stream."""
         self._require_open()
-        return Stream(self._connection, self._retries)
+        return Stream(self._connection, self._retries, self._timeout)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -282,22 +337,39 @@ class Client:
         self._require_open()
         attempt = Attempt(self._connection, self._retries, self._timeout, **options)
         answers: list[Any] = []
-        for request in call.requests:
-            try:
-                answers.append(self._send(call.method, request, attempt))
-            except MarketInferenceError as error:
-                error = call.explain(error, len(answers))
-                if all(isinstance(answer, MarketInferenceError) for answer in answers):
-                    raise error from None
-                answers.append(error)
+        # Requests of a call with several are in flight together; by place in the call.
+        ahead: dict[int, concurrent.futures.Future[bytes]] = {}
+        try:
+            for at, request in enumerate(call.requests):
+                try:
+                    if self._shares(call.method):
+                        for place, early in call.ahead(at, ahead):
+                            ahead[place] = self._ask(call.method, early, attempt)
+                    answers.append(self._send(call.method, request, attempt, ahead.pop(at, None)))
+                except MarketInferenceError as error:
+                    error = call.explain(error, len(answers))
+                    if all(isinstance(answer, MarketInferenceError) for answer in answers):
+                        raise error from None
+                    answers.append(error)
+        finally:
+            for future in ahead.values():
+                future.cancel()
         return call.read(answers)
 
-    def _send(self, method: str, request: Any, attempt: Attempt) -> Any:
+    def _send(
+        self, method: str, request: bytes, attempt: Attempt, sent: concurrent.futures.Future[bytes] | None = None
+    ) -> bytes:
+        """The answer to a request; `sent`: its future where it is on the lane already."""
         while True:
             try:
-                # A lone call is unary: the lane is for calls in company.
                 with self._counted() as in_flight:
-                    answer = (self._share if in_flight > 1 else self._alone)(method, request, attempt)
+                    # A lone call is unary: the lane is for calls in company.
+                    if sent is None and in_flight > 1 and self._shares(method):
+                        sent = self._ask(method, request, attempt)
+                    if sent is None:
+                        answer = self._alone(method, request, attempt)
+                    else:
+                        answer = self._wait(sent, method, request, attempt)
             except (grpc.RpcError, MarketInferenceError) as failure:
                 pause = attempt.pause_after(failure)
             except ValueError:  # grpc: the channel was closed by another thread
@@ -306,6 +378,7 @@ class Client:
             else:
                 attempt.answered()
                 return answer
+            sent = None
             time.sleep(pause)
 
     @contextmanager
@@ -320,15 +393,22 @@ class Client:
             with self._lock:
                 self._in_flight -= 1
 
-    def _alone(self, method: str, request: Any, attempt: Attempt) -> Any:
-        return getattr(self._stub, method)(request, timeout=attempt.timeout, metadata=attempt.metadata)
+    def _alone(self, method: str, request: bytes, attempt: Attempt) -> bytes:
+        answer: bytes = self._methods[method](request, timeout=attempt.timeout, metadata=attempt.metadata)
+        return answer
 
-    def _share(self, method: str, request: Any, attempt: Attempt) -> Any:
-        """Send a call on the lane of this client."""
-        if not (self._lane.usable and METHODS[method].streamable):
-            return self._alone(method, request, attempt)
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    def _shares(self, method: str) -> bool:
+        """Whether a request of a method may go on the lane of this client."""
+        return self._lane.usable and METHODS[method].streamable
+
+    def _ask(self, method: str, request: bytes, attempt: Attempt) -> concurrent.futures.Future[bytes]:
+        """Send a request on the lane."""
+        future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
         self._lane.ask(method, request, future, future, **attempt.options)
+        return future
+
+    def _wait(self, future: concurrent.futures.Future[bytes], method: str, request: bytes, attempt: Attempt) -> bytes:
+        """The answer to a request on the lane."""
         try:
             return future.result(attempt.timeout)
         except NoStreamError:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import grpc
 
 from market_inference.client.inputs import arguments
+from market_inference.contract.methods import METHODS
 from market_inference.contract.state import development_key_file
 from market_inference.errors import (
     ArgumentError,
@@ -48,6 +49,8 @@ def channel_options(target: str) -> list[tuple[str, int]]:
         # The service owns the byte limits and refuses with a typed error; answers may be many times their request.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
+        # Answers of a universe are megabytes, which gRPC copies frame by frame: a seventh of the client's CPU time.
+        ("grpc.http2.max_frame_size", 1 << 20),
         # The client retries itself, after the pause that the service advises.
         ("grpc.enable_retries", 0),
         # A NAT time-out or a laptop's sleep ends a connection without a word: only a ping without an answer tells.
@@ -66,6 +69,12 @@ def channel_options(target: str) -> list[tuple[str, int]]:
     if is_loopback(target):
         options.append(("grpc.enable_http_proxy", 0))
     return options
+
+
+def methods(channel: Any) -> dict[str, Any]:
+    """The callables of all RPCs but Watch by name, with serialised messages in and out."""
+    found = {row.name: channel.unary_unary(row.path) for row in METHODS.values() if not row.streams}
+    return {**found, "Stream": channel.stream_stream(METHODS["Stream"].path)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,26 @@
 """Answers of the service as the values that users get.
 
-Owns the way from messages to answers.py. The status of a failed item becomes the typed error in the item's place, in
-the terms of the caller's data: its symbol, its position, its rows without a value.
+Owns the way from the bytes of a call's responses to answers. bulk.py reads items and their columns when the caller
+reaches for them. The status of a failed item becomes the typed error in the item's place.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from market_inference import errors
-from market_inference.client import arrays, warning
+from market_inference.client import response, warning
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
-from market_inference.client.arrays import Floats
-from market_inference.client.forecast import Coverage, Forecast
+from market_inference.client.bulk import ForecastAnswers, Forecasts, IndicatorAnswers, Panels, Part
+from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Labels
 from market_inference.client.inputs.items import Given, Panel, Series, Source, Text
+from market_inference.client.item_error import item_error
+from market_inference.contract.generated import answers_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import MarketInferenceError
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741
-_POSITION = re.compile(r"\b(series|texts|panels)\[(\d+)\]")
-
-
-@dataclass(frozen=True)
-class Part(Generic[I]):
-    """The answer to one request of a call, or its error, and the items that the request held."""
-
-    answer: Any
-    items: Sequence[I]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +33,49 @@ class AnalysisGiven:
     labels: Labels
 
 
-def forecasts(parts: Sequence[Part[Series]], source: Source) -> Answers[Forecast]:
+def forecasts(parts: Sequence[Part[Series]], source: Source) -> ForecastAnswers:
     """One Forecast, or error, per series."""
+    items = Forecasts(parts)
+    return ForecastAnswers(items, _symbols(parts), items.request_id, source)
 
-    def read(answer: pb.PredictResponse, item: pb.SeriesForecast, given: Source) -> Forecast:
-        return forecast(item.forecast, arrays.read(answer.quantile_levels), given, answer, answer.request_id)
 
-    return _answers(parts, "forecasts", read, source)
+def forecast(raw: bytes, series: Series) -> Forecast:
+    """The forecast of one series. Raises the item's error."""
+    return Forecasts.one(raw, series)
 
 
 def sentiments(parts: Sequence[Part[Text]], source: Source) -> Answers[Sentiment]:
     """One Sentiment, or error, per text."""
-    return _answers(parts, "sentiments", lambda answer, item, given: _sentiment(answer, item.sentiment, given), source)
+    found: list[Sentiment | MarketInferenceError] = []
+    request_id = ""
+    for part in parts:
+        if isinstance(part.answer, MarketInferenceError):
+            found += [part.answer] * len(part.items)
+            continue
+        answer, before = response.parse(pb.AnalyzeSentimentResponse, part.answer), len(found)
+        request_id = request_id or answer.request_id
+        for item, text in zip(answer.sentiments, part.items, strict=True):
+            if item.WhichOneof("result") == "error":
+                found.append(item_error(errors.from_status(item.error, answer.request_id), text.source, before))
+            else:
+                found.append(_sentiment(answer, item.sentiment, text.source))
+    return Answers(found, _symbols(parts), request_id, source)
 
 
-def indicators(parts: Sequence[Part[Panel]], source: Source, labels: Labels) -> Answers[Indicators]:
+def indicators(parts: Sequence[Part[Panel]], source: Source, labels: Labels) -> IndicatorAnswers:
     """One Indicators, or error, per panel."""
-    return _answers(parts, "panels", lambda answer, item, given: _indicators(answer, item, given, labels), source)
+    items = Panels(parts, labels)
+    return IndicatorAnswers(items, _symbols(parts), items.request_id, source)
 
 
-def analysis(answer: pb.AnalyzeResponse, given: AnalysisGiven) -> Analysis:
+def indicator_set(raw: bytes, panel: Panel, labels: Labels) -> Indicators:
+    """The indicators of one panel. Raises the item's error."""
+    return Panels.one(raw, panel, labels)
+
+
+def analysis(raw: bytes, given: AnalysisGiven) -> Analysis:
     """The parts that were asked for."""
+    answer = response.parse(answers_pb2.AnalyzeAnswer, raw)
     return Analysis(
         forecasts=_part(
             answer, "predict", lambda part: forecasts([Part(part, given.series.items)], given.series.source)
@@ -79,82 +92,17 @@ def analysis(answer: pb.AnalyzeResponse, given: AnalysisGiven) -> Analysis:
     )
 
 
-def forecast(found: pb.Forecast, levels: Floats, source: Source, model: Any, request_id: str) -> Forecast:
-    """A forecast message; `model` is a message with the fields `model` and `model_version`."""
-    point = arrays.read(found.point)
-    return Forecast(
-        symbol=source.symbol,
-        point=point,
-        quantiles=arrays.read(found.quantiles).reshape(len(point), len(levels)),
-        levels=levels,
-        coverage=Coverage(found.coverage.nominal, found.coverage.measured, found.coverage.origins),
-        gate=found.gate,
-        logs=found.logs,
-        context=found.context,
-        model=model.model,
-        model_version=model.model_version,
-        request_id=request_id,
-        warnings=warning.read(found.warnings),
-        source=source,
-    )
+def _symbols(parts: Sequence[Part[Any]]) -> tuple[str, ...]:
+    """The symbols of the items, () where none has a symbol."""
+    symbols = tuple([item.source.symbol for part in parts for item in part.items])
+    return symbols if any(symbols) else ()
 
 
-def _answers(
-    parts: Sequence[Part[Any]], field: str, read: Callable[[Any, Any, Source], T], source: Source
-) -> Answers[T]:
-    """One answer or error per item, over all requests of the call."""
-    found: list[T | MarketInferenceError] = []
-    request_id = ""
-    for part in parts:
-        if isinstance(part.answer, MarketInferenceError):
-            found += [part.answer] * len(part.items)
-        else:
-            request_id = request_id or part.answer.request_id
-            found += _read(part, field, read, len(found))
-    symbols = tuple(item.source.symbol for part in parts for item in part.items)
-    return Answers(found, symbols if any(symbols) else (), request_id, source)
-
-
-def _read(
-    part: Part[Any], field: str, read: Callable[[Any, Any, Source], T], before: int
-) -> Iterator[T | MarketInferenceError]:
-    for answer, item in zip(getattr(part.answer, field), part.items, strict=True):
-        if answer.WhichOneof("result") == "error":
-            yield _item_error(errors.from_status(answer.error, part.answer.request_id), item.source, before)
-        else:
-            yield read(part.answer, answer, item.source)
-
-
-def request_error(error: MarketInferenceError, items: Sequence[Any], before: int) -> MarketInferenceError:
-    """The error of a whole request in the caller's terms: the service refuses a request without a good item as one."""
-    found = _POSITION.search(error.message)
-    if found is None or int(found[2]) >= len(items):
-        return error
-    return _item_error(error, items[int(found[2])].source, before)
-
-
-def _item_error(error: MarketInferenceError, source: Source, before: int) -> MarketInferenceError:
-    """The error in the caller's terms; `before` items went with earlier requests."""
-
-    def shifted(text: str) -> str:
-        return _POSITION.sub(lambda found: f"{found[1]}[{int(found[2]) + before}]", text)
-
-    error.violations = [(shifted(field), text) for field, text in error.violations]
-    error.message = f"{source.symbol}: {shifted(error.message)}" if source.symbol else shifted(error.message)
-    error.args = (error.message,)
-    if source.missing:
-        error.extend(
-            f"{', '.join(source.missing)} without a value: fill such rows (ffill()) or leave them out (dropna())"
-        )
-    return error
-
-
-def _part(answer: pb.AnalyzeResponse, name: str, read: Callable[[Any], T]) -> T | MarketInferenceError | None:
-    result: Any = answer
-    which = result.WhichOneof(f"{name}_result")
+def _part(answer: Any, name: str, read: Callable[[Any], T]) -> T | MarketInferenceError | None:
+    which = answer.WhichOneof(f"{name}_result")
     if which == f"{name}_error":
-        return errors.from_status(getattr(result, which), answer.request_id)
-    return read(getattr(result, which)) if which else None
+        return errors.from_status(getattr(answer, which), answer.request_id)
+    return read(getattr(answer, which)) if which else None
 
 
 def _sentiment(answer: pb.AnalyzeSentimentResponse, found: pb.Sentiment, source: Source) -> Sentiment:
@@ -169,21 +117,5 @@ def _sentiment(answer: pb.AnalyzeSentimentResponse, found: pb.Sentiment, source:
         model_version=answer.model_version,
         request_id=answer.request_id,
         symbol=source.symbol,
-    )
-
-
-def _indicators(
-    answer: pb.ComputeIndicatorsResponse, item: pb.PanelIndicators, source: Source, labels: Labels
-) -> Indicators:
-    outputs = {
-        name: {output.name: arrays.read(output.values) for output in indicator.outputs}
-        for name, indicator in zip(labels.names, item.indicators.indicators, strict=True)
-    }
-    return Indicators(
-        outputs,
-        labels.aliases,
-        source=source,
-        model=answer.model,
-        model_version=answer.model_version,
-        request_id=answer.request_id,
+        warnings=warning.read(found.warnings),
     )

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from market_inference.client import arrays, warning
 from market_inference.client.arrays import Floats
 from market_inference.client.inputs.items import Source
 from market_inference.client.warning import AnswerWarning
+from market_inference.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +18,18 @@ class Coverage:
 
     `nominal`: the promised share, 0.8. `measured`: the observed share, NaN without origins. `origins`: backtests behind
     `measured`; few make thin evidence.
+
+    With a period: `by_phase` [period] is the observed share one step ahead at each phase, NaN without origins, and
+    `phase_origins` [period] the backtests behind it. Phase 0 is the newest value's; the value h steps ahead has the
+    phase h modulo the period. With times `phase_ahead` [horizon] has the phases of the steps ahead.
     """
 
     nominal: float
     measured: float
     origins: int
+    by_phase: tuple[float, ...] = ()
+    phase_origins: tuple[int, ...] = ()
+    phase_ahead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -83,7 +92,7 @@ class Forecast:
         from market_inference.client.frames import html
 
         shown = min(self.horizon, html.MOST_ROWS)
-        head = ("step", "point", *(f"q{level:g}" for level in self.levels))
+        head = ("step", "point", *(f"q{float(level)!r}" for level in self.levels))
         rows = [(at + 1, float(self.point[at]), *map(float, self.quantiles[at])) for at in range(shown)]
         return html.table(repr(self), head, rows, left_out=self.horizon - shown)
 
@@ -117,7 +126,44 @@ class Forecast:
     def __repr__(self) -> str:
         name = f"{self.symbol}: " if self.symbol else ""
         end, lower, upper = self.point[-1], self.quantiles[-1, 0], self.quantiles[-1, -1]
+        model = "; ".join((f"model {self.model}", *(one.code for one in self.warnings)))
         return (
             f"Forecast({name}{self.horizon} steps, the last {end:.6g} "
-            f"({lower:.6g} to {upper:.6g} at levels {self.levels[0]:g} to {self.levels[-1]:g}), model {self.model})"
+            f"({lower:.6g} to {upper:.6g} at levels {self.levels[0]:g} to {self.levels[-1]:g}), {model})"
         )
+
+
+def read(found: Any, levels: Floats, source: Source, model: Any, request_id: str) -> Forecast:
+    """A Forecast from its message or the message's twin; `model` is a message with `model` and `model_version`.
+
+    Raises InternalError for quantiles that are not one for each step and level.
+    """
+    point, coverage = arrays.read(found.point), found.coverage
+    quantiles = arrays.read(found.quantiles)
+    if len(quantiles) != len(point) * len(levels):
+        raise InternalError(
+            f"the service sent {len(quantiles)} quantiles for {len(point)} steps and {len(levels)} levels",
+            code="INTERNAL",
+        )
+    return Forecast(
+        symbol=source.symbol,
+        point=point,
+        quantiles=quantiles.reshape(len(point), len(levels)),
+        levels=levels,
+        coverage=Coverage(
+            coverage.nominal,
+            coverage.measured,
+            coverage.origins,
+            tuple(coverage.phase_measured),
+            tuple(coverage.phase_origins),
+            tuple(coverage.phase_ahead),
+        ),
+        gate=found.gate,
+        logs=found.logs,
+        context=found.context,
+        model=model.model,
+        model_version=model.model_version,
+        request_id=request_id,
+        warnings=warning.read(found.warnings) if found.warnings else (),
+        source=source,
+    )

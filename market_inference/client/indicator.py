@@ -7,6 +7,7 @@ owns the list of functions and parameters.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from market_inference.client.inputs import arguments
@@ -43,6 +44,7 @@ _READS = {
     "MARKETFI": frozenset({"high", "low", "volume"}),
     **dict.fromkeys(("PVO", "RVOL"), frozenset({"volume"})),
 }
+_NUMBERS = frozenset({int, float})
 _CANDLES = frozenset({"open", "high", "low", "close"})
 
 
@@ -85,6 +87,51 @@ class Labels:
         if len(set(names)) != len(names):
             raise ArgumentError(FIELD, "an indicator was asked for twice with the same parameters")
         return cls(names, {one.label: name for name, one in zip(names, asked, strict=True) if one.label != name})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The indicators of a request, their names in the answer, and the columns of bars that they read."""
+
+    indicators: tuple[Indicator, ...]
+    labels: Labels
+    columns: frozenset[str]
+
+    @classmethod
+    def of(cls, specs: Any) -> "Asked":
+        """Raises ArgumentError. Programs ask for the same indicators again and again."""
+        key = _key(specs)
+        return _made(read_all(specs)) if key is None else _known(key)
+
+
+def _made(indicators: Sequence[Indicator]) -> Asked:
+    return Asked(tuple(indicators), Labels.of(indicators), columns_read(indicators))
+
+
+def _key(specs: Any) -> tuple[Any, ...] | None:
+    """A value for lists of names and of names with parameters; None for other forms.
+
+    1, 1.0 and True are equal: the types of the parameters are part of the value.
+    """
+    if type(specs) not in (list, tuple):
+        return None
+    found: list[Any] = []
+    for one in specs:
+        if type(one) is str:
+            found.append(one)
+        elif type(one) is tuple and len(one) == 2 and type(one[0]) is str and type(one[1]) is dict:
+            kinds = tuple(map(type, one[1].values()))
+            if not _NUMBERS.issuperset(kinds):
+                return None
+            found.append((one[0], tuple(one[1].items()), kinds))
+        else:
+            return None
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _known(key: tuple[Any, ...]) -> Asked:
+    return _made(read_all([one if isinstance(one, str) else (one[0], dict(one[1])) for one in key]))
 
 
 def columns_read(asked: Iterable[Indicator]) -> frozenset[str]:

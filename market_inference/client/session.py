@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from market_inference import errors
-from market_inference.client import arrays, decode
+from market_inference.client import arrays
+from market_inference.client import forecast as forecasts
 from market_inference.client.calls import noted
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Indicator, IndicatorSpecs, Labels, columns_read, read_all
@@ -62,18 +63,28 @@ class Update(Mapping[str, float]):
 
 @dataclass(frozen=True, slots=True)
 class ForecastEvery:
-    """A forecast of the closes, `horizon` bars ahead, at every n-th bar. Raises ArgumentError."""
+    """A forecast of the closes, `horizon` bars ahead, at every n-th bar; `period` as for predict().
+
+    `by_time`: the phases of the cycle from the times of the bars, as predict(times=True); each bar then needs a time.
+
+    Raises ArgumentError.
+    """
 
     horizon: int
     quantiles: Levels = ()
     every: int = 1
     model: str = ""
+    period: int = 0
+    by_time: bool = False
 
     def __post_init__(self) -> None:
         arguments.whole(self.horizon, "forecast.horizon", 1)
         arguments.levels(self.quantiles, "forecast.quantiles")
         arguments.whole(self.every, "forecast.every")
         arguments.text(self.model, "forecast.model")
+        arguments.whole(self.period, "forecast.period")
+        if not isinstance(self.by_time, bool):
+            raise arguments.refuse("forecast.by_time", "True or False", self.by_time)
 
     def message(self) -> pb.WatchForecast:
         """The contract's form."""
@@ -82,6 +93,8 @@ class ForecastEvery:
             quantiles=arguments.levels(self.quantiles),
             every=int(self.every),
             model=self.model,
+            period=int(self.period),
+            by_time=bool(self.by_time),
         )
 
 
@@ -117,6 +130,8 @@ class Record:
         self._times: deque[int] = deque(instants)
         if forecast is not None and not isinstance(forecast, ForecastEvery):
             raise arguments.refuse("forecast", "a ForecastEvery such as ForecastEvery(horizon=5)", forecast)
+        if forecast is not None and forecast.by_time and history.times is None:
+            raise ArgumentError("times", "the forecast is by time: give the times of the bars")
         self._forecast = forecast
         self._delivery = arguments.one_of(delivery, "delivery", _DELIVERIES)
         self._opened: pb.WatchOpened | None = None
@@ -153,6 +168,8 @@ class Record:
         before = last.bar.time if last else self._times[-1]
         values, own = row(bar)
         given = own if time is None else time
+        if given is None and self._forecast is not None and self._forecast.by_time:
+            raise ArgumentError("time", "the session's forecast is by time: give the bar's time")
         instant = before + 1 if given is None else times.nanoseconds(given)
         return self._note(values, (last.sequence if last else self.sequence) + 1, instant, as_of, given)
 
@@ -183,11 +200,15 @@ class Record:
         return message
 
     def read(self, response: pb.WatchResponse) -> Update | None:
-        """The update of an answer; None for the answer that opens the session."""
+        """The update of an answer; None for the answer that opens the session.
+
+        Raises InternalError for an answer that does not fit the session: the bars in flight are then unknown.
+        """
         if response.HasField("opened"):
             self._opened = response.opened
             self._names = _named(response.opened.columns, self._labels)
             return None
+        self._require_fitting(response)
         accepted = response.HasField("update")
         time: Any = None
         while self._taken < response.taken:
@@ -207,6 +228,15 @@ class Record:
             return Update(response.sequence, values, error=failure, time=time)
         return Update(response.sequence, values, self._read_forecast(update), time=time)
 
+    def _require_fitting(self, response: pb.WatchResponse) -> None:
+        kind = response.WhichOneof("result")
+        if kind is None:
+            raise _misfit("an answer without a result")
+        if response.taken - self._taken > len(self.pending):
+            raise _misfit(f"an answer to {response.taken - self._taken} bars of {len(self.pending)}")
+        if kind == "update" and len(response.update.indicators) != len(self._names):
+            raise _misfit(f"{len(response.update.indicators)} values for {len(self._names)} columns")
+
     def _accept(self, message: pb.WatchBar) -> None:
         values = tuple(getattr(message.bar, name) for name in self._columns)
         if message.sequence == self.sequence:
@@ -223,7 +253,7 @@ class Record:
         if not update.HasField("forecast") or self._opened is None:
             return None
         levels = arrays.read(self._opened.quantile_levels)
-        return decode.forecast(update.forecast, levels, Source(self._symbol), self._opened, self._opened.request_id)
+        return forecasts.read(update.forecast, levels, Source(self._symbol), self._opened, self._opened.request_id)
 
 
 def _timed(history: Panel, at: Times) -> Panel:
@@ -240,6 +270,10 @@ def _timed(history: Panel, at: Times) -> Panel:
     return Panel(columns, instants[rows], source)
 
 
+def _misfit(what: str) -> MarketInferenceError:
+    return errors.InternalError(f"the service sent {what}", code="INTERNAL")
+
+
 def _named(sent: Sequence[str], labels: Labels) -> tuple[str, ...]:
     """The service's columns under the client's labels: an indicator in the request twice carries its parameters."""
     names: list[str] = []
@@ -249,7 +283,9 @@ def _named(sent: Sequence[str], labels: Labels) -> tuple[str, ...]:
     for column in sent:
         name, _, output = column.partition(".")
         if name != function or not output or output in seen:
-            label, function = next(places), name
+            label, function = next(places, ""), name
+            if not label:
+                raise _misfit(f"columns of more than {len(labels.names)} indicators")
             seen = set()
         seen.add(output)
         names.append(f"{label}.{output}" if output else label)

@@ -77,6 +77,8 @@ class ModelInfo:
     state: str
     is_default: bool
     message: str
+    takes: tuple[str, ...] = ()
+    """Of a forecaster: the optional arguments of predict() that it takes: "period", "covariates", "groups"."""
 
 
 def read_status(answer: pb.GetStatusResponse) -> ServiceStatus:
@@ -98,6 +100,7 @@ def read_models(answer: pb.ListModelsResponse) -> list[ModelInfo]:
             state=pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
             is_default=model.is_default,
             message=model.message,
+            takes=tuple(model.takes),
         )
         for model in answer.models
     ]

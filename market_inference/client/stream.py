@@ -11,13 +11,14 @@ from typing import Any, Generic, Self, TypeVar
 
 from market_inference.client import calls
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
 from market_inference.client.connection import Connection
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import IndicatorSpecs
 from market_inference.client.inputs import arguments
 from market_inference.client.lane import Lane, ThreadedLane
 from market_inference.client.retries import Retries
-from market_inference.client.types import BarsLike, Levels, ManyTexts, SeriesLike
+from market_inference.client.types import BarsLike, Beside, Groups, Levels, ManyTexts, SeriesLike, Times
 from market_inference.errors import ClosedError, MarketInferenceError
 
 T = TypeVar("T")
@@ -32,11 +33,12 @@ class AsyncStream:
                 forecast = future.result()
 
     Cancelling a future cancels its call. A call that fails alone raises its own error. After a broken connection the
-    stream sends the calls without an answer again, as often as `retries` allows: every call is pure.
+    stream sends the calls without an answer again, as often as `retries` allows: every call is pure. A call without a
+    `timeout` of its own has the client's, from its sending on.
     """
 
-    def __init__(self, stub: Any, connection: Connection, retries: Retries) -> None:
-        self._lane = Lane(stub, connection, resends=retries.attempts)
+    def __init__(self, method: Any, connection: Connection, retries: Retries, timeout: float) -> None:
+        self._lane = Lane(method, connection, resends=retries.attempts, timeout=timeout)
         self._entered = False
 
     async def __aenter__(self) -> Self:
@@ -58,10 +60,18 @@ class AsyncStream:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         timeout: float | None = None,
-    ) -> "asyncio.Future[Forecast | Answers[Forecast]]":
+    ) -> "asyncio.Future[Forecast | ForecastAnswers]":
         """As AsyncClient.predict."""
-        return self.ask(calls.predict(series, horizon, quantiles, model, interval), timeout)
+        call = calls.predict(
+            series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times
+        )
+        return self.ask(call, timeout)
 
     def sentiment(
         self, texts: str | ManyTexts, *, model: str = "", timeout: float | None = None
@@ -71,11 +81,11 @@ class AsyncStream:
 
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
-    ) -> "asyncio.Future[Indicators | Answers[Indicators]]":
+    ) -> "asyncio.Future[Indicators | IndicatorAnswers]":
         """As AsyncClient.indicators."""
         return self.ask(calls.indicators(bars, indicators, last), timeout)
 
-    def analyze(self, parts: calls.Parts, *, timeout: float | None = None) -> "asyncio.Future[Analysis]":
+    def analyze(self, parts: calls.AnalyzeParts, *, timeout: float | None = None) -> "asyncio.Future[Analysis]":
         """As AsyncClient.analyze."""
         return self.ask(calls.analyze(parts), timeout)
 
@@ -123,7 +133,7 @@ class _Reading(Generic[T]):
             if isinstance(self._found[0], BaseException):
                 raise self._found[0]
             result = self._call.read(self._found)
-        except MarketInferenceError as error:
+        except Exception as error:  # noqa: BLE001 -- the caller's, as from a unary call; other calls go on
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
@@ -166,8 +176,8 @@ class Stream:
     runs an event loop with its own connection.
     """
 
-    def __init__(self, connection: Connection, retries: Retries) -> None:
-        self._lane = ThreadedLane(connection, resends=retries.attempts)
+    def __init__(self, connection: Connection, retries: Retries, timeout: float) -> None:
+        self._lane = ThreadedLane(connection, resends=retries.attempts, timeout=timeout)
         self._entered = False
 
     def __enter__(self) -> Self:
@@ -193,10 +203,18 @@ class Stream:
         quantiles: Levels = None,
         interval: Levels = None,
         model: str = "",
+        period: int = 0,
+        times: bool | Times | None = None,
+        covariates: Beside | None = None,
+        known_ahead: Iterable[str] = (),
+        groups: Groups = None,
         timeout: float | None = None,
-    ) -> "concurrent.futures.Future[Forecast | Answers[Forecast]]":
+    ) -> "concurrent.futures.Future[Forecast | ForecastAnswers]":
         """As Client.predict."""
-        return self._ask(calls.predict(series, horizon, quantiles, model, interval), timeout)
+        return self._ask(
+            calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),
+            timeout,
+        )
 
     def sentiment(
         self, texts: str | ManyTexts, *, model: str = "", timeout: float | None = None
@@ -206,11 +224,13 @@ class Stream:
 
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
-    ) -> "concurrent.futures.Future[Indicators | Answers[Indicators]]":
+    ) -> "concurrent.futures.Future[Indicators | IndicatorAnswers]":
         """As Client.indicators."""
         return self._ask(calls.indicators(bars, indicators, last), timeout)
 
-    def analyze(self, parts: calls.Parts, *, timeout: float | None = None) -> "concurrent.futures.Future[Analysis]":
+    def analyze(
+        self, parts: calls.AnalyzeParts, *, timeout: float | None = None
+    ) -> "concurrent.futures.Future[Analysis]":
         """As Client.analyze."""
         return self._ask(calls.analyze(parts), timeout)
 

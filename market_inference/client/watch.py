@@ -61,9 +61,9 @@ class _Reopening:
         return pause(self._tried - 1, random.random())  # noqa: S311  # jitter
 
 
-def metadata(key: str) -> tuple[tuple[str, str], ...]:
-    """A new request id, the caller's trace, and the key; the last two where there are any."""
-    own = [(REQUEST_ID, str(uuid.uuid4()))]
+def metadata(key: str, request_id: str = "") -> tuple[tuple[str, str], ...]:
+    """The request id or a new one, the caller's trace, and the key; the last two where there are any."""
+    own = [(REQUEST_ID, request_id or str(uuid.uuid4()))]
     if parent := trace.active():
         own.append((TRACEPARENT, parent))
     if key:
@@ -84,9 +84,21 @@ class AsyncWatch:
     """
 
     def __init__(
-        self, stub: Any, connection: Connection, record: Record, reconnect_seconds: float, latest: bool
+        self,
+        stub: Any,
+        connection: Connection,
+        record: Record,
+        reconnect_seconds: float,
+        latest: bool,
+        *,
+        request_id: str = "",
+        window: int = WINDOW,
+        buffer: int = BUFFER,
     ) -> None:
         self._stub = stub
+        self._request_id = request_id
+        self._window = window
+        self._buffer = buffer
         self._connection = connection
         self._record = record
         self._reopening = _Reopening(reconnect_seconds)
@@ -177,7 +189,7 @@ class AsyncWatch:
     async def _room(self) -> None:
         self._require_entered()
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._record.pending) < WINDOW or self._failure)
+            await self._changed.wait_for(lambda: len(self._record.pending) < self._window or self._failure)
         if self._failure:
             raise self._failure
 
@@ -186,6 +198,18 @@ class AsyncWatch:
             self._changed.notify_all()
 
     async def _run(self) -> None:
+        """Keep the session open until its end. A bug in here ends the session with InternalError, and is raised."""
+        try:
+            await self._keep_open()
+        except Exception as bug:
+            self._failure = errors.InternalError(
+                f"a session of the client failed: {type(bug).__name__}", code="INTERNAL"
+            )
+            raise
+        finally:
+            await self._notify()
+
+    async def _keep_open(self) -> None:
         while not self._done:
             try:
                 await self._carry()
@@ -199,15 +223,13 @@ class AsyncWatch:
                 seconds = self._reopening.pause_after(failure)
             except MarketInferenceError as final:
                 self._failure = self._connection.explain(final)
-                await self._notify()
                 return
             await asyncio.sleep(seconds)
             self.reconnects += 1
-        await self._notify()
 
     async def _carry(self) -> None:
         """One connection: open the session, send the bars without an answer, continue until the connection ends."""
-        call = self._stub.Watch(metadata=metadata(self._connection.key))
+        call = self._stub.Watch(metadata=metadata(self._connection.key, self._request_id))
         self._sent = 0
         writer = asyncio.create_task(self._write(call))
         try:
@@ -252,7 +274,7 @@ class AsyncWatch:
             else:
                 self._updates.append(update)
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: len(self._updates) < BUFFER)
+            await self._changed.wait_for(lambda: len(self._updates) < self._buffer)
 
 
 class Watch:

@@ -141,6 +141,8 @@ def _given(cells: Sequence[str], rows: Sequence[int], date_format: str) -> Times
             wall = datetime.strptime(cell, date_format)  # noqa: DTZ007 -- the zone is kept where the format has one
         except ValueError:
             raise FileError(f"row {row}: {cell[:40]!r} does not match --date-format {date_format!r}") from None
+        except re.error:
+            raise FileError(f"--date-format {date_format[:40]!r} has a directive twice") from None
         found.append(_Parsed(wall.replace(tzinfo=None), 0, wall.utcoffset()))
     return _assembled(found, date_format)
 

@@ -109,7 +109,7 @@ def _time_name(source: Source) -> str:
 
 
 def _paths(found: "Forecast") -> dict[str, Any]:
-    levels = {f"q{level:g}": found.quantiles[:, at] for at, level in enumerate(found.levels)}
+    levels = {f"q{float(level)!r}": found.quantiles[:, at] for at, level in enumerate(found.levels)}
     return {"point": found.point, **levels}
 
 

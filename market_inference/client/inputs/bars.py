@@ -5,8 +5,9 @@ and volume under any of their usual names, or the closes alone) and of many: a m
 bars, a long frame with a column of symbols, and yfinance's frame with two levels of columns.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,24 @@ import numpy as np
 from market_inference.client.inputs import names
 from market_inference.client.inputs.arguments import number, refuse
 from market_inference.client.inputs.column import as_array, column
-from market_inference.client.inputs.items import Given, Panel
+from market_inference.client.inputs.items import NO_SOURCE, Given, Panel
 from market_inference.client.inputs.names import BAR_COLUMNS
-from market_inference.client.inputs.series import SHORTEST, are_short_rows, by_symbol, index_rows, is_flat, row_label
+from market_inference.client.inputs.series import (
+    SHORTEST,
+    are_short_rows,
+    by_symbol,
+    has_nan,
+    index_rows,
+    is_flat,
+    row_label,
+)
 from market_inference.client.inputs.table import Rows, Table, rows_of, table_of, take
 from market_inference.client.inputs.times import are_times
 from market_inference.errors import ArgumentError
 
 FIELD = "bars"
 ALL = frozenset(BAR_COLUMNS)
+_DOUBLES = np.dtype(np.float64)
 
 
 def panels(bars: Any, wanted: Collection[str] = ALL) -> Given[Panel]:
@@ -32,6 +42,8 @@ def panels(bars: Any, wanted: Collection[str] = ALL) -> Given[Panel]:
     """
     if is_flat(bars):
         return Given((_closes(bars, "", "close"),), single=True)
+    if type(bars) is dict and len(bars) <= len(ALL) and (plain := _plain([bars], ("",), wanted)) is not None:
+        return Given(tuple(plain), single=True)
     table = table_of(bars)
     if table is not None and any(isinstance(name, tuple) for name in table.columns):
         return Given.of(_panel(part, symbol, wanted, shared=True) for symbol, part in _by_level(table))
@@ -43,6 +55,8 @@ def panels(bars: Any, wanted: Collection[str] = ALL) -> Given[Panel]:
     if table is not None:
         return Given.of(_of_symbols(table, wanted))
     members = _members(bars)
+    if members is not None and (plain := _plain(members, repeat(""), wanted)) is not None:
+        return Given.of(plain)
     if members is not None:
         return Given.of(_panel_of(one, "", f"{FIELD}[{at}]", wanted) for at, one in enumerate(members))
     return Given((_closes(bars, "", "close"),), single=True)
@@ -71,6 +85,8 @@ def _of_symbols(table: Table, wanted: Collection[str]) -> Iterable[Panel]:
         raise ArgumentError(FIELD, "expected the bars of at least one instrument, got none")
     time = table.named("time")
     if table.index is None and time is None:
+        if (plain := _plain(list(table.columns.values()), map(str, table.columns), wanted)) is not None:
+            return plain
         return [_panel_of(one, str(name), str(name), wanted) for name, one in table.columns.items()]
     rest = table.without(time)
     rows = rows_of(table, FIELD)
@@ -125,6 +141,32 @@ def _panel_of(bars: Any, symbol: str, where: str, wanted: Collection[str]) -> Pa
     return _panel(table, symbol, wanted, where=where)
 
 
+def _plain(members: Sequence[Any], symbols: Iterable[str], wanted: Collection[str]) -> list[Panel] | None:
+    """The panels of the usual case, mappings of the same names to float64 arrays without missing values.
+
+    None for any other data. One look at each array, since a universe has thousands.
+    """
+    first = members[0]
+    fields = names.fields_of(first) if type(first) is dict else {}
+    named = {field: name for name, field in fields.items()}
+    if "close" not in named or len(named) < len(fields) or not ALL.issuperset(named):
+        return None
+    chosen = [
+        (field, named[field]) for field in BAR_COLUMNS if field in named and (field == "close" or field in wanted)
+    ]
+    found = []
+    for one, symbol in zip(members, symbols, strict=False):
+        if type(one) is not dict or one.keys() != first.keys():
+            return None
+        columns = {field: one[name] for field, name in chosen}
+        if any(type(values) is not np.ndarray or values.shape != columns["close"].shape for values in columns.values()):
+            return None
+        if any(values.dtype != _DOUBLES or values.ndim != 1 or has_nan(values) for values in columns.values()):
+            return None
+        found.append(Panel(columns, None, NO_SOURCE.named(symbol)))
+    return found
+
+
 def _panel(table: Table, symbol: str, wanted: Collection[str], *, shared: bool = False, where: str = "") -> Panel:
     """One instrument's table as a panel; `shared`: its rows are also those of other instruments."""
     prefix = where or symbol
@@ -159,11 +201,13 @@ def _kept(columns: dict[str, Any], symbol: str, rows: Rows, *, shared: bool) -> 
     A row of several instruments without any value of this one, such as a holiday of its exchange, is no bar of it.
     Missing values elsewhere are the service's to refuse.
     """
-    source, instants = replace(rows.source, symbol=symbol), rows.instants
+    source, instants = rows.source.named(symbol), rows.instants
     sizes = {name: len(values) for name, values in columns.items()}
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ArgumentError(symbol or FIELD, f"columns of different lengths: {text}")
+    if not any(map(has_nan, columns.values())):
+        return Panel(columns, instants, source)
     prices = [values for name, values in columns.items() if name != "volume"]
     absent = np.isnan(prices).all(axis=0)
     if shared and absent.any() and not absent.all():
@@ -171,7 +215,7 @@ def _kept(columns: dict[str, Any], symbol: str, rows: Rows, *, shared: bool) -> 
         columns = {name: values[kept] for name, values in columns.items()}
         instants = None if instants is None else instants[kept]
         source = replace(source, index=take(source.index, kept)).noting(
-            f"{symbol}: {int(absent.sum())} rows without its prices were left out"
+            f"{symbol}: {int(absent.sum())} rows without its prices were left out", usual=True
         )
     holes = np.flatnonzero(np.isnan(list(columns.values())).any(axis=0))[:3]
     return Panel(columns, instants, replace(source, missing=tuple(row_label(source, at) for at in holes)))

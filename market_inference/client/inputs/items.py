@@ -20,7 +20,8 @@ class Source:
 
     `index`: the labels of the rows that were sent, oldest first: a pandas index, a polars column or an array, None
     where the data had no labels. `library`: "pandas" or "polars" for data of these libraries, else "".
-    `notes`: what was changed on the way, such as "the dates descend: reversed to oldest first".
+    `notes`: what was changed on the way, such as "the dates descend: reversed to oldest first". `usual`: the notes on
+    what is normal in such data, such as a listing later than the first row; these raise no InputWarning.
     `missing`: labels of rows without a value, which the service refuses. `time_name`, `symbol_name`: the columns of
     times and of symbols, "" where there are none.
     """
@@ -32,9 +33,18 @@ class Source:
     missing: tuple[str, ...] = ()
     time_name: str = ""
     symbol_name: str = ""
+    usual: tuple[str, ...] = ()
 
-    def noting(self, *notes: str, **changes: Any) -> "Source":
-        """The same with further notes, and other changes."""
+    def named(self, symbol: str) -> "Source":
+        """The same with another symbol."""
+        if symbol == self.symbol:
+            return self
+        return Source(symbol) if self is NO_SOURCE else replace(self, symbol=symbol)
+
+    def noting(self, *notes: str, usual: bool = False, **changes: Any) -> "Source":
+        """The same with further notes, and other changes; `usual` notes are on what is normal in such data."""
+        if usual:
+            changes["usual"] = (*self.usual, *notes)
         return replace(self, notes=(*self.notes, *notes), **changes)
 
 
@@ -44,10 +54,16 @@ NO_SOURCE = Source()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """`values` [n] float64, oldest first."""
+    """`values` [n] float64, oldest first.
+
+    `past` [covariates, n] and `future` [covariates, horizon], NaN for no value, and `times` [n]; None without.
+    """
 
     values: Floats
     source: Source
+    past: Floats | None = None
+    future: Floats | None = None
+    times: Instants | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +77,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """One text."""
+    """One text; `about`: the company towards which it is judged, "" for the whole text."""
 
     text: str
     source: Source
+    about: str = ""
 
 
 @dataclass(frozen=True)  # slots do not go with Given[T](...)

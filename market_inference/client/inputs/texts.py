@@ -5,6 +5,7 @@ text.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from market_inference.client.inputs.arguments import refuse, text
@@ -38,6 +39,36 @@ def texts(given: Any) -> Given[Text]:
         single=False,
         source=Source(index=getattr(given, "index", None) if library == "pandas" else None, library=library),
     )
+
+
+def towards(given: Given[Text], about: Any) -> Given[Text]:
+    """The texts with their companies. Raises ArgumentError.
+
+    A company for each text, one for all, or several for one text, whose answers then have the companies as symbols.
+    """
+    if about is None:
+        return given
+    if isinstance(about, str):
+        company = _company(about, "about")
+        return replace(given, items=tuple(replace(one, about=company) for one in given.items))
+    if isinstance(about, Mapping | bytes | set | frozenset) or not isinstance(about, Iterable):
+        raise refuse("about", "a company's name, or a list of names", about)
+    names = [_company(name, f"about[{at}]") for at, name in enumerate(about)]
+    if given.single:
+        if not names or len(set(names)) < len(names):
+            raise refuse("about", "different names, at least one", names)
+        (one,) = given.items
+        return Given.of(replace(one, about=name, source=replace(one.source, symbol=name)) for name in names)
+    if len(names) != len(given.items):
+        raise ArgumentError("about", f"there are {len(given.items)} texts and {len(names)} names")
+    return replace(given, items=tuple(replace(one, about=name) for one, name in zip(given.items, names, strict=True)))
+
+
+def _company(value: Any, field: str) -> str:
+    name = text(value, field).strip()
+    if not name:
+        raise refuse(field, "a company's name", value)
+    return name
 
 
 def _one(value: Any, field: str, symbol: str) -> Text:

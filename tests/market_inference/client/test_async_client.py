@@ -16,8 +16,8 @@ CLOSES = np.linspace(100, 129, 30)
 def test_calls_of_one_client_run_at_the_same_time(service: Any) -> None:
     both = threading.Barrier(2)
     predict, sentiment = service.on["Predict"], service.on["AnalyzeSentiment"]
-    service.on["Predict"] = lambda request: (both.wait(10), predict(request))[1]
-    service.on["AnalyzeSentiment"] = lambda request: (both.wait(10), sentiment(request))[1]
+    service.on["Predict"] = lambda request: (both.wait(60), predict(request))[1]
+    service.on["AnalyzeSentiment"] = lambda request: (both.wait(60), sentiment(request))[1]
 
     async def run() -> None:
         async with AsyncClient(service.target) as client:
@@ -66,7 +66,7 @@ def test_errors_are_the_synchronous_client_s(service: Any) -> None:
 
 def test_cancelling_the_task_withdraws_the_call(service: Any) -> None:
     entered, release = threading.Event(), threading.Event()
-    service.on["Predict"] = lambda request: (entered.set(), release.wait(10), _fail())
+    service.on["Predict"] = lambda request: (entered.set(), release.wait(60), _fail())
 
     async def run() -> None:
         async with AsyncClient(service.target) as client:

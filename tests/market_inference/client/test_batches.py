@@ -40,4 +40,4 @@ def test_answers_above_the_limit_are_split_too() -> None:
         row = methods.METHODS[made.method]
         assert len(made.requests) > 1
         for request in made.requests:
-            assert bound(row.twin.FromString(request.SerializeToString())) <= row.max_answer_bytes
+            assert bound(row.twin.FromString(request)) <= row.max_answer_bytes

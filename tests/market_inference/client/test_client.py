@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 import market_inference
 from market_inference import AsyncClient, Client, Retries, errors
+from market_inference.client.session import Record
 from market_inference.contract.errors import (
     InternalError,
     InvalidRequestError,
@@ -155,6 +157,24 @@ def test_indicators_are_reached_by_name_output_and_parameters(service: Any) -> N
     _, request, _ = service.calls[0]
     assert (len(request.panels[0].close), len(request.panels[0].high)) == (30, 0)
     assert dict(request.indicators[2].params) == {"timeperiod": 2.0}
+
+
+async def test_every_client_sends_covariates_and_groups(service: Any) -> None:
+    beside = {"volume": [*CLOSES, 1.0, 2.0]}
+    options: dict[str, Any] = {"covariates": beside, "known_ahead": ["volume"]}
+    with Client(service.target) as client:
+        client.predict(CLOSES, 2, **options)
+        client.predict({"A": CLOSES, "B": CLOSES}, 2, groups=True)
+    async with AsyncClient(service.target) as other:
+        await other.predict(CLOSES, 2, **options)
+        await other.predict([CLOSES, CLOSES], 2, groups=["x", "x"])
+    first, grouped, *rest = (request for _, request, _ in service.calls)
+    assert list(first.covariates) == ["volume"]
+    np.testing.assert_array_equal(first.series[0].past_covariates, CLOSES)
+    assert list(first.series[0].future_covariates) == [1.0, 2.0]
+    assert (list(grouped.groups), len(grouped.covariates)) == (["all", "all"], 0)
+    assert rest[0] == first
+    assert list(rest[1].groups) == ["x", "x"]
 
 
 def test_last_bounds_every_indicator_that_names_no_own(service: Any) -> None:
@@ -320,7 +340,7 @@ def test_a_client_serves_many_threads(service: Any) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert found == {at: 129.0 + at for at in range(16)}
 
 
@@ -519,6 +539,69 @@ def test_dates_newest_first_are_reversed_and_said_at_the_caller_s_line(service: 
     assert list(values.index) == list(days)
 
 
+def test_a_stock_listed_later_is_noted_in_its_answer_without_a_warning(service: Any) -> None:
+    frame = pd.DataFrame({"OLD": np.arange(1.0, 61), "NEW": [np.nan] * 20 + [*range(40)]})
+    with Client(service.target) as client, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = client.predict(frame, 1)
+    assert found["NEW"].notes == ("NEW: 20 missing values before its first value were left out",)
+    assert found["OLD"].notes == ()
+
+
+def test_companies_are_sent_with_their_texts(service: Any) -> None:
+    with Client(service.target) as client:
+        several = client.sentiment("Apple up, Nokia down", about=["Apple", "Nokia"])
+        single = client.sentiment("Apple up", about="Apple")
+        listed = client.sentiment(["Apple up", "Nokia down"], about=["Apple", "Nokia"])
+        client.sentiment(["Apple up", "Apple down"], about="Apple")
+        for wrong in ([], ["Apple", "Apple"], {"Apple"}, ""):
+            with pytest.raises(errors.ArgumentError, match="about"):
+                client.sentiment("Apple up", about=wrong)
+        with pytest.raises(errors.ArgumentError, match="2 texts and 1 names"):
+            client.sentiment(["Apple up", "Nokia down"], about=["Apple"])
+    sent = [(list(request.texts), list(request.about)) for _, request, _ in service.calls]
+    assert sent == [
+        (["Apple up, Nokia down"] * 2, ["Apple", "Nokia"]),
+        (["Apple up"], ["Apple"]),
+        (["Apple up", "Nokia down"], ["Apple", "Nokia"]),
+        (["Apple up", "Apple down"], ["Apple", "Apple"]),
+    ]
+    assert several.symbols == ("Apple", "Nokia")
+    assert single.label == "positive"
+    assert listed.symbols == ()
+
+
+def test_the_synchronous_client_works_in_a_running_event_loop_as_in_a_notebook(service: Any) -> None:
+    async def cell() -> float:
+        with Client(service.target) as client:
+            return float(client.predict(CLOSES, 1).point[0])
+
+    assert asyncio.run(cell()) == CLOSES[-1]
+
+
+def test_a_period_is_sent_and_the_coverage_by_phase_is_read(service: Any) -> None:
+    good = service.on["Predict"]
+
+    def answer(request: Any) -> Any:
+        answered = good(request)
+        coverage = answered.forecasts[0].forecast.coverage
+        coverage.phase_measured.extend([0.5, 1.0])
+        coverage.phase_origins.extend([4, 5])
+        return answered
+
+    service.on["Predict"] = answer
+    with Client(service.target) as client:
+        found = client.predict(CLOSES, 1, period=2)
+        with pytest.raises(errors.ArgumentError, match="period"):
+            client.predict(CLOSES, 1, period=-2)
+    assert service.calls[-1][1].period == 2
+    assert (found.coverage.by_phase, found.coverage.phase_origins) == ((0.5, 1.0), (4, 5))
+    assert market_inference.ForecastEvery(5, period=24).message().period == 24
+    assert market_inference.ForecastEvery(5, by_time=True).message().by_time
+    with pytest.raises(ArgumentError, match="expected True or False"):
+        market_inference.ForecastEvery(5, by_time="yes")  # type: ignore[arg-type]
+
+
 def test_a_missing_value_is_refused_with_its_date_and_the_way_out(service: Any) -> None:
     closes = pd.Series(CLOSES, index=pd.date_range("2026-01-01", periods=30))
     closes.iloc[3] = np.nan
@@ -560,3 +643,14 @@ def test_signatures_are_short_enough_to_read_in_help(method: str) -> None:
     for kind in (Client, AsyncClient):
         assert len(str(inspect.signature(getattr(kind, method)))) < 400
         assert "collections.abc" not in str(inspect.signature(getattr(kind, method)))
+
+
+def test_a_session_by_time_needs_the_times_of_its_bars() -> None:
+    forecast = market_inference.ForecastEvery(5, by_time=True)
+    with pytest.raises(ArgumentError, match="times: the forecast is by time"):
+        Record("A", CLOSES, None, (), forecast, "lossless", 100)
+    record = Record("A", CLOSES, range(10**18, 10**18 + len(CLOSES)), (), forecast, "lossless", 100)
+    assert record.open().open.forecast.by_time
+    with pytest.raises(ArgumentError, match="time: the session's forecast is by time"):
+        record.append(1.0, None, None)
+    assert record.append(1.0, 2 * 10**18, None).bar.time == 2 * 10**18

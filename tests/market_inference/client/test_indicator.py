@@ -1,9 +1,11 @@
 """The forms of an indicator in a request, and the resulting names."""
 
+from typing import Any
+
 import pytest
 import talib.abstract
 
-from market_inference.client.indicator import Indicator, Labels, columns_read, read, read_all
+from market_inference.client.indicator import Asked, Indicator, Labels, columns_read, read, read_all
 from market_inference.client.inputs.bars import ALL
 from market_inference.errors import ArgumentError
 
@@ -78,3 +80,37 @@ def test_a_name_asked_for_once_stands_for_itself_and_one_asked_for_twice_carries
 def test_the_same_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
         Labels.of(read_all(["SMA:timeperiod=5", ("SMA", {"timeperiod": 5})]))
+
+
+SPECS = [
+    ["RSI", ("SMA", {"timeperiod": 20}), "EMA:timeperiod=9"],
+    ("RSI", "MACD"),
+    ("SMA", {"timeperiod": 20}),
+    [("SMA", {"timeperiod": 20.0})],
+    [("SMA", {"timeperiod": "20"})],
+    "RSI",
+    {"name": "SMA", "last": 3},
+    [],
+]
+
+
+@pytest.mark.parametrize("specs", SPECS, ids=str)
+def test_specifications_asked_for_again_are_read_as_the_first_time(specs: Any) -> None:
+    first, again = Asked.of(specs), Asked.of(specs)
+    assert first == again
+    assert list(first.indicators) == read_all(specs)
+    assert (first.labels, first.columns) == (Labels.of(first.indicators), columns_read(first.indicators))
+
+
+def test_what_equals_a_known_specification_is_no_specification() -> None:
+    assert Asked.of([("SMA", {"timeperiod": 1})]).indicators[0].params == {"timeperiod": 1}
+    with pytest.raises(ArgumentError, match="expected a number, got True"):
+        Asked.of([("SMA", {"timeperiod": True})])
+
+
+def test_a_change_of_a_callers_parameters_is_seen() -> None:
+    params = {"timeperiod": 5}
+    specs = [("SMA", params)]
+    assert Asked.of(specs).indicators[0].params == {"timeperiod": 5}
+    params["timeperiod"] = 6
+    assert Asked.of(specs).indicators[0].params == {"timeperiod": 6}

@@ -49,7 +49,7 @@ def target(service: Any, certificate: tuple[Path, Path]) -> Iterator[str]:
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    server.stop(None).wait(60)
 
 
 def test_files_make_a_mutually_trusted_connection(target: str, certificate: tuple[Path, Path]) -> None:

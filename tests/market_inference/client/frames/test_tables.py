@@ -1,5 +1,7 @@
 """Answers as frames: the caller's library, names and index; failed items stay visible."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -157,3 +159,9 @@ def test_a_plot_has_a_band_for_each_pair_of_levels_and_the_median():
     assert len(axes.lines) == 2
     assert axes.lines[0].get_xdata()[-1] == given.index[-1].to_datetime64()
     pyplot.close(axes.figure)
+
+
+def test_close_levels_have_columns_of_their_own():
+    source, levels = Source(), np.array([0.1, 0.1000001, 0.9])
+    frame = replace(forecast(source), levels=levels).to_frame()
+    assert frame[["q0.1", "q0.1000001", "q0.9"]].iloc[0].tolist() == [99.0, 100.0, 101.0]

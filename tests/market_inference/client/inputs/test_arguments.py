@@ -46,6 +46,10 @@ def test_other_values_are_no_seconds(value: object) -> None:
 def test_levels() -> None:
     assert arguments.levels(None) == []
     assert arguments.levels(0.5) == [0.5]
+    given = [0.1, 0.9]
+    assert arguments.levels(given) == given
+    assert arguments.levels(given) is not given
+    assert arguments.levels([-0.5, 0, np.float64(0.5)]) == [-0.5, 0.0, 0.5]
     assert arguments.levels(np.array([0.1, 0.9])) == arguments.levels((0.1, 0.9)) == [0.1, 0.9]
     assert arguments.central_levels(0.95) == [0.025, 0.975]
     assert arguments.central_levels([0.8, 0.9]) == [0.1, 0.9, 0.05, 0.95]

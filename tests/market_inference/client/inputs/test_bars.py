@@ -224,3 +224,44 @@ def test_a_number_is_the_close() -> None:
 def test_a_bar_that_cannot_be_understood_is_refused(bar: object, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         row(bar)
+
+
+ARRAYS = {name: np.array(values, dtype=np.float64) for name, values in BARS.items()}
+UNUSUAL: dict[str, Any] = {
+    "lists": {name: values.tolist() for name, values in ARRAYS.items()},
+    "single precision": {name: values.astype(np.float32) for name, values in ARRAYS.items()},
+    "a column of one dimension more": {name: values[:, None] for name, values in ARRAYS.items()},
+    "other names": {name.lower(): values for name, values in ARRAYS.items()},
+    "another column": ARRAYS | {"note": np.zeros(9)},
+}
+
+
+@pytest.mark.parametrize("other", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("wanted", [{"high", "low"}, {"volume"}, set(BARS)])
+def test_arrays_of_doubles_are_the_bars_that_any_other_data_is(other: dict[str, Any], wanted: set[str]) -> None:
+    """Arrays of doubles take a short way."""
+
+    def plain(given: Given[Panel]) -> list[Any]:
+        return [
+            ({name: values.tolist() for name, values in one.columns.items()}, one.times, one.source.symbol)
+            for one in given.items
+        ]
+
+    for usual, unusual in (
+        (ARRAYS, other),
+        ([ARRAYS, ARRAYS], [ARRAYS, other]),
+        ({"A": ARRAYS, "B": ARRAYS}, {"A": other, "B": ARRAYS}),
+    ):
+        assert plain(panels(usual, wanted)) == plain(panels(unusual, wanted))
+        assert panels(usual, wanted).single is panels(unusual, wanted).single
+
+
+@pytest.mark.parametrize("many", [lambda one: one, lambda one: [ARRAYS, one], lambda one: {"A": ARRAYS, "B": one}])
+def test_arrays_that_are_no_bars_are_refused_as_any_other_data_is(many: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"columns of different lengths: .*close 2"):
+        panels(many(ARRAYS | {"Close": ARRAYS["Close"][:2]}))
+    with pytest.raises(ArgumentError, match="close"):
+        panels(many({name: values for name, values in ARRAYS.items() if name != "Close"}))
+    hole = panels(many(ARRAYS | {"low": np.array([0.0, np.nan, 2.0])})).items[-1]
+    assert hole.columns["low"].tolist()[0::2] == [0.0, 2.0]
+    assert hole.source.missing == ("row 1",)

@@ -1,5 +1,6 @@
 """Series to forecast, in the forms of users and of any library."""
 
+import math
 from collections import namedtuple
 from decimal import Decimal
 from typing import Any
@@ -299,7 +300,7 @@ def test_missing_values_before_the_first_are_left_out_with_a_note() -> None:
     found = series(pd.Series(CLOSES, index=DAYS).pct_change()).items[0]
     assert found.values.tolist() == [1.0, 1.0]
     assert list(found.source.index) == list(DAYS[1:])
-    assert found.source.notes == ("1 missing values before its first value were left out",)
+    assert found.source.notes == ("1 missing value before its first value was left out",)
 
 
 def test_a_wide_frame_has_for_each_symbol_the_rows_with_its_values() -> None:
@@ -307,11 +308,34 @@ def test_a_wide_frame_has_for_each_symbol_the_rows_with_its_values() -> None:
     old, new, gone = series(frame).items
     assert (old.values.tolist(), new.values.tolist(), gone.values.tolist()) == (CLOSES, [3, 5], [1])
     assert (old.source.notes, list(new.source.index)) == ((), list(DAYS[1:]))
-    assert new.source.notes == ("NEW: 1 missing values before its first value were left out",)
+    assert new.source.notes == new.source.usual == ("NEW: 1 missing value before its first value was left out",)
     assert gone.source.notes[-1] == "GONE: the newest value is of 2026-01-01"
+    assert gone.source.notes[-1] not in gone.source.usual
 
 
 def test_named_tuples_as_rows_are_refused() -> None:
     row = namedtuple("row", "a b")
     with pytest.raises(ArgumentError):
         series([row("x", 1.0)] * 3)
+
+
+@pytest.mark.parametrize("values", [2.0, math.nan], ids=["clean", "with a hole"])
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_wide_frame_of_floats_is_read_as_its_columns_one_by_one(library, values):
+    table = {f"S{at}": np.arange(40.0) + at for at in range(3)}
+    table["S1"][0] = values
+    made = {"pandas": pd.DataFrame, "polars": pl.DataFrame}[library](table)
+    for found, (name, expected) in zip(series(made).items, table.items(), strict=True):
+        assert found.source.symbol == name
+        np.testing.assert_array_equal(found.values, expected[~np.isnan(expected)])
+        assert found.source.library == library
+        assert (found.source.index is None) == (library == "polars")
+
+
+def test_arrays_in_a_list_are_used_without_a_copy_unless_they_need_one():
+    arrays = [np.arange(40.0), np.arange(50.0)]
+    assert [found.values is given for found, given in zip(series(arrays).items, arrays, strict=True)] == [True, True]
+    mixed = [np.arange(40.0), np.arange(40, dtype=np.float32), list(range(40))]
+    assert [found.values.dtype for found in series(mixed).items] == [np.float64] * 3
+    holes = [np.arange(40.0), np.r_[np.nan, np.arange(39.0)]]
+    assert [len(found.values) for found in series(holes).items] == [40, 39]

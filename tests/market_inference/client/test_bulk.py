@@ -1,0 +1,264 @@
+"""Answers to many items: lazy items, arrays over all items, and failures that stay visible in both."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from google.rpc import code_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from market_inference.client import bulk, calls, response
+from market_inference.contract.encoding import wireformat
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.errors import InternalError, InvalidRequestError, MarketInferenceError, UnavailableError
+
+LEVELS = [0.1, 0.5, 0.9]
+SERIES = np.arange(40.0)
+REFUSED = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="series[1]: too short")
+
+
+def forecast(seed: int, horizon: int = 4, levels: int = 3) -> pb.Forecast:
+    """A forecast of random numbers; fields around the columns have different sizes in different forecasts."""
+    dice = np.random.default_rng(seed)
+    return pb.Forecast(
+        point=dice.normal(size=horizon),
+        quantiles=dice.normal(size=horizon * levels),
+        coverage=pb.Coverage(nominal=0.8, measured=dice.random(), origins=int(dice.integers(0, 100_000))),
+        gate=float(seed % 2),
+        logs=bool(seed % 3),
+        context=seed * 100,
+    )
+
+
+def predicted(symbols: list[str], failed: set[int]) -> pb.PredictResponse:
+    answer = pb.PredictResponse(quantile_levels=LEVELS, model="walk", model_version="3", request_id="r1")
+    for at, symbol in enumerate(symbols):
+        if at in failed:
+            answer.forecasts.add(error=REFUSED)
+        else:
+            answer.forecasts.add(symbol=symbol, forecast=forecast(at))
+    return answer
+
+
+def read_predicted(answers: list[Any], symbols: list[str]) -> bulk.ForecastAnswers:
+    """What a user gets for responses, or errors, to the requests of one call."""
+    given = dict.fromkeys(symbols, SERIES) if any(symbols) else [SERIES] * len(symbols)
+    call = calls.predict(given, 4, LEVELS, "")
+    assert len(call.requests) == len(answers)
+    raw = [one if isinstance(one, Exception) else one.SerializeToString() for one in answers]
+    found = call.read(raw)
+    assert isinstance(found, bulk.ForecastAnswers)
+    return found
+
+
+def panels(sizes: list[int], failed: set[int] = frozenset()) -> pb.ComputeIndicatorsResponse:  # type: ignore[assignment]
+    answer = pb.ComputeIndicatorsResponse(model="ta", model_version="1", request_id="r2")
+    for at, size in enumerate(sizes):
+        if at in failed:
+            answer.panels.add(error=REFUSED)
+            continue
+        item = answer.panels.add(symbol="AB"[: at % 3])
+        dice = np.random.default_rng(at)
+        item.indicators.indicators.add(name="RSI").outputs.add(name="real", values=dice.normal(size=size))
+        macd = item.indicators.indicators.add(name="MACD")
+        for output in ("macd", "macdsignal", "macdhist"):
+            macd.outputs.add(name=output, values=dice.normal(size=size))
+    return answer
+
+
+def read_panels(answer: pb.ComputeIndicatorsResponse) -> bulk.IndicatorAnswers:
+    call = calls.indicators([SERIES] * len(answer.panels), ["RSI:timeperiod=14", "MACD"], 0)
+    found = call.read([answer.SerializeToString()])
+    assert isinstance(found, bulk.IndicatorAnswers)
+    return found
+
+
+@given(symbols=st.lists(st.text("ABCÄ", min_size=1, max_size=9), min_size=2, max_size=30, unique=True), data=st.data())
+def test_the_arrays_hold_what_the_items_hold(symbols: list[str], data: st.DataObject) -> None:
+    failed = data.draw(st.sets(st.integers(0, len(symbols) - 1), max_size=len(symbols) - 1))
+    answer = predicted(symbols, failed)
+    found = read_predicted([answer], symbols)
+    assert found.point.shape == (len(symbols), 4)
+    assert found.quantiles.shape == (len(symbols), 4, 3)
+    np.testing.assert_array_equal(found.levels, LEVELS)
+    assert set(np.flatnonzero(found.failed).tolist()) == failed == set(found.errors)
+    for at, symbol in enumerate(symbols):
+        if at in failed:
+            assert np.isnan(found.point[at]).all()
+            assert np.isnan(found.quantiles[at]).all()
+            with pytest.raises(InvalidRequestError, match=f"{symbol}: series.1.: too short"):
+                found[symbol]
+            continue
+        item, sent = found[symbol], answer.forecasts[at].forecast
+        np.testing.assert_array_equal(found.point[at], item.point)
+        np.testing.assert_array_equal(found.quantiles[at], item.quantiles)
+        np.testing.assert_array_equal(item.quantiles.ravel(), sent.quantiles)
+        assert (item.gate, item.logs, item.context) == (sent.gate, sent.logs, sent.context)
+        assert item.coverage.origins == sent.coverage.origins
+        assert (item.symbol, item.model, item.model_version, item.request_id) == (symbol, "walk", "3", "r1")
+
+
+def test_arrays_of_users_are_their_own() -> None:
+    found = read_predicted([predicted(["", ""], set())], ["", ""])
+    for array in (found.point, found.quantiles, found[0].point, found[0].quantiles, found.levels):
+        assert array.flags.writeable
+        assert array.flags.aligned
+        assert array.flags.c_contiguous
+        array[...] = 0
+    assert found[1].point.any()
+
+
+def test_items_are_read_once_when_they_are_reached_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    twin = response.twin
+    monkeypatch.setattr(response, "twin", lambda kind, raw: (read.append(kind), twin(kind, raw))[1])
+    found = read_predicted([predicted([""] * 9, {3})], [""] * 9)
+    assert pb.Forecast not in read
+    assert found[4] is found[-5]
+    assert read.count(pb.Forecast) == 1
+    assert len(found.errors) == 1
+    assert (read.count(pb.Forecast), read.count(pb.SeriesForecast)) == (1, 1)
+    assert [len(list(found)), len(found.answered)] == [9, 8]
+    assert (read.count(pb.Forecast), read.count(pb.SeriesForecast)) == (8, 1)
+
+
+def test_requests_of_one_call_are_one_array_and_a_lost_request_is_rows_of_nan() -> None:
+    symbols = [f"S{at}" for at in range(600)]
+    lost = UnavailableError("away", code="UNAVAILABLE")
+    found = read_predicted([predicted(symbols[:256], {7}), lost, predicted(symbols[512:], set())], symbols)
+    assert np.isnan(found.quantiles).any(axis=(1, 2)).nonzero()[0].tolist() == [7, *range(256, 512)]
+    np.testing.assert_array_equal(found.quantiles[599], found["S599"].quantiles)
+    assert found.errors[300] is lost
+    with pytest.raises(
+        InvalidRequestError, match=r"^257 of 600 items failed \(S7, S256, .*S259 and 252 more\): S7: series"
+    ):
+        found.raise_errors()
+    read_predicted([predicted(["A"], set())], ["A"]).raise_errors()
+
+
+def test_a_call_whose_items_all_failed_raises_instead_of_giving_arrays() -> None:
+    found = read_predicted([predicted(["A", "B"], {0, 1})], ["A", "B"])
+    with pytest.raises(InvalidRequestError, match="A: series"):
+        _ = found.quantiles
+
+
+def test_pickles_hold_answers_and_arrays() -> None:
+    found = read_predicted([predicted(["A", "B", "C"], {1})], ["A", "B", "C"])
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301
+    np.testing.assert_array_equal(again.quantiles, found.quantiles)
+    assert again["C"].source.symbol == "C"
+    assert isinstance(again.errors[1], InvalidRequestError)
+    table = pickle.loads(pickle.dumps(read_panels(panels([5, 5]))))  # noqa: S301
+    np.testing.assert_array_equal(table.column("MACD.macd"), [table[0]["MACD.macd"], table[1]["MACD.macd"]])
+
+
+@pytest.mark.parametrize("failed", [set(), {0}, {2, 3}])
+def test_the_columns_of_indicators_hold_what_the_items_hold(failed: set[int]) -> None:
+    found = read_panels(panels([50] * 6, failed))
+    plain = [read_panels(panels([50] * 6, failed))[at] if at not in failed else None for at in range(6)]
+    for name in ("RSI", "RSI:timeperiod=14", "RSI.real", "MACD.macd", "MACD.macdsignal", "MACD.macdhist"):
+        column = found.column(name)
+        assert column.shape == (6, 50)
+        assert column.flags.aligned
+        assert column.flags.writeable
+        for at, item in enumerate(plain):
+            if item is None:
+                assert np.isnan(column[at]).all()
+            else:
+                np.testing.assert_array_equal(column[at], item[name])
+    assert list(np.flatnonzero(found.failed)) == sorted(failed)
+
+
+def test_items_of_one_layout_are_those_that_protobuf_reads() -> None:
+    answer = panels([50] * 4, {1})
+    found = read_panels(answer)
+    for at in (0, 2, 3):
+        sent = answer.panels[at].indicators.indicators
+        np.testing.assert_array_equal(found[at]["RSI"], sent[0].outputs[0].values)
+        np.testing.assert_array_equal(found[at]["MACD.macdhist"], sent[1].outputs[2].values)
+        assert list(found[at]) == ["RSI", "MACD.macd", "MACD.macdsignal", "MACD.macdhist"]
+        assert (found[at].model, found[at].request_id) == ("ta", "r2")
+
+
+def test_instruments_with_different_numbers_of_bars_have_no_common_array() -> None:
+    found = read_panels(panels([50, 51]))
+    assert (len(found[0]["RSI"]), len(found[1]["RSI"])) == (50, 51)
+    with pytest.raises(ValueError, match="RSI: the items have 50 to 51 values: ask for the newest with last="):
+        found.column("RSI")
+
+
+def test_unknown_columns_name_the_known_ones() -> None:
+    found = read_panels(panels([50, 50]))
+    with pytest.raises(KeyError, match="there are RSI, MACD"):
+        found.column("SMA")
+    with pytest.raises(KeyError, match="MACD has macd, macdsignal, macdhist"):
+        found.column("MACD.signal")
+    with pytest.raises(KeyError, match=r"name one, such as 'MACD\.macd'"):
+        found.column("MACD")
+
+
+def unpacked(values: list[float]) -> bytes:
+    """`repeated double` field 1 in the other form that readers must take: a tag before every number."""
+    return b"".join(b"\x09" + np.float64(value).tobytes() for value in values)
+
+
+def test_answers_in_other_encodings_than_the_service_s_are_read_alike() -> None:
+    answer = predicted(["", "", ""], {2})
+    first = answer.forecasts[0].forecast
+    odd = pb.Forecast()
+    odd.CopyFrom(first)
+    odd.ClearField("point")
+    body = odd.SerializeToString() + unpacked(first.point)
+    item = b"".join(wireformat.pieces(response.RESULT, body))
+    rest = pb.PredictResponse()
+    rest.CopyFrom(answer)
+    del rest.forecasts[0]
+    # The first item alone at the beginning, the other fields before the other items.
+    raw = b"".join(wireformat.pieces(1, item)) + rest.SerializeToString()[::1]
+    call = calls.predict([SERIES] * 3, 4, LEVELS, "")
+    found, usual = call.read([raw]), read_predicted([answer], ["", "", ""])
+    assert isinstance(found, bulk.ForecastAnswers)
+    np.testing.assert_array_equal(found.point, usual.point)
+    np.testing.assert_array_equal(found.quantiles, usual.quantiles)
+    np.testing.assert_array_equal(found[0].point, usual[0].point)
+    last_first = rest.SerializeToString() + b"".join(wireformat.pieces(1, item))
+    moved = call.read([last_first])
+    assert isinstance(moved, bulk.ForecastAnswers)
+    np.testing.assert_array_equal(moved[2].point, usual[0].point)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xff", predicted([""] * 2, set()).SerializeToString(), b"\x0a\x7f"], ids=["noise", "two", "cut off"]
+)
+def test_bytes_that_are_no_answer_are_a_typed_error(raw: bytes) -> None:
+    call = calls.predict([SERIES] * 3, 4, LEVELS, "")
+    with pytest.raises(InternalError, match="the service sent"):
+        call.read([raw])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pb.SeriesForecast(),
+        pb.SeriesForecast(forecast=forecast(1, levels=2)),
+        pb.SeriesForecast(forecast=pb.Forecast(point=[1.0] * 3, quantiles=[1.0] * 12)),
+    ],
+    ids=["no result", "levels", "steps"],
+)
+def test_an_item_that_is_no_forecast_is_a_typed_error(item: pb.SeriesForecast) -> None:
+    one = pb.PredictResponse(forecasts=[item], quantile_levels=LEVELS)
+    with pytest.raises(InternalError, match="the service sent"):
+        calls.predict(SERIES, 4, LEVELS, "").read([one.SerializeToString()])
+    many = read_predicted([pb.PredictResponse(forecasts=[item] * 2, quantile_levels=LEVELS)], ["A", "B"])
+    with pytest.raises(InternalError, match="the service sent"):
+        many.values()
+    with pytest.raises(InternalError, match="the service sent"):
+        _ = many.quantiles
+
+
+def test_errors_are_answers_in_their_places() -> None:
+    found = read_predicted([predicted(["A", "B"], {1})], ["A", "B"])
+    assert isinstance(found.values()[1], MarketInferenceError)
+    assert "1 failed" in repr(found)
