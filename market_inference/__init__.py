@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from market_inference.cli.pair import Pair
     from market_inference.client.aio import AsyncClient
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
+    from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
     from market_inference.client.client import Client
     from market_inference.client.connection import TLS
     from market_inference.client.files import Bars, FileError, read_bars
@@ -42,7 +43,9 @@ _HOMES = {
     "EngineStatus": "client.status",
     "FileError": "client.files",
     "Forecast": "client.forecast",
+    "ForecastAnswers": "client.bulk",
     "ForecastEvery": "client.session",
+    "IndicatorAnswers": "client.bulk",
     "Indicators": "client.answers",
     "MarketInferenceError": "errors",
     "ModelInfo": "client.status",
@@ -69,7 +72,9 @@ __all__ = [
     "EngineStatus",
     "FileError",
     "Forecast",
+    "ForecastAnswers",
     "ForecastEvery",
+    "IndicatorAnswers",
     "Indicators",
     "MarketInferenceError",
     "ModelInfo",

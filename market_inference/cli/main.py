@@ -12,11 +12,12 @@ from market_inference.cli.commands.deploy import deploy
 from market_inference.cli.commands.indicators import indicators
 from market_inference.cli.commands.inspect import inspect
 from market_inference.cli.commands.keys import keys
+from market_inference.cli.commands.models import models
 from market_inference.cli.commands.predict import predict
 from market_inference.cli.commands.profile import profile
 from market_inference.cli.commands.sentiment import sentiment
 from market_inference.cli.commands.serve import serve
-from market_inference.cli.commands.status import models, status
+from market_inference.cli.commands.status import status
 from market_inference.cli.commands.top import top
 from market_inference.cli.commands.train import train
 from market_inference.cli.commands.watch import watch

@@ -1,6 +1,6 @@
-"""An inference service and a gateway on this machine, as child processes of this one.
+"""An inference service, a gateway and, if asked for, an HTTP edge on this machine, as child processes of this one.
 
-Owns the wiring of the two and their common end.
+Owns the wiring of the processes and their common end.
 
     with market_inference.Pair() as pair, pair.client() as client:
         pair.wait_loaded()
@@ -8,6 +8,8 @@ Owns the wiring of the two and their common end.
 """
 
 import queue
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,10 @@ from market_inference.errors import UnavailableError
 # The modules of the two services, started by name: this package imports neither.
 INFERENCE = "inference"
 GATEWAY = "gateway"
+EDGE = "edge"
 ANY_PORT = "127.0.0.1:0"
+# The kernel takes paths of up to 107 bytes, with the ending that the inference service adds.
+MOST_SOCKET_PATH = 90
 POLL_SECONDS = 0.2
 SETTLED = {"ready", "failed"}
 
@@ -35,8 +40,9 @@ class Pair:
 
     `state`: the folder for the development key and the logs, by default the user's own. `listen`, `metrics_listen`:
     "host:port" of the gateway, `inference_metrics_listen` of the inference service's /metrics; port 0 for any that is
-    free. `device`: "cpu" or "cuda", empty for the service's choice. `start_timeout`: seconds until each process must
-    listen. `grace`: seconds for each process to drain.
+    free. `http_listen`, `http_metrics_listen`: the same for an HTTP edge, started when `http_listen` is not empty.
+    `device`: "cpu" or "cuda", empty for the service's choice. `start_timeout`: seconds until each process must listen.
+    `grace`: seconds for each process to drain.
     """
 
     def __init__(
@@ -46,6 +52,8 @@ class Pair:
         listen: str = ANY_PORT,
         metrics_listen: str = ANY_PORT,
         inference_metrics_listen: str = ANY_PORT,
+        http_listen: str = "",
+        http_metrics_listen: str = ANY_PORT,
         device: str = "",
         start_timeout: float = 180.0,
         grace: float = 25.0,
@@ -54,13 +62,18 @@ class Pair:
         self._listen = listen
         self._metrics_listen = metrics_listen
         self._inference_metrics_listen = inference_metrics_listen
+        self._http_listen = http_listen
+        self._http_metrics_listen = http_metrics_listen
         self._device = device
         self._start_timeout = start_timeout
         self._grace = grace
+        # The folder of the Unix socket between the two processes, for this user only.
+        self._sockets = ""
         self._ended: queue.SimpleQueue[ServiceProcess] = queue.SimpleQueue()
         self._processes: list[ServiceProcess] = []
         self._gateway = Ready("", "")
         self._inference = Ready("", "")
+        self._edge = Ready("", "")
 
     @property
     def target(self) -> str:
@@ -70,7 +83,13 @@ class Pair:
     @property
     def metrics(self) -> dict[str, str]:
         """The address of each process's /metrics, as "host:port"."""
-        return {"gateway": self._gateway.metrics, "inference": self._inference.metrics}
+        found = {"gateway": self._gateway.metrics, "inference": self._inference.metrics}
+        return found | ({"edge": self._edge.metrics} if self._http_listen else {})
+
+    @property
+    def http(self) -> str:
+        """The URL of the HTTP edge, "" without one."""
+        return f"http://{self._edge.listen}" if self._http_listen else ""
 
     @property
     def processes(self) -> tuple[ServiceProcess, ...]:
@@ -82,10 +101,10 @@ class Pair:
         return self.state / development_key_file().name
 
     def start(self) -> None:
-        """Start both and return when both listen; the models go on loading. Raises ServiceProcessError when one of them
+        """Start all and return when all listen; the models go on loading. Raises ServiceProcessError when one of them
         ends or does not listen in time, NoCheckoutError where the services are not installed.
         """
-        for module in (INFERENCE, GATEWAY):
+        for module in (INFERENCE, GATEWAY, *((EDGE,) if self._http_listen else ())):
             checkout.require(module)
         try:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -95,7 +114,7 @@ class Pair:
             self._inference = self._spawn(
                 INFERENCE,
                 {
-                    "MARKET_INFERENCE_LISTEN": ANY_PORT,
+                    "MARKET_INFERENCE_LISTEN": self._between(),
                     "MARKET_INFERENCE_METRICS_LISTEN": self._inference_metrics_listen,
                     **({"MARKET_INFERENCE_DEVICE": self._device} if self._device else {}),
                 },
@@ -108,6 +127,16 @@ class Pair:
                     "MARKET_GATEWAY_REPLICAS": self._inference.listen,
                 },
             )
+            if self._http_listen:
+                self._edge = self._spawn(
+                    EDGE,
+                    {
+                        "MARKET_EDGE_LISTEN": self._http_listen,
+                        "MARKET_EDGE_METRICS_LISTEN": self._http_metrics_listen,
+                        "MARKET_EDGE_GATEWAY": self._gateway.listen,
+                        "MARKET_EDGE_KEY_FILE": str(self.key_file),
+                    },
+                )
         except BaseException:
             self.close()
             raise
@@ -147,15 +176,23 @@ class Pair:
         raise self._ended.get().failure()
 
     def close(self) -> None:
-        """End both processes, the gateway first so that calls can drain; returns when both are gone. Idempotent."""
+        """End the processes, callers before the called so that calls drain; returns when all are gone. Idempotent."""
         try:
             for process in reversed(self._processes):
                 process.stop(self._grace)
         finally:
-            # A second Ctrl-C shortens the drain; both processes still end.
+            # A second Ctrl-C shortens the drain; all processes still end.
             for process in self._processes:
                 process.kill()
             self._processes.clear()
+            if self._sockets:
+                shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _between(self) -> str:
+        """The address for the inference service: a Unix socket, or a port where the temporary folder's path is long."""
+        self._sockets = tempfile.mkdtemp(prefix="market-inference-")
+        path = f"{self._sockets}/inference"
+        return f"unix:{path}" if len(path.encode()) <= MOST_SOCKET_PATH else ANY_PORT
 
     def __enter__(self) -> Self:
         self.start()

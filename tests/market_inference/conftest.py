@@ -164,7 +164,7 @@ def service() -> Iterator[FakeService]:
     fake.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     yield fake
-    server.stop(None).wait()
+    server.stop(None).wait(60)
 
 
 @pytest.fixture(autouse=True)

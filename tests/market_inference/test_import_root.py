@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve_process import COMMAND, serving
+
 ROOT = Path(__file__).resolve().parents[2]
-# Harder than the installed script: `python -m` puts the working directory first.
-COMMAND = (sys.executable, "-m", "market_inference")
 # File names that trading code is full of, and that are, or once were, import names of this project.
 USERS_FILES = (
     "benchmarks.py",
@@ -74,28 +74,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.fixture(scope="module")
 def target(folder: Folder) -> Iterator[str]:
     """The gateway of a `market-inference serve` started in the user's folder."""
-    serve = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", "--metrics-port", "0", "--inference-metrics-port", "0", "--device", "cpu"],
-        cwd=folder.path,
-        env=folder.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert serve.stdout is not None
-    with serve.stdout:
-        said = ""
-        for line in serve.stdout:
-            said += line
-            if line == "Ctrl-C ends it.\n":
-                break
-        try:
-            gateway = re.search(r"^gateway +(\S+)$", said, re.MULTILINE)
-            assert gateway, said
-            yield gateway[1]
-        finally:
-            serve.terminate()
-            serve.wait(60)
+    with serving(folder.environment, folder.path) as served:
+        gateway = re.search(r"^gateway +(\S+)$", served.said, re.MULTILINE)
+        assert gateway, served.said
+        yield gateway[1]
 
 
 @pytest.mark.slow
@@ -122,7 +104,9 @@ def test_the_serverless_worker_ignores_the_users_files(folder: Folder) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True, timeout=250
+    )
     (made,) = folder.glob("*.whl")
     return made
 

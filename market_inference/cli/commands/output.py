@@ -1,6 +1,6 @@
 """The output of commands: console, tables, numbers and JSON.
 
-Owns their form; each command owns the content of its tables.
+Owns the form of the output; the commands own the content of tables.
 """
 
 import json
@@ -17,13 +17,13 @@ from rich.text import Text
 PLAIN_WIDTH = 160
 SIGNIFICANT_DIGITS = 6
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 12
-# From here on, such as for volumes, decimals say nothing.
+# From here on, such as for volumes, decimals have no meaning.
 _WHOLE = 1e7
 _LEAST_TEXT = 6
 
 
 class PlainTable(Table):
-    """A table whose cells are plain text: `[/b]` in a headline is no markup. A cell with a style is a rich Text."""
+    """A table of cells with plain text: `[/b]` in a headline is no markup. A cell with a style is a rich Text."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """Append a row."""
@@ -31,31 +31,29 @@ class PlainTable(Table):
 
 
 def console() -> Console:
-    """Standard output; plain text, as wide as it needs, without a terminal."""
+    """Standard output; without a terminal, plain text of full width."""
     found = Console(highlight=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH, no_color=True)
 
 
 def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainTable:
-    """A table whose first `left` columns are text, which may wrap, and the rest numbers."""
+    """A table with `left` columns of text first, wrapped where the terminal is narrow, and columns of numbers after."""
     made = PlainTable(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     made.caption, made.caption_justify = Text(caption) if caption else None, "left"
     for at, name in enumerate(columns):
-        # A narrow terminal shortens text, but never to nothing.
+        # A narrow terminal shortens text, but never below this width.
         width = _LEAST_TEXT if at < left else None
         made.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at >= left, min_width=width)
     return made
 
 
 def print_json(value: object) -> None:
-    """One JSON document; NaN and infinities, which JSON has not, become null."""
+    """Print a JSON document. JSON has no NaN and no infinities: such numbers become null."""
     click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def decimals(values: Iterable[float]) -> int:
-    """The decimals that show a column of numbers: six significant digits of the largest, no trailing zeros, at least
-    2.
-    """
+    """The decimals of a column of numbers: six significant digits of the largest, no trailing zeros, at least 2."""
     finite = [float(value) for value in values if math.isfinite(value)]
     largest = max(map(abs, finite), default=0.0)
     if largest >= _WHOLE:
@@ -68,7 +66,7 @@ def decimals(values: Iterable[float]) -> int:
 
 
 def number(value: float, places: int | None = None) -> str:
-    """A price or an indicator; `places` are the decimals of its column, by default its own."""
+    """A price or an indicator; `places`: the decimals of the column, by default the decimals of the number alone."""
     if math.isnan(value):
         return "-"
     if 0 < abs(value) < 10.0**-_MOST_DECIMALS:
@@ -77,7 +75,7 @@ def number(value: float, places: int | None = None) -> str:
 
 
 def instants(labels: Any) -> list[str]:
-    """Times as text: dates alone where all of them are midnights."""
+    """Times as text: dates alone where all times are midnights."""
     stamps = [str(stamp).replace("T", " ") for stamp in np.asarray(labels).astype("datetime64[s]")]
     dates = all(stamp.endswith(" 00:00:00") for stamp in stamps)
     return [stamp.removesuffix(" 00:00:00") for stamp in stamps] if dates else stamps

@@ -19,6 +19,7 @@ Examples:
   market-inference predict --csv AAPL.csv --horizon 10
   market-inference predict --csv AAPL.csv --csv MSFT.csv --column "Adj Close" --interval 0.9
   market-inference predict --csv rates.csv --column eurusd --quantile 0.01 --quantile 0.99 --json
+  market-inference predict --csv JPM.csv --csv BAC.csv --model chronos_2 --covariate volume --together
   cut -d, -f5 bars.csv | market-inference predict --csv -
 """
 
@@ -42,6 +43,25 @@ Examples:
     type=click.IntRange(min=1),
     help="Use this many newest values at most; by default all that a request may hold.",
 )
+@click.option(
+    "--period",
+    type=click.IntRange(0),
+    default=0,
+    help="Values of one cycle of the volatility, such as 24 for hourly prices.",
+)
+@click.option(
+    "--times",
+    is_flag=True,
+    help="Take the phases of the cycle from the file's times: of a day, or of a week for daily rows, without --period.",
+)
+@click.option(
+    "--covariate",
+    "covariates",
+    multiple=True,
+    metavar="COLUMN",
+    help="Another column for a model that takes covariates, such as volume. Repeatable.",
+)
+@click.option("--together", is_flag=True, help="Forecast the files from each other, by a model that takes groups.")
 @click.option("--model", default="", help="A model that `market-inference models` names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reading_options
@@ -54,6 +74,10 @@ def predict(
     interval: float,
     quantiles: tuple[float, ...],
     context: int | None,
+    period: int,
+    times: bool,
+    covariates: tuple[str, ...],
+    together: bool,
     model: str,
     as_json: bool,
     reading: Reading,
@@ -70,10 +94,21 @@ def predict(
     found = reading.by_symbol(paths, limit=max_values())
     try:
         series = {symbol: _series(bars, column, newest) for symbol, bars in found.items()}
+        beside = {name: {symbol: bars.column(name)[newest] for symbol, bars in found.items()} for name in covariates}
     except FileError as error:
         raise click.UsageError(str(error)) from None
     with service.client() as client:
-        forecasts = client.predict(series, horizon, quantiles=quantiles, interval=interval, model=model)
+        forecasts = client.predict(
+            series,
+            horizon,
+            quantiles=quantiles,
+            interval=interval,
+            model=model,
+            period=period,
+            times=times,
+            covariates=beside or None,
+            groups=together or None,
+        )
         if as_json:
             _print_json(forecasts)
         else:
@@ -95,11 +130,20 @@ def _print_json(forecasts: "Answers[Forecast]") -> None:
             "symbol": one.symbol,
             "times": _steps(one, None),
             "point": one.point,
-            "quantiles": {f"{level:g}": one.quantile(level) for level in one.levels},
+            "quantiles": {repr(float(level)): one.quantile(level) for level in one.levels},
             "coverage": {
                 "nominal": one.coverage.nominal,
                 "measured": one.coverage.measured,
                 "origins": one.coverage.origins,
+                **(
+                    {
+                        "by_phase": one.coverage.by_phase,
+                        "phase_origins": one.coverage.phase_origins,
+                        **({"phase_ahead": one.coverage.phase_ahead} if one.coverage.phase_ahead else {}),
+                    }
+                    if one.coverage.by_phase
+                    else {}
+                ),
             },
             "warnings": [
                 {"code": found.code, "message": found.message, "evidence": dict(found.evidence)}

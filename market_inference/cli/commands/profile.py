@@ -30,7 +30,11 @@ Examples:
     show_default=True,
     help="An SVG file; a file for speedscope.app; lines of text; or operators on the device, for ui.perfetto.dev.",
 )
-@click.option("--engine", default="", help="With --kind device: the engine; forecast when not given.")
+@click.option(
+    "--engine",
+    default="",
+    help="With --kind device: the engine (forecast when not given); forecast-long for batches that take long.",
+)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; profile.* when not given."
 )

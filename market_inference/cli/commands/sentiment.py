@@ -34,17 +34,25 @@ class Line:
 @click.argument("texts", nargs=-1)
 @click.option("--file", type=click.File("rb"), help="One text per line; - is standard input.")
 @click.option("--encoding", default="", help="The encoding of the file; by default UTF-8, or UTF-16 with its mark.")
+@click.option("--about", default=None, help="A company that every text names: the sentiment towards it.")
 @click.option("--model", default="", help="A model that `market-inference models` names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @service_options
 def sentiment(
-    service: Service, texts: tuple[str, ...], file: BinaryIO | None, encoding: str, model: str, as_json: bool
+    service: Service,
+    texts: tuple[str, ...],
+    file: BinaryIO | None,
+    encoding: str,
+    about: str | None,
+    model: str,
+    as_json: bool,
 ) -> None:
     """Classify financial texts.
 
     Each text is negative, neutral or positive. TEXTS are the texts; without TEXTS and --file, the command reads
     standard input, one text per line. The score is P(positive) - P(negative), from -1 to 1. A text that the service
-    refuses is named on standard error, the others are answered, and the exit status is 1.
+    refuses is named on standard error, the others are answered, and the exit status is 1. A warning names a text whose
+    label is doubtful, such as a text in another language than English.
     """
     source = file or (None if texts else sys.stdin.buffer)
     wanted = [Line(text, f"text {at}") for at, text in enumerate(texts, start=1)]
@@ -53,7 +61,7 @@ def sentiment(
     if not wanted:
         raise click.UsageError("no text given")
     with service.client() as client:
-        found = client.sentiment([line.text for line in wanted], model=model)
+        found = client.sentiment([line.text for line in wanted], about=about, model=model)
     if as_json:
         from market_inference.cli.commands.output import print_json
 
@@ -99,4 +107,8 @@ def _print_table(wanted: list[Line], found: "Answers[Sentiment]") -> None:
     for at, one in found.answered.items():
         probabilities = (f"{share:.2f}" for share in (one.negative, one.neutral, one.positive))
         shown.add_row(wanted[at].text, one.label, f"{one.score:+.2f}", *probabilities)
-    console().print(shown)
+    out = console()
+    out.print(shown)
+    for at, one in found.answered.items():
+        for doubt in one.warnings:
+            out.print(f"warning: {wanted[at].place}: {doubt.message}", style="yellow")

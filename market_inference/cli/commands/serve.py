@@ -1,5 +1,6 @@
 """`market-inference serve`: the service on this machine, until Ctrl-C."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
@@ -34,12 +35,35 @@ Examples:
     show_default=True,
     help="The port of the inference service's /metrics; 0 for any.",
 )
+@click.option(
+    "--http-port",
+    type=PORT,
+    default=8472,
+    show_default=True,
+    help="The port of the HTTP edge (page, JSON, CSV) on 127.0.0.1; 0 for any free port.",
+)
+@click.option(
+    "--http-metrics-port",
+    type=PORT,
+    default=9472,
+    show_default=True,
+    help="The port of the HTTP edge's /metrics; 0 for any.",
+)
+@click.option("--http/--no-http", default=True, show_default=True, help="Whether to start the HTTP edge.")
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
-def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str) -> None:
+def serve(
+    port: int,
+    metrics_port: int,
+    inference_metrics_port: int,
+    http_port: int,
+    http_metrics_port: int,
+    http: bool,
+    device: str,
+) -> None:
     """Run the service on this machine.
 
-    Starts one inference process and one gateway, which only this machine can reach. Ctrl-C, SIGTERM or SIGHUP ends
-    both. When one of the two ends by itself, the command ends the other, with exit status 1.
+    Starts one inference process, one gateway and one HTTP edge, which only this machine can reach. Ctrl-C, SIGTERM or
+    SIGHUP ends all. When one of them ends by itself, the command ends the others, with exit status 1.
     """
     from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console
@@ -48,10 +72,15 @@ def serve(port: int, metrics_port: int, inference_metrics_port: int, device: str
 
     end_on_signals()
     out = console()
+    if http and find_spec("uvicorn") is None:
+        out.print("no page: the HTTP edge is not installed (pip install -e '.[edge]' in the checkout)")
+        http = False
     pair = Pair(
         listen=f"127.0.0.1:{port}",
         metrics_listen=f"127.0.0.1:{metrics_port}",
         inference_metrics_listen=f"127.0.0.1:{inference_metrics_port}",
+        http_listen=f"127.0.0.1:{http_port}" if http else "",
+        http_metrics_listen=f"127.0.0.1:{http_metrics_port}",
         device=device,
     )
     try:
@@ -67,6 +96,8 @@ def _run(pair: "Pair", out: "Console") -> None:
     from market_inference.cli.commands.loading import wait_loaded
 
     out.print(f"gateway   {pair.target}")
+    if pair.http:
+        out.print(f"page      {pair.http}/ (JSON, CSV and live updates: {pair.http}/docs)")
     out.print(f"key       {pair.key_file} (used by itself on this machine)")
     out.print("metrics   " + ", ".join(f"http://{address}/metrics" for address in pair.metrics.values()))
     out.print(f"          market-inference top{_top_options(pair)}")
@@ -80,6 +111,6 @@ def _run(pair: "Pair", out: "Console") -> None:
 
 
 def _top_options(pair: "Pair") -> str:
-    """The options that `market-inference top` needs for this pair; none for the default ports."""
+    """The options that `market-inference top` needs for this pair; the default ports need none but the edge's."""
     defaults = {"gateway": "127.0.0.1:9470", "inference": "127.0.0.1:9471"}
-    return "".join(f" --{kind} {at}" for kind, at in pair.metrics.items() if at != defaults[kind])
+    return "".join(f" --{kind} {at}" for kind, at in pair.metrics.items() if at != defaults.get(kind))

@@ -47,25 +47,6 @@ def status(service: Service, as_json: bool) -> None:
     sys.exit(found.health != "healthy")
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@service_options
-def models(service: Service, as_json: bool) -> None:
-    """List the models that a call may name."""
-    from market_inference.cli.commands.output import console, print_json, table
-
-    with service.client() as client:
-        found = client.models()
-    if as_json:
-        print_json([asdict(model) for model in found])
-        return
-    shown = table("Models", "engine", "model", "state", "default", "version", "note", left=6)
-    for model in found:
-        default = "yes" if model.is_default else ""
-        shown.add_row(model.engine, model.name, model.state, default, model.version, model.message)
-    console().print(shown)
-
-
 def _styled(health: str) -> "Text":
     from rich.text import Text
 

@@ -95,11 +95,42 @@ def run(recipe: Path, data: Path | None, dataset: str, kind: str | None, dry_run
             _wait_checked(plane, dataset)
         made = plane.run(recipe.read_bytes(), dataset, dry_run=dry_run)
         if dry_run:
-            click.echo("the recipe and the dataset are good")
+            _show_checks(made)
         elif detach:
             click.echo(made["id"])
         else:
             _watch(plane, made["id"])
+
+
+def _show_checks(report: dict[str, Any]) -> None:
+    """Print the checks and the costs of a job. Ends with status 1 when a check failed."""
+    from market_inference.cli.commands.output import console, table
+
+    for check in report["checks"]:
+        click.echo(f"{'ok    ' if check['passed'] else 'FAILED'} {check['field']}: {check['text']}")
+    shown = table("what a job costs", "machine", "USD/h", "expected", "at most", "by", left=1)
+    for offer in report["offers"]:
+        costs = (f"{offer[name]:.2f}" for name in ("usd_per_hour", "usd_expected", "usd_most"))
+        shown.add_row(offer["offer"], *costs, offer["basis"])
+    console().print(shown)
+    if not report["valid"]:
+        raise click.ClickException("no job would be made; see what failed above")
+
+
+@train.command()
+@as_json
+@plane_url
+def budget(raw: bool, url: str) -> None:
+    """Show what is left of this month's budget."""
+    from market_inference.cli.commands.output import print_json
+
+    with _refusals():
+        found = _plane(url).json("GET", "/budget")
+    if raw:
+        print_json(found)
+        return
+    amounts = ", ".join(f"{found[f'{name}_usd']:.2f} {name}" for name in ("charged", "reserved", "left"))
+    click.echo(f"{found['owner']}, {found['period']}: {amounts} of {found['limit_usd']:.2f} USD")
 
 
 @train.command("list")

@@ -177,6 +177,8 @@ def _table(symbol: str, instant: datetime, close: float, at: int, of: int, updat
             f"in {update.forecast.horizon} bars",
             f"{number(update.forecast.point[-1])} ({number(lower[-1])} to {number(upper[-1])})",
         )
+        for found in update.forecast.warnings:
+            shown.add_row("warning", found.message)
     return shown
 
 

@@ -142,7 +142,7 @@ def _next_steps(output: Path, sample: Path) -> str:
     folder = "" if shutil.which("market-inference") else os.path.relpath(Path(sys.executable).parent) + "/"
     return f"""
 The chart is at {output}. What to try next:
-  {folder}market-inference serve                  keep the service running
+  {folder}market-inference serve                  keep the service running; its page is http://127.0.0.1:8472/
   {folder}market-inference predict --csv {sample}   forecast bars from a file, these or your own
   {folder}python -c "import market_inference as m; help(m.Client)"
 """

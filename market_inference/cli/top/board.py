@@ -4,7 +4,7 @@ Owns the names of the metrics and the arithmetic over them. A metric that a serv
 version, leaves its figure out of the view. view.py draws the figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from market_inference.cli.top import interval
@@ -28,7 +28,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """A method of the gateway: answers per second, and failed answers per second by status code."""
+    """A method of the gateway, or a route of the edge: answers per second, and failed ones by status code."""
 
     method: str
     rate: float
@@ -116,6 +116,7 @@ class Board:
     seconds: float | None
     services: list[Service] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)
+    http: list[Traffic] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
@@ -128,15 +129,17 @@ class Board:
 
 def board(seen: Sequence[Seen]) -> Board:
     """The figures of the newest scrapes."""
-    gateways, replicas = _Kind(seen, "gateway"), _Kind(seen, "inference")
-    intervals = [*gateways.intervals, *replicas.intervals]
+    gateways, replicas, edges = _Kind(seen, "gateway"), _Kind(seen, "inference"), _Kind(seen, "edge")
+    intervals = [*gateways.intervals, *replicas.intervals, *edges.intervals]
     return Board(
         seconds=max((one.seconds for one in intervals), default=None),
         services=[Service(one.kind, one.address, one.problem) for one in seen],
-        traffic=_traffic(gateways),
+        traffic=_traffic(gateways.rates("market_gateway_requests_total", "method", "code"), _is_ok),
+        http=_traffic(edges.rates("market_edge_requests_total", "route", "status"), _is_good_status),
         latencies=[
             *_latencies(gateways, "market_gateway_request_phase_seconds"),
             *_latencies(replicas, "market_inference_request_phase_seconds"),
+            *_http_latencies(edges),
         ],
         engines=_engines(replicas),
         refusals=[
@@ -146,7 +149,7 @@ def board(seen: Sequence[Seen]) -> Board:
         models=_models(replicas),
         coverage=_coverage(replicas),
         devices=[device for one in seen if one.look is not None and (device := _device(one.address, one.look))],
-        now=_now(gateways, replicas),
+        now=_now(gateways, replicas, edges),
     )
 
 
@@ -170,13 +173,20 @@ class _Kind:
         return interval.gauges(self.looks, name, *by)
 
 
-def _traffic(gateways: _Kind) -> list[Traffic]:
-    rates = gateways.rates("market_gateway_requests_total", "method", "code")
+def _is_ok(code: str) -> bool:
+    return code == _OK
+
+
+def _is_good_status(status: str) -> bool:
+    return status < "400"
+
+
+def _traffic(rates: dict[interval.Group, float], is_good: Callable[[str], bool]) -> list[Traffic]:
     made = []
     for method in sorted({method for method, _ in rates}):
         by_code = {code: rate for (of, code), rate in sorted(rates.items()) if of == method and rate}
         if by_code:
-            errors = {code: rate for code, rate in by_code.items() if code != _OK}
+            errors = {code: rate for code, rate in by_code.items() if not is_good(code)}
             made.append(Traffic(method, sum(by_code.values()), errors))
     return made
 
@@ -184,6 +194,11 @@ def _traffic(gateways: _Kind) -> list[Traffic]:
 def _latencies(services: _Kind, name: str) -> list[Latency]:
     found = services.histograms(name, "method", "phase")
     return [Latency(services.kind, method, phase, _quantiles(found[method, phase])) for method, phase in sorted(found)]
+
+
+def _http_latencies(edges: _Kind) -> list[Latency]:
+    found = edges.histograms("market_edge_request_seconds", "route")
+    return [Latency("edge", route, "total", _quantiles(found[route,])) for (route,) in sorted(found)]
 
 
 def _quantiles(histogram: Histogram) -> tuple[Quantile, ...]:
@@ -243,11 +258,13 @@ def _device(address: str, look: Look) -> Device | None:
     return Device(address, *told) if any(value is not None for value in told) else None
 
 
-def _now(gateways: _Kind, replicas: _Kind) -> dict[str, float]:
+def _now(gateways: _Kind, replicas: _Kind, edges: _Kind) -> dict[str, float]:
     """Gauges summed over the processes; of replica counts the worst that any gateway sees: all share the replicas."""
     looked_for = {
         "requests in flight (gateway)": (gateways, "market_gateway_in_flight_requests"),
         "requests in flight (inference)": (replicas, "market_inference_in_flight_requests"),
+        "requests in flight (edge)": (edges, "market_edge_in_flight_requests"),
+        "sessions (edge)": (edges, "market_edge_open_watches"),
         "sessions": (replicas, "market_inference_sessions"),
         "session bytes": (replicas, "market_inference_session_bytes"),
     }

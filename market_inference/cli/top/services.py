@@ -26,13 +26,16 @@ class Seen:
 
 
 class Services:
-    """Gateways and inference replicas by the addresses of their /metrics; closed by `with`.
+    """Gateways, inference replicas and edges by the addresses of their /metrics; closed by `with`.
 
     `timeout`: seconds until a scrape fails.
     """
 
-    def __init__(self, gateways: Sequence[str], replicas: Sequence[str], timeout: float) -> None:
-        self._known = [*(("gateway", at) for at in gateways), *(("inference", at) for at in replicas)]
+    def __init__(
+        self, gateways: Sequence[str], replicas: Sequence[str], timeout: float, edges: Sequence[str] = ()
+    ) -> None:
+        kinds = (("gateway", gateways), ("inference", replicas), ("edge", edges))
+        self._known = [(kind, at) for kind, addresses in kinds for at in addresses]
         self._timeout = timeout
         self._last: dict[tuple[str, str], Look] = {}
         self._pool = ThreadPoolExecutor(max(1, len(self._known)), thread_name_prefix="look")

@@ -1,18 +1,20 @@
 """The figures as tables.
 
-Owns layout, units and colours; board.py owns the figures.
+Owns layout, units and colours; board.py owns the figures. A terminal narrower than _WIDE gets tables without lines
+and without the columns that matter least. A view that is redrawn in place has no scrolling: the tables that do not fit
+the terminal's height are left out, the least important first, and the last line names them.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from market_inference.cli.commands.output import table
-from market_inference.cli.top.board import LEVELS, Board, Engine, Latency
+from market_inference.cli.top.board import LEVELS, Board, Engine, Latency, Traffic
 from market_inference.cli.top.interval import Quantile
 
 CAPTION = (
@@ -21,30 +23,79 @@ CAPTION = (
 )
 _HEADS = tuple(f"p{level * 100:g}" for level in LEVELS)
 _ABSENT = "-"
+# The boxes and all columns of the engines' table need this width, and a pair under load this height.
+_WIDE, _TALL = 120, 60
+_GAP = "   "
 _PHASES = ("total", "gateway", "queue", "form", "device", "encode", "transport")
 
 
-def view(board: Board) -> RenderableType:
-    """The whole view, as wide as the terminal."""
-    parts: list[RenderableType] = [_services(board)]
-    if board.now:
-        parts.append(_now(board.now))
-    if board.seconds is None:
-        parts.append(Text("Rates and quantiles need a second look."))
-        return Group(*parts)
-    made = (
-        _traffic(board),
-        _latencies(board.latencies),
-        _engines(board.engines),
+class View:
+    """The whole view, as wide as the terminal; with `fitted` not higher than the terminal."""
+
+    def __init__(self, board: Board, *, fitted: bool = False) -> None:
+        self._board = board
+        self._fitted = fitted
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.max_width, options.size.height
+        compact = width < _WIDE or (self._fitted and height < _TALL)
+        head: list[RenderableType] = [_services(self._board)]
+        if self._board.now:
+            head.append(_now(self._board.now, width))
+        if self._board.seconds is None:
+            head.append(Text("Rates and quantiles need a second look."))
+            yield from head
+            return
+        tables = [one for one in _tables(self._board, compact=compact) if one.row_count]
+        caption = Text(CAPTION, style="dim")
+        if not self._fitted:
+            yield from (*head, *tables, *((caption,) if self._board.latencies else ()))
+            return
+        yield from head
+        yield from _fitting(tables, height - _height(console, options, head), console, options)
+
+
+def _tables(board: Board, *, compact: bool) -> list[Table]:
+    """The tables, the most important first."""
+    made = [
+        _traffic("Requests", "method", board.traffic, _totals(board, "gateway"), compact=compact),
+        _engines(board.engines, compact=compact),
         _refusals(board),
         _models(board),
+        _traffic("HTTP requests", "route", board.http, _totals(board, "edge"), compact=compact),
+        _latencies(board.latencies),
         _coverage(board),
         _devices(board),
-    )
-    parts.extend(one for one in made if one.row_count)
-    if board.latencies:
-        parts.append(Text(CAPTION, style="dim"))
-    return Group(*parts)
+    ]
+    if compact:
+        for one in made:
+            one.box, one.padding, one.pad_edge = None, (0, 1, 0, 0), False
+    return made
+
+
+def _fitting(
+    tables: Sequence[Table], lines: int, console: Console, options: ConsoleOptions
+) -> Iterable[RenderableType]:
+    """The tables that fit, in their order, and a line with the titles of the others."""
+    sizes = [_height(console, options, [one]) for one in tables]
+    left_out: list[str] = []
+    kept: list[Table] = []
+    # The line with the titles needs a line itself, unless all fit.
+    room = lines if sum(sizes) <= lines else lines - 1
+    for one, size in zip(tables, sizes, strict=True):
+        if size <= room:
+            kept.append(one)
+            room -= size
+        else:
+            left_out.append(str(one.title))
+    yield from kept
+    if left_out:
+        text = f"no room for: {', '.join(left_out)}"
+        yield Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _height(console: Console, options: ConsoleOptions, parts: Iterable[RenderableType]) -> int:
+    return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
 
 
 def _services(board: Board) -> Text:
@@ -59,24 +110,41 @@ def _services(board: Board) -> Text:
     return line
 
 
-def _now(now: Mapping[str, float]) -> Text:
-    return Text("   ".join(f"{name}: {_amount(name, value)}" for name, value in now.items()))
+def _now(now: Mapping[str, float], width: int) -> Text:
+    """The gauges, filled into lines; no gauge is divided."""
+    lines = [""]
+    for name, value in now.items():
+        one = f"{name}: {_amount(name, value)}"
+        longer = f"{lines[-1]}{_GAP}{one}" if lines[-1] else one
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(one)
+    return Text("\n".join(lines))
 
 
 def _amount(name: str, value: float) -> str:
     return _mebibytes(value) if "bytes" in name else f"{value:,.0f}"
 
 
-def _traffic(board: Board) -> Table:
-    totals = {one.method: one.quantiles for one in board.latencies if (one.kind, one.phase) == ("gateway", "total")}
-    heads = ("method", "per second", *(f"{head} ms" for head in _HEADS), "failed", "failed per second, by code")
-    made = table("Requests", *heads)
-    made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
-    for one in board.traffic:
+def _totals(board: Board, kind: str) -> dict[str, tuple[Quantile, ...]]:
+    """The quantiles of a whole request, by method or route."""
+    return {one.method: one.quantiles for one in board.latencies if (one.kind, one.phase) == (kind, "total")}
+
+
+def _traffic(
+    title: str, of: str, traffic: Sequence[Traffic], totals: Mapping[str, tuple[Quantile, ...]], *, compact: bool
+) -> Table:
+    heads = [of, "per second", *(f"{head} ms" for head in _HEADS), "failed"]
+    made = table(title, *heads, *(() if compact else ("failed per second, by code",)))
+    if not compact:
+        made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
+    for one in traffic:
         failed = sum(one.errors.values())
         codes = ", ".join(f"{code} {_rate(rate)}" for code, rate in one.errors.items())
         times = [_milliseconds(quantile) for quantile in totals.get(one.method, ())] or [_ABSENT] * len(LEVELS)
-        made.add_row(one.method, _rate(one.rate), *times, _share(failed / one.rate), Text(codes, style="red"))
+        cells = [one.method, _rate(one.rate), *times, _share(failed / one.rate)]
+        made.add_row(*cells, *(() if compact else (Text(codes, style="red"),)))
     return made
 
 
@@ -101,22 +169,25 @@ def _place(phase: str) -> tuple[int, str]:
     return (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), phase)
 
 
-def _engines(engines: Iterable[Engine]) -> Table:
+def _engines(engines: Iterable[Engine], *, compact: bool) -> Table:
+    quantiles, recoveries = " / ".join(_HEADS), "OOM/s"
     heads = (
         "engine",
         "batches/s",
         "items",
-        " / ".join(_HEADS),
+        quantiles,
         "units/s",
         "padding",
         "busy",
         "queued",
         "queued s",
         "dropped/s",
+        recoveries,
     )
-    made = table("Engines", *heads, "OOM/s")
+    shown = [head for head in heads if not (compact and head in (quantiles, recoveries))]
+    made = table("Engines", *shown)
     for one in engines:
-        made.add_row(
+        cells = (
             one.name,
             _rate(one.batches),
             _ABSENT if one.items is None else f"{one.items:.1f}",
@@ -130,6 +201,7 @@ def _engines(engines: Iterable[Engine]) -> Table:
             _rate(one.dropped),
             _rate(one.recoveries),
         )
+        made.add_row(*(cell for head, cell in zip(heads, cells, strict=True) if head in shown))
     return made
 
 

@@ -89,7 +89,7 @@ def test_batches_are_read_from_the_service_s_metrics() -> None:
         thread = Thread(target=server.handle_request)
         thread.start()
         found = batches.read(f"127.0.0.1:{server.server_port}", "forecast").since(batches.Batches(1, 10))
-        thread.join()
+        thread.join(60)
     assert (found.batches, found.items) == (3, 20)
     assert batches.Batches().mean == 0
 

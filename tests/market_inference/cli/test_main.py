@@ -82,6 +82,24 @@ def test_predict_shows_warnings_about_the_data_below_the_table_and_in_json(run: 
     assert found["warnings"] == [{"code": "SUSPECTED_SPLIT", "message": "a 4:1 [split]", "evidence": {"ratio": [4]}}]
 
 
+def test_predict_reads_covariates_and_forecasts_files_together(
+    run: Run, bars: str, tmp_path: Path, service: Any
+) -> None:
+    other = tmp_path / "MSFT.csv"
+    other.write_bytes(Path(bars).read_bytes())
+    asked = ("--covariate", "volume", "--covariate", "Open", "--together", "--context", "35")
+    result = run("predict", "--csv", bars, "--csv", str(other), "--horizon", "2", *asked)
+    assert result.exit_code == 0, result.output
+    request = service.calls[-1][1]
+    assert list(request.covariates) == ["volume", "Open"]
+    assert len(set(request.groups)) == 1
+    assert len(request.groups) == 2
+    assert list(request.series[1].past_covariates) == [at * 10 for at in range(105, 140)] + [*range(105, 140)]
+    result = run("predict", "--csv", bars, "--covariate", "mood")
+    assert result.exit_code == 2
+    assert "mood" in result.stderr
+
+
 def test_predict_takes_any_column_the_newest_values_and_standard_input(run: Run, bars: str, service: Any) -> None:
     run("predict", "--csv", bars, "--column", "OPEN", "--context", "5")
     run("predict", "--csv", "-", stdin="close\n1\n2\n")
@@ -219,6 +237,26 @@ def test_a_text_is_text_and_no_markup(run: Run) -> None:
     assert "Acme [/b] profit [bold]up" in result.stdout
 
 
+def test_a_doubtful_text_is_named_with_the_warning(run: Run, service: Any) -> None:
+    good = service.on["AnalyzeSentiment"]
+
+    def answer(request: Any) -> Any:
+        answered = good(request)
+        answered.sentiments[1].sentiment.warnings.add(code="WARNING_CODE_TEXT_NOT_ENGLISH", message="Not English.")
+        return answered
+
+    service.on["AnalyzeSentiment"] = answer
+    assert "warning: text 2: Not English." in run("sentiment", "shares up", "Kurse fallen").stdout
+    first, second = json.loads(run("sentiment", "--json", "shares up", "Kurse fallen").stdout)
+    assert (first["warnings"], second["warnings"][0]["code"]) == ([], "TEXT_NOT_ENGLISH")
+
+
+def test_a_company_is_asked_for_with_every_text(run: Run, service: Any) -> None:
+    assert run("sentiment", "--about", "Acme", "Acme shares up", "Acme fined").exit_code == 0
+    (_, request, _) = service.calls[-1]
+    assert list(request.about) == ["Acme", "Acme"]
+
+
 def test_one_bad_line_among_headlines_is_named_and_the_others_are_answered(run: Run, service: Any) -> None:
     lines = [f"shares up {at}" for at in range(150)]
     lines[120] = "x" * 10_001
@@ -348,7 +386,9 @@ def test_every_command_explains_itself(command: str) -> None:
     assert (main.commands[command].get_short_help_str(200) or "").endswith((".", "!"))
     if command == "deploy":  # becomes another program: in a process of its own
         asked = [sys.executable, "-m", "market_inference", command, "--help"]
-        assert "usage: " in subprocess.run(asked, capture_output=True, text=True, check=True).stdout.lower()
+        assert (
+            "usage: " in subprocess.run(asked, capture_output=True, text=True, check=True, timeout=250).stdout.lower()
+        )
         return
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
 
@@ -358,5 +398,5 @@ def test_help_loads_neither_grpc_nor_numpy_nor_matplotlib() -> None:
         "import sys; from market_inference.cli import main; "
         "print(sorted({'grpc', 'numpy', 'matplotlib', 'rich', 'google'} & set(sys.modules)))"
     )
-    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=250)
     assert ran.stdout.strip() == "[]"

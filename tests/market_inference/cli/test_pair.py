@@ -6,6 +6,7 @@ Two small modules stand in for the services; test_pair_real.py runs the real one
 import json
 import os
 import signal
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -61,9 +62,22 @@ def test_the_gateway_is_told_where_the_inference_service_listens(state: Path) ->
         inference, gateway = (environment(state, name) for name in ("stub_inference", "stub_gateway"))
     assert gateway["MARKET_GATEWAY_REPLICAS"] == "127.0.0.1:1111"
     assert gateway["MARKET_GATEWAY_LISTEN"] == "127.0.0.1:8470"
-    assert inference["MARKET_INFERENCE_LISTEN"] == "127.0.0.1:0"
+    socket = Path(inference["MARKET_INFERENCE_LISTEN"].removeprefix("unix:"))
+    assert socket.name == "inference"
+    assert not socket.parent.exists(), "the folder of the socket goes with the pair"
     assert inference["MARKET_INFERENCE_DEVICE"] == "cpu"
     assert inference["MARKET_INFERENCE_STATE_DIR"] == gateway["MARKET_INFERENCE_STATE_DIR"] == str(state)
+
+
+def test_a_temporary_folder_with_a_long_path_has_no_socket(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Pair(state=state):
+        assert environment(state, "stub_inference")["MARKET_INFERENCE_LISTEN"] == "127.0.0.1:0"
+    assert list(folder.iterdir()) == []
 
 
 def test_leaving_the_with_block_leaves_no_process_even_by_an_error(state: Path) -> None:

@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.eventually import eventually
+from tests.serve_process import COMMAND, serving
 
 
 @pytest.fixture
@@ -27,29 +29,22 @@ def signals_of_a_terminal() -> Iterator[None]:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=["TERM", "HUP", "KILL"])
 def test_serve_says_where_it_listens_and_ends_with_its_children(tmp_path: Path, end: signal.Signals) -> None:
     environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "market_inference"]
-    serve = subprocess.Popen(
-        [*command, "serve", "--port", "0", "--metrics-port", "0", "--inference-metrics-port", "0"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert serve.stdout is not None
-    with serve.stdout:
-        said = "".join(iter(serve.stdout.readline, "Ctrl-C ends it.\n"))
-        children = Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
-        gateway = re.search(r"^gateway +(\S+)$", said, re.MULTILINE)
+    with serving(environment, tmp_path) as served:
+        pid = served.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        gateway = re.search(r"^gateway +(\S+)$", served.said, re.MULTILINE)
         assert gateway
-        status = [*command, "status", "--json", "--target", gateway[1]]
-        answer = subprocess.run(status, env=environment, capture_output=True, text=True, check=True)
-        serve.send_signal(end)
-        try:
-            assert serve.wait(60) == (0 if end != signal.SIGKILL else -end)
-        finally:
-            serve.kill()
-            serve.wait()
+        at = re.search(r"^page +(\S+)", served.said, re.MULTILINE)
+        assert at
+        with urllib.request.urlopen(at[1], timeout=60) as opened:  # noqa: S310 -- our own URL
+            page = opened.read()
+        status = [*COMMAND, "status", "--json", "--target", gateway[1]]
+        answer = subprocess.run(status, env=environment, capture_output=True, text=True, check=True, timeout=250)
+        served.process.send_signal(end)
+        assert served.process.wait(60) == (0 if end != signal.SIGKILL else -end)
     assert json.loads(answer.stdout)["health"] == "healthy"
-    assert len(children) == 2
+    assert page.startswith(b"<!doctype html>")
+    assert len(children) == 3
     eventually(lambda: not any(map(_runs, children)))
 
 
@@ -64,7 +59,16 @@ def test_the_demo_prints_its_tables_writes_its_chart_and_leaves_no_process(tmp_p
         timeout=110,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    for expected in ("80% interval", "AAPL", "FB", "RSI 14", "positive", "200 calls", str(chart)):
+    for expected in (
+        "80% interval",
+        "AAPL",
+        "FB",
+        "RSI 14",
+        "positive",
+        "200 calls",
+        str(chart),
+        "http://127.0.0.1:8472/",
+    ):
         assert expected in ran.stdout
     assert chart.read_bytes().startswith(b"\x89PNG")
     sample = chart.with_name("AAPL.csv").read_text().splitlines()

@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from market_inference.cli.top.board import Coverage, Device, board
+from market_inference.cli.top.board import Coverage, Device, Traffic, board
 from market_inference.cli.top.interval import Interval
 from market_inference.cli.top.look import parse
 from market_inference.cli.top.services import Seen
-from market_inference.cli.top.view import view
+from market_inference.cli.top.view import View
 
 
 def seen(kind, address, before, after):
@@ -19,7 +19,7 @@ def seen(kind, address, before, after):
 
 def drawn(shown):
     out = Console(width=200, file=io.StringIO())
-    out.print(view(shown))
+    out.print(View(shown))
     return out.file.getvalue()
 
 
@@ -73,3 +73,20 @@ def test_a_replica_whose_model_is_not_loaded_is_counted():
     found = board([seen("inference", "a", "", page.format(1)), seen("inference", "b", "", page.format(0))])
     assert [(one.engine, one.model, one.ready, one.of) for one in found.models] == [("e", "m", 1.0, 2)]
     assert "1 of 2" in drawn(found)
+
+
+def test_routes_of_the_edge_are_shown_with_failures_and_times():
+    page = (
+        "# TYPE market_edge_requests counter\n"
+        'market_edge_requests_total{{route="/v1/predict",status="200"}} {0}\n'
+        'market_edge_requests_total{{route="/v1/predict",status="503"}} {1}\n'
+        'market_edge_request_seconds_bucket{{route="/v1/predict",le="0.01"}} {0}\n'
+        'market_edge_request_seconds_bucket{{route="/v1/predict",le="+Inf"}} {0}\n'
+        "market_edge_open_watches 3\n"
+    )
+    found = board([seen("edge", "a", page.format(0, 0), page.format(6, 2))])
+    assert found.http == [Traffic("/v1/predict", 4.0, {"503": 1.0})]
+    [latency] = found.latencies
+    assert (latency.kind, latency.method, latency.quantiles[0].value) == ("edge", "/v1/predict", pytest.approx(0.005))
+    assert found.now == {"sessions (edge)": 3.0}
+    assert "503 1.0" in drawn(found)
