@@ -1,0 +1,106 @@
+"""Admission of a request before its body is read: limits in all, and a credential that the gateway knows.
+
+Owns the counts of requests, live sessions and bytes in work, and the memory of credentials that the gateway has
+accepted, so that a stranger can't make the edge read and parse a large body. The gateway checks every call again.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+
+from edge.caller import Caller
+from edge.config import Config
+from edge.upstream import Upstream
+from market_inference.contract import deadline
+from market_inference.contract.errors import OverloadedError, RemoteError, UnauthenticatedError
+from market_inference.contract.generated import inference_pb2
+from market_inference.contract.methods import METHODS
+
+MESSAGE_BYTES: Final = 1 << 20
+"""The longest message of a WebSocket, and the longest line of bars."""
+# A revoked key can make the edge parse bodies for this long; the gateway refuses its calls at once.
+_KNOWN_SECONDS = 30.0
+_MOST_KNOWN = 4096
+_RETRY_SECONDS = 1.0
+_CHECK_SECONDS = 5.0
+
+
+class Count:
+    """A number in work with a limit."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what = what
+        self.most = most
+        self.now = 0
+
+    def add(self, number: int = 1) -> None:
+        """Raises OverloadedError above the limit."""
+        if self.now + number > self.most:
+            raise OverloadedError(
+                f"this edge has too many {self._what} in work (max {self.most})", retry_after=_RETRY_SECONDS
+            )
+        self.now += number
+
+    def remove(self, number: int = 1) -> None:
+        self.now -= number
+
+    @contextmanager
+    def held(self, number: int = 1) -> Iterator[None]:
+        """Count for the time of a block. Raises OverloadedError above the limit."""
+        self.add(number)
+        try:
+            yield
+        finally:
+            self.remove(number)
+
+
+class Admission:
+    """The limits of one edge."""
+
+    def __init__(self, config: Config, upstream: Upstream) -> None:
+        self.requests = Count("requests", config.max_in_flight)
+        self.watches = Count("live sessions", config.max_watches)
+        self.bytes = Count("bytes of requests", config.max_bytes_in_flight)
+        # A WebSocket's key may come in the first message, which is in memory before the key is known.
+        self.strangers = Count("live sessions without a key yet", config.max_bytes_in_flight // MESSAGE_BYTES)
+        # Bars that came with the opening of a session stay in memory until their turn. The budget is apart from that of
+        # requests: sessions last, and full sessions must not refuse requests.
+        self.replays = Count("bytes of live sessions' bars", config.max_bytes_in_flight)
+        self._upstream = upstream
+        self._salt = secrets.token_bytes(16)
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+
+    def release(self, caller: Caller) -> None:
+        """Give the bytes of the caller's body back."""
+        self.bytes.remove(caller.bytes_held)
+        caller.bytes_held = 0
+
+    async def check(self, caller: Caller) -> None:
+        """Return when the gateway knows the credential. Raises UnauthenticatedError, RemoteError."""
+        if not caller.credential:
+            raise UnauthenticatedError("no API key: send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        digest = hmac.digest(self._salt, caller.credential.encode(), hashlib.sha256)
+        if self._known.get(digest, 0.0) > deadline.now():
+            return
+        await self._ask(caller)
+        self._known[digest] = deadline.after(_KNOWN_SECONDS)
+        self._known.move_to_end(digest)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    async def _ask(self, caller: Caller) -> None:
+        """ListModels costs the gateway least. A refusal for lack of a scope shows a known credential, too."""
+        asked: Message = inference_pb2.ListModelsRequest()
+        try:
+            await self._upstream.call(METHODS["ListModels"], asked, caller, _CHECK_SECONDS)
+        except RemoteError as error:
+            # A full or restarting gateway may refuse before it looks at the credential.
+            if error.carried.code != code_pb2.PERMISSION_DENIED:
+                raise

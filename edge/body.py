@@ -1,0 +1,122 @@
+"""The body of a request: bounded in bytes and in time, before anything is parsed.
+
+Owns reading and the media type. JSON becomes Python values here; tables belong to tables/.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from edge.admission import MESSAGE_BYTES, Admission
+from edge.caller import Caller
+from edge.config import Config
+from edge.errors import BodyTooSlowError, ClientGoneError
+from market_inference.contract.errors import InvalidRequestError, RequestTooLargeError, Violation
+
+# Longer bodies, and larger answers, are converted in a thread: it would hold the event loop for milliseconds.
+THREAD_BYTES: Final = 256 << 10
+
+
+class Bodies:
+    """Reads bodies under the limits of the configuration."""
+
+    def __init__(self, config: Config, admission: Admission) -> None:
+        self._most = config.max_body_bytes
+        self._seconds = config.body_seconds
+        self._admission = admission
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body. Raises ServiceError, ClientGoneError."""
+        caller: Caller = request.state.caller
+        await self._admission.check(caller)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal():
+            self._check(int(length))
+        parts = []
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for part in request.stream():
+                    self._admission.bytes.add(len(part))
+                    caller.bytes_held += len(part)
+                    caller.bytes_in += len(part)
+                    self._check(caller.bytes_in)
+                    parts.append(part)
+        except TimeoutError:
+            raise BodyTooSlowError(f"the body did not arrive within {self._seconds:g} s") from None
+        except ClientDisconnect:
+            raise ClientGoneError from None
+        return b"".join(parts)
+
+    async def parse(self, raw: bytes, caller: Caller) -> dict[str, Any]:
+        """A body as a JSON object, whose memory is held as that of the body is. Raises ServiceError."""
+        self._hold(weight(raw), caller)
+        found = await asyncio.to_thread(loads, raw) if len(raw) > THREAD_BYTES else loads(raw)
+        if not isinstance(found, dict):
+            raise _invalid("must be a JSON object")
+        return found
+
+    async def lines(self, request: Request) -> AsyncIterator[bytes]:
+        """The lines of a body of any length as they arrive; each line is bounded. Raises as read()."""
+        caller: Caller = request.state.caller
+        await self._admission.check(caller)
+        waiting = b""
+        try:
+            async for part in request.stream():
+                caller.bytes_in += len(part)
+                *whole, waiting = (waiting + part).split(b"\n")
+                for line in whole:
+                    if line.strip():
+                        yield line
+                if len(waiting) > MESSAGE_BYTES:
+                    raise RequestTooLargeError(MESSAGE_BYTES, len(waiting))
+        except ClientDisconnect:
+            raise ClientGoneError from None
+        if waiting.strip():
+            yield waiting
+
+    def _hold(self, size: int, caller: Caller) -> None:
+        """Raises RequestTooLargeError, OverloadedError."""
+        if size > self._admission.bytes.most:
+            raise RequestTooLargeError(self._admission.bytes.most, size)
+        self._admission.bytes.add(size)
+        caller.bytes_held += size
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise RequestTooLargeError(self._most, size)
+
+
+def media_type(request: Request) -> str:
+    """The body's media type in lower case, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a body of the media type is read as JSON. curl's default for -d and no type at all are, too."""
+    return kind in ("", "application/json", "text/json", "application/x-www-form-urlencoded", "text/plain") or (
+        kind.endswith("+json")
+    )
+
+
+def weight(raw: bytes) -> int:
+    """The bytes that the values of a JSON text take in memory, about; at least.
+
+    `{},` is three bytes as text and two hundred as an object in a list.
+    """
+    containers = 192 * raw.count(b"{") + 64 * raw.count(b"[")
+    return containers + 32 * raw.count(b",") + 28 * raw.count(b'"')
+
+
+def loads(raw: bytes | str) -> Any:
+    """Any JSON value. Raises InvalidRequestError."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+
+
+def _invalid(description: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation("", f"the body {description}", "json")])

@@ -1,0 +1,64 @@
+"""The edge's configuration: read once from the environment, then frozen."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runtime.listen import Address
+from runtime.tracing import Endpoint
+
+
+class Config(BaseSettings):
+    """Every setting is an environment variable `MARKET_EDGE_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKET_EDGE_", frozen=True)
+
+    listen: Address = Field("127.0.0.1:8472", description="where HTTP clients and browsers connect")
+    metrics_listen: Address = Field("127.0.0.1:9472", description="where Prometheus scrapes /metrics")
+    gateway: str = Field(
+        "127.0.0.1:8470", description="the gateway, as host:port or a gRPC name such as dns:///gateway:8470"
+    )
+    gateway_tls: bool = Field(False, description="connect to the gateway with TLS")
+    gateway_tls_ca: Path | None = Field(None, description="CA certificates for the gateway; by default the system's")
+    gateway_tls_certificate: Path | None = Field(None, description="PEM chain that the edge shows to the gateway")
+    gateway_tls_key: Path | None = Field(None, description="the private key of the certificate")
+    key_file: Path | None = Field(
+        None,
+        description="API key for requests without one, on loopback only, as `market-inference serve` uses it",
+    )
+    allow_plaintext: bool = Field(
+        False, description="listen to other machines without TLS, which a proxy in front must provide"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM chain for HTTP clients")
+    tls_key: Path | None = Field(None, description="the private key of the certificate")
+    cors_origins: str = Field(
+        "", description="origins of other sites whose pages may call, separated by commas; none by default"
+    )
+    max_body_bytes: int = Field(32 << 20, ge=1 << 10, description="bytes of a request's body; more are refused")
+    max_bytes_in_flight: int = Field(128 << 20, ge=1 << 20, description="bytes of all bodies in work; more are refused")
+    max_in_flight: int = Field(512, ge=1, description="requests in work in all; more are refused at once")
+    max_watches: int = Field(2048, ge=1, description="live sessions (/v1/watch) in all; more are refused")
+    max_connections: int = Field(4096, ge=1, description="open connections; more are refused")
+    reader_seconds: float = Field(30.0, gt=0, description="a watch ends when its client reads nothing for this time")
+    body_seconds: float = Field(30.0, gt=0, description="seconds for a request's body to arrive")
+    default_timeout: float = Field(30.0, gt=0, description="seconds for a request without a timeout of its own")
+    max_timeout: float = Field(300.0, gt=0, description="a longer timeout is shortened to this many seconds")
+    drain_seconds: float = Field(20.0, ge=0, description="time for requests in work after SIGTERM")
+    page: bool = Field(True, description="serve the page at / and the reference at /docs")
+    otlp_endpoint: Endpoint = Field(
+        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
+    )
+    trace_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the traces that begin here to record; a caller's own trace keeps its flag",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())

@@ -1,0 +1,194 @@
+"""Around every request: the caller, the origin, the limits, the headers of security, the log line, metrics and span.
+
+Owns that a failure of any kind has an answer, and that no body, text, series or key reaches a log. An ASGI middleware
+of our own, since Starlette's would read a streamed body twice.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge import caller as callers
+from edge import problem
+from edge.admission import Admission
+from edge.caller import Caller
+from edge.config import Config
+from edge.errors import ClientGoneError, ForeignOriginError
+from edge.metrics import Metrics
+from market_inference.contract import deadline
+from market_inference.contract.errors import InternalError, ServiceError, code_name, reason_of
+from runtime import logs
+from runtime.logs import fields
+from runtime.tracing import Span, Traces
+
+log = logging.getLogger("edge.request")
+
+# The page loads nothing from elsewhere and runs no inline script; chart colours are inline styles.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", POLICY.encode()),
+)
+_OPEN_PATHS: Final = ("/health/",)
+# nginx introduced it: the client closed the connection before the answer.
+GONE: Final = 499
+
+
+class Guard:
+    """Around the whole application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config,
+        admission: Admission,
+        metrics: Metrics,
+        traces: Traces | None,
+        own_key: str,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._admission = admission
+        self._metrics = metrics
+        self._traces = traces
+        self._own_key = own_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        began = deadline.now()
+        caller = callers.read(scope["headers"], self._own_key)
+        if scope["type"] == "http":
+            caller.receive = receive
+        scope.setdefault("state", {})["caller"] = caller
+        span = self._begin(scope, caller, began)
+        answer = _Answer(send, caller, scope["type"])
+        try:
+            await self._serve(scope, receive, answer, caller)
+        finally:
+            self._admission.release(caller)
+            self._finish(scope, caller, answer, began, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller) -> None:
+        # Live sessions have a limit of their own.
+        counted = not scope["path"].startswith((*_OPEN_PATHS, "/v1/watch"))
+        try:
+            self._check_origin(scope)
+            if counted:
+                self._admission.requests.add()
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                if counted:
+                    self._admission.requests.remove()
+        except ClientGoneError:
+            answer.status = GONE
+        except Exception as error:  # noqa: BLE001 -- the answer to a bug is the bug's request id
+            await self._refuse(error, scope, receive, answer, caller)
+
+    async def _refuse(
+        self, error: Exception, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller
+    ) -> None:
+        if not isinstance(error, ServiceError):
+            log.error("bug", exc_info=error, extra=fields(request_id=caller.request_id, path=scope["path"]))
+            error = InternalError()
+        if not answer.started:
+            await refusal(error, caller)(scope, receive, answer)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Raises ForeignOriginError."""
+        found = _headers(scope, b"origin", b"host")
+        origin = found.get(b"origin", "")
+        if origin and callers.is_foreign(origin, found.get(b"host", ""), self._config.origins):
+            raise ForeignOriginError(
+                "pages of other sites may not call this edge: its operator can allow an origin with "
+                "MARKET_EDGE_CORS_ORIGINS"
+            )
+
+    def _begin(self, scope: Scope, caller: Caller, began: float) -> Span | None:
+        if self._traces is None:
+            return None
+        method = scope.get("method", "GET")
+        attributes = {"http.request.method": method, "market.request_id": caller.request_id}
+        span = self._traces.request(f"HTTP {method}", "server", caller.traceparent, began, attributes)
+        caller.traceparent = span.traceparent
+        return span
+
+    def _finish(self, scope: Scope, caller: Caller, answer: "_Answer", began: float, span: Span | None) -> None:
+        route, now = route_of(scope), deadline.now()
+        seconds = now - began
+        if span is not None:
+            attributes: Mapping[str, Any] = {"http.route": route, "http.response.status_code": answer.status}
+            span.end(caller.code, caller.reason, now, attributes)
+        self._metrics.answered(route, answer.status, caller.reason, seconds, caller.bytes_in)
+        values: dict[str, object] = {
+            "request_id": caller.request_id,
+            "trace_id": caller.traceparent[3:35],
+            "route": route,
+            "method": scope.get("method", scope["type"]),
+            "status": answer.status,
+            "code": caller.code,
+            "reason": caller.reason,
+            "bytes": caller.bytes_in,
+            "answer_bytes": answer.size,
+            "seconds": int(seconds * 1e6) / 1e6,
+        }
+        level = logging.ERROR if answer.status == 500 else logging.WARNING if answer.status > 500 else logging.INFO
+        if scope["path"].startswith(_OPEN_PATHS) and answer.status < 500:
+            level = logging.DEBUG
+        logs.event(log, level, "request", values)
+
+
+class _Answer:
+    """Sends on, notes status and size, and adds the headers of every answer."""
+
+    def __init__(self, send: Send, caller: Caller, kind: str) -> None:
+        self._send = send
+        self._caller = caller
+        self.started = False
+        self.status = 101 if kind == "websocket" else 0
+        self.size = 0
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            self.started = True
+            self.status = message["status"]
+            own = (*_HEADERS, (b"x-request-id", self._caller.request_id.encode()))
+            message = {**message, "headers": [*message["headers"], *own]}
+        elif kind == "http.response.body":
+            self.size += len(message.get("body", b""))
+        elif kind in ("websocket.accept", "websocket.close"):
+            self.started = True
+        elif kind == "websocket.send":
+            self.size += len(message.get("text") or "")
+        await self._send(message)
+
+
+def refusal(error: ServiceError, caller: Caller, extra: Mapping[str, Any] | None = None) -> Any:
+    """The answer for an error, noted for the log."""
+    status = error.status(caller.request_id)
+    note(caller, status)
+    return problem.response(error, caller.request_id, caller.names, extra)
+
+
+def note(caller: Caller, status: Any) -> None:
+    """Note a failure for log line, metrics and span."""
+    caller.reason = reason_of(status)
+    caller.code = code_name(status.code)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route, "other" where no route has the path: paths are chosen by callers."""
+    return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _headers(scope: Scope, *names: bytes) -> dict[bytes, str]:
+    return {name: value.decode("latin-1") for name, value in scope["headers"] if name in names}

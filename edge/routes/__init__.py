@@ -1,0 +1,1 @@
+"""The routes of the edge, one module for each kind."""

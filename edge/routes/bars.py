@@ -1,0 +1,83 @@
+"""Bars for the page: a dropped file as arrays, and samples to begin with.
+
+Owns /v1/bars and /v1/samples. Reading uses the files of vendors' formats that the command line reads, with its notes.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from edge import body as bodies
+from edge import samples, schema
+from edge.admission import Admission
+from edge.body import Bodies
+from edge.caller import Caller
+from edge.errors import NoRouteError
+from edge.routes.calls import JSON
+from edge.tables import columns
+from edge.tables.requests import Tables
+from market_inference.client.files import Bars
+from market_inference.contract.json_form import encode
+
+
+def router(reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
+    """The routes."""
+    made = APIRouter(tags=["bars"])
+
+    async def read(request: Request) -> Response:
+        kind = bodies.media_type(request)
+        raw = await reader.read(request)
+        found = await tables.bars(raw, kind, request.query_params)
+        shown = await asyncio.to_thread(_shown, found)
+        return Response(shown, media_type=JSON)
+
+    async def listed(request: Request) -> Response:
+        return Response(
+            orjson.dumps([{"name": one.name, "title": one.title} for one in samples.SAMPLES]), media_type=JSON
+        )
+
+    async def sample(request: Request, name: str) -> Response:
+        caller: Caller = request.state.caller
+        await admission.check(caller)
+        found = next((one for one in samples.SAMPLES if one.name == name), None)
+        if found is None:
+            raise NoRouteError(f"no sample {name[:64]!r}; /v1/samples lists them")
+        return Response(await asyncio.to_thread(found.csv), media_type="text/csv")
+
+    made.add_api_route(
+        "/v1/bars",
+        read,
+        methods=["POST"],
+        summary="A file of bars, as vendors and brokers write them, read into columns with notes",
+        response_class=Response,
+        operation_id="bars",
+        openapi_extra={"requestBody": {"required": True, "content": schema.TABLE_CONTENT}},
+        responses=schema.problems(),
+    )
+    made.add_api_route(
+        "/v1/samples", listed, methods=["GET"], summary="Names of the samples", response_class=Response,
+        operation_id="samples", responses=schema.problems(),
+    )  # fmt: skip
+    made.add_api_route(
+        "/v1/samples/{name}", sample, methods=["GET"], summary="A sample as CSV", response_class=Response,
+        operation_id="sample", responses=schema.problems(),
+    )  # fmt: skip
+    return made
+
+
+def _shown(found: dict[str, Bars]) -> bytes:
+    """The instruments as JSON: columns, times, notes, details."""
+    instruments: list[dict[str, Any]] = [
+        {
+            "symbol": symbol,
+            "columns": {name: encode.numbers(values) for name, values in one.items()},
+            "times": None if one.times is None else columns.iso(one.times),
+            "notes": list(one.notes),
+            "details": dict(one.details),
+        }
+        for symbol, one in found.items()
+    ]
+    return orjson.dumps({"instruments": instruments})

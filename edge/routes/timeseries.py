@@ -1,0 +1,77 @@
+"""KServe's time series forecast API: POST /v1/timeseries/forecast, GET /v1/timeseries/models."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from edge import guard, kserve, schema
+from edge.answers import Answers
+from edge.body import THREAD_BYTES, Bodies
+from edge.caller import Caller
+from edge.routes.calls import JSON
+from market_inference.contract.errors import ServiceError
+from market_inference.contract.generated import inference_pb2
+from market_inference.contract.methods import METHODS
+
+_FORECASTS = "forecast"
+
+
+def router(answers: Answers, reader: Bodies) -> APIRouter:
+    """The two routes."""
+    made = APIRouter(tags=["KServe"])
+
+    async def forecast(request: Request) -> Response:
+        caller: Caller = request.state.caller
+        try:
+            body = await reader.parse(await reader.read(request), caller)
+            found = await _answer(body, answers, caller)
+        except ServiceError as error:
+            # One document for both readers: RFC 9457's members, and KServe's `error`.
+            status = error.status(caller.request_id)
+            refused: Response = guard.refusal(error, caller, {"error": kserve.error(status, caller.names)})
+            return refused
+        return Response(orjson.dumps(found), media_type=JSON)
+
+    async def models(request: Request) -> Response:
+        method, caller = METHODS["ListModels"], request.state.caller
+        response = await answers.send(method, method.request(), caller)
+        assert isinstance(response, inference_pb2.ListModelsResponse)  # noqa: S101 -- narrows the type
+        return Response(
+            orjson.dumps([one.name for one in response.models if one.engine == _FORECASTS]), media_type=JSON
+        )
+
+    made.add_api_route(
+        "/v1/timeseries/forecast",
+        forecast,
+        methods=["POST"],
+        summary="KServe's time series forecast API",
+        response_class=Response,
+        operation_id="timeseries_forecast",
+        openapi_extra=schema.kserve_operation(),
+        responses=schema.kserve_responses(),
+    )
+    made.add_api_route(
+        "/v1/timeseries/models",
+        models,
+        methods=["GET"],
+        summary="Names of the forecasters",
+        response_class=Response,
+        operation_id="timeseries_models",
+        responses=schema.problems(),
+    )
+    return made
+
+
+async def _answer(body: dict[str, Any], answers: Answers, caller: Caller) -> dict[str, Any]:
+    large = caller.bytes_in > THREAD_BYTES
+    asked = await asyncio.to_thread(kserve.read, body) if large else kserve.read(body)
+
+    def expand(_: object) -> tuple[dict[str, Any], dict[str, str]]:
+        return asked.body, asked.names
+
+    response = await answers.ask("Predict", expand, body, caller)
+    assert isinstance(response, inference_pb2.PredictResponse)  # noqa: S101 -- narrows the type
+    return kserve.write(response, asked)

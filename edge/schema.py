@@ -1,0 +1,324 @@
+"""The OpenAPI description of requests and answers, made from the contract's descriptors.
+
+Owns the JSON Schema of messages (limits included), of the short forms, of KServe's types and of problem documents, so
+that a limit of the .proto files is written nowhere else.
+"""
+
+from typing import Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from edge import kserve, problem
+from market_inference.contract.json_form import forms
+from market_inference.contract.methods import METHODS, field_rules
+
+Schema = dict[str, Any]
+JSON: Final = "application/json"
+_EXAMPLES: Final[dict[str, Schema]] = {
+    "Predict": {"symbol": "AAPL", "time_series": [100 + (at * 7) % 11 for at in range(40)], "horizon": 5},
+    "AnalyzeSentiment": {"texts": ["Chipmaker lifts full-year guidance", "Regulator opens probe into lender"]},
+    "ComputeIndicators": {
+        "ohlcv": {"close": [100 + (at * 7) % 11 for at in range(40)]},
+        "indicators": ["RSI", {"name": "SMA", "params": {"timeperiod": 5}, "last": 3}],
+    },
+    "Analyze": {
+        "sentiment": {"text": "Profit rose sharply"},
+        "predict": {"time_series": list(range(1, 41)), "horizon": 3},
+    },
+}
+TABLE_CONTENT: Final[Schema] = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
+}
+_BY_NAME: Final[Schema] = {
+    name: {"type": "object", "additionalProperties": {"type": "array", "items": {"type": ["number", "null"]}}}
+    for name in kserve.COVARIATES
+}
+_NUMBER_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
+
+
+def request(kind: Any) -> Schema:
+    """The JSON form of a request message."""
+    return {
+        "type": "object",
+        "properties": {field.name: _field(field, answer=False) for field in kind.fields},
+        "additionalProperties": False,
+    }
+
+
+def answer(kind: Any) -> Schema:
+    """The JSON form of an answer message: every field present, errors as text and type."""
+    properties: Schema = {}
+    for field in kind.fields:
+        if field.message_type is not None and field.message_type.full_name == status_pb2.Status.DESCRIPTOR.full_name:
+            properties[field.name] = {"type": "string"}
+            properties[f"{field.name}_type"] = {"type": "string"}
+        else:
+            properties[field.name] = _field(field, answer=True)
+    return {"type": "object", "properties": properties}
+
+
+def _field(field: Any, *, answer: bool) -> Schema:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {
+            "type": "object",
+            "additionalProperties": _one(field.message_type.fields_by_name["value"], answer=answer),
+        }
+    if not field.is_repeated:
+        return _one(field, answer=answer)
+    rules = field_rules(field).repeated
+    made: Schema = {"type": "array", "items": _one(field, answer=answer)}
+    if not answer:
+        made |= {"minItems": rules.min_items} if rules.min_items else {}
+        made |= {"maxItems": rules.max_items} if rules.max_items else {}
+    return made
+
+
+def _one(field: Any, *, answer: bool) -> Schema:
+    """One value of a field."""
+    rules = field_rules(field)
+    if field.message_type is not None:
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            return {"type": "object"}
+        return _answered(field.message_type) if answer else request(field.message_type)
+    if field.enum_type is not None:
+        return {"type": "string"}
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        own = rules.repeated.items.double if field.is_repeated else rules.double
+        bounds = {} if answer else _bounds(own, {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum"})
+        return (dict(_NUMBER_OR_NULL) if answer else {"type": "number"}) | bounds
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        most = (rules.repeated.items.string if field.is_repeated else rules.string).max_len
+        return {"type": "string"} | ({"maxLength": most} if most and not answer else {})
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return {"type": "boolean"}
+    bounds = {} if answer else _bounds(rules.uint32, {"gte": "minimum", "lte": "maximum"})
+    return {"type": "integer"} | bounds
+
+
+_answered = answer
+
+
+def _bounds(rules: Any, keys: dict[str, str]) -> Schema:
+    present = {field.name: value for field, value in rules.ListFields()}
+    return {word: present[name] for name, word in keys.items() if name in present}
+
+
+def _column(field: str, kind: str) -> Schema:
+    """The schema of a column such as Series.values."""
+    message: Any = METHODS[kind].request.DESCRIPTOR
+    items = next(one for one in message.fields if one.is_repeated and one.message_type is not None)
+    return _field(items.message_type.fields_by_name[field], answer=False)
+
+
+def _short(rpc: str) -> Schema:
+    """The message's form and its short form in one object: fields of the one or of the other."""
+    made = request(METHODS[rpc].request.DESCRIPTOR)
+    own: Schema = made["properties"]
+    if rpc == "Predict":
+        own |= {"time_series": _column("values", rpc), "symbol": {"type": "string", "maxLength": 64}} | _BY_NAME
+        flat = own["series"]["items"]["properties"]
+        flat |= {name: {"anyOf": [flat[name], by_name]} for name, by_name in _BY_NAME.items()}
+    elif rpc == "AnalyzeSentiment":
+        own |= {"text": own["texts"]["items"]}
+    elif rpc == "ComputeIndicators":
+        columns = {name: _column(name, rpc) for name in forms.COLUMNS}
+        own["ohlcv"] = {"type": "object", "properties": columns, "additionalProperties": False, "required": ["close"]}
+        own["symbol"] = {"type": "string", "maxLength": 64}
+        own["indicators"]["items"] = {"anyOf": [{"type": "string"}, own["indicators"]["items"]]}
+    else:
+        parts = {"predict": "Predict", "sentiment": "AnalyzeSentiment", "indicators": "ComputeIndicators"}
+        own |= {part: _short(name) for part, name in parts.items()}
+    return made
+
+
+def operation(rpc: str, *, tables: bool) -> Schema:
+    """The request's part of an operation."""
+    body = _short(rpc)
+    body["properties"] |= {
+        "timeout": {"type": "number", "exclusiveMinimum": 0, "description": "seconds"},
+        "priority": {"type": "string", "enum": ["interactive", "batch"]},
+        "request_id": {"type": "string", "maxLength": 128},
+    }
+    content: Schema = {JSON: {"schema": body, "example": _EXAMPLES[rpc]}}
+    made: Schema = {"requestBody": {"required": True, "content": content}}
+    if tables:
+        content |= TABLE_CONTENT
+        made["parameters"] = [
+            {
+                "name": name,
+                "in": "query",
+                "schema": {"type": "string"},
+                "description": f"with a table as body: {text}",
+            }
+            for name, text in TABLE_PARAMETERS[rpc].items()
+        ]
+    return made
+
+
+FILE_PARAMETERS: Final = {
+    "symbol": "one of several instruments of the file",
+    "column": "the column of the values, by default the close",
+    "date_format": "such as %d.%m.%Y, where the dates are ambiguous",
+    "decimal": "the decimal separator",
+    "delimiter": "the separator of columns",
+}
+TABLE_PARAMETERS: Final = {
+    "Predict": {
+        "horizon": "steps ahead",
+        "quantiles": "levels, separated by commas",
+        "model": "a model of /v1/models",
+        "period": "values of one cycle of the volatility",
+        "covariates": "other columns that the model reads, separated by commas",
+        **FILE_PARAMETERS,
+    },
+    "AnalyzeSentiment": {"column": "the column of the texts", "model": "a model of /v1/models"},
+    "ComputeIndicators": {
+        "indicators": "such as RSI MACD:fastperiod=8",
+        "last": "only the newest values",
+        **{name: text for name, text in FILE_PARAMETERS.items() if name != "column"},
+    },
+}
+
+PROBLEM: Final[Schema] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "reason", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "reason": {"type": "string"},
+        "code": {"type": "string"},
+        "request_id": {"type": "string"},
+        "retry_after": {"type": "number"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {"type": "string"},
+                    "description": {"type": "string"},
+                    "rule": {"type": "string"},
+                    "limit": {"type": "number"},
+                },
+            },
+        },
+    },
+}
+
+
+def problems() -> dict[int | str, Schema]:
+    """The answers to failures."""
+    content = {problem.MEDIA_TYPE: {"schema": PROBLEM}}
+    return {"default": {"description": "a failure, as RFC 9457 says", "content": content}}
+
+
+def responses(kind: type[Message]) -> dict[int | str, Schema]:
+    """The answers of an operation."""
+    good = {"description": "the answer", "content": {JSON: {"schema": answer(kind.DESCRIPTOR)}}}
+    return {200: good, **problems()}
+
+
+def watch_operation() -> Schema:
+    """The opening of a live session, with the bars of a replay."""
+    columns = {name: _column(name, "ComputeIndicators") for name in forms.COLUMNS}
+    bar = {name: {"type": "number"} for name in forms.COLUMNS} | {"time": {"type": ["string", "integer"]}}
+    own: Schema = {
+        "type": "object",
+        "required": ["ohlcv"],
+        "properties": {
+            "symbol": {"type": "string", "maxLength": 64},
+            "ohlcv": {"type": "object", "properties": columns, "required": ["close"], "additionalProperties": False},
+            "times": {"type": "array", "items": {"type": "string", "format": "date-time"}},
+            "bars": {"type": "array", "maxItems": 50, "items": {"type": "object", "properties": bar}},
+            "indicators": {"type": "array", "items": {"type": "string"}},
+            "forecast": {
+                "type": "object",
+                "required": ["horizon"],
+                "properties": {
+                    name: _field(METHODS["Predict"].request.DESCRIPTOR.fields_by_name[name], answer=False)
+                    for name in ("horizon", "quantiles", "model", "period")
+                }
+                | {"every": {"type": "integer", "minimum": 0}, "by_time": {"type": "boolean"}},
+            },
+            "delivery": {"type": "string", "enum": ["lossless", "latest"]},
+            "keep": {"type": "integer", "minimum": 1, "maximum": 10_000},
+            "interval": {"type": "number", "minimum": 0, "maximum": 0.01},
+        },
+    }
+    closes = _EXAMPLES["Predict"]["time_series"]
+    example = {
+        "symbol": "AAPL",
+        "ohlcv": {"close": closes},
+        "bars": [{"close": 104}, {"close": 105.5}],
+        "indicators": ["RSI", "SMA:timeperiod=5"],
+    }
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": own, "example": example}}}}
+
+
+def kserve_operation() -> Schema:
+    """A ForecastRequest of KServe."""
+    levels = METHODS["Predict"].request.DESCRIPTOR.fields_by_name
+    own: Schema = {
+        "type": "object",
+        "required": ["model", "inputs", "options"],
+        "properties": {
+            "model": {"type": "string", "maxLength": 128},
+            "inputs": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": field_rules(levels["series"]).repeated.max_items,
+                "items": {
+                    "type": "object",
+                    "required": ["type", "name", "series", "frequency"],
+                    "properties": {
+                        "type": {"type": "string", "enum": [kserve.UNIVARIATE, kserve.MULTIVARIATE]},
+                        "name": {"type": "string", "maxLength": 64},
+                        "series": {
+                            "anyOf": [
+                                _column("values", "Predict"),
+                                {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+                            ]
+                        },
+                        **_BY_NAME,
+                        "frequency": {"type": "string", "enum": list(kserve.FREQUENCIES)},
+                        "start_timestamp": {"type": "string", "format": "date-time"},
+                    },
+                },
+            },
+            "options": {
+                "type": "object",
+                "required": ["horizon"],
+                "properties": {name: _field(levels[name], answer=False) for name in kserve.OPTIONS},
+            },
+            "metadata": {"type": "object"},
+        },
+    }
+    one = {
+        "type": kserve.UNIVARIATE,
+        "name": "AAPL",
+        "series": _EXAMPLES["Predict"]["time_series"],
+        "frequency": "D",
+        "start_timestamp": "2026-01-01T00:00:00",
+    }
+    example = {"model": "auto", "inputs": [one], "options": {"horizon": 5, "quantiles": [0.1, 0.5, 0.9]}}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": own, "example": example}}}}
+
+
+def kserve_responses() -> dict[int | str, Schema]:
+    """A ForecastResponse of KServe."""
+    content = {
+        "type": "object",
+        "required": ["id", "created_at", "status", "model", "outputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "created_at": {"type": "integer"},
+            "status": {"type": "string", "enum": ["completed", "partial", "error"]},
+            "model": {"type": "string"},
+            "outputs": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    return {200: {"description": "the forecasts", "content": {JSON: {"schema": content}}}, **problems()}

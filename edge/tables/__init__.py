@@ -1,0 +1,1 @@
+"""Tables in and out: text/csv and Arrow IPC streams, for spreadsheets, R and data frames."""

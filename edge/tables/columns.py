@@ -1,0 +1,218 @@
+"""Answers as columns, and columns as CSV or Arrow.
+
+Owns the names of the columns and the two formats. Missing values are empty in CSV and null in Arrow.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from numpy.typing import NDArray
+
+from edge.errors import MediaTypeError
+from edge.tables import arrow
+from market_inference.contract.errors import ServiceError
+from market_inference.contract.generated import inference_pb2
+from market_inference.contract.json_form import encode, mistakes
+
+CSV: Final = "text/csv"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+MEDIA_TYPES: Final = (CSV, ARROW)
+# Of a forecast, the same on each row; then of the phase of the row's step, for a request with a period.
+_COVERAGE: Final = ("coverage_nominal", "coverage_measured", "coverage_origins", "phase_measured", "phase_origins")
+Times = dict[str, list[str]]
+"""The times of the rows by symbol, as ISO 8601; a symbol without times is absent."""
+Columns = dict[str, list[Any]]
+Names = Mapping[str, str]
+
+
+class NoArrowError(ServiceError):
+    """This edge has no library for Arrow."""
+
+    code = code_pb2.UNIMPLEMENTED
+    reason = "NO_ARROW"
+
+
+def wanted(accept: str, *, default: str) -> str:
+    """The table format that an Accept header asks for, "" for JSON; without one, the format of the body."""
+    lowered = accept.lower()
+    for kind in MEDIA_TYPES:
+        if kind in lowered:
+            return kind
+    return "" if "json" in lowered or default not in MEDIA_TYPES else default
+
+
+def of(response: Message, times: Times, names: Names) -> Columns:
+    """The columns of an answer. Raises MediaTypeError for an answer without a form as a table."""
+    form = _FORMS.get(type(response))
+    if form is None:
+        raise MediaTypeError("a table", "application/json")
+    return form(response, times, names)
+
+
+def _forecasts(answer: Any, times: Times, names: Names) -> Columns:
+    levels = [f"q{level!r}" for level in answer.quantile_levels]  # exact: close levels stay apart
+    made: Columns = {name: [] for name in ("symbol", "step", "point", *levels, *_COVERAGE, "warnings", "error")}
+    for one in answer.forecasts:
+        if one.HasField("error"):
+            _append(made, symbol=one.symbol, error=mistakes.text(one.error, names))
+            continue
+        flat = encode.numbers(one.forecast.quantiles)
+        doubts = _warnings(one.forecast.warnings)
+        coverage = one.forecast.coverage
+        ahead = coverage.phase_ahead[:]
+        [measured], phases = encode.numbers([coverage.measured]), encode.numbers(coverage.phase_measured)
+        whole = (coverage.nominal, measured, coverage.origins)
+        for step, value in enumerate(encode.numbers(one.forecast.point)):
+            row = flat[step * len(levels) : (step + 1) * len(levels)]
+            phase = (ahead[step] if ahead else (step + 1) % len(phases)) if phases else 0
+            by_phase = (phases[phase], coverage.phase_origins[phase]) if phases else (None, None)
+            cells = zip((*levels, *_COVERAGE), (*row, *whole, *by_phase), strict=True)
+            _append(made, symbol=one.symbol, step=step + 1, point=value, warnings=doubts, **dict(cells))
+    return made
+
+
+def _warnings(found: Any) -> str | None:
+    """The codes and sentences of an item's warnings in one cell; None for none."""
+    shown = [encode.to_json(warning, {}) for warning in found]
+    return " | ".join(f"{one['code']}: {one['message']}" for one in shown) or None
+
+
+def _sentiments(answer: Any, times: Times, names: Names) -> Columns:
+    values = ("score", "negative", "neutral", "positive")
+    made: Columns = {name: [] for name in ("row", "label", *values, "warnings", "error")}
+    for at, one in enumerate(answer.sentiments, 1):
+        if one.HasField("error"):
+            _append(made, row=at, error=mistakes.text(one.error, names))
+        else:
+            found = encode.to_json(one.sentiment, names)
+            doubts = _warnings(one.sentiment.warnings)
+            _append(made, row=at, label=found["label"], warnings=doubts, **{name: found[name] for name in values})
+    return made
+
+
+def _indicators(answer: Any, times: Times, names: Names) -> Columns:
+    made: Columns = {"symbol": [], "time": []}
+    parts: list[tuple[str, dict[str, list[Any]], str]] = []
+    for panel in answer.panels:
+        if panel.HasField("error"):
+            parts.append((panel.symbol, {}, mistakes.text(panel.error, names)))
+            continue
+        found: dict[str, list[Any]] = {}
+        for one in panel.indicators.indicators:
+            for output in one.outputs:
+                label = one.name if len(one.outputs) == 1 else f"{one.name}.{output.name}"
+                while label in found:  # the same function twice, with other parameters
+                    label += "'"
+                found[label] = encode.numbers(output.values)
+        parts.append((panel.symbol, found, ""))
+    made |= {label: [] for _, found, _ in parts for label in found} | {"error": []}
+    for symbol, found, failure in parts:
+        _append_panel(made, symbol, found, times.get(symbol, []), failure)
+    return made
+
+
+def _append_panel(made: Columns, symbol: str, found: dict[str, list[Any]], at: list[str], failure: str) -> None:
+    if failure:
+        _append(made, symbol=symbol, error=failure)
+        return
+    rows = max(map(len, found.values()), default=0)
+    newest = at[len(at) - rows :] if len(at) >= rows else []
+    for row in range(rows):
+        # Columns may differ in length: each ends at the newest bar.
+        cells = {
+            label: values[row - rows + len(values)] for label, values in found.items() if row - rows + len(values) >= 0
+        }
+        _append(made, symbol=symbol, time=newest[row] if newest else None, **cells)
+
+
+def _append(made: Columns, **cells: Any) -> None:
+    for name, column in made.items():
+        column.append(cells.get(name))
+
+
+_FORMS: Final[dict[type[Message], Callable[[Any, Times, Names], Columns]]] = {
+    inference_pb2.PredictResponse: _forecasts,
+    inference_pb2.AnalyzeSentimentResponse: _sentiments,
+    inference_pb2.ComputeIndicatorsResponse: _indicators,
+}
+
+
+def write(columns: Columns, kind: str) -> bytes:
+    """The columns in one of MEDIA_TYPES. Raises NoArrowError."""
+    return _arrow(columns) if kind == ARROW else _csv(columns)
+
+
+def _csv(columns: Columns) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    # A column without any value is left out: `error` of an answer without errors, for one.
+    shown = {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
+    writer.writerow(shown)
+    writer.writerows([_harmless(cell) for cell in row] for row in zip(*shown.values(), strict=True))
+    return text.getvalue().encode()
+
+
+def _harmless(cell: Any) -> Any:
+    """A spreadsheet takes text that begins so for a formula; symbols and errors hold what callers wrote."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _arrow(columns: Columns) -> bytes:
+    target = io.BytesIO()
+    polars = _polars()
+    polars.DataFrame(
+        {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
+    ).write_ipc_stream(target)
+    return target.getvalue()
+
+
+def parquet_of(raw: bytes) -> bytes:
+    """An Arrow IPC stream as a parquet file, for the reader of files. Raises NoArrowError, ValueError."""
+    target = io.BytesIO()
+    _frame(raw).write_parquet(target)
+    return target.getvalue()
+
+
+def read_arrow(raw: bytes) -> Columns:
+    """The columns of an Arrow IPC stream. Raises NoArrowError, ValueError."""
+    found: Columns = _frame(raw).to_dict(as_series=False)
+    return found
+
+
+def _frame(raw: bytes) -> Any:
+    polars = _polars()
+    arrow.check(raw)
+    try:
+        frame = polars.read_ipc_stream(io.BytesIO(raw))
+    except Exception as error:  # noqa: BLE001 -- polars raises its own kinds for a damaged stream
+        raise ValueError(f"an Arrow IPC stream that cannot be read: {str(error).splitlines()[0][:200]}") from None
+    for name, kind in frame.schema.items():
+        if kind.is_nested():
+            raise ValueError(f"the column {name[:64]!r} holds lists or records; a table has one value in a cell")
+    # Values become Python's, and columns of nulls have no bytes.
+    arrow.check_cells(frame.height * frame.width)
+    # Many rows may refer to the same bytes, and to the same category.
+    categories = [column.cat.len_bytes().sum() for column in frame if column.dtype in (polars.Categorical, polars.Enum)]
+    arrow.check_bytes(frame.estimated_size() + sum(categories))
+    return frame
+
+
+def _polars() -> Any:
+    try:
+        import polars
+    except ModuleNotFoundError:
+        raise NoArrowError("this edge reads and writes no Arrow: install market-inference[edge,parquet]") from None
+    return polars
+
+
+def iso(times: NDArray[np.datetime64]) -> list[str]:
+    """Instants as ISO 8601, without the time of day where all are midnights."""
+    days = times.astype("datetime64[D]")
+    shown = days if (days == times).all() else times.astype("datetime64[s]")
+    found: list[str] = shown.astype(str).tolist()
+    return found

@@ -1,0 +1,113 @@
+"""The edge's connection to the gateway.
+
+Owns one gRPC channel, made by the Python client's rules, and the way from failed calls to typed errors. Every call
+carries the credential of its own caller.
+"""
+
+import asyncio
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import code_pb2, status_pb2
+
+from edge.caller import Caller
+from edge.config import Config
+from edge.errors import ClientGoneError
+from market_inference import errors
+from market_inference.client.connection import TLS, Connection
+from market_inference.client.session import Record
+from market_inference.client.watch import AsyncWatch
+from market_inference.contract.errors import RemoteError
+from market_inference.contract.generated import inference_pb2_grpc
+from market_inference.contract.metadata import STATUS_DETAILS
+from market_inference.contract.methods import Method
+
+READY = grpc.ChannelConnectivity.READY
+# Updates without a reader, and bars without an answer, that the edge holds for one watch.
+_WATCH_BUFFER = 2
+_WATCH_WINDOW = 8
+_WATCH_RECONNECT_SECONDS = 20.0
+
+
+class Upstream:
+    """Belongs to one event loop. Raises market_inference.errors.ArgumentError."""
+
+    def __init__(self, config: Config) -> None:
+        tls = None
+        if config.gateway_tls or config.gateway_tls_ca or config.gateway_tls_certificate:
+            tls = TLS(config.gateway_tls_ca, config.gateway_tls_certificate, config.gateway_tls_key)
+        self._connection = Connection(config.gateway, "", tls)
+        self._channel = self._connection.aio_channel()
+        self._stub = inference_pb2_grpc.MarketInferenceServiceStub(self._channel)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the channel is connected. Starts to connect when it is not."""
+        return self._channel.get_state(try_to_connect=True) is READY
+
+    async def wait_ready(self) -> None:
+        """Return when the channel is connected."""
+        while (state := self._channel.get_state(try_to_connect=True)) is not READY:
+            await self._channel.wait_for_state_change(state)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def call(self, method: Method, message: Message, caller: Caller, timeout: float) -> Message:
+        """The response of a unary RPC. Raises RemoteError."""
+        try:
+            response: Message = await self._start(method, message, caller, timeout)
+        except grpc.aio.AioRpcError as failure:
+            raise remote(failure) from None
+        return response
+
+    async def call_until_gone(self, method: Method, message: Message, caller: Caller, timeout: float) -> Message:
+        """As call(), after the request's body is read. The departure of the client cancels the call.
+
+        Raises RemoteError, ClientGoneError.
+        """
+        call = self._start(method, message, caller, timeout)
+        departing = asyncio.create_task(caller.departed())
+        departing.add_done_callback(lambda _: call.cancel())
+        try:
+            response: Message = await call
+        except grpc.aio.AioRpcError as failure:
+            raise remote(failure) from None
+        except asyncio.CancelledError:
+            if departing.done():
+                raise ClientGoneError from None
+            raise
+        finally:
+            departing.cancel()
+        return response
+
+    def _start(self, method: Method, message: Message, caller: Caller, timeout: float) -> Any:
+        return getattr(self._stub, method.name)(message, timeout=timeout, metadata=caller.metadata)
+
+    def watch(self, record: Record, caller: Caller, *, latest: bool) -> AsyncWatch:
+        """A live session of the caller, continued on another replica when its own is lost."""
+        return AsyncWatch(
+            self._stub,
+            Connection(self._connection.target, caller.key, None),
+            record,
+            _WATCH_RECONNECT_SECONDS,
+            latest,
+            request_id=caller.request_id,
+            window=_WATCH_WINDOW,
+            buffer=_WATCH_BUFFER,
+        )
+
+
+def remote(failure: grpc.aio.AioRpcError) -> RemoteError:
+    """The gateway's error, or gRPC's own as UNAVAILABLE or DEADLINE_EXCEEDED."""
+    for key, value in failure.trailing_metadata() or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return RemoteError(status_pb2.Status.FromString(value))
+    number, _ = failure.code().value
+    # gRPC's own text holds addresses of the inside.
+    texts = {
+        code_pb2.DEADLINE_EXCEEDED: errors.TOO_LATE,
+        code_pb2.UNAVAILABLE: "the gateway does not answer; try again",
+    }
+    return RemoteError(status_pb2.Status(code=number, message=texts.get(number, "the gateway refused the call")))

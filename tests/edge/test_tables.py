@@ -1,0 +1,318 @@
+"""CSV and Arrow in and out."""
+
+import csv
+import io
+import struct
+
+import numpy as np
+import polars
+import pytest
+
+from edge.tables import arrow, columns, requests
+from market_inference.contract.generated import inference_pb2 as pb
+
+ARROW = "application/vnd.apache.arrow.stream"
+VENDORS = {
+    "yahoo": (
+        "Date,Open,High,Low,Close,Adj Close,Volume\n",
+        lambda day, p: f"{day},{p:.2f},{p + 1:.2f},{p - 1:.2f},{p:.2f},{p:.2f},1000\n",
+    ),
+    "alpha vantage": (
+        "timestamp,open,high,low,close,volume\n",
+        lambda day, p: f"{day},{p:.4f},{p + 1:.4f},{p - 1:.4f},{p:.4f},1000\n",
+    ),
+    "german broker": (
+        "Datum;Eröffnung;Hoch;Tief;Schlusskurs;Volumen\n",
+        lambda day, p: f"{day.astype(object):%d.%m.%Y};{p:.2f};{p + 1:.2f};{p - 1:.2f};{p:.2f};1000\n".replace(
+            ".2f", ""
+        ),
+    ),
+}
+DAYS = np.busday_offset("2024-01-01", np.arange(80), roll="forward")
+PRICES = [100 + (at * 7) % 11 + at / 10 for at in range(80)]
+
+
+def table(vendor: str, newest_first: bool = False) -> bytes:
+    header, line = VENDORS[vendor]
+    rows = [line(day, price) for day, price in zip(DAYS, PRICES, strict=True)]
+    return (header + "".join(reversed(rows) if newest_first else rows)).encode()
+
+
+def rows(answer) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(answer.raw.decode())))
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendors_csv_gives_a_forecast_as_csv(edge, vendor):
+    answer = edge.post("/v1/predict?horizon=3&quantiles=0.1,0.9", table(vendor), content_type="text/csv")
+    assert answer.status == 200, answer.raw
+    assert answer.headers["content-type"].startswith("text/csv")
+    found = rows(answer)
+    assert [row["step"] for row in found] == ["1", "2", "3"]
+    assert float(found[0]["q0.1"]) < float(found[0]["point"]) < float(found[0]["q0.9"])
+
+
+def test_a_forecast_of_a_csv_as_json_equals_the_same_closes_as_json(edge):
+    by_csv = edge.post(
+        "/v1/predict?horizon=3", table("yahoo", True), content_type="text/csv", accept="application/json"
+    )
+    closes = [round(price, 2) for price in PRICES]
+    by_json = edge.post("/v1/predict", {"time_series": closes, "horizon": 3})
+    assert by_csv.json["forecasts"][0]["forecast"] == by_json.json["forecasts"][0]["forecast"]
+
+
+def test_indicators_of_a_csv_carry_the_dates(edge):
+    answer = edge.post(
+        "/v1/indicators?indicators=RSI%20MACD:fastperiod=8&last=5", table("yahoo"), content_type="text/csv"
+    )
+    found = rows(answer)
+    assert [row["time"] for row in found] == [str(day) for day in DAYS[-5:]]
+    assert {"RSI", "MACD.macd", "MACD.macdsignal", "MACD.macdhist"} <= set(found[0])
+
+
+def test_texts_come_as_a_column_and_scores_go_back(edge):
+    body = b'id,headline\n1,"Profit rose sharply, again"\n2,Shares plunge after heavy losses\n'
+    found = rows(edge.post("/v1/sentiment", body, content_type="text/csv"))
+    assert [row["label"] for row in found] == ["positive", "negative"]
+
+
+def test_arrow_in_and_arrow_out(edge):
+    frame = polars.DataFrame({"date": DAYS.astype("datetime64[ms]"), "close": PRICES})
+    target = io.BytesIO()
+    frame.write_ipc_stream(target)
+    answer = edge.post("/v1/predict?horizon=4", target.getvalue(), content_type=ARROW)
+    assert answer.headers["content-type"] == ARROW
+    found = polars.read_ipc_stream(io.BytesIO(answer.raw))
+    assert found["step"].to_list() == [1, 2, 3, 4]
+    assert found["point"].dtype == polars.Float64
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "field", "words"),
+    [
+        ("/v1/predict?horizon=3", b"", "text/csv", "body", "empty"),
+        ("/v1/predict?horizon=x", table("yahoo"), "text/csv", "horizon", "whole number"),
+        ("/v1/predict?quantiles=a", table("yahoo"), "text/csv", "quantiles", "numbers"),
+        ("/v1/predict", b"Date,Close\n2024-01-01,abc\n2024-01-02,5\n", "text/csv", "body", "abc"),
+        ("/v1/predict", b"\x1f\x8b123", "text/csv", "body", "compressed"),
+        ("/v1/predict", b"not arrow", ARROW, "body", "Arrow"),
+        ("/v1/indicators?indicators=NOPE", table("yahoo"), "text/csv", "indicators[0].name", "NOPE"),
+        ("/v1/sentiment", b"a,b\n1,2\n", "text/csv", "body", "column=NAME"),
+        ("/v1/sentiment", b"headline\n" + b"x\n" * 200_000, "text/csv", "row", "too long (max 100, got 200000)"),
+        ("/v1/sentiment", b"x\n" * 101, "text/csv", "row", "too long (max 100, got 101)"),
+        ("/v1/sentiment", b"\xff\xfe\x00", "text/csv", "body", "not understood"),
+        ("/v1/analyze", b"a,b\n1,2\n", "text/csv", "Content-Type", "application/json"),
+        ("/v1/bars", b"%PDF-1.4", "text/csv", "body", "PDF"),
+    ],
+)
+def test_a_bad_table_is_refused_by_field_and_reason(edge, path, body, kind, field, words):
+    answer = edge.post(path, body, content_type=kind)
+    assert answer.status in (400, 415), answer.raw
+    [first, *_] = answer.json["errors"]
+    assert first["field"] == field
+    assert words in first["description"]
+
+
+def test_a_symbol_cannot_become_a_formula_of_a_spreadsheet(edge):
+    body = {"series": [{"symbol": "=HYPERLINK(1)", "values": PRICES}], "horizon": 1}
+    found = rows(edge.post("/v1/predict", body, accept="text/csv"))
+    assert found[0]["symbol"] == "'=HYPERLINK(1)"
+
+
+def test_a_file_of_bars_comes_back_as_columns_with_notes(edge):
+    found = edge.post("/v1/bars", table("alpha vantage", True), content_type="text/csv").json
+    [one] = found["instruments"]
+    assert set(one["columns"]) == {"open", "high", "low", "close", "volume"}
+    assert one["times"][0] == "2024-01-01"
+    assert any("reversed" in note for note in one["notes"])
+
+
+def test_the_samples_are_read_like_files(edge):
+    names = [one["name"] for one in edge.get("/v1/samples").json]
+    for name in names:
+        sample = edge.get(f"/v1/samples/{name}")
+        assert sample.headers["content-type"].startswith("text/csv")
+        [one] = edge.post("/v1/bars", sample.raw, content_type="text/csv").json["instruments"]
+        assert len(one["times"]) == 750
+        columns = {key: np.array(values) for key, values in one["columns"].items()}
+        assert (columns["low"] <= np.minimum(columns["open"], columns["close"])).all()
+        assert (columns["high"] >= np.maximum(columns["open"], columns["close"])).all()
+    assert edge.get("/v1/samples/none").status == 404
+
+
+SPLIT = [(100 + at / 10 + at % 5 / 5) / (1 if at < 110 else 2) for at in range(120)]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
+def test_warnings_and_coverage_by_phase_reach_a_table(edge, kind):
+    asked = {"time_series": SPLIT, "horizon": 7, "period": 5}
+    [one] = edge.post("/v1/predict", asked).json["forecasts"]
+    answer = edge.post("/v1/predict", asked, accept=kind)
+    frame = (polars.read_csv if kind == "text/csv" else polars.read_ipc_stream)(io.BytesIO(answer.raw))
+    coverage, warnings = one["forecast"]["coverage"], one["forecast"]["warnings"]
+    assert any(warning["code"] == "suspected_split" for warning in warnings)
+    for warning in warnings:
+        assert all(f"{warning['code']}: {warning['message']}" in cell for cell in frame["warnings"])
+    for name in ("nominal", "measured", "origins"):
+        assert frame[f"coverage_{name}"].to_list() == [coverage[name]] * 7
+    phases = [(step + 1) % 5 for step in range(7)]
+    assert frame["phase_measured"].to_list() == [coverage["phase_measured"][phase] for phase in phases]
+    assert frame["phase_origins"].to_list() == [coverage["phase_origins"][phase] for phase in phases]
+
+
+def test_a_period_of_the_query_is_that_of_the_request(edge):
+    answer = edge.post("/v1/predict?horizon=2&period=5", table("yahoo"), content_type="text/csv")
+    assert "phase_measured" in rows(answer)[0]
+
+
+def test_covariates_of_the_query_are_columns_of_the_table(edge):
+    bars = requests.bars(table("yahoo"), "text/csv", {})
+    message = requests._predict(bars, {"covariates": "volume,Open", "horizon": "2"})
+    [one] = bars.values()
+    assert list(message.covariates) == ["volume", "Open"]
+    np.testing.assert_array_equal(message.series[0].past_covariates, [*one["volume"], *one["open"]])
+    answer = edge.post("/v1/predict?horizon=2&covariates=volume", table("yahoo"), content_type="text/csv")
+    assert (answer.status, answer.json["errors"][0]["field"]) == (400, "covariates")
+    assert answer.json["reason"] == "NOT_TAKEN_BY_MODEL"
+    many = edge.post(f"/v1/predict?covariates={','.join('v' * 17)}", table("yahoo"), content_type="text/csv")
+    assert (many.json["errors"][0]["field"], many.json["errors"][0]["limit"]) == ("covariates", 16)
+
+
+def test_a_warning_of_a_text_reaches_a_table(edge):
+    found = rows(edge.post("/v1/sentiment", b"headline\n12345 67890 = 5\n", content_type="text/csv"))
+    assert found[0]["warnings"].startswith("text_mostly_numbers: ")
+
+
+def test_close_levels_stay_apart():
+    levels = [0.1, 0.1000001, 0.1000002]
+    forecast = pb.Forecast(point=[1.0], quantiles=[1.0, 2.0, 3.0])
+    answer = pb.PredictResponse(quantile_levels=levels, forecasts=[pb.SeriesForecast(forecast=forecast)])
+    found = columns.of(answer, {}, {})
+    assert [found[f"q{level}"] for level in levels] == [[1.0], [2.0], [3.0]]
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "words"),
+    [
+        ("horizon=3&quantile=0.1", "quantile", "is not a parameter; there are: horizon, quantiles"),
+        ("horizon=3&horizon=4", "horizon", "stands twice"),
+    ],
+)
+def test_a_parameter_that_would_be_ignored_is_refused(edge, query, field, words):
+    answer = edge.post(f"/v1/predict?{query}", table("yahoo"), content_type="text/csv")
+    assert (answer.status, answer.json["errors"][0]["field"]) == (400, field)
+    assert words in answer.json["detail"]
+
+
+def test_a_date_format_with_a_directive_twice_is_refused(edge):
+    answer = edge.post("/v1/predict?date_format=%25Y%25Y", table("yahoo"), content_type="text/csv")
+    assert (answer.status, answer.json["reason"]) == (400, "INVALID_REQUEST")
+    assert "has a directive twice" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"close\n" * ((1 << 20) + 1), "too many rows"), (b"," * ((8 << 20) + 1), "too many fields")],
+    ids=["rows", "fields"],
+)
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/sentiment", "/v1/bars"])
+def test_a_table_too_large_for_any_request_is_not_read(edge, path, body, words):
+    answer = edge.post(path, body, content_type="text/csv")
+    assert (answer.status, answer.json["reason"]) == (400, "INVALID_REQUEST")
+    assert words in answer.json["detail"]
+
+
+def stream(frame: polars.DataFrame, compression: str = "uncompressed") -> bytes:
+    made = io.BytesIO()
+    frame.write_ipc_stream(made, compression=compression)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        polars.DataFrame({"close": np.arange(1000.0)}),
+        polars.DataFrame({"text": ["a", None] * 50, "kind": polars.Series(["x", "y"] * 50, dtype=polars.Categorical)}),
+        polars.DataFrame({"close": polars.Series([], dtype=polars.Float64)}),
+    ],
+    ids=["numbers", "texts", "empty"],
+)
+def test_an_arrow_stream_within_the_limits_is_read(frame, compression):
+    assert columns.read_arrow(stream(frame, compression)) == frame.to_dict(as_series=False)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_compressed_arrow_stream_is_measured_before_it_is_read(compression):
+    rows = arrow.MOST_ROWS
+    wide = polars.DataFrame({str(place): np.zeros(rows) for place in range(9)})
+    raw = stream(wide, compression)
+    assert len(raw) < arrow.MOST_BYTES / 50
+    with pytest.raises(ValueError, match="too many bytes"):
+        arrow.check(raw)
+    with pytest.raises(ValueError, match="too many rows"):
+        arrow.check(stream(polars.DataFrame({"a": np.zeros(rows + 1)}), compression))
+
+
+@pytest.mark.parametrize("count", ["bytes", "rows"])
+def test_a_negative_count_in_an_arrow_stream_makes_no_room(count):
+    rows = 100_000
+    kind = "zstd" if count == "bytes" else "uncompressed"
+    raw = stream(polars.DataFrame({str(place): np.zeros(rows) for place in range(100)}), kind)
+    true = struct.pack("<q", 8 * rows if count == "bytes" else rows)
+    at = raw.rindex(true) if count == "bytes" else raw.index(true)
+    negative = raw[:at] + struct.pack("<q", -99 * 8 * rows) + raw[at + 8 :]
+    with pytest.raises(ValueError, match="too many bytes"):
+        arrow.check(raw)
+    with pytest.raises(ValueError, match="is damaged"):
+        arrow.check(negative)
+
+
+def test_arrow_rows_without_bytes_are_counted():
+    with pytest.raises(ValueError, match="too many rows"):
+        arrow.check(stream(polars.DataFrame({"a": polars.repeat(None, arrow.MOST_ROWS + 1, eager=True)})))
+
+
+def test_arrow_rows_that_share_bytes_are_counted_each():
+    shared = polars.DataFrame({"text": ["y" * 1_000_000]}).select(polars.col("text").gather([0] * 100))
+    raw = stream(shared)
+    assert len(raw) < 2_000_000
+    with pytest.raises(ValueError, match="too many bytes"):
+        columns.read_arrow(raw)
+
+
+@pytest.mark.parametrize("kind", [polars.Categorical, polars.Enum(["y" * 100_000])], ids=["categorical", "enum"])
+def test_arrow_rows_of_one_category_are_counted_each(kind):
+    column = polars.Series("text", ["y" * 100_000], dtype=kind)
+    assert columns.read_arrow(stream(polars.DataFrame({"text": column})))["text"] == ["y" * 100_000]
+    raw = stream(polars.DataFrame({"text": column.gather([0] * 1000)}))
+    assert len(raw) < 300_000
+    with pytest.raises(ValueError, match="too many bytes"):
+        columns.read_arrow(raw)
+    with pytest.raises(ValueError, match="too many bytes"):
+        columns.parquet_of(raw)
+
+
+def test_arrow_values_without_bytes_are_counted():
+    nulls = polars.repeat(None, 1 << 17, eager=True)
+    raw = stream(polars.DataFrame({str(place): nulls for place in range(65)}))
+    assert len(raw) < 20_000
+    with pytest.raises(ValueError, match="too many values"):
+        columns.read_arrow(raw)
+
+
+@pytest.mark.parametrize("kind", [polars.List(polars.Null), polars.Array(polars.Null, 3)], ids=["list", "array"])
+def test_arrow_cells_hold_one_value(kind):
+    nested = polars.DataFrame({"text": polars.Series([[None] * 3] * 2, dtype=kind)})
+    with pytest.raises(ValueError, match="lists or records"):
+        columns.read_arrow(stream(nested))
+
+
+def test_every_prefix_of_an_arrow_stream_is_refused_or_read():
+    raw = stream(polars.DataFrame({"a": np.arange(5.0)}), "zstd")
+    for length in range(1, len(raw)):
+        try:
+            arrow.check(raw[:length])
+        except ValueError:
+            continue
+        columns.read_arrow(raw[:length])
