@@ -5,7 +5,7 @@ The inference service in the same process has a separate configuration, `MARKET_
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime.listen import Address
@@ -28,5 +28,7 @@ class Config(BaseSettings):
         "on_pressure", description="when cached memory goes back to the device and the system"
     )
     memory_pressure: float = Field(0.85, gt=0, le=1, description="share of the memory in use that counts as pressure")
+    training_url: str = Field("", description="the training plane behind the training actions; none by default")
+    training_key: SecretStr | None = Field(None, description="API key for the plane, with the scope training:run")
     metrics_listen: Address | None = Field(None, description="where to serve Prometheus' /metrics; none by default")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -26,6 +26,7 @@ from serverless import limits, replies
 from serverless import request as incoming
 from serverless.job import CANCELLED, Job
 from serverless.replies import Result
+from serverless.training import TrainingActions
 
 if TYPE_CHECKING:
     from inference.config import Config as ServiceConfig
@@ -46,6 +47,7 @@ class Handler:
         self._service = service
         self._building: asyncio.Task[Worker] | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._training = TrainingActions(config)
         self._refused = 0
         self.in_flight = 0
 
@@ -143,6 +145,9 @@ class Handler:
             given, default_timeout=self._config.default_timeout, max_timeout=self._config.max_timeout
         )
         job.call.priority, job.call.deadline = request.priority, request.deadline
+        if request.action in incoming.TRAINING:
+            yield await self._training.answer(request)
+            return
         worker = await self.worker()
         if request.streamed:
             async with aclosing(worker.stream(request, job.call)) as outputs:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from market_inference.contract.generated import inference_pb2
-from serverless import encode
+from market_inference.contract.json_form import encode
 
 _MB = 1_000_000
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from market_inference.contract import deadline
 from market_inference.contract.errors import DrainingError, InternalError, OverloadedError, ServiceUnavailableError
 from runtime.logs import fields
@@ -23,7 +23,7 @@ class Job:
     """`outcome`: OK, CANCELLED or an error's reason. `request`: None until the input has been read."""
 
     job_id: str
-    call: Call
+    call: ReplicaCall
     began: float
     request: Request | None = None
     outcome: str = OK
@@ -31,7 +31,7 @@ class Job:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Job":
         """Start the job that the SDK passed."""
-        call = Call(request_id=incoming.request_id(given), client="runpod")
+        call = ReplicaCall(request_id=incoming.request_id(given), client="runpod")
         return cls(str(given.get("id", "")), call, deadline.now())
 
     @property
@@ -63,6 +63,7 @@ class Job:
                 queue_seconds=round(self.call.queue_seconds, 6),
                 device_seconds=round(self.call.device_seconds, 6),
                 batch_items=self.call.batch_items,
+                warnings=sum((self.call.warnings or {}).values()),
             ),
         )
         return seconds

@@ -5,8 +5,6 @@ Releasing the caches serves shared devices and processes that are short of memor
 """
 
 import asyncio
-import ctypes
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
@@ -84,9 +82,3 @@ def _limit() -> int:
         return min(total, int(_CGROUP_LIMIT.read_text(encoding="ascii")))
     except (OSError, ValueError):  # no cgroup, or no limit: "max"
         return total
-
-
-def trim_heap() -> None:
-    """Return the C heap's free pages to the operating system, where the C library supports malloc_trim (glibc)."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)

@@ -1,18 +1,14 @@
-"""The shape of a job's result: success or error, and the text of an error.
-
-Owns the mapping from a gRPC status to text and error type. Field paths are as the caller wrote them, see forms.py.
-"""
+"""The shape of a job's result: success or error."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
 
-from market_inference.contract.errors import SERVERLESS_ERROR_TYPES, RequestTooLargeError, reason_of
+from market_inference.contract.json_form import mistakes
 
 Result = dict[str, Any]
-_MOST_VIOLATIONS = 5
 
 
 def success(output: Any, request_id: str) -> Result:
@@ -23,35 +19,8 @@ def failure(status: status_pb2.Status, request_id: str, names: Mapping[str, str]
     """An error result; `names` maps field paths of the contract to the names that the caller wrote."""
     return {
         "status": "error",
-        "error": text(status, names),
-        "error_type": error_type(status),
+        "error": mistakes.text(status, names),
+        "error_type": mistakes.error_type(status),
         "request_id": request_id,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-
-
-def error_type(status: status_pb2.Status) -> str:
-    """The `error_type` of a result for a status; docs/runpod.md lists the types."""
-    if reason_of(status) == RequestTooLargeError.reason:
-        # RequestTooLargeError shares RESOURCE_EXHAUSTED with a full queue, but a retry cannot succeed.
-        return "validation"
-    return SERVERLESS_ERROR_TYPES.get(status.code, "runtime")
-
-
-def text(status: status_pb2.Status, names: Mapping[str, str]) -> str:
-    """One sentence for people, such as `time_series too short (min 30, got 2)`; at most five violations."""
-    bad = error_details_pb2.BadRequest()
-    for detail in status.details:
-        if detail.Unpack(bad):
-            broken = bad.field_violations[:_MOST_VIOLATIONS]
-            return "; ".join(f"{renamed(one.field, names)} {one.description}".strip() for one in broken)
-    message: str = status.message
-    return message
-
-
-def renamed(path: str, names: Mapping[str, str]) -> str:
-    """The path, with the longest prefix found in `names` replaced."""
-    for prefix in sorted(names, key=len, reverse=True):
-        if path == prefix or (path.startswith(prefix) and path[len(prefix)] in ".["):
-            return names[prefix] + path[len(prefix) :]
-    return path

@@ -11,10 +11,17 @@ from google.rpc import code_pb2
 
 from market_inference.contract import deadline, metadata
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
+from market_inference.contract.json_form import options
 from market_inference.contract.methods import METHODS
 
 STREAMED = ("predict_stream", "watch")
-ACTIONS = (*(method.action for method in METHODS.values() if method.action and not method.streams), *STREAMED)
+TRAINING = ("upload_training_data", "train", "process_status", "cancel", "list_models", "download")
+"""Actions that the training plane answers (training.py)."""
+ACTIONS = (
+    *(method.action for method in METHODS.values() if method.action and not method.streams),
+    *STREAMED,
+    *TRAINING,
+)
 
 _ENVELOPE = {"action", "request_id", "timeout", "priority"}
 
@@ -64,20 +71,6 @@ def read(job: Mapping[str, Any], *, default_timeout: float, max_timeout: float) 
     return Request(
         action=action,
         body={name: value for name, value in given.items() if name not in _ENVELOPE},
-        priority=_priority(given.get("priority")),
-        deadline=deadline.after(min(_timeout(given.get("timeout"), default_timeout), max_timeout)),
+        priority=options.priority(given.get("priority")),
+        deadline=deadline.after(min(options.timeout(given.get("timeout"), default_timeout), max_timeout)),
     )
-
-
-def _timeout(given: Any, default: float) -> float:
-    if given is None:
-        return default
-    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
-        raise InvalidRequestError([Violation("timeout", "must be a number of seconds above 0")])
-    return float(given)
-
-
-def _priority(given: Any) -> str:
-    if given not in (None, "interactive", "batch"):
-        raise InvalidRequestError([Violation("priority", "must be interactive or batch")])
-    return given or "interactive"

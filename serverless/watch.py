@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from market_inference.contract.generated import inference_pb2
-from serverless import forms
-from serverless.forms import COLUMNS, Body, Names, invalid
+from market_inference.contract.json_form import forms
+from market_inference.contract.json_form.forms import COLUMNS, Body, Names, invalid
 
 _FIELDS = ("symbol", "ohlcv", "bars", "indicators", "forecast")
 

@@ -12,23 +12,31 @@ from google.protobuf.message import Message
 from prometheus_client import start_http_server
 
 from inference.build import build
-from inference.calls.call import Call
+from inference.calls.call import ReplicaCall
 from inference.config import Config as ServiceConfig
-from inference.device.engine import device_figures, pick_device, release_memory
+from inference.device.cuda import device_figures, pick_device, release_memory
 from market_inference.contract import methods
 from market_inference.contract.encoding import twins
-from market_inference.contract.errors import RemoteError, RequestTooLargeError, ServiceError
+from market_inference.contract.errors import (
+    InvalidRequestError,
+    RemoteError,
+    RequestTooLargeError,
+    ServiceError,
+    Violation,
+)
 from market_inference.contract.generated import inference_pb2
+from market_inference.contract.json_form import decode, encode, forms, mistakes
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import explain
-from runtime import listen
+from market_inference.contract.validation.check import limit_answer
+from runtime import listen, malloc
 from runtime.watcher import WatcherCollector
-from serverless import decode, encode, forms, health, replies, watch
+from serverless import health, watch
 from serverless.config import Config
-from serverless.memory import Memory, process_share, trim_heap
+from serverless.memory import Memory, process_share
 from serverless.request import Request
 
-Serve = Callable[[bytes, Call], Awaitable[bytes]]
+Serve = Callable[[bytes, ReplicaCall], Awaitable[bytes]]
 
 
 class Worker:
@@ -44,7 +52,7 @@ class Worker:
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
         # A row of the table of RPCs without a method here fails at the start.
-        self._actions: dict[str, Callable[[Request, Call], Awaitable[dict[str, Any]]]] = {
+        self._actions: dict[str, Callable[[Request, ReplicaCall], Awaitable[dict[str, Any]]]] = {
             method.action: getattr(self, f"_{method.action}")
             for method in methods.METHODS.values()
             if method.action and not method.streams
@@ -69,61 +77,64 @@ class Worker:
     async def _release_memory(self) -> None:
         engine, *_ = self.parts.engines.values()
         await engine.call(release_memory)
-        await asyncio.to_thread(trim_heap)
+        await asyncio.to_thread(malloc.trim)
 
-    async def answer(self, request: Request, call: Call) -> dict[str, Any]:
+    async def answer(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """The output of an action with one output. Raises ServiceError."""
         return await self._actions[request.action](request, call)
 
-    def stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+    def stream(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """The outputs of an action with several outputs. Raises ServiceError."""
         return self._streamed[request.action](request, call)
 
-    async def _predict(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _predict(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         request.body, request.names = forms.predict(request.body)
         return await self._ask("Predict", self.parts.servicer.predict, request, call)
 
-    async def _sentiment(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _sentiment(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         request.body, request.names = forms.sentiment(request.body)
         return await self._ask("AnalyzeSentiment", self.parts.servicer.sentiment, request, call)
 
-    async def _indicators(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _indicators(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         request.body, request.names = forms.indicators(request.body)
         return await self._ask("ComputeIndicators", self.parts.servicer.indicators, request, call)
 
-    async def _analyze(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _analyze(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         request.body, request.names = forms.analyze(request.body)
         return await self._ask("Analyze", self.parts.servicer.analyze, request, call)
 
-    async def _models(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _models(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         return await self._ask("ListModels", self.parts.servicer.models, request, call)
 
-    async def _health(self, request: Request, call: Call) -> dict[str, Any]:
+    async def _health(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """Load the default models if needed, then report."""
         checked(methods.METHODS["GetStatus"], request, call)
         await self.parts.catalog.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
 
-    async def _ask(self, name: str, serve: Serve, request: Request, call: Call) -> dict[str, Any]:
+    async def _ask(self, name: str, serve: Serve, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """Decode, validate, serve, encode."""
         method = methods.METHODS[name]
         message = checked(method, request, call)
         answer = method.response.FromString(await serve(twins.rewrite(message), call))
         return encode.to_json(answer, request.names)
 
-    async def _predict_stream(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+    async def _predict_stream(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """One output per series, in order of completion; `index` is the series' place in the request."""
         request.body, request.names = forms.predict(request.body)
         message = checked(methods.METHODS["Predict"], request, call)
         assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
+        if message.groups:
+            text = "are answered as a whole: ask with the action predict"
+            raise InvalidRequestError([Violation("groups", text, "group")])
         await self.parts.catalog.get("forecast", message.model)
         refused, call.refused = call.refused, {}
         for (_, index), status in refused.items():
             yield {
                 "index": index,
-                "error": replies.text(status, request.names),
-                "error_type": replies.error_type(status),
+                "error": mistakes.text(status, request.names),
+                "error_type": mistakes.error_type(status),
             }
         alone = [index for index in range(len(message.series)) if ("series", index) not in refused]
         tasks = [asyncio.create_task(self._one_series(message, index, request, call)) for index in alone]
@@ -135,7 +146,7 @@ class Worker:
                 task.cancel()
 
     async def _one_series(
-        self, message: inference_pb2.PredictRequest, index: int, request: Request, call: Call
+        self, message: inference_pb2.PredictRequest, index: int, request: Request, call: ReplicaCall
     ) -> dict[str, Any]:
         one = inference_pb2.PredictRequest()
         one.CopyFrom(message)
@@ -145,12 +156,12 @@ class Worker:
             answer = await self.parts.servicer.predict(twins.rewrite(one), call)
         except ServiceError as error:
             status = error.status(call.request_id)
-            return {"index": index, "error": replies.text(status, {}), "error_type": replies.error_type(status)}
+            return {"index": index, "error": mistakes.text(status, {}), "error_type": mistakes.error_type(status)}
         output = encode.to_json(inference_pb2.PredictResponse.FromString(answer), {})
         del output["request_id"]
         return {"index": index, **output.pop("forecasts")[0], **output}
 
-    async def _watch(self, request: Request, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+    async def _watch(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """One output per bar of `bars`, computed from the history and all bars up to the answered bar."""
         asked = watch.read(request.body)
         request.body, request.names = asked.body, asked.names
@@ -172,8 +183,12 @@ class Worker:
             yield {"bar": bar, **output}
 
 
-def checked(method: Method, request: Request, call: Call) -> Message:
-    """The request's message, checked by the contract; refused items go to `call.refused`. Raises ServiceError."""
+def checked(method: Method, request: Request, call: ReplicaCall) -> Message:
+    """The request's message, checked by the contract; refused items go to `call.refused`.
+
+    The size of the answer is computed from the request, so that a request for too large an answer costs nothing. The
+    outputs of a streamed action count together: the job holds all of them. Raises ServiceError.
+    """
     message = decode.message(method.request, request.body)
     size = message.ByteSize()
     if size > method.max_request_bytes:
@@ -181,4 +196,6 @@ def checked(method: Method, request: Request, call: Call) -> Message:
     call.refused = {
         (refusal.list_name, refusal.index): refusal.error.status(call.request_id) for refusal in explain.check(message)
     }
+    if method.max_answer_bytes:
+        limit_answer(method, method.answer_bytes(method.twin.FromString(twins.rewrite(message))))
     return message

@@ -8,11 +8,12 @@ from importlib.metadata import version
 
 import click
 
+from runtime.remote.http import Http, RemoteError
+from runtime.remote.runpod import API, RunPod
 from serverless.deploy import cost, preflight, throughput
-from serverless.deploy.api import API, JOBS, Api
 from serverless.deploy.deployment import Deployment, DeploymentError
-from serverless.deploy.http import Http, RemoteError
-from serverless.deploy.image import Registry, parse
+from serverless.deploy.image import ImageRegistry, parse
+from serverless.deploy.jobs import JOBS, Jobs
 from serverless.deploy.plan import COMMAND, POOLS, Plan
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
@@ -26,7 +27,7 @@ def deploy() -> None:
 @deploy.command()
 @click.option("--registry", required=True, help="Where the image is: docker.io/you, ghcr.io/you.")
 @click.option("--image", default=lambda: f"market-inference:{version('market-inference')}", help="Its name and tag.")
-@click.option("--gpu", required=True, type=click.Choice(list(POOLS)), help="GPU pool of the workers.")
+@click.option("--gpu", required=True, type=click.Choice(POOLS), help="GPU pool of the workers.")
 @click.option("--min-workers", default=0, show_default=True, help="Workers that always run; 0 scales to nothing.")
 @click.option("--max-workers", default=3, show_default=True, help="Workers at most.")
 @click.option("--idle-seconds", default=5, show_default=True, help="How long a worker without jobs is kept.")
@@ -38,7 +39,7 @@ def deploy() -> None:
 @click.option(
     "--registry-auth", default="", help="Id of the registry credentials saved on RunPod, for a private image."
 )
-@click.option("--price-per-hour", type=float, help="USD of a serverless worker, from RunPod's price page.")
+@click.option("--price-per-hour", type=float, help="USD of a serverless worker, instead of the price in the API.")
 @click.option(
     "--calls-per-second",
     type=click.FloatRange(min=0, min_open=True),
@@ -87,26 +88,27 @@ def runpod(
         env=dict(_setting(one) for one in env),
         registry_auth=registry_auth,
     )
-    api = Api(api_key, api=api_url, jobs=jobs_url) if api_key else None
+    api = RunPod(api_key, api=api_url) if api_key else None
     report = preflight.run(plan, api, _registry(plan.image, registry_url))
     for check in report.checks:
         click.echo(f"{_MARKS[check.outcome]} {check.subject}: {check.text}")
-    price = cost.of(plan, report.prices, price_per_hour) if gpu in POOLS else None
+    price = cost.of(plan, report.gpus, price_per_hour)
     _print_cost(price, plan, calls_per_second, from_api=price_per_hour is None)
-    if not report.passed or api is None:
+    if not report.passed or api is None or api_key is None:
         raise click.ClickException("nothing was made; see what failed above")
     if dry_run:
         click.echo(
             f"dry run: would make template {plan.template_name!r} and endpoint {plan.name!r}, running {COMMAND!r}"
         )
         return
+    jobs = Jobs(api_key, url=jobs_url)
     try:
-        endpoint = Deployment(plan, api, click.echo, test_timeout=test_timeout).apply()
+        endpoint = Deployment(plan, api, jobs, click.echo, test_timeout=test_timeout).apply()
     except DeploymentError as error:
         raise click.ClickException(str(error)) from error
     if measure:
         try:
-            rate = throughput.measure(api, endpoint["id"], measure)
+            rate = throughput.measure(jobs, endpoint["id"], measure)
         except RemoteError as error:
             raise click.ClickException(f"the endpoint stands, but the measurement failed: {error}") from error
         _print_cost(price, plan, rate, from_api=price_per_hour is None)
@@ -120,9 +122,9 @@ def _setting(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _registry(image: str, base: str) -> Registry | None:
+def _registry(image: str, base: str) -> ImageRegistry | None:
     try:
-        return Registry(Http({}), parse(image), base)
+        return ImageRegistry(Http({}), parse(image), base)
     except ValueError:
         return None
 
@@ -131,9 +133,6 @@ def _print_cost(price: cost.Cost | None, plan: Plan, calls_per_second: float | N
     if price is None:
         click.echo("cost: unknown; give --price-per-hour")
         return
-    source = (
-        "the API's on-demand pod prices; serverless workers cost more, see the price page" if from_api else "as given"
-    )
-    click.echo(f"cost ({source}):")
+    click.echo(f"cost ({'the prices of serverless workers in the API' if from_api else 'as given'}):")
     for line in price.lines(plan, calls_per_second):
         click.echo(f"  {line}")

@@ -1,9 +1,10 @@
 """The cost of a deployment, from the API's prices and a measured throughput."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serverless.deploy.plan import POOLS, Plan
+from runtime.remote.runpod import Gpu
+from serverless.deploy.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class Cost:
         return low if low == high else f"{low} to {high}"
 
 
-def of(plan: Plan, prices: Mapping[str, float], given: float | None) -> Cost | None:
-    """The price given, else the API's prices for the pool's GPUs; None without either."""
+def of(plan: Plan, gpus: Sequence[Gpu], given: float | None) -> Cost | None:
+    """The price given, else the API's serverless prices of the pool's GPUs; None without either."""
     if given is not None:
         return Cost(given, given)
-    known = [prices[gpu] for gpu in POOLS[plan.gpu] if gpu in prices]
+    known = [gpu.serverless_usd for gpu in gpus if gpu.pool == plan.gpu and gpu.serverless_usd]
     return Cost(min(known), max(known)) if known else None

@@ -1,14 +1,17 @@
 """Template and endpoint: created or updated, tested, and rolled back when the test fails.
 
 Owns the order of the steps and the undo of each step. A step reads the account before any change, so deploying the same
-plan twice changes nothing, and a retry after a lost answer finds the result of the first attempt.
+plan twice changes nothing, and a retry after a lost answer finds the result of the first attempt. The platform copies a
+template's settings into an endpoint at the endpoint's creation only, so an update goes to the endpoint as well.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from serverless.deploy.api import Api, ApiError, Record
-from serverless.deploy.http import RemoteError, retried
+from runtime.remote.http import RemoteError, TransientError, retried
+from runtime.remote.runpod import ApiError, Record, RunPod
+from serverless.deploy.jobs import Jobs
 from serverless.deploy.plan import COMMAND, Plan
 
 Say = Callable[[str], None]
@@ -22,15 +25,36 @@ class DeploymentError(RuntimeError):
     """The deployment failed; the text says how far the rollback succeeded."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """The calls of the API for one kind of record."""
+
+    kind: str
+    listed: Callable[[], list[Record]]
+    create: Callable[[Mapping[str, Any]], Record]
+    update: Callable[[str, Mapping[str, Any]], Record]
+    delete: Callable[[str], None]
+
+    def named(self, name: str) -> Record | None:
+        """The record of this name. The platform appends ` -fb` to the name of an endpoint with fast boot."""
+        return next((record for record in self.listed() if record["name"].removesuffix(" -fb") == name), None)
+
+
 class Deployment:
     """One application of a plan."""
 
-    def __init__(self, plan: Plan, api: Api, say: Say, *, test_timeout: float) -> None:
+    def __init__(self, plan: Plan, api: RunPod, jobs: Jobs, say: Say, *, test_timeout: float) -> None:
         self._plan = plan
-        self._api = api
+        self._jobs = jobs
         self._say = say
         self._test_timeout = test_timeout
         self._undo: list[tuple[str, Undo]] = []
+        self._templates = _Store(
+            "template", api.templates, api.create_template, api.update_template, api.delete_template
+        )
+        self._endpoints = _Store(
+            "endpoint", api.endpoints, api.create_endpoint, api.update_endpoint, api.delete_endpoint
+        )
 
     def apply(self) -> Record:
         """Deploy, test and return the endpoint. Raises DeploymentError after the rollback."""
@@ -47,76 +71,50 @@ class Deployment:
         return endpoint
 
     def _template(self) -> Record:
-        plan, account = self._plan, self._api.account()
-        found = _named(account.templates, plan.template_name)
-        fields: Record = {
-            "name": plan.template_name,
-            "imageName": plan.image,
-            "dockerArgs": COMMAND,
-            "containerDiskInGb": plan.disk_gb,
-            "volumeInGb": 0,
-            "env": [{"key": name, "value": value} for name, value in sorted(plan.env.items())],
-            "isServerless": True,
-            "readme": "",
-        }
-        if plan.registry_auth:
-            fields["containerRegistryAuthId"] = plan.registry_auth
-        return self._ensure("template", found, fields, self._api.save_template, self._delete_template)
+        fields = {"name": self._plan.template_name, **self._container()}
+        return self._ensure(self._templates, fields, {"serverless": True, "startSsh": False, "startJupyter": False})
 
     def _endpoint(self, template_id: str) -> Record:
-        plan, account = self._plan, self._api.account()
-        fields = {
+        plan = self._plan
+        fields: Record = {
             "name": plan.name,
-            "templateId": template_id,
-            "gpuIds": plan.gpu,
-            "idleTimeout": plan.idle_seconds,
-            "scalerType": "QUEUE_DELAY",
-            "scalerValue": 4,
-            "workersMin": plan.workers_min,
-            "workersMax": plan.workers_max,
+            "gpu": {"pools": [plan.gpu]},
+            "workers": {"min": plan.workers_min, "max": plan.workers_max, "idleTimeout": plan.idle_seconds},
+            "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
+            **self._container(),
         }
-        found = _named(account.endpoints, plan.name)
-        return self._ensure("endpoint", found, fields, self._api.save_endpoint, self._delete_endpoint)
+        return self._ensure(self._endpoints, fields, {"type": "QUEUE", "templateId": template_id})
 
-    def _ensure(
-        self,
-        kind: str,
-        found: Record | None,
-        fields: Mapping[str, Any],
-        save: Callable[[Mapping[str, Any]], Record],
-        delete: Callable[[Record], None],
-    ) -> Record:
+    def _container(self) -> Record:
+        """The settings of a worker's container, as template and endpoint both hold them."""
+        plan = self._plan
+        fields: Record = {"image": plan.image, "args": COMMAND, "disk": plan.disk_gb, "env": dict(plan.env)}
+        if plan.registry_auth:
+            fields["registry"] = plan.registry_auth
+        return fields
+
+    def _ensure(self, store: _Store, fields: Record, at_creation: Mapping[str, Any]) -> Record:
         """Create or update the record to have these fields, and note the undo."""
+        kind, name = store.kind, fields["name"]
+        found = store.named(name)
         if found is None:
-            # The undo is noted before the save, because a save may succeed although the answer is lost.
-            self._undo.append((f"{kind} {fields['name']!r}", lambda: delete({"name": fields["name"]})))
-            saved = save(fields)
-            self._say(f"{kind} {fields['name']!r} created ({saved['id']})")
+            # The undo is noted before the creation, because the record may exist although the answer is lost.
+            self._undo.append((f"{kind} {name!r}", lambda: _delete(store, name)))
+            saved = store.create({**fields, **at_creation})
+            self._say(f"{kind} {name!r} created ({saved['id']})")
             return saved
-        if all(found.get(name) == value for name, value in fields.items() if name in found):
-            self._say(f"{kind} {fields['name']!r} is as it should be ({found['id']})")
+        before = {field: _view(field, found[field]) for field in fields if field in found}
+        if {**before, "name": name} == fields:
+            self._say(f"{kind} {name!r} is as it should be ({found['id']})")
             return found
-        before = {"id": found["id"], **{name: found.get(name, value) for name, value in fields.items()}}
-        self._undo.append((f"{kind} {fields['name']!r}", lambda: save(before)))
-        saved = save({"id": found["id"], **fields})
-        self._say(f"{kind} {fields['name']!r} updated ({saved['id']})")
+        self._undo.append((f"{kind} {name!r}", lambda: _restore(store, found["id"], before, at_creation)))
+        saved = store.update(found["id"], fields)
+        self._say(f"{kind} {name!r} updated ({saved['id']})")
         return saved
-
-    def _delete_template(self, record: Record) -> None:
-        if _named(self._api.account().templates, record["name"]):
-            self._api.delete_template(record["name"])
-
-    def _delete_endpoint(self, record: Record) -> None:
-        """Set the endpoint's workers to zero, as the platform requires, then delete the endpoint."""
-        found = _named(self._api.account().endpoints, record["name"])
-        if found is not None:
-            kept = ("id", "name", "templateId", "gpuIds", "idleTimeout", "scalerType", "scalerValue")
-            self._api.save_endpoint({**{name: found[name] for name in kept}, "workersMin": 0, "workersMax": 0})
-            self._api.delete_endpoint(found["id"])
 
     def _test(self, endpoint: Record) -> None:
         self._say("asking for its health; a cold start pulls the image and may take minutes")
-        job = self._api.run(endpoint["id"], HEALTH, timeout=self._test_timeout)
+        job = self._jobs.run(endpoint["id"], HEALTH, timeout=self._test_timeout)
         result = job.get("output") or {}
         health = result.get("output", {}) if isinstance(result, dict) else {}
         if job["status"] != "COMPLETED" or health.get("status") != "healthy":
@@ -137,6 +135,27 @@ class Deployment:
         return f"; could not be undone, see the console: {', '.join(left)}" if left else "; everything is as before"
 
 
-def _named(records: list[Record], name: str) -> Record | None:
-    """The record of this name. The platform appends ` -fb` to the name of an endpoint with fast boot."""
-    return next((record for record in records if record["name"].removesuffix(" -fb") == name), None)
+def _delete(store: _Store, name: str) -> None:
+    """Delete the record of this name, if there is one. A template in use may be free in some minutes."""
+    found = store.named(name)
+    if found is None:
+        return
+    try:
+        store.delete(found["id"])
+    except RemoteError as error:
+        if error.status == 400 and store.kind == "template":
+            raise TransientError(str(error), error.status) from None
+        raise
+
+
+def _restore(store: _Store, record_id: str, before: Record, at_creation: Mapping[str, Any]) -> None:
+    """Give the record its former fields. The deletion of an endpoint may have deleted the endpoint's template."""
+    if any(record["id"] == record_id for record in store.listed()):
+        store.update(record_id, before)
+    else:
+        store.create({**before, **at_creation})
+
+
+def _view(field: str, value: Any) -> Any:
+    """The part of a field that a plan decides, and that may be sent back: the platform adds CUDA versions to `gpu`."""
+    return {"pools": value["pools"]} if field == "gpu" and value else value

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serverless.deploy.http import Http, RemoteError, retried
+from runtime.remote.http import Http, RemoteError, retried
 
 # Label of Dockerfile.gpu that lists the models in the image; with models inside, a cold start downloads nothing.
 MODELS_LABEL = "io.market-inference.models"
@@ -67,7 +67,7 @@ def parse(name: str) -> Image:
     return Image(registry, path, match["digest"] or match["tag"] or "")
 
 
-class Registry:
+class ImageRegistry:
     """Reads public images. `base`: the registry's address, if other than https://<registry>."""
 
     def __init__(self, http: Http, image: Image, base: str = "") -> None:

@@ -3,17 +3,17 @@
 import re
 from dataclasses import dataclass, field
 
-# The pools of RunPod Serverless and the GPU types in each, as the API names them.
-POOLS = {
-    "AMPERE_16": ("NVIDIA RTX A4000", "NVIDIA RTX A4500", "NVIDIA RTX 4000 Ada Generation"),
-    "AMPERE_24": ("NVIDIA L4", "NVIDIA RTX A5000", "NVIDIA GeForce RTX 3090"),
-    "ADA_24": ("NVIDIA GeForce RTX 4090",),
-    "AMPERE_48": ("NVIDIA RTX A6000", "NVIDIA A40"),
-    "ADA_48_PRO": ("NVIDIA L40", "NVIDIA L40S", "NVIDIA RTX 6000 Ada Generation"),
-    "AMPERE_80": ("NVIDIA A100 80GB PCIe", "NVIDIA A100-SXM4-80GB"),
-    "ADA_80_PRO": ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL"),
-    "HOPPER_141": ("NVIDIA H200",),
-}
+# The pools of RunPod Serverless. The catalog of the API says which GPU types a pool has.
+POOLS = (
+    "AMPERE_16",
+    "AMPERE_24",
+    "ADA_24",
+    "AMPERE_48",
+    "ADA_48_PRO",
+    "AMPERE_80",
+    "ADA_80_PRO",
+    "HOPPER_141",
+)
 COMMAND = "python -m serverless"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)

@@ -3,13 +3,13 @@
 Owns the checks and the order of the checks. All checks run, so that one run reports every problem.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from serverless.deploy.api import Account, Api
-from serverless.deploy.http import RemoteError, retried
-from serverless.deploy.image import MODELS_LABEL, Image, ImageInfo, PrivateImageError, Registry, parse
+from runtime.remote.http import RemoteError, retried
+from runtime.remote.runpod import Gpu, RunPod
+from serverless.deploy.image import MODELS_LABEL, Image, ImageInfo, ImageRegistry, PrivateImageError, parse
 from serverless.deploy.plan import POOLS, Plan
 
 Outcome = Literal["ok", "warning", "failed"]
@@ -26,18 +26,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The checks' results, and the account and prices read on the way (None and empty without an API answer)."""
+    """The checks' results, and the GPU catalog read on the way (empty without an API answer)."""
 
     checks: list[Check]
-    account: Account | None
-    prices: Mapping[str, float]
+    gpus: Sequence[Gpu]
 
     @property
     def passed(self) -> bool:
         return all(check.outcome != "failed" for check in self.checks)
 
 
-def run(plan: Plan, api: Api | None, registry: Registry | None) -> Report:
+def run(plan: Plan, api: RunPod | None, registry: ImageRegistry | None) -> Report:
     """Run all checks. `api`: None without a key. `registry`: None if the image's name does not parse."""
     checks = [Check("failed", "plan", problem) for problem in plan.problems()]
     checks.extend(_image_name(plan))
@@ -45,16 +44,15 @@ def run(plan: Plan, api: Api | None, registry: Registry | None) -> Report:
         checks.extend(_image(registry))
     if api is None:
         checks.append(Check("failed", "key", "set RUNPOD_API_KEY (console: Settings, API Keys)"))
-        return Report(checks, None, {})
+        return Report(checks, ())
     try:
-        account = retried(api.account)
-        prices = retried(api.hourly_prices)
+        gpus = retried(lambda: api.gpus("SERVERLESS"))
     except RemoteError as error:
         checks.append(Check("failed", "key", str(error)))
-        return Report(checks, None, {})
+        return Report(checks, ())
     checks.append(Check("ok", "key", "accepted"))
-    checks.extend(_gpu(plan, prices))
-    return Report(checks, account, prices)
+    checks.extend(_gpu(plan, gpus))
+    return Report(checks, gpus)
 
 
 def _image_name(plan: Plan) -> Iterator[Check]:
@@ -72,7 +70,7 @@ def _pinned(image: Image) -> Check:
     return Check("warning", "image", "names no version: workers that start later may run another one")
 
 
-def _image(registry: Registry) -> Iterator[Check]:
+def _image(registry: ImageRegistry) -> Iterator[Check]:
     try:
         info = registry.inspect()
     except PrivateImageError as error:
@@ -96,9 +94,12 @@ def _content(info: ImageInfo) -> Iterator[Check]:
         yield Check("warning", "models", f"no label {MODELS_LABEL}: a cold start may download them")
 
 
-def _gpu(plan: Plan, prices: Mapping[str, float]) -> Iterator[Check]:
-    known = [gpu for gpu in POOLS.get(plan.gpu, ()) if gpu in prices]
-    if known:
-        yield Check("ok", "GPU", f"{plan.gpu}: {', '.join(known)}")
+def _gpu(plan: Plan, gpus: Sequence[Gpu]) -> Iterator[Check]:
+    known = [gpu for gpu in gpus if gpu.pool == plan.gpu]
+    names = ", ".join(gpu.id for gpu in known)
+    if known and all(gpu.availability == "NONE" for gpu in known):
+        yield Check("warning", "GPU", f"{plan.gpu}: {names}; none is free at present, jobs wait for one")
+    elif known:
+        yield Check("ok", "GPU", f"{plan.gpu}: {names}")
     elif plan.gpu in POOLS:
-        yield Check("failed", "GPU", f"RunPod lists none of {plan.gpu}: {', '.join(POOLS[plan.gpu])}")
+        yield Check("failed", "GPU", f"RunPod lists no GPU in the pool {plan.gpu}")

@@ -45,6 +45,53 @@ def test_sentiment_takes_a_text_or_texts(ask):
     assert output(ask("sentiment", text=texts[0]))["sentiments"][0]["sentiment"]["label"] == "positive"
 
 
+def test_answers_carry_their_warnings(ask, closes):
+    (text,) = output(ask("sentiment", text="Der Gewinn ist im dritten Quartal gefallen"))["sentiments"]
+    (warning,) = text["sentiment"]["warnings"]
+    assert warning["code"] == "text_not_english"
+    assert "German" in warning["message"]
+    halted = closes[:60] + [closes[60]] * 20
+    (series,) = output(ask("predict", time_series=halted, horizon=1))["forecasts"]
+    assert [one["code"] for one in series["forecast"]["warnings"]] == ["stale_tail"]
+    assert series["forecast"]["warnings"][0]["evidence"] == [{"name": "bars", "values": [20.0]}]
+
+
+def test_a_period_gives_the_coverage_by_phase_and_is_refused_where_a_model_takes_none(ask, closes):
+    (series,) = output(ask("predict", time_series=closes, horizon=3, period=6))["forecasts"]
+    coverage = series["forecast"]["coverage"]
+    assert len(coverage["phase_measured"]) == len(coverage["phase_origins"]) == 6
+    assert sum(coverage["phase_origins"]) == len(closes) - 30
+    (plain,) = output(ask("predict", time_series=closes, horizon=3))["forecasts"]
+    assert plain["forecast"]["coverage"]["phase_measured"] == []
+    refused = ask("predict", time_series=closes, horizon=3, period=6, model="vol_rw")
+    assert (refused["error_type"], refused["error"]) == ("validation", "period model vol_rw takes no period; auto does")
+    assert "period" in ask("predict", time_series=closes, horizon=3, period=1441)["error"]
+
+
+def test_covariates_and_groups_are_refused_by_name_where_a_model_takes_none(ask, closes):
+    beside = {"volume": [None, *closes[1:]]}
+    refused = ask("predict", time_series=closes, horizon=3, past_covariates=beside)
+    expected = "past_covariates model auto takes no covariates; chronos_2 does"
+    assert (refused["error_type"], refused["error"]) == ("validation", expected)
+    series = [{"values": closes}, {"values": closes}]
+    refused = ask("predict", series=series, horizon=3, groups=["x", "x"])
+    assert refused["error"] == "groups model auto takes no groups; chronos_2 does"
+    takes = {model["name"]: model["takes"] for model in output(ask("models"))["models"]}
+    assert takes["auto"] == ["period", "times"]
+
+
+def test_a_text_is_judged_towards_each_company(ask):
+    text = "Apple shares plunge after a profit warning, while Microsoft profit rises sharply"
+    found = output(ask("sentiment", text=text, about=["Apple", "microsoft"]))["sentiments"]
+    assert [one["sentiment"]["label"] for one in found] == ["negative", "positive"]
+    (one, other) = output(ask("sentiment", text=text, about=["Apple", "Nokia"]))["sentiments"]
+    assert one["sentiment"]["label"] == "negative"
+    assert other["error"] == "about[1] is not named in the text: give the name as the text has it"
+    refused = ask("sentiment", text=text, about="Nokia")
+    assert (refused["error_type"], refused["error"].partition(" is")[0]) == ("validation", "about")
+    assert "as many values as texts" in ask("sentiment", texts=[text, text], about=["Apple"])["error"]
+
+
 def test_indicators_take_ohlcv_and_names(ask, ohlcv):
     found = output(ask("indicators", ohlcv=ohlcv, indicators=["RSI", {"name": "SMA", "params": {"timeperiod": 5}}]))
     rsi, sma = found["panels"][0]["indicators"]["indicators"]

@@ -1,127 +1,38 @@
-"""The deploy command against a local API and a local registry, both of which check every request."""
+"""The deploy command against RunPod on loopback, with a check of every request, and a registry of images."""
 
 import json
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
 
-from serverless.deploy import http
-from serverless.deploy.api import literal
 from serverless.deploy.command import deploy
 from serverless.deploy.image import parse
+from tests.runpod.platform import KEY, RefusalError, platform
 
-KEY = "rpa_very-secret-key"
 HEALTHY = {
     "status": "success",
     "output": {"status": "healthy", "gpu": {"device_name": "NVIDIA L4"}, "models": {"forecast": {}, "sentiment": {}}},
 }
-TEMPLATE_FIELDS = {
-    "name": str,
-    "imageName": str,
-    "dockerArgs": str,
-    "containerDiskInGb": int,
-    "volumeInGb": int,
-    "env": list,
-    "isServerless": bool,
-    "readme": str,
-    "containerRegistryAuthId": str,
-}
-ENDPOINT_FIELDS = {
-    "name": str,
-    "templateId": str,
-    "gpuIds": str,
-    "idleTimeout": int,
-    "scalerType": str,
-    "scalerValue": int,
-    "workersMin": int,
-    "workersMax": int,
-}
+REFUSED = "POST /v2/serverless"
 
 
-def graphql_object(text):
-    """A GraphQL input object as Python values: with quoted names, the literal is JSON."""
-    strings = []
-
-    def keep(match):
-        strings.append(match[0])
-        return f"\0{len(strings) - 1}\0"
-
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"', keep, text)
-    quoted = re.sub(r"([A-Za-z_]\w*)\s*:", r'"\1":', bare)
-    return json.loads(re.sub("\0(\\d+)\0", lambda match: strings[int(match[1])], quoted))
-
-
-class RunPod:
-    """The platform: GraphQL, jobs and a container registry on one port. Unknown calls and fields fail the test."""
+class Cloud:
+    """Queues of endpoints and a registry of images, beside the platform's REST API on one port."""
 
     def __init__(self):
-        self.templates, self.endpoints, self.mutations, self.problems = {}, {}, [], []
-        self.prices = {"NVIDIA L4": 0.4, "NVIDIA RTX A5000": 0.3}
         self.job = {"status": "COMPLETED", "output": HEALTHY}
-        self.fail_next = []  # HTTP statuses for the next requests
-        self.lose_answers_to = set()  # mutations that are carried out but answered with 502, once
         self.pending_polls = 1
         self.measured = 0
         self.labels = {"io.market-inference.models": "minilm fracast"}
         self.private = False
 
-    def graphql(self, query):
-        if query.startswith("query { myself"):
-            mine = {"podTemplates": list(self.templates.values()), "endpoints": list(self.endpoints.values())}
-            return {"data": {"myself": {"id": "u", **mine}}}
-        if query.startswith("query { gpuTypes"):
-            return {"data": {"gpuTypes": [{"id": name, "securePrice": price} for name, price in self.prices.items()]}}
-        name = re.match(r"mutation \{ (\w+)\(", query)[1]
-        self.mutations.append(name)
-        result = getattr(self, name)(query)
-        if name in self.lose_answers_to:
-            self.lose_answers_to.discard(name)
-            return 502
-        return result
-
-    def saved(self, store, kind, fields, query):
-        given = graphql_object(re.search(r"input: (\{.*?\})\) \{", query, re.DOTALL)[1])
-        record_id = given.pop("id", None)
-        for name, value in given.items():
-            if not isinstance(value, fields.get(name, ())):
-                self.problems.append(f"{kind}.{name} = {value!r}")
-        if record_id is None and any(record["name"] == given["name"] for record in store.values()):
-            return {"errors": [{"message": f"{kind} name must be unique"}]}
-        record_id = record_id or f"{kind}-{len(store) + 1}"
-        store[record_id] = {"id": record_id, **given}
-        return {"data": {"saveTemplate": store[record_id], "saveEndpoint": store[record_id]}}
-
-    def saveTemplate(self, query):  # noqa: N802 -- the API's name
-        return self.saved(self.templates, "template", TEMPLATE_FIELDS, query)
-
-    def saveEndpoint(self, query):  # noqa: N802 -- the API's name
-        return self.saved(self.endpoints, "endpoint", ENDPOINT_FIELDS, query)
-
-    def deleteEndpoint(self, query):  # noqa: N802 -- the API's name
-        endpoint = self.endpoints[re.search(r'id: "([^"]+)"', query)[1]]
-        if endpoint["workersMax"]:
-            return {"errors": [{"message": "workers must be 0"}]}
-        del self.endpoints[endpoint["id"]]
-        return {"data": {"deleteEndpoint": None}}
-
-    def deleteTemplate(self, query):  # noqa: N802 -- the API's name
-        name = re.search(r'templateName: "([^"]+)"', query)[1]
-        self.templates = {key: one for key, one in self.templates.items() if one["name"] != name}
-        return {"data": {"deleteTemplate": None}}
-
     def answer(self, method, path, body, authorization):
         if path.startswith(("/v2/you/", "/token")):
             return self.registry(path, authorization)
-        if self.fail_next:
-            return self.fail_next.pop(0)
         if authorization != f"Bearer {KEY}":
             return 401
-        if (method, path) == ("POST", "/graphql"):
-            return self.graphql(body["query"])
         if method == "POST" and path.endswith("/run"):
             assert body == {"input": {"action": "health"}}
             return {"id": "job-1", "status": "IN_QUEUE"}
@@ -132,7 +43,6 @@ class RunPod:
         if path.endswith("/status/job-1"):
             self.pending_polls -= 1
             return {"id": "job-1", "status": "IN_PROGRESS"} if self.pending_polls >= 0 else {"id": "job-1", **self.job}
-        self.problems.append(f"{method} {path}")
         return 404
 
     def registry(self, path, authorization):
@@ -156,35 +66,16 @@ class RunPod:
 
 
 @pytest.fixture
-def runpod(monkeypatch):
-    platform = RunPod()
+def cloud():
+    return Cloud()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            length = int(self.headers.get("Content-Length", 0))
-            body = json.loads(self.rfile.read(length)) if length else None
-            found = platform.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            self.send_response(found if isinstance(found, int) else 200)
-            realm = f"http://{self.headers['Host']}/token"
-            self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="registry"')
-            self.end_headers()
-            if not isinstance(found, int):
-                self.wfile.write(json.dumps(found).encode())
 
-        do_GET = do_POST  # noqa: N815 -- http.server's name
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    platform.url = f"http://127.0.0.1:{server.server_port}"
-    yield platform
-    server.shutdown()
-    thread.join()
-    server.server_close()
+@pytest.fixture
+def runpod(cloud, monkeypatch):
+    with platform() as made:
+        made.beside = cloud.answer
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield made
 
 
 @pytest.fixture
@@ -196,7 +87,6 @@ def command(runpod):
         environment = {"RUNPOD_API_KEY": key, "RUNPOD_API_BASE_URL": runpod.url, "RUNPOD_ENDPOINT_BASE_URL": runpod.url}
         result = CliRunner().invoke(deploy, [*arguments, "--registry-url", runpod.url], env=environment)
         assert KEY not in result.output
-        assert runpod.problems == []
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -207,37 +97,45 @@ def test_a_deployment_creates_template_and_endpoint_and_checks_health(command, r
     result = command("--max-workers", "5", "--env", 'MARKET_SERVERLESS_STREAMING=on"ly\\')
     assert result.exit_code == 0, result.output
     (template,), (endpoint,) = runpod.templates.values(), runpod.endpoints.values()
-    assert template["imageName"] == "ghcr.io/you/market-inference:1.0"
-    assert template["dockerArgs"] == "python -m serverless"
-    assert template["env"] == [{"key": "MARKET_SERVERLESS_STREAMING", "value": 'on"ly\\'}], "values are escaped"
-    assert template["isServerless"] is True
-    assert (endpoint["templateId"], endpoint["gpuIds"]) == (template["id"], "AMPERE_24")
-    assert (endpoint["workersMin"], endpoint["workersMax"]) == (0, 5)
+    for record in (template, endpoint):
+        assert record["image"] == "ghcr.io/you/market-inference:1.0"
+        assert record["args"] == "python -m serverless"
+        assert record["env"] == {"MARKET_SERVERLESS_STREAMING": 'on"ly\\'}
+    assert template["serverless"] is True
+    assert endpoint["gpu"]["pools"] == ["AMPERE_24"]
+    assert endpoint["workers"] == {"min": 0, "max": 5, "idleTimeout": 5}
     assert "healthy, on NVIDIA L4: forecast, sentiment" in result.output
     assert f"ready: {runpod.url}/endpoint-1/runsync" in result.output
 
 
 def test_the_same_plan_twice_changes_nothing(command, runpod):
     assert command().exit_code == 0
-    made = list(runpod.mutations)
+    made = list(runpod.changes)
     again = command()
     assert again.exit_code == 0
-    assert runpod.mutations == made
-    assert "is as it should be" in again.output
+    assert runpod.changes == made
+    assert again.output.count("is as it should be") == 2
 
 
 def test_a_changed_plan_updates_template_and_endpoint(command, runpod):
     command()
     assert command("--max-workers", "7").exit_code == 0
     ((endpoint),) = runpod.endpoints.values()
-    assert endpoint["workersMax"] == 7
+    assert endpoint["workers"]["max"] == 7
     assert len(runpod.templates) == 1
+
+
+def test_a_new_image_and_settings_reach_the_endpoint_too(command, runpod):
+    command("--env", "OLD=1")
+    assert command("--env", "NEW=2", "--disk-gb", "40").exit_code == 0
+    for (record,) in (runpod.templates.values(), runpod.endpoints.values()):
+        assert (record["env"], record["disk"]) == ({"NEW": "2"}, 40)
 
 
 def test_a_dry_run_checks_and_prices_but_creates_nothing(command, runpod):
     result = command("--dry-run", "--min-workers", "1", "--max-workers", "4", "--calls-per-second", "100")
     assert result.exit_code == 0, result.output
-    assert runpod.mutations == []
+    assert runpod.changes == []
     assert "ok      size: 4.5 GB compressed" in result.output
     assert "ok      models: in the image: minilm fracast" in result.output
     assert "ok      GPU: AMPERE_24: NVIDIA L4, NVIDIA RTX A5000" in result.output
@@ -248,10 +146,10 @@ def test_a_dry_run_checks_and_prices_but_creates_nothing(command, runpod):
     assert "would make template 'market-inference-template'" in result.output
 
 
-def test_a_measurement_after_the_deployment_prices_a_million_calls(command, runpod):
+def test_a_measurement_after_the_deployment_prices_a_million_calls(command, cloud):
     result = command("--measure", "40")
     assert result.exit_code == 0, result.output
-    assert runpod.measured == 40
+    assert cloud.measured == 40
     found = re.search(r"million calls at ([\d.e+]+) calls/s a worker: \$([\d.]+) to \$([\d.]+)", result.output)
     rate, low, high = found.groups()
     hours = 1_000_000 / float(rate) / 3600
@@ -269,7 +167,7 @@ def test_a_given_price_replaces_the_apis_price(command):
         ({"key": "rpa_other"}, {}, "key: RunPod does not accept the API key"),
         ({"image": "Market Inference"}, {}, "no image name"),
         ({"image": "market-inference:2.0"}, {}, "registry: the registry has no such image"),
-        ({}, {"prices": {"NVIDIA H200": 3.0}}, "GPU: RunPod lists none of AMPERE_24"),
+        ({}, {"gpus": {}}, "GPU: RunPod lists no GPU in the pool AMPERE_24"),
     ],
 )
 def test_a_failed_check_creates_nothing(command, runpod, options, settings, said):
@@ -278,7 +176,7 @@ def test_a_failed_check_creates_nothing(command, runpod, options, settings, said
     assert result.exit_code == 1
     assert said in result.output
     assert "nothing was made" in result.output
-    assert runpod.mutations == []
+    assert runpod.changes == []
 
 
 @pytest.mark.parametrize(
@@ -295,13 +193,21 @@ def test_an_invalid_plan_creates_nothing(command, runpod, arguments, said):
     assert result.exit_code == 1
     assert said in result.output
     assert "hf_abc" not in result.output
-    assert runpod.mutations == []
+    assert runpod.changes == []
 
 
-def test_unpinned_large_and_unlabelled_images_are_warnings(command, runpod):
-    runpod.labels = {}
+def test_a_pool_without_a_free_gpu_is_a_warning(command, runpod):
+    for gpu in runpod.gpus.values():
+        gpu["availability"] = "NONE"
+    result = command("--dry-run")
+    assert result.exit_code == 0
+    assert "warning GPU: AMPERE_24: NVIDIA L4, NVIDIA RTX A5000; none is free at present" in result.output
+
+
+def test_unpinned_large_and_unlabelled_images_are_warnings(command, cloud):
+    cloud.labels = {}
     assert "warning models: no label" in command("--dry-run").output
-    runpod.private = True
+    cloud.private = True
     assert "RunPod needs --registry-auth" in command("--dry-run").output
     assert "warning image: names no version" in command("--dry-run", image="market-inference").output
 
@@ -314,69 +220,67 @@ def test_unpinned_large_and_unlabelled_images_are_warnings(command, runpod):
         {"status": "COMPLETED", "output": "something else"},
     ],
 )
-def test_a_failed_test_rolls_a_new_deployment_back(command, runpod, job):
-    runpod.job = job
+def test_a_failed_test_rolls_a_new_deployment_back(command, runpod, cloud, job):
+    cloud.job = job
     result = command()
     assert result.exit_code == 1
     assert "everything is as before" in result.output
     assert (runpod.templates, runpod.endpoints) == ({}, {})
 
 
-def test_a_failed_test_restores_an_updated_deployment(command, runpod):
+def test_a_failed_test_restores_an_updated_deployment(command, runpod, cloud):
     command()
     before = json.loads(json.dumps([runpod.templates, runpod.endpoints]))
-    runpod.job = {"status": "FAILED"}
+    cloud.job = {"status": "FAILED"}
     result = command("--max-workers", "9", "--disk-gb", "40")
     assert result.exit_code == 1
     assert [runpod.templates, runpod.endpoints] == before
 
 
-def test_a_failed_rollback_is_reported(command, runpod):
-    runpod.job = {"status": "FAILED"}
-    runpod.deleteEndpoint = lambda query: {"errors": [{"message": "not today"}]}
+def test_a_template_that_went_with_its_endpoint_is_made_again(command, runpod, cloud):
+    command("--disk-gb", "30")
+    runpod.endpoints.clear()
+    cloud.job = {"status": "FAILED"}
     result = command()
-    assert (
-        "could not be undone, see the console: endpoint 'market-inference' (RunPod refused: not today)" in result.output
-    )
+    assert "everything is as before" in result.output
+    (template,) = runpod.templates.values()
+    assert (template["disk"], runpod.endpoints) == (30, {})
 
 
-def test_a_test_that_never_ends_is_rolled_back(command, runpod):
-    runpod.pending_polls = 10**9
+def test_a_failed_rollback_is_reported(command, runpod, cloud):
+    cloud.job = {"status": "FAILED"}
+    runpod.refuse["DELETE /v2/serverless/{id}"] = [RefusalError(403, "not today")]
+    said = "could not be undone, see the console: endpoint 'market-inference' (RunPod refused (403): not today)"
+    assert said in command().output
+
+
+def test_a_template_in_use_is_deleted_once_it_is_free(command, runpod, cloud):
+    runpod.refuse[REFUSED] = [RefusalError(422, "no")]
+    runpod.refuse["DELETE /v2/templates/{id}"] = [RefusalError(400, "the template is in use")] * 3
+    result = command()
+    assert "RunPod refused (422): no; everything is as before" in result.output
+    assert runpod.templates == {}
+
+
+def test_a_test_that_never_ends_is_rolled_back(command, runpod, cloud):
+    cloud.pending_polls = 10**9
     result = command("--test-timeout", "0.05")
     assert "the test job is still IN_PROGRESS" in result.output
     assert runpod.endpoints == {}
 
 
 def test_transient_failures_are_retried(command, runpod):
-    runpod.fail_next = [429, 503, 500]
+    runpod.refuse_next = [RefusalError(429, headers={"Retry-After": "7"}), RefusalError(503), RefusalError(500)]
     assert command().exit_code == 0
     assert len(runpod.endpoints) == 1
 
 
 def test_a_lost_answer_creates_nothing_twice(command, runpod):
-    runpod.lose_answers_to = {"saveTemplate", "saveEndpoint"}
+    runpod.lose_answers_to = {"POST /v2/templates", REFUSED}
     result = command()
     assert result.exit_code == 0, result.output
     assert (len(runpod.templates), len(runpod.endpoints)) == (1, 1)
-    assert runpod.mutations == ["saveTemplate", "saveEndpoint"]
-
-
-def test_retries_wait_with_full_jitter_and_end(monkeypatch):
-    waits = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-
-    def step():
-        raise http.TransientError("not now")
-
-    def refuse():
-        raise http.RemoteError("never")
-
-    with pytest.raises(http.TransientError):
-        http.retried(step, attempts=5, uniform=lambda low, high: high)
-    assert waits == [0.5, 1.0, 2.0, 4.0]
-    with pytest.raises(http.RemoteError):
-        http.retried(refuse)
-    assert len(waits) == 4, "what is refused for good is not tried again"
+    assert runpod.changes == ["POST /v2/templates", REFUSED]
 
 
 @pytest.mark.parametrize(
@@ -397,12 +301,3 @@ def test_image_names_are_read_as_docker_reads_them(name, registry, path, pinned)
 def test_bad_image_names_are_refused(name):
     with pytest.raises(ValueError, match="is no image name"):
         parse(name)
-
-
-def test_a_value_cannot_break_out_of_a_query():
-    hostile = 'x"}) { id } } mutation { deleteEndpoint(id: "e'
-    assert graphql_object(literal({"env": [{"key": "A", "value": hostile}], "on": True, "n": 3})) == {
-        "env": [{"key": "A", "value": hostile}],
-        "on": True,
-        "n": 3,
-    }

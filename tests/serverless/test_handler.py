@@ -118,9 +118,9 @@ def test_the_worker_watches_the_model_registry(runner, tmp_path, monkeypatch):
         looks.release()
 
     async def start():
-        handler = Handler(Config(), ServiceConfig(device="cpu", registry=tmp_path, registry_interval=0.01))
+        handler = Handler(Config(), ServiceConfig(device="cpu", registry=str(tmp_path), registry_interval=0.01))
         worker = await handler.worker()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for _ in range(3):
                 await looks.acquire()
         worker.close()

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.calls.servicer import Servicer
+from market_inference.contract.json_form import decode
+from market_inference.contract.methods import METHODS
 from serverless import limits
 
 TEXT = "x" * 1_000_000
@@ -13,7 +16,7 @@ TEXT = "x" * 1_000_000
 
 @pytest.mark.parametrize(("job_id", "limit", "texts"), [("job-1", "10000000", 10), ("sync-1", "20000000", 20)])
 def test_an_input_over_the_jobs_limit_is_refused_before_decoding(ask, monkeypatch, job_id, limit, texts):
-    monkeypatch.setattr("serverless.decode.message", lambda kind, body: pytest.fail("it was decoded"))
+    monkeypatch.setattr(decode, "message", lambda kind, body: pytest.fail("it was decoded"))
     result = ask("sentiment", job_id=job_id, texts=[TEXT] * texts)
     assert result["error_type"] == "validation"
     assert f"too large (max {limit} bytes, got" in result["error"]
@@ -21,10 +24,19 @@ def test_an_input_over_the_jobs_limit_is_refused_before_decoding(ask, monkeypatc
 
 def test_an_input_between_the_limits_passes_on_runsync_and_fails_on_run(ask):
     panel = {"close": [1.0] * 10_000, "volume": [123456.123456] * 10_000}
-    given = {"panels": [panel] * 90, "indicators": [{"name": "SMA", "last": 1}]}
+    given = {"panels": [panel] * 60, "indicators": [{"name": "SMA", "last": 1}]}
     assert "too large (max 10000000" in ask("indicators", job_id="job", **given)["error"]
     # The next limit is the contract's 8 MiB, with an error of its own.
     assert "too large (max 8388608" in ask("indicators", job_id="sync-job", **given)["error"]
+
+
+@pytest.mark.parametrize("action", ["predict", "predict_stream"])
+def test_a_request_for_an_answer_over_the_contracts_limit_is_refused_before_computing(ask, monkeypatch, action):
+    monkeypatch.setattr(Servicer, "predict", lambda *_: pytest.fail("it was computed"))
+    levels = [at / 1000 for at in range(1, 100)]
+    result = ask(action, series=[{"values": [1.0, 2.0] * 20}] * 256, horizon=256, quantiles=levels)
+    assert result["error_type"] == "validation"
+    assert f"the answer would be too large (max {METHODS['Predict'].max_answer_bytes} bytes" in result["error"]
 
 
 @pytest.mark.parametrize(("job_id", "fits"), [("job-1", False), ("sync-1", True)])

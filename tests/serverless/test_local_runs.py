@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,15 +16,21 @@ MARKER = "okapi"
 ENVIRONMENT = {"MARKET_INFERENCE_DEVICE": "cpu"}
 
 
+@contextmanager
 def start(*options, **settings):
+    """The worker as a child process, which ends with the block."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "serverless", *options],
         env={**environment, **ENVIRONMENT, **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 @pytest.mark.slow
@@ -89,7 +96,7 @@ def test_serve_api_answers_as_the_platform_would():
             assert (failed["status"], failed["error"]) == ("FAILED", "time_series too short (min 30, got 2)")
         finally:
             run.send_signal(signal.SIGTERM)
-            _, errors = run.communicate(timeout=30)
+            _, errors = run.communicate(timeout=60)
     assert "Traceback" not in errors
 
 
@@ -97,5 +104,5 @@ def test_importing_the_handler_loads_no_model_library():
     """The worker answers its first health check before the model libraries are loaded, which takes seconds."""
     heavy = "torch transformers talib numpy protovalidate"
     program = f"import sys, serverless.handler; print([name for name in {heavy.split()!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=250)
     assert done.stdout.splitlines()[-1] == "[]"

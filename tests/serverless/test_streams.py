@@ -25,6 +25,11 @@ def streamed(runner, handler):
     return streamed
 
 
+def test_predict_stream_has_no_groups(ask, closes):
+    refused = ask("predict_stream", series=[{"values": closes}] * 2, horizon=2, groups=["x", "x"])
+    assert refused["error"] == "groups are answered as a whole: ask with the action predict"
+
+
 def test_predict_stream_yields_each_series_and_fails_each_alone(ask, streamed, closes):
     series = [
         {"symbol": "A", "values": closes},

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 # Seconds that an empty poll is held. The platform holds polls too, for longer.
 HOLD = 0.5
+# The longest wait for one event.
+MOST_SECONDS = 100.0
 MARKER = "okapi"  # a word in every text that may reach neither a log nor an error
 
 
@@ -34,6 +36,8 @@ class Platform:
         self.final_is_stream: dict[str, str] = {}
         self.stopping: set[str] = set()
         self.closed: set[str] = set()
+        self.held: set[str] = set()
+        """Jobs whose results are not taken yet."""
         self.largest_take = 0
         self._changed = asyncio.Condition()
 
@@ -41,8 +45,13 @@ class Platform:
         self.waiting.extend(jobs)
         await self._notify()
 
+    async def release(self) -> None:
+        """Take the results of the held jobs."""
+        self.held.clear()
+        await self._notify()
+
     async def until(self, predicate: Callable[[], bool]) -> None:
-        async with self._changed:
+        async with asyncio.timeout(MOST_SECONDS), self._changed:
             await self._changed.wait_for(predicate)
 
     def outstanding(self, worker: str) -> list[str]:
@@ -62,7 +71,10 @@ class Platform:
 
     async def take(self, request: web.Request) -> web.Response:
         worker = request.match_info["worker"]
-        if not await self._held(lambda: bool(self.waiting) and worker not in self.closed):
+        may_take = lambda: bool(self.waiting) and worker not in self.closed  # noqa: E731
+        # The worker may be closed between the end of the wait and this turn of the loop: it then took jobs meant for
+        # the other one, and the test waited for the other one forever.
+        if not await self._held(may_take) or not may_take():
             return web.Response(status=204)
         count = int(request.query.get("batch_size", 1))
         batch, self.waiting = self.waiting[:count], self.waiting[count:]
@@ -73,6 +85,7 @@ class Platform:
 
     async def done(self, request: web.Request) -> web.Response:
         job = request.match_info["job"]
+        await self.until(lambda: job not in self.held)
         self.results[job].append(json.loads(await request.text()))
         self.final_is_stream[job] = request.query["isStream"]
         await self._notify()
@@ -139,8 +152,12 @@ class WorkerProcess:
                 self._changed.notify_all()
 
     async def until(self, predicate: Callable[[], Any]) -> None:
-        async with self._changed:
-            await self._changed.wait_for(predicate)
+        """Wait for lines with which `predicate` is true. A failure tells the newest lines."""
+        try:
+            async with asyncio.timeout(MOST_SECONDS), self._changed:
+                await self._changed.wait_for(predicate)
+        except TimeoutError:
+            raise AssertionError(f"{self.name} wrote at last: {self.raw[-2000:].decode()}") from None
 
     async def logged(self, **fields: Any) -> dict[str, Any]:
         """The first log line with these fields."""
@@ -152,8 +169,12 @@ class WorkerProcess:
         return found()[0]
 
     async def ended(self) -> int:
-        await asyncio.gather(*self._readers)
-        return await self.process.wait()
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                await asyncio.gather(*self._readers)
+                return await self.process.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.name} does not end, and wrote at last: {self.raw[-2000:].decode()}") from None
 
 
 @asynccontextmanager
@@ -272,13 +293,14 @@ async def two_workers() -> None:
         for job in cancelled:
             await by_worker[queue.taken[job["id"]]].logged(event="job", job_id=job["id"], outcome="CANCELLED")
 
-        queue.closed = {"w2"}
+        queue.closed, queue.held = {"w2"}, {slow[0]["id"]}
         await queue.put(*slow, *second[:50])
         await one.until(lambda: all(f"{job['id']} | Started." in one.raw.decode() for job in slow))
         queue.closed = {"w1"}
         await queue.put(*second[50:])
         assert queue.outstanding("w1")
         one.process.send_signal(signal.SIGTERM)
+        await queue.release()
         assert await one.ended() == 0
         assert not queue.outstanding("w1"), "a worker told to stop finishes what it has taken"
 
