@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import boto3
 from botocore.config import Config
@@ -25,7 +27,12 @@ from market_inference.contract import keys
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick.sh")
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 150.0
+_PLANE = ("-m", "training.plane")
+_SCOPES = {
+    "desk": ("training:run",), "other": ("training:run",), "treasurer": ("training:budget",), "reader": ("status",),
+    "head": ("training:run", "training:budget"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,18 +58,37 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 -- loopback
     try:
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=60) as answer:
             return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         with error:
             return Answer(error.code, error.headers, error.read())
 
 
-class PlaneProcess:
-    """`python -m training.plane` on a free port, with the pod of quick.sh. Settings are named without their prefix."""
+class _Stopped:
+    """A process that stops at the end of a `with` block."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+
+class PlaneProcess(_Stopped):
+    """`python -m training.plane` on a free port, with the pod of quick.sh. Settings are named without their prefix.
+
+    `first`: statements that the process runs before.
+    """
+
+    def __init__(self, folder: Path, *, first: str = "", **settings: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._program = ("-c", f"{first}\nfrom training.plane.main import main\nmain()") if first else _PLANE
         self.folder = folder
         self.keys = {}
         keys_file = folder / "keys.json"
@@ -70,8 +96,8 @@ class PlaneProcess:
             self.keys = json.loads((folder / "secrets.json").read_text())
         else:
             with keys.edit(keys_file) as known:
-                for owner, scope in (("desk", "training:run"), ("other", "training:run"), ("reader", "status")):
-                    self.keys[owner], key = keys.issue(owner, (scope,))
+                for owner, scopes in _SCOPES.items():
+                    self.keys[owner], key = keys.issue(owner, scopes)
                     known.append(key)
             (folder / "secrets.json").write_text(json.dumps(self.keys))
         wanted = {"LISTEN": "127.0.0.1:0", "FOLDER": folder / "plane", "KEYS_FILE": keys_file, "SCRIPT": QUICK,
@@ -84,7 +110,7 @@ class PlaneProcess:
         credentials = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "training.plane"],
+                [sys.executable, "-P", *self._program],
                 env={**os.environ, "PYTHONPATH": str(ROOT), **credentials, **self._settings},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -92,7 +118,9 @@ class PlaneProcess:
                 text=True,
             )
         line = self.process.stdout.readline()
-        assert line, self.log.read_text()
+        if not line:
+            self.kill()
+            raise AssertionError(self.log.read_text())
         self.url = f"http://{json.loads(line)['listen']}"
         # A restart listens where it did.
         self._settings["MARKET_TRAINING_LISTEN"] = json.loads(line)["listen"]
@@ -160,7 +188,7 @@ def texts(rows: int = 40) -> bytes:
     return ("text,label\n" + "\n".join(lines) + "\n").encode()
 
 
-class S3Server:
+class S3Server(_Stopped):
     """SeaweedFS with one bucket. SeaweedFS checks signatures, lengths and conditions."""
 
     def __init__(self, folder: Path) -> None:
@@ -174,8 +202,9 @@ class S3Server:
         ports = [f"-{name}={port}" for name, port in zip(names, others, strict=True)]
         self._command = [
             weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-            "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={folder / 's3.json'}", "-volume.max=20",
-            "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports,
+            # A lone master waits for no other: an election takes ten seconds.
+            "-master.peers=none", "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={folder / 's3.json'}",
+            "-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports,
         ]  # fmt: skip
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.start()
@@ -232,10 +261,12 @@ def weed() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
+    """Ports that are free now, below those that the system gives to whoever asks for any."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 1000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found

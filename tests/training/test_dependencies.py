@@ -10,7 +10,10 @@ from tests.images.test_dependencies import COMES_WITH, PROJECT, imported, normal
 WAYS = {
     # The plane checks callers as the gateway does, and starts like the other services.
     "training": (("training/plane", "gateway/access", "runtime"), ("training", "gateway", "traces", "profile")),
-    "training-pod": (("training/pod", "training/recipes", "models"), ("training-pod", "inference", "chronos")),
+    "training-pod": (
+        ("training/pod", "training/recipes", "models"),
+        ("training-pod", "inference", "cuda", "pretrained"),
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from training.plane.errors import (
 from training.plane.folder import FolderObjects
 from training.plane.guard import Guard
 from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
-from training.plane.routes import datasets, jobs, objects, operations, pods
+from training.plane.routes import datasets, jobs, models, money, objects, operations, pods
 from training.plane.services import Services
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,9 @@ def application(services: Services) -> FastAPI:
     app.add_middleware(Guard)
     app.include_router(datasets.router(services))
     app.include_router(jobs.router(services))
+    app.include_router(money.router(services))
     app.include_router(pods.router(services))
+    app.include_router(models.router(services))
     app.include_router(operations.router(services))
     if isinstance(services.objects, FolderObjects):
         app.include_router(objects.router(services, services.objects))

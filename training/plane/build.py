@@ -6,20 +6,23 @@ from gateway.access.auth import Authenticator, Keyring
 from gateway.access.tokens import Tokens
 from market_inference.contract import keys
 from runtime.listen import is_loopback
+from training.plane import registry
+from training.plane.champion import GatewayChampion
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
+from training.plane.duty import Duty
+from training.plane.errors import ConfigurationError
 from training.plane.folder import FolderObjects
-from training.plane.launchers.process import SCRIPT, ProcessLauncher
+from training.plane.gatekeeper import Gatekeeper
+from training.plane.launchers import configured
 from training.plane.objects import Objects
+from training.plane.publisher import Publisher
 from training.plane.services import Services
 from training.plane.signature import Signer
+from training.plane.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-
-class ConfigurationError(Exception):
-    """The configuration is readable, and not safe or not possible."""
 
 
 class Access:
@@ -47,15 +50,50 @@ def build(config: Config, access: Access) -> Services:
     store = Database(config.store_url)
     store.migrate()
     signer = Signer(store)
+    objects = _objects(config, signer)
+    clock = Clock()
     return Services(
         config=config,
         store=store,
-        objects=_objects(config, signer),
+        objects=objects,
         signer=signer,
         authenticator=access.authenticator,
-        launcher=ProcessLauncher(config.root / "machines", config.script or SCRIPT),
-        clock=Clock(),
+        machines=configured.made(config, store),
+        clock=clock,
+        publisher=_publisher(config, store, objects, clock),
     )
+
+
+def _publisher(config: Config, store: Database, objects: Objects, clock: Clock) -> Publisher | None:
+    if not config.registry:
+        return None
+    try:
+        return Publisher(store, objects, registry.of(config.registry), clock)
+    except ValueError as error:
+        raise ConfigurationError(f"MARKET_TRAINING_REGISTRY: {error}") from error
+
+
+def gatekeeper(services: Services, worker: str) -> Gatekeeper:
+    """The gate of one worker."""
+    config = services.config
+    key = config.gateway_key.get_secret_value() if config.gateway_key else ""
+    champion = GatewayChampion(config.gateway, key, tls=config.gateway_tls) if config.gateway else None
+    return Gatekeeper(services.store, services.objects, champion, config.max_looks, worker, services.clock)
+
+
+def model_duties(services: Services) -> dict[str, Duty]:
+    """The duties of promoted models: publish, and watch. Raises ConfigurationError."""
+    config, publisher = services.config, services.publisher
+    if publisher is None:
+        return {}
+    replicas = [address.strip() for address in config.replicas.split(",") if address.strip()]
+    if wrong := [address for address in replicas if not address.startswith(("http://", "https://"))]:
+        raise ConfigurationError(f"MARKET_TRAINING_REPLICAS: {wrong[0]!r} is no http address")
+    watchdog = Watchdog(services.store, replicas, publisher.publish, services.clock)
+    return {
+        "models_published": Duty(config.watch_every, publisher.everything),
+        "models_watched": Duty(config.watch_every, watchdog.look),
+    }
 
 
 def _objects(config: Config, signer: Signer) -> Objects:

@@ -13,6 +13,7 @@ from training.plane.errors import PermissionDeniedError, TokenRefusedError, Unau
 from training.plane.token import Holder
 
 RUN = "training:run"
+BUDGET = "training:budget"
 PROMOTE = "training:promote"
 
 

@@ -25,13 +25,19 @@ _AGAIN_SECONDS = 1.0
 
 
 class Claims:
-    """Take a row, work on the row inside held(), and release the row with database.release."""
+    """Take a row, work on the row inside held(), and release the row with database.release.
 
-    def __init__(self, store: Database, table: Table, worker: str, clock: Clock) -> None:
+    `only`: the keys of the rows that come into question; None for all.
+    """
+
+    def __init__(
+        self, store: Database, table: Table, worker: str, clock: Clock, only: tuple[str, ...] | None = None
+    ) -> None:
         self._store = store
         self._table = table
         self._worker = worker
         self._clock = clock
+        self._only = only
         self._owed: list[Lease] = []
 
     def take(self) -> tuple[Row[Any], Lease] | None:
@@ -41,10 +47,10 @@ class Claims:
                 database.release(connection, self._owed[-1], self._clock.now() + _AGAIN_SECONDS)
             self._owed.pop()
         with self._store.read() as connection:
-            if not database.is_due(connection, self._table, self._clock.now()):
+            if not database.is_due(connection, self._table, self._clock.now(), self._only):
                 return None
         with self._store.begin() as connection:
-            return database.claim(connection, self._table, self._worker, self._clock.now())
+            return database.claim(connection, self._table, self._worker, self._clock.now(), self._only)
 
     @contextlib.contextmanager
     def held(self, lease: Lease) -> Iterator[None]:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from market_inference.contract.state import state_dir
 from runtime.listen import Address
+from runtime.remote import runpod
 
 
 class Config(BaseSettings):
@@ -41,6 +42,41 @@ class Config(BaseSettings):
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker")
     max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
+    budget_usd: float = Field(50.0, ge=0, description="what an owner may spend in a calendar month, by default")
+    launchers: str = Field(
+        "process", description="comma-separated: process, runpod, kubernetes, dstack; the first one runs the jobs"
+    )
+    image: str = Field("", description="what remote machines run, by digest: registry/name@sha256:...")
+    disk_gb: int = Field(40, ge=10, le=10_000, description="disk of a remote machine")
+    runpod_key: SecretStr | None = Field(None, description="API key of RunPod")
+    runpod_api: str = Field(runpod.API, description="where RunPod's REST API is")
+    runpod_registry: str = Field("", description="id of the credentials for a private image, saved on RunPod")
+    runpod_data_centers: str = Field("", description="comma-separated; by default any")
+    kubernetes_api: str = Field("https://kubernetes.default.svc", description="the API server")
+    kubernetes_namespace: str = Field("default", description="where Jobs are made")
+    kubernetes_token_file: Path | None = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/token"), description="the service account's token"
+    )
+    kubernetes_ca_file: str = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", description="whom to trust; empty for the system's"
+    )
+    kubernetes_gpus: str = Field("", description="comma-separated values of nvidia.com/gpu.product; none for CPUs")
+    kubernetes_usd_per_hour: float = Field(0.0, ge=0, description="what a GPU of the cluster is charged with")
+    dstack_url: str = Field("", description="the dstack server")
+    dstack_token: SecretStr | None = Field(None, description="a user's token of the dstack server")
+    dstack_project: str = Field("main", description="the project of dstack")
+    registry: str = Field(
+        "", description="where promoted models go: the replicas' registry, a folder or s3://bucket/prefix?endpoint=URL"
+    )
+    gateway: str = Field("", description="host:port of the gateway that answers for the champion; none: no verdicts")
+    gateway_key: SecretStr | None = Field(
+        None, description="API key for the gateway; by default this machine's own on loopback"
+    )
+    gateway_tls: bool = Field(False, description="speak TLS to the gateway, by the system's roots")
+    max_looks: int = Field(20, ge=1, description="versions that the gate judges on the same rows")
+    replicas: str = Field("", description="addresses of the replicas' metrics, http://host:port/metrics, by commas")
+    watch_seconds: float = Field(86400.0, gt=0, description="how long a promoted model is watched")
+    watch_every: float = Field(15.0, gt=0, description="seconds between two looks at watched models")
     script: Path | None = Field(None, description="what a machine of this computer runs; by default pod/run.sh")
     max_connections: int = Field(1000, ge=10, description="open connections of one worker; more are refused at once")
     poll_seconds: float = Field(0.5, gt=0, description="seconds between two looks for work")

@@ -4,6 +4,7 @@ Owns the differences between the two databases. A transaction on SQLite takes th
 read that later turns into a write would fail with "database is locked" without waiting.
 """
 
+import functools
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,12 @@ from typing import Any, Final
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Row,
+    Select,
     Table,
+    bindparam,
     case,
     create_engine,
     event,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from training.plane import identifier
 
@@ -112,39 +115,56 @@ def _sqlite(url: str) -> Engine:
     return engine
 
 
-def claim(connection: Connection, table: Table, worker: str, now: float) -> tuple[Row[Any], Lease] | None:
+def claim(
+    connection: Connection, table: Table, worker: str, now: float, only: tuple[str, ...] | None = None
+) -> tuple[Row[Any], Lease] | None:
     """The first due row without another worker's lease, claimed for this worker; None without such a row.
+
+    `only`: the keys of the rows that come into question; None for all.
 
     One UPDATE, so that of two workers only one gets the row. A lease or a due time too far ahead was written by a clock
     that has since been set back, and does not hold.
     """
-    key = table.primary_key.columns.values()[0]
-    columns = table.c
-    first = (
-        select(key).where(*_claimable(table, now)).order_by(columns.due_at).limit(1).with_for_update(skip_locked=True)
-    )
     token = identifier.new()
-    statement = (
-        update(table)
-        .where(key == first.scalar_subquery())
-        .values(lease_token=token, lease_owner=worker, lease_until=now + LEASE_SECONDS)
-        .returning(*columns)
-    )
-    row = connection.execute(statement).first()
+    lease = {"token": token, "worker": worker, "until": now + LEASE_SECONDS}
+    row = connection.execute(_claim(table, only), {**_times(now), **lease}).first()
     return None if row is None else (row, Lease(table, row[0], token, row._mapping["pokes"]))
 
 
-def is_due(connection: Connection, table: Table, now: float) -> bool:
+def is_due(connection: Connection, table: Table, now: float, only: tuple[str, ...] | None = None) -> bool:
     """Whether claim() would find a row. A look without a write keeps idle workers off the write lock."""
-    key = table.primary_key.columns.values()[0]
-    return connection.execute(select(key).where(*_claimable(table, now)).limit(1)).first() is not None
+    return connection.execute(_first(table, only), _times(now)).first() is not None
 
 
-def _claimable(table: Table, now: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    columns = table.c
-    due = or_(columns.due_at <= now, columns.due_at > now + LONGEST_WAIT_SECONDS)
-    free = or_(columns.lease_until.is_(None), columns.lease_until < now, columns.lease_until > now + 2 * LEASE_SECONDS)
-    return due, free
+# Both statements are made once: workers ask them all the time.
+@functools.cache
+def _first(table: Table, only: tuple[str, ...] | None) -> Select[Any]:
+    """The key of the row that is due first."""
+    key, columns = table.primary_key.columns.values()[0], table.c
+    # Rows without a due time are never due; SQLite reads them all unless the index begins behind them.
+    named = [columns.due_at >= 0.0] if only is None else [columns.due_at >= 0.0, key.in_(only)]
+    due = or_(columns.due_at <= bindparam("at"), columns.due_at > bindparam("too_late"))
+    until = columns.lease_until
+    free = or_(until.is_(None), until < bindparam("at"), until > bindparam("too_long"))
+    return select(key).where(*named, due, free).order_by(columns.due_at).limit(1)
+
+
+@functools.cache
+def _claim(table: Table, only: tuple[str, ...] | None) -> ReturningUpdate[Any]:
+    first = _first(table, only).with_for_update(skip_locked=True).scalar_subquery()
+    lease: dict[str, Any] = {
+        "lease_token": bindparam("token"), "lease_owner": bindparam("worker"), "lease_until": bindparam("until"),
+    }  # fmt: skip
+    return update(table).where(table.primary_key.columns.values()[0] == first).values(lease).returning(*table.c)
+
+
+def _times(now: float) -> dict[str, float]:
+    return {"at": now, "too_late": now + LONGEST_WAIT_SECONDS, "too_long": now + 2 * LEASE_SECONDS}
+
+
+def later(now: float, seconds: float) -> float:
+    """The due time of a row after a wait: a longer wait than LONGEST_WAIT_SECONDS would be none."""
+    return now + min(seconds, LONGEST_WAIT_SECONDS)
 
 
 def write(connection: Connection, lease: Lease, now: float, values: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
 from runtime.logs import fields
@@ -31,22 +31,24 @@ class Duty:
 
 
 class Duties:
-    """One worker's hands for duties."""
+    """One thread's hands for some duties. Rows of other duties stay as the rows are."""
 
     def __init__(self, store: Database, known: Mapping[str, Duty], worker: str, clock: Clock) -> None:
         self._store = store
         self._known = known
         self._clock = clock
-        self._claims = Claims(store, duties, worker, clock)
+        self._claims = Claims(store, duties, worker, clock, only=tuple(known))
 
     def declare(self) -> None:
-        """Write down duties that the store does not know yet."""
+        """Write new duties down, and make duties due again after an older release gave the duties up."""
         for name in self._known:
             try:
                 with self._store.begin() as connection:
                     connection.execute(insert(duties).values(name=name, due_at=0.0))
             except IntegrityError:  # known already
-                continue
+                given_up = (duties.c.name == name, duties.c.due_at.is_(None), duties.c.lease_token.is_(None))
+                with self._store.begin() as connection:
+                    connection.execute(update(duties).where(*given_up).values(due_at=0.0))
 
     def turn(self) -> bool:
         """Do one duty that is due. Whether there was one."""
@@ -59,15 +61,12 @@ class Duties:
         return True
 
     def _do(self, lease: Lease) -> None:
-        duty = self._known.get(lease.id)
-        done: dict[str, object] = {}
+        duty = self._known[lease.id]
         try:
-            if duty is not None:
-                duty.work()
-                done = {"last_ok_at": self._clock.now(), "last_error": ""}
+            duty.work()
+            done: dict[str, object] = {"last_ok_at": self._clock.now(), "last_error": ""}
         except Exception as error:  # the next time may go better, and the others must go on
             log.exception("duty failed", extra=fields(duty=lease.id))
             done = {"last_error": f"{type(error).__name__}: {error}"[:_MOST_ERROR_CHARACTERS]}
         with self._store.begin() as connection:
-            due = None if duty is None else self._clock.now() + duty.seconds
-            database.release(connection, lease, due, **done)
+            database.release(connection, lease, database.later(self._clock.now(), duty.seconds), **done)

@@ -17,6 +17,10 @@ class Violation:
     limit: int | float | str | None = None
 
 
+class ConfigurationError(Exception):
+    """The configuration is readable, and not safe or not possible."""
+
+
 class PlaneError(Exception):
     """An error that the caller can understand. `reason` is stable and machine-readable, the text is for people."""
 

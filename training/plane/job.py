@@ -9,6 +9,8 @@ from typing import Final
 
 from sqlalchemy import RowMapping
 
+from training.plane.launcher import Handle, Wanted
+
 
 class JobState(StrEnum):
     """Where a job is. `refused`, `succeeded`, `failed` and `cancelled` are final."""
@@ -51,11 +53,19 @@ class Cause(StrEnum):
     CRASH_LOOP = "crash_loop"
     DOWNLOAD = "download"
     DATA_REFUSED = "data_refused"
+    CAPACITY = "capacity"
+    PRICE = "price"
+    BUDGET = "budget"
+    SPENT = "spent"
+    LINGERED = "lingered"
+    IMPOSSIBLE = "impossible"
     RECIPE = "recipe"
 
 
 # Losses of the infrastructure. Another attempt may do better, and the recipe is not to blame.
 LOSSES: Final = frozenset({Cause.NO_START, Cause.SILENT, Cause.LOST, Cause.CRASH_LOOP, Cause.DOWNLOAD})
+# Waits for a machine. Another time may do better; neither the recipe nor a machine is to blame.
+WAITS: Final = frozenset({Cause.CAPACITY, Cause.PRICE, Cause.BUDGET})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,12 @@ class Job:
     cancel_asked_at: float | None
     finished: bool
     """Whether the newest attempt has reported a result whose artifacts are complete."""
+    launcher: str
+    wanted: Wanted
+    created_at: float
+    waits: int
+    """How often the job has waited for a machine."""
+    max_usd: float | None
     failed_step: int
     """The last reported step of the newest earlier attempt that the recipe failed; -1 for none."""
 
@@ -99,6 +115,36 @@ class Attempt:
     step: int
     exit_code: int | None
     cause: Cause
+    launcher: str
+    handle: str
+    offer: str
+    asked_at: float | None
+    """When the machine was last asked for, None before and after a definite refusal."""
+    unanswered_at: float | None
+    """When the machine was first asked for without an answer, None when the newest request was the first."""
+    why: str
+    usd_per_hour: float
+    """The price that was agreed to."""
+    usd_reserved: float
+    """The worst case, with `usd_doubted`."""
+    usd_doubted: float
+    """The possible cost of machines from earlier requests without an answer."""
+
+    @property
+    def machine(self) -> Handle:
+        """The attempt's machine."""
+        return Handle(self.name, self.handle)
+
+    @property
+    def billed_since(self) -> float | None:
+        """The earliest time from which the platform may bill the machine; None when no machine can have been made."""
+        return self.asked_at if self.unanswered_at is None else self.unanswered_at
+
+    def paid_until(self, usd_per_hour: float) -> float | None:
+        """Until when the reservation pays for the machine at a price; None for a machine that costs nothing."""
+        if self.billed_since is None or usd_per_hour <= 0:
+            return None
+        return self.billed_since + (self.usd_reserved - self.usd_doubted) / usd_per_hour * 3600.0
 
     @classmethod
     def of(cls, row: RowMapping) -> "Attempt":

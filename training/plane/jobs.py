@@ -5,21 +5,32 @@ lease raise LeaseLostError when another worker has the job.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from training.plane import database, event, identifier, token
+from training.plane import budget, database, event, identifier, terms, token
 from training.plane.database import Lease
 from training.plane.errors import ConflictError, NotFoundError
 from training.plane.job import FINAL, Attempt, AttemptState, Cause, Job, JobState
+from training.plane.launcher import Made, Offer, Wanted
 from training.plane.schema import attempts, datasets, jobs
-from training.plane.step import START_SECONDS, Bury, Finish, Mark, Move, Retry, Stop
+from training.plane.step import Bury, Finish, Mark, Move, Retry, Stop
+from training.plane.terms import Terms
 
 # A job token outlives the attempt's deadline by as long as a pod may hold its artifacts.
 HOLD_SECONDS: Final = 3600.0
+_LIVE: Final = [state for state in AttemptState if state is not AttemptState.GONE]
+# Made once: each look at a job asks both.
+_JOB: Final = (
+    select(jobs, datasets.c.state.label("dataset_state"), datasets.c.reason.label("dataset_reason"))
+    .select_from(jobs.outerjoin(datasets, jobs.c.dataset == datasets.c.id))
+    .where(jobs.c.id == bindparam("asked"))
+)
+_ATTEMPT: Final = select(attempts).where(attempts.c.job == bindparam("asked"), attempts.c.n == bindparam("nth"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class NewJob:
     launcher: str
     max_attempts: int
     max_seconds: float
+    max_usd: float | None = None
     idempotency_key: str | None = None
 
     @property
@@ -53,8 +65,8 @@ def create(connection: Connection, new: NewJob, now: float) -> tuple[str, bool]:
         "id": job, "owner": new.owner, "idempotency_key": new.idempotency_key, "request_sha256": asked,
         "name": new.name, "kind": new.kind, "recipe": new.recipe, "recipe_sha256": new.sha256, "dataset": new.dataset,
         "launcher": new.launcher, "state": JobState.VALIDATING, "attempt": 0, "failures": 0, "losses": 0,
-        "max_attempts": new.max_attempts, "max_seconds": new.max_seconds, "seconds_used": 0.0, "created_at": now,
-        "due_at": 0.0,
+        "max_attempts": new.max_attempts, "max_seconds": new.max_seconds, "max_usd": new.max_usd, "seconds_used": 0.0,
+        "created_at": now, "due_at": 0.0,
     }  # fmt: skip
     try:
         with connection.begin_nested():
@@ -63,6 +75,12 @@ def create(connection: Connection, new: NewJob, now: float) -> tuple[str, bool]:
         return _made_before(connection, new, asked), False
     event.append(connection, job, None, now, "created", recipe=new.kind, dataset=new.dataset)
     return job, True
+
+
+def is_made(connection: Connection, owner: str, key: str) -> bool:
+    """Whether the owner has made a job with this Idempotency-Key."""
+    same = (jobs.c.owner == owner, jobs.c.idempotency_key == key)
+    return connection.execute(select(jobs.c.id).where(*same)).first() is not None
 
 
 def _made_before(connection: Connection, new: NewJob, asked: str) -> str:
@@ -109,19 +127,18 @@ def cancel(connection: Connection, owner: str, job: str, now: float) -> None:
 
 def read(connection: Connection, job: str) -> tuple[Job, Attempt | None]:
     """The job and its newest attempt, as step() wants both."""
-    joined = jobs.outerjoin(datasets, jobs.c.dataset == datasets.c.id)
-    found = select(jobs, datasets.c.state.label("dataset_state"), datasets.c.reason.label("dataset_reason"))
-    row = connection.execute(found.select_from(joined).where(jobs.c.id == job)).mappings().one()
-    newest = select(attempts).where(attempts.c.job == job, attempts.c.n == row["attempt"])
-    attempt = connection.execute(newest).mappings().first()
+    row = connection.execute(_JOB, {"asked": job}).mappings().one()
+    attempt = connection.execute(_ATTEMPT, {"asked": job, "nth": row["attempt"]}).mappings().first()
     return _job(connection, row), None if attempt is None else Attempt.of(attempt)
 
 
 def _job(connection: Connection, row: RowMapping) -> Job:
-    failed = select(attempts.c.step).where(
-        attempts.c.job == row["id"], attempts.c.n < row["attempt"], attempts.c.cause == Cause.RECIPE
-    )
-    failed_step = connection.execute(failed.order_by(attempts.c.n.desc()).limit(1)).scalar()
+    failed_step = None
+    if row["failures"]:
+        failed = select(attempts.c.step).where(
+            attempts.c.job == row["id"], attempts.c.n < row["attempt"], attempts.c.cause == Cause.RECIPE
+        )
+        failed_step = connection.execute(failed.order_by(attempts.c.n.desc()).limit(1)).scalar()
     return Job(
         id=row["id"],
         owner=row["owner"],
@@ -136,8 +153,19 @@ def _job(connection: Connection, row: RowMapping) -> Job:
         seconds_used=row["seconds_used"],
         cancel_asked_at=row["cancel_asked_at"],
         finished=(row["result"] or {}).get("attempt") == row["attempt"],
+        launcher=row["launcher"],
+        wanted=wanted(row["recipe"].get("machine") or {}),
+        created_at=row["created_at"],
+        waits=row["waits"],
+        max_usd=row["max_usd"],
         failed_step=-1 if failed_step is None else failed_step,
     )
+
+
+def wanted(machine: Mapping[str, Any]) -> Wanted:
+    """The machine that a recipe asks for; a recipe from before the fields asks for any."""
+    known = {name: machine[name] for name in ("count", "memory_gb", "max_usd_per_hour") if name in machine}
+    return Wanted(gpus=tuple(machine.get("gpus", ())), **known)
 
 
 def move(connection: Connection, lease: Lease, now: float, action: Move) -> None:
@@ -146,21 +174,58 @@ def move(connection: Connection, lease: Lease, now: float, action: Move) -> None
     event.append(connection, lease.id, None, now, action.state, **({"reason": action.reason} if action.reason else {}))
 
 
-def request(connection: Connection, lease: Lease, now: float, job: Job, name: str, usd_per_hour: float) -> None:
+def request(connection: Connection, lease: Lease, now: float, job: Job, name: str) -> None:
     """Write down the next attempt, before its machine is made."""
     n = job.attempt + 1
     database.write(connection, lease, now, {"state": JobState.LAUNCHING, "attempt": n})
     row = {
         "job": job.id, "n": n, "name": name, "state": AttemptState.REQUESTED, "requested_at": now, "starts": 0,
-        "step": 0, "deadline": now + START_SECONDS + job.max_seconds - job.seconds_used, "usd_per_hour": usd_per_hour,
+        "step": 0, "deadline": now + terms.longest(job), "launcher": job.launcher,
     }  # fmt: skip
     connection.execute(insert(attempts).values(**row))
     event.append(connection, job.id, n, now, JobState.LAUNCHING, machine=name)
 
 
+def ask(
+    connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt, offer: Offer, agreed: Terms
+) -> str:
+    """Write down the offer that is about to be taken, and the terms: the deadline, and the reserved cost.
+
+    The attempt's token, valid until the attempt is gone.
+    """
+    database.write(connection, lease, now, {"state": JobState.LAUNCHING})
+    doubted = terms.doubted(attempt, now)
+    price = {"offer": offer.kind, "usd_per_hour": offer.usd_per_hour, "usd_reserved": agreed.usd + doubted}
+    known = {"asked_at": now, "unanswered_at": attempt.billed_since, "usd_doubted": doubted}
+    _attempt(connection, attempt, {**known, "deadline": now + agreed.seconds, **price})
+    ends = now + agreed.seconds + HOLD_SECONDS
+    return token.issue(connection, token.JOB, job.owner, now, ends, job=job.id, attempt=attempt.n)
+
+
+def refused(connection: Connection, lease: Lease, now: float, attempt: Attempt, offer: Offer, why: str) -> None:
+    """Write down that no machine was made of the offer."""
+    database.write(connection, lease, now, {})
+    _attempt(connection, attempt, {"asked_at": None, "why": why})
+    event.append(connection, attempt.job, attempt.n, now, "launch_failed", offer=offer.kind, reason=why)
+
+
+def answer_lost(connection: Connection, lease: Lease, now: float, attempt: Attempt, why: str) -> None:
+    """Write down that a machine may have been made; `asked_at` stays."""
+    database.write(connection, lease, now, {})
+    event.append(connection, attempt.job, attempt.n, now, "answer_lost", reason=why)
+
+
+def made(connection: Connection, lease: Lease, now: float, attempt: Attempt, machine: Made) -> None:
+    """Write down the machine that the platform has confirmed."""
+    database.write(connection, lease, now, {"state": JobState.STARTING})
+    known = {"state": AttemptState.PROVISIONING, "created_at": now, "handle": machine.id, "unanswered_at": None}
+    _attempt(connection, attempt, known)
+    event.append(connection, attempt.job, attempt.n, now, JobState.STARTING, id=machine.id)
+
+
 def machines(connection: Connection) -> int:
     """The number of attempts that have a machine or wait for one."""
-    live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
+    live = select(func.count()).select_from(attempts).where(attempts.c.state.in_(_LIVE))
     return connection.execute(live).scalar_one()
 
 
@@ -172,34 +237,32 @@ def poke_queued(connection: Connection) -> None:
         database.poke(connection, jobs, first)
 
 
-def job_token(connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt) -> str:
-    """A token that speaks for the attempt, valid until the attempt is gone."""
-    database.write(connection, lease, now, {"state": JobState.LAUNCHING})
-    ends = attempt.deadline + HOLD_SECONDS
-    return token.issue(connection, token.JOB, job.owner, now, ends, job=job.id, attempt=attempt.n)
-
-
-def mark(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Mark) -> None:
-    """Write down how far the attempt and the job are."""
+def mark(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Mark, machine: str) -> None:
+    """Write down how far the attempt and the job are, and the platform's id of the machine."""
     database.write(connection, lease, now, {"state": action.job})
-    known: dict[str, Any] = {"state": action.attempt}
+    known: dict[str, Any] = {"state": action.attempt, "handle": attempt.handle or machine}
     if attempt.created_at is None:
-        known["created_at"] = now
+        known["created_at"] = now if attempt.billed_since is None else attempt.billed_since
     _attempt(connection, attempt, known)
     event.append(connection, attempt.job, attempt.n, now, action.job)
 
 
-def stop(connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Stop) -> None:
+def stop(
+    connection: Connection, lease: Lease, now: float, attempt: Attempt, action: Stop, why: str = "", machine: str = ""
+) -> None:
     """Record the order to end the attempt, with the cause; the first recorded cause stays."""
     database.write(connection, lease, now, {})
     if attempt.stop_at is None:
-        _attempt(connection, attempt, {"stop_at": now, "cause": attempt.cause or action.cause})
+        known = {"why": why} if why else {}
+        cause = attempt.cause or action.cause
+        _attempt(connection, attempt, {"stop_at": now, "cause": cause, "handle": attempt.handle or machine, **known})
         event.append(connection, attempt.job, attempt.n, now, "stopping", cause=action.cause)
 
 
 def bury(connection: Connection, lease: Lease, now: float, job: Job, attempt: Attempt, action: Bury) -> None:
     """Write down that the attempt's machine is gone, and end the attempt's tokens."""
     used = max(0.0, now - attempt.created_at) if attempt.created_at is not None else 0.0
+    budget.charge(connection, job.owner, job.id, attempt.n, terms.cost(attempt.usd_per_hour, used), now)
     database.write(connection, lease, now, {"seconds_used": job.seconds_used + used})
     ended = {"state": AttemptState.GONE, "gone_at": now, "cause": action.cause, "exit_code": action.exit_code}
     _attempt(connection, attempt, ended)
@@ -209,9 +272,9 @@ def bury(connection: Connection, lease: Lease, now: float, job: Job, attempt: At
 
 def retry(connection: Connection, lease: Lease, now: float, job: Job, action: Retry) -> None:
     """Queue the job again; the caller releases the lease with the due time."""
-    counted = {"losses": job.losses + 1} if action.loss else {"failures": job.failures + 1}
+    counted: dict[str, Any] = {action.counted: getattr(job, action.counted) + 1}
     database.write(connection, lease, now, {"state": JobState.QUEUED, **counted})
-    event.append(connection, job.id, job.attempt, now, "retry", seconds=action.seconds, loss=action.loss)
+    event.append(connection, job.id, job.attempt, now, "retry", seconds=action.seconds, counted=action.counted)
 
 
 def finish(connection: Connection, lease: Lease, now: float, action: Finish) -> None:

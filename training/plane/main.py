@@ -7,8 +7,8 @@ import sys
 from pydantic import ValidationError
 
 from runtime import listen, logs, process
-from training.plane.build import ConfigurationError
 from training.plane.config import Config
+from training.plane.errors import ConfigurationError
 from training.plane.server import Server
 from training.plane.workers import WorkerFailedError, Workers, follow_parent
 

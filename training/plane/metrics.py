@@ -13,9 +13,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from training.plane import budget
 from training.plane.database import Database
 from training.plane.job import FINAL, AttemptState
-from training.plane.schema import attempts, datasets, duties, events, jobs, tokens, totals
+from training.plane.model_tables import promotions
+from training.plane.promotion import Action, Cause
+from training.plane.schema import attempts, datasets, duties, events, jobs, ledger, tokens, totals
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TOKEN_STATES = ("used", "revoked")
@@ -41,14 +44,19 @@ class Family:
 
 EVENTS: Final = Family("market_training_events", "What happened to jobs.", "kind", counter=True)
 SECONDS: Final = Family("market_training_machine_seconds", "Run time of machines that are gone.", "cause", counter=True)
-USD: Final = Family("market_training_machine_usd", "Estimated cost of machines that are gone.", "cause", counter=True)
+USD: Final = Family("market_training_machine_usd", "Cost of gone machines by the agreed price.", "cause", counter=True)
+SETTLED: Final = Family(
+    "market_training_settled_usd", "Machines with a bill: what was agreed, and what was billed.", "basis", counter=True
+)
+RESERVED: Final = Family("market_training_reserved_usd", "Reserved for machines that live.")
 TOKENS: Final = Family("market_training_tokens", "Download tokens that were used or revoked.", "outcome", counter=True)
+ROLLBACKS: Final = Family("market_training_rollbacks", "Versions taken out of service.", "cause", counter=True)
 JOBS: Final = Family("market_training_jobs", "Jobs by state.", "state")
 DATASETS: Final = Family("market_training_datasets", "Datasets by state.", "state")
 MACHINES: Final = Family("market_training_machines", "Machines not yet seen gone.")
 LAG: Final = Family("market_training_lag_seconds", "How long the job that is due first has been due.")
 DUTY_AGE: Final = Family("market_training_duty_age_seconds", "Time since a duty last went well.", "duty")
-FAMILIES: Final = (EVENTS, SECONDS, USD, TOKENS, JOBS, DATASETS, MACHINES, LAG, DUTY_AGE)
+FAMILIES: Final = (EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, MACHINES, LAG, DUTY_AGE)
 
 
 def exposition(store: Database, now: float) -> bytes:
@@ -76,7 +84,11 @@ class Figures(Collector):
             seconds, usd = machines_gone(connection)
             yield SECONDS.of(_plus(seconds, swept, "seconds:"))
             yield USD.of(_plus(usd, swept, "usd:"))
+            yield SETTLED.of(_plus(machines_settled(connection), swept, "settled:"))
+            held = select(func.sum(ledger.c.usd)).where(ledger.c.kind.in_((budget.RESERVE, budget.RELEASE)))
+            yield RESERVED.of({"": round(connection.execute(held).scalar() or 0.0, 6)})
             yield TOKENS.of({outcome: _tokens(connection, outcome, swept) for outcome in TOKEN_STATES})
+            yield ROLLBACKS.of(_rollbacks(connection))
             for family, table in ((JOBS, jobs), (DATASETS, datasets)):
                 counted = select(table.c.state, func.count()).group_by(table.c.state)
                 yield family.of(dict(connection.execute(counted).all()))
@@ -104,6 +116,20 @@ def machines_gone(connection: Connection, *which: ColumnElement[bool]) -> tuple[
     gone = (attempts.c.state == AttemptState.GONE, attempts.c.created_at.is_not(None), *which)
     rows = connection.execute(found.where(*gone).group_by(attempts.c.cause)).all()
     return {cause or "none": s or 0.0 for cause, s, _ in rows}, {cause or "none": usd or 0.0 for cause, _, usd in rows}
+
+
+def machines_settled(connection: Connection, *which: ColumnElement[bool]) -> dict[str, float]:
+    """Dollars of the machines with a bill, as agreed and as billed."""
+    agreed = (attempts.c.gone_at - attempts.c.created_at) / 3600.0 * attempts.c.usd_per_hour
+    found = select(func.sum(agreed), func.sum(attempts.c.usd_billed)).where(attempts.c.usd_billed.is_not(None), *which)
+    sums = connection.execute(found).one()
+    return {"agreed": sums[0] or 0.0, "billed": sums[1] or 0.0}
+
+
+def _rollbacks(connection: Connection) -> dict[str, float]:
+    counted = select(promotions.c.cause, func.count()).where(promotions.c.action == Action.ROLLBACK)
+    found = {cause: float(count) for cause, count in connection.execute(counted.group_by(promotions.c.cause))}
+    return {str(cause): found.get(cause, 0.0) for cause in Cause}
 
 
 def _plus(found: dict[str, float], swept: Mapping[str, float], start: str) -> dict[str, float]:

@@ -4,19 +4,35 @@ Owns the order of effects: an attempt is written down before its machine is made
 worker may end between any two lines; the next worker reads the rows, looks at the machine, and goes on.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection
 
-from training.plane import database, event, jobs
+from runtime.logs import fields
+from runtime.remote.http import LONGEST_WAIT_SECONDS
+from training.plane import budget, database, jobs, terms
 from training.plane.claims import Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
-from training.plane.job import Attempt, AttemptState, Job
-from training.plane.launcher import Launcher, LaunchError, PodSpec, Presence, Seen
+from training.plane.job import Attempt, AttemptState, Cause, Job
+from training.plane.launcher import (
+    AnswerLostError,
+    LauncherAwayError,
+    LaunchError,
+    LaunchImpossibleError,
+    Offer,
+    OfferRefusedError,
+    PodSpec,
+    Presence,
+    Seen,
+)
+from training.plane.machines import Machines
 from training.plane.schema import jobs as table
 from training.plane.step import (
+    POLL_SECONDS,
     STOP_POLL_SECONDS,
     Action,
     Bury,
@@ -30,28 +46,46 @@ from training.plane.step import (
     Wait,
     step,
 )
+from training.plane.terms import Terms
+
+log = logging.getLogger(__name__)
 
 _MOST_STEPS = 20
 _CREATE_AGAIN_SECONDS = 2.0
+_AWAY_SECONDS = 5.0
+_MOST_OFFERS = 20
 # The end of a machine wakes a queued job before this.
 _FULL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """This plane as machines see the plane. `public_url` is called by pods, `name` marks this plane's machines."""
+    """This plane as machines see the plane. `public_url` is called by pods."""
 
-    name: str
     public_url: str
     max_machines: int = 64
+    budget_usd: float = 0.0
+    """What an owner without a budget of their own may spend in a month."""
+
+
+class OverBudgetError(OfferRefusedError):
+    """The owner's budget does not cover the worst case of the offer."""
+
+
+class SpentError(OfferRefusedError):
+    """What is left of the job's max_usd pays for no machine of the offer."""
+
+
+# The cause of an attempt that got no machine, by the last refusal of an offer.
+_CAUSES: Final = {OverBudgetError: Cause.BUDGET, SpentError: Cause.SPENT, LaunchImpossibleError: Cause.IMPOSSIBLE}
 
 
 class Reconciler:
     """Advances jobs in one worker. Several reconcilers may work on one database."""
 
-    def __init__(self, store: Database, launcher: Launcher, plane: Plane, worker: str, clock: Clock) -> None:
+    def __init__(self, store: Database, machines: Machines, plane: Plane, worker: str, clock: Clock) -> None:
         self._store = store
-        self._launcher = launcher
+        self._machines = machines
         self._plane = plane
         self._clock = clock
         self._claims = Claims(store, table, worker, clock)
@@ -71,32 +105,38 @@ class Reconciler:
         for _ in range(_MOST_STEPS):
             with self._store.read() as connection:
                 job, attempt = jobs.read(connection, lease.id)
-            action = step(job, attempt, self._look(attempt), self._clock.now(), self._clock.steady_since)
-            if isinstance(action, Wait):
-                seconds = action.seconds
+            try:
+                seen = self._look(attempt)
+                action = step(job, attempt, seen, self._clock.now(), self._clock.steady_since)
+                if isinstance(action, Wait):
+                    seconds = action.seconds
+                    break
+                pause = self._do(lease, job, attempt, seen, action)
+            except LauncherAwayError as error:
+                log.warning("platform away", extra=fields(job=lease.id, reason=str(error)))
+                seconds = min(error.retry_after or _AWAY_SECONDS, LONGEST_WAIT_SECONDS)
                 break
-            pause = self._do(lease, job, attempt, action)
             if pause is not None:
                 seconds = pause
                 break
         with self._store.begin() as connection:
-            database.release(connection, lease, None if seconds is None else self._clock.now() + seconds)
+            due = None if seconds is None else database.later(self._clock.now(), seconds)
+            database.release(connection, lease, due)
 
     def _look(self, attempt: Attempt | None) -> Seen:
         if attempt is None or attempt.state is AttemptState.GONE:
             return Seen(Presence.ABSENT)
-        return self._launcher.look(attempt.name)
+        return self._machines.launcher(attempt.launcher).look(attempt.machine)
 
-    def _do(self, lease: Lease, job: Job, attempt: Attempt | None, action: Action) -> float | None:
+    def _do(self, lease: Lease, job: Job, attempt: Attempt | None, seen: Seen, action: Action) -> float | None:
         """Carry the action out. Seconds to wait before the next step, None to go on at once."""
         now = self._clock.now()
         if isinstance(action, Request):
             with self._store.read() as connection:
                 if jobs.machines(connection) >= self._plane.max_machines:
                     return _FULL_SECONDS
-            offer = self._launcher.offers()[0]
-            name = f"{self._plane.name}-{job.id.lower()}-{job.attempt + 1}"
-            self._write(lambda c: jobs.request(c, lease, now, job, name, offer.usd_per_hour))
+            name = self._machines.name(job.id, job.attempt + 1)
+            self._write(lambda c: jobs.request(c, lease, now, job, name))
             return None
         if isinstance(action, Move):
             self._write(lambda c: jobs.move(c, lease, now, action))
@@ -109,44 +149,89 @@ class Reconciler:
             return action.seconds
         if attempt is None:
             raise RuntimeError(f"{type(action).__name__} without an attempt")
-        return self._with_attempt(lease, job, attempt, action)
+        return self._with_attempt(lease, job, attempt, seen, action)
 
-    def _with_attempt(self, lease: Lease, job: Job, attempt: Attempt, action: Action) -> float | None:
+    def _with_attempt(self, lease: Lease, job: Job, attempt: Attempt, seen: Seen, action: Action) -> float | None:
         now = self._clock.now()
+        launcher = self._machines.launcher(attempt.launcher)
         if isinstance(action, Create):
             return self._create(lease, job, attempt)
         if isinstance(action, Mark):
-            self._write(lambda c: jobs.mark(c, lease, now, attempt, action))
+            self._write(lambda c: jobs.mark(c, lease, now, attempt, action, seen.id))
         elif isinstance(action, Bury):
+            if seen.presence is Presence.EXITED:
+                # A machine that has exited may be billed for its disk.
+                launcher.stop(attempt.machine, now=True)
             self._write(lambda c: jobs.bury(c, lease, now, job, attempt, action))
             self._write(jobs.poke_queued)
         elif isinstance(action, Stop):
-            self._write(lambda c: jobs.stop(c, lease, now, attempt, action))
-            self._launcher.stop(attempt.name, now=action.kill)
+            self._write(lambda c: jobs.stop(c, lease, now, attempt, action, machine=seen.id))
+            launcher.stop(attempt.machine, now=action.kill)
             return STOP_POLL_SECONDS
         return None
 
     def _create(self, lease: Lease, job: Job, attempt: Attempt) -> float | None:
-        now = self._clock.now()
-        with self._store.begin() as connection:
-            token = jobs.job_token(connection, lease, now, job, attempt)
-        try:
-            self._launcher.launch(attempt.name, self._launcher.offers()[0], self._pod(attempt, token, now))
-        except LaunchError as error:
-            why = str(error)
-            self._write(lambda c: event.append(c, job.id, attempt.n, now, "launch_failed", reason=why))
-            return _CREATE_AGAIN_SECONDS
+        """Take the offers in turn, each written down before the platform is asked, until one is a machine."""
+        cause, why = Cause.CAPACITY, f"no offer fits the machine of the recipe ({job.wanted})"
+        for offer in self._machines.launcher(attempt.launcher).offers(job.wanted)[:_MOST_OFFERS]:
+            try:
+                self._launch(lease, job, attempt, offer)
+            except AnswerLostError as error:
+                self._answer_lost(lease, attempt, str(error))
+                return POLL_SECONDS
+            except LaunchError as error:
+                cause, why = _CAUSES.get(type(error), Cause.CAPACITY), str(error)
+                self._refused(lease, attempt, offer, why)
+                if isinstance(error, LaunchImpossibleError):
+                    break
+                if not isinstance(error, OfferRefusedError):
+                    return error.retry_after or _CREATE_AGAIN_SECONDS
+            else:
+                return None
+        self._write(lambda c: jobs.stop(c, lease, self._clock.now(), attempt, Stop(cause), why))
         return None
 
-    def _pod(self, attempt: Attempt, token: str, now: float) -> PodSpec:
+    def _launch(self, lease: Lease, job: Job, attempt: Attempt, offer: Offer) -> None:
+        """Reserve the worst case and write the offer down, then ask the platform. Raises LaunchError."""
+        now = self._clock.now()
+        with self._store.begin() as connection:
+            doubted = terms.doubted(attempt, now)
+            spent = budget.spent(connection, job.id) + doubted
+            agreed = terms.of(job, offer, spent)
+            if agreed is None:
+                raise SpentError(f"{spent:.4f} of {job.max_usd} USD are spent")
+            default = self._plane.budget_usd
+            worst = agreed.usd + doubted
+            if not budget.reserve(connection, job.owner, job.id, attempt.n, worst, now, default):
+                raise OverBudgetError(f"the budget does not cover {worst:.2f} USD, the worst case on {offer.kind}")
+            token = jobs.ask(connection, lease, now, job, attempt, offer, agreed)
+        pod = self._pod(job, attempt, token, agreed)
+        try:
+            machine = self._machines.launcher(attempt.launcher).launch(attempt.name, offer, pod)
+        except LaunchError as error:
+            # A refusal may repeat the request, and is kept and shown.
+            error.args = (str(error).replace(token, "(token)"),)
+            raise
+        self._write(lambda c: jobs.made(c, lease, self._clock.now(), attempt, machine))
+
+    def _refused(self, lease: Lease, attempt: Attempt, offer: Offer, why: str) -> None:
+        self._write(lambda c: jobs.refused(c, lease, self._clock.now(), attempt, offer, why))
+
+    def _answer_lost(self, lease: Lease, attempt: Attempt, why: str) -> None:
+        self._write(lambda c: jobs.answer_lost(c, lease, self._clock.now(), attempt, why))
+
+    def _pod(self, job: Job, attempt: Attempt, token: str, agreed: Terms) -> PodSpec:
         return PodSpec(
             {
                 "PLANE_URL": self._plane.public_url,
                 "JOB_ID": attempt.job,
                 "ATTEMPT": str(attempt.n),
                 "JOB_TOKEN": token,
-                "DEADLINE_SECONDS": str(max(1, int(attempt.deadline - now))),
-            }
+                "DEADLINE_SECONDS": str(int(agreed.run_seconds)),
+            },
+            agreed.seconds,
+            agreed.run_seconds,
+            job.wanted,
         )
 
     def _write(self, verb: Callable[[Connection], None]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from training.plane import database, event
 from training.plane.errors import ConflictError, InvalidRequestError
-from training.plane.job import AttemptState
+from training.plane.job import Attempt, AttemptState
 from training.plane.schema import attempts, checkpoints, jobs, measurements, uploads
 from training.plane.token import Holder
 
@@ -58,11 +58,21 @@ def start(connection: Connection, holder: Holder, now: float) -> RowMapping:
         return job
     left = job["max_seconds"] - job["seconds_used"]
     known = {"running_at": now, "heartbeat_at": now, "deadline": min(attempt["deadline"], now + left)}
+    if attempt["created_at"] is None:
+        # The machine of a lost answer is billed, also when no look ever shows the machine.
+        known["created_at"] = Attempt.of(attempt).billed_since or now
     _attempt(connection, holder, known)
     first = {} if job["started_at"] is not None else {"started_at": now}
     database.poke(connection, jobs, holder.job, **first)
     event.append(connection, holder.job, holder.attempt, now, "started")
     return job
+
+
+def paid_seconds(connection: Connection, holder: Holder, now: float) -> float | None:
+    """Seconds until the end of the attempt's reservation; None for a machine without a price."""
+    attempt = Attempt.of(_row(connection, holder))
+    until = attempt.paid_until(attempt.usd_per_hour)
+    return None if until is None else max(0.0, until - now)
 
 
 def started_before(connection: Connection, holder: Holder) -> bool:

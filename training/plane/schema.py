@@ -11,7 +11,7 @@ metadata = MetaData()
 Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _claimable() -> list[Column[object]]:
+def claimable() -> list[Column[object]]:
     """The row's due time, the lease of the worker at work, and the count of pokes."""
     return [
         Column("due_at", Double),
@@ -43,7 +43,7 @@ datasets = Table(
     Column("report", JSON),
     Column("created_at", Double, nullable=False),
     Column("completed_at", Double),
-    *_claimable(),
+    *claimable(),
     Index("datasets_owner", "owner", "id"),
     Index("datasets_due", "due_at"),
 )
@@ -87,13 +87,15 @@ jobs = Table(
     Column("max_attempts", Integer, nullable=False),
     Column("max_seconds", Double, nullable=False),
     Column("seconds_used", Double, nullable=False),
+    Column("max_usd", Double),
+    Column("waits", Integer, nullable=False, server_default="0"),
     Column("cancel_asked_at", Double),
     Column("progress", Double, nullable=False, server_default="0"),
     Column("result", JSON),
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),
-    *_claimable(),
+    *claimable(),
     UniqueConstraint("owner", "idempotency_key", name="jobs_idempotency"),
     Index("jobs_owner", "owner", "id"),
     Index("jobs_due", "due_at"),
@@ -121,7 +123,47 @@ attempts = Table(
     Column("failed_line", Integer),
     Column("failed_command", Text),
     Column("cause", String(40), nullable=False, server_default=""),
+    Column("launcher", String(20), nullable=False, server_default="process"),
+    Column("handle", String(200), nullable=False, server_default=""),
+    Column("offer", String(100), nullable=False, server_default=""),
+    Column("asked_at", Double),
+    Column("unanswered_at", Double),
+    Column("why", Text, nullable=False, server_default=""),
     Column("usd_per_hour", Double, nullable=False, server_default="0"),
+    Column("usd_reserved", Double, nullable=False, server_default="0"),
+    Column("usd_doubted", Double, nullable=False, server_default="0"),
+    Column("usd_billed", Double),
+    Column("settled_at", Double),
+    Index("attempts_state", "state"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("owner", String(200), primary_key=True),
+    Column("usd_per_month", Double),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("seq", Counter, primary_key=True, autoincrement=True),
+    Column("owner", String(200), nullable=False),
+    Column("period", String(7), nullable=False),
+    Column("job", String(26), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("usd", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ledger_owner", "owner", "period"),
+    Index("ledger_job", "job", "attempt"),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", String(200), nullable=False),
 )
 
 events = Table(
@@ -192,7 +234,7 @@ duties = Table(
     Column("name", String(40), primary_key=True),
     Column("last_ok_at", Double),
     Column("last_error", Text, nullable=False, server_default=""),
-    *_claimable(),
+    *claimable(),
 )
 
 totals = Table(

@@ -7,11 +7,13 @@ import socket
 
 import uvicorn
 
-from runtime.listen import bind, split
+from runtime.http_connection import HttpConnection
+from runtime.http_server import HttpServer, listening
+from runtime.listen import split
 from runtime.watcher import Watcher
 from training.plane import sweep
 from training.plane.app import application
-from training.plane.build import Access, build
+from training.plane.build import Access, build, gatekeeper, model_duties
 from training.plane.checker import Checker
 from training.plane.config import Config
 from training.plane.duty import Duties
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _DRAIN_SECONDS = 10
+BACKLOG = 1024
 
 
 class Server:
@@ -30,7 +33,9 @@ class Server:
 
     def __init__(self, config: Config) -> None:
         """Raises build.ConfigurationError, runtime.listen.CannotListenError."""
-        self._socket = listening(config) if config.socket < 0 else socket.socket(fileno=config.socket)
+        self._socket = (
+            listening(config.listen, backlog=BACKLOG) if config.socket < 0 else socket.socket(fileno=config.socket)
+        )
         self.address = f"{split(config.listen)[0]}:{self._socket.getsockname()[1]}"
         self.metrics_address = self.address
         self._config = config.model_copy(update={"listen": self.address})
@@ -44,6 +49,7 @@ class Server:
         self._loops = self._make_loops()
         settings = uvicorn.Config(
             application(self._services),
+            http=HttpConnection,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -51,7 +57,7 @@ class Server:
             limit_concurrency=self._config.max_connections,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
-        self._http = _Http(settings)
+        self._http = HttpServer(settings)
         self._tasks = [asyncio.create_task(self._http.serve(sockets=[self._socket]))]
         await self._http.up.wait()
         self._tasks += [asyncio.create_task(watcher.run()) for watcher in self._watchers()]
@@ -59,14 +65,20 @@ class Server:
 
     def _make_loops(self) -> Loops:
         services, worker = self._services, worker_name()
-        plane = Plane(self._config.name, self._config.url, self._config.max_machines)
-        duties = Duties(services.store, sweep.duties(services), worker, services.clock)
+        plane = Plane(self._config.url, self._config.max_machines, self._config.budget_usd)
+        known = {**sweep.duties(services), **model_duties(services)}
+        duties, reaper = (
+            Duties(services.store, some, worker, services.clock) for some in (known, sweep.reaper(services))
+        )
         duties.declare()
+        reaper.declare()
         return Loops(
             self._config.poll_seconds,
-            jobs=Reconciler(services.store, services.launcher, plane, worker, services.clock).turn,
+            jobs=Reconciler(services.store, services.machines, plane, worker, services.clock).turn,
             datasets=Checker(services.store, services.objects, worker, services.clock).turn,
             duties=duties.turn,
+            reaper=reaper.turn,
+            versions=gatekeeper(services, worker).turn,
         )
 
     def _watchers(self) -> list[Watcher]:
@@ -88,34 +100,3 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._services.store.close()
-
-
-class _Http(uvicorn.Server):
-    """uvicorn without its own signal handlers (runtime/process.py has those), and with an event for the start."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept requests."""
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        yield
-
-
-def listening(config: Config) -> socket.socket:
-    """A socket that listens at the configured address. Raises CannotListenError."""
-    made = socket.socket(socket.AF_INET6 if "[" in config.listen else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-
-    def listen(address: str) -> int:
-        made.bind(split(address))
-        made.listen(1024)
-        return int(made.getsockname()[1])
-
-    bind(listen, config.listen)
-    return made

@@ -8,8 +8,9 @@ from gateway.access.auth import Authenticator
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
-from training.plane.launcher import Launcher
+from training.plane.machines import Machines
 from training.plane.objects import Objects
+from training.plane.publisher import Publisher
 from training.plane.signature import Signer
 
 
@@ -22,8 +23,9 @@ class Services:
     objects: Objects
     signer: Signer
     authenticator: Authenticator
-    launcher: Launcher
+    machines: Machines
     clock: Clock
+    publisher: Publisher | None = None
 
 
 def worker_name() -> str:

@@ -5,9 +5,9 @@ state only when its machine is gone.
 """
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from training.plane.job import FINAL, LOSSES, Attempt, AttemptState, Cause, Job, JobState
+from training.plane.job import FINAL, LOSSES, WAITS, Attempt, AttemptState, Cause, Job, JobState
 from training.plane.launcher import Presence, Seen
 
 START_SECONDS: Final = 900.0
@@ -18,6 +18,10 @@ END_GRACE_SECONDS: Final = 60.0
 KILL_AFTER_SECONDS: Final = 30.0
 MOST_LOSSES: Final = 10
 BACKOFF_SECONDS: Final = (0.0, 60.0, 120.0, 300.0, 600.0)
+WAIT_SECONDS: Final = (60.0, 120.0, 300.0, 600.0)
+GIVE_UP_SECONDS: Final = 86_400.0
+# A price is a float of the platform's.
+PRICE_TOLERANCE: Final = 1.001
 POLL_SECONDS: Final = 2.0
 STOP_POLL_SECONDS: Final = 0.25
 
@@ -80,10 +84,10 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Queue the job again, due after so many seconds. A loss counts apart from a failure of the recipe."""
+    """Queue the job again, due after so many seconds. Losses and waits count apart from failures of the recipe."""
 
     seconds: float
-    loss: bool
+    counted: Literal["failures", "losses", "waits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def step(job: Job, attempt: Attempt | None, seen: Seen, now: float, steady_since
     if attempt is None or attempt.state is AttemptState.GONE:
         return _without_machine(job, attempt, now)
     if seen.presence in {Presence.ABSENT, Presence.EXITED}:
-        return _machine_away(attempt, seen, now)
+        return _machine_away(job, attempt, seen, now)
     return _with_machine(job, attempt, seen, now, steady_since)
 
 
@@ -132,16 +136,34 @@ def _validated(job: Job) -> Action:
     return Wait(POLL_SECONDS)
 
 
-def _machine_away(attempt: Attempt, seen: Seen, now: float) -> Action:
+def _machine_away(job: Job, attempt: Attempt, seen: Seen, now: float) -> Action:
     """No machine, or one that has ended, of an attempt that is not gone."""
-    if attempt.state is AttemptState.REQUESTED and seen.presence is Presence.ABSENT:
+    if seen.presence is Presence.ABSENT and _may_appear(attempt, seen, now):
+        return Wait(POLL_SECONDS)
+    never = attempt.state is AttemptState.REQUESTED and attempt.running_at is None and attempt.ended_at is None
+    if never and seen.presence is Presence.ABSENT:
         if attempt.stop_at is not None:
             return Bury(attempt.cause, None)
-        if now > attempt.requested_at + CREATE_SECONDS:
-            return Stop(Cause.NO_START)
+        if job.cancel_asked_at is not None:
+            return Stop(Cause.CANCELLED)
+        if now > attempt.requested_at + CREATE_SECONDS + 2 * seen.hidden_seconds:
+            return Stop(Cause.CAPACITY)
         return Create()
     exit_code = attempt.exit_code if attempt.exit_code is not None else seen.exit_code
     return Bury(attempt.cause or _cause(attempt, exit_code), exit_code)
+
+
+def _may_appear(attempt: Attempt, seen: Seen, now: float) -> bool:
+    """Whether the attempt's machine may exist although the platform does not show the machine yet.
+
+    A machine that has reported its end does not. A machine whose id is known was looked for by the id: once it has
+    reported or the plane has ended it, an absent machine is gone. A machine without a known id may be missing from the
+    platform's list, and is there as long as it reports.
+    """
+    if attempt.asked_at is None or not now < max(attempt.asked_at, attempt.heartbeat_at or 0.0) + seen.hidden_seconds:
+        return False
+    known = bool(attempt.handle) and (attempt.running_at is not None or attempt.stop_at is not None)
+    return attempt.ended_at is None and not known
 
 
 def _cause(attempt: Attempt, exit_code: int | None) -> Cause:
@@ -163,15 +185,22 @@ def _cause(attempt: Attempt, exit_code: int | None) -> Cause:
 
 
 def _with_machine(job: Job, attempt: Attempt, seen: Seen, now: float, steady_since: float) -> Action:
+    spent = _is_spent(attempt, seen, now)
     if attempt.stop_at is not None:
-        kill = now > attempt.stop_at + KILL_AFTER_SECONDS or now < attempt.stop_at
+        kill = spent or now > attempt.stop_at + KILL_AFTER_SECONDS or now < attempt.stop_at
         return Stop(attempt.cause, kill=True) if kill else Wait(STOP_POLL_SECONDS)
-    if cause := _why_stop(job, attempt, now, steady_since):
-        return Stop(cause)
+    if cause := _why_stop(job, attempt, seen, now, steady_since, late=spent or now > attempt.deadline):
+        return Stop(cause, kill=spent)
     wanted = _mark(job, attempt, seen)
     if wanted != Mark(attempt.state, job.state):
         return wanted
     return Wait(POLL_SECONDS if attempt.ended_at is None else STOP_POLL_SECONDS)
+
+
+def _is_spent(attempt: Attempt, seen: Seen, now: float) -> bool:
+    """Whether the machine may have cost the whole reservation, by the platform's own price."""
+    until = attempt.paid_until(max(attempt.usd_per_hour, seen.usd_per_hour or 0.0))
+    return until is not None and now > until
 
 
 def _mark(job: Job, attempt: Attempt, seen: Seen) -> Mark:
@@ -185,15 +214,19 @@ def _mark(job: Job, attempt: Attempt, seen: Seen) -> Mark:
     return Mark(AttemptState.PROVISIONING, JobState.STARTING)
 
 
-def _why_stop(job: Job, attempt: Attempt, now: float, steady_since: float) -> Cause:
+def _why_stop(job: Job, attempt: Attempt, seen: Seen, now: float, steady_since: float, *, late: bool) -> Cause:
+    """Why the machine is to end. No grace holds for a machine that is `late`: each further second is not reserved."""
+    if seen.usd_per_hour is not None and seen.usd_per_hour > attempt.usd_per_hour * PRICE_TOLERANCE:
+        return Cause.PRICE
     if attempt.starts > 1:
         return Cause.CRASH_LOOP
     if attempt.ended_at is not None:
-        return _cause(attempt, attempt.exit_code) if now > attempt.ended_at + END_GRACE_SECONDS else Cause.NONE
+        lingers = late or now > attempt.ended_at + END_GRACE_SECONDS
+        return _cause(attempt, attempt.exit_code) or Cause.LINGERED if lingers else Cause.NONE
     if job.cancel_asked_at is not None:
-        waited = now > job.cancel_asked_at + CANCEL_GRACE_SECONDS
+        waited = late or now > job.cancel_asked_at + CANCEL_GRACE_SECONDS
         return Cause.CANCELLED if attempt.running_at is None or waited else Cause.NONE
-    if now > attempt.deadline:
+    if late:
         return Cause.DEADLINE
     begun = attempt.created_at if attempt.created_at is not None else attempt.requested_at
     if attempt.running_at is None:
@@ -211,18 +244,31 @@ def _settled(job: Job, attempt: Attempt | None, now: float) -> Action:
     if job.cancel_asked_at is not None or attempt.cause is Cause.CANCELLED:
         return Finish(JobState.CANCELLED, "cancelled")
     if attempt.cause is Cause.DEADLINE or job.seconds_used >= job.max_seconds:
-        return Finish(JobState.FAILED, f"stopped at the deadline (max_seconds {job.max_seconds:g})")
+        money = "" if job.max_usd is None else f", max_usd {job.max_usd:g}"
+        return Finish(JobState.FAILED, f"stopped at the deadline (max_seconds {job.max_seconds:g}{money})")
     if attempt.cause is Cause.DATA_REFUSED:
         return Finish(JobState.FAILED, "the recipe refused the dataset; the log has the reason")
+    if attempt.cause is Cause.IMPOSSIBLE:
+        return Finish(JobState.FAILED, f"the platform refuses to make a machine: {attempt.why}")
+    if attempt.cause is Cause.SPENT:
+        return Finish(JobState.FAILED, f"what is left of max_usd pays for no machine: {attempt.why}")
+    if attempt.cause in WAITS:
+        return _after_wait(job, attempt, now)
     if attempt.cause in LOSSES:
         return _after_loss(job, attempt)
     return _after_failure(job, attempt)
 
 
+def _after_wait(job: Job, attempt: Attempt, now: float) -> Action:
+    if now > job.created_at + GIVE_UP_SECONDS:
+        return Finish(JobState.FAILED, f"no machine within a day: {attempt.why or attempt.cause}")
+    return Retry(WAIT_SECONDS[min(job.waits, len(WAIT_SECONDS) - 1)], "waits")
+
+
 def _after_loss(job: Job, attempt: Attempt) -> Action:
     if job.losses >= MOST_LOSSES:
         return Finish(JobState.FAILED, f"lost {job.losses + 1} machines, the last one: {attempt.cause}")
-    return Retry(BACKOFF_SECONDS[min(job.losses, len(BACKOFF_SECONDS) - 1)], loss=True)
+    return Retry(BACKOFF_SECONDS[min(job.losses, len(BACKOFF_SECONDS) - 1)], "losses")
 
 
 def _after_failure(job: Job, attempt: Attempt) -> Action:
@@ -231,4 +277,4 @@ def _after_failure(job: Job, attempt: Attempt) -> Action:
         return Finish(JobState.FAILED, f"the recipe failed: {why}")
     if job.failures and job.failed_step == attempt.step:
         return Finish(JobState.FAILED, f"the recipe failed twice at step {attempt.step}: {why}")
-    return Retry(0.0, loss=False)
+    return Retry(0.0, "failures")

@@ -4,19 +4,25 @@ Owns the order: bytes go before the row that names them, so that a sweep that is
 counters are counted from are added to `totals` in the same transaction.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from training.plane import event
+from runtime.logs import fields
+from training.plane import event, settle, terms
 from training.plane.dataset import DatasetState
 from training.plane.duty import Duty
 from training.plane.job import FINAL, AttemptState
-from training.plane.metrics import TOKEN_STATES, machines_gone
+from training.plane.launcher import Handle, LauncherAwayError
+from training.plane.metrics import TOKEN_STATES, machines_gone, machines_settled
+from training.plane.model_tables import versions
 from training.plane.schema import attempts, checkpoints, datasets, events, jobs, measurements, tokens, totals, uploads
 from training.plane.services import Services
+
+log = logging.getLogger(__name__)
 
 _DAY: Final = 86_400.0
 _AT_ONCE: Final = 500
@@ -25,6 +31,8 @@ _UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
 _KEPT_CHECKPOINTS: Final = 2
 _KEPT_REMAINS_SECONDS: Final = 3600.0
+# For so long after their end machines are asked for bills and have remains that can be deleted.
+_REMAINS_SECONDS: Final = 7 * _DAY
 
 
 def duties(services: Services) -> dict[str, Duty]:
@@ -34,10 +42,15 @@ def duties(services: Services) -> dict[str, Duty]:
         "sweep_uploads": Duty(600.0, lambda: uploads_ended(services)),
         "sweep_datasets": Duty(600.0, lambda: datasets_unfinished(services)),
         "sweep_checkpoints": Duty(60.0, lambda: checkpoints_superseded(services)),
-        "sweep_jobs": Duty(3600.0, lambda: jobs_old(services)),
+        "sweep_jobs": Duty(900.0, lambda: jobs_old(services)),
         "sweep_machines": Duty(600.0, lambda: machines_remains(services)),
-        "reap_machines": Duty(30.0, lambda: machines_stray(services)),
+        "settle_bills": Duty(600.0, lambda: settle.bills(services)),
     }
+
+
+def reaper(services: Services) -> dict[str, Duty]:
+    """The duty of ending stray machines, apart: the duty promises a period, and no other duty may delay the reaper."""
+    return {"reap_machines": Duty(terms.REAP_SECONDS, lambda: machines_stray(services))}
 
 
 def tokens_ended(services: Services) -> None:
@@ -97,21 +110,29 @@ def checkpoints_superseded(services: Services) -> None:
 
 def jobs_old(services: Services) -> None:
     """Delete old final jobs, with all rows and files of the jobs."""
-    before = services.clock.now() - services.config.keep_days * _DAY
+    now = services.clock.now()
+    over = (jobs.c.state.in_(FINAL), jobs.c.ended_at < now - services.config.keep_days * _DAY)
+    # The job of a version stays: the version's files and lineage are the job's.
+    kept = select(versions.c.job)
+    billed_later = select(attempts.c.job).where(settle.unsettled(), attempts.c.gone_at > now - _REMAINS_SECONDS)
+    found = select(jobs.c.id).where(*over, jobs.c.id.not_in(kept), jobs.c.id.not_in(billed_later)).limit(_AT_ONCE)
     with services.store.read() as connection:
-        found = select(jobs.c.id).where(jobs.c.state.in_(FINAL), jobs.c.ended_at < before).limit(_AT_ONCE)
         old = connection.execute(found).scalars().all()
     for job in old:
-        _forget_job(services, job)
+        try:
+            _forget_job(services, job)
+        except LauncherAwayError as error:  # the rows stay until the platform answers
+            _log_away("sweep_jobs", error)
 
 
 def _forget_job(services: Services, job: str) -> None:
     with services.store.read() as connection:
         files = connection.execute(select(uploads.c.id, uploads.c.key).where(uploads.c.job == job)).all()
-        names = connection.execute(select(attempts.c.name).where(attempts.c.job == job)).scalars().all()
+        machines = select(attempts.c.launcher, attempts.c.name, attempts.c.handle).where(attempts.c.job == job)
+        rows = connection.execute(machines).all()
     _forget(services, files)
-    for name in names:
-        services.launcher.forget(name)
+    for launcher, name, handle in rows:
+        _forget_machine(services, launcher, Handle(name, handle))
     with services.store.begin() as connection:
         counted = select(events.c.kind, func.count()).where(events.c.job == job).group_by(events.c.kind)
         for kind, count in connection.execute(counted.order_by(events.c.kind)).all():
@@ -119,6 +140,8 @@ def _forget_job(services: Services, job: str) -> None:
         for name, spent in zip(("seconds", "usd"), machines_gone(connection, attempts.c.job == job), strict=True):
             for cause, amount in sorted(spent.items()):
                 _keep_count(connection, f"{name}:{cause}", amount)
+        for basis, amount in machines_settled(connection, attempts.c.job == job).items():
+            _keep_count(connection, f"settled:{basis}", amount)
         for table in (events, measurements, checkpoints, attempts):
             connection.execute(delete(table).where(table.c.job == job))
         connection.execute(delete(tokens).where(tokens.c.job == job))
@@ -126,29 +149,72 @@ def _forget_job(services: Services, job: str) -> None:
 
 
 def machines_stray(services: Services) -> None:
-    """End machines of this plane without a live attempt."""
-    names = [name for name in services.launcher.mine() if name.startswith(f"{services.config.name}-")]
-    if not names:
-        return
+    """End machines of this plane without a live attempt, and second machines of one attempt; others are left alone."""
+    for launcher in services.machines.launchers.values():
+        try:
+            found = [one for one in launcher.mine() if services.machines.is_ours(one.name)]
+        except LauncherAwayError as error:
+            _log_away("reap_machines", error)
+            continue
+        for machine in _strays(services, found):
+            _write_stray(services, machine)
+            try:
+                launcher.stop(machine, now=True)
+            except LauncherAwayError as error:
+                _log_away("reap_machines", error, machine.name)
+
+
+def _write_stray(services: Services, machine: Handle) -> None:
+    """Write the machine's event, once, before the machine's end: the settlement finds the bill by the event."""
+    said = {"machine": machine.name, "id": machine.id}
+    with services.store.begin() as connection:
+        owner = connection.execute(select(attempts.c.job, attempts.c.n).where(attempts.c.name == machine.name)).first()
+        if owner is None:
+            return
+        event.lock(connection, owner.job)
+        same = (events.c.job == owner.job, events.c.attempt == owner.n, events.c.kind == settle.ORPHAN)
+        if said not in connection.execute(select(events.c.data).where(*same)).scalars().all():
+            event.append(connection, owner.job, owner.n, services.clock.now(), settle.ORPHAN, **said)
+
+
+def _strays(services: Services, found: Sequence[Handle]) -> list[Handle]:
+    """The machines that no live attempt owns. The list of machines is older than this look at the store."""
+    names = [machine.name for machine in found]
     with services.store.read() as connection:
-        live = select(attempts.c.name).where(attempts.c.name.in_(names), attempts.c.state != AttemptState.GONE)
-        known = set(connection.execute(live).scalars())
-    for name in sorted(set(names) - known):
-        services.launcher.stop(name, now=True)
-        with services.store.begin() as connection:
-            owner = connection.execute(select(attempts.c.job, attempts.c.n).where(attempts.c.name == name)).first()
-            if owner is not None:
-                event.append(connection, owner.job, owner.n, services.clock.now(), "orphan", machine=name)
+        live = select(attempts.c.name, attempts.c.handle)
+        rows = connection.execute(live.where(attempts.c.name.in_(names), attempts.c.state != AttemptState.GONE)).all()
+    owned = {row.name: row.handle for row in rows}
+    return [one for one in found if one.name not in owned or owned[one.name] not in {"", one.id}]
 
 
 def machines_remains(services: Services) -> None:
-    """Delete the remains of machines an hour after their end: a copy of the dataset is among these."""
+    """Delete the remains of machines an hour after their end: a copy of the dataset is among these.
+
+    A machine with a price keeps its remains until the bill is settled: dstack keeps the cost in the record of the run.
+    """
     now = services.clock.now()
-    over = (attempts.c.gone_at < now - _KEPT_REMAINS_SECONDS, attempts.c.gone_at > now - 7 * _DAY)
+    over = (
+        attempts.c.gone_at < now - _KEPT_REMAINS_SECONDS,
+        attempts.c.gone_at > now - _REMAINS_SECONDS,
+        not_(settle.unsettled()),
+    )
     with services.store.read() as connection:
-        names = connection.execute(select(attempts.c.name).where(*over)).scalars().all()
-    for name in names:
-        services.launcher.forget(name)
+        rows = connection.execute(select(attempts.c.launcher, attempts.c.name, attempts.c.handle).where(*over)).all()
+    for launcher, name, handle in rows:
+        try:
+            _forget_machine(services, launcher, Handle(name, handle))
+        except LauncherAwayError as error:
+            _log_away("sweep_machines", error, name)
+
+
+def _log_away(duty: str, error: LauncherAwayError, machine: str = "") -> None:
+    log.warning("platform away", extra=fields(duty=duty, machine=machine, reason=str(error)))
+
+
+def _forget_machine(services: Services, launcher: str, machine: Handle) -> None:
+    """Delete a machine's remains. A launcher that the configuration no longer has keeps its remains."""
+    if launcher in services.machines.launchers:
+        services.machines.launcher(launcher).forget(machine)
 
 
 def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:

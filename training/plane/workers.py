@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 
 from runtime import listen
+from runtime.http_server import listening
 from runtime.logs import fields
 from training.plane.config import Config
-from training.plane.server import listening
+from training.plane.server import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Workers:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises WorkerFailedError, CannotListenError."""
-        with listening(self._config) as held:
+        with listening(self._config.listen, backlog=BACKLOG) as held:
             host, _ = listen.split(self._config.listen)
             address = f"{host}:{held.getsockname()[1]}"
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,10 +14,21 @@ readonly STARTED="$SECONDS"
 LOG="${POD_LOG:-$PWD/run.log}"
 FAILED_LINE=0
 FAILED_COMMAND=""
-WATCHDOG=""
+WATCHDOGS=()
+ENDS=0 # the first of the watchdogs' deadlines, on the clock SECONDS
+PATIENCE=120 # seconds in which a call is tried again
+readonly END_SECONDS=20
 
-# A time stamp on every line, also on the last ones after SIGTERM, which every process of the machine gets.
-exec > >(trap '' TERM INT; while IFS= read -r line; do printf '%(%FT%TZ)T %s\n' -1 "$line"; done) 2>&1
+# A time stamp on every line, also on the last ones after SIGTERM, which every process of the machine gets. The lines go to
+# LOG as well, unless the launcher has already sent the output there (POD_LOG).
+exec > >(
+  trap '' TERM INT
+  while IFS= read -r line; do
+    printf -v line '%(%FT%TZ)T %s' -1 "$line"
+    printf '%s\n' "$line"
+    [[ -n ${POD_LOG:-} ]] || printf '%s\n' "$line" >> "$LOG"
+  done
+) 2>&1
 readonly STAMPER=$!
 trap '' PIPE
 umask 077
@@ -29,7 +40,7 @@ say() { printf '%s\n' "$*"; }
 call() { # METHOD URL [curl's arguments]: the answer on stdout, retried
   local method="$1" url="$2"
   shift 2
-  curl -sS --fail-with-body --retry 8 --retry-all-errors --retry-max-time 120 --connect-timeout 10 -m 60 \
+  curl -sS --fail-with-body --retry 8 --retry-all-errors --retry-max-time "$PATIENCE" --connect-timeout 10 -m "$((PATIENCE / 2))" \
     -K .auth -X "$method" "$@" "$url"
 }
 
@@ -44,8 +55,11 @@ finish() { # whatever happened: report the end, and end the machine, once
   local code=$?
   trap - EXIT ERR
   trap '' TERM INT
-  if [[ -n $WATCHDOG ]]; then kill "$WATCHDOG" 2>/dev/null || true; fi
-  if [[ -e .deadline ]]; then code=77; fi
+  kill "${WATCHDOGS[@]}" 2>/dev/null || true
+  if [[ -e .deadline ]]; then
+    code=77
+    PATIENCE=6 # the whole end takes END_SECONDS at most
+  fi
   say "ended with exit code $code after $((SECONDS - STARTED)) s"
   sleep 0.1 # the stamper writes what was said before the log is sent
   tail -c 1000000 "$LOG" 2>/dev/null | call POST "$JOB/log" --data-binary @- -H 'Content-Type: text/plain' > /dev/null || true
@@ -72,18 +86,21 @@ trap 'failed "$LINENO" "$BASH_COMMAND"' ERR
 trap finish EXIT
 trap 'say "told to stop"; exit 143' TERM INT
 
-# The deadline holds also when the plane is away.
-(
-  trap - ERR EXIT
-  sleep "${DEADLINE_SECONDS:?}" &
-  trap 'kill $! 2>/dev/null; exit 0' TERM
-  wait $!
-  touch .deadline
-  say "the deadline is reached"
-  kill -TERM "$$"
-  if [[ -e .training ]]; then kill -TERM "$(< .training)" 2>/dev/null || true; fi
-) &
-WATCHDOG=$!
+watch() { # SECONDS until the deadline, which holds also when the plane is away
+  if ((ENDS == 0 || SECONDS + $1 < ENDS)); then ENDS=$((SECONDS + $1)); fi
+  (
+    trap - ERR EXIT
+    sleep "$1" &
+    trap 'kill $! 2>/dev/null; exit 0' TERM
+    wait $!
+    touch .deadline
+    say "the deadline is reached"
+    kill -TERM "$$"
+    if [[ -e .training ]]; then kill -TERM "$(< .training)" 2>/dev/null || true; fi
+  ) &
+  WATCHDOGS+=("$!")
+}
+watch "${DEADLINE_SECONDS:?}"
 
 why() { # CURL_CODE HTTP_STATUS: the cause in words
   case "$1" in
@@ -112,7 +129,9 @@ fetch_data() { # FILE
     status=0
     if [[ -n $url ]]; then
       printf 'url = "%s"\n' "$url" > .url
-      status=$(curl -sS -fL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -C - -o "$1" -w '%{http_code}' -K .url) || code=$?
+      # bash sees a watchdog's signal after curl's end.
+      status=$(curl -sS -fL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -m "$((ENDS > SECONDS ? ENDS - SECONDS + 1 : 1))" \
+        -C - -o "$1" -w '%{http_code}' -K .url) || code=$?
       rm -f .url
       if [[ $code == 0 || $(stat -c %s "$1" 2>/dev/null || echo 0) == "$size" ]]; then
         if [[ $(sha256sum "$1" | cut -d ' ' -f 1) == "$sha256" ]]; then
@@ -141,6 +160,9 @@ say "Python: $("$PYTHON" --version 2>&1), curl: $(curl --version | head -1 | cut
 say "job $JOB_ID, attempt ${ATTEMPT:?}, at most $DEADLINE_SECONDS s"
 
 call POST "$JOB/start" -H 'Content-Length: 0' > start.json
+# The reservation pays from the request for the machine on, and for the end.
+paid=$(sed -n 's/.*"paid_seconds": *\([0-9][0-9]*\).*/\1/p' start.json)
+if [[ -n $paid ]]; then watch "$((paid > END_SECONDS ? paid - END_SECONDS : 0))"; fi
 fetch_data data
 
 say "=== training ==="

@@ -4,7 +4,6 @@ Owns the fit of one scale for each symbol by walk-forward quantile loss: the old
 origins judge it. A scale multiplies the distance of a quantile from the median. Symbols with few bars share a scale.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ import numpy.typing as npt
 from models import forecast
 from models.forecast import Series
 from models.manifest import Manifest, digest
+from training.recipes import evaluation
 from training.recipes.bars import read
+from training.recipes.origins import lattice, newest
 from training.recipes.recipe import Calibration
 from training.recipes.run import DataRefusedError, Outcome, StoppedError, Surroundings
 
-TABLE, EVALUATION = "calibration.json", "evaluation.csv"
+TABLE = "calibration.json"
 ARCHITECTURE = "auto_calibrated"
 SCALES = np.round(np.geomspace(0.5, 2.0, 41), 4)
 _CONTEXT = 512
@@ -34,19 +35,23 @@ Floats = npt.NDArray[np.float64]
 class Origins:
     """Forecasts of n origins of one symbol, oldest first: quantiles [n, levels], medians [n], outcomes [n].
 
-    All three are log ratios to the origin's last value, so that symbols of different prices weigh the same.
+    All three are log ratios to the origin's last value, so that symbols of different prices weigh the same. `ends` [n]
+    counts the bars before each origin, `bases` [n] are the last values.
     """
 
     quantiles: Floats
     medians: Floats
     came: Floats
+    ends: npt.NDArray[np.int64]
+    bases: Floats
 
     def scaled(self, scale: float) -> Floats:
         """Quantiles with their distance from the median multiplied."""
         return self.medians[:, None] + scale * (self.quantiles - self.medians[:, None])
 
     def part(self, start: int, end: int) -> "Origins":
-        return Origins(self.quantiles[start:end], self.medians[start:end], self.came[start:end])
+        kept = slice(start, end)
+        return Origins(self.quantiles[kept], self.medians[kept], self.came[kept], self.ends[kept], self.bases[kept])
 
 
 def train(recipe: Calibration, around: Surroundings) -> Outcome:
@@ -74,14 +79,14 @@ def train(recipe: Calibration, around: Surroundings) -> Outcome:
 def walk_forward(closes: Floats, recipe: Calibration) -> Origins:
     """Forecasts of `auto` at origins a horizon apart, each from the bars before it alone."""
     levels = tuple(sorted({*recipe.levels, 0.5}))
-    last = len(closes) - recipe.horizon
-    ends = np.arange(last, recipe.fewest - 1, -recipe.horizon)[::-1]
+    ends = lattice(len(closes), recipe.horizon, recipe.fewest)
     items = [Series(np.ascontiguousarray(closes[max(0, end - _CONTEXT) : end]), recipe.horizon, levels) for end in ends]
     answers = forecast.load("auto").run(items)
     base = closes[ends - 1]
     bands = np.log(np.stack([answer.quantiles[-1] for answer in answers]) / base[:, None])
     columns = [levels.index(level) for level in sorted(recipe.levels)]
-    return Origins(bands[:, columns], bands[:, levels.index(0.5)], np.log(closes[ends - 1 + recipe.horizon] / base))
+    came = np.log(closes[ends - 1 + recipe.horizon] / base)
+    return Origins(bands[:, columns], bands[:, levels.index(0.5)], came, ends, base)
 
 
 def pinball(quantiles: Floats, came: Floats, levels: Sequence[float]) -> Floats:
@@ -110,10 +115,10 @@ def judged(
     origins: dict[str, Origins], scales: dict[str, float], levels: Sequence[float], folds: int
 ) -> dict[str, float]:
     """Losses and coverage on the newest origins. Those origins have chosen no scale."""
-    newest = {symbol: found.part(_cut(found, folds), len(found.came)) for symbol, found in origins.items()}
-    before = np.concatenate([pinball(found.quantiles, found.came, levels) for found in newest.values()])
-    after = np.concatenate([pinball(found.scaled(scales[s]), found.came, levels) for s, found in newest.items()])
-    inside = np.concatenate([_inside(found.scaled(scales[symbol]), found.came) for symbol, found in newest.items()])
+    judging = {symbol: found.part(_cut(found, folds), len(found.came)) for symbol, found in origins.items()}
+    before = np.concatenate([pinball(found.quantiles, found.came, levels) for found in judging.values()])
+    after = np.concatenate([pinball(found.scaled(scales[s]), found.came, levels) for s, found in judging.items()])
+    inside = np.concatenate([_inside(found.scaled(scales[symbol]), found.came) for symbol, found in judging.items()])
     low, high = min(levels), max(levels)
     return {
         "loss": float(after.mean()),
@@ -137,7 +142,7 @@ def _inside(quantiles: Floats, came: Floats) -> Floats:
 
 def _cut(found: Origins, folds: int) -> int:
     """The first of the newest origins: one fold of all."""
-    return len(found.came) - max(1, len(found.came) // folds)
+    return len(found.ends) - len(newest(found.ends, 1 / folds))
 
 
 def _write(recipe: Calibration, scales: dict[str, float], origins: dict[str, Origins], out: Path) -> None:
@@ -155,10 +160,10 @@ def _write(recipe: Calibration, scales: dict[str, float], origins: dict[str, Ori
         quantile_levels=tuple(sorted(recipe.levels)),
         settings={"horizon": recipe.horizon},
     ).write(out)
-    with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["symbol", "origin", "came", *(f"q{level:g}" for level in sorted(recipe.levels))])
-        for symbol, found in sorted(origins.items()):
-            newest = found.part(_cut(found, recipe.folds), len(found.came))
-            for place, (came, band) in enumerate(zip(newest.came, newest.scaled(scales[symbol]), strict=True)):
-                writer.writerow([symbol, place, f"{came:.8f}", *(f"{edge:.8f}" for edge in band)])
+    answered: list[tuple[str, int]] = []
+    bands: list[Floats] = []
+    for symbol, found in sorted(origins.items()):
+        held = found.part(_cut(found, recipe.folds), len(found.came))
+        answered += [(symbol, int(end)) for end in held.ends]
+        bands += list(held.bases[:, None] * np.exp(held.scaled(scales[symbol])))
+    evaluation.write_bands(out, answered, sorted(recipe.levels), [band.tolist() for band in bands])

@@ -4,8 +4,7 @@ Owns the windows and the walk-forward validation. The package's own fit() cannot
 loop is loop.py's. The export is a folder that `BaseChronosPipeline.from_pretrained` loads without peft.
 """
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from chronos import BaseChronosPipeline, Chronos2Pipeline
 from peft import LoraConfig
 from torch import Tensor
 
+from training.recipes import evaluation, origins
 from training.recipes.adapters import adapted
 from training.recipes.bars import read
+from training.recipes.folder import write_manifest
 from training.recipes.loop import Judged, Loop, Plan
 from training.recipes.recipe import Chronos2
 from training.recipes.run import DataRefusedError, Outcome, Surroundings
 
-EVALUATION = "evaluation.csv"
 _ADAPTED = ["self_attention.q", "self_attention.v", "self_attention.k", "self_attention.o"]
 _OUTPUT = "output_patch_embedding.output_layer"
 _EVALUATED_AT_ONCE = 32
@@ -41,7 +41,7 @@ def train(recipe: Chronos2, around: Surroundings) -> Outcome:
     """Train, judge each epoch on the newest origins, merge and write the best one. Raises DataRefusedError."""
     torch.set_num_threads(recipe.threads)
     closes = {symbol: values.astype(np.float32) for symbol, values in read(around.data).items()}
-    older, newest = divide(closes, recipe)
+    older, newest, held = divide(closes, recipe)
     torch.manual_seed(recipe.seed)
     pipeline = _load(recipe)
     model: Any = pipeline.model
@@ -67,29 +67,49 @@ def train(recipe: Chronos2, around: Surroundings) -> Outcome:
     loop = Loop(model, plan, [1] * len(older), loss, lambda epoch: _judged(model, newest, closes, recipe))
     epoch, best = loop.run(around)
     model.load_state_dict(dict(best.tensors), strict=False)
-    _write_evaluation(model, newest, closes, recipe, around.out)
+    _write_evaluation(model, held or newest, closes, recipe, around.out)
     merged = model.merge_and_unload() if recipe.mode == "lora" else model
     Chronos2Pipeline(merged).save_pretrained(around.out)
-    counts = {"windows": float(len(older)), "validation_windows": float(len(newest)), "epoch": float(epoch)}
+    write_manifest(
+        around.out,
+        {evaluation.NAME},
+        kind="forecast",
+        architecture="chronos_2",
+        name="chronos2",
+        version=recipe.version,
+        dtype="float32",
+        quantile_levels=tuple(float(level) for level in model.chronos_config.quantiles),
+    )
+    counts = {
+        "windows": float(len(older)),
+        "validation_windows": float(len(newest)),
+        "gate_windows": float(len(held)),
+        "epoch": float(epoch),
+    }
     return Outcome({"loss": best.score, "loss_before": before, "gain": 1 - best.score / before, **counts})
 
 
-def divide(closes: dict[str, npt.NDArray[np.float32]], recipe: Chronos2) -> tuple[list[Window], list[Window]]:
-    """Older windows to train on, and the newest of each symbol to validate on. No older window overlaps these.
+def divide(
+    closes: Mapping[str, npt.NDArray[np.float32]], recipe: Chronos2
+) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows to train on, to validate on, and held back for the gate: no part sees the bars of a later part.
 
-    Raises DataRefusedError when no symbol has enough bars.
+    Raises DataRefusedError when a part is empty.
     """
     older: list[Window] = []
     newest: list[Window] = []
+    held: list[Window] = []
     for symbol, values in sorted(closes.items()):
-        ends = np.arange(recipe.horizon, len(values) - recipe.horizon + 1)
-        held = max(1, round(recipe.split.validation * len(ends) / recipe.horizon))
-        first = len(values) - recipe.horizon * held
-        newest += [Window(symbol, int(end)) for end in range(first, len(values) - recipe.horizon + 1, recipe.horizon)]
-        older += [Window(symbol, int(end)) for end in ends if end + recipe.horizon <= first]
+        gate = origins.held_back(recipe, len(values))
+        bars = len(values) - recipe.horizon * len(gate)
+        validate = origins.newest(origins.lattice(bars, recipe.horizon, recipe.horizon), recipe.split.validation)
+        last = bars - recipe.horizon * len(validate)
+        held += [Window(symbol, int(end)) for end in gate]
+        newest += [Window(symbol, int(end)) for end in validate]
+        older += [Window(symbol, end) for end in range(recipe.horizon, last - recipe.horizon + 1)]
     if not older or not newest:
         raise DataRefusedError(f"no symbol has bars for training and validation at horizon {recipe.horizon}")
-    return older, newest
+    return older, newest, held
 
 
 def _load(recipe: Chronos2) -> Any:
@@ -99,6 +119,8 @@ def _load(recipe: Chronos2) -> Any:
         raise DataRefusedError(f"the base {recipe.base!r} cannot be had: {str(error).splitlines()[0]}") from error
     if not isinstance(found, Chronos2Pipeline):
         raise DataRefusedError(f"the base {recipe.base!r} is a {type(found).__name__}, no Chronos-2")
+    if missing := sorted(set(recipe.levels) - set(found.quantiles)):
+        raise DataRefusedError(f"levels: the base {recipe.base!r} has no quantile {missing[0]:g}")
     return found
 
 
@@ -142,14 +164,15 @@ def _judged(
 def _write_evaluation(
     model: Any, windows: Sequence[Window], closes: dict[str, npt.NDArray[np.float32]], recipe: Chronos2, out: Path
 ) -> None:
-    """The last step's quantiles of the newest windows, and the outcomes."""
-    levels = [float(level) for level in model.chronos_config.quantiles]
-    with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file, torch.no_grad():
-        writer = csv.writer(file)
-        writer.writerow(["symbol", "end", "came", *(f"q{level:g}" for level in levels)])
+    """The last step's quantiles of the windows, at the recipe's levels."""
+    own = sorted(model.chronos_config.quantiles)
+    levels = sorted(set(recipe.levels))
+    places = [own.index(level) for level in levels]
+    bands: list[list[float]] = []
+    model.eval()
+    with torch.no_grad():
         for start in range(0, len(windows), _EVALUATED_AT_ONCE):
             part = windows[start : start + _EVALUATED_AT_ONCE]
-            bands = _run(model, part, closes, recipe).quantile_preds[:, :, recipe.horizon - 1].sort(1).values
-            for window, band in zip(part, bands.tolist(), strict=True):
-                came = closes[window.symbol][window.end + recipe.horizon - 1]
-                writer.writerow([window.symbol, window.end, f"{came:.8g}", *(f"{edge:.8g}" for edge in band)])
+            found = _run(model, part, closes, recipe).quantile_preds[:, :, recipe.horizon - 1]
+            bands += found.sort(1).values[:, places].tolist()
+    evaluation.write_bands(out, [(window.symbol, window.end) for window in windows], levels, bands)

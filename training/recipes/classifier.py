@@ -4,7 +4,6 @@ Owns the way from a base model to a transformers folder in safetensors that need
 and no pickle is read.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from training.recipes import texts
+from training.recipes import evaluation, texts
 from training.recipes.adapters import adapted
+from training.recipes.folder import write_manifest
 from training.recipes.loop import Judged, Loop, Plan
 from training.recipes.recipe import Classifier
 from training.recipes.run import DataRefusedError, Outcome, Surroundings
@@ -25,7 +25,6 @@ from training.recipes.split import Divided, divide
 from training.sentiment.fit import temperature
 from training.sentiment.measures import Measures
 
-EVALUATION = "evaluation.csv"
 _EVALUATED_AT_ONCE = 32
 
 
@@ -60,10 +59,17 @@ def train(recipe: Classifier, around: Surroundings) -> Outcome:
     )
     epoch, best = Loop(model, plan, [len(ids) for ids in train_ids], loss, judge).run(around)
     model.load_state_dict(dict(best.tensors), strict=False)
-    _write_evaluation(model, tokenizer, validate_ids, divided, float(best.facts["temperature"]), around.out)
+    held_ids = _encoded(tokenizer, divided.judged, recipe.length)
+    answers = (_all_logits(model, tokenizer, held_ids) / float(best.facts["temperature"])).softmax(1).tolist()
+    evaluation.write_texts(around.out, [row.row for row in divided.judged], answers)
     _export(model, tokenizer, recipe, float(best.facts["temperature"]), around.out)
-    counts = {"train_rows": float(len(divided.train)), "validation_rows": float(len(divided.validate))}
-    return Outcome({**{name: float(value) for name, value in best.facts.items()}, **counts, "epoch": float(epoch)})
+    counts = {
+        "train_rows": len(divided.train),
+        "validation_rows": len(divided.validate),
+        "gate_rows": len(divided.gate),
+    }
+    numbers = {name: float(value) for name, value in {**best.facts, **counts}.items()}
+    return Outcome({**numbers, "epoch": float(epoch)})
 
 
 def _load(recipe: Classifier) -> tuple[Any, Any]:
@@ -126,18 +132,6 @@ def _judged(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: 
     return Judged(measures.nll, kept, {**facts, "nll": measures.nll, "ece": measures.ece})
 
 
-def _write_evaluation(
-    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: Divided, divisor: float, out: Path
-) -> None:
-    """The answers to the validation rows; every measure can be computed again from the answers."""
-    answers = (_all_logits(model, tokenizer, rows) / divisor).softmax(1).tolist()
-    with (out / EVALUATION).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", *(f"p{label}" for label in range(len(answers[0])))])
-        for row, answer in zip(divided.validate, answers, strict=True):
-            writer.writerow([row.row, row.label, *(f"{p:.6f}" for p in answer)])
-
-
 def _export(model: Any, tokenizer: Any, recipe: Classifier, divisor: float, out: Path) -> None:
     """Merge the adapters, put the temperature into the head, and write a transformers folder."""
     merged = model.merge_and_unload()
@@ -149,3 +143,13 @@ def _export(model: Any, tokenizer: Any, recipe: Classifier, divisor: float, out:
             heads[-1].bias.div_(divisor)
     merged.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
+    write_manifest(
+        out,
+        {evaluation.NAME},
+        kind="sentiment",
+        architecture="transformers",
+        name="classifier",
+        version=recipe.version,
+        dtype="float32",
+        labels=recipe.labels,
+    )

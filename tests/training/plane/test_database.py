@@ -7,13 +7,16 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from training.plane import database
 from training.plane.database import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Database, LeaseLostError
-from training.plane.schema import duties, metadata
+from training.plane.job import Attempt
+from training.plane.schema import attempts, duties, metadata
 
 NOW = 1_800_000_000.0
 
@@ -69,6 +72,26 @@ def test_the_migrations_make_the_tables_of_the_schema(store: Database) -> None:
     assert differences == []
 
 
+def test_an_attempt_from_before_an_upgrade_is_paid_for_as_long_as_reserved(empty_url: str) -> None:
+    store, config = Database(empty_url), Config()
+    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+    running = {
+        "job": "j", "n": 1, "name": "mi-1", "state": "running", "requested_at": NOW, "deadline": NOW + 9, "starts": 1,
+        "step": 0, "asked_at": NOW + 1, "usd_per_hour": 2.0, "usd_reserved": 3.0,
+    }  # fmt: skip
+    columns = ", ".join(running), ", ".join(f":{name}" for name in running)
+    with store.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(text(f"INSERT INTO attempts ({columns[0]}) VALUES ({columns[1]})"), running)  # noqa: S608
+    store.migrate()
+    with store.read() as connection:
+        found = Attempt.of(connection.execute(select(attempts)).mappings().one())
+    store.close()
+    assert (found.usd_doubted, found.unanswered_at, found.billed_since) == (0.0, None, NOW + 1)
+    assert found.paid_until(2.0) == NOW + 1 + 1.5 * 3600.0
+
+
 def test_workers_that_start_together_migrate_once(empty_url: str) -> None:
     assert [code for code, _ in processes("migrate", empty_url, 3)] == [0, 0, 0]
 
@@ -112,6 +135,25 @@ def test_a_poke_during_a_lease_makes_the_row_due_at_once(store: Database) -> Non
     assert claim(store) is not None
 
 
+def test_a_row_that_waits_for_long_is_not_due_before(store: Database) -> None:
+    add(store, "row")
+    lease = claim(store)
+    with store.begin() as connection:
+        database.release(connection, lease, database.later(NOW, 86_400.0))
+    assert claim(store, NOW + LONGEST_WAIT_SECONDS - 1) is None
+    assert claim(store, NOW + LONGEST_WAIT_SECONDS) is not None
+
+
+def test_a_claim_of_some_rows_leaves_the_others(store: Database) -> None:
+    add(store, "mine", "another")
+    with store.begin() as connection:
+        assert database.is_due(connection, duties, NOW, ("mine",))
+        assert database.claim(connection, duties, "w", NOW, ("mine",))[0].name == "mine"
+        assert database.claim(connection, duties, "w", NOW, ("mine",)) is None
+        assert not database.is_due(connection, duties, NOW, ("mine",))
+        assert database.is_due(connection, duties, NOW)
+
+
 @pytest.mark.parametrize("values", [{"due_at": NOW + LONGEST_WAIT_SECONDS + 60}, {"lease_until": NOW + 3600}])
 def test_times_of_a_clock_that_was_ahead_hold_nothing_back(store: Database, values: dict[str, float]) -> None:
     add(store, "row")
@@ -135,7 +177,7 @@ def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     with store.begin() as connection:
         assert connection.execute(select(duties.c.last_error)).scalar() == "200"
     store.close()

@@ -43,6 +43,7 @@ def test_a_person_sees_jobs_curves_and_reports(small: PlaneProcess, tmp_path: Pa
     assert "loss0.5" in shown["measures"]
     assert "model.bin" in shown["artifacts"]
     assert "label 0" in shown["report"]
+    assert shown["budgets"] == ["desk 50.00 0.00 0.00 50.00"]
     assert shown["curve"] >= 2
     assert shown["kept"] == 0
     assert picture.stat().st_size > 10_000

@@ -11,10 +11,23 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from training.plane import event, jobs, reports
+from training.plane import budget, event, jobs, reports, terms
 from training.plane.clock import Clock
 from training.plane.database import Database
+from training.plane.launcher import (
+    AnswerLostError,
+    Handle,
+    LaunchError,
+    LaunchImpossibleError,
+    Made,
+    Offer,
+    PodSpec,
+    Presence,
+    Seen,
+    Wanted,
+)
 from training.plane.launchers.process import ProcessLauncher
+from training.plane.machines import Machines
 from training.plane.reconciler import Plane, Reconciler
 from training.plane.schema import attempts, events, tokens
 from training.plane.schema import jobs as table
@@ -29,6 +42,7 @@ from training.plane import database, event, jobs
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.launchers.process import ProcessLauncher
+from training.plane.machines import Machines
 from training.plane.reconciler import Plane, Reconciler
 
 url, folder, left = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -49,13 +63,14 @@ def fragile(function):
 for module, names in (
     (database, ("claim", "write", "release")),
     (event, ("append",)),
-    (jobs, ("read", "move", "request", "job_token", "mark", "bury", "retry", "finish", "_attempt")),
+    (jobs, ("read", "move", "request", "ask", "made", "mark", "bury", "retry", "finish", "_attempt")),
     (ProcessLauncher, ("launch", "look", "_start")),
 ):
     for name in names:
         setattr(module, name, fragile(getattr(module, name)))
 launcher = ProcessLauncher(folder / "machines", folder / "script.sh")
-hands = Reconciler(Database(url), launcher, Plane("mi", "http://127.0.0.1:1"), "w", Clock())
+machines = Machines("mi", {"process": launcher})
+hands = Reconciler(Database(url), machines, Plane("http://127.0.0.1:1"), "w", Clock())
 while hands.turn():
     pass
 print("survived")
@@ -67,8 +82,8 @@ def launcher(tmp_path: Path) -> Iterator[ProcessLauncher]:
     (tmp_path / "script.sh").write_text(SCRIPT)
     made = ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh")
     yield made
-    for name in made.mine():
-        made.stop(name, now=True)
+    for machine in made.mine():
+        made.stop(machine, now=True)
 
 
 class Ahead(Clock):
@@ -80,14 +95,15 @@ class Ahead(Clock):
 
 
 def hands(store: Database, launcher: ProcessLauncher, clock: Clock) -> Reconciler:
-    return Reconciler(store, launcher, Plane("mi", "http://127.0.0.1:1"), "survivor", clock)
+    machines = Machines("mi", {"process": launcher})
+    return Reconciler(store, machines, Plane("http://127.0.0.1:1", budget_usd=50.0), "survivor", clock)
 
 
 def settle(store: Database, launcher: ProcessLauncher, job: str, done: Callable[[str], bool]) -> str:
     """Turn until the job is done, past the leases of dead workers."""
     clock = Ahead()
     worker = hands(store, launcher, clock)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         while worker.turn():
             pass
@@ -107,7 +123,10 @@ def test_a_worker_killed_between_any_two_statements_loses_nothing_and_starts_not
     for died_at in deaths:
         job = add_job(max_attempts=1)
         ran = subprocess.run(
-            [sys.executable, "-c", WORKER, url, str(tmp_path), str(died_at)], capture_output=True, text=True
+            [sys.executable, "-c", WORKER, url, str(tmp_path), str(died_at)],
+            capture_output=True,
+            text=True,
+            timeout=250,
         )
         assert ran.returncode in {-signal.SIGKILL, 0}, ran.stderr
         # The script reports nothing, so that the attempt ends as lost and is tried again; a cancel ends the job.
@@ -133,12 +152,13 @@ def test_a_slow_worker_that_lost_its_lease_changes_nothing(
     slow = hands(store, launcher, Clock())
     taken = launcher.launch
 
-    def overtaken(*arguments: object) -> None:
+    def overtaken(*arguments: object) -> Made:
         """While the slow worker launches, its lease ends and another worker goes on."""
-        taken(*arguments)
+        machine = taken(*arguments)
         clock.offset += 31.0
         launcher.launch = taken
         hands(store, launcher, clock).turn()
+        return machine
 
     launcher.launch = overtaken
     assert slow.turn()
@@ -204,7 +224,7 @@ def test_a_machine_that_goes_silent_is_ended_by_force_and_replaced(
         clock.steady_since = 0.0  # the test's clock runs fast, and has not jumped
         while worker.turn():
             pass
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (states := tried(store, job)) or states[0] != ("gone", "silent"):
         assert time.monotonic() < end, states
         clock.offset += 1.0
@@ -219,3 +239,114 @@ def tried(store: Database, job: str) -> list[tuple[str, str]]:
     """State and cause of each attempt."""
     with store.begin() as connection:
         return [(one["state"], one["cause"]) for one in jobs.attempts_of(connection, job)]
+
+
+class Renting(ProcessLauncher):
+    """A platform with one offer, whose answers to requests for a machine the test chooses. Machines are not listed."""
+
+    def __init__(self, folder: Path, *answers: Exception | Made) -> None:
+        super().__init__(folder)
+        self.answers = list(answers)
+        self.asked = 0
+
+    def offers(self, wanted: Wanted) -> list[Offer]:
+        return [Offer("L4", 0.4)]
+
+    def look(self, machine: Handle) -> Seen:
+        return Seen(Presence.RUNNING, id=machine.id) if machine.id else Seen(Presence.ABSENT, hidden_seconds=120.0)
+
+    def launch(self, name: str, offer: Offer, pod: PodSpec) -> Made:
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_platform_that_asks_for_an_hours_patience_is_not_asked_at_once(
+    store: Database, add_job: Callable[..., str], tmp_path: Path
+) -> None:
+    add_job()
+    launcher = Renting(tmp_path, LaunchError("slower", 3600.0))
+    worker = hands(store, launcher, Ahead())
+    assert [worker.turn() for _ in range(3)] == [True, False, False]
+    assert launcher.asked == 1
+
+
+def test_a_refusal_that_repeats_the_request_tells_no_token(
+    store: Database, add_job: Callable[..., str], tmp_path: Path
+) -> None:
+    class Echoing(Renting):
+        def launch(self, name: str, offer: Offer, pod: PodSpec) -> Made:
+            raise LaunchImpossibleError(f"platform answered 422: the value {dict(pod.environment)} is wrong")
+
+    job = add_job()
+    hands(store, Echoing(tmp_path), Ahead()).turn()
+    with store.read() as connection:
+        reason = connection.execute(select(table.c.reason).where(table.c.id == job)).scalar_one()
+        told = connection.execute(select(events.c.data).where(events.c.job == job)).scalars().all()
+    assert "'JOB_TOKEN': '(token)'" in reason
+    assert f"'JOB_ID': '{job}'" in reason
+    assert any(reason.endswith(one.get("reason", "none")) for one in told)
+    assert "(token)" in next(one["reason"] for one in told if "offer" in one)
+
+
+@pytest.mark.parametrize("max_usd", [None, 0.2])
+def test_a_machine_that_a_lost_answer_may_have_made_is_reserved_for(
+    store: Database, add_job: Callable[..., str], tmp_path: Path, max_usd: float | None
+) -> None:
+    job, clock = add_job(max_seconds=3600.0, max_usd=max_usd), Ahead()
+    worker = hands(store, Renting(tmp_path, AnswerLostError("no answer"), Made("p2")), clock)
+    for seconds in (0.0, 119.0, 3.0):
+        clock.offset += seconds
+        while worker.turn():
+            pass
+    with store.read() as connection:
+        row = connection.execute(select(attempts).where(attempts.c.job == job)).mappings().one()
+        held = budget.account(connection, "desk", clock.now(), 50.0).reserved
+    doubt = 0.4 * (122.0 + terms.REAP_SECONDS) / 3600.0
+    assert row["handle"] == "p2"
+    assert row["usd_doubted"] == pytest.approx(doubt, abs=1e-3)
+    assert row["usd_reserved"] == pytest.approx(held) == pytest.approx(max_usd or 0.5 + doubt, abs=1e-3)
+    assert row["deadline"] - row["asked_at"] == pytest.approx((held - row["usd_doubted"]) / 0.4 * 3600.0)
+
+
+def test_a_machine_that_ends_before_any_look_has_shown_it_is_charged(
+    store: Database, add_job: Callable[..., str], tmp_path: Path
+) -> None:
+    job, clock = add_job(max_attempts=1), Ahead()
+    worker, holder = hands(store, Renting(tmp_path, AnswerLostError("no answer")), clock), Holder("desk", job, 1)
+    assert worker.turn()
+    with store.begin() as connection:
+        asked = connection.execute(select(attempts.c.asked_at).where(attempts.c.job == job)).scalar_one()
+        reports.start(connection, holder, asked + 10.0)
+        reports.end(connection, holder, 1, 0, "", asked + 20.0)
+    clock.offset += 25.0
+    assert worker.turn()
+    with store.read() as connection:
+        row = connection.execute(select(attempts).where(attempts.c.job == job)).mappings().one()
+        spent = budget.spent(connection, job)
+    assert (row["state"], row["created_at"]) == ("gone", asked)
+    assert spent == pytest.approx(0.4 * (row["gone_at"] - asked) / 3600.0)
+    assert spent > 0.4 * 20.0 / 3600.0
+
+
+def test_a_machine_that_is_found_late_is_paid_from_the_first_request(
+    store: Database, add_job: Callable[..., str], tmp_path: Path
+) -> None:
+    job, clock = add_job(), Ahead()
+    launcher = Renting(tmp_path, AnswerLostError("no answer"), AnswerLostError("no answer"))
+    worker = hands(store, launcher, clock)
+    began = clock.now()
+    for seconds in (0.0, 122.0):
+        clock.offset += seconds
+        while worker.turn():
+            pass
+    launcher.look = lambda machine: Seen(Presence.RUNNING, id="p1")
+    clock.offset += 3.0
+    worker.turn()
+    with store.read() as connection:
+        row = connection.execute(select(attempts).where(attempts.c.job == job)).mappings().one()
+    assert (launcher.asked, row["handle"]) == (2, "p1")
+    assert row["created_at"] == row["unanswered_at"] == pytest.approx(began, abs=5.0)
+    assert row["asked_at"] == pytest.approx(began + 122.0, abs=5.0)

@@ -1,4 +1,4 @@
-"""Signed addresses: what they permit, until when, and through rotations of the key."""
+"""Signed addresses: rights, end, and rotations of the key."""
 
 import time
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from training.plane import step as steps
 from training.plane.job import FINAL, LOSSES, Attempt, AttemptState, Cause, Job, JobState
-from training.plane.launcher import Presence, Seen
+from training.plane.launcher import ANY, Presence, Seen
 from training.plane.step import Bury, Create, Finish, Mark, Move, Request, Retry, Stop, Wait, step
 
 NOW = 1_000_000.0
@@ -20,7 +20,8 @@ def job(**changes: object) -> Job:
     values = {
         "id": "J", "owner": "desk", "state": JobState.RUNNING, "dataset_state": "ready", "dataset_reason": "",
         "attempt": 1, "failures": 0, "losses": 0, "max_attempts": 2, "max_seconds": 3600.0, "seconds_used": 0.0,
-        "cancel_asked_at": None, "finished": False, "failed_step": -1,
+        "cancel_asked_at": None, "finished": False, "failed_step": -1, "launcher": "process", "wanted": ANY,
+        "created_at": NOW - 200, "waits": 0, "max_usd": None,
     }  # fmt: skip
     return Job(**{**values, **changes})
 
@@ -30,12 +31,16 @@ def attempt(**changes: object) -> Attempt:
         "job": "J", "n": 1, "name": "mi-j-1", "state": AttemptState.RUNNING, "requested_at": NOW - 100,
         "created_at": NOW - 99, "running_at": NOW - 90, "heartbeat_at": NOW - 5, "deadline": NOW + 3600,
         "stop_at": None, "ended_at": None, "starts": 1, "step": 0, "exit_code": None, "cause": Cause.NONE,
+        "launcher": "process", "handle": "", "offer": "", "asked_at": None, "why": "", "usd_per_hour": 0.5,
+        "unanswered_at": None, "usd_reserved": 1.0, "usd_doubted": 0.0,
     }  # fmt: skip
     return Attempt(**{**values, **changes})
 
 
 REQUESTED = attempt(state=AttemptState.REQUESTED, created_at=None, running_at=None, heartbeat_at=None, starts=0)
 STARTING = replace(REQUESTED, state=AttemptState.PROVISIONING, created_at=NOW - 99)
+ASKED = replace(REQUESTED, asked_at=NOW - 1)
+HIDDEN = Seen(Presence.ABSENT, hidden_seconds=120.0)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +68,31 @@ def test_a_job_without_a_machine(given: Job, expected: object) -> None:
     ("tried", "seen", "expected"),
     [
         (REQUESTED, ABSENT, Create()),
-        (replace(REQUESTED, requested_at=NOW - 121), ABSENT, Stop(Cause.NO_START)),
-        (replace(REQUESTED, stop_at=NOW, cause=Cause.NO_START), ABSENT, Bury(Cause.NO_START, None)),
+        (replace(REQUESTED, requested_at=NOW - 121), ABSENT, Stop(Cause.CAPACITY)),
+        (replace(REQUESTED, stop_at=NOW, cause=Cause.CAPACITY), ABSENT, Bury(Cause.CAPACITY, None)),
         (REQUESTED, RUNNING, Mark(AttemptState.PROVISIONING, JobState.STARTING)),
         (STARTING, RUNNING, Mark(AttemptState.PROVISIONING, JobState.STARTING)),
         (replace(STARTING, created_at=NOW - 901), RUNNING, Stop(Cause.NO_START)),
         (attempt(), RUNNING, Wait(steps.POLL_SECONDS)),
+        (attempt(), Seen(Presence.RUNNING, usd_per_hour=0.5), Wait(steps.POLL_SECONDS)),
+        (attempt(), Seen(Presence.RUNNING, usd_per_hour=0.51), Stop(Cause.PRICE)),
+        (STARTING, Seen(Presence.PROVISIONING, usd_per_hour=0.9), Stop(Cause.PRICE)),
+        (ASKED, HIDDEN, Wait(steps.POLL_SECONDS)),
+        (replace(ASKED, stop_at=NOW, cause=Cause.CANCELLED), HIDDEN, Wait(steps.POLL_SECONDS)),
+        (replace(ASKED, asked_at=NOW - 121), HIDDEN, Create()),
+        (replace(ASKED, asked_at=NOW - 121, requested_at=NOW - 361), HIDDEN, Stop(Cause.CAPACITY)),
+        (replace(STARTING, asked_at=NOW - 1, handle="p1"), HIDDEN, Wait(steps.POLL_SECONDS)),
+        (
+            replace(STARTING, asked_at=NOW - 1, handle="p1", stop_at=NOW, cause=Cause.PRICE),
+            HIDDEN,
+            Bury(Cause.PRICE, None),
+        ),
+        (attempt(asked_at=NOW - 1, handle="p1"), HIDDEN, Bury(Cause.LOST, None)),
+        (replace(ASKED, running_at=NOW, starts=1), HIDDEN, Wait(steps.POLL_SECONDS)),
+        (attempt(asked_at=NOW - 300, heartbeat_at=NOW - 119), HIDDEN, Wait(steps.POLL_SECONDS)),
+        (attempt(asked_at=NOW - 300, heartbeat_at=NOW - 121), HIDDEN, Bury(Cause.LOST, None)),
+        (attempt(asked_at=NOW - 300, heartbeat_at=NOW - 1, handle="p1"), HIDDEN, Bury(Cause.LOST, None)),
+        (replace(ASKED, running_at=NOW, ended_at=NOW, starts=1, exit_code=0), HIDDEN, Bury(Cause.NONE, 0)),
         (attempt(heartbeat_at=NOW - 601), RUNNING, Stop(Cause.SILENT)),
         (attempt(heartbeat_at=NOW - 200), ABSENT, Bury(Cause.LOST, None)),
         (attempt(), Seen(Presence.EXITED), Bury(Cause.LOST, None)),
@@ -77,6 +101,9 @@ def test_a_job_without_a_machine(given: Job, expected: object) -> None:
         (attempt(deadline=NOW - 1), RUNNING, Stop(Cause.DEADLINE)),
         (attempt(ended_at=NOW - 1, exit_code=0), RUNNING, Mark(AttemptState.ENDED, JobState.FINISHING)),
         (attempt(ended_at=NOW - 61, exit_code=1), RUNNING, Stop(Cause.RECIPE)),
+        (attempt(ended_at=NOW - 61, exit_code=0), RUNNING, Stop(Cause.LINGERED)),
+        (attempt(ended_at=NOW - 2, exit_code=0, deadline=NOW - 1), RUNNING, Stop(Cause.LINGERED)),
+        (attempt(ended_at=NOW - 2, exit_code=1, deadline=NOW - 1), RUNNING, Stop(Cause.RECIPE)),
         (attempt(ended_at=NOW, exit_code=1), Seen(Presence.EXITED, 1), Bury(Cause.RECIPE, 1)),
         (attempt(ended_at=NOW, exit_code=128), Seen(Presence.EXITED, 128), Bury(Cause.RECIPE, 128)),
         (attempt(ended_at=NOW, exit_code=107), ABSENT, Bury(Cause.DOWNLOAD, 107)),
@@ -98,6 +125,7 @@ def test_a_job_with_an_attempt(tried: Attempt, seen: Seen, expected: object) -> 
         (job(finished=True), attempt(exit_code=0), Finish(JobState.SUCCEEDED, "")),
         (job(finished=True, cancel_asked_at=NOW), attempt(exit_code=0), Finish(JobState.SUCCEEDED, "")),
         (job(finished=True), attempt(cause=Cause.LOST), Finish(JobState.SUCCEEDED, "")),
+        (job(finished=True), attempt(cause=Cause.LINGERED, exit_code=0), Finish(JobState.SUCCEEDED, "")),
         (
             job(cancel_asked_at=NOW),
             attempt(cause=Cause.CANCELLED, exit_code=76),
@@ -108,11 +136,29 @@ def test_a_job_with_an_attempt(tried: Attempt, seen: Seen, expected: object) -> 
             attempt(cause=Cause.DEADLINE),
             Finish(JobState.FAILED, "stopped at the deadline (max_seconds 3600)"),
         ),
-        (job(), attempt(cause=Cause.LOST), Retry(0.0, loss=True)),
-        (job(losses=1), attempt(cause=Cause.LOST), Retry(60.0, loss=True)),
-        (job(losses=9), attempt(cause=Cause.SILENT), Retry(600.0, loss=True)),
+        (job(), attempt(cause=Cause.LOST), Retry(0.0, "losses")),
+        (job(losses=1), attempt(cause=Cause.LOST), Retry(60.0, "losses")),
+        (job(losses=9), attempt(cause=Cause.SILENT), Retry(600.0, "losses")),
         (job(losses=10), attempt(cause=Cause.LOST), Finish(JobState.FAILED, "lost 11 machines, the last one: lost")),
-        (job(), attempt(cause=Cause.RECIPE, exit_code=1), Retry(0.0, loss=False)),
+        (job(), attempt(cause=Cause.CAPACITY), Retry(60.0, "waits")),
+        (job(waits=9), attempt(cause=Cause.PRICE), Retry(600.0, "waits")),
+        (
+            job(created_at=NOW - 86_401),
+            attempt(cause=Cause.CAPACITY, why="sold out"),
+            Finish(JobState.FAILED, "no machine within a day: sold out"),
+        ),
+        (job(), attempt(cause=Cause.BUDGET), Retry(60.0, "waits")),
+        (
+            job(),
+            attempt(cause=Cause.SPENT, why="2 of 2 USD"),
+            Finish(JobState.FAILED, "what is left of max_usd pays for no machine: 2 of 2 USD"),
+        ),
+        (
+            job(),
+            attempt(cause=Cause.IMPOSSIBLE, why="no balance"),
+            Finish(JobState.FAILED, "the platform refuses to make a machine: no balance"),
+        ),
+        (job(), attempt(cause=Cause.RECIPE, exit_code=1), Retry(0.0, "failures")),
         (
             job(failures=1),
             attempt(cause=Cause.RECIPE, exit_code=1),
@@ -123,7 +169,7 @@ def test_a_job_with_an_attempt(tried: Attempt, seen: Seen, expected: object) -> 
             attempt(cause=Cause.RECIPE, exit_code=1, step=40),
             Finish(JobState.FAILED, "the recipe failed twice at step 40: exit code 1"),
         ),
-        (job(), attempt(exit_code=0), Retry(0.0, loss=False)),
+        (job(), attempt(exit_code=0), Retry(0.0, "failures")),
     ],
 )
 def test_a_job_whose_machine_is_gone(given: Job, tried: Attempt, expected: object) -> None:
@@ -135,6 +181,38 @@ def test_cancel_waits_for_a_pod_that_runs_and_not_for_one_that_does_not() -> Non
     assert step(asked, attempt(), RUNNING, NOW) == Mark(AttemptState.RUNNING, JobState.CANCELLING)
     assert step(asked, attempt(), RUNNING, NOW + 31) == Stop(Cause.CANCELLED)
     assert step(asked, STARTING, RUNNING, NOW) == Stop(Cause.CANCELLED)
+    assert step(asked, attempt(deadline=NOW - 1), RUNNING, NOW) == Stop(Cause.CANCELLED)
+
+
+def test_no_machine_is_made_for_a_job_that_was_cancelled() -> None:
+    asked = job(state=JobState.LAUNCHING, cancel_asked_at=NOW)
+    assert step(asked, REQUESTED, ABSENT, NOW) == Stop(Cause.CANCELLED)
+    assert step(asked, replace(ASKED, asked_at=NOW - 121), HIDDEN, NOW) == Stop(Cause.CANCELLED)
+    assert step(asked, ASKED, HIDDEN, NOW) == Wait(steps.POLL_SECONDS)
+    assert step(asked, replace(REQUESTED, stop_at=NOW, cause=Cause.CANCELLED), ABSENT, NOW) == Bury(
+        Cause.CANCELLED, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen", "expected"),
+    [
+        ({}, RUNNING, Wait(steps.POLL_SECONDS)),
+        ({"usd_reserved": 0.5}, RUNNING, Wait(steps.POLL_SECONDS)),
+        ({"usd_reserved": 0.499}, RUNNING, Stop(Cause.DEADLINE, kill=True)),
+        ({"usd_reserved": 0.6, "usd_doubted": 0.101}, RUNNING, Stop(Cause.DEADLINE, kill=True)),
+        ({"usd_reserved": 0.5}, Seen(Presence.RUNNING, usd_per_hour=0.5004), Stop(Cause.DEADLINE, kill=True)),
+        ({"unanswered_at": NOW - 7300}, RUNNING, Stop(Cause.DEADLINE, kill=True)),
+        ({"usd_reserved": 0.499, "ended_at": NOW - 2, "exit_code": 0}, RUNNING, Stop(Cause.LINGERED, kill=True)),
+        ({"usd_reserved": 0.499, "stop_at": NOW - 1, "cause": Cause.SILENT}, RUNNING, Stop(Cause.SILENT, kill=True)),
+        ({"usd_reserved": 0.0, "usd_per_hour": 0.0}, RUNNING, Wait(steps.POLL_SECONDS)),
+    ],
+)
+def test_a_machine_that_may_have_cost_what_is_reserved_is_ended_by_force(
+    changes: dict[str, object], seen: Seen, expected: object
+) -> None:
+    """The machine was asked for an hour ago, at 0.5 USD an hour."""
+    assert step(job(), attempt(**{"asked_at": NOW - 3600, **changes}), seen, NOW) == expected
 
 
 def test_a_clock_that_jumps_ahead_makes_no_pod_silent() -> None:
@@ -211,9 +289,9 @@ class Histories(RuleBasedStateMachine):
                 used = world.job.seconds_used + now - (world.attempt.created_at or now)
                 world.attempt = replace(world.attempt, state=AttemptState.GONE, cause=cause, exit_code=exit_code)
                 world.job = replace(world.job, seconds_used=used)
-            case Retry(seconds, loss):
-                counted = {"losses": world.job.losses + 1} if loss else {"failures": world.job.failures + 1}
-                world.job = replace(world.job, state=JobState.QUEUED, **counted)
+            case Retry(seconds, counted):
+                number = {counted: getattr(world.job, counted) + 1}
+                world.job = replace(world.job, state=JobState.QUEUED, **number)
                 self.now += seconds
             case Finish(state, _):
                 assert not world.machine, "final while a machine lives"

@@ -1,5 +1,6 @@
 """What the sweeps delete and what they keep, on both databases, with real files and machines."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,14 +10,17 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from tests.training.plane.conftest import OWNER, add_dataset
-from training.plane import dataset, event, metrics, sweep, token, upload
+from tests.training.plane.launchers.test_dstack import Dstack, serving
+from training.plane import budget, dataset, event, metrics, settle, sweep, token, upload
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.duty import Duties, Duty
 from training.plane.folder import FolderObjects
-from training.plane.launcher import Offer, PodSpec, Presence
+from training.plane.launcher import Handle, Offer, PodSpec, Presence
+from training.plane.launchers.dstack import DstackLauncher
 from training.plane.launchers.process import ProcessLauncher
+from training.plane.machines import Machines
 from training.plane.objects import ObjectMissingError
 from training.plane.schema import attempts, checkpoints, datasets, duties, jobs, tokens, uploads
 from training.plane.services import Services
@@ -34,10 +38,10 @@ def services(store: Database, tmp_path: Path) -> Iterator[Services]:
     signer = Signer(store)
     yield Services(
         config=Config(), store=store, objects=FolderObjects(tmp_path / "objects", signer, "http://127.0.0.1:1"),
-        signer=signer, authenticator=SimpleNamespace(), launcher=launcher, clock=Clock(),
+        signer=signer, authenticator=SimpleNamespace(), machines=Machines("mi", {"process": launcher}), clock=Clock(),
     )  # fmt: skip
-    for name in launcher.mine():
-        launcher.stop(name, now=True)
+    for machine in launcher.mine():
+        launcher.stop(machine, now=True)
 
 
 def count(services: Services, table: object) -> int:
@@ -146,17 +150,20 @@ def test_a_machine_that_no_attempt_names_is_ended_and_others_are_left(
 ) -> None:
     job = add_job()
     row = {"job": job, "requested_at": 0.0, "deadline": 0.0, "starts": 0, "step": 0}
+    old, live, nobody = (services.machines.name(one, 1) for one in (job, add_job(), add_job()))
+    others = ["other-plane-1", f"mi-notebook-{job.lower()}-1", f"{live}x"]
     with services.store.begin() as connection:
-        connection.execute(insert(attempts).values(**row, n=1, name="mi-old-1", state="gone"))
-        connection.execute(insert(attempts).values(**row, n=2, name="mi-live-2", state="running"))
-    for name in ("mi-old-1", "mi-live-2", "other-plane-1", "mi-nobody-1"):
-        services.launcher.launch(name, Offer("process", 0.0), PodSpec({}))
+        connection.execute(insert(attempts).values(**row, n=1, name=old, state="gone"))
+        connection.execute(insert(attempts).values(**row, n=2, name=live, state="running"))
+    launcher = services.machines.launcher("process")
+    for name in (old, live, nobody, *others):
+        launcher.launch(name, Offer("process", 0.0), PodSpec({}, 60.0, 60.0))
     sweep.machines_stray(services)
-    end = time.monotonic() + 10
-    while len(services.launcher.mine()) > 2 and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while len(launcher.mine()) > 4 and time.monotonic() < end:
         time.sleep(0.01)
-    assert sorted(services.launcher.mine()) == ["mi-live-2", "other-plane-1"]
-    assert services.launcher.look("mi-nobody-1").presence is Presence.EXITED
+    assert {one.name for one in launcher.mine()} == {live, *others}
+    assert launcher.look(Handle(nobody)).presence is Presence.EXITED
     with services.store.begin() as connection:
         assert "orphan" in [one.kind for one in event.after(connection, job, 0, 50)]
 
@@ -173,6 +180,85 @@ def test_remains_of_machines_go_an_hour_after_the_end(
         (tmp_path / "machines" / name / "work").mkdir(parents=True)
     sweep.machines_remains(services)
     assert [path.name for path in (tmp_path / "machines").iterdir()] == ["mi-new-2"]
+
+
+@pytest.fixture
+def dstack() -> Iterator[Dstack]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def rented(services: Services, dstack: Dstack) -> Services:
+    """The services with a dstack server, and jobs that are deleted an hour after their end."""
+    launcher = DstackLauncher(dstack.url, "token", "main", "r/i@sha256:0", 40, "mi")
+    machines = Machines("mi", {"dstack": launcher, **services.machines.launchers})
+    return dataclasses.replace(services, machines=machines, config=Config(keep_days=1 / 24))
+
+
+def add_run(services: Services, dstack: Dstack, job: str, **values: object) -> str:
+    """A run of the job that ended two hours ago; its name."""
+    name, now = services.machines.name(job, 1), time.time()
+    services.machines.launcher("dstack").launch(name, Offer("L4", 0.6), PodSpec({}, 60.0, 60.0))
+    dstack.runs[name] |= {"status": "done", "cost": 0.4}
+    row = {
+        "job": job, "n": 1, "name": name, "launcher": "dstack", "state": "gone", "starts": 1, "step": 0,
+        "requested_at": now - 9000, "created_at": now - 9000, "gone_at": now - 7200, "deadline": now,
+        "usd_per_hour": 0.6,
+    }  # fmt: skip
+    with services.store.begin() as connection:
+        connection.execute(insert(attempts).values(**{**row, **values}))
+        ended = {"state": "succeeded", "ended_at": now - 7200}
+        connection.execute(update(jobs).where(jobs.c.id == job).values(**ended))
+        budget.charge(connection, OWNER, job, 1, 0.3, now)
+    return name
+
+
+def test_the_record_of_a_run_stays_until_the_bill_is_settled(
+    rented: Services, dstack: Dstack, add_job: Callable[..., str]
+) -> None:
+    job = add_job()
+    name = add_run(rented, dstack, job)
+    for sweeps in range(2):
+        sweep.machines_remains(rented)
+        sweep.jobs_old(rented)
+        assert (name in dstack.runs, count(rented, jobs)) == ((True, 1), (False, 0))[sweeps]
+        settle.bills(rented)
+    with rented.store.read() as connection:
+        assert budget.spent(connection, job) == pytest.approx(0.4)
+
+
+def test_a_machine_that_was_never_confirmed_has_no_bill_to_wait_for(
+    rented: Services, dstack: Dstack, add_job: Callable[..., str]
+) -> None:
+    add_run(rented, dstack, add_job(), created_at=None)
+    sweep.machines_remains(rented)
+    assert dstack.runs == {}
+
+
+def test_a_platform_that_is_away_for_one_machine_delays_no_other(
+    rented: Services, dstack: Dstack, add_job: Callable[..., str]
+) -> None:
+    created = [add_job() for _ in range(3)]
+    now = time.time()
+    names = [add_run(rented, dstack, job, settled_at=now, gone_at=now - 7200 + n) for n, job in enumerate(created)]
+    for name in names:
+        dstack.runs[name]["status"] = "running"
+    dstack.refuse = [None, 503]  # the list is answered, the first machine's stop is not
+    sweep.machines_stray(rented)
+    assert sorted(run["status"] for run in dstack.runs.values()) == ["running", "terminated", "terminated"]
+    sweep.machines_stray(rented)
+    with rented.store.begin() as connection:
+        kinds = [[one.kind for one in event.after(connection, job, 0, 50)] for job in created]
+    assert [one.count("orphan") for one in kinds] == [1, 1, 1], "also of the machine whose end took two tries"
+    dstack.refuse = [503]
+    sweep.machines_remains(rented)
+    assert len(dstack.runs) == 1
+    dstack.refuse = [503]
+    sweep.jobs_old(rented)
+    assert (count(rented, jobs), count(rented, attempts)) == (1, 1), "the rows stay until the platform answers"
+    sweep.jobs_old(rented)
+    assert (dstack.runs, count(rented, jobs)) == ({}, 0)
 
 
 def test_a_duty_that_fails_is_written_down_and_done_again(store: Database) -> None:
@@ -196,6 +282,31 @@ def test_a_duty_that_fails_is_written_down_and_done_again(store: Database) -> No
     assert rows["bad"]["due_at"] > time.time()
 
 
+@pytest.mark.parametrize("seconds", [60.0, 3600.0, DAY])
+def test_a_duty_is_done_once_in_its_period(store: Database, seconds: float) -> None:
+    done: list[float] = []
+    hands = Duties(store, {"rare": Duty(seconds, lambda: done.append(seconds))}, "w", Clock())
+    hands.declare()
+    assert [hands.turn() for _ in range(3)] == [True, False, False]
+    assert done == [seconds]
+
+
+def test_a_worker_leaves_duties_of_others_and_takes_up_a_duty_that_was_given_up(store: Database) -> None:
+    done: list[str] = []
+
+    def hands(name: str) -> Duties:
+        made = Duties(store, {name: Duty(60, lambda: done.append(name))}, "w", Clock())
+        made.declare()
+        return made
+
+    newer, older = hands("published"), hands("swept")
+    assert [older.turn(), older.turn(), newer.turn(), newer.turn()] == [True, False, True, False]
+    with store.begin() as connection:
+        connection.execute(update(duties).values(due_at=None))
+    assert hands("published").turn()
+    assert done == ["swept", "published", "published"]
+
+
 def test_every_duty_runs_on_an_empty_store(services: Services) -> None:
-    for duty in sweep.duties(services).values():
+    for duty in (sweep.duties(services) | sweep.reaper(services)).values():
         duty.work()

@@ -1,17 +1,22 @@
 """run.sh under bash against a small server: what it says, its exit code, and that it reports its end once."""
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.eventually import eventually
 
 SCRIPT = Path(__file__).parents[3] / "training" / "pod" / "run.sh"
 DATA = b"text,label\n" + b"x" * 50_000
@@ -20,7 +25,10 @@ JOB = "/api/training/jobs/J"
 
 
 class Plane(http.server.ThreadingHTTPServer):
-    """Answers as the plane does; `status` is the download's, `cut` breaks the first downloads off half way."""
+    """Answers as the plane does; `status` is the download's, `cut` breaks the first downloads off half way.
+
+    An `endless` download is under way until the test is over.
+    """
 
     daemon_threads = True
 
@@ -30,6 +38,10 @@ class Plane(http.server.ThreadingHTTPServer):
         self.tokens: set[str] = set()
         self.status = 200
         self.cut = 0
+        self.endless = False
+        self.over = threading.Event()
+        self.start = b"{}"
+        self.away = False
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.download = f"{self.url}/download"
         self.sha256 = hashlib.sha256(DATA).hexdigest()
@@ -45,7 +57,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.server.calls.append(("POST", self.path, body))
-        if self.headers["Authorization"] != "Bearer secret-token":
+        if self.path.endswith("/start"):
+            self.answer(200, self.server.start)
+        elif self.server.away and not self.path.endswith("/tokens"):
+            self.answer(503, b"{}")
+        elif self.headers["Authorization"] != "Bearer secret-token":
             self.answer(401, b"{}")
         elif self.path.endswith("/tokens"):
             token = f"t{len(self.server.calls)}"
@@ -67,6 +83,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(status, b"no")
             return
         start = int(self.headers["Range"][6:].split("-")[0]) if self.headers["Range"] else 0
+        if self.server.endless:
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the client has left
+                while not self.server.over.wait(0.05):
+                    self.wfile.write(bytes(1000))
+            self.close_connection = True
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(DATA) - start))
         self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
@@ -89,14 +114,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+@contextlib.contextmanager
+def serving() -> Iterator[Plane]:
+    server = Plane()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture
 def plane() -> Iterator[Plane]:
-    server = Plane()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 def start(plane: Plane, folder: Path, program: str, **environment: str) -> subprocess.Popen[str]:
@@ -121,8 +155,54 @@ def start(plane: Plane, folder: Path, program: str, **environment: str) -> subpr
 
 def run(plane: Plane, folder: Path, program: str, **environment: str) -> tuple[int, str]:
     """Exit code and log."""
-    code = start(plane, folder, program, **environment).wait(60)
-    return code, (folder / "log").read_text()
+    child = start(plane, folder, program, **environment)
+    try:
+        return child.wait(60), (folder / "log").read_text()
+    finally:
+        end(child)
+
+
+@dataclass
+class Held:
+    """A machine under way with a deadline, and its plane."""
+
+    plane: Plane
+    folder: Path
+    child: subprocess.Popen[str]
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code and log."""
+        return self.child.wait(60), (self.folder / "log").read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Held]]:
+    """The machines of the last tests of this file, whose deadlines pass while the other tests run."""
+    with contextlib.ExitStack() as stack:
+
+        def machine(name: str, program: str, **environment: str) -> Held:
+            made, folder = planes[name], tmp_path_factory.mktemp(name)
+            child = start(made, folder, program, **environment)
+            stack.callback(end, child)
+            return Held(made, folder, child)
+
+        planes = {name: stack.enter_context(serving()) for name in ("training", "download", "away")}
+        planes["download"].endless = True
+        planes["away"].start = b'{"recipe":{"name":"\\"paid_seconds\\":1"},"checkpoint":null,"paid_seconds":26}'
+        planes["away"].away = True
+        pod = {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "k", "RUNPOD_API": planes["away"].url}
+        yield {
+            "training": machine("training", "exec /bin/sleep 50", DEADLINE_SECONDS="6"),
+            "download": machine("download", "exit 0", DEADLINE_SECONDS="6"),
+            "away": machine("away", "exec /bin/sleep 100", **pod),
+        }
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """End every process of a machine."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def test_success_reports_the_end_once_and_stamps_every_line(plane: Plane, tmp_path: Path) -> None:
@@ -183,13 +263,6 @@ def test_a_download_that_breaks_goes_on_with_a_fresh_token(plane: Plane, tmp_pat
     assert len({path for method, path, _ in plane.calls if method == "GET"}) == 3
 
 
-def test_the_deadline_holds_without_the_plane(plane: Plane, tmp_path: Path) -> None:
-    code, log = run(plane, tmp_path, "exec /bin/sleep 50", DEADLINE_SECONDS="6")
-    assert code == 77, log
-    assert "the deadline is reached" in log
-    assert json.loads(plane.bodies(f"{JOB}/end")[0])["exit_code"] == 77
-
-
 def test_a_pod_ends_itself_once(plane: Plane, tmp_path: Path) -> None:
     code, _ = run(plane, tmp_path, "exit 1", RUNPOD_POD_ID="p1", RUNPOD_API_KEY="k", RUNPOD_API=plane.url)
     assert code == 1
@@ -199,8 +272,32 @@ def test_a_pod_ends_itself_once(plane: Plane, tmp_path: Path) -> None:
 def test_told_to_stop_it_reports_its_end(plane: Plane, tmp_path: Path) -> None:
     program = "touch ready; trap 'exit 76' TERM; while :; do /bin/sleep 0.05; done"
     child = start(plane, tmp_path, program)
-    while not (tmp_path / "ready").exists():
+    try:
+        eventually(lambda: (tmp_path / "ready").exists() or child.poll() is not None)
         assert child.poll() is None, (tmp_path / "log").read_text()
-    os.killpg(child.pid, 15)
-    child.wait(30)
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait(60)
+    finally:
+        end(child)
     assert len(plane.bodies(f"{JOB}/end")) == 1
+
+
+def test_the_deadline_holds_without_the_plane(held: dict[str, Held]) -> None:
+    code, log = held["training"].ended()
+    assert code == 77, log
+    assert "the deadline is reached" in log
+    assert json.loads(held["training"].plane.bodies(f"{JOB}/end")[0])["exit_code"] == 77
+
+
+def test_the_deadline_holds_for_a_download_that_does_not_end(held: dict[str, Held]) -> None:
+    code, log = held["download"].ended()
+    assert code == 77, log
+    assert json.loads(held["download"].plane.bodies(f"{JOB}/end")[0])["exit_code"] == 77
+
+
+def test_less_time_than_was_asked_for_holds_without_the_plane(held: dict[str, Held]) -> None:
+    """The plane's answer to the start has the time that is paid for; then the plane goes away."""
+    code, log = held["away"].ended()
+    assert code == 77, log
+    assert "the end could not be reported" in log
+    assert [path for method, path, _ in held["away"].plane.calls if method == "DELETE"] == ["/v2/pods/p1"]

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import forecast
 from models.manifest import Manifest
-from training.recipes import calibration
+from training.recipes import calibration, evaluation
 from training.recipes.calibration import Origins, fitted, judged, pinball
+from training.recipes.origins import held_back
 from training.recipes.recipe import of
 from training.recipes.run import DataRefusedError, Surroundings
 
@@ -20,7 +22,7 @@ NORMAL = np.array([-1.6449, -0.6745, 0.0, 0.6745, 1.6449])
 def origins(count: int, spread: float, seed: int) -> Origins:
     """What came has the given spread; the intervals say 1."""
     came = np.random.default_rng(seed).normal(0, spread, count)
-    return Origins(np.tile(NORMAL, (count, 1)), np.zeros(count), came)
+    return Origins(np.tile(NORMAL, (count, 1)), np.zeros(count), came, np.arange(count), np.ones(count))
 
 
 def test_the_quantile_loss_against_a_case_worked_by_hand() -> None:
@@ -69,8 +71,14 @@ def test_a_whole_run_writes_a_table_and_the_newest_intervals(tmp_path: Path) -> 
     assert set(table["scales"]) == {"*", "S0", "S1"}
     manifest = Manifest.of(made.out)
     assert manifest.read(made.out, calibration.TABLE)
-    with (made.out / calibration.EVALUATION).open() as file:
+    served = forecast.of_folder(manifest, made.out)
+    served.check()
+    assert (served.name, served.version) == ("auto_calibrated", "1")
+    with (made.out / evaluation.NAME).open() as file:
         assert len(list(csv.DictReader(file))) == outcome.measures["origins"]
+    held = [(symbol, int(end)) for symbol in ("S0", "S1") for end in held_back(of({"kind": "calibration"}), 200)]
+    bands = evaluation.read_bands(made.out / evaluation.NAME, held, (0.05, 0.1, 0.5, 0.9, 0.95))
+    assert (bands > 50).all()
 
 
 def test_no_forecast_sees_what_comes_after_its_origin(tmp_path: Path) -> None:

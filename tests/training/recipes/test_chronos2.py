@@ -1,6 +1,7 @@
 """The Chronos-2 recipe on a small network made here: it learns, serves without peft, and resumes exactly."""
 
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from chronos.chronos2.model import Chronos2Model
 
 from models import forecast
 from models.forecast import Series
+from models.manifest import Manifest
 from training.recipes import chronos2
 from training.recipes.bars import read
 from training.recipes.recipe import of
@@ -80,7 +82,10 @@ def test_it_learns_and_the_folder_serves_without_peft(base: Path, data: Path, tm
     outcome = chronos2.train(recipe(base, mode=mode), made)
     assert outcome.measures["loss"] < outcome.measures["loss_before"]
     assert not [path.name for path in made.out.iterdir() if "adapter" in path.name]
-    served = forecast.load("chronos_2", source=str(made.out))
+    manifest = Manifest.of(made.out)
+    served = forecast.of_folder(dataclasses.replace(manifest, name="tuned", version="7"), made.out)
+    assert (served.name, served.version) == ("tuned", "7")
+    assert "evaluation.csv" not in manifest.files
     closes = read(data)["A"]
     [answer] = served.run([Series(closes[:100], 8, (0.1, 0.5, 0.9))])
     with (made.out / "evaluation.csv").open() as file:
@@ -94,10 +99,12 @@ def test_it_learns_and_the_folder_serves_without_peft(base: Path, data: Path, tm
 
 def test_no_window_to_train_on_sees_the_validation(base: Path, data: Path) -> None:
     asked = recipe(base)
-    older, newest = chronos2.divide({s: v.astype(np.float32) for s, v in read(data).items()}, asked)
+    older, newest, held = chronos2.divide({s: v.astype(np.float32) for s, v in read(data).items()}, asked)
     first = {symbol: min(w.end for w in newest if w.symbol == symbol) for symbol in ("A", "B")}
     assert all(window.end + asked.horizon <= first[window.symbol] for window in older)
     assert len(newest) >= 2
+    begins = {symbol: min(w.end for w in held if w.symbol == symbol) for symbol in ("A", "B")}
+    assert all(window.end + asked.horizon <= begins[window.symbol] for window in newest)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(base: Path, data: Path, tmp_path: Path) -> None:
@@ -118,3 +125,5 @@ def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Pat
         chronos2.train(recipe(base, horizon=90), around(data, tmp_path / "a"))
     with pytest.raises(DataRefusedError, match="cannot be had"):
         chronos2.train(recipe(tmp_path / "nothing"), around(data, tmp_path / "b"))
+    with pytest.raises(DataRefusedError, match=r"has no quantile 0\.95"):
+        chronos2.train(recipe(base, levels=(0.1, 0.9, 0.95)), around(data, tmp_path / "c"))

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from models.model import ModelUnavailableError
 from models.sentiment import load
 from training.recipes import classifier
 from training.recipes.recipe import of
@@ -106,6 +107,7 @@ def test_it_learns_and_the_folder_serves_without_peft(base: Path, data: Path, tm
     assert not [name for name in names if "adapter" in name or name.endswith((".bin", ".pkl"))]
     served = load(str(made.out), dtype="float32")
     assert served.check() is None
+    assert (served.name, served.version) == ("classifier", "1")
     with (made.out / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     texts = dict(enumerate(data.read_text().splitlines(), start=1))
@@ -113,6 +115,17 @@ def test_it_learns_and_the_folder_serves_without_peft(base: Path, data: Path, tm
     answers = served.run([chunk for chunks in served.prepare(asked) for chunk in chunks])
     told = np.array([[float(row[f"p{label}"]) for label in range(3)] for row in rows])
     np.testing.assert_allclose(answers, told, atol=2e-5)
+
+
+def test_the_registry_serves_no_altered_file_and_reads_no_unlisted_one(base: Path, data: Path, tmp_path: Path) -> None:
+    made = around(data, tmp_path)
+    classifier.train(recipe(base, epochs=1, steps=2), made)
+    (made.out / "added_tokens.json").write_text("{")
+    load(str(made.out), dtype="float32").check()
+    config = made.out / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ModelUnavailableError, match=r"'config.json' has SHA-256"):
+        load(str(made.out), dtype="float32")
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(base: Path, data: Path, tmp_path: Path) -> None:

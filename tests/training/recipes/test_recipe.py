@@ -45,11 +45,11 @@ def test_the_wrong_field_is_named(text: bytes, place: tuple[object, ...]) -> Non
 def test_bombs_are_refused_at_once() -> None:
     levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    began = time.monotonic()
+    began = time.thread_time()  # of this thread alone: other processes may keep the machine busy
     for bomb in ("\n".join(levels), "[" * 60_000, "{a: " * 10_000, "a: &x [*x]", "<<: &a {b: 1}"):
         with pytest.raises(RecipeError):
             parse(bomb.encode())
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -20,7 +20,7 @@ def row(n: int, time: float = math.nan, decided: float | None = None, text: str 
 
 def test_the_newest_rows_validate_and_late_labels_are_left_out() -> None:
     rows = [row(n, n * DAY, (n + 3) * DAY) for n in range(100)]
-    found = divide(rows, Split(validation=0.2, embargo_days=5), seed=1)
+    found = divide(rows, Split(gate=0, validation=0.2, embargo_days=5), seed=1)
     assert [one.row for one in found.validate] == list(range(80, 100))
     assert [one.row for one in found.train] == list(range(75))
     assert found.purged == 5
@@ -36,7 +36,7 @@ def test_nothing_that_is_trained_on_was_decided_after_the_validation_begins(
 ) -> None:
     rows = [row(n, at * DAY, (at + later) * DAY) for n, (at, later) in enumerate(times)]
     try:
-        found = divide(rows, Split(validation=share, embargo_days=embargo), seed=1)
+        found = divide(rows, Split(gate=0, validation=share, embargo_days=embargo), seed=1)
     except DataRefusedError:
         return
     begins = min(one.time for one in found.validate)
@@ -45,10 +45,21 @@ def test_nothing_that_is_trained_on_was_decided_after_the_validation_begins(
     assert len(found.train) + len(found.validate) + found.purged == len(rows)
 
 
+def test_what_is_held_back_for_the_gate_is_newer_than_everything_that_trains_or_validates() -> None:
+    rows = [row(n, n * DAY, (n + 3) * DAY) for n in range(200)]
+    found = divide(rows, Split(gate=0.2, validation=0.25, embargo_days=5), seed=1)
+    assert [one.row for one in found.gate] == list(range(160, 200))
+    assert [one.row for one in found.validate] == list(range(116, 155))
+    assert max(one.label_time for one in found.validate) < min(one.time for one in found.gate)
+    assert max(one.label_time for one in found.train) < min(one.time for one in found.validate)
+    assert found.judged == found.gate
+
+
 def test_without_times_one_text_is_on_one_side() -> None:
     rows = [row(n, text=f"text {n % 30}") for n in range(90)]
     found = divide(rows, Split(validation=0.3), seed=1)
-    assert not {one.text for one in found.train} & {one.text for one in found.validate}
+    sides = [{one.text for one in part} for part in (found.train, found.validate, found.gate)]
+    assert len(set.union(*sides)) == sum(map(len, sides)) == 30
     assert found == divide(rows, Split(validation=0.3), seed=1)
     assert found != divide(rows, Split(validation=0.3), seed=2)
 

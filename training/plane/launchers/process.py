@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.plane.launcher import LaunchError, Offer, PodSpec, Presence, Seen
+from training.plane.launcher import Handle, LaunchError, Made, Offer, PodSpec, Presence, Seen, Wanted
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "training" / "pod" / "run.sh"
@@ -34,11 +34,11 @@ class ProcessLauncher:
         self._folder = folder
         self._script = script
 
-    def offers(self) -> list[Offer]:
-        """This computer, for nothing."""
+    def offers(self, wanted: Wanted) -> list[Offer]:
+        """This computer, for nothing, whatever is wanted."""
         return [Offer("process", 0.0)]
 
-    def launch(self, name: str, offer: Offer, pod: PodSpec) -> None:
+    def launch(self, name: str, offer: Offer, pod: PodSpec) -> Made:
         """Start the machine; nothing happens when a machine of this name runs or has run. Raises LaunchError."""
         folder = self._folder / name
         try:
@@ -49,6 +49,7 @@ class ProcessLauncher:
                     self._start(folder, held, pod)
         except (OSError, subprocess.CalledProcessError) as error:
             raise LaunchError(f"the process could not be started: {error}") from error
+        return Made()
 
     def _start(self, folder: Path, held: int, pod: PodSpec) -> None:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -67,9 +68,9 @@ class ProcessLauncher:
                 check=True,
             )
 
-    def look(self, name: str) -> Seen:
+    def look(self, machine: Handle) -> Seen:
         """Running while any process of the machine lives."""
-        folder = self._folder / name
+        folder = self._folder / machine.name
         if not folder.is_dir():
             return Seen(Presence.ABSENT)
         with _locked(folder) as held:
@@ -79,33 +80,37 @@ class ProcessLauncher:
             return Seen(Presence.ABSENT)
         return Seen(Presence.EXITED, _number(folder / "exit"))
 
-    def stop(self, name: str, *, now: bool) -> None:
+    def stop(self, machine: Handle, *, now: bool) -> None:
         """SIGTERM to every process of the machine's session, or SIGKILL."""
-        folder = self._folder / name
+        folder = self._folder / machine.name
         session = _number(folder / "pid")
         # While the lock is held a process of the session lives, so the session's number belongs to no other process.
-        if session is not None and self.look(name).presence is Presence.RUNNING:
+        if session is not None and self.look(machine).presence is Presence.RUNNING:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGKILL if now else signal.SIGTERM)
 
-    def mine(self) -> list[str]:
+    def mine(self) -> list[Handle]:
         """The machines with a living process."""
-        names = [lock.parent.name for lock in self._folder.glob("*/lock")]
-        return [name for name in names if self.look(name).presence is Presence.RUNNING]
+        found = [Handle(lock.parent.name) for lock in self._folder.glob("*/lock")]
+        return [machine for machine in found if self.look(machine).presence is Presence.RUNNING]
 
-    def logs(self, name: str, most: int) -> bytes | None:
+    def logs(self, machine: Handle, most: int) -> bytes | None:
         """The last `most` bytes of the machine's log; None without a log."""
         try:
-            with (self._folder / name / "log").open("rb") as log:
+            with (self._folder / machine.name / "log").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - most))
                 return log.read(most)
         except OSError:
             return None
 
-    def forget(self, name: str) -> None:
+    def forget(self, machine: Handle) -> None:
         """Delete the folder of a machine that is gone."""
-        if self.look(name).presence is not Presence.RUNNING:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+        if self.look(machine).presence is not Presence.RUNNING:
+            shutil.rmtree(self._folder / machine.name, ignore_errors=True)
+
+    def bill(self, machine: Handle, since: float, until: float) -> float | None:
+        """None: this computer sends no bill."""
+        return None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import training.plane.model_tables  # noqa: F401 -- adds the tables of models
 from training.plane.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)

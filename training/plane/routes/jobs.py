@@ -12,12 +12,14 @@ from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
-from training.plane import dataset, event, jobs, problem, upload
+from training.plane import dataset, event, jobs, preflight, upload
 from training.plane.dataset import DatasetState
-from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError, TooLargeError
+from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError
 from training.plane.job import FINAL, JobState
 from training.plane.jobs import NewJob
-from training.plane.routes.parts import Body, Callers, Id, PageSize, shown
+from training.plane.launcher import Handle, LauncherAwayError
+from training.plane.routes.money import check, shown_report
+from training.plane.routes.parts import Body, Callers, Id, PageSize, read_recipe, shown
 from training.plane.schema import jobs as table
 from training.plane.schema import measurements
 from training.plane.services import Services
@@ -35,7 +37,8 @@ _SHOWN = (
 )  # fmt: skip
 _ATTEMPT = (
     "n", "name", "state", "cause", "exit_code", "failed_line", "failed_command", "step", "requested_at",
-    "created_at", "running_at", "heartbeat_at", "deadline", "ended_at", "gone_at", "usd_per_hour",
+    "created_at", "running_at", "heartbeat_at", "deadline", "ended_at", "gone_at", "launcher", "offer", "why",
+    "usd_per_hour", "usd_reserved", "usd_billed",
 )  # fmt: skip
 
 
@@ -70,16 +73,19 @@ def router(services: Services) -> APIRouter:
         return made
 
     def _create(user: Client, text: bytes, data: str, dry_run: bool, key: str | None) -> tuple[dict[str, Any], bool]:
-        asked = _recipe(text)
+        asked = read_recipe(text)
+        report = _checked(user.name, asked, data, key)
         with store.begin() as connection:
             found = dataset.get(connection, user.name, data)
             if found["state"] not in {DatasetState.READY, DatasetState.CHECKING}:
                 raise ConflictError(f"the dataset is {found['state']}")
             if found["kind"] != (needed := recipes.DATASETS[asked.kind]):
                 raise InvalidRequestError.at("dataset", f"{asked.kind} needs a dataset of {needed}", needed)
-            _refuse_too_many(connection, user.name)
+            if key is None or not jobs.is_made(connection, user.name, key):
+                _refuse_too_many(connection, user.name)
             if dry_run:
-                return {"valid": True, "recipe": asked.model_dump(mode="json")}, False
+                return {**shown_report(report), "recipe": asked.model_dump(mode="json")}, False
+            report.require()
             new = NewJob(
                 owner=user.name,
                 name=asked.name or asked.kind,
@@ -87,13 +93,22 @@ def router(services: Services) -> APIRouter:
                 dataset=data,
                 recipe=asked.model_dump(mode="json"),
                 text=recipes.fixed(asked),
-                launcher="process",
+                launcher=services.machines.default,
                 max_attempts=asked.max_attempts,
                 max_seconds=asked.max_seconds,
+                max_usd=asked.max_usd,
                 idempotency_key=key,
             )
             made, is_new = jobs.create(connection, new, clock.now())
             return shown(jobs.get(connection, user.name, made), *_SHOWN), is_new
+
+    def _checked(owner: str, asked: recipes.AnyRecipe, data: str, key: str | None) -> preflight.Report:
+        """The pre-flight, which asks the platform, outside of a transaction; none for a job that was made before."""
+        with store.read() as connection:
+            if key is not None and jobs.is_made(connection, owner, key):
+                return preflight.Report((), ())
+            rows = dataset.get(connection, owner, data)["rows"] or 0
+        return check(services, owner, asked, rows)
 
     def _refuse_too_many(connection: Any, owner: str) -> None:
         live = select(func.count()).select_from(table).where(table.c.owner == owner, table.c.state.not_in(FINAL))
@@ -116,7 +131,7 @@ def router(services: Services) -> APIRouter:
         with store.read() as connection:
             row = jobs.get(connection, user.name, job)
             tries = [shown(one, *_ATTEMPT) for one in jobs.attempts_of(connection, job)]
-        usd = sum(_hours(one, clock.now()) * one.get("usd_per_hour", 0.0) for one in tries)
+        usd = sum(_usd(one, clock.now()) for one in tries)
         return {**shown(row, *_SHOWN, "recipe"), "attempts": tries, "usd": round(usd, 4)}
 
     @routes.post("/jobs/{job}/cancel")
@@ -191,12 +206,19 @@ def router(services: Services) -> APIRouter:
             row = jobs.get(connection, user.name, job)
             tries = jobs.attempts_of(connection, job)
             kept = upload.newest_log(connection, job)
-        content = services.launcher.logs(tries[-1]["name"], MOST_LOG_BYTES) if tries else None
+        content = _machine_log(tries[-1]) if tries else None
         if content is None and kept is not None:
             content = b"".join(objects.read(kept["key"]))
         if content is None:
             raise ConflictError(f"the job is {row['state']}: there is no log")
         return Response(content, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+
+    def _machine_log(attempt: Any) -> bytes | None:
+        machine = Handle(attempt["name"], attempt["handle"])
+        try:
+            return services.machines.launcher(attempt["launcher"]).logs(machine, MOST_LOG_BYTES)
+        except LauncherAwayError:
+            return None
 
     @routes.get("/jobs/{job}/checkpoints")
     def checkpoints(job: Id, user: User) -> dict[str, Any]:
@@ -261,18 +283,14 @@ class _Watchers:
             self._open -= 1
 
 
-def _recipe(text: bytes) -> recipes.AnyRecipe:
-    if len(text) > recipes.MOST_BYTES:
-        raise TooLargeError.over("recipe", recipes.MOST_BYTES, len(text))
-    try:
-        return recipes.parse(text)
-    except recipes.RecipeError as error:
-        mistakes = [{**one, "loc": ("recipe", *one["loc"])} for one in error.mistakes]
-        raise InvalidRequestError(f"the recipe is not valid: {error}"[:500], *problem.violations(mistakes)) from None
-
-
 def _plain(one: event.Event) -> dict[str, Any]:
     return {**one.data, "seq": one.seq, "attempt": one.attempt, "at": one.at, "kind": one.kind}
+
+
+def _usd(attempt: dict[str, Any], now: float) -> float:
+    """The bill where there is one, else the agreed price for the time so far."""
+    billed = attempt.get("usd_billed")
+    return float(_hours(attempt, now) * attempt.get("usd_per_hour", 0.0) if billed is None else billed)
 
 
 def _hours(attempt: dict[str, Any], now: float) -> float:

@@ -6,9 +6,11 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.access.auth import Client
-from training.plane import caller, identifier
+from training.plane import caller, identifier, problem
+from training.plane.errors import InvalidRequestError, TooLargeError
 from training.plane.services import Services
 from training.plane.token import Holder
+from training.recipes import recipe as recipes
 
 Id = Annotated[str, StringConstraints(pattern=f"^{identifier.PATTERN}$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -33,6 +35,14 @@ class Callers:
         """A caller with the scope training:run."""
         return caller.client(self._services.authenticator, request.headers, caller.RUN)
 
+    def promoter(self, request: Request) -> Client:
+        """A caller with the scope training:promote."""
+        return caller.client(self._services.authenticator, request.headers, caller.PROMOTE)
+
+    def treasurer(self, request: Request) -> Client:
+        """A caller with the scope training:budget."""
+        return caller.client(self._services.authenticator, request.headers, caller.BUDGET)
+
     def pod(self, request: Request) -> Holder:
         """The attempt that a job token speaks for, of the job in the path where the path names one."""
         job = request.path_params.get("job", "")
@@ -42,3 +52,14 @@ class Callers:
 def shown(row: Any, *names: str) -> dict[str, Any]:
     """The named columns of a row, without those that are empty."""
     return {name: row[name] for name in names if row[name] not in (None, "")}
+
+
+def read_recipe(text: bytes) -> recipes.AnyRecipe:
+    """The recipe in a request's body. Raises TooLargeError, InvalidRequestError."""
+    if len(text) > recipes.MOST_BYTES:
+        raise TooLargeError.over("recipe", recipes.MOST_BYTES, len(text))
+    try:
+        return recipes.parse(text)
+    except recipes.RecipeError as error:
+        mistakes = [{**one, "loc": ("recipe", *one["loc"])} for one in error.mistakes]
+        raise InvalidRequestError(f"the recipe is not valid: {error}"[:500], *problem.violations(mistakes)) from None

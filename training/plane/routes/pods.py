@@ -99,9 +99,11 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/jobs/{job}/start")
     def start(job: Id, pod: Pod) -> dict[str, Any]:
-        """The recipe, the dataset's digest and the newest checkpoint, once for each attempt."""
+        """The recipe, the dataset's digest, the newest checkpoint, and the time that is paid, once for each attempt."""
+        now = clock.now()
         with store.begin() as connection:
-            row = reports.start(connection, pod, clock.now())
+            row = reports.start(connection, pod, now)
+            paid = reports.paid_seconds(connection, pod, now)
             again = reports.started_before(connection, pod)
             data = connection.execute(select(datasets).where(datasets.c.id == row["dataset"])).mappings().one()
             found = reports.newest_checkpoint(connection, job)
@@ -110,7 +112,8 @@ def router(services: Services) -> APIRouter:
             raise ConflictError("the attempt was started before: the machine restarted")
         resume = None if found is None else {"step": found["step"], "files": [_file(*one) for one in files]}
         described = {name: data[name] for name in ("name", "kind", "sha256", "bytes")}
-        return {"recipe": row["recipe"], "dataset": described, "checkpoint": resume}
+        money = {} if paid is None else {"paid_seconds": int(paid)}
+        return {"recipe": row["recipe"], "dataset": described, "checkpoint": resume, **money}
 
     def _file(name: str, row: RowMapping) -> dict[str, Any]:
         url = objects.signed_download(row["key"], UPLOAD_SECONDS, name)

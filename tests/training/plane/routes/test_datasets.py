@@ -180,14 +180,14 @@ def test_of_two_pods_with_one_token_one_gets_the_data(plane: PlaneProcess) -> No
         secret, answers, barrier = new_token(plane, dataset), [], threading.Barrier(4)
 
         def get(secret: str = secret, answers: list = answers, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
+            barrier.wait(60)
             answers.append(ask("GET", f"{plane.url}/api/training/download/{secret}").status)
 
         threads = [threading.Thread(target=get) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(60)
         assert sorted(answers)[1:] == [401, 401, 401]
         assert sorted(answers)[0] in {200, 303}
 
@@ -215,7 +215,7 @@ def test_a_download_that_broke_off_goes_on_with_a_fresh_token(plane: PlaneProces
 def test_tokens_are_in_no_log(plane: PlaneProcess) -> None:
     secret = new_token(plane, plane.dataset())
     download(plane, secret)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while "/download/-" not in plane.log.read_text() and time.monotonic() < end:
         time.sleep(0.05)
     log = plane.log.read_text()

@@ -29,9 +29,43 @@ def upgrade() -> None:
         sa.Column("failed_line", sa.Integer(), nullable=True),
         sa.Column("failed_command", sa.Text(), nullable=True),
         sa.Column("cause", sa.String(length=40), server_default="", nullable=False),
+        sa.Column("launcher", sa.String(length=20), server_default="process", nullable=False),
+        sa.Column("handle", sa.String(length=200), server_default="", nullable=False),
+        sa.Column("offer", sa.String(length=100), server_default="", nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=True),
+        sa.Column("why", sa.Text(), server_default="", nullable=False),
         sa.Column("usd_per_hour", sa.Double(), server_default="0", nullable=False),
+        sa.Column("usd_reserved", sa.Double(), server_default="0", nullable=False),
+        sa.Column("usd_billed", sa.Double(), nullable=True),
+        sa.Column("settled_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("job", "n"),
         sa.UniqueConstraint("name"),
+    )
+    op.create_table(
+        "budgets",
+        sa.Column("owner", sa.String(length=200), nullable=False),
+        sa.Column("usd_per_month", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("owner"),
+    )
+    op.create_table(
+        "ledger",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("owner", sa.String(length=200), nullable=False),
+        sa.Column("period", sa.String(length=7), nullable=False),
+        sa.Column("job", sa.String(length=26), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("usd", sa.Double(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_index("ledger_owner", "ledger", ["owner", "period"])
+    op.create_index("ledger_job", "ledger", ["job", "attempt"])
+    op.create_table(
+        "settings",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "checkpoints",
@@ -115,6 +149,8 @@ def upgrade() -> None:
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("max_seconds", sa.Double(), nullable=False),
         sa.Column("seconds_used", sa.Double(), nullable=False),
+        sa.Column("max_usd", sa.Double(), nullable=True),
+        sa.Column("waits", sa.Integer(), server_default="0", nullable=False),
         sa.Column("cancel_asked_at", sa.Double(), nullable=True),
         sa.Column("progress", sa.Double(), server_default="0", nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),

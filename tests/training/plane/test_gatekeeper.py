@@ -1,0 +1,202 @@
+"""The gate on a real store: the plane chooses the rows and the outcomes, so that no machine passes itself."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sqlalchemy import RowMapping, select
+
+from tests.training.plane.conftest import NOW, OWNER
+from tests.training.plane.models import Champion, add_version_job, evaluation, folder_objects, texts_csv
+from training.plane import versions
+from training.plane.clock import Clock
+from training.plane.database import Database
+from training.plane.errors import ConflictError, NotFoundError
+from training.plane.gatekeeper import Gatekeeper
+from training.plane.model_tables import versions as table
+from training.plane.schema import jobs
+from training.recipes import split, texts
+from training.recipes.recipe import Split
+
+RECIPE = {"kind": "sentiment", "split": {"gate": 0.2}}
+
+
+@pytest.fixture
+def objects(store: Database, tmp_path: Path):
+    return folder_objects(store, tmp_path)
+
+
+def held(folder: Path, data: bytes) -> list[texts.Text]:
+    (folder / "held.csv").write_bytes(data)
+    return split.divide(texts.read(folder / "held.csv", 3), Split(gate=0.2), 1).gate
+
+
+def sure(label: int, share: float = 0.98) -> list[float]:
+    return [share if place == label else (1 - share) / 2 for place in range(3)]
+
+
+def registered(store: Database, objects: object, job: str, name: str = "desk") -> RowMapping:
+    with store.read() as connection:
+        row = connection.execute(select(jobs).where(jobs.c.id == job)).mappings().one()
+        manifest, files = versions.manifest_of(connection, objects, row)
+    with store.begin() as connection:
+        return versions.register(connection, name, row, manifest, files, NOW)
+
+
+def judged(store: Database, objects: object, version: RowMapping, champion: object, most: int = 20) -> RowMapping:
+    assert Gatekeeper(store, objects, champion, most, "w", Clock()).turn()
+    with store.read() as connection:
+        return connection.execute(select(table).where(table.c.id == version["id"])).mappings().one()
+
+
+def test_a_version_is_judged_on_the_datasets_labels_and_passes(
+    store: Database, objects: object, tmp_path: Path
+) -> None:
+    data = texts_csv()
+    rows = held(tmp_path, data)
+    job = add_version_job(
+        store, objects, RECIPE, data,
+        {"w": b"weights", "evaluation.csv": evaluation([row.row for row in rows], lambda row: sure((row - 2) % 3))},
+    )  # fmt: skip
+    version = registered(store, objects, job)
+    assert version["label"].startswith("1-")
+    champion = Champion()
+    found = judged(store, objects, version, champion)
+    assert found["state"] == "passed", found["report"]
+    assert champion.asked == [row.text for row in rows]
+    assert found["report"]["champion"] == "minilm 1"
+    assert found["report"]["looks_before"] == 0
+    assert registered(store, objects, job)["id"] == version["id"]
+
+
+def test_labels_that_a_machine_makes_up_do_not_count(store: Database, objects: object, tmp_path: Path) -> None:
+    """A machine that is sure of wrong labels is judged by the right ones."""
+    data = texts_csv()
+    rows = held(tmp_path, data)
+    wrong = evaluation([row.row for row in rows], lambda row: sure((row - 1) % 3, 0.99))
+    job = add_version_job(store, objects, RECIPE, data, {"w": b"weights", "evaluation.csv": wrong})
+    found = judged(store, objects, registered(store, objects, job), Champion())
+    assert found["state"] == "rejected"
+    assert "NLL: worse than the champion" in found["report"]["reasons"]
+
+
+def test_rows_that_a_machine_chooses_are_refused(store: Database, objects: object, tmp_path: Path) -> None:
+    data = texts_csv()
+    rows = held(tmp_path, data)[:-1]
+    easy = evaluation([row.row for row in rows], lambda row: sure((row - 2) % 3))
+    job = add_version_job(store, objects, RECIPE, data, {"w": b"weights", "evaluation.csv": easy})
+    found = judged(store, objects, registered(store, objects, job), Champion())
+    assert found["state"] == "rejected"
+    assert "40 rows were held back, 39 are answered" in found["report"]["reasons"][0]
+
+
+def test_looks_at_one_holdout_are_counted_and_end(store: Database, objects: object, tmp_path: Path) -> None:
+    data = texts_csv()
+    rows = held(tmp_path, data)
+    good = evaluation([row.row for row in rows], lambda row: sure((row - 2) % 3))
+    alphas = []
+    for number in range(3):
+        files = {"w": b"weights %d" % number, "evaluation.csv": good}
+        version = registered(store, objects, add_version_job(store, objects, RECIPE, data, files))
+        found = judged(store, objects, version, Champion(), most=2)
+        alphas.append(found["report"].get("alpha"))
+    assert alphas == [0.05, 0.025, None]
+    assert found["state"] == "undecided"
+    assert "2 versions were judged on these rows: bring newer data" in found["report"]["reasons"]
+    with store.begin() as connection:
+        first = versions.get(connection, OWNER, "desk", "1")
+        versions.judge_again(connection, first)
+    assert judged(store, objects, first, Champion(), most=2)["report"]["looks_before"] == 0
+
+
+def test_looks_at_the_same_moment_are_counted_one_after_the_other(
+    store: Database, objects: object, tmp_path: Path
+) -> None:
+    made = [registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {})) for _ in range(8)]
+    barrier, found = threading.Barrier(len(made)), []
+
+    def look(version: RowMapping) -> None:
+        barrier.wait()
+        with store.begin() as connection:
+            found.append(versions.look(connection, "h", version["id"], NOW, 3))
+
+    threads = [threading.Thread(target=look, args=(version,)) for version in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found, key=str) == [0, 1, 2, None, None, None, None, None]
+
+
+def test_without_a_champion_to_ask_the_verdict_is_undecided(store: Database, objects: object, tmp_path: Path) -> None:
+    data = texts_csv()
+    job = add_version_job(store, objects, RECIPE, data, {"w": b"weights", "evaluation.csv": b"row\n"})
+    found = judged(store, objects, registered(store, objects, job), None)
+    assert found["state"] == "undecided"
+    assert "names no gateway" in found["report"]["reasons"][0]
+
+
+def add_forecaster(
+    store: Database, objects: object, levels: Sequence[float], answered: Sequence[float] | None = None
+) -> RowMapping:
+    """A version with the right spread at the levels that the machine has answered, by default the recipe's."""
+    draws = np.random.default_rng(8)
+    closes = {symbol: 100 * np.exp(np.cumsum(draws.normal(0, 0.01, 400))) for symbol in ("A", "B")}
+    for values in closes.values():  # the bars that are held back move half as much as those before
+        values[330:] = values[329] * np.exp(np.cumsum(draws.normal(0, 0.005, 70)))
+    lines = [f"{symbol},{n},{c:.10f}" for symbol, values in closes.items() for n, c in enumerate(values)]
+    recipe = {"kind": "calibration", "horizon": 1, "folds": 4, "levels": list(levels)}
+    ends = [(symbol, end) for symbol in closes for end in range(330, 400)]
+    answered = levels if answered is None else answered
+    normal = np.exp(0.005 * stats.norm.ppf(answered))
+    header = ",".join(["symbol,end", *(f"q{level:g}" for level in answered)])
+    rows = [",".join([s, str(end), *(f"{closes[s][end - 1] * q:.9g}" for q in normal)]) for s, end in ends]
+    job = add_version_job(
+        store, objects, recipe, "\n".join(["symbol,time,close", *lines]).encode(),
+        {"t": b"{}", "evaluation.csv": "\n".join([header, *rows]).encode()}, kind="forecast",
+    )  # fmt: skip
+    return registered(store, objects, job)
+
+
+def test_a_forecaster_is_judged_on_the_datasets_closes(store: Database, objects: object) -> None:
+    found = judged(store, objects, add_forecaster(store, objects, [0.1, 0.5, 0.9]), Champion("auto 1.1"))
+    assert found["state"] == "passed", found["report"]
+    assert found["report"]["origins"] == 140
+    assert found["report"]["times"] == 70
+    assert found["report"]["loss_ratio"]["champion"] < 1
+
+
+def test_levels_that_a_machine_chooses_are_refused(store: Database, objects: object) -> None:
+    version = add_forecaster(store, objects, [0.1, 0.5, 0.9], answered=[0.5])
+    found = judged(store, objects, version, Champion("auto 1.1"))
+    assert (found["state"], found["report"]["reasons"]) == ("rejected", ["evaluation.csv: lacks the column 'q0.1'"])
+
+
+@pytest.mark.parametrize(("levels", "missing"), [([0.5], 0.1), ([0.1, 0.5, 0.89], 0.9)])
+def test_a_recipe_without_the_gates_levels_is_undecided(
+    store: Database, objects: object, levels: list[float], missing: float
+) -> None:
+    found = judged(store, objects, add_forecaster(store, objects, levels), Champion("auto 1.1"))
+    assert found["state"] == "undecided"
+    assert found["report"]["reasons"] == [f"the gate needs the quantile {missing:g}, the recipe's levels lack it"]
+
+
+def test_a_name_belongs_to_its_first_owner_and_kind(store: Database, objects: object) -> None:
+    registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {"w": b"1"}))
+    other = add_version_job(store, objects, RECIPE, texts_csv(), {"w": b"2"}, owner="other")
+    with pytest.raises(ConflictError, match="is taken"):
+        registered(store, objects, other)
+    forecaster = add_version_job(store, objects, RECIPE, texts_csv(), {"w": b"3"}, kind="forecast")
+    with pytest.raises(ConflictError, match="is of kind sentiment"):
+        registered(store, objects, forecaster)
+    with store.read() as connection, pytest.raises(NotFoundError):
+        versions.get(connection, "other", "desk", "1")
+
+
+def test_a_manifest_that_lists_other_files_makes_no_version(store: Database, objects: object) -> None:
+    job = add_version_job(store, objects, RECIPE, texts_csv(), {"w": b"1"}, listed={"w": "0" * 64})
+    with pytest.raises(ConflictError, match="lists 'w', and the job has not uploaded"):
+        registered(store, objects, job)
