@@ -13,21 +13,31 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMAGES = {
+    "edge": ("edge", "runtime", "market_inference"),
     "gateway": ("gateway", "runtime", "market_inference"),
+    "cpu": ("inference", "models", "runtime", "market_inference"),
     "gpu": ("inference", "models", "serverless", "runtime", "market_inference"),
 }
 EXTRAS = {
+    "edge": ("edge", "parquet", "traces"),
     "gateway": ("gateway", "native", "profile", "traces"),
-    "gpu": ("inference", "serverless", "profile", "traces"),
+    "cpu": ("inference", "bucket", "profile", "traces"),
+    "gpu": ("inference", "cuda", "pretrained", "bucket", "serverless", "profile", "traces"),
 }
-OURS = {"gateway", "inference", "models", "runtime", "serverless", "training", "market_inference"}
+OURS = {"edge", "gateway", "inference", "models", "runtime", "serverless", "training", "market_inference"}
 # Imported inside functions that name the missing package and the extra.
 ON_DEMAND = {
-    "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars"},
-    "gpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "chronos"},
+    # Health and validation are imported by modules of runtime/ and of the contract that the edge does not use.
+    "edge": {"matplotlib", "bokeh_sampledata", "pandas", "grpc_health", "protovalidate", "py_spy"},
+    # runtime/http_server.py and http_connection.py are imported by the edge and the training plane alone.
+    "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"},
+    "cpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"}
+    | {"torch", "transformers", "fracast", "chronos", "pynvml"}
+    | {"protovalidate"},  # the gateway's and the serverless worker's
+    "gpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"},
 }
 # Module -> declared distribution with this module as part of the interface.
-COMES_WITH = {"pydantic": "pydantic-settings", "tokenizers": "transformers"}
+COMES_WITH = {"pydantic": "pydantic-settings", "botocore": "boto3", "chronos": "chronos-forecasting"}
 
 
 def normal(name: str) -> str:

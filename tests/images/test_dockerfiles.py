@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edge.config import Config as EdgeConfig
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
 from runtime.listen import split
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = {"gateway": GatewayConfig, "gpu": InferenceConfig}
-PARTS = {"gateway": "gateway", "gpu": "inference"}
+CONFIGS = {"edge": EdgeConfig, "gateway": GatewayConfig, "cpu": InferenceConfig, "gpu": InferenceConfig}
+PARTS = {"edge": "edge", "gateway": "gateway", "cpu": "inference", "gpu": "inference"}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -55,6 +56,7 @@ def test_hadolint_accepts_the_dockerfile(image):
         capture_output=True,
         text=True,
         check=False,
+        timeout=250,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -97,7 +99,7 @@ def test_every_stage_is_for_amd64_and_from_one_pinned_base(text):
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", text, re.MULTILINE)
 
 
-def test_both_images_stand_on_the_same_base():
+def test_all_images_stand_on_the_same_base():
     bases = {
         re.search(r"^ARG PYTHON_IMAGE=(.+)$", (ROOT / f"Dockerfile.{name}").read_text(), re.MULTILINE)[1]
         for name in CONFIGS
@@ -118,6 +120,17 @@ def test_the_gateways_image_has_neither_models_nor_the_inference_service():
     text = (ROOT / "Dockerfile.gateway").read_text()
     assert not re.findall(r"^COPY .*\b(models|inference|serverless|training)/", text, re.MULTILINE)
     assert '".[gateway,native,profile,traces]"' in text
+
+
+def test_the_edges_image_has_no_service_beside_the_edge():
+    text = (ROOT / "Dockerfile.edge").read_text()
+    assert not re.findall(r"^COPY .*\b(gateway|models|inference|serverless|training)/", text, re.MULTILINE)
+
+
+def test_the_image_for_cpus_installs_no_extra_with_torch():
+    text = (ROOT / "Dockerfile.cpu").read_text()
+    assert not re.findall(r"^COPY .*\b(gateway|serverless|training)/", text, re.MULTILINE)
+    assert '".[inference,bucket,profile,traces]"' in text
 
 
 def test_nothing_is_installed_outside_the_constraints(text):

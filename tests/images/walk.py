@@ -1,11 +1,12 @@
-"""Run the install steps of both Dockerfiles in fresh virtual environments, then start the services from the result.
+"""Run the install steps of the Dockerfiles in fresh virtual environments, then start the services from the result.
 
 Needs no container engine; base image and users are not covered. Checks: the dependencies resolve from the constraints,
 the copied sources are sufficient, an unreachable hub does not fail the build, nothing is written outside /tmp, the
-gateway has no torch, and the pair answers.
+gateway, the edge and the service for CPUs have no torch, and the pairs answer, also over HTTP. Dockerfile.training is
+not walked, because its steps install Debian packages and make users' folders; test_training_image.py checks the file.
 
-    python tests/images/walk.py            both images, then the pair (downloads torch)
-    python tests/images/walk.py gateway    the gateway's image alone
+    python tests/images/walk.py                     all images, then the pairs (downloads torch)
+    python tests/images/walk.py gateway cpu edge    without torch
 """
 
 import json
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A hub that does not exist, to cover an unreachable hub in every run.
 ARGUMENTS = {"MODEL_IDS": "nobody/no-such-model"}
 AWAY = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-GATEWAY_BUDGET_MB = 200
+BUDGETS_MB = {"gateway": 200, "cpu": 500, "edge": 400}
 HEALTHY_WITHIN = 120.0
 LEFT_OUT = ("groupadd",)
 
@@ -221,15 +223,19 @@ def make_key(gateway: Image) -> tuple[Path, str]:
     return path, done.stdout.strip()
 
 
+def check_light(image: Image, *absent: str) -> None:
+    """The image does not hold the modules `absent`, and keeps its size budget."""
+    for module in absent:
+        if image.run("python", "-c", f"import {module}").returncode == 0:
+            raise WalkError(f"the image {image.name} holds {module}")
+    size, budget = image.megabytes(), BUDGETS_MB[image.name]
+    say(f"{image.name}: {size:.0f} MB beside the base image (budget {budget} MB)")
+    if size > budget:
+        raise WalkError(f"the image {image.name} is over its budget")
+
+
 def check_gateway(gateway: Image) -> None:
-    """The image has no torch and keeps the size budget; the gateway starts without a replica."""
-    for module in ("torch", "transformers", "talib"):
-        if gateway.run("python", "-c", f"import {module}").returncode == 0:
-            raise WalkError(f"the gateway's image holds {module}")
-    size = gateway.megabytes()
-    say(f"gateway: {size:.0f} MB beside the base image (budget {GATEWAY_BUDGET_MB} MB)")
-    if size > GATEWAY_BUDGET_MB:
-        raise WalkError("the gateway's image is over its budget")
+    """The gateway starts without a replica, and refuses an open port without keys."""
     refused = gateway.run(*gateway.file.command(), MARKET_GATEWAY_LISTEN="0.0.0.0:0")
     if refused.returncode == 0 or "open to other machines" not in refused.stderr:
         raise WalkError(f"a gateway without keys did not refuse to serve every interface:\n{refused.stderr[-3000:]}")
@@ -242,7 +248,6 @@ def check_gateway(gateway: Image) -> None:
 
 def check_pair(gateway: Image, inference: Image) -> None:
     """Both services start; the client in the gateway's image reports a healthy status; no file is written."""
-    say(f"gpu: {inference.megabytes():.0f} MB beside the base image (this machine's build of torch)")
     before = gateway.contents() | inference.contents()
     keys, secret = make_key(gateway)
     with inference.serving() as behind:
@@ -258,7 +263,36 @@ def check_pair(gateway: Image, inference: Image) -> None:
     written = (gateway.contents() | inference.contents()) - before
     if written:
         raise WalkError(f"written where the root is read-only: {sorted(written)[:5]}")
-    say("pair: healthy by its own probes, nothing written beside /tmp")
+    say(f"gateway and {inference.name}: healthy by their own probes, nothing written beside /tmp")
+
+
+def check_edge(edge: Image, gateway: Image, inference: Image) -> None:
+    """The edge refuses an open port without TLS; before a pair it answers a forecast and serves the page."""
+    refused = edge.run(*edge.file.command(), MARKET_EDGE_LISTEN="0.0.0.0:0")
+    if refused.returncode == 0 or "MARKET_EDGE_ALLOW_PLAINTEXT" not in refused.stderr:
+        raise WalkError(f"an edge without TLS did not refuse to serve every interface:\n{refused.stderr[-3000:]}")
+    before = edge.contents()
+    keys, secret = make_key(gateway)
+    with inference.serving() as behind:
+        inference.wait_healthy(behind["listen"])
+        with gateway.serving(MARKET_GATEWAY_KEYS_FILE=str(keys), MARKET_GATEWAY_REPLICAS=behind["listen"]) as ready:
+            gateway.wait_healthy(ready["listen"])
+            with edge.serving(MARKET_EDGE_GATEWAY=ready["listen"]) as over_http:
+                edge.wait_healthy(over_http["listen"])
+                body = json.dumps({"time_series": list(range(1, 41)), "horizon": 3}).encode()
+                head = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
+                url = f"http://{over_http['listen']}"
+                asked = urllib.request.Request(f"{url}/v1/predict", body, head)  # noqa: S310 -- our own URL
+                with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+                    found = json.load(answer)
+                if len(found["forecasts"][0]["forecast"]["point"]) != 3:
+                    raise WalkError(f"the edge answered {found}")
+                with urllib.request.urlopen(url, timeout=60) as page:
+                    if b"<html" not in page.read().lower():
+                        raise WalkError("the edge has no page")
+    if written := edge.contents() - before:
+        raise WalkError(f"written where the root is read-only: {sorted(written)[:5]}")
+    say("edge: refuses an open port without TLS, answers a forecast and the page before the pair, writes nothing")
 
 
 def check_worker(inference: Image) -> None:
@@ -271,12 +305,22 @@ def check_worker(inference: Image) -> None:
 
 def main(names: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="walk-") as folder:
-        images = {name: Image(name, Path(folder)) for name in names or ("gateway", "gpu")}
+        images = {name: Image(name, Path(folder)) for name in names or ("gateway", "edge", "cpu", "gpu")}
         try:
             for image in images.values():
                 image.build()
+            check_light(images["gateway"], "torch", "transformers", "talib")
             check_gateway(images["gateway"])
+            if "cpu" in images:
+                check_light(images["cpu"], "torch", "transformers")
+                check_pair(images["gateway"], images["cpu"])
+            if "edge" in images:
+                check_light(images["edge"], "torch", "transformers", "talib", "onnxruntime")
+                if inference := images.get("cpu") or images.get("gpu"):
+                    check_edge(images["edge"], images["gateway"], inference)
             if "gpu" in images:
+                size = images["gpu"].megabytes()
+                say(f"gpu: {size:.0f} MB beside the base image (this machine's build of torch)")
                 check_pair(images["gateway"], images["gpu"])
                 check_worker(images["gpu"])
         except WalkError as error:

@@ -14,10 +14,14 @@ OVERLAYS = ("cpu", "dev", "gpu")
 class Rendered:
     """The objects of one overlay."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, root: Path = ROOT) -> None:
         kubectl = Path(sys.executable).with_name("kubectl")
         done = subprocess.run(
-            [kubectl, "kustomize", ROOT / "k8s" / "overlays" / name], capture_output=True, text=True, check=False
+            [kubectl, "kustomize", root / "k8s" / "overlays" / name],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=250,
         )
         assert done.returncode == 0, done.stderr
         self.name = name

@@ -1,15 +1,21 @@
 """The manifests agree with the code, with each other and with the schemas of the API server."""
 
+import shutil
+
 import kubernetes_validate
 import pytest
 
+from edge.config import Config as EdgeConfig
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
+from observability import runbook
 from runtime.health import LIVE
 from runtime.listen import is_loopback, split
+from tests.k8s.conftest import ROOT, Rendered
 
-PARTS = ("gateway", "inference")
-CONFIGS = {"gateway": GatewayConfig, "inference": InferenceConfig}
+PARTS = ("edge", "gateway", "inference")
+GRPC = ("gateway", "inference")
+CONFIGS = {"edge": EdgeConfig, "gateway": GatewayConfig, "inference": InferenceConfig}
 # Custom resources without a schema in kubernetes-validate; tests below check the fields.
 WITHOUT_SCHEMA = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 # Environment variables of the processes besides the settings.
@@ -63,7 +69,10 @@ def test_ports_equal_the_listening_ports(overlay, part, config):
     assert not is_loopback(config.listen)
     assert not is_loopback(config.metrics_listen)
     ports = {port["name"]: port["containerPort"] for port in overlay.container(part)["ports"]}
-    assert ports == {"grpc": port_of(config.listen), "metrics": port_of(config.metrics_listen)}
+    assert ports == {
+        "grpc" if part in GRPC else "http": port_of(config.listen),
+        "metrics": port_of(config.metrics_listen),
+    }
     service = {
         port["name"]: (port["port"], port["targetPort"]) for port in overlay.one("Service", part)["spec"]["ports"]
     }
@@ -80,7 +89,10 @@ def test_the_gateways_replica_address_is_the_service_of_the_replicas(overlay):
 def test_probes_call_the_serving_port(overlay, part, config):
     container = overlay.container(part)
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
-        assert container[name]["grpc"]["port"] == port_of(config.listen)
+        if part in GRPC:
+            assert container[name]["grpc"]["port"] == port_of(config.listen)
+        else:
+            assert container[name]["httpGet"]["port"] == "http"
         assert container[name].get("timeoutSeconds", 1) <= container[name]["periodSeconds"]
 
 
@@ -88,7 +100,7 @@ def test_probes_name_existing_health_services(overlay):
     """Readiness: the empty service name. Liveness: LIVE. Startup of inference: readiness, after the first model."""
     asked = {
         (part, name): overlay.container(part)[name]["grpc"].get("service", "")
-        for part in PARTS
+        for part in GRPC
         for name in ("readinessProbe", "livenessProbe", "startupProbe")
     }
     assert asked == {
@@ -99,6 +111,20 @@ def test_probes_name_existing_health_services(overlay):
         ("inference", "livenessProbe"): LIVE,
         ("inference", "startupProbe"): "",
     }
+
+
+def test_probes_of_the_edge_call_existing_paths(overlay):
+    paths = {name: probe["httpGet"]["path"] for name, probe in overlay.container("edge").items() if "Probe" in name}
+    assert paths == {
+        "readinessProbe": "/health/ready",
+        "livenessProbe": "/health/live",
+        "startupProbe": "/health/live",
+    }
+
+
+def test_the_edges_gateway_is_the_service_of_the_gateways(overlay):
+    name, _, port = overlay.environment("edge")["MARKET_EDGE_GATEWAY"].rpartition(":")
+    assert int(port) in [one["port"] for one in overlay.one("Service", name)["spec"]["ports"]]
 
 
 def test_the_first_model_has_time_to_load(overlay):
@@ -169,8 +195,8 @@ def test_a_node_can_be_drained_with_any_number_of_replicas(overlay, part):
 def test_only_the_needed_network_flows_are_open(overlay):
     deny = overlay.one("NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert len(overlay.all("NetworkPolicy")) == 3
-    gateway, inference = (overlay.one("NetworkPolicy", part)["spec"] for part in PARTS)
+    assert len(overlay.all("NetworkPolicy")) == 4
+    edge, gateway, inference = (overlay.one("NetworkPolicy", part)["spec"] for part in PARTS)
     clients, scrapes = {"market-inference/clients": "allowed"}, {"market-inference/monitoring": "allowed"}
 
     def flows(rules, end):
@@ -180,6 +206,7 @@ def test_only_the_needed_network_flows_are_open(overlay):
 
     assert flows(gateway["ingress"], "from") == [
         ({"namespaceSelector": {"matchLabels": clients}}, "TCP", 8470),
+        ({"podSelector": {"matchLabels": {"app.kubernetes.io/component": "edge"}}}, "TCP", 8470),
         ({"namespaceSelector": {"matchLabels": scrapes}}, "TCP", 9470),
     ]
     dns = {
@@ -196,6 +223,15 @@ def test_only_the_needed_network_flows_are_open(overlay):
         ({"namespaceSelector": {"matchLabels": scrapes}}, "TCP", 9471),
     ]
     assert "egress" not in inference
+    assert flows(edge["ingress"], "from") == [
+        ({"namespaceSelector": {"matchLabels": clients}}, "TCP", 8472),
+        ({"namespaceSelector": {"matchLabels": scrapes}}, "TCP", 9472),
+    ]
+    assert flows(edge["egress"], "to") == [
+        ({"podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}}}, "TCP", 8470),
+        (dns, "UDP", 53),
+        (dns, "TCP", 53),
+    ]
 
 
 def test_each_part_has_at_most_one_autoscaler_and_then_no_fixed_number_of_replicas(overlay, part):
@@ -223,7 +259,7 @@ def test_the_inference_service_scales_by_waiting_work_within_its_namespace(gpu):
     assert float(waiting["metadata"]["threshold"]) < InferenceConfig.model_fields["max_queued_seconds"].default / 2
 
 
-def test_scraping_finds_the_metrics_of_both_parts(overlay, part):
+def test_scraping_finds_the_metrics_of_every_part(overlay, part):
     if overlay.name == "dev":
         assert not overlay.all("ServiceMonitor")
         return
@@ -240,6 +276,26 @@ def test_the_cluster_has_the_rules_and_the_dashboards(gpu):
     [boards] = [o for o in gpu.all("ConfigMap") if o["metadata"]["name"] == "dashboards"]
     assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert len(boards["data"]) >= 3
+
+
+def test_one_line_moves_the_runbook_of_every_alert(tmp_path):
+    for folder in ("k8s", "observability"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    component = tmp_path / "k8s/components/scraping/kustomization.yaml"
+    text = component.read_text(encoding="utf-8")
+    component.write_text(text.replace(f"={runbook.address()}\n", "=wiki.desk.example/inference\n"), encoding="utf-8")
+    moved = Rendered("gpu", tmp_path)
+    rules = [
+        rule
+        for group in moved.one("PrometheusRule", "market-inference")["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(rules) > 20
+    for rule in rules:
+        url = runbook.url(rule["alert"].lower(), "wiki.desk.example/inference")
+        assert rule["annotations"]["runbook_url"] == url
+    assert "documentation" not in [found["metadata"]["name"] for found in moved.all("ConfigMap")]
 
 
 def test_a_gpu_replica_has_a_gpu_and_a_rollout_does_not_wait_for_another(gpu):
