@@ -1,1 +1,1 @@
-"""Rules, dashboards and a Prometheus configuration over the metrics of gateway/ and inference/."""
+"""Rules, dashboards and a Prometheus configuration over the metrics of gateway/, inference/, edge/ and training/."""

@@ -1,20 +1,24 @@
 """`python -m observability.generate` writes the generated files.
 
-Owns dashboards/*.json (from boards/), prometheus-rule.yaml (from rules/*.yml) and the tables of settings in
-docs/operations.md. With --check the command writes nothing and fails if a generated file is stale.
+Owns dashboards/*.json (from boards/), prometheus-rule.yaml (from rules/*.yml), the `runbook_url` in rules/*.yml and in
+the rules' unit tests (from runbook.py), and the tables of settings in docs/operations.md. With --check the command
+writes nothing and fails if a generated file is stale.
 """
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from observability import settings
+from observability import runbook, settings
 from observability.boards import DASHBOARDS
 
 HERE = Path(__file__).parent
 OPERATIONS = HERE.parent / "docs" / "operations.md"
+_RULES = HERE / "rules"
+_UNIT_TESTS = HERE.parent / "tests" / "observability" / "rules"
 _RULE_HEAD = """\
 # Made from rules/*.yml by `python -m observability.generate`: edit those.
 apiVersion: monitoring.coreos.com/v1
@@ -35,15 +39,17 @@ def files() -> dict[Path, str]:
         + "\n"
         for dashboard in DASHBOARDS
     }
-    made[HERE / "prometheus-rule.yaml"] = _prometheus_rule()
+    rules = {path: path.read_text(encoding="utf-8") for path in sorted(_RULES.glob("*.yml"))}
+    unit_tests = {path: path.read_text(encoding="utf-8") for path in sorted(_UNIT_TESTS.glob("*.yml"))}
+    made[HERE / "prometheus-rule.yaml"] = runbook.filled(_prometheus_rule(rules.values()), runbook.PLACEHOLDER)
+    address = runbook.address()
+    made |= {path: runbook.filled(text, address) for path, text in (rules | unit_tests).items()}
     made[OPERATIONS] = settings.filled(OPERATIONS.read_text(encoding="utf-8"))
     return made
 
 
-def _prometheus_rule() -> str:
-    groups = [
-        path.read_text(encoding="utf-8").split("groups:\n", 1)[1] for path in sorted((HERE / "rules").glob("*.yml"))
-    ]
+def _prometheus_rule(rules: Iterable[str]) -> str:
+    groups = [text.split("groups:\n", 1)[1] for text in rules]
     lines = "\n".join(group.rstrip("\n") for group in groups).split("\n")
     return _RULE_HEAD + "".join(f"  {line}\n" if line else "\n" for line in lines)
 

@@ -1,4 +1,4 @@
-"""A gateway, two inference replicas and a real Prometheus on this machine, with short alert windows.
+"""A gateway, two inference replicas, an HTTP edge and a real Prometheus on this machine, with short alert windows.
 
 Owns the processes and the queries to Prometheus. Closing ends all processes. The demonstration is in observe.py.
 """
@@ -153,6 +153,7 @@ class Lab:
         self._replicas = [(free_port(), free_port()) for _ in range(REPLICAS)]
         self._processes: dict[int, ServiceProcess] = {}
         self.target = ""
+        self.http = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -165,9 +166,14 @@ class Lab:
             stack.callback(gateway.stop, _GRACE_SECONDS)
             ready = gateway.wait_ready(_START_SECONDS)
             self.target = ready.listen
+            edge = self._edge()
+            stack.callback(edge.stop, _GRACE_SECONDS)
+            over_http = edge.wait_ready(_START_SECONDS)
+            self.http = over_http.listen
             scraped = [f"{LOOPBACK}:{metrics}" for _, metrics in self._replicas]
             self.prometheus = Prometheus(
-                self._folder / "prometheus", {"gateway": [ready.metrics], "inference": scraped}
+                self._folder / "prometheus",
+                {"gateway": [ready.metrics], "inference": scraped, "edge": [over_http.metrics]},
             )
             stack.callback(self.prometheus.close)
             self.prometheus.wait_ready()
@@ -218,6 +224,17 @@ class Lab:
                 "MARKET_GATEWAY_LISTEN": f"{LOOPBACK}:0",
                 "MARKET_GATEWAY_METRICS_LISTEN": f"{LOOPBACK}:0",
                 "MARKET_GATEWAY_REPLICAS": replicas,
+            },
+        )
+
+    def _edge(self) -> ServiceProcess:
+        return self._service(
+            "edge",
+            "edge",
+            {
+                "MARKET_EDGE_LISTEN": f"{LOOPBACK}:0",
+                "MARKET_EDGE_METRICS_LISTEN": f"{LOOPBACK}:0",
+                "MARKET_EDGE_GATEWAY": self.target,
             },
         )
 

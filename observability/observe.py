@@ -3,6 +3,8 @@
 Owns the demonstration: targets up, the table of objectives, one replica killed and restarted. Takes one to two minutes.
 """
 
+import http.client
+import json
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -39,6 +41,7 @@ def load(lab: Lab, rounds: int = 40, callers: int = 8) -> None:
             client.indicators(bars, ["SMA", "RSI"], last=1)
             client.status()
             live(client, bars)
+            over_http(lab, closes.tolist())
             with suppress(MarketInferenceError):
                 client.sentiment("hello", model="none-of-this-name")
         with suppress(MarketInferenceError), lab.client(api_key="mi_0_wrong") as stranger:
@@ -55,6 +58,21 @@ def live(client: Client, bars: Mapping[str, NDArray[np.float64]], count: int = 5
         for at in range(-count, 0):
             session.append({name: float(column[at]) for name, column in bars.items()})
             next(session)
+
+
+def over_http(lab: Lab, closes: list[float]) -> None:
+    """A forecast, a live session with two bars and a mistake, through the HTTP edge."""
+    for path, body in (
+        ("/v1/predict", {"time_series": closes, "horizon": 5}),
+        ("/v1/watch", {"symbol": "X", "ohlcv": {"close": closes}, "indicators": ["RSI"], "bars": closes[-2:]}),
+        ("/v1/predict", {"time_series": closes, "horizon": 0}),
+    ):
+        connection = http.client.HTTPConnection(lab.http, timeout=60)
+        try:
+            connection.request("POST", path, json.dumps(body), {"authorization": f"Bearer {lab.key}"})
+            connection.getresponse().read()
+        finally:
+            connection.close()
 
 
 def wait_serving(lab: Lab) -> None:
@@ -77,7 +95,7 @@ def main() -> int:
     console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="market-observe-") as folder, Lab(Path(folder)) as lab:
-            console.print("started a gateway, two inference replicas and Prometheus")
+            console.print("started a gateway, two inference replicas, an HTTP edge and Prometheus")
             wait_serving(lab)
             for sample in lab.prometheus.query("up"):
                 console.print(

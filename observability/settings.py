@@ -7,11 +7,13 @@ from typing import get_args
 
 from pydantic_settings import BaseSettings
 
+from edge.config import Config as EdgeConfig
 from gateway.config import Config as GatewayConfig
 from inference.config import Config as InferenceConfig
 from serverless.config import Config as ServerlessConfig
 
 _TABLES: dict[str, type[BaseSettings]] = {
+    "edge": EdgeConfig,
     "gateway": GatewayConfig,
     "inference": InferenceConfig,
     "worker": ServerlessConfig,

@@ -7,7 +7,7 @@ from observability.panel import FULL, HALF, QUARTER, THIRD, Panel, Query
 FAILURES = "INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"
 REQUESTS = "market_gateway_requests_total"
 # Metrics of every process in the cluster.
-OURS = 'job=~"gateway|inference"'
+OURS = 'job=~"gateway|inference|edge"'
 PHASES = "market_gateway_request_phase_seconds"
 
 OVERVIEW = Dashboard(
@@ -109,6 +109,19 @@ OVERVIEW = Dashboard(
             ),
         ),
         Row(
+            "Answers",
+            (
+                Panel(
+                    "Warnings in answers",
+                    "By code: suspected splits, stale tails, outliers, thin evidence, unusual texts.",
+                    "short",
+                    (Query(rate("market_inference_answer_warnings_total", "method, code"), "{{method}} {{code}}"),),
+                    HALF,
+                    "stack",
+                ),
+            ),
+        ),
+        Row(
             "Replicas",
             (
                 Panel(
@@ -156,6 +169,48 @@ OVERVIEW = Dashboard(
                     HALF,
                     "stack",
                 ),
+                Panel(
+                    "Items by version",
+                    "Items of each version, and failed items: compare a promoted version with the previous one.",
+                    "ops",
+                    (
+                        Query(
+                            rate("market_inference_model_items_total", "engine, model, version"),
+                            "{{engine}} {{model}} {{version}}",
+                        ),
+                        Query(
+                            rate("market_inference_model_failures_total", "engine, model, version"),
+                            "failed {{engine}} {{model}} {{version}}",
+                        ),
+                    ),
+                    THIRD,
+                ),
+                Panel(
+                    "Cost of an item by version",
+                    "Seconds of the engine for an item: a promoted version at three times the cost is rolled back.",
+                    "s",
+                    (
+                        Query(
+                            f"{rate('market_inference_model_busy_seconds_total', 'engine, model, version')} "
+                            f"/ {rate('market_inference_model_items_total', 'engine, model, version')}",
+                            "{{engine}} {{model}} {{version}}",
+                        ),
+                    ),
+                    THIRD,
+                ),
+                Panel(
+                    "Answers in the shadow",
+                    "Answers of models in the shadow beside those that callers got: agree, differ or failed.",
+                    "ops",
+                    (
+                        Query(
+                            rate("market_inference_shadow_items_total", "model, version, outcome"),
+                            "{{model}} {{version}} {{outcome}}",
+                        ),
+                    ),
+                    THIRD,
+                    "stack",
+                ),
             ),
         ),
         Row(
@@ -168,6 +223,7 @@ OVERVIEW = Dashboard(
                     (
                         Query(f"count by (version) (market_gateway_build_info{{{HERE}}})", "gateway {{version}}"),
                         Query(f"count by (version) (market_inference_build_info{{{HERE}}})", "inference {{version}}"),
+                        Query(f"count by (version) (market_edge_build_info{{{HERE}}})", "edge {{version}}"),
                     ),
                     QUARTER,
                     "stack",

@@ -87,6 +87,25 @@ TRAINING = Dashboard(
             ),
         ),
         Row(
+            "Money",
+            (
+                Panel(
+                    "Reserved for machines that live",
+                    "The worst case of every live machine, taken from its owner's budget before the launch.",
+                    "currencyUSD",
+                    (Query(f"max(market_training_reserved_usd{{{HERE}}})", "reserved"),),
+                    HALF,
+                ),
+                Panel(
+                    "Agreed and billed",
+                    "Of machines with a bill. A bill above the agreed price is a price that rose.",
+                    "currencyUSD",
+                    (Query(_most("market_training_settled_usd_total", "basis"), "{{basis}}"),),
+                    HALF,
+                ),
+            ),
+        ),
+        Row(
             "The plane",
             (
                 Panel(

@@ -49,5 +49,5 @@ def test_the_cluster_gets_every_dashboard():
 
 
 def test_a_page_without_a_place_for_the_settings_is_an_error():
-    with pytest.raises(ValueError, match="gateway"):
+    with pytest.raises(ValueError, match="no single place for the settings of"):
         settings.filled("# Operations\n")

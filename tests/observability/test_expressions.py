@@ -11,23 +11,24 @@ import promql_parser
 import pytest
 import yaml
 
+import edge.metrics
 import gateway.metrics
 import inference.metrics
 import training.plane.metrics
+from inference.device.cuda import DeviceFigures
 from inference.device.device_metrics import DeviceMetrics
-from inference.device.engine import DeviceFigures
 from runtime.watcher import WatcherCollector
 
 ROOT = Path(__file__).parents[2]
 # Labels that Prometheus and the service discovery add to every series.
 ADDED_LABELS = {"job", "instance", "namespace", "pod"}
-OURS = re.compile(r"market_(gateway|inference|training)_")
+OURS = re.compile(r"market_(edge|gateway|inference|training)_")
 SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
 @functools.cache
 def exposed() -> dict[str, set[str]]:
-    """The series of both services and of the recording rules, with labels."""
+    """The series of the services and of the recording rules, with labels."""
     series: dict[str, set[str]] = {"up": {"job", "instance"}}
     for collector in collectors():
         # Process metrics are created at the scrape, and have no labels.
@@ -40,14 +41,16 @@ def exposed() -> dict[str, set[str]]:
 
 
 def collectors() -> list[Any]:
-    """The collectors of both services, including the collectors of Redis, models and a GPU."""
+    """The collectors of the services, including the collectors of Redis, models and a GPU."""
     figures = DeviceFigures("cuda", "GPU", 1, 0, 0, 0)
     inside = inference.metrics.Metrics()
     inside.watch_models([])
     inside.watch_device(DeviceMetrics(lambda: figures, None))
     outside = gateway.metrics.Metrics()
     outside.watch_budget(lambda: False)
-    registries = (outside.registry, inside.registry)
+    over_http = edge.metrics.Metrics()
+    over_http.watch(lambda: 0.0, lambda: 0.0, lambda: 0.0)
+    registries = (outside.registry, inside.registry, over_http.registry)
     found = [collector for registry in registries for collector in registry._collector_to_names]
     watchers = [WatcherCollector(service, []) for service in ("gateway", "inference")]
     return [*found, *watchers, training.plane.metrics.Figures(None, 0.0)]

@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 import gateway.metrics
+from edge.config import Config as EdgeConfig
 from gateway.config import Config as GatewayConfig
 from inference.calls.answers import NOMINAL_COVERAGE
 from inference.config import Config as InferenceConfig
 from market_inference.contract import errors
+from observability import generate, runbook
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "observability" / "rules").glob("*.yml"))
@@ -34,7 +36,9 @@ def alert(name: str) -> dict:
 
 
 def promtool(*arguments: str | Path) -> None:
-    done = subprocess.run([str(PROMTOOL), *map(str, arguments)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(PROMTOOL), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=250
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -65,11 +69,24 @@ def test_every_alert_fires_in_a_unit_test(name):
 def test_every_alert_has_a_severity_and_links_to_a_section_of_the_runbook(name):
     rule = alert(name)
     assert rule["labels"]["severity"] in {"page", "ticket"}
-    assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    page, _, anchor = rule["annotations"]["runbook"].partition("#")
-    headings = re.findall(r"^## (\S+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
-    assert anchor == name.lower()
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == runbook.url(name.lower(), runbook.address())
+    headings = re.findall(r"^## (\S+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert name in headings
+
+
+def test_another_address_of_the_documentation_reaches_every_alert(monkeypatch, tmp_path):
+    """The PrometheusRule keeps the placeholder: kustomize replaces it, tests/k8s/."""
+    moved = tmp_path / "kustomization.yaml"
+    text = runbook.COMPONENT.read_text(encoding="utf-8")
+    moved.write_text(text.replace(f"address={runbook.address()}", "address=wiki.desk.example/inference"))
+    monkeypatch.setattr(runbook, "COMPONENT", moved)
+    found = {path.name: text for path, text in generate.files().items() if "runbook_url: " in text}
+    assert found.keys() == {"prometheus-rule.yaml", *(file.name for file in (*RULES, *UNIT_TESTS))}
+    for name, text in found.items():
+        at = runbook.PLACEHOLDER if name == "prometheus-rule.yaml" else "wiki.desk.example/inference"
+        urls = re.findall(r"runbook_url: (\S+)", text)
+        assert all(url.startswith(f"https://{at}/runbook.md#market") for url in urls)
 
 
 def test_the_runbook_has_no_section_for_a_removed_alert():
@@ -106,4 +123,5 @@ def test_the_local_configuration_scrapes_the_services_default_addresses():
     assert targets == {
         "gateway": [GatewayConfig.model_fields["metrics_listen"].default],
         "inference": [InferenceConfig.model_fields["metrics_listen"].default],
+        "edge": [EdgeConfig.model_fields["metrics_listen"].default],
     }
