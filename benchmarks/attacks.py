@@ -3,7 +3,8 @@
     python -m benchmarks.attacks NAME --target host:port --seconds 6
 
 Owns the attacks. Each runs in a process of its own, with low priority, since an attacker computes on another machine.
-The key comes from MARKET_INFERENCE_API_KEY. chaos.py runs a victim beside each attack.
+The process prints a line when its imports are done, and begins after a line of input. The key comes from
+MARKET_INFERENCE_API_KEY. chaos.py runs a victim beside each attack.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -170,6 +172,41 @@ async def distinct_programs(attacker: Attacker) -> None:
     await attacker.repeat(once, 4)
 
 
+async def long_windows(attacker: Attacker) -> None:
+    """One panel of 10,000 bars with 100 CCI of long periods: 243 kB that take four seconds of one core."""
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.01, LONGEST)))
+    request = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=close, high=close, low=close)])
+    for at in range(100):
+        request.indicators.add(name="CCI", params={"timeperiod": 4900.0 + at}, last=1)
+    await attacker.repeat(lambda: attacker.stub.ComputeIndicators(request, metadata=attacker.metadata, timeout=10), 4)
+
+
+async def costly_model(attacker: Attacker) -> None:
+    """Series for the model fracast, which takes 40 ms for each."""
+    values = 100 * np.exp(np.cumsum(np.random.default_rng(5).normal(0, 0.01, 2048)))
+    request = pb.PredictRequest(series=[pb.Series(values=values)] * 16, horizon=24, model="fracast")
+    await attacker.repeat(lambda: attacker.stub.Predict(request, metadata=attacker.metadata, timeout=10), 8)
+
+
+async def costly_bars(attacker: Attacker) -> None:
+    """Sessions with 40 indicators of long windows over 10,000 bars, and a bar after every answer."""
+    close = np.linspace(100, 200, LONGEST)
+    opened = pb.WatchOpen(history=pb.Panel(symbol="A", close=close))
+    for at in range(40):
+        opened.indicators.add(name="STOCHRSI", params={"fastk_period": 4000.0 + at})
+
+    async def once() -> None:
+        call = attacker.stub.Watch(metadata=attacker.metadata)
+        await call.write(pb.WatchRequest(open=opened))
+        sequence = 0
+        while attacker.left and await call.read() is not grpc.aio.EOF:
+            sequence += 1
+            bar = pb.WatchBar(sequence=sequence, bar=pb.Bar(time=sequence, close=200.0))
+            await call.write(pb.WatchRequest(bar=bar))
+
+    await attacker.repeat(once, 4)
+
+
 def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
 
@@ -198,6 +235,20 @@ async def headers_without_body(attacker: Attacker) -> None:
             await asyncio.sleep(min(0.5, attacker.left))
 
 
+async def load_models(target: str, key: str) -> None:
+    """Load the models that attacks name, so that loading is no part of an attack's time and memory."""
+    attacker = Attacker(target, key, 60.0)
+    async with attacker.channel:
+        request = pb.PredictRequest(series=[pb.Series(values=np.linspace(1, 2, 100))], horizon=1, model="fracast")
+        await attacker.stub.Predict(request, metadata=attacker.metadata, timeout=60.0)
+
+
+async def busy(attacker: Attacker) -> None:
+    """No attack: computes, and calls nobody. What a victim loses beside this is the machine's, not the service's."""
+    while attacker.left > 0:
+        sum(range(10_000))
+
+
 ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
     attack.__name__: attack
     for attack in (
@@ -210,9 +261,13 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         huge_answers,
         unread_streams,
         distinct_programs,
+        long_windows,
+        costly_model,
+        costly_bars,
         headers_without_body,
     )
 }
+CONTROL = busy.__name__
 
 
 async def attack(name: str, target: str, key: str, seconds: float) -> None:
@@ -220,16 +275,18 @@ async def attack(name: str, target: str, key: str, seconds: float) -> None:
     async with attacker.channel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 2):
-                await ATTACKS[name](attacker)
+                await (busy if name == CONTROL else ATTACKS[name])(attacker)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=ATTACKS)
+    parser.add_argument("name", choices=(*ATTACKS, CONTROL))
     parser.add_argument("--target", required=True)
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     os.nice(10)
+    print("ready", flush=True)
+    sys.stdin.readline()
     asyncio.run(attack(options.name, options.target, os.environ["MARKET_INFERENCE_API_KEY"], options.seconds))
 
 

@@ -1,9 +1,13 @@
 """`make chaos`: kill, stop, restart, attack and overload a real fleet under load, and count the effects on callers.
 
-Prints one line per scenario; `--attacks` and `--overload` run these parts alone. `lost` counts requests without an
-answer or a refusal, `wrong` counts answers that differ from the answer to a single request. Both must be 0, otherwise
-the exit status is 1. Beside each attack of attacks.py runs a victim, another client: the calls of the victim must all
-succeed. The latencies before, during and after an event are comparable within one run only.
+Prints one line per scenario; `--attacks` and `--overload` run these parts alone, `--attacks NAME...` these attacks.
+`--limits` runs the attacks' gateway and replica under the memory limits of k8s/base, in control groups; a process that
+the kernel kills for lack of memory is a failure.
+`lost` counts requests without an answer or a refusal, `wrong` counts answers that differ from the answer to a single
+request. Both must be 0, otherwise the exit status is 1. Beside each attack of attacks.py runs a victim, another client:
+the calls of the victim must all succeed. Attacker, victim and fleet share one machine, so the victim's latency stands
+there three times: alone, beside processes that only compute (busy), and beside the attack. Latencies are comparable
+within one run only.
 """
 
 import asyncio
@@ -14,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +27,8 @@ import psutil
 
 from benchmarks import attacks
 from benchmarks.fleet import Fleet
-from benchmarks.pressure import OPTIONS, Pressure, Tally, percentile, pressure, sentiments
+from benchmarks.memory_limits import MemoryGroup, NoGroupsError, shipped
+from benchmarks.pressure import OPTIONS, Pressure, Tally, indicators, percentile, pressure, sentiments
 from market_inference.contract import keys
 from market_inference.contract.methods import METHODS
 from runtime.listen import split
@@ -41,9 +46,15 @@ OVERLOAD_SECONDS = 15.0
 # A victim beside an attack: closed loops, so that one caller's wait for its own earlier call is no part of the time.
 VICTIM_CALLERS = 2
 ATTACK_SECONDS = 6.0
+# The victim of these attacks calls the same engine; the victim of the others asks for forecasts.
+VICTIMS = {"cancelled_texts": sentiments, "long_windows": indicators, "huge_answers": indicators}
+# Processes that only compute: as many as an attack keeps cores busy, the attacker's and the service's.
+BUSY = 2
+MOST_SLOWER = 2.0
 ATTACK_HEAD = (
-    f"{'attack':24}{'victim':>8}{'failed':>8}{'wrong':>7}{'p50 before':>12}{'p99':>12}{'p50 during':>12}{'p99':>12}"
-    f"{'gateway':>11}{'inference':>11}"
+    f"{'attack':22}{'victim':>7}{'failed':>7}{'wrong':>6}{'p50 alone':>11}{'p99':>8}{'p50 busy':>11}{'p99':>8}"
+    f"{'p50 attack':>11}{'p99':>8}{'x alone':>8}{'x busy':>7}"
+    f"{'gateway MB':>11}{'after':>6}{'inference':>10}{'after':>6}"
 )
 COUNTS = f"{'sent':>8}{'answered':>10}{'refused':>9}"
 HEAD = f"{'scenario':34}{COUNTS}{'lost':>6}{'wrong':>7}{'p99 before':>12}{'during':>9}{'after':>9}"
@@ -215,26 +226,40 @@ async def overload(folder: Path) -> list[str]:
 
 @dataclass
 class AttackRow:
-    """A victim's calls beside one attack: seconds at the 50th and 99th percentile, and resident memory in MB."""
+    """A victim's calls, (p50, p99) in seconds: alone, beside busy processes, beside the attack.
+
+    `memory`: highest and last resident MB of the gateway, then of the replica. `kills`: processes killed by the kernel.
+    """
 
     name: str
     tally: Tally
-    before: tuple[float, float]
-    during: tuple[float, float]
-    memory: tuple[float, float]
+    alone: tuple[float, float]
+    busy: tuple[float, float]
+    attack: tuple[float, float]
+    memory: tuple[float, float, float, float]
+    kills: int = 0
 
     def __str__(self) -> str:
-        times = "".join(f"{1000 * value:9.0f} ms" for value in (*self.before, *self.during))
+        pairs = (self.alone, self.busy, self.attack)
+        times = "".join(f"{1000 * p50:8.1f} ms{1000 * p99:5.0f} ms" for p50, p99 in pairs)
+        ratios = f"{self.attack[1] / self.alone[1]:8.1f}{self.attack[1] / self.busy[1]:7.1f}"
         failed = self.tally.refused.total() + self.tally.lost.total()
-        memory = "".join(f"{value:8.0f} MB" for value in self.memory)
-        return f"{self.name:24}{self.tally.answered:8}{failed:8}{self.tally.wrong:7}{times}{memory}"
+        memory = "".join(f"{value:{width}.0f}" for value, width in zip(self.memory, (11, 6, 10, 6), strict=True))
+        return f"{self.name:22}{self.tally.answered:7}{failed:7}{self.tally.wrong:6}{times}{ratios}{memory}"
 
     @property
     def good(self) -> bool:
-        return not (self.tally.refused or self.tally.lost or self.tally.wrong)
+        return not (self.tally.refused or self.tally.lost or self.tally.wrong or self.kills)
+
+    @property
+    def slow(self) -> bool:
+        """Whether the p99 is above twice that without the attack, the machine idle or busy."""
+        return self.attack[1] > MOST_SLOWER * max(self.alone[1], self.busy[1])
 
 
-async def attacked(folder: Path, transport: str) -> list[AttackRow]:
+async def attacked(
+    folder: Path, transport: str, names: Sequence[str], groups: Mapping[str, MemoryGroup]
+) -> list[AttackRow]:
     """Each attack on a fleet with the shipped default models and two clients with keys of their own."""
     secrets = {}
     with keys.edit(folder / "keys.json") as stored:
@@ -243,54 +268,95 @@ async def attacked(folder: Path, transport: str) -> list[AttackRow]:
             stored.append(key)
     gateway = {**SETTINGS, "MARKET_GATEWAY_KEYS_FILE": str(folder / "keys.json"), "MARKET_GATEWAY_TRANSPORT": transport}
     rows = []
-    with Fleet(folder, inference={}, gateway=gateway, replicas=1) as fleet:
+    with Fleet(folder, inference={}, gateway=gateway, replicas=1, groups=groups) as fleet:
         credentials = (("x-api-key", secrets["victim"]),)
-        for name in attacks.ATTACKS:
+        await ready(fleet, 1)
+        await attacks.load_models(fleet.target, secrets["victim"])
+        for name in names:
             await ready(fleet, 1)
-            workload = sentiments() if name == "cancelled_texts" else None
+            workload = VICTIMS[name]() if name in VICTIMS else None
             async with pressure(fleet.target, credentials, workload) as load:
-                rows.append(await _beside(fleet, name, load, secrets["attacker"]))
-            print(rows[-1], flush=True)
+                row = await _beside(fleet, name, load, secrets["attacker"])
+            row.kills = sum(group.kills for group in groups.values())
+            rows.append(row)
+            print(row, flush=True)
+    slow = ", ".join(row.name for row in rows if row.slow)
+    print(f"p99 beside the attack above {MOST_SLOWER:g} times the larger of the two others: {slow or 'none'}")
     return rows
 
 
 async def _beside(fleet: Fleet, name: str, load: Pressure, key: str) -> AttackRow:
     """Steady calls of a victim before, during and after an attack."""
-    peak = [0.0, 0.0]
+    processes = [psutil.Process(process.pid) for process in (fleet.gateway, fleet.replicas[0]) if process is not None]
+    peak, last = [0.0, 0.0], [0.0, 0.0]
 
     async def watch() -> None:
         while True:
-            for at, process in enumerate((fleet.gateway, fleet.replicas[0])):
-                if process is not None:
-                    peak[at] = max(peak[at], psutil.Process(process.pid).memory_info().rss / 1e6)
+            for at, process in enumerate(processes):
+                last[at] = process.memory_info().rss / 1e6
+                peak[at] = max(peak[at], last[at])
             await asyncio.sleep(0.1)
 
     watching = asyncio.create_task(watch())
+    neighbours = [await _prepared(attacks.CONTROL, fleet.target, key, ATTACK_SECONDS / 2) for _ in range(BUSY)]
+    attacker = await _prepared(name, fleet.target, key, ATTACK_SECONDS)
+    phases = []
     async with load.callers(VICTIM_CALLERS) as tally:
-        await asyncio.sleep(ATTACK_SECONDS / 2)
-        began = time.monotonic()
-        attacker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks.attacks", name),
-            *("--target", fleet.target, "--seconds", str(ATTACK_SECONDS)),
-            env={**os.environ, "MARKET_INFERENCE_API_KEY": key},
-        )
-        await attacker.wait()
-        ended = time.monotonic()
+        for beside in ([], neighbours, [attacker]):
+            began = time.monotonic()
+            await asyncio.gather(*map(_begun, beside))
+            if not beside:
+                await asyncio.sleep(ATTACK_SECONDS / 2)
+            ended = time.monotonic()
+            phases.append((tally.percentile(50, began, ended), tally.percentile(99, began, ended)))
         await asyncio.sleep(ATTACK_SECONDS / 2)
     watching.cancel()
-    before = (tally.percentile(50, until=began), tally.percentile(99, until=began))
-    during = (tally.percentile(50, began, ended), tally.percentile(99, began, ended))
-    return AttackRow(name, tally, before, during, (peak[0], peak[1]))
+    return AttackRow(name, tally, *phases, (peak[0], last[0], peak[1], last[1]))
 
 
-async def run(*, only_overload: bool, only_attacks: bool) -> bool:
+async def _prepared(name: str, target: str, key: str, seconds: float) -> asyncio.subprocess.Process:
+    """A process of attacks.py that has imported everything: imports would take a core from the victim."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.attacks", name, "--target", target, "--seconds", str(seconds)),
+        env={**os.environ, "MARKET_INFERENCE_API_KEY": key},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    if process.stdout is None or not await process.stdout.readline():
+        raise RuntimeError(f"the process of {name} ended before it began")
+    return process
+
+
+async def _begun(process: asyncio.subprocess.Process) -> None:
+    await process.communicate(b"\n")
+
+
+async def under_limits(folder: Path, transport: str, names: Sequence[str]) -> list[AttackRow]:
+    """The attacks on processes under the memory limits of k8s/base; without limits where these cannot be set."""
+    with contextlib.ExitStack() as made:
+        try:
+            groups = {name: made.enter_context(MemoryGroup(name, shipped(name))) for name in ("gateway", "inference")}
+        except NoGroupsError as error:
+            print(f"NO MEMORY LIMITS, control groups cannot be made here: {error}")
+            groups = {}
+        rows = await attacked(folder, transport, names, groups)
+        for name, group in groups.items():
+            print(
+                f"memory of the {name}, with files: at most {group.peak >> 20} of {group.limit >> 20} MiB (k8s/base); "
+                f"killed for lack of memory: {group.kills}"
+            )
+    return rows
+
+
+async def run(*, only_overload: bool, only_attacks: bool, limits: bool, names: Sequence[str]) -> bool:
     rows: list[Row | AttackRow] = []
     if not only_overload:
         for transport in ("grpcio", "native"):
             print(f"attacks by another client, transport {transport}")
             print(ATTACK_HEAD)
             with tempfile.TemporaryDirectory() as folder:
-                rows += await attacked(Path(folder), transport)
+                path = Path(folder)
+                rows += await (under_limits(path, transport, names) if limits else attacked(path, transport, names, {}))
     if only_attacks:
         return all(row.good for row in rows)
     if not only_overload:
@@ -311,7 +377,15 @@ async def run(*, only_overload: bool, only_attacks: bool) -> bool:
 
 def main() -> None:
     words = sys.argv[1:]
-    good = asyncio.run(run(only_overload="--overload" in words, only_attacks="--attacks" in words))
+    names = [word for word in words if word in attacks.ATTACKS] or list(attacks.ATTACKS)
+    good = asyncio.run(
+        run(
+            only_overload="--overload" in words,
+            only_attacks="--attacks" in words,
+            limits="--limits" in words,
+            names=names,
+        )
+    )
     sys.exit(0 if good else 1)
 
 

@@ -28,9 +28,11 @@ from models.forecast.pretrained import Pretrained
 from models.indicators import Panel, Spec, Task, batch, compile  # noqa: A004 - as re.compile
 from models.indicators.kernels import dispatch
 from models.indicators.torch_model import TorchModel
-from models.sentiment.encoder import Classifier, Shape
-from models.sentiment.network import PackedNetwork, PretrainedNetwork
+from models.sentiment.encoder import Classifier
+from models.sentiment.pretrained import PretrainedNetwork
 from models.sentiment.text import Ids
+from models.sentiment.torch_network import PackedNetwork
+from models.sentiment.weights import Shape
 
 Run = Callable[[], object]
 DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from market_inference.contract.generated import exchange_pb2, exchange_pb2_grpc, inference_pb2
 from runtime import listen
+from runtime import loop as event_loop
 
 ANSWER = inference_pb2.ComputeIndicatorsResponse(
     panels=[
@@ -57,4 +57,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    event_loop.run(serve())

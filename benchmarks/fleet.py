@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.memory_limits import MemoryGroup
 from market_inference.cli.process import Ready, ServiceProcess
 
 START_SECONDS = 120.0
@@ -21,7 +22,10 @@ LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIME
 
 
 class Fleet:
-    """A context manager. `folder` takes logs and development key; settings are environment variables."""
+    """A context manager. `folder` takes logs and development key; settings are environment variables.
+
+    `groups`: control groups with a memory limit by service, for one replica.
+    """
 
     def __init__(
         self,
@@ -30,8 +34,10 @@ class Fleet:
         replicas: int = 2,
         inference: Mapping[str, str] = LIGHT,
         gateway: Mapping[str, str] | None = None,
+        groups: Mapping[str, MemoryGroup] | None = None,
     ) -> None:
         self.folder = folder
+        self._groups = groups or {}
         self._inference = dict(inference)
         self._gateway = dict(gateway or {})
         self._starts = 0
@@ -63,11 +69,11 @@ class Fleet:
             raise
         return self
 
-    def start_gateway(self) -> None:
-        """(Re)start the gateway in front of all replicas."""
+    def start_gateway(self, **more: str) -> None:
+        """(Re)start the gateway in front of all replicas, with `more` settings than the fleet's."""
         settings = {"MARKET_GATEWAY_LISTEN": "127.0.0.1:0", "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0"}
         settings["MARKET_GATEWAY_REPLICAS"] = ",".join(self.addresses)
-        self.gateway = self._start("gateway", {**settings, **self._gateway})
+        self.gateway = self._start("gateway", {**settings, **self._gateway, **more})
         self._ready = self.gateway.wait_ready(START_SECONDS)
 
     def _replica(self, listen: str) -> ServiceProcess:
@@ -77,7 +83,11 @@ class Fleet:
     def _start(self, module: str, settings: Mapping[str, str]) -> ServiceProcess:
         self._starts += 1
         environment = {**settings, "MARKET_INFERENCE_STATE_DIR": str(self.folder)}
-        return ServiceProcess(module, environment, self.folder / f"{module}-{self._starts}.log", lambda process: None)
+        log = self.folder / f"{module}-{self._starts}.log"
+        process = ServiceProcess(module, environment, log, lambda process: None)
+        if module in self._groups:
+            self._groups[module].take(process.pid)
+        return process
 
     def kill(self, index: int) -> None:
         """Send SIGKILL."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import uvloop
 from hdrh.histogram import HdrHistogram
 
 from benchmarks import workloads
+from runtime import loop as event_loop
 
 _UNITS = 1e6  # the histogram counts microseconds
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--timeout", type=float, default=30.0)
     parser.add_argument("--priority", choices=("interactive", "batch"), default="interactive")
-    json.dump(uvloop.run(run(parser.parse_args())), sys.stdout)
+    json.dump(event_loop.run(run(parser.parse_args())), sys.stdout)
     sys.stdout.write("\n")
 
 

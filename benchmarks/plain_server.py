@@ -21,7 +21,7 @@ class Plain(rpc.MarketInferenceServiceServicer):
 
     async def AnalyzeSentiment(self, request, context):  # noqa: N802
         chunks = [chunk for chunks in self.classifier.prepare(request.texts) for chunk in chunks]
-        return answers.sentiments([(p, 1) for p in self.classifier.run(chunks)], self.classifier, "")
+        return answers.sentiments([answers.Sentiment(p, 1) for p in self.classifier.run(chunks)], self.classifier, "")
 
     async def ComputeIndicators(self, request, context):  # noqa: N802
         program = indicators.compile([indicators.Spec(s.name, dict(s.params)) for s in request.indicators])

@@ -111,6 +111,22 @@ def sentiments() -> Workload:
     return Workload("AnalyzeSentiment", requests, lambda got, right: np.allclose(scores(got), scores(right), atol=1e-4))
 
 
+def indicators() -> Workload:
+    """Five indicators over 256 bars."""
+    names = ("RSI", "MACD", "BBANDS", "EMA", "CCI")
+    requests = []
+    for kind in range(KINDS):
+        close = 100 * np.exp(0.01 * np.random.default_rng(kind).standard_normal(256).cumsum())
+        request = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=close, high=close + 1, low=close - 1)])
+        request.indicators.extend(pb.IndicatorSpec(name=name) for name in names)
+        requests.append(request)
+
+    def same(got: pb.ComputeIndicatorsResponse, right: pb.ComputeIndicatorsResponse) -> bool:
+        return list(got.panels) == list(right.panels) or str(got.panels) == str(right.panels)  # NaN differs from NaN
+
+    return Workload("ComputeIndicators", requests, same)
+
+
 class Pressure:
     """Callers of one gateway. `timeout`: deadline of a request in seconds."""
 

@@ -1,7 +1,7 @@
 """The pair under load, compared with the engines alone (the ceiling) and with the obvious server, in one run.
 
-    python -m benchmarks.run            about five minutes
-    python -m benchmarks.run --quick    about one minute
+    python -m benchmarks.run            about seven minutes
+    python -m benchmarks.run --quick    about two and a half minutes
 
 Writes benchmarks/results/<time>.json and prints tables. Compare ratios only, because the speed of a machine drifts.
 """
@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 import psutil
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import stream, watch, workloads
+from benchmarks import stream, users, watch, workloads
 from benchmarks.services import Gateway, Replica, Services
 from market_inference.cli.process import ServiceProcess
 from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast, indicators, sentiment
+from runtime import loop as event_loop
 
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS = ("predict", "sentiment", "indicators")
@@ -46,10 +46,10 @@ SESSIONS = 1000
 Point = dict[str, Any]
 
 
-def load(target: str, workload: str, key: str = "", **options: Any) -> Point:
+def load(target: str, workload: str, key: str = "", *, module: str = "benchmarks.load", **options: Any) -> Point:
     """Measure one load point in a child process."""
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "benchmarks.load", "--target", target, "--workload", workload, *arguments]
+    command = [sys.executable, "-m", module, "--target", target, "--workload", workload, *arguments]
     environment = {**os.environ, "MARKET_INFERENCE_API_KEY": key}
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
@@ -106,6 +106,8 @@ class Run:
                 for transport in TRANSPORTS if not self._quick else TRANSPORTS[-1:]:
                     with _gateway(services, replica, transport=transport) as gateway:
                         self._pair(transport, gateway)
+                with _gateway(services, replica) as gateway:
+                    result["users"] = self._users(gateway)
                 if not self._quick:
                     with _gateway(services, replica, workers=2) as gateway:
                         for name in ("predict", "indicators"):
@@ -145,6 +147,16 @@ class Run:
         point = load(gateway.target, workload, gateway.key, concurrency=concurrency, seconds=self._seconds)
         self.points.append({"server": server, **point})
 
+    def _users(self, gateway: Gateway) -> list[Point]:
+        """The client library's calls, on the default transport."""
+        found = []
+        for workload in users.WORKLOADS:
+            for way, count in users.POINTS:
+                self._say(f"the client library: {workload}, {way}/{count}")
+                options = {"way": way, "count": count, "seconds": self._seconds}
+                found.append(load(gateway.target, workload, gateway.key, module="benchmarks.users", **options))
+        return found
+
     def _overload(self, gateway: Gateway) -> list[Point]:
         """Goodput at 0.5, 1 and 3 times the saturating load, with a deadline of one second."""
         self._say("sentiment, overload")
@@ -163,7 +175,7 @@ def _replica(folder: Path) -> Iterator[tuple[Services, Replica]]:
     state = folder / "pair"
     state.mkdir()
     with Services(state) as services:
-        yield services, services.start_replica()
+        yield services, services.start_local_replica()
 
 
 @contextmanager
@@ -188,7 +200,7 @@ def _watch(services: Services, gateway: Gateway, replica: Replica) -> dict[str, 
     processes = {"gateway": gateway.process, "inference": psutil.Process(replica.service.pid)}
     given = argparse.Namespace(sessions=SESSIONS, seconds=12.0, burst=False)
     with contextlib.redirect_stdout(io.StringIO()):
-        found = np.array(uvloop.run(watch.load(services, processes, given))) * 1e3
+        found = np.array(event_loop.run(watch.load(services, processes, given))) * 1e3
     p50, p99 = np.percentile(found, [50, 99])
     return {"sessions": SESSIONS, "answers": len(found), "p50_ms": float(p50), "p99_ms": float(p99)}
 
@@ -217,6 +229,9 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def report(result: dict[str, Any], console: Console) -> None:
+    console.print("the client library's calls, default transport")
+    for point in result["users"]:
+        console.print(users.line(point), highlight=False)
     console.print(table(result))
     for point in result.get("overload", ()):
         console.print(

@@ -53,6 +53,10 @@ class Services:
         """Start an inference service; `settings` are fields of inference.config, such as drain_seconds=1."""
         return self._replica("inference", listen, settings)
 
+    def start_local_replica(self) -> Replica:
+        """Start an inference service on a Unix socket, as `market-inference serve` does."""
+        return self.start_replica(f"unix:{self.state / 'replica'}")
+
     def start_echo(self) -> Replica:
         """Start a replica that answers every request at once, see benchmarks/echo.py."""
         return self._replica("benchmarks.echo", ANY_PORT, {})

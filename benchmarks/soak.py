@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import psutil
-import torch
 
-from inference.build import Parts, build
-from inference.calls.call import Call
+from inference.build import Components, build
+from inference.calls.call import ReplicaCall
 from inference.config import Config
+from inference.device import cuda
 from market_inference.contract import deadline
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import inference_pb2
@@ -43,7 +43,7 @@ class Reading:
 class Mix:
     """Seeded requests of every kind and size; about one in ten fails or is cancelled by the caller."""
 
-    def __init__(self, parts: Parts, seed: int = 0) -> None:
+    def __init__(self, parts: Components, seed: int = 0) -> None:
         self._parts = parts
         self._random = random.Random(seed)
         self._numbers = np.random.default_rng(seed)
@@ -66,15 +66,15 @@ class Mix:
         points = self._random.choice((40, 100, 256, 1000))
         for index in range(self._random.randint(1, 8)):
             request.series.add(symbol=str(index), values=(100 + self._numbers.normal(size=points)).tolist())
-        await self._parts.servicer.predict(request.SerializeToString(), Call())
+        await self._parts.servicer.predict(request.SerializeToString(), ReplicaCall())
 
     async def _sentiment(self) -> None:
         texts = [" ".join(self._random.choices(WORDS, k=self._random.choice((6, 20, 200)))) for _ in range(3)]
         asked = inference_pb2.AnalyzeSentimentRequest(texts=texts)
-        await self._parts.servicer.sentiment(asked.SerializeToString(), Call())
+        await self._parts.servicer.sentiment(asked.SerializeToString(), ReplicaCall())
 
     async def _indicators(self) -> None:
-        await self._parts.servicer.indicators(self._panels(self._random.choice(PROGRAMS)), Call())
+        await self._parts.servicer.indicators(self._panels(self._random.choice(PROGRAMS)), ReplicaCall())
 
     def _panels(self, names: tuple[str, ...]) -> bytes:
         request = inference_pb2.ComputeIndicatorsRequest()
@@ -87,12 +87,12 @@ class Mix:
     async def _failing(self) -> None:
         """An unknown model, an unknown function, a passed deadline, or a caller that cancels."""
         way = self._random.randrange(4)
-        late = Call(deadline=deadline.now() - 1)
+        late = ReplicaCall(deadline=deadline.now() - 1)
         if way == 0:
             unknown = inference_pb2.PredictRequest(model=str(self._random.random()))
-            await self._parts.servicer.predict(unknown.SerializeToString(), Call())
+            await self._parts.servicer.predict(unknown.SerializeToString(), ReplicaCall())
         elif way == 1:
-            await self._parts.servicer.indicators(self._panels((f"X{self._random.random()}",)), Call())
+            await self._parts.servicer.indicators(self._panels((f"X{self._random.random()}",)), ReplicaCall())
         elif way == 2:
             await self._parts.servicer.indicators(self._panels(("SMA",)), late)
         else:
@@ -132,6 +132,10 @@ def reading(requests: int) -> Reading:
     if trim is not None:
         trim(0)
     objects = gc.get_objects()
+    # Without a model that runs on torch there are no tensors.
+    torch = cuda.loaded_torch()
+    if torch is None:
+        return Reading(requests, len(objects), psutil.Process().memory_info().rss, 0, 0)
     # type() instead of isinstance(), because isinstance() would load lazy modules among the objects.
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()

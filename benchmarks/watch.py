@@ -19,11 +19,11 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
-import uvloop
 
 from benchmarks.services import Services
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from runtime import loop as event_loop
 
 INDICATORS = ("RSI", "MACD", "BBANDS", "ATR", "SMA", "EMA")
 HISTORY = 100
@@ -116,7 +116,7 @@ def main() -> None:
         gateway = services.start_gateway([replica])
         services.wait_loaded()
         processes = {"gateway": gateway.process, "inference": psutil.Process(replica.service.pid)}
-        found = np.array(uvloop.run(load(services, processes, given))) * 1e3
+        found = np.array(event_loop.run(load(services, processes, given))) * 1e3
     p50, p99 = np.percentile(found, [50, 99])
     print(f"{len(found):,} answers of {given.sessions:,} sessions: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
 

@@ -1,0 +1,117 @@
+"""Memory limits of the shipped Kubernetes manifests, for processes of this machine, by Linux control groups.
+
+Owns the limits as the manifests state them, and the groups: below this process's own, so that its limits count, too.
+Version 2 of control groups needs a parent that hands its memory controller down, as systemd's do; version 1 needs root.
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+MANIFESTS = Path(__file__).resolve().parents[1] / "k8s" / "base"
+_ROOT = Path("/sys/fs/cgroup")
+_SUFFIXES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+# The kernel takes a moment to empty a group after its last process.
+_EMPTY_SECONDS = 5.0
+
+
+class NoGroupsError(RuntimeError):
+    """Control groups with a memory limit cannot be made here; the message says why."""
+
+
+def shipped(service: str) -> int:
+    """Bytes of the memory limit of a service's container in k8s/base."""
+    for document in yaml.safe_load_all((MANIFESTS / f"{service}.yaml").read_text(encoding="utf-8")):
+        if document["kind"] == "Deployment":
+            [container] = document["spec"]["template"]["spec"]["containers"]
+            limit = container["resources"]["limits"]["memory"]
+            return int(limit[:-2]) * _SUFFIXES[limit[-2:]]
+    raise ValueError(f"{service}.yaml has no Deployment")
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The names of a group's files, which differ between the versions."""
+
+    limit: str
+    peak: str
+    kills: str
+
+
+_VERSIONS = {
+    1: _Files("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+    2: _Files("memory.max", "memory.peak", "memory.events"),
+}
+
+
+class MemoryGroup:
+    """A control group with a memory limit, for one process. A context manager: the group goes when its process has.
+
+    Raises NoGroupsError where such groups cannot be made.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        version, parent = _parent()
+        self._files = _VERSIONS[version]
+        self.limit = limit
+        self._folder = parent / f"market-inference-{name}-{os.getpid()}"
+        try:
+            self._folder.mkdir()
+            (self._folder / self._files.limit).write_text(str(limit))
+        except OSError as error:
+            self.close()
+            raise NoGroupsError(f"{self._folder}: {error.strerror}") from error
+
+    def take(self, pid: int) -> None:
+        """Move a process into the group. What the process held before counts elsewhere."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    @property
+    def peak(self) -> int:
+        """The most bytes so far, with the pages of files that the process has read."""
+        return int((self._folder / self._files.peak).read_text())
+
+    @property
+    def kills(self) -> int:
+        """Processes that the kernel killed for lack of memory."""
+        lines = (self._folder / self._files.kills).read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill")
+
+    def close(self) -> None:
+        until = time.monotonic() + _EMPTY_SECONDS
+        while self._folder.exists():
+            with suppress(OSError):
+                self._folder.rmdir()
+                return
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self._folder} still has processes")
+            time.sleep(0.05)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _parent() -> tuple[int, Path]:
+    """The version, and the nearest group from this process's own upwards that takes groups with a memory limit."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise NoGroupsError("this system has no control groups") from error
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return 1, _ROOT / "memory" / path.lstrip("/")
+    own = next((line.split(":", 2)[2] for line in lines if line.startswith("0::")), "/")
+    for folder in ((_ROOT / own.lstrip("/")), *(_ROOT / own.lstrip("/")).parents):
+        handed = folder / "cgroup.subtree_control"
+        if handed.exists() and "memory" in handed.read_text().split() and os.access(folder, os.W_OK):
+            return 2, folder
+    raise NoGroupsError("no control group here hands its memory controller down to this user")
