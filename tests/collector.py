@@ -45,4 +45,4 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return found
 
     def close(self) -> None:
-        self._server.stop(0).wait()
+        self._server.stop(0).wait(60)

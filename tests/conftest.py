@@ -8,14 +8,15 @@ import socketserver
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import workers
+from tests import extras, guard, workers
 
 # The speed of a busy machine is no property of the code. `make test` tries the same examples in every run, `make fuzz`
 # tries new ones.
@@ -28,7 +29,11 @@ settings.register_profile(
 )
 settings.load_profile("project")
 
-END_SECONDS = 10.0
+END_SECONDS = 60.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(guard.guard_of(config), "guard")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,7 +41,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return workers.GroupScheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return extras.module(module_path, parent)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    extras.skip(items)
     if hasattr(config, "workerinput"):  # in a process of `pytest -n`
         items[:] = workers.in_order(items)
     if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
@@ -83,6 +94,33 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", shown, call.when, start=call.start,
             stop=call.stop, duration=call.duration,
         )  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Let the objects of a failed test go at the test's end.
+
+    The traceback of a failure keeps the test's sockets and processes until the next failure: their ResourceWarning
+    would fail another test.
+    """
+    failed = item.session.testsfailed
+    found = yield
+    if item.session.testsfailed > failed:
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)
+        report, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = report
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_remains() -> Iterator[None]:
+    """Collect the garbage of a file's tests at the end of the file, so that its ResourceWarning names the file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

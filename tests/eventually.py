@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
-SECONDS = 30.0
+SECONDS = 60.0
 _POLL_SECONDS = 0.01
 
 

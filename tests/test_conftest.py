@@ -2,13 +2,12 @@
 
 import ast
 import gc
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import workers
+from tests.inner_run import run_suite
 
 ROOT = Path(__file__).parents[1]
 SUITE = """
@@ -34,15 +33,59 @@ def test_that_passes():
 
 def test_a_failing_test_is_named_and_the_run_goes_on(tmp_path):
     (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "tests.conftest", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "--rootdir", tmp_path, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT, timeout=100
-    )
+    done = run_suite(tmp_path, "-n", "1")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "test_suite.py::test_whose_report_cannot_be_made" in done.stdout
     assert "test_suite.py::test_that_becomes_another_program" in done.stdout
     assert "crashed while running 'test_suite.py::test_that_crashes'" in done.stdout
     assert "3 failed, 1 passed" in done.stdout
+
+
+def test_a_process_after_a_crash_runs_groups_of_one_test(tmp_path):
+    """A process waits for a second test before the first: it never came when all other processes had ended."""
+    (tmp_path / "test_a.py").write_text("import os\n\ndef test_that_crashes():\n    os.kill(os.getpid(), 9)\n")
+    for name in ("test_b.py", "test_c.py"):
+        (tmp_path / name).write_text("def test_that_passes(): pass\n")
+    done = run_suite(tmp_path, "-n", "1")
+    assert "1 failed, 2 passed" in done.stdout
+
+
+LEFT = """
+import socket
+
+def test_that_fails():
+    left = socket.socket()
+    assert left is None
+
+def test_that_fails_too():
+    assert [1] == [2]
+
+def test_that_passes():
+    pass
+"""
+STRICT = ("-W", "error::ResourceWarning", "-W", "error::pytest.PytestUnraisableExceptionWarning")
+LEFT_IN_A_CYCLE = """
+import socket
+
+def test_that_leaves_a_socket():
+    cycle = [socket.socket()]
+    cycle.append(cycle)
+"""
+
+
+def test_what_a_failed_test_leaves_open_fails_no_other_test(tmp_path):
+    (tmp_path / "test_left.py").write_text(LEFT)
+    done = run_suite(tmp_path, *STRICT)
+    assert " 2 failed, 1 passed in " in done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stderr
+
+
+def test_what_a_passing_test_leaves_open_fails_its_file(tmp_path):
+    (tmp_path / "test_a.py").write_text(LEFT_IN_A_CYCLE)
+    (tmp_path / "test_b.py").write_text("def test_that_passes(): pass\n")
+    done = run_suite(tmp_path, *STRICT)
+    assert "ERROR at teardown of test_that_leaves_a_socket" in done.stdout
+    assert "2 passed, 1 error" in done.stdout
 
 
 def test_ast_parse_succeeds_during_garbage_collections():

@@ -17,7 +17,6 @@ GROUPS = {
     "tests/pair/test_traces.py": "observed pair",
     "tests/pair/": "pair",
     "tests/serverless/test_actions.py": "serverless worker",
-    "tests/serverless/test_forms.py": "serverless worker",
     "tests/serverless/test_handler.py": "serverless worker",
     "tests/serverless/test_limits.py": "serverless worker",
     "tests/serverless/test_streams.py": "serverless worker",
@@ -66,6 +65,24 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """Take the tests that a process collected. xdist would give a process with other tests no work, forever."""
+        super().add_node_collection(node, collection)
+        if node not in self.registered_collections:
+            raise RuntimeError(f"{node.gateway.id} collected other tests than the processes before")
+
+    def _reschedule(self, node: Any) -> None:
+        """Give a process more tests. A process that replaces a crashed one has to collect the tests first.
+
+        A process starts a test when the next test, or the end, is known. A single test in the queue would wait forever,
+        so a process gets groups until two tests wait, or no group is left.
+        """
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        while self._pending_of(self.assigned_work[node]) < 2 and not node.shutting_down:
+            super()._reschedule(node)
 
     def remove_node(self, node: Any) -> str | None:
         """Give the tests of a crashed process to others. Returns the crashed test: a failure, and not tried again."""

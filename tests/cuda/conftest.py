@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
-import torch
+
+from inference.device.cuda import pick_device
 
 _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    without = pick_device("auto") != "cuda"
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.gpu)
-            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+            item.add_marker(pytest.mark.skipif(without, reason="needs a CUDA device"))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pynvml
 import torch
 
-from inference.device.engine import device_figures
+from inference.device.cuda import device_figures
 from inference.device.nvml import Gpu
 
 

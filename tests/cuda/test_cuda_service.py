@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from benchmarks.soak import soak
-from inference.build import Parts, build
-from inference.calls.call import Call
+from inference.build import Components, build
+from inference.calls.call import ReplicaCall
 from inference.config import Config
 from inference.device.engine import Engine, run_batch
 from market_inference.contract.generated import inference_pb2
 
 
 @pytest.fixture
-async def parts(device: str) -> AsyncIterator[Parts]:
+async def parts(device: str) -> AsyncIterator[Components]:
     parts = build(Config(device=device, _env_file=None))
     await parts.catalog.load_defaults()
     yield parts
     parts.close()
 
 
-async def test_every_engine_loads_and_answers(parts: Parts) -> None:
+async def test_every_engine_loads_and_answers(parts: Components) -> None:
     status = inference_pb2.GetStatusResponse.FromString(
-        await parts.servicer.status(inference_pb2.GetStatusRequest(), Call())
+        await parts.servicer.status(inference_pb2.GetStatusRequest(), ReplicaCall())
     )
     (replica,) = status.replicas
     assert replica.health == inference_pb2.HEALTH_HEALTHY, replica.message

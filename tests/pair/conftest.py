@@ -54,7 +54,7 @@ class Running:
     def metric(self, service: str, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels, from the service's /metrics, after all earlier answers."""
         self.wait_recorded()
-        with urllib.request.urlopen(f"http://{self.pair.metrics[service]}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.pair.metrics[service]}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         total = 0.0
         for line in text.splitlines():
@@ -76,7 +76,7 @@ class Running:
         """
         request_id = f"recorded-{uuid.uuid4()}"
         metadata = (*self.metadata, ("x-request-id", request_id))
-        self.stub.ListModels(inference_pb2.ListModelsRequest(), metadata=metadata, timeout=20)
+        self.stub.ListModels(inference_pb2.ListModelsRequest(), metadata=metadata, timeout=60)
         eventually(lambda: request_id in self._log("gateway"))
 
     def _log(self, service: str) -> str:

@@ -25,7 +25,7 @@ def _node_packages():
 
 def expected(running) -> list[float]:
     request = pb.PredictRequest(series=[pb.Series(values=CLOSES)], horizon=2, quantiles=[0.1, 0.9])
-    return list(running.stub.Predict(request, metadata=running.metadata, timeout=20).forecasts[0].forecast.quantiles)
+    return list(running.stub.Predict(request, metadata=running.metadata, timeout=60).forecasts[0].forecast.quantiles)
 
 
 def test_a_node_client_made_from_the_contract_gets_the_same_numbers(running, tmp_path):

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from gateway.transport.interface import LIMITS
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated import inference_pb2_grpc
 from tests.eventually import eventually
@@ -120,3 +121,15 @@ async def test_cancels_timeouts_and_bad_items_never_change_the_answers_of_other_
     # The services learn of the last cancels after the callers are done.
     for service in ("gateway", "inference"):
         eventually(lambda name=service: running.metric(name, f"market_{name}_in_flight_requests") == 0)
+
+
+async def test_more_calls_than_a_connection_allows_wait_in_the_client(running):
+    request = requests(1)["ComputeIndicators"]
+    async with grpc.aio.insecure_channel(running.target) as channel:
+        stub = inference_pb2_grpc.MarketInferenceServiceStub(channel)
+
+        async def one_after_the_other() -> None:
+            for _ in range(5):
+                await stub.ComputeIndicators(request, metadata=running.metadata, timeout=60)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(LIMITS["max_concurrent_streams"] + 100)))

@@ -64,7 +64,7 @@ async def test_a_deadline_and_a_cancel_end_their_own_call_only(running, market):
         await asyncio.sleep(0)
         gone.cancel()
         assert all(one.horizon == 3 for one in await asyncio.gather(*kept))
-        with pytest.raises(errors.DeadlineExceededError, match="timeout"):
+        with pytest.raises(errors.DeadlineExceededError, match=r"timeout passed|deadline had passed"):
             await late
         with pytest.raises(asyncio.CancelledError):
             await gone
@@ -113,10 +113,9 @@ def test_threads_share_a_lane(running, market):
 def test_a_late_thread_withdraws_its_call(running, market):
     with market_inference.Client(running.target, api_key=running.key) as client, ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: client.predict(market["close"], 3), range(16)))
+        # A thread ends by its own timeout, or with the refusal of the service.
         late = [threads.submit(client.predict, market["close"], 3, timeout=1e-6) for _ in range(8)]
-        for one in late:
-            with pytest.raises(errors.DeadlineExceededError):
-                one.result()
+        assert {type(one.exception()) for one in late} == {errors.DeadlineExceededError}
         lane = client._lane._lane
         eventually(lambda: lane is not None and not lane._in_flight)
         assert client.predict(market["close"], 3).horizon == 3

@@ -16,7 +16,7 @@ PHASES = {
 
 def openmetrics(running, service):
     running.wait_recorded()
-    connection = HTTPConnection(running.pair.metrics[service], timeout=10)
+    connection = HTTPConnection(running.pair.metrics[service], timeout=60)
     connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     page = connection.getresponse().read().decode()
     connection.close()
@@ -33,7 +33,7 @@ def test_both_services_measure_the_phases_of_a_request_and_name_the_sampled_trac
     series = [pb.Series(values=100 + np.cumsum(np.sin(np.arange(300.0))))]
     traceparent = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
     metadata = (*running.metadata, traceparent)
-    running.stub.Predict(pb.PredictRequest(series=series, horizon=5), metadata=metadata, timeout=20)
+    running.stub.Predict(pb.PredictRequest(series=series, horizon=5), metadata=metadata, timeout=60)
     for service in PHASES:
         counted = told(service, "count")
         assert {phase: count - before[service, "count"][phase] for phase, count in counted.items()} == dict.fromkeys(

@@ -14,7 +14,11 @@ COMMAND = Path(sys.executable).with_name("market-inference")
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-PRINTED = (("the 80% interval held", "positive"), ("the newest RSI is",))
+PRINTED = (
+    ("the 80% interval held", "positive"),
+    ("quantiles (500, 10, 9)", "RSI (500, 256)", "0 of 500 failed"),
+    ("the newest RSI is",),
+)
 
 
 @pytest.mark.parametrize(("code", "printed"), list(zip(EXAMPLES, PRINTED, strict=True)))
@@ -50,10 +54,19 @@ def test_the_commands_run(running, line, tmp_path):
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-def test_every_linked_file_exists():
-    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links {target}"
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_linked_file_and_heading_exists():
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(#[^)]+)?\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links {target}"
+            if anchor and linked.suffix == ".md":
+                assert anchor[1:] in anchors(linked), f"{page.name} links {target}{anchor}"
 
 
 def test_every_make_target_named_in_the_docs_exists():

@@ -23,7 +23,7 @@ from market_inference.cli.commands.top import top
 from market_inference.cli.main import main
 from market_inference.cli.top.board import board
 from market_inference.cli.top.services import Services
-from market_inference.cli.top.view import CAPTION, view
+from market_inference.cli.top.view import CAPTION, View
 from market_inference.contract.generated import inference_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,25 +33,25 @@ PREDICT = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=
 def work(running) -> None:
     """Send some good calls and a bad one; returns when the gateway has counted all of them."""
     with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(running.stub.Predict, PREDICT, metadata=running.metadata, timeout=20) for _ in range(24)]
+        calls = [pool.submit(running.stub.Predict, PREDICT, metadata=running.metadata, timeout=60) for _ in range(24)]
         calls.append(
             pool.submit(
                 running.stub.AnalyzeSentiment,
                 pb.AnalyzeSentimentRequest(texts=["Profit rose sharply"]),
                 metadata=running.metadata,
-                timeout=20,
+                timeout=60,
             )
         )
         for call in calls:
             call.result()
     with pytest.raises(grpc.RpcError):
-        running.stub.Predict(pb.PredictRequest(horizon=1), metadata=running.metadata, timeout=20)
+        running.stub.Predict(pb.PredictRequest(horizon=1), metadata=running.metadata, timeout=60)
     running.wait_recorded()
 
 
 def drawn(board) -> str:
     out = Console(width=200, file=io.StringIO())
-    out.print(view(board))
+    out.print(View(board))
     return out.file.getvalue()
 
 
@@ -174,13 +174,16 @@ def test_a_terminal_is_redrawn_until_ctrl_c(running):
         [sys.executable, "-m", "market_inference", "top", "--interval", "0.2", *options],
         stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "160", "LINES": "60"},
     ) as following:  # fmt: skip
-        os.close(theirs)
-        shown = b""
-        while shown.count(b"Default models") < 2:
-            shown += os.read(ours, 65536)
-        following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 0
-    os.close(ours)
+        try:
+            os.close(theirs)
+            shown = b""
+            while shown.count(b"Default models") < 2:
+                shown += os.read(ours, 65536)
+            following.send_signal(signal.SIGINT)
+            assert following.wait(60) == 0
+        finally:
+            following.kill()
+            os.close(ours)
     assert b"replicas ready: 1" in shown
 
 
@@ -191,4 +194,8 @@ def test_serve_top_and_the_local_prometheus_use_the_same_ports():
     assert looked_at["replicas"] == (f"127.0.0.1:{defaults['inference_metrics_port']}",)
     jobs = yaml.safe_load((ROOT / "observability" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: tuple(job["static_configs"][0]["targets"]) for job in jobs}
-    assert targets == {"gateway": looked_at["gateways"], "inference": looked_at["replicas"]}
+    assert targets == {
+        "gateway": looked_at["gateways"],
+        "inference": looked_at["replicas"],
+        "edge": (f"127.0.0.1:{defaults['http_metrics_port']}",),
+    }
