@@ -183,6 +183,7 @@ def test_the_worst_case_is_reserved_while_a_pod_lives_and_charged_by_the_second(
     plane: PlaneProcess, runpod: Platform
 ) -> None:
     before = plane.ask("GET", "/budget").json
+    begun = time.time()
     job = plane.job("sleep", max_seconds=3600)
     until(lambda: [one for one in jobs_attempts(plane, job) if one["state"] == "running"])
     held = plane.ask("GET", "/budget").json
@@ -194,7 +195,7 @@ def test_the_worst_case_is_reserved_while_a_pod_lives_and_charged_by_the_second(
     plane.finished(job)
     after = plane.ask("GET", "/budget").json
     assert after["reserved_usd"] == 0.0
-    assert 0 < after["charged_usd"] - before["charged_usd"] < 0.01
+    assert 0 < after["charged_usd"] - before["charged_usd"] <= 0.27 * (time.time() - begun) / 3600 + 1e-6
 
 
 def test_a_job_that_the_budget_does_not_cover_is_refused_and_a_larger_budget_helps(

@@ -19,7 +19,7 @@ from training.plane.job import FINAL, JobState
 from training.plane.jobs import NewJob
 from training.plane.launcher import Handle, LauncherAwayError
 from training.plane.routes.money import check, shown_report
-from training.plane.routes.parts import Body, Callers, Id, PageSize, read_recipe, shown
+from training.plane.routes.parts import Body, Callers, Id, PageSize, read_recipe, shown, shown_usd
 from training.plane.schema import jobs as table
 from training.plane.schema import measurements
 from training.plane.services import Services
@@ -132,7 +132,7 @@ def router(services: Services) -> APIRouter:
             row = jobs.get(connection, user.name, job)
             tries = [shown(one, *_ATTEMPT) for one in jobs.attempts_of(connection, job)]
         usd = sum(_usd(one, clock.now()) for one in tries)
-        return {**shown(row, *_SHOWN, "recipe"), "attempts": tries, "usd": round(usd, 4)}
+        return {**shown(row, *_SHOWN, "recipe"), "attempts": tries, "usd": shown_usd(usd)}
 
     @routes.post("/jobs/{job}/cancel")
     def cancel(job: Id, user: User) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from gateway.access.auth import Client
 from training.plane import budget, dataset, jobs, preflight
 from training.plane.caller import BUDGET
 from training.plane.preflight import Question, Report
-from training.plane.routes.parts import Body, Callers, Id, read_recipe
+from training.plane.routes.parts import Body, Callers, Id, read_recipe, shown_usd
 from training.plane.services import Services
 from training.recipes.recipe import AnyRecipe
 
@@ -64,7 +64,7 @@ def router(services: Services) -> APIRouter:
     def _account(owner: str) -> dict[str, Any]:
         with services.store.read() as connection:
             found = budget.account(connection, owner, services.clock.now(), services.config.budget_usd)
-        amounts = {name: round(getattr(found, name), 4) for name in ("limit", "reserved", "charged", "left")}
+        amounts = {name: shown_usd(getattr(found, name)) for name in ("limit", "reserved", "charged", "left")}
         return {"owner": owner, "period": found.period, **{f"{name}_usd": usd for name, usd in amounts.items()}}
 
     return routes
@@ -87,9 +87,9 @@ def shown_report(report: Report) -> dict[str, Any]:
             "offer": one.kind,
             "usd_per_hour": one.usd_per_hour,
             "seconds_expected": round(one.seconds_expected),
-            "usd_expected": round(one.usd_expected, 4),
+            "usd_expected": shown_usd(one.usd_expected),
             "seconds_most": round(one.seconds_most),
-            "usd_most": round(one.usd_most, 4),
+            "usd_most": shown_usd(one.usd_most),
             "basis": one.basis,
         }
         for one in report.estimates

@@ -54,6 +54,11 @@ def shown(row: Any, *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names if row[name] not in (None, "")}
 
 
+def shown_usd(usd: float) -> float:
+    """USD as JSON, to the millionth: a second of the cheapest machine is visible."""
+    return round(usd, 6)
+
+
 def read_recipe(text: bytes) -> recipes.AnyRecipe:
     """The recipe in a request's body. Raises TooLargeError, InvalidRequestError."""
     if len(text) > recipes.MOST_BYTES:
