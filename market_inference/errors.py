@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from market_inference.contract.errors import code_name
 from market_inference.contract.metadata import STATUS_DETAILS
 
 TOO_LATE = "the timeout passed before the answer was there"
@@ -162,9 +163,7 @@ _BY_CODE: dict[int, type[MarketInferenceError]] = {
 def from_status(status: status_pb2.Status, request_id: str = "") -> MarketInferenceError:
     """The typed error of a google.rpc.Status; `request_id` is used when the status carries none."""
     kind = _BY_CODE.get(status.code, InternalError)
-    # A proxy or a newer service may send a code without a name here.
-    code = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else "UNKNOWN"
-    found: dict[str, Any] = {"code": code, "request_id": request_id}
+    found: dict[str, Any] = {"code": code_name(status.code), "request_id": request_id}
     for detail in status.details:
         if (info := _unpacked(detail, error_details_pb2.ErrorInfo)) is not None:
             found["reason"] = info.reason

@@ -320,8 +320,8 @@ SERVERLESS_ERROR_TYPES = {
 
 
 def code_name(code: int) -> str:
-    """The gRPC status code's name, such as `INVALID_ARGUMENT`."""
-    name: str = code_pb2.Code.Name(code)
+    """The gRPC status code's name, such as `INVALID_ARGUMENT`; a code of a proxy or a newer service is UNKNOWN."""
+    name: str = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else "UNKNOWN"
     return name
 
 

@@ -89,6 +89,12 @@ def test_a_remote_status_without_details_gets_them():
     assert request.request_id == "r-2"
 
 
+def test_a_code_without_a_name_is_unknown():
+    status = status_pb2.Status(code=99, message="of a proxy")
+    assert errors.RemoteError(status).status("r-1").details
+    assert (errors.code_name(99), errors.reason_of(status)) == ("UNKNOWN", "UNKNOWN")
+
+
 def test_a_remote_error_is_passed_on_unchanged():
     status = errors.UnknownModelError("forecast", "oracle", ["auto"]).status("r-2")
     assert errors.RemoteError(status).status("r-2") == status
