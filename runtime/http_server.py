@@ -14,7 +14,7 @@ from runtime.listen import bind, split
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its own signal handlers (runtime/process.py has those), and with an event for the start."""
+    """uvicorn without signal handlers (runtime/process.py has signal handlers), and with an event for the start."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -33,8 +33,8 @@ class HttpServer(uvicorn.Server):
 def listening(address: str, *, backlog: int, reader_seconds: float | None = None) -> socket.socket:
     """A socket that listens at host:port. Raises CannotListenError.
 
-    `reader_seconds`: on Linux, the time after which the kernel may end a connection whose peer does not read, also
-    after its answer.
+    `reader_seconds`: on Linux, the kernel may end a connection after this time without reading by the peer, also
+    after the answer.
     """
     made = socket.socket(socket.AF_INET6 if "[" in address else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,7 +42,7 @@ def listening(address: str, *, backlog: int, reader_seconds: float | None = None
     def listen(at: str) -> int:
         made.bind(split(at))
         if reader_seconds is not None and sys.platform == "linux":
-            # Connections take the option over. Twice the time: the service's own limit comes first.
+            # Connections inherit the option. Twice the time: the limit of the service comes first.
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * reader_seconds))
         made.listen(backlog)
         return int(made.getsockname()[1])

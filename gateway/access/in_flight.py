@@ -1,4 +1,4 @@
-"""Limits of what is in flight: of one client, and of all clients together.
+"""Limits of work in flight: of one client, and of all clients together.
 
 Owns the counts: requests, streams, sessions, or bytes. Limits of a request's size are the contract's.
 """
@@ -13,7 +13,7 @@ class InFlight:
     """Counts requests in flight, or streams, sessions, bytes (`what`); an amount above a limit is refused at once."""
 
     def __init__(self, *, most: int, most_per_client: int, what: str = "requests", spared: int = 0) -> None:
-        """A client with at most `spared` in flight is not refused for what all clients together have."""
+        """The limit of all clients together refuses no client with at most `spared` in flight."""
         self._what = what
         self._spared = spared
         self._most = most
@@ -54,7 +54,7 @@ class InFlight:
         return len(self._clients)
 
     def crowded(self, client: str) -> bool:
-        """The client has more than half of its limit: a sender that can wait should wait."""
+        """Whether the client has more than half of the limit; senders without haste should wait."""
         return 2 * self._clients.get(client, 0) > self._most_per_client
 
     def after_leave(self, wake: Callable[[], None]) -> None:

@@ -1,12 +1,12 @@
-"""What full replicas have refused: while a refusal holds, the gateway refuses like calls of the client itself.
+"""Refusals of full replicas: while a refusal holds, the gateway itself refuses the client's calls of the same kind.
 
-Owns the memory of refusals. A request that a replica refuses has been checked, sent, copied and read before; a client
-that comes again at once, with 5 MB each time, would take the event loops of both processes from everyone.
+Owns the memory of refusals. Before a replica refuses a request, the request is checked, sent, copied and read. Without
+this memory, a client with an immediate retry of 5 MB would occupy the event loops of both processes.
 
-A refusal holds for half of the time after which the client should try again, so that the queue never runs empty
-meanwhile, and for calls alike: of the same client, priority, method and model, with about as much work or more, in as
-much time or less. Work is bytes, bytes with the answer, and units: one cheap indicator of many bars has more bytes than
-many costly ones of few, and fits where they do not. A replica that has not refused such a call gets the call.
+A refusal holds for half of `retry_after`, so that the queue never runs empty, and for similar calls: the same client,
+priority, method and model, at least about the same work, at most about the same time. Work is bytes, bytes with the
+answer, and units: one cheap indicator of many bars has more bytes, yet less work, than many costly indicators of few
+bars. A replica without a refusal for such a call gets the call.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 MOST_SECONDS: Final = 1.0
 """A refusal holds for at most this time."""
 _SHARE: Final = 0.5
-# A call has about as much work from this share of the refused work on, and as much time up to this multiple.
+# Similar calls: work from this share of the refused work on, time up to this multiple.
 _ABOUT, _AS_MUCH = 0.8, 1.01
-# Beyond so many kinds of calls, those whose refusals are over are forgotten.
+# Beyond so many kinds of calls, past refusals are forgotten.
 _MOST_KINDS: Final = 1024
 
 _Kind = tuple[str, str, str, str]
@@ -44,7 +44,7 @@ _Work = tuple[int, int, int]
 
 
 class _Refusal(NamedTuple):
-    """Instants of the monotonic clock: `until` the refusal holds, at `again` the client should try again."""
+    """Instants of the monotonic clock: the end of the refusal, and the time for the client's next try."""
 
     work: _Work
     seconds: float
@@ -71,7 +71,7 @@ class Refusals:
         self._found.setdefault(_kind(call), {})[request.replica] = _Refusal(work, seconds, until, at + delay)
 
     def check(self, call: Call, replicas: Sequence["Replica"]) -> None:
-        """Refuse a call that every one of the replicas would refuse. Raises OverloadedError."""
+        """Refuse a call after refusals of all replicas. Raises OverloadedError."""
         found = self._found.get(_kind(call)) if self._found else None
         if found is None or not replicas:
             return
@@ -96,7 +96,7 @@ def _kind(call: Call) -> _Kind:
 
 
 def _alike(call: Call, refusals: Sequence[_Refusal]) -> bool:
-    """Whether the call is at least like each of the refused ones."""
+    """Whether the call has at least the work of each refused call."""
     try:
         work = _work(call)
     except (InvalidRequestError, RequestTooLargeError, DecodeError):  # the check says what is wrong

@@ -1,7 +1,7 @@
-"""Units of a request: the measure of rates and quotas, known from the request alone, before anything is computed.
+"""Units of a request: the measure of rates and quotas, read from the request alone, before any computation.
 
-Owns one function per RPC, which methods.py names in the RPC's row: points of series and covariates, tokens of texts,
-bars times indicators, and more for costly indicators. What a client may spend is gateway/access/budget.py's.
+Owns one function per RPC, named in the RPC's row of methods.py: points of series and covariates, tokens of texts,
+bars times indicators, and more for costly indicators. gateway/access/budget.py owns the clients' limits.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from market_inference.contract.generated import inference_pb2, requests_pb2
 CHARACTERS_PER_TOKEN = 4
 STATUS_UNITS = 100
 COSTLY: Final = {"HT_DCPHASE": 70, "HT_SINE": 70, "HT_TRENDMODE": 70}
-"""Units per bar of the indicators that take as long as so many others."""
+"""Units per bar of costly indicators: the time of so many common ones."""
 WINDOWS: Final = {
     "AROON": ("timeperiod",),
     "AROONOSC": ("timeperiod",),
@@ -36,10 +36,10 @@ WINDOWS: Final = {
     "STOCHRSI": ("fastk_period",),
     "VHF": ("timeperiod",),
 }
-"""The indicators that look at every bar of their window at every bar, and the parameters whose sum is the window.
+"""Indicators with work for every bar of the window at every bar; the window is the sum of the parameters.
 models/indicators/price.py measures the costs; a test compares the two."""
 BARS_PER_UNIT: Final = 8
-"""So many bars of such a window cost a unit."""
+"""Bars of such a window for a unit."""
 _LONGEST_WINDOW: Final = 100_000
 _CACHED_BYTES: Final = 2048
 
@@ -56,17 +56,17 @@ def sentiment(request: inference_pb2.AnalyzeSentimentRequest) -> int:
 
 
 def _size(text: str) -> int:
-    """The characters of a text, or the bytes where those are more: a Chinese character is about a token."""
+    """The characters of an ASCII text, else the bytes: a Chinese character is about a token."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
-    """Bars times indicators; of indicators that look at every bar of their window, an eighth of bars times window more.
+    """Bars times indicators; for indicators of WINDOWS, an eighth of bars times window more.
 
-    A window counts at the bars that have one: those after the first window.
+    A window counts at the bars after the first window.
     """
     specs = tuple(request.indicators)
-    # Callers repeat their specs. Only short ones are cached, so that the cache stays small.
+    # Callers repeat the specs. Only short specs are cached, so that the cache stays small.
     short = sum(map(len, specs)) <= _CACHED_BYTES
     per_bar, windows = _cost(specs) if short else _cost.__wrapped__(specs)
     total = 0
@@ -84,13 +84,13 @@ def _cost(specs: tuple[bytes, ...]) -> tuple[int, tuple[int, ...]]:
 
 
 def _cost_of(specs: Iterable[inference_pb2.IndicatorSpec]) -> tuple[int, tuple[int, ...]]:
-    """Units per bar of the indicators together, and the windows. A window that is not given is short and costs none."""
+    """Units per bar of the indicators together, and the windows. The default windows are short and cost nothing."""
     per_bar, windows = 0, []
     for spec in specs:
         name = spec.name.upper()
         per_bar += COSTLY.get(name, 1)
         given = [spec.params[parameter] for parameter in WINDOWS.get(name, ()) if parameter in spec.params]
-        # Numbers are checked later: one that is not finite fails the comparison.
+        # Numbers are checked later: an infinity and a NaN fail the comparison.
         windows += [int(sum(given))] if given and 0 < sum(given) <= _LONGEST_WINDOW else []
     return per_bar, tuple(windows)
 
@@ -100,7 +100,7 @@ def analyze(request: requests_pb2.AnalyzeColumns) -> int:
 
 
 def watch(request: inference_pb2.WatchRequest) -> int:
-    """The opening of a session; each bar costs of_bar()."""
+    """Units of a session's opening; each bar costs of_bar()."""
     per_bar, _ = _cost_of(request.open.indicators)
     return len(request.open.history.close) * max(1, per_bar)
 

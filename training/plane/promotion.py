@@ -1,4 +1,4 @@
-"""Promotions: which version of a model is in service, which one runs in the shadow, and the history of both.
+"""Promotions: the version of a model in service, the version in the shadow, and the history of both.
 
 Owns the aliases in `models` and the rows of `promotions`. A change is one transaction: the alias, and one row of
 history with author, cause and reason. The history is append-only. publisher.py makes the registry equal to the aliases.
@@ -27,7 +27,7 @@ class Action(StrEnum):
 
 
 class Cause(StrEnum):
-    """Who asked: a person, or the watchdog."""
+    """The origin of a change: a person, or the watchdog."""
 
     PERSON = "person"
     WATCHDOG = "watchdog"
@@ -35,7 +35,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The name of a credential, and the reason that its holder gave."""
+    """The name of a credential, and the holder's reason."""
 
     name: str
     reason: str
@@ -47,7 +47,7 @@ def promote(
 ) -> None:
     """Make the version the champion.
 
-    Raises ConflictError unless the gate has let the version pass, against the present champion.
+    Raises ConflictError for a version without a passed gate against the present champion.
     """
     locked = _locked(connection, model["name"])
     version = versions.locked(connection, version["id"])
@@ -71,7 +71,7 @@ def shadow(
 ) -> None:
     """Run the version beside the champion on a share of the requests, unseen by callers; None ends the shadow.
 
-    A version that the gate has rejected does not run. Raises ConflictError.
+    Raises ConflictError for a version that the gate has rejected.
     """
     locked = _locked(connection, model["name"])
     if version is None:
@@ -91,7 +91,7 @@ def shadow(
 def rollback(connection: Connection, name: str, author: Author, now: float, expected: str | None = None) -> str:
     """Bring the champion before the present one back; its label, empty for the configured model.
 
-    With `expected` the champion must still be that one: the watchdog judges one version. Raises ConflictError.
+    `expected`: the only champion to replace, since the watchdog judges one version. Raises ConflictError.
     """
     locked = _locked(connection, name)
     if expected is not None and locked["champion"] != expected:
@@ -107,7 +107,7 @@ def rollback(connection: Connection, name: str, author: Author, now: float, expe
 def previous(connection: Connection, name: str) -> str:
     """The champion before the present one: a second rollback goes further back.
 
-    The history is read as a stack: a promotion pushes the champion that the promotion replaces, a rollback pops.
+    The history is a stack: a promotion pushes the replaced champion, a rollback pops.
     """
     moves = (Action.PROMOTE, Action.ROLLBACK)
     found = select(promotions.c.action, promotions.c.before)
@@ -128,13 +128,13 @@ def history(connection: Connection, name: str, limit: int) -> list[RowMapping]:
 
 
 def of_version(connection: Connection, name: str, label: str) -> list[RowMapping]:
-    """The rows that brought the version in, the oldest first."""
+    """The promotions of the version, the oldest first."""
     found = select(promotions).where(promotions.c.name == name, promotions.c.after == label)
     return list(connection.execute(found.order_by(promotions.c.seq)).mappings())
 
 
 def _locked(connection: Connection, name: str) -> RowMapping:
-    """The row of the model, held until the transaction ends, so that two swaps take turns."""
+    """The row of the model, locked until the end of the transaction: two swaps take turns."""
     found = select(models).where(models.c.name == name).with_for_update()
     row = connection.execute(found).mappings().first()
     if row is None:

@@ -16,14 +16,14 @@ Instants: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """Where an item's rows stood in the caller's data; the item's answer keeps it.
+    """The place of an item's rows in the caller's data, kept in the item's answer.
 
-    `index`: the labels of the rows that were sent, oldest first: a pandas index, a polars column or an array, None
-    where the data had no labels. `library`: "pandas" or "polars" for data of these libraries, else "".
-    `notes`: what was changed on the way, such as "the dates descend: reversed to oldest first". `usual`: the notes on
-    what is normal in such data, such as a listing later than the first row; these raise no InputWarning.
-    `missing`: labels of rows without a value, which the service refuses. `time_name`, `symbol_name`: the columns of
-    times and of symbols, "" where there are none.
+    `index`: the labels of the sent rows, oldest first: a pandas index, a polars column or an array, None
+    for data without labels. `library`: "pandas" or "polars" for data of these libraries, else "".
+    `notes`: changes on the way, such as "the dates descend: reversed to oldest first". `usual`: the notes on
+    normal states of such data, such as a listing later than the first row; these raise no InputWarning.
+    `missing`: labels of rows without a value, refused by the service. `time_name`, `symbol_name`: the columns of
+    times and of symbols, "" for none.
     """
 
     symbol: str = ""
@@ -42,7 +42,7 @@ class Source:
         return Source(symbol) if self is NO_SOURCE else replace(self, symbol=symbol)
 
     def noting(self, *notes: str, usual: bool = False, **changes: Any) -> "Source":
-        """The same with further notes, and other changes; `usual` notes are on what is normal in such data."""
+        """The same with further notes, and other changes; `usual` notes describe normal states of such data."""
         if usual:
             changes["usual"] = (*self.usual, *notes)
         return replace(self, notes=(*self.notes, *notes), **changes)
@@ -68,7 +68,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """Bars of one instrument, oldest first: `columns` by name, each [n] float64; `times` [n], None where unknown."""
+    """Bars of one instrument, oldest first: `columns` by name, each [n] float64; `times` [n] or None."""
 
     columns: dict[str, Floats]
     times: Instants | None
@@ -77,7 +77,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """One text; `about`: the company towards which it is judged, "" for the whole text."""
+    """One text; `about`: the company of the sentiment, "" for the whole text."""
 
     text: str
     source: Source
@@ -88,8 +88,8 @@ class Text:
 class Given(Generic[T]):
     """Items in order.
 
-    `single`: the caller gave one item, not a collection that holds one. `source`: the labels of the items themselves,
-    where the items are rows, such as texts in a frame's column.
+    `single`: the caller gave one item, not a collection of one. `source`: the labels of the items themselves, for
+    items in rows, such as texts in a frame's column.
     """
 
     items: tuple[T, ...]

@@ -1,7 +1,7 @@
 """Names of columns as vendors and libraries write them.
 
-Owns which field of a bar a name means. A symbol may look like such a name (C, O, T, V, LOW and OPEN are listed
-companies), so that a single match means little: bars.py decides from all names together.
+Owns the mapping from names to fields of a bar. A symbol may look like such a name (C, O, T, V, LOW and OPEN are listed
+companies), so a single match means little: bars.py decides from all names together.
 """
 
 import re
@@ -21,21 +21,21 @@ _FIELDS = {
     "symbol": ("symbol", "ticker", "tic", "unique id"),
 }
 _BY_NAME = {name: field for field, names in _FIELDS.items() for name in names}
-# Polygon and others: only when all of o, h, l and c are there, in lower case.
+# Polygon and others: only with all of o, h, l and c, in lower case.
 _LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "t": "time"}
 _DECORATION = re.compile(r"^\d+[a-z]?\. *|[<>]")
 
 
 @lru_cache(maxsize=4096)
 def field_of(name: Hashable) -> str:
-    """The field that a column's name means: one of BAR_COLUMNS, "adjusted close", "time" or "symbol"; "" for none."""
+    """The field of a column's name: one of BAR_COLUMNS, "adjusted close", "time" or "symbol"; "" for none."""
     if not isinstance(name, str):
         return ""
     return _BY_NAME.get(" ".join(_DECORATION.sub("", name.strip().lower()).replace("_", " ").split()), "")
 
 
 def fields_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
-    """The fields of a table's columns, for the columns that have one."""
+    """The fields of a table's columns, for columns with a field."""
     names = list(names)
     found = {name: field for name in names if (field := field_of(name))}
     if {"o", "h", "l", "c"} <= set(names):

@@ -1,4 +1,4 @@
-"""Named columns in any of the forms that users have them in.
+"""Named columns in any form of users' data.
 
 Owns bars read from files, mappings of columns, frames (pandas, polars, pyarrow), numpy's structured arrays, rows as
 mappings, and rows as exchanges send them: [time, open, high, low, close, volume]. bars.py and series.py decide what
@@ -21,7 +21,7 @@ from market_inference.client.inputs.names import BAR_COLUMNS, fields_of
 from market_inference.errors import ArgumentError
 
 ROW_COLUMNS = ("time", *BAR_COLUMNS)
-# ccxt sends six fields in a row, Binance twelve, whose first six are these.
+# ccxt sends six fields in a row; Binance sends twelve, and the first six are these.
 _ROW_WIDTHS = {6, 12}
 _LEAST_EPOCH = 10**8
 _COLUMNS = (np.ndarray, list, tuple)
@@ -30,7 +30,7 @@ _DOUBLES = np.dtype(np.float64)
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns by name, in the caller's order of rows; `index` are the labels of the rows, None where there are none."""
+    """Columns by name, in the caller's order of rows; `index` are the labels of the rows, None for none."""
 
     columns: dict[Hashable, Any]
     index: Any = None
@@ -40,7 +40,7 @@ class Table:
 
     @cached_property
     def fields(self) -> dict[Hashable, str]:
-        """The fields of a bar, by column name; a value that is a table itself is an instrument, whatever its name."""
+        """The fields of a bar, by column name; a value with columns is an instrument under any name."""
         return fields_of(name for name, values in self.columns.items() if not _is_table(values))
 
     def named(self, field: str) -> Hashable | None:
@@ -141,7 +141,7 @@ def _frame(frame: Any) -> Table:
     library = library_of(frame)
     index = getattr(frame, "index", None) if library == "pandas" else None
     if index is not None and names and set(frame.dtypes) == {_DOUBLES}:
-        # One conversion: pandas takes 20 us for a column of its own, and a universe has thousands.
+        # One conversion: pandas takes 20 us for each column, and a universe has thousands of columns.
         return Table(dict(zip(names, frame.to_numpy().T, strict=True)), index, library)
     return Table({name: frame[name] for name in names}, index, library)
 
