@@ -35,6 +35,11 @@ REFUSED_SECONDS = 30.0
 """After the refusal of a Stream call, as by a proxy without streams, calls are unary for this time."""
 _MESSAGE_BYTES = 1 << 18
 _MESSAGE_ITEMS = 1024
+_TOGETHER = 16
+_PARTS = 4
+"""The answers of a message are handed out in parts: 16 answers, or a quarter of the calls in flight where that is more.
+The callers of a part ask again, and the next message leaves, before the next part is handed out: client, gateway and
+inference service then work at the same time, not one after the other."""
 _PAUSES = 2
 _PAUSE_SECONDS = 1e-4
 _DRAIN_SECONDS = 0.005
@@ -81,6 +86,7 @@ class Lane:
     `idle_seconds`: see IDLE_SECONDS. A stream that is refused at once gives NoStreamError where `or_unary`.
     `timeout`: seconds for the opening of a stream, and for a request without a timeout of its own from its sending on;
     None where the callers look after their deadlines themselves.
+    `together`: the least answers in a part of a message, see _PARTS.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Lane:
         idle_seconds: float = _FOREVER,
         or_unary: bool = False,
         timeout: float | None = None,
+        together: int = _TOGETHER,
     ) -> None:
         self._method = method
         self._connection = connection
@@ -99,6 +106,7 @@ class Lane:
         self._idle_seconds = idle_seconds
         self._or_unary = or_unary
         self._timeout = timeout
+        self._together = together
         # While requests have deadlines: the next look at them. And the instant until which a stream has to be open.
         self._check: asyncio.TimerHandle | None = None
         self._open_until = _FOREVER
@@ -232,7 +240,7 @@ class Lane:
         writer = asyncio.create_task(self._write(call))
         try:
             while (raw := await call.read()) is not grpc.aio.EOF:
-                self._take(raw)
+                await self._take(raw)
             # A stream that the lane ended itself ends with status OK.
             if await call.code() is grpc.StatusCode.OK and not self._in_flight:
                 return None
@@ -279,12 +287,17 @@ class Lane:
         for asked in lost:
             _settle(asked.waiter, failure)
 
-    def _take(self, raw: bytes) -> None:
+    async def _take(self, raw: bytes) -> None:
         message = response.parse(answers_pb2.StreamAnswer, raw)
         if message.HasField("credits"):
             self._credits = message.credits.in_flight
         self.answered = len(message.answers)
-        for answer in message.answers:
+        together = max(self._together, len(self._in_flight) // _PARTS)
+        for number, answer in enumerate(message.answers):
+            if number and number % together == 0:
+                self._wake.set()
+                await asyncio.sleep(0)  # the callers ask again
+                await asyncio.sleep(0)  # the writer sends
             # The request stays in flight until the waiter has an outcome.
             asked = self._in_flight.get(answer.id)
             if asked is None:
@@ -446,7 +459,9 @@ class ThreadedLane:
         try:
             self._end = asyncio.Event()
             async with self._connection.aio_channel() as channel:
-                self._lane = Lane(methods(channel)["Stream"], self._connection, **self._settings)
+                self._lane = Lane(
+                    methods(channel)["Stream"], self._connection, together=_MESSAGE_ITEMS, **self._settings
+                )
                 self._loop = asyncio.get_running_loop()
                 started.set_result(None)
                 await self._end.wait()

@@ -89,7 +89,7 @@ def test_a_wrong_answer_is_the_error_of_its_thread_and_the_next_call_is_answered
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_bug_of_the_client_fails_the_waiters_and_the_next_call_is_answered(monkeypatch):
-    def bug(raw: bytes) -> None:
+    async def bug(raw: bytes) -> None:
         monkeypatch.undo()
         raise KeyError("bug")
 
@@ -195,6 +195,31 @@ def answered_together(request: pb.StreamItem, waiting: list[pb.StreamItem], coun
     """Nothing before `count` requests are there, then the answers to all, the last request's first."""
     waiting.append(request)
     return b"" if len(waiting) < count else b"".join(map(good, reversed(waiting)))
+
+
+async def test_callers_ask_again_before_the_whole_message_is_handed_out(monkeypatch):
+    """64 callers, answered by one message: the next requests of 16 leave before the others have their answers."""
+    waiting: list[pb.StreamItem] = []
+    sent: list[int] = []
+    whole = Lane._message
+
+    def message(lane: Lane) -> bytes:
+        raw = whole(lane)
+        sent.extend([len(pb.StreamRequest.FromString(raw).requests)] if raw else [])
+        return raw
+
+    def first(request: pb.StreamItem) -> bytes:
+        return answered_together(request, waiting, 64) if request.predict.horizon == 1 else good(request)
+
+    async def caller(stream: Any) -> None:
+        for horizon in (1, 2):
+            assert (await stream.predict(CLOSES, horizon)).horizon == horizon
+
+    monkeypatch.setattr(Lane, "_message", message)
+    with service_with_streams(first, in_flight=64) as target:
+        async with market_inference.AsyncClient(target) as client, client.stream() as stream, asyncio.timeout(60):
+            await asyncio.gather(*(caller(stream) for _ in range(64)))
+    assert sent[:2] == [64, 16]
 
 
 def test_the_requests_of_one_call_are_in_flight_together():
