@@ -16,6 +16,7 @@ import pytest
 
 EXTRAS = {
     "torch": "cuda",
+    "pynvml": "cuda",
     "chronos": "pretrained",
     "fracast": "pretrained",
     "transformers": "pretrained",

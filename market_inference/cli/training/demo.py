@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ batch: 16
 split: {validation: 0.2}
 checkpoint_seconds: 15
 """
+NEEDS = ("peft", "sqlalchemy", "torch")
+"""Packages of the plane and of the recipe; their extras bring the others."""
 _START_SECONDS = 60.0
 _CHECK_SECONDS = 60.0
 _GRACE_SECONDS = 20.0
@@ -35,6 +38,10 @@ _GRACE_SECONDS = 20.0
 
 def run(console: Console, out: Path | None) -> None:
     """Run the demo; the model goes to `out` where given. Raises ServiceProcessError, PlaneError."""
+    if absent := [package for package in NEEDS if find_spec(package) is None]:
+        raise PlaneError(
+            f"the demo needs {', '.join(absent)}: in the checkout, pip install -e '.[training,training-pod]'"
+        )
     folder = Path(tempfile.mkdtemp(prefix="market-inference-training-"))
     try:
         with _DemoPlane(folder) as plane:

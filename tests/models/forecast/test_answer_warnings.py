@@ -10,6 +10,7 @@ from benchmarks import evaluate_forecast
 from models.forecast import Forecast, Series, answer_warnings, load
 from models.forecast.series import Array
 from models.warning import WarningCode
+from tests import extras
 from tests.models.forecast.test_outliers import prices
 
 
@@ -119,6 +120,7 @@ def test_coverage_far_from_its_promise_is_reported_on_a_volatility_that_jumps() 
     assert WarningCode.COVERAGE_OFF_NOMINAL in codes(answer(100 * np.exp(np.cumsum(steps)), 1, "vol_rw"))
 
 
+@extras.FRACAST
 @pytest.mark.parametrize("name", ["fracast", "auto_fracast"])
 def test_networks_give_the_same_warnings(name: str) -> None:
     values = prices()

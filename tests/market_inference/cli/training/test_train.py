@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.training.planes import PlaneProcess, texts
 from market_inference.cli.main import main
+from market_inference.cli.training import demo
 from market_inference.cli.training.plane import Plane, PlaneError
 
 Run = Callable[..., Result]
@@ -100,7 +101,16 @@ def test_no_plane_and_no_key_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
         Plane(plane.url).json("GET", "/jobs")
 
 
+def test_the_demo_names_the_extras_of_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "NEEDS", ("json", "no_such_package"))
+    found = CliRunner().invoke(main, ["train", "demo"])
+    assert found.exit_code == 1
+    assert "needs no_such_package: " in found.output
+    assert "[training,training-pod]" in found.output
+
+
 @pytest.mark.slow
+@pytest.mark.needs("peft", "torch")
 @pytest.mark.timeout(300)
 def test_the_demo_does_the_whole_loop_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
