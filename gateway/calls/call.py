@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from google.protobuf.message import Message
 
 from gateway.access.auth import ANONYMOUS, Client
-from gateway.access.budget import Remaining
+from gateway.access.budget import Allowance, Remaining
 from gateway.access.in_flight import InFlight
 from gateway.calls.asked import NOTHING, Asked
 from gateway.calls.slow_checks import Mistakes
@@ -52,6 +52,8 @@ class Call:
     size_bytes: int = 0
     # As the client named it; empty for the default.
     model: str = ""
+    # The client's limit, known once the call starts; None for a client without a limit.
+    allowance: Allowance | None = None
     # Units charged; 0 for a client without a limit.
     units: int = 0
     # Whether a good answer gets a log line: requests of a Stream without an id of their own do not.

@@ -77,7 +77,8 @@ class Pipeline:
             call.in_flight = self.in_flight
             self._reserve(call)
             self._refusals.check(call, self.router.takes_work)
-            if self.limits.allowance(call.client) is None:
+            call.allowance = self.limits.allowance(call.client)
+            if call.allowance is None:
                 self._merge_or_send(call)
             else:
                 self._check(call)
@@ -155,9 +156,8 @@ class Pipeline:
 
     def _checked(self, call: Call, mistake: InvalidRequestError | None = None) -> None:
         """Go on after the check: charge a call once, then send it. Raises ServiceError."""
-        allowance = self.limits.allowance(call.client)
-        if allowance is not None and not call.units:
-            self._charge(call, allowance, mistake)
+        if call.allowance is not None and not call.units:
+            self._charge(call, call.allowance, mistake)
         elif mistake is not None:
             raise mistake
         else:
