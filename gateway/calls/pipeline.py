@@ -226,9 +226,9 @@ class Pipeline:
 
     def _check_and_send_together(self, group: Group) -> None:
         try:
-            body = merging.join(group)
-            if body is not None:
-                self._send(Request(group.calls, self._answered), body)
+            raw = merging.join(group)
+            if raw is not None:
+                self._send(Request(group.calls, self._answered, raw))
                 return
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             _finish(group.calls, error)
@@ -251,15 +251,14 @@ class Pipeline:
             raise AssertionError("a call is sent after its check")
         if call.too_large is not None:
             raise call.too_large
-        request = Request([call], self._answered)
+        request = Request([call], self._answered, call.checked.raw)
         for refusal in call.checked.refused:
             request.envelope.refused.add(
                 list=refusal.list_name, index=refusal.index, status=refusal.error.status(call.request_id)
             )
-        self._send(request, call.checked.raw)
+        self._send(request)
 
-    def _send(self, request: Request, body: bytes) -> None:
-        request.body = body
+    def _send(self, request: Request) -> None:
         for call in request.calls:
             call.message = None
         self.router.send(request)

@@ -42,6 +42,7 @@ def envelope(call: Call) -> Envelope:
 class Request:
     """One request on behalf of `calls`, under the first call's id, until the last call's deadline.
 
+    `body` is the serialised message, for the envelope's field `field`; empty where the envelope has the message itself.
     `on_answer` gets the answer, once. `deadline` and `first_sent` are instants of the monotonic clock.
     """
 
@@ -68,7 +69,9 @@ class Request:
         "waiting",
     )
 
-    def __init__(self, calls: list[Call], on_answer: "Callable[[Request, Answer], None] | None" = None) -> None:
+    def __init__(
+        self, calls: list[Call], on_answer: "Callable[[Request, Answer], None] | None" = None, body: bytes = b""
+    ) -> None:
         first = calls[0]
         self.calls = calls
         self.shared_by = len(calls)
@@ -78,8 +81,7 @@ class Request:
         self.size_bytes = sum([call.size_bytes for call in calls])
         self.on_answer = on_answer
         self.envelope = envelope(first)
-        # The serialised request, and its field in the envelope.
-        self.body, self.field = b"", first.method.field
+        self.body, self.field = body, first.method.field
         if len(calls) > 1:
             self.envelope.calls = len(calls)
         self.attempts = 0
