@@ -1,7 +1,7 @@
 """Frames over a Unix socket: messages between two processes of one machine, without HTTP/2.
 
 Owns the framing (length, kind, content), the bounded writes, and the detection of a lost or frozen peer. The content of
-the frames is the Exchange stream's: inference/transport/local.py and gateway/replicas/exchange_stream.py.
+the frames is the Exchange stream's: inference/transport/local.py and gateway/replicas/carrier.py.
 
 A connection is lost when it closes before the peer's END frame. The kernel closes the socket of a process that dies, so
 that the loss is noticed at once.

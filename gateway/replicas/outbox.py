@@ -6,7 +6,7 @@ Owns the content of the frames of one Exchange stream. The envelopes come from r
 import asyncio
 from collections.abc import Callable
 
-from gateway.replicas.exchange_stream import ExchangeStream, StreamLostError
+from gateway.replicas.carrier import Carrier, StreamLostError
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated.exchange_pb2 import Envelope, ExchangeRequest
 from runtime.frame_queue import LARGE_BYTES, FrameQueue
@@ -40,7 +40,7 @@ class Outbox:
         """Have write() look again whether the call is complete."""
         self._wake.set()
 
-    async def write(self, exchange: ExchangeStream, complete: Callable[[], bool]) -> None:
+    async def write(self, exchange: Carrier, complete: Callable[[], bool]) -> None:
         """Write frames until `complete()`, then end the stream's requests, or until the stream is lost."""
         try:
             while True:

@@ -15,8 +15,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.calls.request import Answer
+from gateway.replicas.carrier import Carrier, GrpcStream, LocalStream, StreamLostError
 from gateway.replicas.discovery import Endpoint
-from gateway.replicas.exchange_stream import ExchangeStream, GrpcStream, LocalStream, StreamLostError
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
 from market_inference.contract import deadline
@@ -186,7 +186,7 @@ class Replica:
         self.in_flight -= pending.calls
         self.outstanding_seconds = max(0.0, self.outstanding_seconds - pending.expected_seconds)
 
-    def exchange(self) -> ExchangeStream:
+    def exchange(self) -> Carrier:
         """A new Exchange stream to this replica."""
         path = listen.exchange_path(self.address)
         return LocalStream(path) if path else GrpcStream(self._channel)
@@ -361,7 +361,7 @@ class _Stream:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._outbox = Outbox()
-        self._exchange: ExchangeStream | None = None
+        self._exchange: Carrier | None = None
         self.pending: dict[int, Pending] = {}
         self.state = _State.CONNECTING
         # Set once a successor is to be opened.
@@ -387,7 +387,7 @@ class _Stream:
     def _complete(self) -> bool:
         return self.state is _State.RETIRED and not self.pending
 
-    async def run(self, exchange: ExchangeStream) -> None:
+    async def run(self, exchange: Carrier) -> None:
         """Carry frames until the stream ends; after its age, until the last request is answered.
 
         Raises StreamLostError.

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.replicas.exchange_stream import StreamLostError
+from gateway.replicas.carrier import StreamLostError
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.replica import Replica
 from market_inference.contract.generated import exchange_pb2

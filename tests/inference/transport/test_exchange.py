@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from gateway.replicas.exchange_stream import ExchangeStream, GrpcStream, LocalStream, StreamLostError
+from gateway.replicas.carrier import Carrier, GrpcStream, LocalStream, StreamLostError
 from inference.config import Config
 from inference.server import Server
 from market_inference.contract.errors import reason_of
@@ -40,7 +40,7 @@ class Held:
 class Stream:
     """A gateway's side of one Exchange stream."""
 
-    def __init__(self, exchange: ExchangeStream) -> None:
+    def __init__(self, exchange: Carrier) -> None:
         self._exchange = exchange
         self._frames: asyncio.Queue[exchange_pb2.ExchangeResponse] = asyncio.Queue()
         self._replies: list[exchange_pb2.Reply] = []

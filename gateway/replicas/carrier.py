@@ -25,8 +25,8 @@ class StreamLostError(Exception):
         self.code = code
 
 
-class ExchangeStream(Protocol):
-    """A stream of frames to and from one replica."""
+class Carrier(Protocol):
+    """Carries an Exchange stream: frames to and from one replica."""
 
     async def read(self, on_frame: OnFrame) -> None:
         """Open the stream and pass its frames on until the replica ends the stream. Raises StreamLostError."""
