@@ -73,14 +73,15 @@ SWITCH_SECONDS = 0.0005
 
 @dataclass(frozen=True)
 class Components:
-    """Everything but the transport. `batchers` has one per engine of the catalog, and "texts"; `engines` the threads.
+    """Everything but the transport.
 
-    `registry` is None without a configured folder.
+    `tracks` has the tracks of each engine of the catalog, and of "texts"; `engines` has the threads. `registry` is None
+    without a configured folder.
     """
 
     catalog: Catalog
     engines: dict[str, Engine]
-    batchers: dict[str, Tracks]
+    tracks: dict[str, Tracks]
     servicer: Servicer
     metrics: Metrics
     registry: Registry | None
@@ -88,11 +89,11 @@ class Components:
 
     def queued_seconds(self) -> float:
         at = deadline.now()
-        return max(batcher.queued_seconds(at) for batcher in self.batchers.values())
+        return max(tracks.queued_seconds(at) for tracks in self.tracks.values())
 
     def close(self) -> None:
-        for batcher in self.batchers.values():
-            batcher.close()
+        for tracks in self.tracks.values():
+            tracks.close()
         for engine in self.engines.values():
             engine.close()
 
@@ -109,7 +110,7 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
     load_sentiment = load_sentiment or SentimentLoader(config, device)
     catalog = Catalog(
         _slots(config, device, load_sentiment),
-        lambda name, model: _adopt(name, model, device, engines, batchers[name]),
+        lambda name, model: _adopt(name, model, device, engines, tracks[name]),
         load_seconds=config.load_seconds,
     )
     for name in catalog.engines:
@@ -127,7 +128,7 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
         engines[_long(name)] = Engine(
             _long(name), threads=config.engine_threads, device=device, verify=VERIFIERS[name], nice=LONG_NICE
         )
-    batchers: dict[str, Tracks] = {}
+    tracks: dict[str, Tracks] = {}
     for name in (*catalog.engines, "texts"):
         observer: Observer = BatcherMetrics(metrics, name)
         make = functools.partial(
@@ -139,11 +140,11 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
             name=name,
             costs=Costs(),
         )
-        batchers[name] = Tracks(make(engines[name]), make(engines[_long(name)]) if _long(name) in engines else None)
-        metrics.watch_queue(name, batchers[name], config.max_queued_seconds)
+        tracks[name] = Tracks(make(engines[name]), make(engines[_long(name)]) if _long(name) in engines else None)
+        metrics.watch_queue(name, tracks[name], config.max_queued_seconds)
     status = Status(
         catalog,
-        batchers,
+        tracks,
         lambda: _device(device),
         name=config.name or socket.gethostname(),
         version=VERSION,
@@ -152,7 +153,7 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
     engines["sessions"] = Engine("sessions", threads=1)
     sessions = SessionService(
         engines["sessions"],
-        batchers["forecast"],
+        tracks["forecast"],
         catalog,
         most=config.max_sessions,
         most_bytes=config.max_session_bytes,
@@ -162,12 +163,12 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
     )
     metrics.watch_sessions(lambda: sessions.count, lambda: sessions.nbytes, lambda: sessions.stuck)
     registry = Registry(_source(config), catalog, _loaders(device, load_sentiment)) if config.registry else None
-    servicer = Servicer(catalog, batchers, status, AnswerMemory(config.max_answer_bytes))
-    servicer.shadows = Shadows(catalog, batchers, metrics.shadow)
+    servicer = Servicer(catalog, tracks, status, AnswerMemory(config.max_answer_bytes))
+    servicer.shadows = Shadows(catalog, tracks, metrics.shadow)
     return Components(
         catalog,
         engines,
-        batchers,
+        tracks,
         servicer,
         metrics,
         registry,

@@ -81,7 +81,7 @@ class Server:
         self._loaded: set[str] = set()
         self._stopping = False
         for name in self.parts.catalog.engines:
-            self.parts.batchers[name].on_stuck(functools.partial(self._stuck_changed, name))
+            self.parts.tracks[name].on_stuck(functools.partial(self._stuck_changed, name))
         self.address = ""
         self.metrics_address = ""
 
@@ -131,7 +131,7 @@ class Server:
         """
         if self._stopping:
             return
-        ready = {name for name in self._loaded if not self.parts.batchers[name].stuck}
+        ready = {name for name in self._loaded if not self.parts.tracks[name].stuck}
         await self._health.set(_health_of(name), READY if name in ready else NOT_READY)
         if ready or self._loaded:
             for service in _SERVICES:

@@ -37,14 +37,14 @@ class Status:
     def __init__(
         self,
         catalog: Catalog,
-        batchers: dict[str, Tracks],
+        tracks: dict[str, Tracks],
         device: Callable[[], inference_pb2.Device],
         *,
         name: str,
         version: str,
     ) -> None:
         self._catalog = catalog
-        self._batchers = batchers
+        self._tracks = tracks
         self._device = device
         self._name = name
         self._version = version
@@ -73,7 +73,7 @@ class Status:
             model=slot.name,
             loaded=slot.model is not None,
             health=inference_pb2.HEALTH_UNHEALTHY,
-            queued_seconds=self._batchers[name].queued_seconds(deadline.now()),
+            queued_seconds=self._tracks[name].queued_seconds(deadline.now()),
         )
         if slot.model is None:
             status.message = slot.failure or "loading"
@@ -95,11 +95,11 @@ class Status:
         items = _PROBES[name](model)
         reply = asyncio.get_running_loop().create_future()
         job = Job(model, items, reply, "probe", deadline=deadline.after(_PROBE_SECONDS))
-        self._batchers[name].submit(job)
+        self._tracks[name].submit(job)
         try:
             outcomes = await reply
         except asyncio.CancelledError:
-            self._batchers[name].withdraw(job)
+            self._tracks[name].withdraw(job)
             raise
         for outcome in outcomes:
             if isinstance(outcome, ServiceError):

@@ -80,7 +80,7 @@ class Observer(Protocol):
 
 
 class Waiting(Protocol):
-    """A caller: Job and inference.calls.call.Call have these fields."""
+    """A caller: Job and inference.calls.call.ReplicaCall have these fields."""
 
     @property
     def client(self) -> str: ...

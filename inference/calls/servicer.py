@@ -45,12 +45,12 @@ class Servicer:
     """Serves requests that the gateway has checked, from bytes that contract/encoding/twins.py can read.
 
     Every method takes a serialised public request and returns the serialised public response, or raises ServiceError.
-    `batchers` has one batcher per engine, and "texts".
+    `tracks` has the tracks of each engine, and of "texts".
     """
 
-    def __init__(self, catalog: Catalog, batchers: Mapping[str, Tracks], status: Status, memory: AnswerMemory) -> None:
+    def __init__(self, catalog: Catalog, tracks: Mapping[str, Tracks], status: Status, memory: AnswerMemory) -> None:
         self._catalog = catalog
-        self._batchers = batchers
+        self._tracks = tracks
         self._status = status
         self.memory = memory
         self._preparation = TextPreparation()
@@ -108,7 +108,7 @@ class Servicer:
         items = [(model, text, company, index) for index, (text, company, status) in asked if status is None]
         # Refuse the request before its texts are prepared if the model's queue is full, or too slow for the deadline.
         tokens = sum([_tokens(text) for _, text, _, _ in items])
-        self._batchers["sentiment"].check_units(model, tokens, call)
+        self._tracks["sentiment"].check_units(model, tokens, call)
         texts = await self._run("texts", self._preparation, items, call)
         chunks = [chunk for text in texts if not isinstance(text, ServiceError) for chunk in text.chunks]
         outcomes = _pool(model, texts, await self._run("sentiment", model, chunks, call))
@@ -135,7 +135,7 @@ class Servicer:
         # A costly request is refused before it is divided.
         longest = max(items, key=lambda item: item.panel.bars, default=None)
         if longest is not None and program.units(longest.panel.bars) > PART_UNITS:
-            self._batchers["indicators"].check_early(model, longest, len(items), call)
+            self._tracks["indicators"].check_early(model, longest, len(items), call)
         held = self.memory.hold(call.client, answer_size.indicators(request))
         try:
             places = [index for index, status in enumerate(refused) if status is None]
@@ -213,12 +213,12 @@ class Servicer:
             withdrawn=withdrawn,
             alike=alike,
         )
-        batcher = self._batchers[engine]
-        batcher.submit(job)
+        tracks = self._tracks[engine]
+        tracks.submit(job)
         try:
             outcomes: list[Any] = await reply
         except asyncio.CancelledError:
-            batcher.withdraw(job)
+            tracks.withdraw(job)
             raise
         finally:
             call.add_timing(job)

@@ -35,9 +35,9 @@ Count = Callable[[str, str, str, str, int], None]
 class Shadows:
     """Compares requests. `count` gets the results."""
 
-    def __init__(self, catalog: Catalog, batchers: Mapping[str, Tracks], count: Count) -> None:
+    def __init__(self, catalog: Catalog, tracks: Mapping[str, Tracks], count: Count) -> None:
         self._catalog = catalog
-        self._batchers = batchers
+        self._tracks = tracks
         self._count = count
         self._running: set[asyncio.Task[None]] = set()
 
@@ -46,7 +46,7 @@ class Shadows:
         shadow = self._catalog.shadow(engine, request.model)
         if shadow is None or len(self._running) >= _MOST_RUNNING or random.random() >= shadow.share:  # noqa: S311
             return
-        if self._batchers[engine].queued_seconds(deadline.now()) > _MOST_QUEUED_SECONDS:
+        if self._tracks[engine].queued_seconds(deadline.now()) > _MOST_QUEUED_SECONDS:
             return
         request.model = shadow.name
         beside = ReplicaCall(

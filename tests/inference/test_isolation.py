@@ -29,7 +29,7 @@ async def parts() -> AsyncIterator[Components]:
 def batches(parts, monkeypatch) -> list[tuple[int, float]]:
     """(items, busy seconds) of each batch of the forecast engine."""
     found: list[tuple[int, float]] = []
-    observer: Observer = parts.batchers["forecast"].quick._observer
+    observer: Observer = parts.tracks["forecast"].quick._observer
     sound = observer.batch
 
     def batch(plan, result, units):
@@ -96,7 +96,7 @@ async def test_a_call_waits_for_few_batches_of_anothers_costly_request(parts, ba
 async def test_a_call_for_indicators_waits_for_few_batches_of_another_with_long_windows(parts, monkeypatch):
     """One panel of 10,000 bars with 100 CCI of long periods takes four seconds."""
     found: list[float] = []
-    observer = parts.batchers["indicators"].quick._observer
+    observer = parts.tracks["indicators"].quick._observer
     sound = observer.batch
     monkeypatch.setattr(
         observer, "batch", lambda plan, result, units: (found.append(result.busy), sound(plan, result, units))
@@ -123,4 +123,4 @@ async def test_a_call_for_indicators_waits_for_few_batches_of_another_with_long_
     assert max(waits) <= 5
     assert max(found) < 2.0
     # The cancelled request leaves the queue.
-    assert parts.batchers["indicators"].queued_items == 0
+    assert parts.tracks["indicators"].queued_items == 0

@@ -51,7 +51,7 @@ def test_a_full_queue_is_service_unavailable_and_lowers_the_concurrency(runner, 
 
 def test_a_cancelled_job_never_reaches_the_device_and_raises(runner, handler, closes, monkeypatch):
     async def cancel():
-        batcher = (await handler.worker()).parts.batchers["forecast"]
+        batcher = (await handler.worker()).parts.tracks["forecast"]
         job = {"id": "j", "input": {"action": "predict", "time_series": closes, "horizon": 5}}
         submitted = asyncio.get_running_loop().create_future()
         monkeypatch.setattr(batcher, "submit", submitted.set_result)

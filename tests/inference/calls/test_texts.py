@@ -68,7 +68,7 @@ async def test_cancelled_calls_of_many_long_texts_leave_nothing_running(parts):
     model.gate.clear()
     raw = texts(100, 10_000)
     calls = [asyncio.create_task(parts.servicer.sentiment(raw, ReplicaCall(client="attacker"))) for _ in range(20)]
-    await eventually_async(lambda: parts.batchers["texts"].queued_items)
+    await eventually_async(lambda: parts.tracks["texts"].queued_items)
     victim = asyncio.create_task(parts.servicer.sentiment(texts(1, 40), ReplicaCall(client="victim")))
     await asyncio.sleep(0)
     for call in calls:
@@ -78,7 +78,7 @@ async def test_cancelled_calls_of_many_long_texts_leave_nothing_running(parts):
     async with asyncio.timeout(60):
         answer = pb.AnalyzeSentimentResponse.FromString(await victim)
     assert answer.sentiments[0].HasField("sentiment")
-    for batcher in (tracks.quick for tracks in parts.batchers.values()):
+    for batcher in (tracks.quick for tracks in parts.tracks.values()):
         await eventually_async(lambda batcher=batcher: batcher._running is None)
         assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
     assert sum(model.prepared) < 400, "the texts of cancelled calls are not prepared"

@@ -121,7 +121,7 @@ async def test_requests_of_one_frame_are_answered_under_their_ids(stream):
 
 
 async def test_a_cancelled_request_has_no_reply_and_leaves_no_work(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.tracks["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -134,7 +134,7 @@ async def test_a_cancelled_request_has_no_reply_and_leaves_no_work(server, strea
 
 
 async def test_items_of_cancelled_calls_in_a_merged_request_are_errors(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.tracks["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -159,7 +159,7 @@ async def test_a_bar_of_an_unknown_session_and_an_unknown_method_are_typed_error
 
 
 async def test_a_draining_replica_tells_its_gateways_and_completes_the_requests_in_flight(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.tracks["forecast"].quick
     model.gate.clear()
     await stream.send(predict(1))
     await eventually_async(lambda: batcher._running)
@@ -180,7 +180,7 @@ async def test_a_stream_ends_without_a_loss_once_the_gateway_has_no_more_request
 
 
 async def test_the_work_of_a_gateway_that_is_gone_leaves_the_queue(server, stream):
-    model, batcher = server.parts.catalog.default("forecast").model, server.parts.batchers["forecast"].quick
+    model, batcher = server.parts.catalog.default("forecast").model, server.parts.tracks["forecast"].quick
     model.gate.clear()
     async with opened(server) as gone:
         await stream.send(predict(1))
