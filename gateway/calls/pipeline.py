@@ -275,16 +275,17 @@ class Pipeline:
         if isinstance(answer, Exception):
             _finish(calls, answer)
             return
-        request.timing = answer.timing
-        if answer.HasField("error"):
-            self._refusals.note(request, answer.error)
-            if len(calls) == 1 or answer.error.code not in _OF_ONE_ITEM:
-                _finish(calls, RemoteError(answer.error))
+        reply = answer
+        request.timing = reply.timing
+        if reply.HasField("error"):
+            self._refusals.note(request, reply.error)
+            if len(calls) == 1 or reply.error.code not in _OF_ONE_ITEM:
+                _finish(calls, RemoteError(reply.error))
         elif len(calls) == 1:
-            calls[0].finish(answer.response)
+            calls[0].finish(reply.response)
         else:
             try:
-                responses = merging.split(request, answer)
+                responses = merging.split(request, reply)
             except ValueError:  # the calls are then sent alone
                 log.exception("bug", extra=fields(request_id=request.envelope.request_id, replica=request.replica))
                 responses = []

@@ -319,8 +319,8 @@ class Router:
         await asyncio.gather(*(replica.close() for replica in (*self.replicas, *self._beside)))
 
 
-def _drains(answer: exchange_pb2.Reply) -> bool:
-    return answer.HasField("error") and reason_of(answer.error) == DrainingError.reason
+def _drains(reply: exchange_pb2.Reply) -> bool:
+    return reply.HasField("error") and reason_of(reply.error) == DrainingError.reason
 
 
 def _two(ready: Sequence[Replica]) -> tuple[Replica, Replica]:

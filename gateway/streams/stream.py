@@ -3,8 +3,9 @@
 Owns the multiplexing of requests and answers: credits, cancels, and backpressure from a slow reader to the client's own
 sends. Every request is a Call; the steps of a call are calls/pipeline.py's.
 
-Two credits limit the memory of a stream: requests in flight, and the bytes of requests in flight and of answers not yet
-sent. The reader stops while one credit is used up, so that HTTP/2 flow control reaches the client; other streams go on.
+Three limits bound the memory of a stream: the credit in requests in flight, the credit in bytes of these requests and
+of results not yet sent, and the memory of all calls of the client. The reader stops at a limit, so that HTTP/2 flow
+control reaches the client; other streams go on.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ from market_inference.contract.validation import bounds
 from market_inference.contract.validation.check import SMALL_BYTES
 
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
-# An answer message takes no more answers once it holds this many bytes, so that a large answer delays few others.
+# A message takes no more results once it holds this many bytes, so that a large result delays few others.
 MESSAGE_BYTES = 256 << 10
 MOST_REQUESTS = methods.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
@@ -55,10 +56,10 @@ _ANSWERS = inference_pb2.StreamResponse.ANSWERS_FIELD_NUMBER
 _RESULTS = {name: field.number for name, field in inference_pb2.StreamResult.DESCRIPTOR.fields_by_name.items()}
 
 
-class _Answer(NamedTuple):
-    """The bytes of an answer, in pieces for a single copy into the message.
+class _Result(NamedTuple):
+    """The bytes of a StreamResult, in pieces for a single copy into the message.
 
-    `size_bytes` is the answer's share of the credit in bytes. Errors have none: they are small, and the credit in
+    `size_bytes` is the result's share of the credit in bytes. Errors have none: they are small, and the credit in
     requests limits their number.
     """
 
@@ -104,7 +105,7 @@ class Stream:
         self._credits = credits
         # The requests in flight, by id.
         self._calls: dict[int, Call] = {}
-        self._answers: list[_Answer] = []
+        self._results: list[_Result] = []
         self._in_flight = 0
         self._bytes = 0
         self._ended = False
@@ -129,12 +130,12 @@ class Stream:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Cancel the requests in flight and drop the answers that have not been written."""
+        """Cancel the requests in flight and drop the results that have not been written."""
         for call in tuple(self._calls.values()):
             call.cancel()
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            answer.release()
+        results, self._results = self._results, []
+        for result in results:
+            result.release()
 
     def drain(self, refusal: ServiceError) -> None:
         """Take no more requests; the stream ends with `refusal` after the last answer."""
@@ -255,43 +256,43 @@ class Stream:
         return call
 
     def _finish(self, number: int, size_bytes: int, call: Call, outcome: Outcome) -> None:
-        """Queue the answer to a request, and note the end, with a log line when it failed or has an id of its own."""
+        """Queue the result of a request, and note the end, with a log line when it failed or has an id of its own."""
         del self._calls[number]
         self._bytes -= size_bytes
         if isinstance(outcome, bytes):
-            answer, ending = _result(number, call, outcome), Ending()
+            result, ending = _result_of(number, call, outcome), Ending()
         else:
             if isinstance(outcome, asyncio.CancelledError):
                 outcome = CallCancelledError("the request was withdrawn")
             status = completion.status_of(outcome, call)
-            answer, ending = _error(number, status), completion.of_status(status)
-        self._bytes += answer.size_bytes
-        # The answer before the record: the writer then wakes before the log line and the metrics are written.
-        self._queue(answer)
+            result, ending = _error(number, status), completion.of_status(status)
+        self._bytes += result.size_bytes
+        # The result before the record: the writer then wakes before the log line and the metrics are written.
+        self._queue(result)
         self._record(call, ending, call.logged or ending.code != "OK")
 
     def _refuse(self, number: int, error: ServiceError) -> None:
         self._in_flight += 1
         self._queue(_error(number, error.status(self._call.request_id)))
 
-    def _queue(self, answer: _Answer) -> None:
-        self._answers.append(answer)
+    def _queue(self, result: _Result) -> None:
+        self._results.append(result)
         self._ready.set()
 
     async def _write(self, context: Any) -> None:
-        while self._answers or self._calls or not self._ended:
+        while self._results or self._calls or not self._ended:
             await self._ready.wait()
             self._ready.clear()
-            while self._answers:
+            while self._results:
                 count, size = self._message()
-                answers = self._answers[:count]
-                del self._answers[:count]
-                message = b"".join([piece for answer in answers for piece in answer.pieces])
+                results = self._results[:count]
+                del self._results[:count]
+                message = b"".join([piece for result in results for piece in result.pieces])
                 try:
                     await self._writes.write(context, message, self._stall)
                 finally:
-                    for answer in answers:
-                        answer.release()
+                    for result in results:
+                        result.release()
                 self._in_flight -= count
                 self._bytes -= size
                 self._credit.set()
@@ -302,24 +303,24 @@ class Stream:
         self._credit.set()
 
     def _message(self) -> tuple[int, int]:
-        """The number of answers in the next message, and their share of the credit in bytes."""
+        """The number of results in the next message, and their share of the credit in bytes."""
         count = size = 0
-        for answer in self._answers:
+        for result in self._results:
             if count and size >= MESSAGE_BYTES:
                 break
-            count, size = count + 1, size + answer.size_bytes
+            count, size = count + 1, size + result.size_bytes
         return count, size
 
 
-def _result(number: int, call: Call, response: bytes) -> _Answer:
+def _result_of(number: int, call: Call, response: bytes) -> _Result:
     head = answers_pb2.StreamResultAnswer(id=number).SerializeToString()
-    result = wireformat.pieces(_RESULTS[call.method.field], response)
-    return _Answer(wireformat.pieces(_ANSWERS, head, *result), len(response), call)
+    content = wireformat.pieces(_RESULTS[call.method.field], response)
+    return _Result(wireformat.pieces(_ANSWERS, head, *content), len(response), call)
 
 
-def _error(number: int, status: status_pb2.Status) -> _Answer:
-    answer = answers_pb2.StreamResultAnswer(id=number, error=status).SerializeToString()
-    return _Answer(wireformat.pieces(_ANSWERS, answer))
+def _error(number: int, status: status_pb2.Status) -> _Result:
+    content = answers_pb2.StreamResultAnswer(id=number, error=status).SerializeToString()
+    return _Result(wireformat.pieces(_ANSWERS, content))
 
 
 def read(raw: bytes) -> requests_pb2.StreamColumns:
