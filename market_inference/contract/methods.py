@@ -45,6 +45,8 @@ class Method:
     """A request of a Stream call may be of this RPC."""
     twin: type[Message]
     """The type that reads the request's columns of numbers as bytes (requests.proto), else `request` itself."""
+    lists: tuple[tuple[str, str], ...]
+    """The request's lists of items, each after the part of the request that has the list, "" for the request itself."""
     items: str
     """The request's list of items when the request is split into items, else empty."""
     answers: str
@@ -123,12 +125,24 @@ def _row(
         field=field,
         streamable=field in inference_pb2.StreamItem.DESCRIPTOR.fields_by_name,
         twin=twin or request,
+        lists=_lists(descriptor.input_type),
         items=items[0],
         answers=items[1],
         merged=merged,
         action=field if action is None else action,
         units=cost,
         answer_bytes=answer_bytes,
+    )
+
+
+def _lists(message: Descriptor) -> tuple[tuple[str, str], ...]:
+    """The lists marked `(items) = true`, of a message and of its parts."""
+    parts = [(field.name, field.message_type) for field in message.fields if field.message_type is not None]
+    return tuple(
+        (part, field.name)
+        for part, kind in (("", message), *parts)
+        for field in kind.fields
+        if field.GetOptions().Extensions[options_pb2.items]
     )
 
 
