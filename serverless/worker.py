@@ -28,7 +28,7 @@ from market_inference.contract.generated import inference_pb2
 from market_inference.contract.json_form import decode, encode, forms, mistakes
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import explain
-from market_inference.contract.validation.check import limit_answer
+from market_inference.contract.validation.check import check_message
 from runtime import listen, malloc
 from runtime.watcher import WatcherCollector
 from serverless import health, watch
@@ -108,7 +108,7 @@ class Worker:
 
     async def _health(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """Load the default models if needed, then report."""
-        checked(methods.METHODS["GetStatus"], request, call)
+        read(methods.METHODS["GetStatus"], request, call)
         await self.parts.catalog.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
@@ -116,14 +116,14 @@ class Worker:
     async def _ask(self, name: str, serve: Serve, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """Decode, validate, serve, encode."""
         method = methods.METHODS[name]
-        message = checked(method, request, call)
-        answer = method.response.FromString(await serve(twins.rewrite(message), call))
+        _, raw = read(method, request, call)
+        answer = method.response.FromString(await serve(raw, call))
         return encode.to_json(answer, request.names)
 
     async def _predict_stream(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """One output per series, in order of completion; `index` is the series' place in the request."""
         request.body, request.names = forms.predict(request.body)
-        message = checked(methods.METHODS["Predict"], request, call)
+        message, _ = read(methods.METHODS["Predict"], request, call)
         assert isinstance(message, inference_pb2.PredictRequest)  # noqa: S101 -- narrows the type
         if message.groups:
             text = "are answered as a whole: ask with the action predict"
@@ -165,7 +165,7 @@ class Worker:
         """One output per bar of `bars`, computed from the history and all bars up to the answered bar."""
         asked = watch.read(request.body)
         request.body, request.names = asked.body, asked.names
-        message = checked(methods.METHODS["Analyze"], request, call)
+        message, _ = read(methods.METHODS["Analyze"], request, call)
         assert isinstance(message, inference_pb2.AnalyzeRequest)  # noqa: S101 -- narrows the type
         # A watch has one series and one panel, so an error of an item is an error of the watch.
         for status in call.refused.values():
@@ -183,8 +183,8 @@ class Worker:
             yield {"bar": bar, **output}
 
 
-def checked(method: Method, request: Request, call: ReplicaCall) -> Message:
-    """The request's message, checked by the contract; refused items go to `call.refused`.
+def read(method: Method, request: Request, call: ReplicaCall) -> tuple[Message, bytes]:
+    """The request's message, checked by the contract, and its bytes; refused items go to `call.refused`.
 
     The size of the answer is computed from the request, so that a request for too large an answer costs nothing. The
     outputs of a streamed action count together: the job holds all of them. Raises ServiceError.
@@ -193,9 +193,8 @@ def checked(method: Method, request: Request, call: ReplicaCall) -> Message:
     size = message.ByteSize()
     if size > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, size)
+    checked = check_message(method, message)
     call.refused = {
-        (refusal.list_name, refusal.index): refusal.error.status(call.request_id) for refusal in explain.check(message)
+        (refusal.list_name, refusal.index): refusal.error.status(call.request_id) for refusal in checked.refused
     }
-    if method.max_answer_bytes:
-        limit_answer(method, method.answer_bytes(method.twin.FromString(twins.rewrite(message))))
-    return message
+    return message, checked.raw

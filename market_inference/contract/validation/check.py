@@ -62,7 +62,7 @@ def check_fast(method: Method, raw: bytes, message: Message | None, rest: bytes 
 def check_slowly(method: Method, raw: bytes) -> Checked:
     """The explaining check of a request that the fast check has not accepted, in milliseconds instead of microseconds.
 
-    Raises InvalidRequestError.
+    Raises InvalidRequestError or AnswerTooLargeError.
     """
     bounds.check(raw, method.request.DESCRIPTOR)
     try:
@@ -70,13 +70,16 @@ def check_slowly(method: Method, raw: bytes) -> Checked:
     except DecodeError as error:
         name = method.request.DESCRIPTOR.name
         raise InvalidRequestError([Violation("", f"the bytes are not a {name} message", "decode")]) from error
+    return check_message(method, message)
+
+
+def check_message(method: Method, message: Message) -> Checked:
+    """The explaining check of a public message, and the limit of its answer; refused items are cleared in `message`.
+
+    Raises InvalidRequestError or AnswerTooLargeError.
+    """
     refused = explain.check(message)
-    checked = Checked(method, twins.rewrite(message), refused=refused)
-    limit_answer(method, method.answer_bytes(checked.message))
+    checked = Checked(method, twins.rewrite(message), refused)
+    if (limit := method.max_answer_bytes) and (answer_bytes := method.answer_bytes(checked.message)) > limit:
+        raise AnswerTooLargeError(limit, answer_bytes)
     return checked
-
-
-def limit_answer(method: Method, answer_bytes: int) -> None:
-    """Raises AnswerTooLargeError for a request whose answer would be too large."""
-    if 0 < method.max_answer_bytes < answer_bytes:
-        raise AnswerTooLargeError(method.max_answer_bytes, answer_bytes)
