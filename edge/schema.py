@@ -114,7 +114,7 @@ def _column(field: str, kind: str) -> Schema:
 
 
 def _short(rpc: str) -> Schema:
-    """The message's form and its short form in one object: fields of the one or of the other."""
+    """The message's form and its short form in one object: fields of the one or of the other. Raises KeyError."""
     made = request(METHODS[rpc].request.DESCRIPTOR)
     own: Schema = made["properties"]
     if rpc == "Predict":
@@ -128,9 +128,11 @@ def _short(rpc: str) -> Schema:
         own["ohlcv"] = {"type": "object", "properties": columns, "additionalProperties": False, "required": ["close"]}
         own["symbol"] = {"type": "string", "maxLength": 64}
         own["indicators"]["items"] = {"anyOf": [{"type": "string"}, own["indicators"]["items"]]}
-    else:
+    elif rpc == "Analyze":
         parts = {"predict": "Predict", "sentiment": "AnalyzeSentiment", "indicators": "ComputeIndicators"}
         own |= {part: _short(name) for part, name in parts.items()}
+    else:
+        raise KeyError(f"edge/schema.py has no short form of {rpc}")
     return made
 
 
