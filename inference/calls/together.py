@@ -18,7 +18,7 @@ from market_inference.contract.encoding import twins
 from market_inference.contract.encoding.wireformat import NUMBER_BYTES
 from market_inference.contract.errors import InvalidRequestError, NotTakenError, Violation
 from market_inference.contract.generated import inference_pb2, requests_pb2
-from models.forecast import Covariates, Group, Series
+from models.forecast import TAKES, Covariates, Group, Series
 
 MOST_ROWS: Final = methods.max_rows(inference_pb2.PredictRequest.DESCRIPTOR.fields_by_name["groups"])
 
@@ -49,8 +49,9 @@ class Items(NamedTuple):
 def require_taken(model: Any, what: str, given: object, field: str) -> None:
     """Raises NotTakenError for a value in a field that the model does not take."""
     if given and what not in getattr(model, "takes", ()):
-        taker = "auto" if what in {"period", "times"} else "chronos_2"
-        raise NotTakenError([Violation(field, f"model {model.name} takes no {what}; {taker} does", what)])
+        takers = [name for name, fields in TAKES.items() if what in fields]
+        text = f"model {model.name} takes no {what}; {' and '.join(takers)} {'do' if len(takers) > 1 else 'does'}"
+        raise NotTakenError([Violation(field, text, what)])
 
 
 def not_nanoseconds(newest: int) -> str:

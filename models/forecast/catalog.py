@@ -5,7 +5,7 @@ Heavy packages are imported by the module of a model, on the first load of the m
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from models.forecast import calibrated
 from models.forecast.backtests import BACKTESTS
@@ -14,21 +14,30 @@ from models.forecast.series import Forecast, Series
 from models.manifest import Manifest
 from models.model import Model, ModelUnavailableError, require
 
-_EMBEDDED = ("auto", "auto_v1", "vol_rw", "ridge_ar")
-# Every module here offers load(name, device, source, backtests) -> Model, and needs torch.
-_MODULES = {
-    "fracast": "models.forecast.fracast",
-    "auto_fracast": "models.forecast.fracast",
-    "chronos": "models.forecast.chronos",
-    "chronos_bolt": "models.forecast.chronos",
-    "chronos_2": "models.forecast.chronos",
-    "timesfm": "models.forecast.timesfm",
+
+class _Pretrained(NamedTuple):
+    """`module` offers load(name, device, source, backtests) -> Model; it needs torch, and `package` beside.
+
+    `takes`: as in TAKES.
+    """
+
+    module: str
+    package: str
+    takes: tuple[str, ...]
+
+
+_EMBEDDED: dict[str, tuple[str, ...]] = {"auto": ("period", "times"), "auto_v1": (), "vol_rw": (), "ridge_ar": ()}
+_PRETRAINED = {
+    "fracast": _Pretrained("models.forecast.fracast", "fracast", ()),
+    "auto_fracast": _Pretrained("models.forecast.fracast", "fracast", ()),
+    "chronos": _Pretrained("models.forecast.chronos", "chronos", ()),
+    "chronos_bolt": _Pretrained("models.forecast.chronos", "chronos", ()),
+    "chronos_2": _Pretrained("models.forecast.chronos", "chronos", ("covariates", "groups")),
+    "timesfm": _Pretrained("models.forecast.timesfm", "transformers", ()),
 }
-_PACKAGES = {"fracast": "fracast", "auto_fracast": "fracast", "timesfm": "transformers"}
-"""The package of a model, `chronos` for the others."""
-NAMES = (*_EMBEDDED, *_MODULES)
-TAKES = {"auto": ("period", "times"), "chronos_2": ("covariates", "groups")}
-"""Optional fields of a request by the name of a forecaster that takes them; a loaded model has them in `takes`."""
+NAMES = (*_EMBEDDED, *_PRETRAINED)
+TAKES = {**_EMBEDDED, **{name: row.takes for name, row in _PRETRAINED.items()}}
+"""Optional fields of a request that a forecaster takes, by its name; a loaded model has them in `takes`."""
 CALIBRATED = "auto_calibrated"
 ARCHITECTURES = (*NAMES, CALIBRATED)
 """The architectures of manifests."""
@@ -61,13 +70,15 @@ def load(
     require_packages(name)
     if name in _EMBEDDED:
         return Embedded(name, device)
-    return cast("Model[Series, Forecast]", import_module(_MODULES[name]).load(name, device, source, backtests))
+    return cast(
+        "Model[Series, Forecast]", import_module(_PRETRAINED[name].module).load(name, device, source, backtests)
+    )
 
 
 def require_packages(name: str) -> None:
     """Raise ModelUnavailableError, with the command that installs it, when a package of the forecaster is missing."""
-    if name in _MODULES:
-        require(f"the forecaster {name}", "pretrained", "torch", _PACKAGES.get(name, "chronos"))
+    if name in _PRETRAINED:
+        require(f"the forecaster {name}", "pretrained", "torch", _PRETRAINED[name].package)
 
 
 class _Renamed(Protocol):

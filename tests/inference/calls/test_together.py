@@ -1,5 +1,7 @@
 """Covariates and groups in a Predict request: the items of the model, refusals by name, and answers in order."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,13 @@ from google.rpc import error_details_pb2
 
 from inference.build import build
 from inference.calls.call import ReplicaCall
+from inference.calls.together import require_taken
 from inference.config import Config
 from market_inference.contract import answer_size
 from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError, NotTakenError
 from market_inference.contract.generated import inference_pb2 as pb
+from models.forecast import TAKES
 from tests.models.forecast.checkpoints import save_chronos_2
 
 HORIZON = 4
@@ -157,6 +161,12 @@ async def test_the_list_of_models_says_what_a_model_takes(parts):
     for model in ("chronos_2", "auto"):
         await predict(parts, one("A", 1), model=model)
     assert await takes() == before
+
+
+def test_a_refusal_names_every_model_that_takes_the_field(monkeypatch):
+    monkeypatch.setitem(TAKES, "vol_rw", ("period",))
+    with pytest.raises(NotTakenError, match="period: model m takes no period; auto and vol_rw do"):
+        require_taken(SimpleNamespace(name="m"), "period", 24, "period")
 
 
 HOUR = 3600 * 10**9

@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
-from models.forecast import NAMES, UnknownForecasterError, load
+from models.forecast import NAMES, TAKES, UnknownForecasterError, load
 
 
 def test_names_cover_the_embedded_models_and_the_adapters() -> None:
     embedded = {"auto", "auto_v1", "vol_rw", "ridge_ar", "fracast", "auto_fracast"}
     assert set(NAMES) == embedded | {"chronos", "chronos_bolt", "chronos_2", "timesfm"}
+    assert set(TAKES) == set(NAMES)
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
