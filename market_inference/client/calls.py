@@ -28,6 +28,7 @@ from market_inference.client.item_error import request_error
 from market_inference.contract import answer_size
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.generated import requests_pb2
 from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
 T = TypeVar("T")
@@ -201,14 +202,12 @@ def _call(
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """The bytes of a request's fields beside its items, and the bytes that these fields ask for in an item's answer.
+    """The bytes of a request's fields beside its items.
 
-    `answer_bytes`: of an item without numbers of its own; `outputs`: of each indicator the newest
-    values wanted, 0 for a value at every bar, and the number of outputs.
+    `outputs`: of each indicator the newest values wanted, 0 for a value at every bar, and the number of outputs.
     """
 
     raw: bytes
-    answer_bytes: int = 0
     outputs: tuple[tuple[int, int], ...] = ()
 
 
@@ -242,7 +241,7 @@ def _sizes(items: Sequence[Any], rest: _Rest) -> list[tuple[int, int]]:
     """The bytes of each item and of its answer, estimated from above."""
     heads = [_ITEM_BYTES + 4 * len(item.source.symbol) for item in items]
     if isinstance(items[0], Series):
-        answer = rest.answer_bytes
+        answer = _forecast_bytes(rest.raw, timed=any(item.times is not None for item in items))
         return [(head + _NUMBER_BYTES * _numbers(item), head + answer) for head, item in zip(heads, items, strict=True)]
     if isinstance(items[0], Panel):
         return [
@@ -250,6 +249,14 @@ def _sizes(items: Sequence[Any], rest: _Rest) -> list[tuple[int, int]]:
             for head, item in zip(heads, items, strict=True)
         ]
     return [(head + _text_bytes(item), head) for head, item in zip(heads, items, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _forecast_bytes(rest: bytes, *, timed: bool) -> int:
+    """The bytes of a series' answer, as the contract counts them for a request of one series."""
+    request = requests_pb2.PredictColumns.FromString(rest)
+    request.series.add(times=bytes(_NUMBER_BYTES) if timed else b"")
+    return answer_size.predict(request)
 
 
 def _numbers(item: Series) -> int:
@@ -297,9 +304,7 @@ def _predict_rest(horizon: object, quantiles: object, interval: object, model: o
 @lru_cache(maxsize=1024)
 def _predict_fields(horizon: int, levels: tuple[float, ...], model: str, period: int) -> _Rest:
     """Programs ask for the same steps and levels again and again."""
-    raw = pb.PredictRequest(horizon=horizon, model=model, quantiles=levels, period=period).SerializeToString()
-    numbers = horizon * ((len(levels) or answer_size.DEFAULT_LEVELS) + 1) + 2 * period
-    return _Rest(raw, _ANSWER_BYTES + _NUMBER_BYTES * numbers)
+    return _Rest(pb.PredictRequest(horizon=horizon, model=model, quantiles=levels, period=period).SerializeToString())
 
 
 def _sentiment_request(given: Iterable[Text], model: object) -> bytes:

@@ -1,5 +1,7 @@
 """The cut of items into requests within the contract's limits."""
 
+import numpy as np
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,9 +36,16 @@ def test_limits_are_the_contract_s() -> None:
 def test_answers_above_the_limit_are_split_too() -> None:
     levels = [(at + 1) / 100 for at in range(99)]
     call = calls.predict([[1.0] * 40] * 256, 365, levels, "")
+    # Without times, 40 levels fit into one request: the phases of the clock make the difference.
+    hours = pd.Series(np.ones(40), index=pd.date_range("2026-01-01", periods=40, freq="h"))
+    timed = calls.predict([hours] * 256, 365, levels[:40], "", times=True)
     bars = {f"S{at}": [1.0 + at] * 10_000 for at in range(64)}
     indicators = calls.indicators(bars, [f"SMA:timeperiod={2 + at}" for at in range(100)], 0)
-    for made, bound in ((call, answer_size.predict), (indicators, answer_size.indicators)):
+    for made, bound in (
+        (call, answer_size.predict),
+        (timed, answer_size.predict),
+        (indicators, answer_size.indicators),
+    ):
         row = methods.METHODS[made.method]
         assert len(made.requests) > 1
         for request in made.requests:
