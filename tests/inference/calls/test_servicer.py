@@ -1,5 +1,6 @@
-"""The caches of a servicer stay within a byte limit for any requests."""
+"""A method for every RPC; the caches of a servicer stay within a byte limit for any requests."""
 
+import inspect
 import random
 import tracemalloc
 
@@ -10,6 +11,7 @@ from inference.build import build
 from inference.calls import answers, servicer
 from inference.calls.call import ReplicaCall
 from inference.config import Config
+from market_inference.contract import methods
 from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast
 from models.forecast import student, volatility
@@ -76,3 +78,10 @@ def test_bucket_and_units_of_a_series_follow_from_its_length(name):
         closes = [100 * np.exp(dice.normal(0, 0.1, points)) for _ in range(3)]
         items = [forecast.Series(one, 10, (0.1, 0.9), symbol) for one, symbol in zip(closes, "ABC", strict=True)]
         assert len({(model.bucket(item), model.units(item)) for item in items}) == 1
+
+
+@pytest.mark.parametrize(
+    "method", [one for one in methods.METHODS.values() if one.field and not one.streams], ids=lambda one: one.name
+)
+def test_every_rpc_that_a_replica_is_asked_for_has_a_method(method):
+    assert inspect.iscoroutinefunction(getattr(servicer.Servicer, method.field))
