@@ -74,10 +74,15 @@ class AsyncStream:
         return self.ask(call, timeout)
 
     def sentiment(
-        self, texts: str | ManyTexts, *, model: str = "", timeout: float | None = None
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        timeout: float | None = None,
     ) -> "asyncio.Future[Sentiment | Answers[Sentiment]]":
         """As AsyncClient.sentiment."""
-        return self.ask(calls.sentiment(texts, model), timeout)
+        return self.ask(calls.sentiment(texts, model, about), timeout)
 
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
@@ -217,10 +222,15 @@ class Stream:
         )
 
     def sentiment(
-        self, texts: str | ManyTexts, *, model: str = "", timeout: float | None = None
+        self,
+        texts: str | ManyTexts,
+        *,
+        about: str | Iterable[str] | None = None,
+        model: str = "",
+        timeout: float | None = None,
     ) -> "concurrent.futures.Future[Sentiment | Answers[Sentiment]]":
         """As Client.sentiment."""
-        return self._ask(calls.sentiment(texts, model), timeout)
+        return self._ask(calls.sentiment(texts, model, about), timeout)
 
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
