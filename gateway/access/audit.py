@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gateway.calls.call import Call
 from market_inference.contract.errors import PermissionDeniedError, ServiceError, UnauthenticatedError
-from runtime.logs import fields
+from runtime import logs
 
 log = logging.getLogger("gateway.audit")
 
@@ -16,15 +16,13 @@ log = logging.getLogger("gateway.audit")
 def note(call: Call, error: ServiceError, peer: Callable[[], str]) -> None:
     """Write the line when the error is such a refusal. `peer()` is gRPC's name of the client's address."""
     if isinstance(error, UnauthenticatedError | PermissionDeniedError):
-        log.warning(
-            "refused",
-            extra=fields(
-                reason=error.reason,
-                why=error.message,
-                method=call.method.name,
-                request_id=call.request_id,
-                client=call.client.name,
-                credential=call.credential,
-                peer=peer(),
-            ),
-        )
+        values: dict[str, object] = {
+            "reason": error.reason,
+            "why": error.message,
+            "method": call.method.name,
+            "request_id": call.request_id,
+            "client": call.client.name,
+            "credential": call.credential,
+            "peer": peer(),
+        }
+        logs.event(log, logging.WARNING, "refused", values)

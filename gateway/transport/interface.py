@@ -15,9 +15,10 @@ LIMITS = {
     # Connections without a living client are found and closed.
     "keepalive_time_ms": 30_000,
     "keepalive_timeout_ms": 10_000,
-    # Calls on one connection at a time; further calls wait in the client. With more, a few connections of calls without
-    # a request fill the server's queue of calls, and calls of other clients are dropped.
-    "max_concurrent_streams": 256,
+    # Calls on one connection at a time; further calls wait in the client. 100 is the least that HTTP/2 recommends. gRPC
+    # hands calls over one after the other: a call of another client waits behind all those that a few connections may
+    # open without a key or a request.
+    "max_concurrent_streams": 100,
 }
 # Metadata above the first size may be refused; metadata above the second size are refused.
 METADATA_BYTES = (16 * 1024, 32 * 1024)

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from gateway.transport import grpcio
+from gateway.transport.interface import LIMITS
 from runtime.listen import split
 from tests.eventually import eventually_async
 from tests.gateway.test_hostile import CALL, PREFACE, frame, headers
@@ -76,6 +77,15 @@ async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatc
         connection.send(frame(HEADERS, 4, 1, CALL + headers(**{"x-api-key": gateway.secret})))
         await connection.until(lambda: connection.ended == {1})
         await gateway.predict()
+
+
+async def test_a_connection_opens_no_more_calls_at_once_than_the_limit(default):
+    most = LIMITS["max_concurrent_streams"]
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        mine = CALL + headers(**{"x-api-key": gateway.secret})
+        connection.send(b"".join(frame(HEADERS, 4, stream, mine) for stream in range(1, 4 * most, 2)))
+        await connection.until(lambda: connection.frames[RESET] == most)
+        assert connection.ended == set(range(2 * most + 1, 4 * most, 2))
 
 
 async def test_thousands_of_calls_without_a_request_are_nobody_elses_problem(default):
