@@ -131,6 +131,8 @@ class Pipeline:
             return
         if call.checked is None:
             call.message = None
+            if call.mistakes is not None:
+                call.mistakes.suspected = True
             self.slow_checks.add(call.client.name, partial(self._check_slowly, call))
         else:
             self._checked(call)

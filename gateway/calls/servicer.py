@@ -144,6 +144,7 @@ class Servicer:
                 self._pipeline.memory,
                 writes=self._writes,
                 slices=self._slices,
+                slow_checks=self._pipeline.slow_checks,
                 default_timeout=self._default_timeout,
                 max_timeout=self._max_timeout,
             )

@@ -24,9 +24,10 @@ MOST_EXPLAINED: Final = 16
 
 @dataclass(slots=True)
 class Mistakes:
-    """The refused requests of one Stream message."""
+    """The refused requests of one Stream message. `suspected`: a request takes, or has taken, the explaining check."""
 
     count: int = 0
+    suspected: bool = False
 
     def refuse_further(self) -> None:
         """Raises InvalidRequestError once MOST_EXPLAINED requests of the message are refused."""
@@ -42,11 +43,12 @@ class SlowChecks:
         self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._next_slice = 0.0
         self._timer: TimerHandle | None = None
+        self._running = False
 
     def add(self, client: str, check: Callable[[], None]) -> None:
         """Run `check` in the client's turn, now or later. `check` raises nothing."""
         self._queues.setdefault(client, deque()).append(check)
-        if self._timer is None:
+        if self._timer is None and not self._running:
             self._run_or_wait()
 
     async def turn(self, client: str, check: Callable[[], None]) -> None:
@@ -74,7 +76,7 @@ class SlowChecks:
             self._run()
 
     def _run(self) -> None:
-        self._timer = None
+        self._timer, self._running = None, True
         began = now = deadline.now()
         while self._queues and now - began < SLICE_SECONDS:
             client, queue = next(iter(self._queues.items()))
@@ -85,6 +87,7 @@ class SlowChecks:
                 del self._queues[client]
             check()
             now = deadline.now()
+        self._running = False
         self._next_slice = now + (now - began) * (1 / SHARE - 1)
-        if self._queues and self._timer is None:
+        if self._queues:
             self._timer = get_running_loop().call_later(self._next_slice - now, self._run)

@@ -10,6 +10,7 @@ control reaches the client; other streams go on.
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -23,7 +24,7 @@ from gateway.access.in_flight import InFlight
 from gateway.calls import completion
 from gateway.calls.call import Call, Outcome
 from gateway.calls.completion import Ending
-from gateway.calls.slow_checks import Mistakes
+from gateway.calls.slow_checks import SLICE_SECONDS, Mistakes, SlowChecks
 from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from market_inference.contract import deadline, metadata, methods
@@ -89,6 +90,7 @@ class Stream:
         *,
         writes: Writes,
         slices: Slices,
+        slow_checks: SlowChecks,
         default_timeout: float,
         max_timeout: float,
         credits: inference_pb2.StreamCredits = CREDITS,  # noqa: A002 -- the contract's name
@@ -100,6 +102,7 @@ class Stream:
         self._memory = memory
         self._writes = writes
         self._slices = slices
+        self._slow_checks = slow_checks
         self._default_timeout = default_timeout
         self._max_timeout = max_timeout
         self._credits = credits
@@ -167,24 +170,34 @@ class Stream:
             self._refuse(0, InvalidRequestError([violation]))
             return
         share, mistakes = len(raw) // max(1, len(message.requests)), Mistakes()
-        requests = iter(message.requests)
-        request = next(requests, None)
-        while request is not None:
+        client, requests = self._call.client.name, deque(message.requests)
+        while requests:
             await self._wait_for_credit()
             if self._draining is not None:
                 return
+            if mistakes.suspected:
+                # The refusals of a thousand mistakes take as long as their checks.
+                await self._slow_checks.turn(
+                    client, lambda: self._take_some(requests, share, mistakes, deadline.now() + SLICE_SECONDS)
+                )
+                continue
             # The calls of other clients take their turn between the requests of a large message.
-            ends = await self._slices.begin(self._call.client.name)
+            ends = await self._slices.begin(client)
             began = deadline.now()
             try:
-                with self._together():
-                    while request is not None and not self._exhausted():
-                        self._take_one(request, share, mistakes)
-                        request = next(requests, None)
-                        if deadline.now() >= ends:
-                            break
+                self._take_some(requests, share, mistakes, ends)
             finally:
                 self._slices.end(began)
+
+    def _take_some(
+        self, requests: deque[requests_pb2.StreamItemColumns], share: int, mistakes: Mistakes, ends: float
+    ) -> None:
+        """Take requests until the instant `ends`, one at least while there is credit."""
+        with self._together():
+            while requests and not self._exhausted():
+                self._take_one(requests.popleft(), share, mistakes)
+                if deadline.now() >= ends:
+                    break
 
     async def _wait_for_credit(self) -> None:
         while self._exhausted() and self._draining is None:

@@ -123,6 +123,22 @@ async def test_a_check_whose_caller_has_left_does_not_run(clock, loop, monkeypat
     assert not ran
 
 
+def test_a_check_that_adds_a_check_ends_first(clock, loop):
+    """A stream reads on within a check, and finds further mistakes."""
+    checks, ran = SlowChecks(), []
+
+    def outer() -> None:
+        checks.add("attacker", lambda: ran.append("inner"))
+        ran.append("outer")
+        clock.time += SLICE_SECONDS
+
+    checks.add("attacker", outer)
+    assert ran == ["outer"]
+    loop.next()
+    assert ran == ["outer", "inner"]
+    assert not loop.timers
+
+
 def test_further_mistakes_of_a_message_are_not_explained():
     mistakes = Mistakes(count=MOST_EXPLAINED - 1)
     mistakes.refuse_further()

@@ -13,6 +13,7 @@ from gateway.access.auth import Client
 from gateway.access.in_flight import InFlight
 from gateway.calls.call import Call
 from gateway.calls.completion import Ending
+from gateway.calls.slow_checks import SlowChecks
 from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
@@ -71,6 +72,8 @@ def stream_of(
     *,
     held: InFlight | None = None,
     reader_seconds: float = 60.0,
+    slices: Slices | None = None,
+    slow_checks: SlowChecks | None = None,
 ) -> Stream:
     call = Call(METHODS["Stream"], "s", now(), NEVER, client=CLIENT)
     timeouts = {"default_timeout": 30.0, "max_timeout": 60.0}
@@ -81,7 +84,8 @@ def stream_of(
         nullcontext,
         held or memory(),
         writes=Writes(reader_seconds),
-        slices=Slices(),
+        slices=slices or Slices(),
+        slow_checks=slow_checks or SlowChecks(),
         credits=credits,
         **timeouts,
     )
@@ -340,3 +344,48 @@ async def test_a_message_without_requests_is_refused(running):
     (answer,) = await running.wire.answers(1)
     assert (answer.id, code_pb2.Code.Name(answer.error.code)) == (0, "INVALID_ARGUMENT")
     assert "requests" in str(answer.error)
+
+
+class ByHand(SlowChecks):
+    """Turns that the test gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = []
+
+    def add(self, client, check):
+        self.waiting.append((client, check))
+
+    def give(self) -> None:
+        _, check = self.waiting.pop(0)
+        check()
+
+
+async def test_a_message_with_a_suspected_request_is_read_on_in_turns_of_the_slow_checks():
+    """Refusals of a thousand mistakes take as long as their checks: half a millisecond in each turn of the loop."""
+
+    class Suspecting(Slow):
+        def start(self, call: Call) -> None:
+            assert call.mistakes is not None
+            call.mistakes.suspected = call.mistakes.suspected or len(self.calls) == 1
+            self.calls.append(call)
+
+    service, wire, turns = Suspecting(), Wire(), ByHand()
+    # Such a short slice takes one request.
+    run = Running(stream_of(service, CREDITS, slices=Slices(1e-9), slow_checks=turns), service, wire)
+    wire.send(1, 2, 3, 4)
+    await run.settle()
+    assert len(service.calls) == 2
+    assert [client for client, _ in turns.waiting] == [CLIENT.name]
+    turns.give()
+    await run.settle()
+    assert len(service.calls) == 4
+    assert not turns.waiting
+    # The next message begins in the slices of all streams.
+    service.calls.clear()
+    run.stream._credits = pb.StreamCredits(in_flight=8, bytes=1 << 20)
+    wire.send(5)
+    await run.settle()
+    assert len(service.calls) == 1
+    run.task.cancel()
+    await asyncio.gather(run.task, return_exceptions=True)
