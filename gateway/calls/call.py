@@ -65,7 +65,7 @@ class Call:
     span: Span | None = None
     # The count in which the call holds a place.
     in_flight: InFlight | None = None
-    # Reported when the request breaks no other rule.
+    # Of a small request, reported when the request breaks no other rule.
     too_large: AnswerTooLargeError | None = None
     # Bytes of the request and of the expected answer, and the count in which they are held until the answer has left.
     memory: InFlight | None = None

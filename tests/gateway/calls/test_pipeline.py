@@ -8,6 +8,7 @@ import pytest
 
 from gateway.access.auth import Authenticator
 from gateway.access.caller import Caller
+from gateway.calls import pipeline
 from gateway.calls.call import Call
 from gateway.calls.completion import Result
 from gateway.calls.request import Request
@@ -16,8 +17,10 @@ from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.server import build
 from market_inference.contract import keys, methods
+from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.validation.check import SMALL_BYTES
 
 PREDICT = methods.METHODS["Predict"]
 GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3).SerializeToString()
@@ -125,6 +128,17 @@ async def test_a_broken_rule_is_named_rather_than_the_size_of_the_answer(gateway
     wrong.horizon = 366
     gateway.call(wrong.SerializeToString())
     assert "horizon" in gateway.ends[0].status.message
+
+
+async def test_many_numbers_are_not_checked_for_an_answer_that_is_too_large(gateway, monkeypatch):
+    checked = []
+    monkeypatch.setattr(pipeline, "check_fast", lambda *given: checked.append(given))
+    series = pb.Series(values=[1.0, 2.0] * 30)
+    large = pb.PredictRequest(series=[series] * 200, horizon=365, quantiles=LEVELS).SerializeToString()
+    assert len(large) > SMALL_BYTES
+    assert gateway.call(large).finished
+    assert reason_of(gateway.ends[0].status) == "ANSWER_TOO_LARGE"
+    assert not checked
 
 
 async def test_bytes_are_held_until_the_answer_has_left_or_there_is_none(gateway):
