@@ -41,12 +41,14 @@ def read(text: str) -> tuple[Grid, str]:
 def _loaded(text: str) -> Any:
     try:
         return _parsed(text)
+    except RecursionError:
+        raise FileError("the JSON is nested too deeply") from None
     except ValueError as error:
         records = [line for line in text.splitlines() if line.strip()]
         try:
             if len(records) > 1:
                 return [_parsed(line) for line in records]
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         raise FileError(f"not valid JSON: {error}") from None
 

@@ -180,9 +180,10 @@ def _framed(rows: list[list[str]], numbers: list[int]) -> Grid:
 def _is_data(row: Sequence[str]) -> bool:
     """Whether a row holds numbers or a time, and mostly such cells."""
     cells = [cell for cell in row if cell]
-    values = [cell for cell in cells if looks_like_number(cell) or looks_like_time(cell) or looks_like_clock(cell)]
-    words = [cell for cell in cells if cell not in values and not missing(cell)]
-    return bool(values) and len(words) <= max(1, len(cells) // 2)
+    known = (looks_like_number, looks_like_time, looks_like_clock)
+    others = [cell for cell in cells if not any(fits(cell) for fits in known)]
+    words = sum(not missing(cell) for cell in others)
+    return len(others) < len(cells) and words <= max(1, len(cells) // 2)
 
 
 def _like(row: Sequence[str], first: Sequence[str]) -> bool:

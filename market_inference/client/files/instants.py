@@ -327,7 +327,7 @@ def _any(cell: str) -> _Parsed | None:
     monthly = re.fullmatch(r"(\d{4})[-/.M](\d{1,2})", text)
     if monthly and 1 <= int(monthly[2]) <= 12:
         return _Parsed(datetime(int(monthly[1]), int(monthly[2]), 1))  # noqa: DTZ001
-    compact = re.fullmatch(r"(\d{8})\s+(.+)", text)
+    compact = re.fullmatch(r"(\d{8})\s++(.+)", text)
     if compact:
         try:
             return _with_clock(datetime.strptime(compact[1], "%Y%m%d"), compact[2])  # noqa: DTZ007
@@ -339,7 +339,9 @@ def _any(cell: str) -> _Parsed | None:
 def _iso(text: str) -> str:
     """ISO 8601 for datetime.fromisoformat: a space before the offset and more than six digits are removed."""
     text = re.sub(r"(\.\d{6})\d+", r"\1", text)
-    return re.sub(r"\s*(UTC|Z|GMT)$", "+00:00", re.sub(r"\s+(?=[+-]\d{2}:?\d{2}$)", "", text))
+    # The search begins at the first space of a run only: from each space on, it would take quadratic time.
+    text = re.sub(r"(?<!\s)\s++(?=[+-]\d{2}:?\d{2}$)", "", text)
+    return re.sub(r"(?<!\s)\s*+(UTC|Z|GMT)$", "+00:00", text)
 
 
 def _with_clock(day: datetime, clock: str) -> _Parsed | None:

@@ -167,7 +167,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _ROLE_OF = {name: (role, rank) for role, names in _NAMES.items() for rank, name in enumerate(names)}
 _NUMBERED = re.compile(r"^\d+[a-z]?\.\s*")
-_CURRENCY = re.compile(r"\s*\((usd|eur|gbp|jpy|chf|cny|usdt|btc)\)$")
+_CURRENCY = re.compile(r"(?<!\s)\s*+\((usd|eur|gbp|jpy|chf|cny|usdt|btc)\)$")
 
 
 @dataclass(frozen=True, slots=True)

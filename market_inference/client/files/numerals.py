@@ -18,11 +18,12 @@ _CODES = (
     "USD|EUR|GBP|GBX|JPY|CHF|CNY|CNH|AUD|CAD|NZD|HKD|SGD|SEK|NOK|DKK|INR|KRW|BRL|MXN|ZAR|PLN|TRY|TWD|USDT|USDC|BTC|ETH"
 )
 _CURRENCY = rf"(?:[A-Z]{{1,3}}\$|{_CODES}|[$€£¥₹₩])"
+# Possessive: of a run of spaces that several parts could take, every division would be tried.
 _NUMBER = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[-+−])?\s*(?:{_CURRENCY}\s*)?(?P<sign2>[-+−])?"
-    r"(?P<core>\d[\d.,'’\u00a0\u202f ]*|[.,]\d+)(?P<exponent>[eE][-+]?\d+)?\s*"
-    r"(?P<suffix>(?i:k|m|b|t|bn|mn|mio\.?|mrd\.?))?\s*"
-    rf"(?P<percent>%)?\s*(?:{_CURRENCY})?\s*(?P<close>\))?"
+    rf"(?P<open>\()?\s*+(?P<sign>[-+−])?\s*+(?:{_CURRENCY}\s*+)?(?P<sign2>[-+−])?"
+    r"(?P<core>\d[\d.,'’\u00a0\u202f ]*+|[.,]\d++)(?P<exponent>[eE][-+]?\d++)?\s*+"
+    r"(?P<suffix>(?i:k|m|b|t|bn|mn|mio\.?|mrd\.?))?\s*+"
+    rf"(?P<percent>%)?\s*+(?:{_CURRENCY})?\s*+(?P<close>\))?"
 )
 _PLAIN = frozenset("0123456789.+-\n")
 _PLAIN_GROUPED = re.compile(r"^[-+]?\d{1,3}(?:\.\d{3}){2,}$", re.MULTILINE)

@@ -5,7 +5,7 @@ a module of this package; every decision that could change numbers is decided by
 or refused with the option that decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +22,11 @@ from market_inference.client.files.options import Options
 PRICES = ("open", "high", "low", "close")
 MOST_BARS = 10_000
 """The default limit of bars: the most that a request may hold."""
+MOST_INSTRUMENTS = 10_000
+"""The default limit of instruments that are read at once; of a file with more, `symbol` names one."""
+_MOST_SHARED = 1 << 24
+"""The most cells that the instruments of a file hold together: each holds the columns that belong to none."""
+_SHOWN = 20
 _FOOTER_ROWS = 20
 
 
@@ -62,9 +67,10 @@ def read(
     options: Options | None = None,
     *,
     limit: int | None = MOST_BARS,
+    instruments: int = MOST_INSTRUMENTS,
     details: dict[str, str] | None = None,
 ) -> dict[str, Bars]:
-    """The bars of every instrument in a file, by symbol.
+    """The bars of every instrument in a file, by symbol. A file with more than `instruments` is refused.
 
     `details` receives facts on the file as soon as they are known, also if reading fails later. Raises FileError.
     """
@@ -74,7 +80,10 @@ def read(
     try:
         table, symbol = _table(loaded, options, facts)
         facts.update(table.details)
-        return _instruments(table, symbol or loaded.stem, loaded.name, options, limit, facts)
+        parts = _instruments(table, symbol or loaded.stem, options, instruments)
+        if len(parts) > 1:
+            facts["instruments"] = _named(parts)
+        return {one: _Reading(part, one, loaded.name, options, facts).bars(limit) for one, part in parts.items()}
     except FileError as error:
         raise FileError(f"{loaded.name}: {error}") from None
 
@@ -109,37 +118,46 @@ def _known(table: Grid) -> int:
     return sum(names.role(name) is not None for name in table.names)
 
 
-def _instruments(
-    table: Grid, symbol: str, name: str, options: Options, limit: int | None, facts: dict[str, str]
-) -> dict[str, Bars]:
-    """The bars of each instrument: by a row of tickers in the header, by a column of symbols, or one."""
+def _instruments(table: Grid, symbol: str, options: Options, most: int) -> dict[str, Grid]:
+    """The table of each instrument: by a row of tickers in the header, by a column of symbols, or one."""
     if table.headerless and not options.columns.keys() & set(PRICES):
         table.names = headerless.columns(table.rows, _values(table, options))
         table.notes.append(f"no header line; columns are read as {', '.join(table.names)}")
     tickers = list(dict.fromkeys(ticker for ticker in table.tickers if ticker))
     parts: dict[str, Grid] = {}
     if tickers:
+        if len(table.rows) * len(tickers) * table.tickers.count("") > _MOST_SHARED:
+            raise FileError("too many columns that belong to no instrument: delete these columns, or divide the file")
         for ticker in tickers:
             kept = [at for at, own in enumerate(table.tickers) if own in ("", ticker)]
             parts[ticker] = _part(table, kept, range(len(table.rows)))
     else:
         roles = names.assign(table.names, options.columns)
         at = roles.columns.get("symbol")
-        found = list(dict.fromkeys(row[at] for row in table.rows if row[at])) if at is not None else []
-        if at is None or len(found) < 2:
-            parts[found[0] if found else symbol] = table
+        found: dict[str, list[int]] = {}
+        for place, row in enumerate(table.rows) if at is not None else ():
+            if row[at]:
+                found.setdefault(row[at], []).append(place)
+        if len(found) < 2:
+            parts[next(iter(found), symbol)] = table
         else:
-            for one in found:
-                rows = [place for place, row in enumerate(table.rows) if row[at] == one]
+            for one, rows in found.items():
                 parts[one] = _part(table, range(len(table.names)), rows)
     if options.symbol is not None:
         chosen = {one: part for one, part in parts.items() if one.lower() == options.symbol.lower()}
         if not chosen and len(parts) > 1:
-            raise FileError(f"no instrument {options.symbol!r}; there are {', '.join(parts)}")
+            raise FileError(f"no instrument {options.symbol!r}; there are {_named(parts)}")
         parts = chosen or {options.symbol: next(iter(parts.values()))}
-    if len(parts) > 1:
-        facts["instruments"] = ", ".join(parts)
-    return {one: _Reading(part, one, name, options, facts).bars(limit) for one, part in parts.items()}
+    if len(parts) > most:
+        raise FileError(f"too many instruments (max {most}, got {len(parts)}): name one, or divide the file")
+    return parts
+
+
+def _named(parts: Iterable[str]) -> str:
+    """The first instruments by name, and the number of the others."""
+    found = list(parts)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
 
 
 def _part(table: Grid, columns: Sequence[int], rows: Sequence[int]) -> Grid:

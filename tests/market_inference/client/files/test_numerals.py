@@ -1,6 +1,8 @@
 """Numbers in any notation are read right, or refused where the notation is ambiguous."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -132,3 +134,21 @@ def test_any_text_is_a_number_or_a_typed_error(text):
         numbers([text], [2], ".", "close")
     except FileError:
         assert not looks_like_number(text) or "," in text or "." in text
+
+
+_HOSTILE_CELLS = """
+from market_inference.client.files import grid, instants, names, numerals
+many = 20_000
+for head in ("1", "(", "1 USD", "-", "2024-01-01", "20240101", "1 jan 2024", "abc", "1,111", "1.", "10:00"):
+    for filling in (" ", "\\u00a0 ", "1", "1.", ",111", "\\n"):
+        cell = head + filling * many + "x"
+        for look in (numerals.looks_like_number, numerals.missing, instants.looks_like_time, instants.looks_like_clock,
+                     instants.looks_like_epoch, names.role):
+            look(cell)
+grid._is_data([str(number) for number in range(many)])
+"""
+
+
+def test_no_cell_takes_more_than_linear_time():
+    """Searches hold the interpreter's lock: one such cell would stop a whole service."""
+    subprocess.run([sys.executable, "-c", _HOSTILE_CELLS], check=True, timeout=120)

@@ -250,3 +250,29 @@ def test_any_json_is_bars_or_a_typed_error(value):
     except FileError:
         return
     assert np.isfinite(bars["close"]).all()
+
+
+def test_many_instruments_are_divided_once_and_named_shortly():
+    count = 8_000
+    rows = "\n".join(f"2024-01-02,S{at},{at + 1}" for at in range(count))
+    found = read(file(f"Date,Symbol,Close\n{rows}"))
+    assert [found[f"S{at}"]["close"].tolist() for at in (0, count - 1)] == [[1.0], [float(count)]]
+    assert found["S0"].details["instruments"].endswith(f"S19 and {count - 20} more")
+    with pytest.raises(FileError, match=r"too many instruments \(max 7999, got 8000\): name one, or divide the file"):
+        read(file(f"Date,Symbol,Close\n{rows}"), instruments=count - 1)
+    assert read(file(f"Date,Symbol,Close\n{rows}"), Options(symbol="S7"), instruments=1)["S7"]["close"] == [8.0]
+
+
+def test_instruments_that_share_too_many_columns_are_refused():
+    width = 4_000
+    names = ",".join(["Price", *["Close"] * width])
+    tickers = ",".join(["Ticker", *[f"T{at}" if at % 2 else "" for at in range(width)]])
+    days = "\n".join(f"{day},{','.join(['1'] * width)}" for day in DAYS)
+    with pytest.raises(FileError, match="too many columns that belong to no instrument"):
+        read(file(f"{names}\n{tickers}\n{days}"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_nested_too_deeply_is_refused(text):
+    with pytest.raises(FileError, match="nested too deeply"):
+        read(file(text))
