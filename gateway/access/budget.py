@@ -17,7 +17,7 @@ from market_inference.contract.errors import QuotaExceededError, RateLimitedErro
 
 DAY_SECONDS: Final = 86_400.0
 # Above this number of clients, the accounts longest unused are dropped. Names of clients come from credentials.
-_MOST_CLIENTS = 16_384
+MOST_CLIENTS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,19 @@ class LocalBudget:
         account.used += units
         return remaining(allowance, account.level, account.used)
 
+    def follow(self, client: str, level: float, used: float) -> None:
+        """Take over the state of a shared account, from which this process counts on while that account is away."""
+        at, day = self._monotonic(), int(self._clock() // DAY_SECONDS)
+        account = self._accounts.get(client)
+        if account is None:
+            self._forget(at)
+        elif account.day == day:  # answers may come out of order
+            used = max(used, account.used)
+        self._accounts[client] = Account(level, at, day, used)
+
     def _forget(self, at: float) -> None:
         """Drop the accounts longest unused when there are too many."""
-        if len(self._accounts) >= _MOST_CLIENTS:
+        if len(self._accounts) >= MOST_CLIENTS:
             oldest = sorted(self._accounts, key=lambda client: self._accounts[client].at)
-            for client in oldest[: _MOST_CLIENTS // 4]:
+            for client in oldest[: MOST_CLIENTS // 4]:
                 del self._accounts[client]

@@ -89,6 +89,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.type == "https" and not newurl.lower().startswith("https:"):
             raise FetchError("redirected from https to another scheme")
+        fp.close()  # urllib would read the whole body of the redirect, however long
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -97,9 +97,10 @@ class Tokens:
                 options={"require": list(_CLAIMS)},
             )
             subject = str(claims["sub"])
-            if len(subject) > MOST_SUBJECT_CHARACTERS:
+            if not (0 < len(subject) <= MOST_SUBJECT_CHARACTERS and subject.isprintable()):
+                # The name goes into log lines and Redis' keys; half a surrogate pair has no form in UTF-8.
                 raise UnauthenticatedError(
-                    f"the token's subject is too long (max {MOST_SUBJECT_CHARACTERS} characters)"
+                    f"the token's subject must be 1 to {MOST_SUBJECT_CHARACTERS} printable characters"
                 )
             return Token(subject, _scopes(claims), float(claims["exp"]))
         except jwt.ExpiredSignatureError as error:
@@ -108,7 +109,7 @@ class Tokens:
             raise UnauthenticatedError("the token is for another audience") from error
         except jwt.InvalidIssuerError as error:
             raise UnauthenticatedError("the token is of another issuer") from error
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise UnauthenticatedError("the token is not valid") from error
 
     def _key(self, header: Mapping[str, Any]) -> jwt.PyJWK:

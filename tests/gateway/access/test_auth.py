@@ -93,6 +93,11 @@ async def test_a_token_of_the_issuer_is_its_subject_with_its_scopes(tokens, algo
         ({"aud": "another"}, "for another audience"),
         ({"iss": "https://evil.example"}, "of another issuer"),
         ({"nbf": time.time() + 86_400}, "is not valid"),
+        ({"exp": 10**400}, "is not valid"),
+        ({"sub": ""}, "subject must be 1 to 256 printable characters"),
+        ({"sub": "a\nb"}, "subject must be"),
+        ({"sub": "\ud800"}, "subject must be"),
+        ({"sub": "x" * 257}, "subject must be"),
     ],
 )
 async def test_a_token_that_says_something_else_is_refused(tokens, changes, why):

@@ -9,6 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import ConnectionError  # noqa: A004
 
 from gateway.access.auth import Client
 from gateway.access.budget import Allowance, Limits, LocalBudget
@@ -161,18 +162,54 @@ async def test_many_at_once_never_pass_more_than_the_quota(redis):
             await budget.close()
 
 
-async def test_while_redis_is_away_each_gateway_counts_for_itself_and_asks_again(redis, monkeypatch):
+async def test_while_redis_is_away_each_gateway_counts_on_for_itself_and_asks_again(redis, monkeypatch):
     monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
     budget = SharedBudget(redis.url, timeout=PATIENCE)
     try:
-        assert (await budget.spend("c", QUOTA, 90)).day == 10
+        assert (await budget.spend("c", QUOTA, 80)).day == 20
         redis.stop()
-        assert (await budget.spend("c", QUOTA, 90)).day == 10
+        assert (await budget.spend("c", QUOTA, 5)).day == 15
         assert budget.away
         with pytest.raises(QuotaExceededError):
-            await budget.spend("c", QUOTA, 90)
-        redis.start()
-        assert (await budget.spend("c", QUOTA, 5)).day == 95
+            await budget.spend("c", QUOTA, 80)
+        assert (await budget.spend("unknown to this process", QUOTA, 80)).day == 20
+        redis.start()  # without its memory: the debt of 5 and the new 5 are all it knows
+        assert (await budget.spend("c", QUOTA, 5)).day == 90
         assert not budget.away
     finally:
         await budget.close()
+
+
+async def no_connection(**_: object) -> None:
+    """As a pool answers whose connections are all in use."""
+    raise ConnectionError("No connection available.")
+
+
+async def test_a_client_that_makes_redis_late_gets_no_second_quota(redis, monkeypatch):
+    """A flood makes answers late again and again; each time the process counted in a new account."""
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget, other = (SharedBudget(redis.url, timeout=PATIENCE) for _ in range(2))
+    reach = budget._spend
+    passed = 0
+
+    async def spend(times: int) -> None:
+        nonlocal passed
+        for _ in range(times):
+            with contextlib.suppress(QuotaExceededError):
+                await budget.spend("c", QUOTA, 10)
+                passed += 1
+
+    try:
+        for _ in range(3):
+            await spend(2)
+            budget._spend = no_connection
+            await spend(2)
+            assert budget.away
+            budget._spend = reach
+        await spend(2)
+        assert passed == 10
+        with pytest.raises(QuotaExceededError):  # the debts have reached Redis
+            await other.spend("c", QUOTA, 1)
+    finally:
+        await budget.close()
+        await other.close()

@@ -111,3 +111,19 @@ def test_a_plaintext_server_is_no_https_server():
     with serving(answer) as url, pytest.raises(FetchError) as refused:
         fetch(url.replace("http:", "https:"), seconds=10, most_bytes=100)
     assert isinstance(refused.value.__cause__.reason, ssl.SSLError)
+
+
+def test_the_body_of_a_redirect_is_not_read():
+    """urllib reads it whole: gigabytes, from a server that answers nothing else."""
+    sent = []
+
+    def answer(connection, over):
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+        while not over.is_set():
+            connection.sendall(b"x" * (1 << 20))
+            sent.append(1 << 20)
+
+    with serving(answer) as url, pytest.raises(FetchError):
+        fetch(url, seconds=2, most_bytes=100)
+    assert sum(sent) < 64 << 20
