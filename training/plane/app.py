@@ -4,13 +4,14 @@ import logging
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from training.plane import problem
 from training.plane.errors import (
     ConflictError,
     InternalError,
+    InvalidRequestError,
     PlaneError,
     StorageFullError,
     UnavailableError,
@@ -60,6 +61,8 @@ def _translated(error: Exception) -> PlaneError:
         return problem.of_validation(error)
     if isinstance(error, HTTPException):
         return problem.of_status(error.status_code, str(error.detail))
+    if isinstance(error, DataError):  # a zero byte, or a text longer than its column
+        return InvalidRequestError("the request holds a value that the store cannot hold")
     if isinstance(error, ObjectMissingError):
         return ConflictError("the object is gone")
     if isinstance(error, ObjectsFullError):

@@ -39,7 +39,7 @@ class Config(BaseSettings):
     part_bytes: int = Field(500_000_000, ge=1, description="bytes of a part")
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
     max_datasets_per_owner: int = Field(1000, ge=1, description="datasets of one owner that are not deleted")
-    max_watchers: int = Field(256, ge=1, description="open event streams of one worker")
+    max_watchers: int = Field(256, ge=1, description="open event streams of one worker, a quarter for one owner")
     max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
     budget_usd: float = Field(50.0, ge=0, description="what an owner may spend in a calendar month, by default")

@@ -186,8 +186,8 @@ def _update(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> 
         raise LeaseLostError(f"{lease.table.name} {lease.id}")
 
 
-def poke(connection: Connection, table: Table, row_id: str, **values: Any) -> None:
-    """Make a row due now, also when a worker holds the row."""
+def poke(connection: Connection, table: Table, row_id: str, due_at: float = 0.0, **values: Any) -> None:
+    """Make a row due now, also when a worker holds the row. `due_at`: the row's place among other rows that are due."""
     columns = table.c
     key = table.primary_key.columns.values()[0]
-    connection.execute(update(table).where(key == row_id).values(**values, due_at=0.0, pokes=columns.pokes + 1))
+    connection.execute(update(table).where(key == row_id).values(**values, due_at=due_at, pokes=columns.pokes + 1))

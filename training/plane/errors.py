@@ -59,6 +59,13 @@ class TooLargeError(PlaneError):
         return cls(f"{field}: {text}", Violation(field, text, limit))
 
 
+class SlowBodyError(PlaneError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    reason = "BODY_TOO_SLOW"
+
+
 class UnauthenticatedError(PlaneError):
     """No credential, or an invalid credential."""
 

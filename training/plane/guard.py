@@ -4,6 +4,7 @@ Owns that no path with a token and no body reaches a log. An ASGI middleware of 
 streamed body twice.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -13,17 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.logs import fields
 from training.plane import problem
-from training.plane.errors import TooLargeError
+from training.plane.errors import SlowBodyError, TooLargeError
 
 log = logging.getLogger("training.requests")
 
 MOST_BODY_BYTES = 2 << 20
+BODY_SECONDS = 30.0
+"""The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 _SECRET_PATH = re.compile(r"(/api/training/download/)[^/]+")
 
 
 class Guard:
-    """Around the whole application. /objects has bounds of its own, by signature."""
+    """Around the whole application. /objects has bounds of bytes of its own, by signature."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,9 +41,10 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
         began = time.monotonic()
-        bounded = receive if scope["path"].startswith("/objects/") else _bounded(receive)
+        is_upload = scope["path"].startswith("/objects/")
+        bounded = _flowing(receive) if is_upload else _bounded(receive)
         size = headers.get("content-length", "0")
-        if bounded is not receive and size.isdigit() and int(size) > MOST_BODY_BYTES:
+        if not is_upload and size.isdigit() and int(size) > MOST_BODY_BYTES:
             refusal = problem.response(TooLargeError.over("body", MOST_BODY_BYTES, int(size)), request_id)
             await refusal(scope, receive, answer)
         else:
@@ -73,15 +77,49 @@ class _Answer:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """As `receive`; raises TooLargeError once more bytes came than a body may have, also without Content-Length."""
+    """As `receive`; raises TooLargeError once more bytes came than a body may have, also without Content-Length.
+
+    Raises SlowBodyError when the body is not complete in time: the application reads bodies before it knows the caller,
+    and strangers could hold every connection.
+    """
     got = 0
+    ends: float | None = None
+    complete = False
 
     async def bounded() -> Message:
-        nonlocal got
-        message = await receive()
+        nonlocal got, ends, complete
+        if complete:  # what comes next is the client's departure
+            return await receive()
+        if ends is None:
+            ends = time.monotonic() + BODY_SECONDS
+        message = await _within(ends - time.monotonic(), receive)
+        complete = not message.get("more_body", False)
         got += len(message.get("body", b""))
         if got > MOST_BODY_BYTES:
             raise TooLargeError.over("body", MOST_BODY_BYTES, got)
         return message
 
     return bounded
+
+
+def _flowing(receive: Receive) -> Receive:
+    """As `receive`; raises SlowBodyError when nothing of the body comes for BODY_SECONDS."""
+    complete = False
+
+    async def flowing() -> Message:
+        nonlocal complete
+        if complete:
+            return await receive()
+        message = await _within(BODY_SECONDS, receive)
+        complete = not message.get("more_body", False)
+        return message
+
+    return flowing
+
+
+async def _within(seconds: float, receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError:
+        raise SlowBodyError(f"the body did not arrive within {BODY_SECONDS:g} s") from None

@@ -104,8 +104,10 @@ class Publisher:
                     self._registry.remove(name)
                     log.info("model taken from the registry", extra=fields(model=name))
             return
+        # Which model runs in the shadow of which is this plane's to say, not the machine's that trained.
+        trained = {member: value for member, value in version["manifest"].items() if member != "shadow"}
         manifest = {
-            **version["manifest"],
+            **trained,
             **extra,
             "name": name,
             "version": version["label"],

@@ -44,7 +44,10 @@ def manifest_of(connection: Connection, objects: Objects, job: RowMapping) -> tu
     described = rows.get(MANIFEST)
     if described is None or described["bytes"] > _MOST_MANIFEST_BYTES:
         raise ConflictError(f"the job has made no {MANIFEST}")
-    manifest = _checked(json.loads(b"".join(objects.read(described["key"]))))
+    try:
+        manifest = _checked(json.loads(b"".join(objects.read(described["key"]))))
+    except (ValueError, RecursionError):
+        raise ConflictError(f"{MANIFEST} of the job is no JSON") from None
     for name, sha256 in manifest["files"].items():
         if name not in rows or rows[name]["sha256"] != sha256:
             raise ConflictError(f"{MANIFEST} lists {name!r}, and the job has not uploaded that file")
@@ -135,11 +138,14 @@ def listed(connection: Connection, owner: str, name: str) -> list[RowMapping]:
     return list(connection.execute(found).mappings())
 
 
-def judge_again(connection: Connection, version: RowMapping) -> None:
-    """Make the version due for another verdict: the champion may have changed. Raises ConflictError."""
+def judge_again(connection: Connection, version: RowMapping, now: float) -> None:
+    """Make the version due for another verdict: the champion may have changed. Raises ConflictError.
+
+    Due from now, so that versions that wait already come first.
+    """
     if version["state"] == JUDGING:
         raise ConflictError("the gate is at work on the version")
-    database.poke(connection, versions, version["id"], state=JUDGING)
+    database.poke(connection, versions, version["id"], now, state=JUDGING)
 
 
 def look(connection: Connection, holdout: str, version: str, now: float, most: int) -> int | None:

@@ -4,6 +4,7 @@ Owns the fields, their limits and the reading of YAML. No torch in here: the pla
 """
 
 import json
+from collections import Counter
 from collections.abc import Hashable
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 MOST_BYTES: Final = 64 * 1024
 _DEEPEST = 20
+_LONGEST = 1000
 Levels: TypeAlias = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 _LEVELS_WORDS = "quantiles; the gate needs 0.1 and 0.9 among these"
 
@@ -55,7 +57,9 @@ class Machine(_Strict):
 class _Envelope(_Strict):
     """The fields of every recipe."""
 
-    name: str = Field("", max_length=200, description="shown in lists; by default the kind")
+    name: str = Field(
+        "", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", description="shown in lists; by default the kind"
+    )
     seed: int = Field(1, ge=0, lt=2**31)
     threads: int = Field(1, ge=1, le=64, description="CPU threads")
     max_seconds: float = Field(3600.0, ge=1, le=30 * 86400, description="time of all attempts together")
@@ -155,7 +159,7 @@ def parse(text: bytes) -> AnyRecipe:
         )
     try:
         found = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError) as error:
         raise RecipeError([{"loc": (), "msg": f"not YAML: {_first_line(error)}"}]) from None
     return of(found)
 
@@ -181,7 +185,7 @@ def fixed(recipe: AnyRecipe) -> str:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no types
-    """PyYAML's safe loader without repeated keys, anchors and aliases. Aliases make a small text huge."""
+    """PyYAML's safe loader without repeated keys, tags, anchors and aliases. Aliases make a small text huge."""
 
     _depth = 0
 
@@ -189,6 +193,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ValueError("anchors and aliases are not taken")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError("tags are not taken")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
+            raise ValueError(f"a value of more than {_LONGEST} characters")
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")
@@ -198,10 +206,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type
             self._depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"the key {str(key)[:40]!r} stands twice")
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise ValueError(f"the key {twice[0][:40]!r} stands twice")
         found: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return found
 

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, select
 
 from tests.training.plane.conftest import NOW, OWNER
 from tests.training.plane.models import Champion, add_version_job, evaluation, folder_objects, texts_csv
-from training.plane import versions
+from training.plane import database, versions
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.errors import ConflictError, NotFoundError
@@ -108,8 +108,23 @@ def test_looks_at_one_holdout_are_counted_and_end(store: Database, objects: obje
     assert "2 versions were judged on these rows: bring newer data" in found["report"]["reasons"]
     with store.begin() as connection:
         first = versions.get(connection, OWNER, "desk", "1")
-        versions.judge_again(connection, first)
+        versions.judge_again(connection, first, NOW)
     assert judged(store, objects, first, Champion(), most=2)["report"]["looks_before"] == 0
+
+
+def test_a_version_that_is_judged_again_waits_behind_the_others(store: Database, objects: object) -> None:
+    """Else the owner of the oldest version could hold the gate by asking again and again."""
+    first, second = (registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {})) for _ in "ab")
+    judged(store, objects, first, Champion())
+    with store.begin() as connection:
+        versions.judge_again(connection, versions.get(connection, OWNER, "desk", "1"), NOW)
+    order = []
+    for _ in range(2):
+        with store.begin() as connection:
+            claimed = database.claim(connection, table, "w", NOW)
+            assert claimed is not None
+            order.append(claimed[0].id)
+    assert order == [second["id"], first["id"]]
 
 
 def test_looks_at_the_same_moment_are_counted_one_after_the_other(

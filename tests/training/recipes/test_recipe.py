@@ -46,7 +46,16 @@ def test_bombs_are_refused_at_once() -> None:
     levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     began = time.thread_time()  # of this thread alone: other processes may keep the machine busy
-    for bomb in ("\n".join(levels), "[" * 60_000, "{a: " * 10_000, "a: &x [*x]", "<<: &a {b: 1}"):
+    many = "{" + ", ".join(f"{number:x}: 1" for number in range(7_000)) + "}"
+    for bomb in (
+        "\n".join(levels),
+        many,
+        "seed: 1" + ":59" * 20_000,
+        "[" * 60_000,
+        "{a: " * 10_000,
+        "a: &x [*x]",
+        "<<: &a {b: 1}",
+    ):
         with pytest.raises(RecipeError):
             parse(bomb.encode())
     assert time.thread_time() - began < 5

@@ -22,6 +22,7 @@ _MOST_IN_BAND = 200
 _MOST_PAIRS = 1000
 _MOST_KNOWN_WORDS = 500_000
 _CHUNK_ROWS = 4096
+_CHUNK_WORDS = 1 << 18
 _WORD = re.compile(r"\w+")
 Signatures = npt.NDArray[np.uint32]
 _SEEDS = np.random.default_rng(1).integers(0, 2**64, _BANDS * _PER_BAND, np.uint64)
@@ -75,6 +76,7 @@ class _Signatures:
     def __init__(self) -> None:
         self._word_hashes: dict[str, int] = {}
         self._waiting: list[tuple[int, list[int]]] = []
+        self._waiting_words = 0
         self._rows: list[npt.NDArray[np.int64]] = []
         self._signatures: list[Signatures] = []
         self._stride = 1
@@ -84,7 +86,8 @@ class _Signatures:
         self._count += 1
         if self._count % self._stride == 0:
             self._waiting.append((row, [self._hash(word) for word in found]))
-            if len(self._waiting) >= _CHUNK_ROWS:
+            self._waiting_words += len(found)
+            if len(self._waiting) >= _CHUNK_ROWS or self._waiting_words >= _CHUNK_WORDS:
                 self._take_in()
 
     def all(self) -> tuple[npt.NDArray[np.int64], Signatures]:
@@ -106,7 +109,7 @@ class _Signatures:
             return
         self._rows.append(np.array([row for row, _ in self._waiting], np.int64))
         self._signatures.append(signatures([found for _, found in self._waiting]))
-        self._waiting = []
+        self._waiting, self._waiting_words = [], 0
         if sum(map(len, self._rows)) > MOST_NEAR:
             rows, kept = self.all()
             self._rows, self._signatures, self._stride = [rows[::2]], [kept[::2]], 2 * self._stride

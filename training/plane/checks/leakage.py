@@ -14,6 +14,8 @@ from training.plane.checks.report import Report
 
 BUCKETS = 1 << 14
 MOST_ROWS = 20_000
+MOST_PLACES = 20_000_000
+"""Words of all rows together: 40 MB."""
 FEWEST_ROWS = 200
 TOO_GOOD = 0.98
 _TELLING_SHARE = 0.6
@@ -24,18 +26,21 @@ class LeakProbe:
     """Fed with rows in order, then asked once."""
 
     def __init__(self) -> None:
-        self._rows: list[list[int]] = []
+        self._rows: list[npt.NDArray[np.uint16]] = []
+        self._places = 0
         self._labels: list[int] = []
         self._names: dict[int, str] = {}
 
     def add(self, words: list[str], label: int) -> None:
         """Take a row in, as duplicates.words() gives the text."""
-        if len(self._rows) >= MOST_ROWS:
+        if len(self._rows) >= MOST_ROWS or self._places >= MOST_PLACES:
             return
-        places = sorted({zlib.crc32(word.encode()) % BUCKETS for word in words})
-        for word in words:
-            self._names.setdefault(zlib.crc32(word.encode()) % BUCKETS, word)
-        self._rows.append(places)
+        found = {zlib.crc32(word.encode()) % BUCKETS: word for word in words}
+        for place, word in found.items():
+            self._names.setdefault(place, word)
+        # Numbers of two bytes: a row of ten thousand characters would take a hundred thousand bytes as Python's.
+        self._rows.append(np.fromiter(sorted(found), np.uint16, len(found)))
+        self._places += len(found)
         self._labels.append(label)
 
     def finish(self, report: Report) -> None:

@@ -157,15 +157,15 @@ def router(services: Services) -> APIRouter:
                 raise TokenRefusedError
         if found["bytes"] > config.max_dataset_bytes:
             raise TooLargeError.over("dataset", config.max_dataset_bytes, found["bytes"])
+        span = ranges.asked(request.headers, found["bytes"], found["sha256"])  # a refusal uses no token up
         with store.begin() as connection:
             token.consume(connection, secret, now)
         url = objects.download_url(found["key"], DOWNLOAD_SECONDS, found["name"])
         if url is not None:
             return RedirectResponse(url, 303, {"Cache-Control": "no-store"})
-        return _stream(found, request)
+        return _stream(found, span)
 
-    def _stream(row: RowMapping, request: Request) -> Response:
-        span = ranges.asked(request.headers, row["bytes"], row["sha256"])
+    def _stream(row: RowMapping, span: ranges.Span) -> Response:
         chunks: Iterator[bytes] = objects.read(row["key"], span.start, span.end)
         return StreamingResponse(chunks, span.status, ranges.headers(span, row["sha256"], row["name"]))
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -31,6 +33,7 @@ ADDRESS_SECONDS = 900.0
 _POLL_SECONDS = 0.5
 _EVENTS_AT_ONCE = 500
 _MOST_POINTS = 2000
+_NUMBER = re.compile("[0-9]{1,18}")
 _SHOWN = (
     "id", "name", "kind", "dataset", "state", "reason", "attempt", "progress", "launcher", "recipe_sha256",
     "created_at", "started_at", "ended_at", "seconds_used", "max_seconds", "cancel_asked_at", "result",
@@ -158,18 +161,19 @@ def router(services: Services) -> APIRouter:
         job: Id,
         request: Request,
         user: User,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response | dict[str, Any]:
         """Events after a cursor: JSON, or Server-Sent Events until the job is final."""
-        if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
+        if last_event_id is not None and _NUMBER.fullmatch(last_event_id):
             after = int(last_event_id)
         if "text/event-stream" not in request.headers.get("accept", ""):
             found, _ = await run_in_threadpool(_read, user.name, job, after)
             return {"events": [_plain(one) for one in found]}
         await run_in_threadpool(_read, user.name, job, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(watchers.count(_follow(user.name, job, after)), 200, headers, "text/event-stream")
+        stream = watchers.count(user.name, _follow(user.name, job, after))
+        return StreamingResponse(stream, 200, headers, "text/event-stream")
 
     def _read(owner: str, job: str, after: int) -> tuple[list[event.Event], dict[str, Any]]:
         with store.read() as connection:
@@ -262,25 +266,30 @@ def router(services: Services) -> APIRouter:
 
 
 class _Watchers:
-    """Bounds the event streams that one worker holds open."""
+    """Bounds the event streams that one worker holds open, a quarter of them for one owner."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open = 0
+        self._each = max(1, most // 4)
+        self._open: Counter[str] = Counter()
 
-    def count(self, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    def count(self, owner: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
         """The stream, counted while it is open. Raises OverloadedError."""
-        if self._open >= self._most:
+        if self._open.total() >= self._most:
             raise OverloadedError(f"at most {self._most} open event streams of one worker", retry_after=5.0)
-        return self._counted(stream)
+        if self._open[owner] >= self._each:
+            raise OverloadedError(f"at most {self._each} open event streams of one owner", retry_after=5.0)
+        return self._counted(owner, stream)
 
-    async def _counted(self, stream: AsyncIterator[str]) -> AsyncIterator[str]:
-        self._open += 1
+    async def _counted(self, owner: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        self._open[owner] += 1
         try:
             async for one in stream:
                 yield one
         finally:
-            self._open -= 1
+            self._open[owner] -= 1
+            if not self._open[owner]:
+                del self._open[owner]
 
 
 def _plain(one: event.Event) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def router(services: Services) -> APIRouter:
         """Ask the gate again: the champion may have changed, or the gateway was away."""
         with store.begin() as connection:
             row = versions.get(connection, user.name, name, label)
-            versions.judge_again(connection, row)
+            versions.judge_again(connection, row, clock.now())
             return shown(versions.get(connection, user.name, name, label), *_VERSION)
 
     @routes.post("/{name}/promote")

@@ -21,6 +21,7 @@ from training.plane.upload import NewUpload, UploadKind
 
 UPLOAD_SECONDS = 3600.0
 _DAY = 86_400.0
+_LAST_STEP = 2**63 - 1
 _MetricName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -220,6 +221,6 @@ def _of_trainer(status: TrainerStatus, now: float) -> Report:
         except ValueError:
             raise InvalidRequestError.at(f"trainerStatus.metrics[{place}].value", "must be a number") from None
     numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-    step = max(0, int(numbers.get("current_step", 0)))
+    step = min(max(0, int(numbers.get("current_step", 0))), _LAST_STEP)
     progress = None if status.progressPercentage is None else status.progressPercentage / 100.0
     return Report(step, progress, [Point(step, name, value, now) for name, value in numbers.items()])

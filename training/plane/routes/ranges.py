@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from training.plane.errors import PlaneError, Violation
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 
 
 class RangeError(PlaneError):

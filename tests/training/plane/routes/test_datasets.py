@@ -1,6 +1,7 @@
 """Datasets over HTTP on both databases and both object stores: upload, checks, tokens, downloads, faults."""
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -109,6 +110,9 @@ def test_an_address_that_was_changed_is_refused(plane: PlaneProcess) -> None:
     other = declare(plane, content)
     moved = {**made["upload"], "url": made["upload"]["url"].replace(made["id"], other["id"])}
     assert put(moved, content) == 403
+    for forged in ("%C3%A9", "%FF", "%00", ""):
+        url = re.sub("(?<=[Ss]ignature=)[0-9a-f]+", forged, made["upload"]["url"])
+        assert put({**made["upload"], "url": url}, content) in {400, 403}
 
 
 def test_other_bytes_than_declared_are_refused_by_the_checks(plane: PlaneProcess) -> None:
@@ -172,6 +176,17 @@ def test_a_token_is_good_once_and_its_text_is_one(plane: PlaneProcess) -> None:
     used, wrong = (ask("GET", f"{plane.url}/api/training/download/{one}") for one in (secret, "A" * 43))
     assert (used.status, wrong.status) == (401, 401)
     assert {**used.json, "request_id": ""} == {**wrong.json, "request_id": ""}
+
+
+@pytest.mark.parametrize("wanted", ["bytes=1000000-", f"bytes={'9' * 19}-"])
+def test_a_range_that_is_refused_uses_no_token_up(plane: PlaneProcess, wanted: str) -> None:
+    content = texts()
+    secret = new_token(plane, plane.dataset(content))
+    address = f"{plane.url}/api/training/download/{secret}"
+    refused = ask("GET", address, None, {"Range": wanted})
+    assert refused.status == 416
+    got = ask("GET", address, None, {"Range": f"bytes={'9' * 5000}-"})
+    assert got.status == 303 or got.content == content  # S3 has an address of its own
 
 
 def test_of_two_pods_with_one_token_one_gets_the_data(plane: PlaneProcess) -> None:

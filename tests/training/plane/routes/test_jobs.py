@@ -1,8 +1,10 @@
 """Jobs over HTTP on both databases and both object stores, with real machines that run the quick pod."""
 
+import asyncio
 import hashlib
 import http.client
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.training.planes import PlaneProcess, ask
+from training.plane.errors import OverloadedError
+from training.plane.routes.jobs import _Watchers
 
 BOMB = b"kind: sentiment\na: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
@@ -92,6 +96,9 @@ def test_a_dry_run_makes_nothing(plane: PlaneProcess) -> None:
         (BOMB, "recipe"),
         (b"[" * 5000, "recipe"),
         (b"!!python/object/apply:os.system [ls]\n", "recipe"),
+        (b"kind: !!bool perhaps\n", "recipe"),
+        (b"kind: !!timestamp never\n", "recipe"),
+        (b'kind: sentiment\nname: "a\\0b"\n', "recipe.name"),
         (b"kind: sentiment\nclip: .nan\n", "recipe.clip"),
         (b"#" * 70_000, "recipe"),
     ],
@@ -223,3 +230,47 @@ def test_health_metrics_and_page(plane: PlaneProcess) -> None:
     page = ask("GET", f"{plane.url}/")
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert ask("GET", f"{plane.url}/openapi.json").json["info"]["title"] == "market-inference training"
+
+
+def test_numbers_beyond_the_stores_are_refused_or_read_from_the_beginning(plane: PlaneProcess) -> None:
+    job = plane.job("succeed")
+    plane.finished(job)
+    assert plane.ask("GET", f"/jobs/{job}/events?after={'9' * 25}").status == 422
+    assert plane.ask("GET", "/jobs?before=%00").status in {200, 422}  # PostgreSQL holds no zero bytes
+    every = plane.ask("GET", f"/jobs/{job}/events").json["events"]
+    for cursor in ("9" * 25, "9" * 5000, "²"):
+        url, headers = f"{plane.url}/api/training/jobs/{job}/events", {"Last-Event-ID": cursor}
+        told = ask("GET", url, None, {**headers, "Authorization": f"Bearer {plane.keys['desk']}"})
+        assert told.json["events"] == every
+
+
+def test_a_slow_body_is_given_up_for_strangers_too(tmp_path: Path) -> None:
+    """The application reads a body before the credential; without a limit of time strangers hold every connection."""
+    first = "from training.plane import guard; guard.BODY_SECONDS = 0.5"
+    with PlaneProcess(tmp_path, first=first) as plane:
+        host, port = plane.url.removeprefix("http://").split(":")
+        head = b"POST /api/training/datasets HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        with socket.create_connection((host, int(port)), timeout=60) as stranger:
+            stranger.sendall(head + b"content-length: 1000\r\n\r\n{")
+            assert stranger.recv(64).startswith(b"HTTP/1.1 408 ")
+        dataset = plane.dataset()
+        assert plane.ask("GET", f"/datasets/{dataset}").status == 200
+
+
+async def _silent():
+    await asyncio.Event().wait()
+    yield ""
+
+
+async def test_one_owner_has_a_quarter_of_the_event_streams() -> None:
+    watchers = _Watchers(8)
+    held = [watchers.count("desk", _silent()) for _ in range(2)]
+    reading = [asyncio.create_task(anext(aiter(stream))) for stream in held]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="at most 2 open event streams of one owner"):
+        watchers.count("desk", _silent())
+    watchers.count("other", _silent())
+    for task in reading:
+        task.cancel()
+    await asyncio.wait(reading)
+    watchers.count("desk", _silent())
