@@ -7,10 +7,11 @@ accepted, so that a stranger can't make the edge read and parse a large body. Th
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -36,7 +37,7 @@ class Count:
     """A number in work with a limit."""
 
     def __init__(self, what: str, most: int) -> None:
-        self._what = what
+        self.what = what
         self.most = most
         self.now = 0
 
@@ -44,7 +45,7 @@ class Count:
         """Raises OverloadedError above the limit."""
         if self.now + number > self.most:
             raise OverloadedError(
-                f"this edge has too many {self._what} in work (max {self.most})", retry_after=_RETRY_SECONDS
+                f"this edge has too many {self.what} in work (max {self.most})", retry_after=_RETRY_SECONDS
             )
         self.now += number
 
@@ -61,6 +62,46 @@ class Count:
             self.remove(number)
 
 
+class Held:
+    """The bytes of one live session, by kind, in a count of all sessions; half of the count at most for one credential.
+
+    A context manager, which gives all of the bytes back.
+    """
+
+    def __init__(self, count: Count, shares: Counter[str], credential: str) -> None:
+        self._count = count
+        self._shares = shares
+        self._owner = credential
+        self._parts: dict[str, int] = {}
+
+    def set(self, **parts: int) -> None:
+        """Hold so many bytes of these kinds. Raises OverloadedError, and then changes nothing."""
+        more = sum(size - self._parts.get(kind, 0) for kind, size in parts.items())
+        if more > 0:
+            # One session alone may hold more: then no other session of the client waits.
+            others = self._shares[self._owner] - sum(self._parts.values())
+            if others and self._shares[self._owner] + more > self._count.most // 2:
+                raise OverloadedError(
+                    f"this client has too many {self._count.what} in work (max {self._count.most // 2})",
+                    retry_after=_RETRY_SECONDS,
+                )
+            self._count.add(more)
+        else:
+            self._count.remove(-more)
+        self._shares[self._owner] += more
+        self._parts |= parts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.set(**dict.fromkeys(self._parts, 0))
+        if not self._shares[self._owner]:
+            del self._shares[self._owner]
+
+
 class Admission:
     """The limits of one edge."""
 
@@ -70,12 +111,18 @@ class Admission:
         self.bytes = Count("bytes of requests", config.max_bytes_in_flight)
         # A WebSocket's key may come in the first message, which is in memory before the key is known.
         self.strangers = Count("live sessions without a key yet", config.max_bytes_in_flight // MESSAGE_BYTES)
-        # Bars that came with the opening of a session stay in memory until their turn. The budget is apart from that of
+        # Bars stay in memory until their turn, and so does the beginning of a line. The budget is apart from that of
         # requests: sessions last, and full sessions must not refuse requests.
         self.replays = Count("bytes of live sessions' bars", config.max_bytes_in_flight)
+        self._shares: Counter[str] = Counter()
+        self.messages = Count("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
         self._upstream = upstream
         self._salt = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, float] = OrderedDict()
+
+    def held(self, caller: Caller) -> Held:
+        """What a live session of the caller holds of `replays`."""
+        return Held(self.replays, self._shares, caller.credential)
 
     def release(self, caller: Caller) -> None:
         """Give the bytes of the caller's body back."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from edge.admission import MESSAGE_BYTES, Admission
+from edge.admission import MESSAGE_BYTES, Admission, Held
 from edge.caller import Caller
 from edge.config import Config
 from edge.errors import BodyTooSlowError, ClientGoneError
@@ -52,33 +52,42 @@ class Bodies:
 
     async def parse(self, raw: bytes, caller: Caller) -> dict[str, Any]:
         """A body as a JSON object, whose memory is held as that of the body is. Raises ServiceError."""
-        self._hold(weight(raw), caller)
-        found = await asyncio.to_thread(loads, raw) if len(raw) > THREAD_BYTES else loads(raw)
+        self.hold(weight(raw), caller)
+        found = await loaded(raw)
         if not isinstance(found, dict):
             raise _invalid("must be a JSON object")
         return found
 
-    async def lines(self, request: Request) -> AsyncIterator[bytes]:
-        """The lines of a body of any length as they arrive; each line is bounded. Raises as read()."""
+    async def lines(self, request: Request, held: Held) -> AsyncIterator[bytes]:
+        """The lines of a body of any length as they arrive; each line is bounded. Raises as read().
+
+        `held` counts the beginning of a line, and a line with its values until the next one is asked for.
+        """
         caller: Caller = request.state.caller
         await self._admission.check(caller)
-        waiting = b""
+        waiting = bytearray()
         try:
             async for part in request.stream():
                 caller.bytes_in += len(part)
-                *whole, waiting = (waiting + part).split(b"\n")
-                for line in whole:
-                    if line.strip():
-                        yield line
+                *whole, rest = part.split(b"\n")
+                if whole:
+                    whole[0] = bytes(waiting) + whole[0]
+                    waiting.clear()
+                for line in filter(bytes.strip, whole):
+                    held.set(line=len(line) + weight(line), waiting=0)
+                    yield line
+                waiting += rest
                 if len(waiting) > MESSAGE_BYTES:
                     raise RequestTooLargeError(MESSAGE_BYTES, len(waiting))
+                held.set(line=0, waiting=len(waiting))
         except ClientDisconnect:
             raise ClientGoneError from None
         if waiting.strip():
-            yield waiting
+            held.set(line=weight(waiting))
+            yield bytes(waiting)
 
-    def _hold(self, size: int, caller: Caller) -> None:
-        """Raises RequestTooLargeError, OverloadedError."""
+    def hold(self, size: int, caller: Caller) -> None:
+        """Count memory beside the body's until the end of the request. Raises RequestTooLargeError, OverloadedError."""
         if size > self._admission.bytes.most:
             raise RequestTooLargeError(self._admission.bytes.most, size)
         self._admission.bytes.add(size)
@@ -101,7 +110,12 @@ def is_json(kind: str) -> bool:
     )
 
 
-def weight(raw: bytes) -> int:
+async def loaded(raw: bytes | str) -> Any:
+    """loads(), in a thread for a long text."""
+    return await asyncio.to_thread(loads, raw) if len(raw) > THREAD_BYTES else loads(raw)
+
+
+def weight(raw: bytes | bytearray) -> int:
     """The bytes that the values of a JSON text take in memory, about; at least.
 
     `{},` is three bytes as text and two hundred as an object in a list.

@@ -16,6 +16,7 @@ from edge.config import Config
 from edge.health import Health
 from edge.metrics import Metrics
 from edge.upstream import Upstream
+from edge.websocket import counted
 from runtime.http_connection import HttpConnection
 from runtime.http_server import HttpServer, listening
 from runtime.listen import is_loopback
@@ -49,7 +50,7 @@ class Server:
         self.metrics_address = ""
         self._metrics = Metrics()
         self._upstream = Upstream(config)
-        admission = Admission(config, self._upstream)
+        self._admission = admission = Admission(config, self._upstream)
         self._health = Health(self._upstream)
         self._traces = _traces(config)
         self._metrics.build.labels(VERSION).set(1)
@@ -66,7 +67,7 @@ class Server:
         settings = uvicorn.Config(
             self._app,
             http=HttpConnection,
-            ws="websockets-sansio",
+            ws=counted(self._admission.messages),
             ws_max_size=MESSAGE_BYTES,
             ws_per_message_deflate=False,
             log_config=None,

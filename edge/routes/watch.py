@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from edge import body as bodies
 from edge import guard, problem, schema, watch
-from edge.admission import Admission
+from edge.admission import Admission, Held
 from edge.body import Bodies
 from edge.caller import Caller, bearer
 from edge.config import Config
@@ -77,16 +77,20 @@ class Watches:
         """Server-sent events for a body of JSON or of lines."""
         return _Events(self, request)
 
+    def held(self, caller: Caller) -> Held:
+        """The memory of the caller's session."""
+        return self._admission.held(caller)
+
     async def place(self, caller: Caller) -> AbstractContextManager[None]:
         """A place for the session of a caller with a key that the gateway knows. Raises ServiceError."""
         await self._admission.check(caller)
         return self._admission.watches.held()
 
-    async def opened(self, request: Request) -> "_Opened":
+    async def opened(self, request: Request, held: Held) -> "_Opened":
         """Read the opening of a body of JSON or of lines. Raises ServiceError, ArgumentError, ClientGoneError."""
         caller: Caller = request.state.caller
         if bodies.media_type(request) in LINES:
-            lines = self._reader.lines(request)
+            lines = self._reader.lines(request, held)
             first = await self._in_time(anext(lines, b""))
             found = watch.opening(bodies.loads(first) if first else None, caller)
             size = len(first) + bodies.weight(first)
@@ -136,26 +140,27 @@ class Watches:
                 place.close()
                 place.enter_context(await self.place(caller))
             found = watch.opening(body, caller)
-        opened = _Opened(found, _followed(found, _messages(socket)), len(raw) + weight, complete=True)
-        async with aclosing(self.run(opened, caller)) as messages:
+        held = place.enter_context(self.held(caller))
+        opened = _Opened(found, _followed(found, _messages(socket, held)), len(raw) + weight, complete=True)
+        async with aclosing(self.run(opened, caller, held)) as messages:
             async for message in messages:
                 await self.within_time(socket.send_text(orjson.dumps(message).decode()))
 
-    async def run(self, opened: "_Opened", caller: Caller) -> AsyncGenerator[Any, None]:
+    async def run(self, opened: "_Opened", caller: Caller, held: Held) -> AsyncGenerator[Any, None]:
         """The messages of a session. Raises ServiceError, ArgumentError."""
         found = opened.found
-        with self._admission.replays.held(opened.size if found.bars else 0):
-            try:
-                async with self._upstream.watch(found.record, caller, latest=found.latest) as session:
-                    yield watch.opened(caller)
-                    async with aclosing(watch.updates(session, opened.bars, caller)) as messages:
-                        async for message in messages:
-                            self._metrics.updates.inc()
-                            yield message
-            except ArgumentError:
-                raise
-            except MarketInferenceError as refused:
-                raise RemoteError(watch.status_of(refused)) from None
+        held.set(line=0, opening=opened.size if found.bars else 0)
+        try:
+            async with self._upstream.watch(found.record, caller, latest=found.latest) as session:
+                yield watch.opened(caller)
+                async with aclosing(watch.updates(session, opened.bars, caller)) as messages:
+                    async for message in messages:
+                        self._metrics.updates.inc()
+                        yield message
+        except ArgumentError:
+            raise
+        except MarketInferenceError as refused:
+            raise RemoteError(watch.status_of(refused)) from None
 
     async def within_time(self, sending: Any) -> None:
         """Send, or raise StalledReaderError."""
@@ -197,16 +202,17 @@ class _Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with await self._watches.place(self._caller):
-                await self._carry(await self._watches.opened(self._request), scope, receive, send)
+            with await self._watches.place(self._caller), self._watches.held(self._caller) as held:
+                opened = await self._watches.opened(self._request, held)
+                await self._carry(opened, held, scope, receive, send)
         except ClientGoneError:
             if not self._began:
                 raise
             # The answer has its status; log line, metrics and span have the reason.
             self._caller.code = self._caller.reason = CallCancelledError.reason
 
-    async def _carry(self, opened: "_Opened", scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._watches.run(opened, self._caller)) as messages:
+    async def _carry(self, opened: "_Opened", held: Held, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._watches.run(opened, self._caller, held)) as messages:
             sending = asyncio.create_task(self._send_all(messages, scope, receive, send))
             # uvicorn does not raise when the client is gone, so the connection is watched meanwhile. While a body of
             # lines arrives, its reader notices.
@@ -252,7 +258,7 @@ class _Events(Response):
 
 async def _parsed(lines: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for line in lines:
-        yield bodies.loads(line)
+        yield await bodies.loaded(line)
 
 
 async def _followed(found: Opening, further: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -263,10 +269,12 @@ async def _followed(found: Opening, further: AsyncIterator[Any]) -> AsyncIterato
         yield bar
 
 
-async def _messages(socket: WebSocket) -> AsyncIterator[Any]:
+async def _messages(socket: WebSocket, held: Held) -> AsyncIterator[Any]:
     """The bars of the socket's messages until `finish`."""
     while True:
-        message = bodies.loads(await _text(socket))
+        raw = (await _text(socket)).encode()
+        held.set(line=len(raw) + bodies.weight(raw))
+        message = await bodies.loaded(raw)
         if isinstance(message, dict) and message.get("finish"):
             return
         yield message

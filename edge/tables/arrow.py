@@ -8,8 +8,8 @@ from typing import Final
 
 MOST_ROWS: Final = 1 << 20
 """The most rows of a table, CSV too: as many values as the largest request holds."""
-MOST_CELLS: Final = 8 * MOST_ROWS
-"""The most values of a table, CSV too."""
+MOST_CELLS: Final = MOST_ROWS
+"""The most values of a table; of CSV, the memory is counted as well (tables/requests.py)."""
 MOST_BYTES: Final = 64 << 20
 """The most bytes of all columns of an Arrow stream."""
 _CONTINUATION: Final = 0xFFFFFFFF

@@ -16,6 +16,7 @@ import numpy as np
 from google.protobuf.message import Message
 from starlette.datastructures import QueryParams
 
+from edge import body as bodies
 from edge.caller import Caller
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
 from edge.tables import columns
@@ -35,11 +36,28 @@ Query = Mapping[str, str]
 _TEXTS: Final = ("text", "headline", "title", "news", "body", "content")
 _MOST_TEXT: Final = 1 << 17
 _MOST_TEXTS: Final[int] = field_rules(pb.AnalyzeSentimentRequest.DESCRIPTOR.fields_by_name["texts"]).repeated.max_items
+_MOST_SERIES: Final[int] = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_name["series"]).repeated.max_items
 # The edge takes the bytes as they are: a small compressed file can hold any number of bytes.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
 _SEPARATORS: Final = (b",", b";", b"\t", b"|")
 # Reading a large file takes a core for a second; more at once would only take longer.
 _READERS: Final = 2
+
+
+def weight(raw: bytes, kind: str) -> int:
+    """The bytes that the cells of a table take in memory while read, about; an Arrow stream has limits of its own.
+
+    `12,` is three bytes as text. The cell is a string of fifty bytes, and stands in the row as read and as divided.
+    Raises InvalidRequestError above the limits of rows and fields.
+    """
+    if kind == ARROW:
+        return 0
+    try:
+        _sized(raw)
+    except ValueError as error:
+        raise invalid("body", f"is not understood: {error}") from None
+    fields = sum(map(raw.count, _SEPARATORS))
+    return max(110 * fields + 250 * max(raw.count(b"\n"), raw.count(b"\r")), bodies.weight(raw))
 
 
 class Tables:
@@ -98,7 +116,7 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
             query.get("date_format") or None,
             query.get("symbol") or None,
         )
-        return read(io.BytesIO(data), options)
+        return read(io.BytesIO(data), options, instruments=_MOST_SERIES)
     except FileError as error:
         raise invalid("body", str(error)) from None
     except ValueError as error:
@@ -208,7 +226,7 @@ def _whole(query: Query, name: str, default: int) -> int:
     given = query.get(name)
     if given in (None, ""):
         return default
-    if given is None or not (given.isascii() and given.isdecimal()) or int(given) >= 1 << 32:
+    if given is None or not (given.isascii() and given.isdecimal() and len(given) <= 10) or int(given) >= 1 << 32:
         raise invalid(name, f"must be a whole number (got {str(given)[:32]!r})")
     return int(given)
 

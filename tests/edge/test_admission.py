@@ -201,6 +201,56 @@ async def test_a_body_that_is_huge_once_parsed_is_refused_before(start, pair, bo
     writer.close()
 
 
+async def test_lines_of_a_session_count_until_their_turn(start, pair):
+    """The budget is 1 MiB, and half of it is one client's: two such sessions have no room."""
+    server = await start()
+    replays = server._admission.replays
+    opening = json.dumps(OPEN).encode() + b"\n"
+    _, writer = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, "x-ndjson")
+    await eventually_async(lambda: replays.now == 300_000)
+    refused, other = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, "x-ndjson")
+    async with asyncio.timeout(SECONDS):
+        assert b"this client has too many bytes of live sessions' bars" in await refused.readuntil(b"in work")
+    bars = json.dumps({"bars": [{"close": 1}] * 3_000}).encode() + b"\n"
+    values, another = await send(server, "/v1/watch", pair.key, opening + bars, 1 << 30, "x-ndjson")
+    async with asyncio.timeout(SECONDS):
+        assert b"this client has too many bytes of live sessions' bars" in await values.readuntil(b"in work")
+    for one in (writer, other, another):
+        one.close()
+    await eventually_async(lambda: replays.now == 0)
+
+
+async def test_messages_that_a_websocket_does_not_end_or_the_session_does_not_read_count(start, pair):
+    """The budget is 1 MiB: another connection with as much as the first one is closed."""
+    server = await start()
+    held = server._admission.messages
+    over = asyncio.Event()
+
+    async def fragments() -> AsyncIterator[str]:
+        yield "1" * 600_000
+        await over.wait()
+
+    async with connect(server, pair.key) as first, connect(server, pair.key) as second:
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(first.send(fragments()))
+        await eventually_async(lambda: held.now >= 600_000)
+        late = asyncio.create_task(second.send(fragments()))
+        async with asyncio.timeout(SECONDS):
+            await second.wait_closed()
+        for task in (sending, late):
+            task.cancel()
+        await asyncio.wait({sending, late})
+        first.transport.abort()
+    await eventually_async(lambda: held.now == 0)
+    async with connect(server, pair.key) as third:
+        await third.send(json.dumps(OPEN))
+        third.transport.write(b"\x81\x81\0\0\0\0\x31" * 50_000)  # as many messages, of one digit each
+        async with asyncio.timeout(SECONDS):
+            await third.wait_closed()
+        assert third.close_code == 1006  # without a farewell
+    await eventually_async(lambda: held.now == 0)
+
+
 async def test_a_binary_message_is_refused(start, pair):
     server = await start()
     async with asyncio.timeout(SECONDS), connect(server, pair.key) as ws:
