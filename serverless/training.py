@@ -73,9 +73,9 @@ class TrainingActions:
         """Make a job of `recipe`, a YAML text or an object, and `dataset`."""
         recipe = _needed(body, "recipe")
         query = {"dataset": _needed(body, "dataset"), **({"dry_run": "true"} if body.get("dry_run") else {})}
-        key = body.get("idempotency_key")
+        key = _key(body.get("idempotency_key"))
         sent = recipe.encode() if isinstance(recipe, str) else recipe
-        return self._ask(f"/jobs?{urlencode(query)}", sent, {"Idempotency-Key": str(key)} if key else {})
+        return self._ask(f"/jobs?{urlencode(query)}", sent, {"Idempotency-Key": key} if key else {})
 
     def _status(self, body: dict[str, Any]) -> Any:
         """A job with attempts, cost and result; or a dataset with the report of its checks."""
@@ -128,9 +128,19 @@ def _needed(body: Mapping[str, Any], name: str) -> Any:
 
 def _id(body: Mapping[str, Any], name: str) -> str:
     value = _needed(body, name)
-    if not isinstance(value, str) or len(value) > 100:
+    if not isinstance(value, str) or len(value) > 100 or value in {".", ".."}:
         raise InvalidRequestError([Violation(name, "must be a text of at most 100 characters")])
     return quote(value, safe="")
+
+
+def _key(value: Any) -> str:
+    """A key as a header can carry it; empty for none."""
+    if value in (None, ""):
+        return ""
+    text = str(value)
+    if len(text) > 200 or not (text.isascii() and text.isprintable()):
+        raise InvalidRequestError([Violation("idempotency_key", "must be at most 200 printable characters of ASCII")])
+    return text
 
 
 def _whole(body: Mapping[str, Any], name: str) -> int:

@@ -68,6 +68,9 @@ async def test_data_travel_by_address_and_a_job_runs_to_its_artifacts(
         ("process_status", {"job": "0" * 26}, "validation", "no job"),
         ("process_status", {"job": "../../metrics"}, "validation", ""),
         ("cancel", {"job": 5}, "validation", "job must be a text"),
+        ("cancel", {"job": ".."}, "validation", "job must be a text"),
+        ("train", {"recipe": "a", "dataset": "b", "idempotency_key": "a\nX: y"}, "validation", "idempotency_key"),
+        ("train", {"recipe": "a", "dataset": "b", "idempotency_key": "\U0001f600"}, "validation", "idempotency_key"),
         ("upload_training_data", {"name": "x"}, "validation", "kind is needed"),
     ],
 )
