@@ -18,7 +18,11 @@ from market_inference.client.files.error import FileError
 Instants = NDArray[np.datetime64]
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 -- naive wall-clock times are compared with it
+_LAST_INSTANT = 2**63 - 10**9
 _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""The years that datetime64[ns] holds whole; beyond these it would begin again from the other end."""
+_WIDEST_OFFSET = timedelta(hours=15)
 _EARLIEST, _LATEST = 1e8, 4.2e9
 """Seconds since the epoch that count as plausible: 1973 to 2103."""
 _ORDERS = ("DMY", "MDY", "YMD")
@@ -95,22 +99,35 @@ def read(texts: Sequence[str], rows: Sequence[int], date_format: str | None) -> 
         return _given(cells, rows, date_format)
     if all(_is_number(cell) for cell in cells):
         return _numeric(cells, rows)
-    if (instants := _uniform(cells)) is not None:
+    if (instants := _uniform(cells, rows)) is not None:
         return Times(instants, None, "ISO 8601")
     split = [_split(cell) for cell in cells]
     if any(_NUMERIC.fullmatch(date) for date, _ in split):
         return _ordered(split, cells, rows)
-    return _assembled([_row(_any(cell), cell, row) for cell, row in zip(cells, rows, strict=True)], "by cell")
+    return _assembled([_row(_any(cell), cell, row) for cell, row in zip(cells, rows, strict=True)], rows, "by cell")
 
 
-def _uniform(cells: Sequence[str]) -> Instants | None:
+def _uniform(cells: Sequence[str], rows: Sequence[int]) -> Instants | None:
     """The times of a column of dates such as 2024-01-02, all with or all without a time of day; None for others."""
     if {len(cell) for cell in cells} not in ({10}, {19}) or any(cell[4] != "-" or cell[7] != "-" for cell in cells):
         return None
     try:
-        return np.array(cells, dtype="datetime64[ns]")
+        found = np.array(cells, dtype="datetime64[s]")
     except ValueError:
         return None
+    if len(outside := beyond(found)):
+        raise _outside(cells[int(outside[0])], rows[int(outside[0])])
+    return found.astype("datetime64[ns]")
+
+
+def beyond(times: Instants) -> NDArray[np.intp]:
+    """The places of times, in any unit, that datetime64[ns] cannot hold: numpy gives other times without a word."""
+    years = times.astype("datetime64[Y]").astype(np.int64) + 1970
+    return np.flatnonzero((years < FIRST_YEAR) | (years > LAST_YEAR))
+
+
+def _outside(shown: object, row: int) -> FileError:
+    return FileError(f"row {row}: {str(shown)[:40]!r} is not within the years {FIRST_YEAR} to {LAST_YEAR}")
 
 
 def _row(found: _Parsed | None, cell: str, row: int) -> _Parsed:
@@ -144,7 +161,7 @@ def _given(cells: Sequence[str], rows: Sequence[int], date_format: str) -> Times
         except re.error:
             raise FileError(f"--date-format {date_format[:40]!r} has a directive twice") from None
         found.append(_Parsed(wall.replace(tzinfo=None), 0, wall.utcoffset()))
-    return _assembled(found, date_format)
+    return _assembled(found, rows, date_format)
 
 
 def _numeric(cells: Sequence[str], rows: Sequence[int]) -> Times:
@@ -159,13 +176,13 @@ def _numeric(cells: Sequence[str], rows: Sequence[int]) -> Times:
                 found.append(_Parsed(datetime.strptime(cell, compact)))  # noqa: DTZ007
             except ValueError:
                 raise FileError(f"row {row}: {cell!r} is not a date of the form {compact}") from None
-        return _assembled(found, compact)
+        return _assembled(found, rows, compact)
     units = {_unit(float(cell)) for cell in cells}
     if None not in units:
         return _epochs(cells, rows, None)
     at = next(at for at, cell in enumerate(cells) if _unit(float(cell)) is None)
     reason = "a serial date of a spreadsheet? give --date-format excel" if len(whole[at]) == 5 else "give --date-format"
-    raise FileError(f"row {rows[at]}: {cells[at]!r} is not a time ({reason})")
+    raise FileError(f"row {rows[at]}: {cells[at][:40]!r} is not a time ({reason})")
 
 
 def _unit(value: float) -> str | None:
@@ -185,6 +202,8 @@ def _epochs(cells: Sequence[str], rows: Sequence[int], unit: str | None) -> Time
         own = unit or _unit(float(cell)) or "s"
         whole, _, fraction = cell.partition(".")
         scale = _UNITS[own]
+        if len(whole) > 19 or int(whole) * scale > _LAST_INSTANT:
+            raise _outside(cell, row)
         found.append(int(whole) * scale + int(float(f"0.{fraction or 0}") * scale))
         if own not in seen:
             seen.append(own)
@@ -201,7 +220,7 @@ def _serials(cells: Sequence[str], rows: Sequence[int]) -> Times:
             raise FileError(f"row {row}: {cell[:40]!r} is not a serial date of a spreadsheet")
         seconds = round(float(cell) * 86400)
         found.append(_Parsed(datetime(1899, 12, 30) + timedelta(seconds=seconds)))  # noqa: DTZ001
-    return _assembled(found, "excel")
+    return _assembled(found, rows, "excel")
 
 
 def _split(cell: str) -> tuple[str, str]:
@@ -245,7 +264,7 @@ def _ordered(
     parsed = []
     for day, (_, clock), cell, row in zip(readings[order], split, cells, rows, strict=True):
         parsed.append(_row(_with_clock(day, clock), cell, row))
-    return _assembled(parsed, order, note if len(orders) > 1 else "")
+    return _assembled(parsed, rows, order, note if len(orders) > 1 else "")
 
 
 def _decided(
@@ -379,6 +398,8 @@ def _offset(text: str, wall: datetime) -> timedelta | None:
         return None
     if found := re.fullmatch(r"(?:GMT|UTC|Z)?\s*([+-])(\d{1,2}):?(\d{2})?", text):
         size = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+        if size > _WIDEST_OFFSET or int(found[3] or 0) > 59:
+            raise ValueError(f"no offset from UTC {text!r}")
         return size if found[1] == "+" else -size
     if text in {"UTC", "GMT", "Z"}:
         return timedelta(0)
@@ -390,8 +411,11 @@ def _offset(text: str, wall: datetime) -> timedelta | None:
         raise ValueError(f"unknown time zone {text!r}") from None
 
 
-def _assembled(found: Sequence[_Parsed], label: str, note: str = "") -> Times:
-    """The instants of a column. Raises FileError when only some cells have a zone."""
+def _assembled(found: Sequence[_Parsed], rows: Sequence[int], label: str, note: str = "") -> Times:
+    """The instants of a column. Raises FileError when only some cells have a zone, and for a year out of range."""
+    for one, row in zip(found, rows, strict=True):
+        if not FIRST_YEAR <= one.wall.year <= LAST_YEAR:
+            raise _outside(one.wall, row)
     offsets = {one.offset for one in found}
     if None in offsets and len(offsets) > 1:
         raise FileError("some times have a time zone and others have none; make the column uniform")

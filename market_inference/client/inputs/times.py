@@ -26,6 +26,8 @@ _UNITS = ((10**8, 10**11, 10**9), (10**11, 10**14, 10**6), (10**14, 10**17, 10**
 _YEARS = (1800, 2200)
 _SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)")
 
+_RANGE = f"give times within the years {of_text.FIRST_YEAR} to {of_text.LAST_YEAR}"
+
 
 def nanoseconds(time: object, field: str = "time") -> int:
     """Nanoseconds since the epoch. Raises ArgumentError."""
@@ -44,6 +46,9 @@ def instants(values: Any, field: str) -> Instants:
         missing = np.flatnonzero(np.isnat(array))
         if missing.size:
             raise ArgumentError(field, f"row {missing[0]} (counted from 0) has no time: leave such rows out")
+        if len(outside := of_text.beyond(array)):
+            at = int(outside[0])
+            raise ArgumentError(field, f"row {at} (counted from 0) holds {shown(array[at])}: {_RANGE}")
         return array.astype("datetime64[ns]").astype(np.int64)
     cells = array.tolist()
     if cells and all(isinstance(cell, str) for cell in cells):
@@ -145,10 +150,13 @@ def _instant(value: Any) -> int | None:
     if is_missing(value) or isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else int(value.astype("datetime64[ns]").astype(np.int64))
+        known = not np.isnat(value) and not len(of_text.beyond(np.array([value])))
+        return int(value.astype("datetime64[ns]").astype(np.int64)) if known else None
     if isinstance(value, datetime):
         if (exact := getattr(value, "value", None)) is not None:  # a pandas Timestamp, with its nanoseconds
             return int(exact)
+        if not of_text.FIRST_YEAR <= value.year <= of_text.LAST_YEAR:
+            return None
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return round(aware.timestamp() * 1e6) * 1000
     if isinstance(value, date):
@@ -170,7 +178,8 @@ def _since_epoch(value: Any) -> int | None:
         return day
     for least, above, factor in _UNITS:
         if least <= abs(number) < above:
-            return number * factor
+            number *= factor
+            break
     return number if abs(number) < 1 << 63 else None
 
 

@@ -137,3 +137,32 @@ def test_sorted_dates_in_one_format_are_read_right_or_refused(form, first, step,
         assert "--date-format" in str(refusal)
         return
     np.testing.assert_array_equal(found.instants, np.array(expected, dtype="datetime64[ns]"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31",
+        "0001-01-01 00:00:00",
+        "31.12.9999",
+        "1 Jan 1600",
+        "3000-01-01T00:00:00Z",
+        "99991231",
+        "99999999999999999999",
+    ],
+)
+def test_a_time_that_nanoseconds_cannot_hold_is_refused_and_not_another_time(text):
+    """9999-12-31, which stands for "no end", was read as a day of 1816."""
+    with pytest.raises(FileError, match="row 2"):
+        read(text, text.replace("31", "30"))
+
+
+def test_an_epoch_that_nanoseconds_cannot_hold_is_refused():
+    with pytest.raises(FileError, match="row 3: '99999999999'"):
+        read("1700000000", "99999999999", date_format="s")
+
+
+@pytest.mark.parametrize("offset", ["+99:99", "-23:00", "+05:75"])
+def test_an_offset_that_no_zone_has_is_refused(offset):
+    with pytest.raises(FileError, match="row 2"):
+        read(f"2024-01-02 09:30 {offset}")

@@ -1,5 +1,6 @@
 """Bars of instruments in the forms that users have them in."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from market_inference.client.inputs.bars import panels, row
 from market_inference.client.inputs.items import Given, Panel
-from market_inference.client.inputs.times import nanoseconds
+from market_inference.client.inputs.times import instants, nanoseconds
 from market_inference.errors import ArgumentError
 
 CLOSES = [1.0, 2.0, 4.0]
@@ -265,3 +266,17 @@ def test_arrays_that_are_no_bars_are_refused_as_any_other_data_is(many: Any) -> 
     hole = panels(many(ARRAYS | {"low": np.array([0.0, np.nan, 2.0])})).items[-1]
     assert hole.columns["low"].tolist()[0::2] == [0.0, 2.0]
     assert hole.source.missing == ("row 1",)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [np.datetime64("9999-12-31", "s"), datetime(9999, 12, 31, tzinfo=UTC), "9999-12-31", 99_999_999_999],
+    ids=["numpy", "datetime", "text", "seconds"],
+)
+def test_a_time_that_nanoseconds_cannot_hold_is_refused_by_its_row(last):
+    """numpy makes a day of 1816 of it without a word."""
+    first = {np.datetime64: np.datetime64("2024-01-02", "s"), datetime: datetime(2024, 1, 2, tzinfo=UTC)}.get(
+        type(last), "2024-01-02" if isinstance(last, str) else 1_700_000_000
+    )
+    with pytest.raises(ArgumentError, match="row 1"):
+        instants([first, last], "times")
