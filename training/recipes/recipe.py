@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 MOST_BYTES: Final = 64 * 1024
 _DEEPEST = 20
 _LONGEST = 1000
+_MOST_NODES = 1000
 Levels: TypeAlias = tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 _LEVELS_WORDS = "quantiles; the gate needs 0.1 and 0.9 among these"
 
@@ -188,6 +189,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type
     """PyYAML's safe loader without repeated keys, tags, anchors and aliases. Aliases make a small text huge."""
 
     _depth = 0
+    _nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -197,6 +199,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type
             raise ValueError("tags are not taken")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
             raise ValueError(f"a value of more than {_LONGEST} characters")
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise ValueError(f"more than {_MOST_NODES} keys and values")
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")

@@ -46,6 +46,7 @@ def test_bombs_are_refused_at_once() -> None:
     levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     began = time.thread_time()  # of this thread alone: other processes may keep the machine busy
+    # Thousands of keys, and a number in base 60, whose digits Python multiplies one by one.
     many = "{" + ", ".join(f"{number:x}: 1" for number in range(7_000)) + "}"
     for bomb in (
         "\n".join(levels),
