@@ -133,11 +133,11 @@ def _instruments(table: Grid, symbol: str, options: Options, most: int) -> dict[
             parts[ticker] = _part(table, kept, range(len(table.rows)))
     else:
         roles = names.assign(table.names, options.columns)
-        at = roles.columns.get("symbol")
         found: dict[str, list[int]] = {}
-        for place, row in enumerate(table.rows) if at is not None else ():
-            if row[at]:
-                found.setdefault(row[at], []).append(place)
+        if (at := roles.columns.get("symbol")) is not None:
+            for place, name in enumerate(table.cells(at)):
+                if name:
+                    found.setdefault(name, []).append(place)
         if len(found) < 2:
             parts[next(iter(found), symbol)] = table
         else:
