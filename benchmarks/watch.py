@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 
 from benchmarks.services import Services
+from market_inference.client.channels import Channels
+from market_inference.client.connection import channel_options
 from market_inference.contract.generated import inference_pb2 as pb
-from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 from runtime import loop as event_loop
 
 INDICATORS = ("RSI", "MACD", "BBANDS", "ATR", "SMA", "EMA")
@@ -89,9 +90,10 @@ async def report(services: dict[str, psutil.Process], seconds: list[float], unti
 
 async def load(services: Services, processes: dict[str, psutil.Process], given: argparse.Namespace) -> list[float]:
     metadata = (("authorization", f"Bearer {services.gateway.key}"),)
-    async with grpc.aio.insecure_channel(services.gateway.target) as channel:
-        stub: Any = MarketInferenceServiceStub(channel)
-        calls = [stub.Watch(metadata=metadata) for _ in range(given.sessions)]
+    target = services.gateway.target
+    channels = Channels(lambda: grpc.aio.insecure_channel(target, options=channel_options(target)))
+    try:
+        calls = [channels.take().stub.Watch(metadata=metadata) for _ in range(given.sessions)]
         for seed, call in enumerate(calls):
             await call.write(opening(seed))
         for call in calls:
@@ -102,6 +104,9 @@ async def load(services: Services, processes: dict[str, psutil.Process], given: 
         until, seconds = begin + given.seconds, []
         work = [session(call, begin + moment, until, seconds) for call, moment in zip(calls, moments, strict=True)]
         everything, *_ = await asyncio.gather(report(processes, seconds, until), *work)
+    finally:
+        for channel in channels.close():
+            await channel.close()
     return everything + seconds
 
 

@@ -1,6 +1,6 @@
 """The edge's connection to the gateway.
 
-Owns one gRPC channel, made by the Python client's rules, and the way from failed calls to typed errors. Every call
+Owns the gRPC channels, made by the Python client's rules, and the way from failed calls to typed errors. Every call
 carries the credential of its own caller.
 """
 
@@ -15,11 +15,11 @@ from edge.caller import Caller
 from edge.config import Config
 from edge.errors import ClientGoneError
 from market_inference import errors
+from market_inference.client.channels import Channels
 from market_inference.client.connection import TLS, Connection
 from market_inference.client.session import Record
 from market_inference.client.watch import AsyncWatch
 from market_inference.contract.errors import RemoteError
-from market_inference.contract.generated import inference_pb2_grpc
 from market_inference.contract.metadata import STATUS_DETAILS
 from market_inference.contract.methods import Method
 
@@ -39,7 +39,7 @@ class Upstream:
             tls = TLS(config.gateway_tls_ca, config.gateway_tls_certificate, config.gateway_tls_key)
         self._connection = Connection(config.gateway, "", tls)
         self._channel = self._connection.aio_channel()
-        self._stub = inference_pb2_grpc.MarketInferenceServiceStub(self._channel)
+        self._channels = Channels(self._connection.aio_channel, self._channel)
 
     @property
     def ready(self) -> bool:
@@ -52,12 +52,14 @@ class Upstream:
             await self._channel.wait_for_state_change(state)
 
     async def close(self) -> None:
-        await self._channel.close()
+        for channel in self._channels.close():
+            await channel.close()
 
     async def call(self, method: Method, message: Message, caller: Caller, timeout: float) -> Message:
         """The response of a unary RPC. Raises RemoteError."""
         try:
-            response: Message = await self._start(method, message, caller, timeout)
+            with self._channels.stub() as stub:
+                response: Message = await _start(stub, method, message, caller, timeout)
         except grpc.aio.AioRpcError as failure:
             raise remote(failure) from None
         return response
@@ -67,28 +69,26 @@ class Upstream:
 
         Raises RemoteError, ClientGoneError.
         """
-        call = self._start(method, message, caller, timeout)
-        departing = asyncio.create_task(caller.departed())
-        departing.add_done_callback(lambda _: call.cancel())
-        try:
-            response: Message = await call
-        except grpc.aio.AioRpcError as failure:
-            raise remote(failure) from None
-        except asyncio.CancelledError:
-            if departing.done():
-                raise ClientGoneError from None
-            raise
-        finally:
-            departing.cancel()
+        with self._channels.stub() as stub:
+            call = _start(stub, method, message, caller, timeout)
+            departing = asyncio.create_task(caller.departed())
+            departing.add_done_callback(lambda _: call.cancel())
+            try:
+                response: Message = await call
+            except grpc.aio.AioRpcError as failure:
+                raise remote(failure) from None
+            except asyncio.CancelledError:
+                if departing.done():
+                    raise ClientGoneError from None
+                raise
+            finally:
+                departing.cancel()
         return response
-
-    def _start(self, method: Method, message: Message, caller: Caller, timeout: float) -> Any:
-        return getattr(self._stub, method.name)(message, timeout=timeout, metadata=caller.metadata)
 
     def watch(self, record: Record, caller: Caller, *, latest: bool) -> AsyncWatch:
         """A live session of the caller, continued on another replica when its own is lost."""
         return AsyncWatch(
-            self._stub,
+            self._channels,
             Connection(self._connection.target, caller.key, None),
             record,
             _WATCH_RECONNECT_SECONDS,
@@ -97,6 +97,10 @@ class Upstream:
             window=_WATCH_WINDOW,
             buffer=_WATCH_BUFFER,
         )
+
+
+def _start(stub: Any, method: Method, message: Message, caller: Caller, timeout: float) -> Any:
+    return getattr(stub, method.name)(message, timeout=timeout, metadata=caller.metadata)
 
 
 def remote(failure: grpc.aio.AioRpcError) -> RemoteError:

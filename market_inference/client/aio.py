@@ -1,6 +1,6 @@
 """The asynchronous client, for programs built on asyncio.
 
-Owns one grpc.aio channel to a gateway and the waiting. calls.py owns the content of requests and answers.
+Owns the channel of calls, the channels of sessions, and the waiting. calls.py owns the content of requests and answers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import grpc
 
 from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
+from market_inference.client.channels import Channels
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
 from market_inference.client.lane import IDLE_SECONDS, Asked, Lane, NoStreamError
@@ -19,7 +20,6 @@ from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import AsyncStream
 from market_inference.client.watch import RECONNECT_SECONDS, AsyncWatch
-from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
@@ -73,6 +73,7 @@ class AsyncClient:
         self._retries = retries
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
+        self._sessions = Channels(self._connection.aio_channel)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._lane: Lane | None = None
@@ -96,8 +97,9 @@ class AsyncClient:
         self._closed = True
         if self._lane is not None:
             await self._lane.close()
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in (self._channel, *self._sessions.close()):
+            if channel is not None:
+                await channel.close()
 
     @overload
     async def predict(
@@ -263,8 +265,8 @@ class AsyncClient:
     ) -> AsyncWatch:
         """As Client.watch, to be entered with `async with`."""
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        stub = MarketInferenceServiceStub(self._open())
-        return AsyncWatch(stub, self._connection, record, reconnect_seconds, delivery == "latest")
+        self._open()
+        return AsyncWatch(self._sessions, self._connection, record, reconnect_seconds, delivery == "latest")
 
     def stream(self) -> AsyncStream:
         """Many calls on one stream, for bulk: several times the calls per second; see AsyncStream."""

@@ -1,6 +1,6 @@
 """The synchronous client.
 
-Owns one channel to a gateway and the waiting. calls.py owns the content of requests and answers.
+Owns the channel of calls, the channels of sessions, and the waiting. calls.py owns the content of requests and answers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import grpc
 
 from market_inference.client import calls
 from market_inference.client.attempt import Attempt, CallOptions
+from market_inference.client.channels import Channels
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
 from market_inference.client.lane import IDLE_SECONDS, NoStreamError, ThreadedLane
@@ -23,7 +24,6 @@ from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
 from market_inference.client.stream import Stream
 from market_inference.client.watch import RECONNECT_SECONDS, Watch
-from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
@@ -90,6 +90,7 @@ class Client:
         self._retries = retries
         self._channel = self._connection.channel()
         self._methods = methods(self._channel)
+        self._sessions = Channels(self._connection.channel)
         self._closed = False
         self._lane = ThreadedLane(self._connection, idle_seconds=IDLE_SECONDS, or_unary=True)
         self._lock = threading.Lock()
@@ -112,7 +113,8 @@ class Client:
         """Close the channel; calls in flight end with CancelledError, later calls with ClosedError."""
         self._closed = True
         self._lane.close()
-        self._channel.close()
+        for channel in (self._channel, *self._sessions.close()):
+            channel.close()
 
     @overload
     def predict(
@@ -322,7 +324,7 @@ class Client:
         """
         self._require_open()
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)
-        return Watch(MarketInferenceServiceStub(self._channel), self._connection, record, reconnect_seconds)
+        return Watch(self._sessions, self._connection, record, reconnect_seconds)
 
     def stream(self) -> Stream:
         """Many calls on one stream, for bulk: several times the calls per second, answered in any order; see Stream."""

@@ -65,6 +65,8 @@ def channel_options(target: str) -> list[tuple[str, int]]:
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
         ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS),
         ("grpc.dns_min_time_between_resolutions_ms", RECONNECT_MILLISECONDS),
+        # By default all channels of a process to one target share a connection, and so the connection's limit of calls.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if is_loopback(target):
         options.append(("grpc.enable_http_proxy", 0))

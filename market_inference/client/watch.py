@@ -18,6 +18,7 @@ import grpc
 
 from market_inference import errors
 from market_inference.client import trace
+from market_inference.client.channels import Channels, SharedChannel
 from market_inference.client.connection import Connection
 from market_inference.client.inputs import arguments
 from market_inference.client.session import Record, Update
@@ -85,7 +86,7 @@ class AsyncWatch:
 
     def __init__(
         self,
-        stub: Any,
+        channels: Channels,
         connection: Connection,
         record: Record,
         reconnect_seconds: float,
@@ -95,7 +96,7 @@ class AsyncWatch:
         window: int = WINDOW,
         buffer: int = BUFFER,
     ) -> None:
-        self._stub = stub
+        self._channels = channels
         self._request_id = request_id
         self._window = window
         self._buffer = buffer
@@ -212,7 +213,8 @@ class AsyncWatch:
     async def _keep_open(self) -> None:
         while not self._done:
             try:
-                await self._carry()
+                with self._channels.stub() as stub:
+                    await self._carry(stub)
             except grpc.aio.AioRpcError as lost:
                 failure = failure_of(lost)
             except errors.MarketInferenceError as ended:
@@ -227,9 +229,9 @@ class AsyncWatch:
             await asyncio.sleep(seconds)
             self.reconnects += 1
 
-    async def _carry(self) -> None:
+    async def _carry(self, stub: Any) -> None:
         """One connection: open the session, send the bars without an answer, continue until the connection ends."""
-        call = self._stub.Watch(metadata=metadata(self._connection.key, self._request_id))
+        call = stub.Watch(metadata=metadata(self._connection.key, self._request_id))
         self._sent = 0
         writer = asyncio.create_task(self._write(call))
         try:
@@ -285,8 +287,10 @@ class Watch:
         update = next(session)
     """
 
-    def __init__(self, stub: Any, connection: Connection, record: Record, reconnect_seconds: float) -> None:
-        self._stub = stub
+    def __init__(self, channels: Channels, connection: Connection, record: Record, reconnect_seconds: float) -> None:
+        self._channels = channels
+        self._channel: SharedChannel | None = None
+        self._stub: Any = None
         self._connection = connection
         self._record = record
         self._reopening = _Reopening(reconnect_seconds)
@@ -297,7 +301,13 @@ class Watch:
         self.reconnects = 0
 
     def __enter__(self) -> Self:
-        self._open()
+        self._channel = self._channels.take()
+        self._stub = self._channel.stub
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -311,6 +321,9 @@ class Watch:
         self._outbox.put(None)
         if self._call is not None:
             self._call.cancel()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._channels.leave(channel)
 
     @property
     def sequence(self) -> int:

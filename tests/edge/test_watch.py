@@ -12,6 +12,7 @@ import psutil
 import pytest
 import websockets
 
+from gateway.transport.interface import LIMITS
 from tests.edge.test_tables import SPLIT
 from tests.eventually import eventually
 
@@ -95,6 +96,18 @@ def test_lines_go_on_while_updates_come_back(edge):
             answer.readline()
         connection.send(b"0\r\n\r\n")
         assert answer.readline() == b"event: end\n"
+
+
+async def test_sessions_beyond_one_connection_leave_room_for_calls(edge):
+    """A gateway takes 100 calls on a connection of the edge."""
+    url = edge.url.replace("http", "ws") + "/v1/watch"
+    async with AsyncExitStack() as stack, asyncio.timeout(120):
+        for _ in range(LIMITS["max_concurrent_streams"] + 10):
+            session = await stack.enter_async_context(websockets.connect(url, proxy=None))
+            await session.send(json.dumps({"open": OPEN, "api_key": edge.key}))
+            assert "opened" in json.loads(await session.recv())
+        answer = await asyncio.to_thread(edge.post, "/v1/sentiment", {"text": "Profit rose"})
+    assert answer.status == 200
 
 
 async def test_a_websocket_carries_bars_corrections_and_errors(edge):

@@ -1,6 +1,7 @@
 """Live sessions of the client library."""
 
 import asyncio
+from contextlib import AsyncExitStack, ExitStack
 
 import grpc
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 import talib
 
 import market_inference
+from gateway.transport.interface import LIMITS
 from market_inference import errors
 from market_inference.client.session import ForecastEvery
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
 from tests.pair.bars import HISTORY, NAMES, assert_fresh, bar, history
+
+MANY = LIMITS["max_concurrent_streams"] + 10
 
 
 def client_of(service):
@@ -143,3 +147,23 @@ def test_the_synchronous_session_gives_the_same_updates(running, market):
         updates = list(session)
     assert [update.sequence for update in updates] == list(range(1, 301))
     assert_fresh(updates[-1], market, HISTORY + 299)
+
+
+async def test_sessions_beyond_one_connection_leave_room_for_calls(running, market):
+    """A gateway takes 100 calls on a connection, and gRPC lets the 101st wait until one of them ends."""
+    closes = market["close"][:60]
+    async with client_of(running) as client, AsyncExitStack() as stack, asyncio.timeout(120):
+        for _ in range(MANY):
+            session = await stack.enter_async_context(client.watch("X", closes))
+        await session.append(101.0)
+        assert (await anext(session)).sequence == 1
+        assert (await client.predict(closes, 3)).horizon == 3
+
+
+def test_synchronous_sessions_beyond_one_connection_leave_room_for_calls(running, market):
+    closes = market["close"][:60]
+    with market_inference.Client(running.target, api_key=running.key) as client, ExitStack() as stack:
+        sessions = [stack.enter_context(client.watch("X", closes)) for _ in range(MANY)]
+        sessions[-1].append(101.0)
+        assert next(sessions[-1]).sequence == 1
+        assert client.predict(closes, 3).horizon == 3
