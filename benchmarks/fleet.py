@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.memory_limits import MemoryGroup
+from benchmarks.ports import HeldPort
 from market_inference.cli.process import Ready, ServiceProcess
 
 START_SECONDS = 120.0
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 60.0
 # One light forecaster and no sentiment model, so that a replica starts within a few seconds.
 LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIMENT_MODELS": ""}
 
@@ -44,6 +45,7 @@ class Fleet:
         self._count = replicas
         self.replicas: list[ServiceProcess] = []
         self.addresses: list[str] = []
+        self._ports: list[HeldPort] = []
         self.gateway: ServiceProcess | None = None
         self._ready = Ready("", "")
 
@@ -61,8 +63,10 @@ class Fleet:
 
     def __enter__(self) -> Self:
         try:
-            self.replicas = [self._replica("127.0.0.1:0") for _ in range(self._count)]
-            self.addresses = [replica.wait_ready(START_SECONDS).listen for replica in self.replicas]
+            self.addresses = [self._address(number) for number in range(self._count)]
+            self.replicas = [self._replica(address) for address in self.addresses]
+            for replica in self.replicas:
+                replica.wait_ready(START_SECONDS)
             self.start_gateway()
         except BaseException:
             self.close()
@@ -75,6 +79,11 @@ class Fleet:
         settings["MARKET_GATEWAY_REPLICAS"] = ",".join(self.addresses)
         self.gateway = self._start("gateway", {**settings, **self._gateway, **more})
         self._ready = self.gateway.wait_ready(START_SECONDS)
+
+    def _address(self, number: int) -> str:
+        """The address of a replica, before and after a restart."""
+        self._ports.append(HeldPort())
+        return self._ports[-1].address
 
     def _replica(self, listen: str) -> ServiceProcess:
         settings = {"MARKET_INFERENCE_LISTEN": listen, "MARKET_INFERENCE_METRICS_LISTEN": "127.0.0.1:0"}
@@ -116,7 +125,7 @@ class Fleet:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the gateway's samples with this name and these labels."""
-        with urllib.request.urlopen(f"http://{self._ready.metrics}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self._ready.metrics}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         found = (re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line) for line in text.splitlines())
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
@@ -126,6 +135,8 @@ class Fleet:
         for process in (self.gateway, *self.replicas):
             if process is not None:
                 process.kill()
+        for port in self._ports:
+            port.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

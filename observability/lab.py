@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from benchmarks.ports import HeldPort
 from market_inference import Client
 from market_inference.cli.process import ServiceProcess
 
@@ -26,20 +26,12 @@ LOOPBACK = "127.0.0.1"
 WAIT_BEFORE_FIRING = "2s"
 REPLICAS = 2
 _START_SECONDS = 180.0
-_GRACE_SECONDS = 25.0
+_GRACE_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 
 
 class PrometheusMissingError(RuntimeError):
     """The program prometheus is not installed."""
-
-
-def free_port() -> int:
-    """A port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -60,7 +52,8 @@ class Prometheus:
         if program is None:
             raise PrometheusMissingError("prometheus is not installed (Debian: apt install prometheus)")
         folder.mkdir(parents=True)
-        self._address = f"{LOOPBACK}:{free_port()}"
+        self._port = HeldPort()
+        self._address = self._port.address
         self.log = folder / "prometheus.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
@@ -77,7 +70,7 @@ class Prometheus:
 
     def wait_ready(self) -> None:
         """Wait until Prometheus answers. Raises TimeoutError."""
-        until(self._ready, 30.0, f"prometheus, see {self.log}")
+        until(self._ready, _START_SECONDS, f"prometheus, see {self.log}")
 
     def _ready(self) -> bool:
         try:
@@ -108,7 +101,7 @@ class Prometheus:
         return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
 
     def _get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self._address, timeout=10)
+        connection = http.client.HTTPConnection(self._address, timeout=60)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -122,6 +115,7 @@ class Prometheus:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(_GRACE_SECONDS)
+        self._port.close()
 
 
 def _configuration(folder: Path, targets: Mapping[str, list[str]]) -> Path:
@@ -150,7 +144,8 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = ExitStack()
-        self._replicas = [(free_port(), free_port()) for _ in range(REPLICAS)]
+        # Prometheus scrapes fixed addresses.
+        self._replicas = [(HeldPort(), HeldPort()) for _ in range(REPLICAS)]
         self._processes: dict[int, ServiceProcess] = {}
         self.target = ""
         self.http = ""
@@ -170,7 +165,7 @@ class Lab:
             stack.callback(edge.stop, _GRACE_SECONDS)
             over_http = edge.wait_ready(_START_SECONDS)
             self.http = over_http.listen
-            scraped = [f"{LOOPBACK}:{metrics}" for _, metrics in self._replicas]
+            scraped = [metrics.address for _, metrics in self._replicas]
             self.prometheus = Prometheus(
                 self._folder / "prometheus",
                 {"gateway": [ready.metrics], "inference": scraped, "edge": [over_http.metrics]},
@@ -209,14 +204,14 @@ class Lab:
             "inference",
             f"inference-{number}",
             {
-                "MARKET_INFERENCE_LISTEN": f"{LOOPBACK}:{listen}",
-                "MARKET_INFERENCE_METRICS_LISTEN": f"{LOOPBACK}:{metrics}",
+                "MARKET_INFERENCE_LISTEN": listen.address,
+                "MARKET_INFERENCE_METRICS_LISTEN": metrics.address,
                 "MARKET_INFERENCE_NAME": f"replica-{number}",
             },
         )
 
     def _gateway(self) -> ServiceProcess:
-        replicas = ",".join(f"{LOOPBACK}:{listen}" for listen, _ in self._replicas)
+        replicas = ",".join(listen.address for listen, _ in self._replicas)
         return self._service(
             "gateway",
             "gateway",
@@ -245,3 +240,5 @@ class Lab:
     def _end_replicas(self) -> None:
         for process in self._processes.values():
             process.stop(_GRACE_SECONDS)
+        for port in (port for ports in self._replicas for port in ports):
+            port.close()

@@ -2,10 +2,8 @@
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from benchmarks.ports import HeldPort
 from market_inference.cli.training.plane import Plane as Client
 from market_inference.contract import keys
 
@@ -81,7 +80,7 @@ class _Stopped:
 
 
 class PlaneProcess(_Stopped):
-    """`python -m training.plane` on a free port, with the pod of quick.sh. Settings are named without their prefix.
+    """`python -m training.plane` on a port of its own, with the pod of quick.sh. Settings lack their prefix.
 
     `first`: statements that the process runs before.
     """
@@ -100,7 +99,9 @@ class PlaneProcess(_Stopped):
                     self.keys[owner], key = keys.issue(owner, scopes)
                     known.append(key)
             (folder / "secrets.json").write_text(json.dumps(self.keys))
-        wanted = {"LISTEN": "127.0.0.1:0", "FOLDER": folder / "plane", "KEYS_FILE": keys_file, "SCRIPT": QUICK,
+        # A restart listens at the same address.
+        self._port = HeldPort()
+        wanted = {"LISTEN": self._port.address, "FOLDER": folder / "plane", "KEYS_FILE": keys_file, "SCRIPT": QUICK,
                   "POLL_SECONDS": 0.05, **settings}  # fmt: skip
         self._settings = {f"MARKET_TRAINING_{name}": str(value) for name, value in wanted.items()}
         self.log = folder / "plane.log"
@@ -120,10 +121,9 @@ class PlaneProcess(_Stopped):
         line = self.process.stdout.readline()
         if not line:
             self.kill()
+            self._port.close()
             raise AssertionError(self.log.read_text())
         self.url = f"http://{json.loads(line)['listen']}"
-        # A restart listens where it did.
-        self._settings["MARKET_TRAINING_LISTEN"] = json.loads(line)["listen"]
 
     def kill(self) -> None:
         """SIGKILL to the plane's own process."""
@@ -135,11 +135,12 @@ class PlaneProcess(_Stopped):
         """End the plane and every machine that it has left."""
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+        self._port.close()
         for pid in (self.folder / "plane" / "machines").glob("*/pid"):
             with suppress(ProcessLookupError, ValueError):
                 os.killpg(int(pid.read_text()), signal.SIGKILL)
@@ -196,7 +197,8 @@ class S3Server(_Stopped):
         identities = {"identities": [{"name": "test", "credentials": [{"accessKey": "AK", "secretKey": "SK"}],
                                       "actions": ["Admin", "Read", "Write", "List"]}]}  # fmt: skip
         (folder / "s3.json").write_text(json.dumps(identities))
-        self.port, *others = free_ports(8)
+        self._ports = [HeldPort() for _ in range(8)]
+        self.port, *others = (port.number for port in self._ports)
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
                  "s3.port.grpc")  # fmt: skip
         ports = [f"-{name}={port}" for name, port in zip(names, others, strict=True)]
@@ -207,7 +209,11 @@ class S3Server(_Stopped):
             "-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *ports,
         ]  # fmt: skip
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self) -> None:
         """Start, and wait until an object can be written."""
@@ -253,20 +259,10 @@ class S3Server(_Stopped):
     def stop(self) -> None:
         """End and delete the objects."""
         self.kill()
+        for port in self._ports:
+            port.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def weed() -> str:
     return str(Path(sys.executable).with_name("weed"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, below those that the system gives to whoever asks for any."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 1000):
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            break
-    return found

@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 import market_inference
+from benchmarks.ports import HeldPort
 from tests.eventually import eventually
 from tests.pair.bars import HISTORY, NAMES, assert_fresh, bar, history
 
@@ -20,6 +21,13 @@ def client_of(gateway):
     return market_inference.AsyncClient(gateway.target, api_key=gateway.key)
 
 
+@pytest.fixture
+def port():
+    """The port of a gateway that ends and starts again."""
+    with HeldPort() as port:
+        yield port
+
+
 def restart_gateway(services, replica):
     """Kill the gateway and start another gateway at the same address."""
     killed = services.gateway
@@ -28,9 +36,9 @@ def restart_gateway(services, replica):
     services.start_gateway([replica], listen=killed.target)
 
 
-async def test_calls_in_flight_at_a_kill_of_the_gateway_are_sent_again(services, market):
+async def test_calls_in_flight_at_a_kill_of_the_gateway_are_sent_again(services, port, market):
     replica = services.start_replica(**LIGHT)
-    first = services.start_gateway([replica])
+    first = services.start_gateway([replica], listen=port.address)
     services.wait_loaded("indicators")
     retries = market_inference.Retries(attempts=100)
     async with (
@@ -89,9 +97,9 @@ async def test_a_session_survives_the_end_of_its_replica_without_gap_or_duplicat
     assert_without_gap(updates, market, 1000)
 
 
-async def test_a_session_survives_the_kill_of_its_gateway_without_gap_or_duplicate(services, market):
+async def test_a_session_survives_the_kill_of_its_gateway_without_gap_or_duplicate(services, port, market):
     replica = services.start_replica(**LIGHT)
-    services.start_gateway([replica])
+    services.start_gateway([replica], listen=port.address)
     services.wait_loaded("indicators")
     async with (
         client_of(services.gateway) as client,

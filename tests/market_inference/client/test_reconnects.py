@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 
+from benchmarks.ports import HeldPort
 from market_inference import AsyncClient, Client, Retries, errors
 from market_inference.client import connection
 from market_inference.contract.generated import inference_pb2 as pb
@@ -18,6 +20,7 @@ from market_inference.contract.generated.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
     add_MarketInferenceServiceServicer_to_server,
 )
+from tests.eventually import eventually
 
 CLOSES = [100.0 + at for at in range(40)]
 
@@ -89,6 +92,13 @@ def start(port: int = 0) -> tuple[grpc.Server, int]:
 
 
 @pytest.fixture
+def port() -> Iterator[HeldPort]:
+    """The port of a service that ends and starts again."""
+    with HeldPort() as port:
+        yield port
+
+
+@pytest.fixture
 def forwarder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forwarder]:
     """A way to a service; clients made meanwhile notice a dead connection within two seconds."""
     monkeypatch.setattr(connection, "KEEPALIVE_SECONDS", 1)
@@ -106,10 +116,9 @@ def test_a_session_on_a_connection_that_died_silently_is_taken_up_again(forwarde
         assert next(session)["SMA"] == 101.5
         forwarder.stall()
         session.append(102.5)
-        began = time.monotonic()
         assert next(session)["SMA"] == 102.5
-        assert time.monotonic() - began < 30
-        assert session.reconnects == 1
+        # On a busy machine a living connection may seem dead, too.
+        assert session.reconnects >= 1
 
 
 def test_an_idle_session_notices_a_dead_connection_without_a_bar(forwarder: Forwarder) -> None:
@@ -124,53 +133,72 @@ def test_an_idle_session_notices_a_dead_connection_without_a_bar(forwarder: Forw
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-@pytest.mark.slow
-def test_calls_succeed_within_about_a_second_of_the_service_s_return() -> None:
-    server, port = start()
-    with Client(f"127.0.0.1:{port}", retries=Retries(attempts=0)) as client:
+def test_calls_succeed_after_the_service_s_return(port: HeldPort) -> None:
+    server, _ = start(port.number)
+    with Client(port.address, retries=Retries(attempts=0)) as client:
         client.status()
         server.stop(None).wait(60)
-        # By gRPC's defaults the attempts to connect would come after 1, 2.6, 5.2 and 9.3 s.
-        away = time.monotonic()
-        while time.monotonic() - away < 5.5:
-            # The first call may still meet the connection that is being closed.
-            with pytest.raises(errors.UnavailableError) as refused:
-                client.status()
-            time.sleep(0.05)
-        assert "nothing answers at" in str(refused.value)
-        server, _ = start(port)
-        back = time.monotonic()
-        while True:
+
+        def error() -> str:
+            """The text of the call's failure; empty for a good answer."""
             try:
                 client.status()
-                break
-            except errors.UnavailableError:
-                time.sleep(0.02)
-        assert time.monotonic() - back < 2.5
+            except errors.UnavailableError as refused:
+                return str(refused)
+            return ""
+
+        # The first call may still meet the connection that is being closed.
+        eventually(error, lambda text: "nothing answers at" in text)
+        server, _ = start(port.number)
+        eventually(error, lambda text: not text)
         server.stop(None).wait(60)
 
 
-def test_a_session_outlives_a_service_that_comes_back() -> None:
-    server, port = start()
-    with Client(f"127.0.0.1:{port}") as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+def test_the_pauses_between_attempts_to_connect_stay_short() -> None:
+    """The ninth attempt comes after about five seconds. By gRPC's defaults it would come after 55 s at the earliest."""
+    over, began = threading.Event(), time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Client(f"127.0.0.1:{listener.getsockname()[1]}", retries=Retries(attempts=0))
+
+        def call() -> None:
+            while not over.wait(0.02):
+                with suppress(errors.UnavailableError):
+                    client.status()
+
+        listener.settimeout(60)
+        calling = threading.Thread(target=call)
+        calling.start()
+        try:
+            for _ in range(9):
+                listener.accept()[0].close()
+        finally:
+            over.set()
+            calling.join(60)
+            client.close()
+    assert time.monotonic() - began < 40
+
+
+def test_a_session_outlives_a_service_that_comes_back(port: HeldPort) -> None:
+    server, _ = start(port.number)
+    with Client(port.address) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
         server.stop(None).wait(60)
-        server, _ = start(port)
+        server, _ = start(port.number)
         session.append(101.5)
         assert next(session)["SMA"] == 101.5
         server.stop(None).wait(60)
         session.append(102.5)
         restarted: list[grpc.Server] = []
-        timer = threading.Timer(2.0, lambda: restarted.append(start(port)[0]))
+        timer = threading.Timer(0.5, lambda: restarted.append(start(port.number)[0]))
         timer.start()
         assert next(session)["SMA"] == 102.5
         timer.join(60)
     restarted[0].stop(None).wait(60)
 
 
-def test_a_session_gives_up_after_its_time_with_the_cause() -> None:
-    server, port = start()
+def test_a_session_gives_up_after_its_time_with_the_cause(port: HeldPort) -> None:
+    server, _ = start(port.number)
     with (
-        Client(f"127.0.0.1:{port}") as client,
+        Client(port.address) as client,
         client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.2) as session,
     ):
         server.stop(None).wait(60)
