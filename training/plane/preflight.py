@@ -152,7 +152,7 @@ def _address(config: Config, launcher: str) -> Iterator[Check]:
     host = parts.hostname or ""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: a name that DNS cannot have
         yield Check(field, False, f"{url}: the host has no address")
         return
     addresses = [ipaddress.ip_address(str(one).partition("%")[0]) for one in found]

@@ -120,12 +120,21 @@ def test_a_reserved_dollar_is_not_left(store: Database) -> None:
         ({"public_url": "https://10.1.2.3"}, "is a private address (10.1.2.3)"),
         ({"public_url": "https://[fd00::1]"}, "is a private address (fd00::1)"),
         ({"public_url": "https://no-such-host.invalid"}, "the host has no address"),
+        ({"public_url": f"https://{'a' * 64}.invalid"}, "the host has no address"),
         ({"public_url": "http://8.8.8.8"}, "rented machines send tokens, which need https"),
     ],
 )
 def test_an_address_that_rented_machines_cannot_use_is_refused(
-    store: Database, config: dict[str, str], said: str
+    store: Database, config: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = socket.getaddrinfo
+
+    def without_name_server(host: str, *more: Any, **options: Any) -> Any:
+        if host == "no-such-host.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_name_server)
     assert said in refusal(run(store, name="runpod", **config))
 
 

@@ -235,7 +235,8 @@ def test_failure_keeps_the_exit_code_and_names_line_and_command(plane: Plane, tm
         ({"status": 413}, 122, "larger than the limit (413)"),
         ({"status": 500}, 122, "HTTP 500"),
         ({"download": "http://127.0.0.1:1/download"}, 107, "connection refused"),
-        ({"download": "http://no-such-host.invalid/download"}, 106, "DNS does not know the host"),
+        # A name that no name server is asked for.
+        ({"download": f"http://{'a' * 64}.invalid/download"}, 106, "DNS does not know the host"),
         ({"tls": True}, 135, "TLS failed"),
         ({"sha256": "0" * 64}, 118, "other"),
     ],
