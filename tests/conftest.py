@@ -7,6 +7,7 @@ import os
 import socketserver
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 END_SECONDS = 60.0
+DAY_SECONDS = 86_400.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -130,6 +132,14 @@ def active_span() -> Iterator[Any]:
 
     with TracerProvider(shutdown_on_exit=False).get_tracer("caller").start_as_current_span("caller") as span:
         yield span.get_span_context()
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Begin a test of quotas of a day, or of budgets of a month, after midnight UTC if midnight is near."""
+    left = DAY_SECONDS - time.time() % DAY_SECONDS
+    if left < END_SECONDS:
+        time.sleep(left + 1.0)
 
 
 def _refuse(*arguments: object) -> NoReturn:

@@ -68,9 +68,10 @@ def test_of_a_stuck_session_fixture(stuck_session):
 PASSES = "def test_that_passes(): pass\n"
 THREAD = """
 import threading
-from tests import conftest
+from tests import conftest, guard
 
 conftest.END_SECONDS = 0.1
+guard.EXIT = 0.05
 
 def test_that_leaves_a_thread():
     threading.Thread(target=threading.Event().wait, name="left").start()
@@ -81,10 +82,27 @@ import os, signal
 def test_that_stops_its_process():
     os.kill(os.getpid(), signal.SIGSTOP)
 """
+# The limit counts from the start of a test: on a busy machine, the start of a worker takes longer than a short limit.
 QUICK_CONTROLLER = """
+import threading
 from tests import guard
 
-guard.SILENCE = 0.5
+guard.SILENCE = 0.1
+_begun = threading.Event()
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        return
+
+    def give_news():
+        while not _begun.wait(0.1):
+            if (controller := config.pluginmanager.get_plugin("guard")) is not None:
+                controller._news()
+
+    threading.Thread(target=give_news, daemon=True).start()
+
+def pytest_runtest_logstart():
+    _begun.set()
 """
 
 
@@ -125,12 +143,12 @@ def test_a_thread_at_the_exit_ends_the_process(tmp_path):
     done = run(tmp_path, {"test_thread": THREAD}, "--timeout", "20")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "left behind by the tests of this session: ['thread left']" in done.stdout
-    assert "Timeout (0:00:04)!" in done.stderr
+    assert "Timeout (0:00:01)!" in done.stderr
     assert "_shutdown" in done.stderr
 
 
 def test_workers_without_news_are_ended(tmp_path):
     done = run(tmp_path, {"test_stopped": STOPPED, "conftest": QUICK_CONTROLLER}, "-n", "1", "--timeout", "20")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "No news from any worker for 10 s" in done.stderr
+    assert "No news from any worker for 2 s" in done.stderr
     assert "crashed while running 'test_stopped.py::test_that_stops_its_process'" in done.stdout

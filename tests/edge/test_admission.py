@@ -86,6 +86,15 @@ async def test_an_opening_of_lines_that_does_not_arrive_is_given_up(start, pair)
     await eventually_async(lambda: gauge(server, "open_watches") == 0)
 
 
+async def test_a_body_that_does_not_arrive_is_given_up(start, pair):
+    server = await start(body_seconds=0.5)
+    reader, writer = await send(server, "/v1/sentiment", pair.key, b"{", 100)
+    async with asyncio.timeout(SECONDS):
+        answer = await reader.readuntil(b"BODY_TOO_SLOW")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
 async def test_a_session_counts_before_its_opening_arrives(start, pair):
     server = await start(max_watches=1)
     _, writer = await send(server, "/v1/watch", pair.key, b"{", 100, "x-ndjson")

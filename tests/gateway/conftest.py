@@ -157,7 +157,7 @@ def start(tmp_path, tmp_path_factory, carrier):
             await replica.start()
         defaults = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "health_interval": 0.2}
         found = {"replicas": ",".join(replica.address for replica in replicas), "keys_file": tmp_path / "keys.json"}
-        server = Server(Config(**{**defaults, **found, "drain_seconds": 5.0, **settings}))
+        server = Server(Config(**{**defaults, **found, "drain_seconds": 60.0, **settings}))
         await server.start()
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(server.address, options) as channel:

@@ -28,6 +28,7 @@ from market_inference.contract.errors import InternalError, reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from runtime.listen import split
+from tests.eventually import eventually_async
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
@@ -189,7 +190,7 @@ async def test_a_hostile_connection_is_nobody_elses_problem(start, attack):
         for _ in range(3):
             await asyncio.to_thread(assault, gateway.server.address, attack)
             await gateway.predict()
-        assert gateway.server.servicer.in_flight == 0
+        await eventually_async(lambda: not gateway.server.servicer.in_flight)
 
 
 async def test_connections_that_say_nothing_do_not_keep_others_out(start):
@@ -271,7 +272,7 @@ def test_odd_metadata_leaves_no_secret_and_no_strange_line_in_the_log(tmp_path):
     try:
         address = json.loads(gateway.stdout.readline())["listen"]
         for call in ODD_METADATA:
-            with socket.create_connection(split(address), timeout=20) as connection:
+            with socket.create_connection(split(address), timeout=60) as connection:
                 connection.sendall(PREFACE + frame(4, 0, 0) + call)
                 seen = b""
                 while b"grpc-status" not in seen and (more := connection.recv(4096)):
@@ -279,6 +280,6 @@ def test_odd_metadata_leaves_no_secret_and_no_strange_line_in_the_log(tmp_path):
             assert b"grpc-status" in seen
     finally:
         gateway.terminate()
-        _, log = gateway.communicate(timeout=60)
+        _, log = gateway.communicate(timeout=250)
     assert SECRET.decode() not in log
     assert all(json.loads(line)["logger"] for line in log.splitlines())

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.environ.get("MARKET_GATEWAY_TRANSPORT") == "native", reason="native speaks no TLS"),
 ]
+_HOUR = datetime.timedelta(hours=1)
 PEM, PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
 
 
@@ -41,7 +42,7 @@ class Authority:
         now = datetime.datetime.now(datetime.UTC)
         local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.not_valid_before(now - _HOUR).not_valid_after(now + _HOUR)
         builder = builder.add_extension(local, critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         return builder.sign(self._key, hashes.SHA256())

@@ -60,7 +60,7 @@ class Folder:
     def run(self, *command: str) -> str:
         """The standard output of a command that must succeed here."""
         ran = subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False, timeout=110
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, check=False, timeout=250
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
@@ -136,7 +136,7 @@ def test_commands_that_need_a_checkout_say_so_when_only_the_wheel_is_installed(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert ran.returncode == 1
     assert "run from a checkout or an image" in ran.stderr

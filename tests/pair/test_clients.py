@@ -25,16 +25,16 @@ def _node_packages():
 
 def expected(running) -> list[float]:
     request = pb.PredictRequest(series=[pb.Series(values=CLOSES)], horizon=2, quantiles=[0.1, 0.9])
-    return list(running.stub.Predict(request, metadata=running.metadata, timeout=60).forecasts[0].forecast.quantiles)
+    return list(running.stub.Predict(request, metadata=running.metadata, timeout=250).forecasts[0].forecast.quantiles)
 
 
 def test_a_node_client_made_from_the_contract_gets_the_same_numbers(running, tmp_path):
     contract = tmp_path / "contract.binpb"
-    subprocess.run([sys.executable, ROOT / "proto" / "generate.py", "--descriptors", contract], check=True, timeout=60)
+    subprocess.run([sys.executable, ROOT / "proto" / "generate.py", "--descriptors", contract], check=True, timeout=250)
     done = subprocess.run(
         ["node", NODE / "client.mjs", running.target, contract],
         input=json.dumps({"key": running.key, "closes": CLOSES}),
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False,
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_buf_curl_finds_the_service_by_reflection(running):
             "-H", f"authorization: Bearer {running.key}", "-d", json.dumps(request),
             f"http://{running.target}/market.inference.v1.MarketInferenceService/Predict",
         ],
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False, cwd=ROOT,
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=250, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["forecasts"][0]["forecast"]["quantiles"] == expected(running)

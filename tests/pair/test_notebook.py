@@ -15,7 +15,7 @@ def test_the_notebook_page_runs_as_one_script(running, tmp_path):
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         cwd=tmp_path,
         check=False,
     )

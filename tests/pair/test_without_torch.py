@@ -109,7 +109,11 @@ def test_a_model_that_needs_an_extra_is_listed_with_the_command(client: market_i
     assert {found[name].state for name in ("auto", "minilm", "ta-lib")} == {"ready"}
 
 
-def test_a_call_of_such_a_model_fails_alone(client: market_inference.Client) -> None:
-    with pytest.raises(UnavailableError, match="pretrained"):
-        client.predict(series()["walk"], horizon=2, model="fracast", timeout=3)
+def test_a_call_of_such_a_model_fails_alone(without: Services, client: market_inference.Client) -> None:
+    never, gateway = market_inference.Retries(attempts=0), without.gateway
+    with (
+        market_inference.Client(gateway.target, api_key=gateway.key, retries=never) as once,
+        pytest.raises(UnavailableError, match="pretrained"),
+    ):
+        once.predict(series()["walk"], horizon=2, model="fracast")
     assert client.predict(series()["walk"], horizon=2).point.shape == (2,)

@@ -20,7 +20,7 @@ async def test_every_service_is_listed(caplog):
         await health.set(LIVE, SERVING)
         with caplog.at_level(logging.INFO):
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                answer = await health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest(), timeout=10)
+                answer = await health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest(), timeout=60)
         assert answer.statuses[LIVE].status == SERVING
         assert not caplog.records
     finally:

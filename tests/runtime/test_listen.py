@@ -91,8 +91,8 @@ ANNOUNCE = "from runtime import listen; listen.announce(listen='a:1', metrics='b
 
 
 def test_the_ready_line_is_one_json_object_and_a_closed_stdout_is_no_error():
-    written = subprocess.run([sys.executable, "-c", ANNOUNCE], capture_output=True, check=True, timeout=60).stdout
+    written = subprocess.run([sys.executable, "-c", ANNOUNCE], capture_output=True, check=True, timeout=250).stdout
     assert json.loads(written) == {"event": "ready", "listen": "a:1", "metrics": "b:2"}
-    subprocess.run(["sh", "-c", f'exec {sys.executable} -c "{ANNOUNCE}" >&-'], check=True, timeout=60)
-    broken = subprocess.run(["sh", "-c", f'{sys.executable} -c "{ANNOUNCE}" | true'], check=True, timeout=60)
+    subprocess.run(["sh", "-c", f'exec {sys.executable} -c "{ANNOUNCE}" >&-'], check=True, timeout=250)
+    broken = subprocess.run(["sh", "-c", f'{sys.executable} -c "{ANNOUNCE}" | true'], check=True, timeout=250)
     assert broken.returncode == 0

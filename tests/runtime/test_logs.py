@@ -78,7 +78,7 @@ def test_a_pipe_that_nobody_reads_delays_no_line_and_the_dropped_lines_are_count
         assert child.stdout.readline() == "served\n"  # 12 MB of lines into a pipe of 64 KB
         child.stdin.write("\n")
         child.stdin.flush()
-        _, written = child.communicate(timeout=60)
+        _, written = child.communicate(timeout=250)
     lines = [json.loads(line) for line in written.splitlines()]
     assert child.returncode == 0
     assert lines[0]["number"] == 0
@@ -101,7 +101,7 @@ listen.announce(listen="a:1", metrics="b:2")
 def test_a_process_starts_with_closed_standard_streams_and_no_file_takes_their_numbers(closed, tmp_path):
     script = tmp_path / "closed.py"
     script.write_text(CLOSED)
-    done = subprocess.run(["sh", "-c", f"exec {sys.executable} {script} {closed}"], timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} {script} {closed}"], timeout=250, check=False)
     assert done.returncode == 0
 
 

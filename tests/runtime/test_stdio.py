@@ -21,7 +21,7 @@ def test_closed_streams_are_devnull_and_no_file_takes_their_place(closed, tmp_pa
     command = f'exec "{sys.executable}" -c "$PROGRAM" "$OUT" {redirects}'
     environment = {"PROGRAM": PROGRAM, "OUT": str(tmp_path / "out"), "PYTHONPATH": ":".join(sys.path)}
     subprocess.run(
-        ["sh", "-c", command], env=environment, check=True, timeout=60, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["sh", "-c", command], env=environment, check=True, timeout=250, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     apart, *held = (tmp_path / "out").read_text().split()
     assert apart == "True"

@@ -36,7 +36,7 @@ def start(*options, **settings):
 @pytest.mark.slow
 def test_test_input_prints_health_and_ends_well():
     with start("--test_input", '{"input": {"action": "health"}}') as run:
-        output, errors = run.communicate(timeout=100)
+        output, errors = run.communicate(timeout=250)
     assert run.returncode == 0, errors
     result = ast.literal_eval(re.search(r"Job result: (\{.*\})", output)[1])
     health = result["output"]["output"]
@@ -48,7 +48,7 @@ def test_test_input_prints_health_and_ends_well():
 def test_test_input_with_a_mistake_exits_with_1_and_does_not_print_the_input():
     given = {"input": {"action": "sentiment", "texts": [MARKER, " "], "model": "nope"}}
     with start("--test_input", json.dumps(given)) as run:
-        output, errors = run.communicate(timeout=100)
+        output, errors = run.communicate(timeout=250)
     assert run.returncode == 1
     assert "no sentiment model named 'nope'" in output
     assert MARKER not in output + errors
@@ -56,7 +56,7 @@ def test_test_input_with_a_mistake_exits_with_1_and_does_not_print_the_input():
 
 def test_a_bad_setting_is_reported_in_one_line_and_ends_at_once():
     with start(MARKET_SERVERLESS_STREAMING="perhaps") as run:
-        output, errors = run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=250)
     assert run.returncode != 0
     assert "streaming" in errors
     assert "Traceback" not in errors
@@ -96,7 +96,7 @@ def test_serve_api_answers_as_the_platform_would():
             assert (failed["status"], failed["error"]) == ("FAILED", "time_series too short (min 30, got 2)")
         finally:
             run.send_signal(signal.SIGTERM)
-            _, errors = run.communicate(timeout=60)
+            _, errors = run.communicate(timeout=250)
     assert "Traceback" not in errors
 
 

@@ -55,7 +55,7 @@ def bars(count: int = 420) -> bytes:
     return out.getvalue().encode()
 
 
-def until(found: Callable[[], object], what: str, seconds: float = 90.0) -> object:
+def until(found: Callable[[], object], what: str, seconds: float = 250.0) -> object:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := found():
@@ -128,7 +128,7 @@ def command(plane: PlaneProcess, *arguments: str, owner: str = "head") -> str:
     environment = {**os.environ, "MARKET_INFERENCE_API_KEY": plane.keys[owner], "MARKET_TRAINING_URL": plane.url}
     program = "from market_inference.cli.main import main; main()"
     run = [sys.executable, "-c", program, "models", *arguments]
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

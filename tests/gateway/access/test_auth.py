@@ -36,7 +36,7 @@ def key_set(*algorithms: str) -> str:
 
 
 def token(algorithm: str = "RS256", **changes) -> str:
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "robot", "exp": time.time() + 60, "scope": "predict status"}
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "robot", "exp": time.time() + 600, "scope": "predict status"}
     claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
     return jwt.encode(claims, PRIVATE[algorithm], algorithm, headers={"kid": algorithm})
 
@@ -106,7 +106,7 @@ async def test_a_token_that_says_something_else_is_refused(tokens, changes, why)
 
 
 async def test_no_signature_hmac_under_a_public_key_and_unknown_keys_are_refused(tokens, tmp_path):
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "robot", "exp": time.time() + 60}
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "robot", "exp": time.time() + 600}
     unsigned = jwt.encode(claims, None, "none", headers={"kid": "RS256"})
     with pytest.raises(UnauthenticatedError, match="algorithm"):
         tokens.verify(unsigned)

@@ -56,7 +56,7 @@ def test_a_document_is_fetched():
         connection.sendall(OK + b"12345")
 
     with serving(answer) as url:
-        assert fetch(url, seconds=10, most_bytes=5) == b"12345"
+        assert fetch(url, seconds=60, most_bytes=5) == b"12345"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_document_above_the_limit_is_refused():
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1000)
 
     with serving(answer) as url, pytest.raises(FetchError, match=r"too large \(max 999 bytes\)"):
-        fetch(url, seconds=10, most_bytes=999)
+        fetch(url, seconds=60, most_bytes=999)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_answer_that_is_no_document_is_an_error(content):
         connection.sendall(content)
 
     with serving(answer) as url, pytest.raises(FetchError):
-        fetch(url, seconds=10, most_bytes=100)
+        fetch(url, seconds=60, most_bytes=100)
 
 
 def test_a_plaintext_server_is_no_https_server():
@@ -109,7 +109,7 @@ def test_a_plaintext_server_is_no_https_server():
         connection.sendall(OK)
 
     with serving(answer) as url, pytest.raises(FetchError) as refused:
-        fetch(url.replace("http:", "https:"), seconds=10, most_bytes=100)
+        fetch(url.replace("http:", "https:"), seconds=60, most_bytes=100)
     assert isinstance(refused.value.__cause__.reason, ssl.SSLError)
 
 

@@ -85,11 +85,15 @@ class Asker:
         return [envelope.calls for envelope in self.asked]
 
 
-@pytest.fixture
-def asking(start, monkeypatch):
-    # On a busy machine, a message may take longer than a turn of the stream: then its requests arrive in two parts.
-    monkeypatch.setattr("gateway.streams.slices.TURN_SECONDS", 10.0)
+@pytest.fixture(autouse=True)
+def whole_messages(monkeypatch):
+    """The requests of a message arrive together, however long the gateway takes to read them on a busy machine."""
+    monkeypatch.setattr("gateway.streams.slices.TURN_SECONDS", 60.0)
+    monkeypatch.setattr(merging, "_DEADLINE_SPREAD_SECONDS", 60.0)
 
+
+@pytest.fixture
+def asking(start):
     @asynccontextmanager
     async def run(*metadata, **settings):
         async with start(1, **settings) as gateway:
@@ -309,11 +313,12 @@ async def test_to_be_sent_again_alone_is_not_counted_as_a_resend(asking, monkeyp
     assert all(call.replica for call in calls)
 
 
-async def test_who_is_in_a_hurry_goes_alone(asking):
+async def test_who_is_in_a_hurry_goes_alone(asking, monkeypatch):
+    monkeypatch.setattr(merging, "_SHORT_SECONDS", 21.0)
     async with asking() as asker:
         items = [pb.StreamItem(id=n, predict=predict("a")) for n in (1, 2)]
         for item in items:
-            item.timeout.FromMilliseconds(150)
+            item.timeout.FromSeconds(20)
         await asker.send(*items)
         assert len(await asker.results(2)) == 2
     assert asker.calls == [0, 0]

@@ -189,7 +189,7 @@ async def test_a_valid_call_is_answered_while_the_mistakes_of_another_client_wai
 
 
 async def test_a_mistake_costs_its_client_units(start):
-    async with start(1, units_per_second=1.0, burst_seconds=300.0) as gateway:
+    async with start(1, units_per_second=1e-3, burst_seconds=300_000.0) as gateway:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await gateway.predict(EMPTY_SERIES)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

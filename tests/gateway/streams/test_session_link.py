@@ -28,7 +28,7 @@ async def test_sessions_are_told_at_once_when_their_replica_is_given_up(start):
         # As after a health check without an answer: the connection stands, and the replica says nothing.
         gateway.server.router.replicas[0]._give_up()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.wait_for(watch.read(), 5)
+            await asyncio.wait_for(watch.read(), 60)
         info = error_details_pb2.ErrorInfo()
         assert any(detail.Unpack(info) for detail in rpc_status.from_call(caught.value).details)
         assert info.reason == "SESSION_LOST"

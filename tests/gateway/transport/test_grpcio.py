@@ -76,6 +76,7 @@ async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatc
     async with default() as gateway, Connection(gateway.server.address) as connection:
         connection.send(frame(HEADERS, 4, 1, CALL + headers(**{"x-api-key": gateway.secret})))
         await connection.until(lambda: connection.ended == {1})
+        monkeypatch.undo()  # a good request may take as long on a busy machine
         await gateway.predict()
 
 

@@ -52,7 +52,7 @@ async def tracks():
     costs = Costs()
     made = [
         Batcher(
-            engine, Recorder(), budget=BatchBounds(10**6, 100), max_queued_seconds=5.0, stuck_seconds=5.0, costs=costs
+            engine, Recorder(), budget=BatchBounds(10**6, 100), max_queued_seconds=5.0, stuck_seconds=60.0, costs=costs
         )
         for engine in engines
     ]
@@ -76,7 +76,7 @@ def submit(tracks: Tracks, model: Any, *items: int, client: str = "c") -> Job:
 
 async def hold(tracks: Tracks, model: Mixed) -> Job:
     job = submit(tracks, model, LONG, client="attacker")
-    assert await asyncio.to_thread(model.entered.wait, 10)
+    assert await asyncio.to_thread(model.entered.wait, 60)
     return job
 
 
@@ -132,7 +132,8 @@ async def test_a_full_queue_of_long_work_refuses_long_work_alone(tracks, model):
         tracks.check_early(model, LONG, 1000, held)
     tracks.check_early(model, 1, 100, held)
     assert await submit(tracks, model, 1).reply == [2]
-    assert tracks.queued_seconds(deadline.now()) == tracks.long.queued_seconds(deadline.now()) > 0
+    at = deadline.now()
+    assert tracks.queued_seconds(at) == tracks.long.queued_seconds(at) > 0
 
 
 async def test_a_stuck_track_leaves_the_other_one_to_serve(tracks, model):

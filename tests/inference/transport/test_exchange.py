@@ -57,7 +57,7 @@ class Stream:
 
     async def close(self) -> None:
         self._exchange.cancel()
-        await asyncio.wait([self.reading], timeout=10)
+        await asyncio.wait([self.reading], timeout=60)
         assert self.reading.done()
 
     async def reply(self) -> exchange_pb2.Reply:
@@ -206,5 +206,5 @@ async def test_open_streams_are_lost_when_the_service_stops(server, stream):
     await server._exchange.drain()
     await server._server.stop(0.5)
     await server._local.stop(0.5)
-    await asyncio.wait([stream.reading], timeout=10)
+    await asyncio.wait([stream.reading], timeout=60)
     assert isinstance(stream.reading.exception(), StreamLostError)

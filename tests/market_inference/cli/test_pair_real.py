@@ -56,7 +56,7 @@ def test_the_demo_prints_its_tables_writes_its_chart_and_leaves_no_process(tmp_p
         capture_output=True,
         text=True,
         check=True,
-        timeout=110,
+        timeout=250,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     for expected in (

@@ -71,7 +71,7 @@ def test_cancelling_the_task_withdraws_the_call(service: Any) -> None:
     async def run() -> None:
         async with AsyncClient(service.target) as client:
             task = asyncio.create_task(client.predict(CLOSES, 1))
-            await asyncio.to_thread(entered.wait, 10)
+            assert await asyncio.to_thread(entered.wait, 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

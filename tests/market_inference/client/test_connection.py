@@ -108,6 +108,6 @@ def test_a_proxy_that_does_not_answer_is_named_in_the_error(monkeypatch: pytest.
         Client("gateway.example:8470", retries=Retries(attempts=0)) as client,
         pytest.raises(errors.UnavailableError) as caught,
     ):
-        client.status(timeout=20)
+        client.status(timeout=60)
     assert "go through the proxy http://127.0.0.1:9 of $http_proxy: set no_proxy=gateway.example" in str(caught.value)
     assert "secret" not in str(caught.value)

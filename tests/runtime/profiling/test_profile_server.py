@@ -98,10 +98,12 @@ def busy():
 
 
 async def test_a_profile_names_threads_and_functions_and_no_values(stub, busy):
-    taken = await stub.TakeProfile(Ask(seconds=1, kind=FOLDED), timeout=60)
-    stacks = taken.profile.decode().splitlines()
-    found = [stack for stack in stacks if "a_function_to_be_found" in stack]
-    assert sum(int(stack.rpartition(" ")[2]) for stack in found) > 0  # a busy machine gives the sampler few looks
+    found: list[str] = []
+    while not found:  # in a second, a busy machine may give the sampler no look
+        taken = await stub.TakeProfile(Ask(seconds=1, kind=FOLDED), timeout=60)
+        stacks = taken.profile.decode().splitlines()
+        found = [stack for stack in stacks if "a_function_to_be_found" in stack]
+    assert sum(int(stack.rpartition(" ")[2]) for stack in found) > 0
     assert all("a-busy-thread" in stack for stack in found)
     assert b"a-secret-argument" not in taken.profile
     assert taken.process_id == os.getpid()
@@ -141,7 +143,7 @@ async def test_a_caller_who_leaves_ends_the_sampling(stub, started, busy):
 def test_where_the_system_refuses_the_error_says_what_to_set(tmp_path):
     script = tmp_path / "refused.py"
     script.write_text(REFUSED)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=250, check=True)
     assert done.stdout.startswith("PROFILE_REFUSED")
     assert "SYS_PTRACE in securityContext.capabilities.add" in done.stdout
 

@@ -62,7 +62,7 @@ def processes(what: str, url: str, count: int) -> list[tuple[int, list[str]]]:
     """Exit code and lines of so many processes that run at once."""
     command = [sys.executable, "-c", PROGRAM, what, url]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    said = [process.communicate(timeout=60)[0].split() for process in started]
+    said = [process.communicate(timeout=250)[0].split() for process in started]
     return [(process.returncode, lines) for process, lines in zip(started, said, strict=True)]
 
 

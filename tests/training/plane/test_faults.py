@@ -167,7 +167,7 @@ def test_the_plane_refuses_to_be_an_open_door(tmp_path: Path) -> None:
     ):
         environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), **settings}
         command = [os.sys.executable, "-m", "training.plane"]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
         assert ran.returncode == 1
         assert reason in ran.stderr
         assert "Traceback" not in ran.stderr
@@ -250,12 +250,13 @@ def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
 
 
 def test_jobs_beyond_the_machines_wait_and_are_woken_by_the_end_of_one(tmp_path: Path) -> None:
-    with PlaneProcess(tmp_path, MAX_MACHINES=1) as plane:
+    # Without being woken a job would wait for an hour.
+    patient = "from training.plane import reconciler\nreconciler._FULL_SECONDS = 3600.0"
+    with PlaneProcess(tmp_path, MAX_MACHINES=1, first=patient) as plane:
         dataset = plane.dataset()
         done = [plane.finished(job) for job in [plane.job("sleep 0.2", dataset) for _ in range(4)]]
         spans = sorted((one["attempts"][0]["requested_at"], one["attempts"][0]["gone_at"]) for one in done)
-        # Nobody has waited for the half minute.
-        assert all(gone <= requested < gone + 20 for (_, gone), (requested, _) in itertools.pairwise(spans))
+        assert all(gone <= requested for (_, gone), (requested, _) in itertools.pairwise(spans))
 
 
 def test_a_plane_that_was_killed_again_and_again_loses_no_job(killed: tuple[PlaneProcess, list[str]]) -> None:

@@ -31,7 +31,7 @@ def test_a_person_sees_jobs_curves_and_reports(small: PlaneProcess, tmp_path: Pa
     node = shutil.which("node")
     program = [node, str(BROWSER), small.url, small.keys["desk"], job, str(picture)]
     ran = subprocess.run(
-        program, capture_output=True, text=True, env={**os.environ, "NODE_FOLDER": str(NODE)}, timeout=100
+        program, capture_output=True, text=True, env={**os.environ, "NODE_FOLDER": str(NODE)}, timeout=250
     )
     assert ran.returncode == 0, ran.stderr
     shown = json.loads(ran.stdout)

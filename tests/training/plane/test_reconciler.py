@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from tests.training.plane.conftest import NOW
 from training.plane import budget, event, jobs, reports, terms
 from training.plane.clock import Clock
 from training.plane.database import Database
@@ -89,8 +90,9 @@ def launcher(tmp_path: Path) -> Iterator[ProcessLauncher]:
 class Ahead(Clock):
     """A clock that the test puts forward past leases and waits."""
 
-    def __init__(self) -> None:
-        self.offset = 0.0
+    def __init__(self, start: float | None = None) -> None:
+        """Begin at the Unix time `start`, by default now."""
+        self.offset = 0.0 if start is None else start - time.time()
         super().__init__(wall=lambda: time.time() + self.offset)
 
 
@@ -295,7 +297,8 @@ def test_a_refusal_that_repeats_the_request_tells_no_token(
 def test_a_machine_that_a_lost_answer_may_have_made_is_reserved_for(
     store: Database, add_job: Callable[..., str], tmp_path: Path, max_usd: float | None
 ) -> None:
-    job, clock = add_job(max_seconds=3600.0, max_usd=max_usd), Ahead()
+    # Budgets are those of a month, and NOW is in the middle of one.
+    job, clock = add_job(max_seconds=3600.0, max_usd=max_usd), Ahead(NOW)
     worker = hands(store, Renting(tmp_path, AnswerLostError("no answer"), Made("p2")), clock)
     for seconds in (0.0, 119.0, 3.0):
         clock.offset += seconds

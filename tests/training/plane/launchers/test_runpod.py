@@ -135,7 +135,8 @@ def test_a_rate_limit_says_when_to_come_back(launcher: RunPodLauncher, runpod: P
 
 
 def test_many_looks_are_one_request(runpod: Platform) -> None:
-    launcher = RunPodLauncher(RunPod(KEY, api=runpod.url), "mi-x", Container("r/i@sha256:0", 40))
+    container = Container("r/i@sha256:0", 40)
+    launcher = RunPodLauncher(RunPod(KEY, api=runpod.url), "mi-x", container, list_seconds=3600.0)
     machines = [Handle(f"mi-x-{n}", launcher.launch(f"mi-x-{n}", L4, POD).id) for n in range(3)]
     for machine in machines * 5:
         assert launcher.look(machine).presence is Presence.RUNNING
