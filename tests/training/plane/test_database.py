@@ -1,9 +1,8 @@
 """Migrations, claims and leases on both databases."""
 
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text, update
 
+from tests.training.plane.forks import Forks
 from training.plane import database
 from training.plane.database import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Database, LeaseLostError
 from training.plane.job import Attempt
@@ -33,37 +33,47 @@ def claim(store: Database, now: float = NOW, worker: str = "w") -> database.Leas
 
 
 PROGRAM = """
-import os, signal, sys
+import os, signal
 from training.plane import database
 from training.plane.database import Database
 from training.plane.schema import duties
 
-store = Database(sys.argv[2])
-match sys.argv[1]:
-    case "migrate":
-        store.migrate()
-    case "take":
-        while True:
+def run(what, url):
+    store = Database(url)
+    match what:
+        case "migrate":
+            store.migrate()
+        case "take":
+            while True:
+                with store.begin() as connection:
+                    found = database.claim(connection, duties, str(os.getpid()), 1_800_000_000.0)
+                if found is None:
+                    break
+                with store.begin() as connection:
+                    database.release(connection, found[1], None)
+                print(found[1].id)
+        case "die":
             with store.begin() as connection:
-                found = database.claim(connection, duties, str(os.getpid()), 1_800_000_000.0)
-            if found is None:
-                break
-            with store.begin() as connection:
-                database.release(connection, found[1], None)
-            print(found[1].id)
-    case "die":
-        with store.begin() as connection:
-            database.claim(connection, duties, "w", 1_800_000_000.0)
-        os.kill(os.getpid(), signal.SIGKILL)
+                database.claim(connection, duties, "w", 1_800_000_000.0)
+            os.kill(os.getpid(), signal.SIGKILL)
 """
+Processes = Callable[[str, str, int], list[tuple[int, list[str]]]]
 
 
-def processes(what: str, url: str, count: int) -> list[tuple[int, list[str]]]:
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks(PROGRAM) as made:
+        yield made
+
+
+@pytest.fixture
+def processes(forks: Forks) -> Processes:
     """Exit code and lines of so many processes that run at once."""
-    command = [sys.executable, "-c", PROGRAM, what, url]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    said = [process.communicate(timeout=250)[0].split() for process in started]
-    return [(process.returncode, lines) for process, lines in zip(started, said, strict=True)]
+
+    def run(what: str, url: str, count: int) -> list[tuple[int, list[str]]]:
+        return [(code, said.split()) for code, said in forks.run(*[(what, url)] * count)]
+
+    return run
 
 
 def test_the_migrations_make_the_tables_of_the_schema(store: Database) -> None:
@@ -92,11 +102,11 @@ def test_an_attempt_from_before_an_upgrade_is_paid_for_as_long_as_reserved(empty
     assert found.paid_until(2.0) == NOW + 1 + 1.5 * 3600.0
 
 
-def test_workers_that_start_together_migrate_once(empty_url: str) -> None:
+def test_workers_that_start_together_migrate_once(empty_url: str, processes: Processes) -> None:
     assert [code for code, _ in processes("migrate", empty_url, 3)] == [0, 0, 0]
 
 
-def test_of_several_processes_each_row_goes_to_one(store: Database, url: str) -> None:
+def test_of_several_processes_each_row_goes_to_one(store: Database, url: str, processes: Processes) -> None:
     wanted = [f"row-{number:02d}" for number in range(60)]
     add(store, *wanted)
     taken = processes("take", url, 2)
@@ -118,7 +128,9 @@ def test_the_lease_of_a_killed_worker_ends_and_its_token_is_worth_nothing(store:
         assert connection.execute(select(duties.c.last_error)).scalar() == "mine"
 
 
-def test_a_worker_killed_after_its_claim_holds_nothing_for_ever(store: Database, url: str) -> None:
+def test_a_worker_killed_after_its_claim_holds_nothing_for_ever(
+    store: Database, url: str, processes: Processes
+) -> None:
     add(store, "row")
     assert processes("die", url, 1) == [(-signal.SIGKILL, [])]
     assert claim(store) is None

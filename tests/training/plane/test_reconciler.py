@@ -1,8 +1,6 @@
 """Workers killed between any two statements, on both databases: every job ends once, on one machine at a time."""
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from tests.training.plane.conftest import NOW
+from tests.training.plane.forks import Forks
 from training.plane import budget, event, jobs, reports, terms
 from training.plane.clock import Clock
 from training.plane.database import Database
@@ -37,7 +36,7 @@ from training.plane.token import Holder
 SCRIPT = 'echo ran; echo "$JOB_ID $ATTEMPT" >> ../../../ran; sleep "${NAP:-0}"\n'
 # A worker that dies by SIGKILL after so many calls of the store, the launcher and the disk of its own.
 WORKER = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 from training.plane import database, event, jobs
 from training.plane.clock import Clock
@@ -45,8 +44,6 @@ from training.plane.database import Database
 from training.plane.launchers.process import ProcessLauncher
 from training.plane.machines import Machines
 from training.plane.reconciler import Plane, Reconciler
-
-url, folder, left = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 
 def fragile(function):
     def call(*arguments, **named):
@@ -69,13 +66,22 @@ for module, names in (
 ):
     for name in names:
         setattr(module, name, fragile(getattr(module, name)))
-launcher = ProcessLauncher(folder / "machines", folder / "script.sh")
-machines = Machines("mi", {"process": launcher})
-hands = Reconciler(Database(url), machines, Plane("http://127.0.0.1:1"), "w", Clock())
-while hands.turn():
-    pass
-print("survived")
+
+def run(url, folder, calls):
+    global left
+    left = int(calls)
+    launcher = ProcessLauncher(Path(folder, "machines"), Path(folder, "script.sh"))
+    machines = Machines("mi", {"process": launcher})
+    hands = Reconciler(Database(url), machines, Plane("http://127.0.0.1:1"), "w", Clock())
+    while hands.turn():
+        pass
 """
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks(WORKER) as made:
+        yield made
 
 
 @pytest.fixture
@@ -119,18 +125,13 @@ def settle(store: Database, launcher: ProcessLauncher, job: str, done: Callable[
 
 
 def test_a_worker_killed_between_any_two_statements_loses_nothing_and_starts_nothing_twice(
-    store: Database, add_job: Callable[..., str], url: str, launcher: ProcessLauncher, tmp_path: Path
+    store: Database, add_job: Callable[..., str], url: str, launcher: ProcessLauncher, tmp_path: Path, forks: Forks
 ) -> None:
     deaths = range(1, 40, 4)
     for died_at in deaths:
         job = add_job(max_attempts=1)
-        ran = subprocess.run(
-            [sys.executable, "-c", WORKER, url, str(tmp_path), str(died_at)],
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
-        assert ran.returncode in {-signal.SIGKILL, 0}, ran.stderr
+        [(code, _)] = forks.run((url, tmp_path, died_at))
+        assert code in {-signal.SIGKILL, 0}
         # The script reports nothing, so that the attempt ends as lost and is tried again; a cancel ends the job.
         settle(store, launcher, job, lambda state: state == "queued" or (tmp_path / "ran").exists())
         with store.begin() as connection:
