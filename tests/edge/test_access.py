@@ -4,20 +4,24 @@ import http.client
 from contextlib import closing
 
 import pytest
+from pydantic import ValidationError
 
+from edge.config import Config
+from edge.server import ConfigurationError, Server
+from market_inference.cli.process import ServiceProcess, ServiceProcessError
+from market_inference.errors import ArgumentError
 from tests.edge.conftest import Edge
+
+PORTS = {"MARKET_EDGE_LISTEN": "127.0.0.1:0", "MARKET_EDGE_METRICS_LISTEN": "127.0.0.1:0"}
 
 
 @pytest.fixture(scope="module")
 def strict(pair, tmp_path_factory):
     """A second edge before the same gateway: no key of its own, small limits, one allowed origin."""
-    from market_inference.cli.process import ServiceProcess
-
     process = ServiceProcess(
         "edge",
         {
-            "MARKET_EDGE_LISTEN": "127.0.0.1:0",
-            "MARKET_EDGE_METRICS_LISTEN": "127.0.0.1:0",
+            **PORTS,
             "MARKET_EDGE_GATEWAY": pair.target,
             "MARKET_EDGE_MAX_BODY_BYTES": "4096",
             "MARKET_EDGE_CORS_ORIGINS": "https://desk.example",
@@ -85,19 +89,20 @@ def test_the_own_key_serves_this_machines_names_only(edge):
             "listen on loopback",
         ),
         ({"MARKET_EDGE_TLS_CERTIFICATE": "c.pem"}, "MARKET_EDGE_TLS_KEY"),
-        ({"MARKET_EDGE_GATEWAY": "http://gateway"}, "got a URL"),
         ({"MARKET_EDGE_LISTEN": "nowhere"}, "host:port"),
     ],
 )
-def test_a_configuration_that_leaves_a_door_open_ends_the_process(tmp_path, settings, words):
-    from market_inference.cli.process import ServiceProcess, ServiceProcessError
+async def test_a_configuration_that_leaves_a_door_open_is_refused(settings, words, monkeypatch):
+    for name, value in {**PORTS, **settings}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises((ValidationError, ConfigurationError, ArgumentError), match=words):
+        Server(Config())
 
+
+def test_a_refused_configuration_ends_the_process(tmp_path):
     process = ServiceProcess(
-        "edge",
-        {"MARKET_EDGE_LISTEN": "127.0.0.1:0", "MARKET_EDGE_METRICS_LISTEN": "127.0.0.1:0", **settings},
-        tmp_path / "edge.log",
-        lambda _: None,
+        "edge", {**PORTS, "MARKET_EDGE_GATEWAY": "http://gateway"}, tmp_path / "edge.log", lambda _: None
     )
-    with pytest.raises(ServiceProcessError, match=words):
+    with pytest.raises(ServiceProcessError, match="got a URL"):
         process.wait_ready(60)
     process.kill()

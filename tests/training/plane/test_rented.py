@@ -28,10 +28,12 @@ esac
 curl -sS -f -K .auth -H 'Content-Type: application/json' -d '{"measures": {"loss": 0.5}, "artifacts": []}' \
   "$PLANE_URL/api/training/jobs/$JOB_ID/result"
 """
-# A list of pods serves for 5 s, for which every test would wait at its end.
-QUICK_LISTS = """
+# A list of pods serves for 5 s, and a pod is looked at every 2 s: every test would wait for as long, several times.
+QUICK_LOOKS = """
+from training.plane import reconciler, step
 from training.plane.launchers.runpod import RunPodLauncher
 RunPodLauncher.__init__.__kwdefaults__["list_seconds"] = 0.25
+reconciler.POLL_SECONDS = step.POLL_SECONDS = 0.25
 """
 
 
@@ -44,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform,
     with platform(folder / "pods") as made:
         made.environment = {"PYTHON": str(python)}
         settings = {"LAUNCHERS": "runpod", "RUNPOD_KEY": KEY, "RUNPOD_API": made.url, "IMAGE": f"r/i@sha256:{'0' * 64}"}
-        with PlaneProcess(folder / "plane", first=QUICK_LISTS, **settings) as plane:
+        with PlaneProcess(folder / "plane", first=QUICK_LOOKS, **settings) as plane:
             yield made, plane
 
 
