@@ -128,10 +128,18 @@ def indicators() -> Workload:
 
 
 class Pressure:
-    """Callers of one gateway. `timeout`: deadline of a request in seconds."""
+    """Callers of one gateway. `timeout`: deadline of a request in seconds. `pause`: seconds from an answer to the
+    caller's next request; without a pause the callers take all of the CPU.
+    """
 
     def __init__(
-        self, stub: Any, credentials: Sequence[tuple[str, str]], workload: Workload, *, timeout: float = 20.0
+        self,
+        stub: Any,
+        credentials: Sequence[tuple[str, str]],
+        workload: Workload,
+        *,
+        timeout: float = 20.0,
+        pause: float = 0.0,
     ) -> None:
         self._ask = getattr(stub, workload.method)
         self._credentials = tuple(credentials)
@@ -140,6 +148,7 @@ class Pressure:
         self._stop = False
         self._progress = asyncio.Event()
         self.timeout = timeout
+        self._pause = pause
         self.tally = Tally()
 
     async def prepare(self) -> None:
@@ -177,8 +186,9 @@ class Pressure:
     async def _caller(self, place: int) -> None:
         while not self._stop:
             place = (place + 1) % KINDS
-            if await self.one(place):
-                await asyncio.sleep(PAUSE_SECONDS)
+            refused = await self.one(place)
+            if pause := PAUSE_SECONDS if refused else self._pause:
+                await asyncio.sleep(pause)
 
     async def one(self, place: int) -> bool:
         """Send one request; returns whether the request was refused."""

@@ -10,6 +10,8 @@ from tests.eventually import eventually, eventually_async
 
 CALLERS = 16
 TIMEOUT = 120.0
+# Some hundred requests a second, beside which a replica can start.
+PAUSE = 0.02
 pytestmark = pytest.mark.slow
 
 
@@ -40,7 +42,7 @@ def assert_nobody_noticed(tally):
 
 async def test_kill_9_of_one_of_two_replicas_under_load_is_felt_by_nobody(fleet):
     await ready(fleet, 2)
-    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT) as load:
+    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT, pause=PAUSE) as load:
         async with load.callers(CALLERS) as tally:
             await load.more(300)
             await asyncio.to_thread(fleet.kill, 0)
@@ -54,7 +56,7 @@ async def test_kill_9_of_one_of_two_replicas_under_load_is_felt_by_nobody(fleet)
 
 async def test_a_rolling_restart_of_all_replicas_under_load_is_felt_by_nobody(fleet):
     await ready(fleet, 2)
-    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT) as load:
+    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT, pause=PAUSE) as load:
         async with load.callers(CALLERS) as tally:
             for index in range(2):
                 await load.more(200)
@@ -67,7 +69,7 @@ async def test_a_rolling_restart_of_all_replicas_under_load_is_felt_by_nobody(fl
 
 async def test_a_hung_replica_is_left_within_its_health_timeout_and_taken_back(fleet):
     await ready(fleet, 2)
-    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT) as load:
+    async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT, pause=PAUSE) as load:
         async with load.callers(CALLERS) as tally:
             await load.more(200)
             fleet.pause(0)
