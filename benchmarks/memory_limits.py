@@ -17,7 +17,7 @@ MANIFESTS = Path(__file__).resolve().parents[1] / "k8s" / "base"
 _ROOT = Path("/sys/fs/cgroup")
 _SUFFIXES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 # The kernel takes a moment to empty a group after its last process.
-_EMPTY_SECONDS = 5.0
+_EMPTY_SECONDS = 60.0
 
 
 class NoGroupsError(RuntimeError):
@@ -39,13 +39,16 @@ class _Files:
     """The names of a group's files, which differ between the versions."""
 
     limit: str
+    swapped: str
     peak: str
     kills: str
 
 
 _VERSIONS = {
-    1: _Files("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
-    2: _Files("memory.max", "memory.peak", "memory.events"),
+    1: _Files(
+        "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"
+    ),
+    2: _Files("memory.max", "memory.swap.max", "memory.peak", "memory.events"),
 }
 
 
@@ -63,6 +66,9 @@ class MemoryGroup:
         try:
             self._folder.mkdir()
             (self._folder / self._files.limit).write_text(str(limit))
+            # As on the nodes of a cluster, no memory goes to a swap; a kernel that counts no swap has no file.
+            if (swapped := self._folder / self._files.swapped).exists():
+                swapped.write_text(str(limit) if version == 1 else "0")
         except OSError as error:
             self.close()
             raise NoGroupsError(f"{self._folder}: {error.strerror}") from error
