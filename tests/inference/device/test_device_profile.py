@@ -22,11 +22,12 @@ async def work(engine):
 
 async def test_it_has_the_operators_of_that_thread_and_not_their_shapes(engine):
     working = asyncio.create_task(work(engine))
-    taken = await device_profile.take({"test": engine}, ASK)
+    names: set[str] = set()
+    while "aten::matmul" not in names:  # in a second of a busy machine, the engine may do nothing
+        taken = await device_profile.take({"test": engine}, ASK)
+        names = {event.get("name") for event in json.loads(taken)["traceEvents"]}
+        assert b"Input Dims" not in taken
     working.cancel()
-    names = {event.get("name") for event in json.loads(taken)["traceEvents"]}
-    assert "aten::matmul" in names
-    assert b"Input Dims" not in taken
 
 
 async def test_a_caller_who_leaves_ends_the_profiler(engine):
