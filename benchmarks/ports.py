@@ -6,6 +6,7 @@ all other processes find the port in use.
 """
 
 import socket
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,8 @@ class HeldPort:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.number: int = self._socket.getsockname()[1]
         self.address = f"{LOOPBACK}:{self.number}"
+        if sys.platform != "linux":  # no second socket may bind there: the port is free, and not held
+            self.close()
 
     def close(self) -> None:
         self._socket.close()
