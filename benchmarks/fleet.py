@@ -16,7 +16,7 @@ from benchmarks.memory_limits import MemoryGroup
 from benchmarks.ports import HeldPort
 from market_inference.cli.process import Ready, ServiceProcess
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 GRACE_SECONDS = 60.0
 # One light forecaster and no sentiment model, so that a replica starts within a few seconds.
 LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIMENT_MODELS": ""}

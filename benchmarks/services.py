@@ -16,7 +16,7 @@ from market_inference.cli.process import ServiceProcess
 from market_inference.contract.state import development_key_file
 
 ANY_PORT = "127.0.0.1:0"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Services:
         self.gateway = Gateway(service, target, key)
         return self.gateway
 
-    def wait_loaded(self, *engines: str, seconds: float = 120.0) -> None:
+    def wait_loaded(self, *engines: str, seconds: float = 240.0) -> None:
         """Wait until every replica has loaded the default models of these engines (default: all engines)."""
         deadline = time.monotonic() + seconds
         with Client(self.gateway.target, api_key=self.gateway.key) as client:

@@ -30,7 +30,7 @@ def strict(pair, tmp_path_factory):
         lambda _: None,
     )
     try:
-        yield Edge(f"http://{process.wait_ready(60).listen}", pair.key)
+        yield Edge(f"http://{process.wait_ready(180).listen}", pair.key)
     finally:
         process.stop(60)
 
@@ -104,5 +104,5 @@ def test_a_refused_configuration_ends_the_process(tmp_path):
         "edge", {**PORTS, "MARKET_EDGE_GATEWAY": "http://gateway"}, tmp_path / "edge.log", lambda _: None
     )
     with pytest.raises(ServiceProcessError, match="got a URL"):
-        process.wait_ready(60)
+        process.wait_ready(180)
     process.kill()

@@ -24,7 +24,7 @@ from market_inference.cli.process import ServiceProcess
 folder = pathlib.Path(sys.argv[1])
 checkout.ROOT = folder
 service = ServiceProcess("service", {}, folder / "log", lambda process: None)
-service.wait_ready(60)
+service.wait_ready(180)
 print(service.pid, flush=True)
 signal.pause()
 """
@@ -58,7 +58,7 @@ def test_the_ready_line_says_where_it_listens_and_sigterm_ends_it(
     start: Start, ended: queue.SimpleQueue[ServiceProcess]
 ) -> None:
     process = start(f"import signal\n{READY}\nsignal.pause()")
-    assert process.wait_ready(60) == Ready("127.0.0.1:1", "127.0.0.1:2")
+    assert process.wait_ready(180) == Ready("127.0.0.1:1", "127.0.0.1:2")
     assert process.returncode is None
     process.stop(grace=60)
     assert process.returncode == -signal.SIGTERM
@@ -69,7 +69,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(start: Start) -> Non
     process = start(
         f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}\nwhile True: signal.pause()"
     )
-    process.wait_ready(60)
+    process.wait_ready(180)
     process.stop(grace=0.05)
     assert process.returncode == -signal.SIGKILL
 
@@ -77,7 +77,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(start: Start) -> Non
 def test_a_death_before_it_is_ready_carries_the_end_of_the_log(start: Start) -> None:
     process = start("import sys\nfor at in range(99): print('line', at, file=sys.stderr)\nsys.exit(3)")
     with pytest.raises(ServiceProcessError, match=r"ended with status 3(.|\n)*line 98") as caught:
-        process.wait_ready(60)
+        process.wait_ready(180)
     assert "line 1\n" not in str(caught.value)
 
 
@@ -89,7 +89,7 @@ def test_one_that_never_gets_ready_is_given_up(start: Start) -> None:
 
 def test_a_death_later_is_reported_at_once(start: Start, ended: queue.SimpleQueue[ServiceProcess]) -> None:
     process = start(f"import signal\n{READY}\nsignal.pause()")
-    process.wait_ready(60)
+    process.wait_ready(180)
     os.kill(process.pid, signal.SIGKILL)
     assert ended.get(timeout=60) is process
     assert "ended with status -9 and logged nothing" in str(process.failure())
@@ -99,7 +99,7 @@ def test_a_child_that_prints_more_than_a_pipe_holds_is_not_blocked(
     start: Start, ended: queue.SimpleQueue[ServiceProcess]
 ) -> None:
     process = start(f"{READY}\nfor _ in range(4096): print('x' * 100)")
-    process.wait_ready(60)
+    process.wait_ready(180)
     assert ended.get(timeout=60).returncode == 0
 
 
@@ -124,14 +124,14 @@ def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_the_log_of_the_last_run_is_kept_and_a_running_process_keeps_its_own(start: Start, tmp_path: Path) -> None:
     talk = f"import signal, sys\nprint('run', sys.argv, file=sys.stderr, flush=True)\n{READY}\nsignal.pause()"
     first = start(talk)
-    first.wait_ready(60)
+    first.wait_ready(180)
     second = start(talk)
-    second.wait_ready(60)
+    second.wait_ready(180)
     assert (first.log, second.log) == (tmp_path / "log", tmp_path / "log-2")
     assert first.tail() == second.tail() != ""
     first.stop(60)
     third = start(f"import signal\n{READY}\nsignal.pause()")
-    third.wait_ready(60)
+    third.wait_ready(180)
     assert (third.log, third.tail()) == (tmp_path / "log", "")
     assert (tmp_path / "log.previous").read_text() == second.tail() + "\n"
 
@@ -148,4 +148,4 @@ def test_the_environment_is_the_parent_s_and_the_given(start: Start, monkeypatch
     monkeypatch.setenv("OF_THE_PARENT", "here")
     process = start("import os, sys\nsys.exit(os.environ['SETTING'] + os.environ['OF_THE_PARENT'])")
     with pytest.raises(ServiceProcessError, match="sethere"):
-        process.wait_ready(60)
+        process.wait_ready(180)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import URL
 
 from benchmarks.training.planes import PlaneProcess, S3Server, ask, texts
 from tests.training.plane.conftest import TEMPLATE, execute
+from training.plane.build import Access, build
 from training.plane.clock import JUMP_SECONDS, Clock
+from training.plane.config import Config
 from training.plane.database import Database
+from training.plane.errors import ConfigurationError
 from training.plane.folder import FolderObjects, ObjectExistsError
 from training.plane.objects import ObjectsFullError
 from training.plane.signature import Signer
@@ -157,20 +162,33 @@ def test_a_jump_of_the_clock_is_noticed_in_both_directions() -> None:
         assert clock.steady_since == now
 
 
-def test_the_plane_refuses_to_be_an_open_door(tmp_path: Path) -> None:
-    for settings, reason in (
-        ({"MARKET_TRAINING_LISTEN": "0.0.0.0:0"}, "MARKET_TRAINING_KEYS_FILE"),
-        ({"MARKET_TRAINING_JWT_ISSUER": "x"}, "belong together"),
-        ({"MARKET_TRAINING_OBJECTS": "ftp://x"}, "s3://bucket"),
-        ({"MARKET_TRAINING_LISTEN": "nowhere"}, "host:port"),
-        ({"MARKET_TRAINING_NAME": "Bad Name"}, "pattern"),
-    ):
-        environment = {**os.environ, "MARKET_INFERENCE_STATE_DIR": str(tmp_path), **settings}
-        command = [os.sys.executable, "-m", "training.plane"]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
-        assert ran.returncode == 1
-        assert reason in ran.stderr
-        assert "Traceback" not in ran.stderr
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("LISTEN", "0.0.0.0:0", "MARKET_TRAINING_KEYS_FILE"),
+        ("JWT_ISSUER", "x", "belong together"),
+        ("OBJECTS", "ftp://x", "s3://bucket"),
+        ("LISTEN", "nowhere", "host:port"),
+        ("NAME", "Bad Name", "pattern"),
+    ],
+)
+def test_the_plane_refuses_to_be_an_open_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("MARKET_TRAINING_FOLDER", str(tmp_path / "plane"))
+    monkeypatch.setenv(f"MARKET_TRAINING_{name}", value)
+    with pytest.raises((ValidationError, ConfigurationError), match=reason):
+        build(config := Config(), Access(config))
+
+
+def test_a_plane_that_is_refused_says_so_in_one_line(tmp_path: Path) -> None:
+    settings = {"MARKET_TRAINING_LISTEN": "0.0.0.0:0", "MARKET_INFERENCE_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "training.plane"]
+    ran = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("training.plane: MARKET_TRAINING_LISTEN=")
+    assert "Traceback" not in ran.stderr
 
 
 def test_kubeflows_body_is_taken(process: PlaneProcess) -> None:
