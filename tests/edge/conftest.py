@@ -4,12 +4,14 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 import market_inference
+from tests.patience import patient
 
 
 @dataclass
@@ -58,7 +60,10 @@ class Edge:
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Iterator[market_inference.Pair]:
-    with market_inference.Pair(state=tmp_path_factory.mktemp("edge"), http_listen="127.0.0.1:0") as pair:
+    pair = market_inference.Pair(state=tmp_path_factory.mktemp("edge"), http_listen="127.0.0.1:0")
+    with patient():
+        pair.start()
+    with closing(pair):
         models = pair.wait_loaded()
         assert all(model.state == "ready" for model in models), models
         yield pair

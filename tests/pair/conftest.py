@@ -21,6 +21,7 @@ from benchmarks.services import Replica, Services
 from market_inference.contract.generated import inference_pb2, inference_pb2_grpc
 from tests.collector import Collector
 from tests.eventually import eventually
+from tests.patience import patient
 
 
 @dataclass
@@ -85,7 +86,10 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory) -> Iterator[Running]:
-    with market_inference.Pair(state=tmp_path_factory.mktemp("pair")) as pair:
+    pair = market_inference.Pair(state=tmp_path_factory.mktemp("pair"))
+    with patient():
+        pair.start()
+    with closing(pair):
         models = pair.wait_loaded()
         assert all(model.state == "ready" for model in models), models
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -103,7 +107,7 @@ def collector() -> Iterator[Collector]:
 def observed(tmp_path_factory, collector) -> Iterator[market_inference.Pair]:
     """A pair with profiles and with traces of sampled callers only."""
     pair = market_inference.Pair(state=tmp_path_factory.mktemp("observed"))
-    with pytest.MonkeyPatch.context() as environment:
+    with patient(), pytest.MonkeyPatch.context() as environment:
         for part in ("GATEWAY", "INFERENCE"):
             environment.setenv(f"MARKET_{part}_OTLP_ENDPOINT", f"http://{collector.address}")
             environment.setenv(f"MARKET_{part}_TRACE_RATIO", "0")

@@ -41,7 +41,7 @@ def profiled(observed) -> Iterator[market_inference.Pair]:
 
     with observed.client() as client:
         # The one model of the default set that runs on torch, for the profile of a device; it loads at its first call.
-        client.predict(np.linspace(100, 130, 60), horizon=5, model="fracast", timeout=120)
+        client.predict(np.linspace(100, 130, 60), horizon=5, model="fracast", timeout=250)
     workers = [threading.Thread(target=work, args=(call,)) for call in (quick, slow)]
     for worker in workers:
         worker.start()
