@@ -139,7 +139,7 @@ async def test_a_model_that_hangs_stops_its_engine_alone_and_the_replica_says_so
     parts, statuses = server.parts, server._health._server_status
     ready = {f"market.inference.engine.{engine}": SERVING for engine in ("forecast", "indicators")}
     await eventually_async(lambda: {name: statuses.get(name) for name in ready} == ready)
-    tracks = parts.batchers["forecast"]
+    tracks = parts.tracks["forecast"]
     for track in tracks._all:
         track._stuck_seconds = 0.2  # for the hang alone: on a busy machine, other batches take some time, too
     hung = asyncio.create_task(parts.servicer.predict(request(666), ReplicaCall(client="a")))
