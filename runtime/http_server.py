@@ -14,7 +14,7 @@ from runtime.listen import bind, split
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers (runtime/process.py has signal handlers), and with an event for the start."""
+    """uvicorn without signal handlers (runtime/process.py handles the signals), and with an event for the start."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class HttpServer(uvicorn.Server):
 def listening(address: str, *, backlog: int, reader_seconds: float | None = None) -> socket.socket:
     """A socket that listens at host:port. Raises CannotListenError.
 
-    `reader_seconds`: on Linux, the kernel may end a connection after this time without reading by the peer, also
+    `reader_seconds`: on Linux, the kernel may end a connection when the peer has read nothing for this time, also
     after the answer.
     """
     made = socket.socket(socket.AF_INET6 if "[" in address else socket.AF_INET)

@@ -52,7 +52,7 @@ class Call:
     size_bytes: int = 0
     # As the client named it; empty for the default.
     model: str = ""
-    # The client's limit, known once the call starts; None for a client without a limit.
+    # The client's limit, known from the reservation of memory on; None for a client without a limit.
     allowance: Allowance | None = None
     # Units charged; 0 for a client without a limit.
     units: int = 0

@@ -76,13 +76,13 @@ class Pipeline:
             self.in_flight.enter(call.client.name)
             call.in_flight = self.in_flight
             self._reserve(call)
+            call.allowance = self.limits.allowance(call.client)
             if call.too_large is not None and call.size_bytes > SMALL_BYTES:
                 # To check the numbers of a request of 5 MB takes as long as to read them. Small ones are told a broken
                 # rule instead, such as that of the horizon.
                 self._checked(call, call.too_large)
                 return
             self._refusals.check(call, self.router.takes_work)
-            call.allowance = self.limits.allowance(call.client)
             if call.allowance is None:
                 self._merge_or_send(call)
             else:

@@ -78,16 +78,19 @@ class SlowChecks:
     def _run(self) -> None:
         self._timer, self._running = None, True
         began = now = deadline.now()
-        while self._queues and now - began < SLICE_SECONDS:
-            client, queue = next(iter(self._queues.items()))
-            check = queue.popleft()
-            if queue:
-                self._queues.move_to_end(client)
-            else:
-                del self._queues[client]
-            check()
-            now = deadline.now()
-        self._running = False
-        self._next_slice = now + (now - began) * (1 / SHARE - 1)
-        if self._queues:
-            self._timer = get_running_loop().call_later(self._next_slice - now, self._run)
+        try:
+            while self._queues and now - began < SLICE_SECONDS:
+                client, queue = next(iter(self._queues.items()))
+                check = queue.popleft()
+                if queue:
+                    self._queues.move_to_end(client)
+                else:
+                    del self._queues[client]
+                check()
+                now = deadline.now()
+        finally:
+            # After a bug in a check the others go on.
+            self._running = False
+            self._next_slice = now + (now - began) * (1 / SHARE - 1)
+            if self._queues:
+                self._timer = get_running_loop().call_later(self._next_slice - now, self._run)

@@ -301,7 +301,8 @@ class Watch:
         self.reconnects = 0
 
     def __enter__(self) -> Self:
-        self._channel = self._channels.take()
+        if self._channel is None:
+            self._channel = self._channels.take()
         self._stub = self._channel.stub
         try:
             self._open()

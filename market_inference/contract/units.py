@@ -15,7 +15,7 @@ from market_inference.contract.generated import inference_pb2, requests_pb2
 CHARACTERS_PER_TOKEN = 4
 STATUS_UNITS = 100
 COSTLY: Final = {"HT_DCPHASE": 70, "HT_SINE": 70, "HT_TRENDMODE": 70}
-"""Units per bar of costly indicators: the time of so many common ones."""
+"""Units per bar of costly indicators: the number of common indicators that take as long."""
 WINDOWS: Final = {
     "AROON": ("timeperiod",),
     "AROONOSC": ("timeperiod",),
@@ -39,7 +39,7 @@ WINDOWS: Final = {
 """Indicators with work for every bar of the window at every bar; the window is the sum of the parameters.
 models/indicators/price.py measures the costs; a test compares the two."""
 BARS_PER_UNIT: Final = 8
-"""Bars of such a window for a unit."""
+"""One unit pays for this many bars of a window."""
 _LONGEST_WINDOW: Final = 100_000
 _CACHED_BYTES: Final = 2048
 

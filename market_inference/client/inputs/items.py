@@ -21,7 +21,7 @@ class Source:
     `index`: the labels of the sent rows, oldest first: a pandas index, a polars column or an array, None
     for data without labels. `library`: "pandas" or "polars" for data of these libraries, else "".
     `notes`: changes on the way, such as "the dates descend: reversed to oldest first". `usual`: the notes on
-    normal states of such data, such as a listing later than the first row; these raise no InputWarning.
+    what is normal in such data, such as a listing later than the first row; these raise no InputWarning.
     `missing`: labels of rows without a value, refused by the service. `time_name`, `symbol_name`: the columns of
     times and of symbols, "" for none.
     """
@@ -42,7 +42,7 @@ class Source:
         return Source(symbol) if self is NO_SOURCE else replace(self, symbol=symbol)
 
     def noting(self, *notes: str, usual: bool = False, **changes: Any) -> "Source":
-        """The same with further notes, and other changes; `usual` notes describe normal states of such data."""
+        """The same with further notes, and other changes; `usual` notes describe what is normal in such data."""
         if usual:
             changes["usual"] = (*self.usual, *notes)
         return replace(self, notes=(*self.notes, *notes), **changes)
@@ -77,7 +77,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """One text; `about`: the company of the sentiment, "" for the whole text."""
+    """One text; `about`: the company for which the sentiment is asked, "" for the whole text."""
 
     text: str
     source: Source

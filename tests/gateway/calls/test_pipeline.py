@@ -141,6 +141,15 @@ async def test_many_numbers_are_not_checked_for_an_answer_that_is_too_large(gate
     assert not checked
 
 
+async def test_too_large_answers_of_large_requests_use_up_the_quota():
+    gateway = Gateway(units_per_day=100_000)
+    series = pb.Series(values=[1.0, 2.0] * 30)
+    large = pb.PredictRequest(series=[series] * 200, horizon=365, quantiles=LEVELS).SerializeToString()
+    calls = [gateway.call(large) for _ in range(20)]
+    assert calls[0].units > 10_000
+    assert [reason_of(gateway.ends[at].status) for at in (0, -1)] == ["ANSWER_TOO_LARGE", "QUOTA_EXCEEDED"]
+
+
 async def test_bytes_are_held_until_the_answer_has_left_or_there_is_none(gateway):
     calls = await gateway.calls(3, 0)
     held = gateway.servicer.memory

@@ -188,6 +188,18 @@ async def test_a_valid_call_is_answered_while_the_mistakes_of_another_client_wai
     assert {error.code() for error in failed} == {grpc.StatusCode.INVALID_ARGUMENT}
 
 
+async def test_checks_go_on_after_a_bug_in_one():
+    def bug() -> None:
+        raise KeyError
+
+    checks, done = SlowChecks(), asyncio.Event()
+    with pytest.raises(KeyError):
+        checks.add("a", bug)
+    checks.add("a", done.set)
+    async with asyncio.timeout(60):
+        await done.wait()
+
+
 async def test_a_mistake_costs_its_client_units(start):
     async with start(1, units_per_second=1e-3, burst_seconds=300_000.0) as gateway:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
