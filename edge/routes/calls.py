@@ -81,7 +81,7 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
             response = await answers.ask(route.rpc, route.expand, body, caller)
             times: columns.Times = {}
         elif route.rpc in TABLES and kind in columns.MEDIA_TYPES:
-            reader.hold(weight(raw, kind), caller)
+            reader.hold(await bodies.apart(weight, raw, kind), caller)
             message, times = await tables.read(route.rpc, raw, kind, request.query_params, caller)
             response = await answers.send(METHODS[route.rpc], message, caller)
         else:
