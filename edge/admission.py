@@ -26,6 +26,8 @@ from market_inference.contract.methods import METHODS
 
 MESSAGE_BYTES: Final = 1 << 20
 """The longest message of a WebSocket, and the longest line of bars."""
+SMALL: Final = 32 << 10
+"""Bytes that a live session always has: an honest bar is a hundred, with its values a thousand."""
 # A revoked key can make the edge parse bodies for this long; the gateway refuses its calls at once.
 _KNOWN_SECONDS = 30.0
 _MOST_KNOWN = 4096
@@ -43,11 +45,15 @@ class Count:
 
     def add(self, number: int = 1) -> None:
         """Raises OverloadedError above the limit."""
+        self.check(number)
+        self.now += number
+
+    def check(self, number: int) -> None:
+        """Raises OverloadedError if so many more would be above the limit."""
         if self.now + number > self.most:
             raise OverloadedError(
                 f"this edge has too many {self.what} in work (max {self.most})", retry_after=_RETRY_SECONDS
             )
-        self.now += number
 
     def remove(self, number: int = 1) -> None:
         self.now -= number
@@ -62,34 +68,55 @@ class Count:
             self.remove(number)
 
 
-class Held:
-    """The bytes of one live session, by kind, in a count of all sessions; half of the count at most for one credential.
+class Budget(Count):
+    """Bytes that live sessions hold; half of them at most for one credential."""
 
-    A context manager, which gives all of the bytes back.
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(what, most)
+        self.shares: Counter[str] = Counter()
+
+    def of(self, credential: str) -> "Held":
+        """What one session of the credential holds."""
+        return Held(self, credential)
+
+
+class Held:
+    """The bytes that one live session holds of a budget, by kind. A context manager, which gives all of them back.
+
+    Up to SMALL bytes count and are never refused: else a session would end because of what another one holds.
     """
 
-    def __init__(self, count: Count, shares: Counter[str], credential: str) -> None:
-        self._count = count
-        self._shares = shares
-        self._owner = credential
+    def __init__(self, budget: Budget, credential: str) -> None:
+        self._budget = budget
+        self.credential = credential
         self._parts: dict[str, int] = {}
+        self._size = 0
 
     def set(self, **parts: int) -> None:
         """Hold so many bytes of these kinds. Raises OverloadedError, and then changes nothing."""
-        more = sum(size - self._parts.get(kind, 0) for kind, size in parts.items())
-        if more > 0:
-            # One session alone may hold more: then no other session of the client waits.
-            others = self._shares[self._owner] - sum(self._parts.values())
-            if others and self._shares[self._owner] + more > self._count.most // 2:
-                raise OverloadedError(
-                    f"this client has too many {self._count.what} in work (max {self._count.most // 2})",
-                    retry_after=_RETRY_SECONDS,
-                )
-            self._count.add(more)
-        else:
-            self._count.remove(-more)
-        self._shares[self._owner] += more
+        more = sum(parts.values()) - sum(self._parts.get(kind, 0) for kind in parts)
+        if more > 0 and sum(parts.values()) > SMALL:
+            self._check(more)
+        self._budget.now += more
+        self._budget.shares[self.credential] += more
         self._parts |= parts
+        self._size += more
+
+    def _check(self, more: int) -> None:
+        """Raises OverloadedError."""
+        share, half = self._budget.shares[self.credential], self._budget.most // 2
+        # One session alone may hold more: then no other session of the client waits.
+        if share - self._size > SMALL and share + more > half:
+            raise OverloadedError(
+                f"this client has too many {self._budget.what} in work (max {half})", retry_after=_RETRY_SECONDS
+            )
+        self._budget.check(more)
+
+    def release(self) -> None:
+        """Give all bytes back."""
+        self.set(**dict.fromkeys(self._parts, 0))
+        if not self._budget.shares[self.credential]:
+            del self._budget.shares[self.credential]
 
     def __enter__(self) -> Self:
         return self
@@ -97,9 +124,7 @@ class Held:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.set(**dict.fromkeys(self._parts, 0))
-        if not self._shares[self._owner]:
-            del self._shares[self._owner]
+        self.release()
 
 
 class Admission:
@@ -113,16 +138,15 @@ class Admission:
         self.strangers = Count("live sessions without a key yet", config.max_bytes_in_flight // MESSAGE_BYTES)
         # Bars stay in memory until their turn, and so does the beginning of a line. The budget is apart from that of
         # requests: sessions last, and full sessions must not refuse requests.
-        self.replays = Count("bytes of live sessions' bars", config.max_bytes_in_flight)
-        self._shares: Counter[str] = Counter()
-        self.messages = Count("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
+        self.replays = Budget("bytes of live sessions' bars", config.max_bytes_in_flight)
+        self.messages = Budget("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
         self._upstream = upstream
         self._salt = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
     def held(self, caller: Caller) -> Held:
         """What a live session of the caller holds of `replays`."""
-        return Held(self.replays, self._shares, caller.credential)
+        return self.replays.of(caller.credential)
 
     def release(self, caller: Caller) -> None:
         """Give the bytes of the caller's body back."""

@@ -1,44 +1,131 @@
-"""A WebSocket connection whose unread messages and incomplete message count against a budget of all connections.
+"""A WebSocket connection whose unread messages and incomplete message count against a budget.
 
-uvicorn bounds a message, and stops reading when one is complete. But each of thousands of connections may hold the
-beginning of a message for as long as it likes, and one read may hold thousands of small messages.
+Owns what a connection may have in memory before the session reads it. uvicorn bounds a message, but each of thousands
+of connections may hold a message, or the beginning of one, for as long as it likes. One read may also hold thousands of
+small messages: reads are short here, and the messages of a read are parsed as the session takes them. So a connection
+with small messages stays below SMALL, however fast they come, and is never closed for the budget.
 """
 
+import asyncio
+import logging
+import sys
 from typing import Any, Final
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 
-from edge.admission import Count
-from market_inference.contract.errors import OverloadedError
+from edge.admission import Budget, Held
+from edge.caller import Caller
+from market_inference.contract.errors import OverloadedError, code_name
+from runtime.logs import fields
 
-_SMALL: Final = 16 << 10
-"""Bytes that each connection has without counting: an honest bar is a hundred."""
-_MESSAGE: Final = 400
+log = logging.getLogger(__name__)
+
+_READ: Final = 8 << 10
+_PIECE: Final = 256
+"""Bytes of one read, and of it those that are parsed at once: forty messages at most."""
+_MESSAGE: Final = 350
 _FRAGMENT: Final = 60
-"""What Python needs for a waiting message, and for a fragment of one, beside the bytes."""
+"""What Python needs for a waiting message, and for a fragment of one, beside the text or bytes."""
+# One for all connections: what is read is copied before the next read.
+_BUFFER: Final = memoryview(bytearray(_READ))
 
 
-def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
-    """The class of connections for uvicorn. A connection above the budget is closed."""
+class _Unread(asyncio.Queue[Any]):
+    """The events that the session has not taken yet. `size`: the bytes of their messages in memory."""
+
+    size = 0
+
+    def _put(self, item: Any) -> None:
+        self.size += _size(item)
+        super()._put(item)
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self.size -= _size(item)
+        return item
+
+
+def _size(event: Any) -> int:
+    """A text with one emoji takes four bytes for each letter, so the length is not enough."""
+    data = event.get("text", event.get("bytes"))
+    return 0 if data is None else _MESSAGE + sys.getsizeof(data)
+
+
+class _Reader(asyncio.BufferedProtocol):
+    """Gives a connection at most _READ bytes at once; a loop's own buffer takes 256 KiB."""
+
+    def __init__(self, connection: WebSocketsSansIOProtocol) -> None:
+        self._connection = connection
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.data_received(bytes(_BUFFER[:nbytes]))
+
+
+def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
+    """The class of connections for uvicorn. A connection above the budget is closed with TRY_AGAIN_LATER (1013)."""
 
     class Connection(WebSocketsSansIOProtocol):
-        _fragments = 0
-        _counted = 0
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.queue = self._unread = _Unread()
+            self._rest = b""
+            self._fragments = 0
+            self._held = memory.of("")
+            self._refused = False
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._count()
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_soon(self._read_little)
+
+        def _read_little(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.set_protocol(_Reader(self))
 
         def connection_lost(self, exc: Exception | None) -> None:
-            memory.remove(self._counted)
-            self._counted = 0
+            self._drop()
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
+            self._rest += data
+            self._parse()
+            if self._rest and not self.read_paused:
+                self.read_paused = True
+                self.transport.pause_reading()
+
         async def receive(self) -> Any:
-            message = await super().receive()
-            self._count()
+            message = await self.queue.get()
+            self._parse()
+            if self.read_paused and not self._rest and self.queue.empty() and not self.transport.is_closing():
+                self.read_paused = False
+                self.transport.resume_reading()
             return message
+
+        async def send(self, message: Any) -> None:
+            if self._refused:
+                raise ClientDisconnected
+            await super().send(message)
+            if self.close_sent and self._rest:
+                self._parse()
+
+        def _parse(self) -> None:
+            """Parse until a message waits; after the session's end, when uvicorn drops messages, all of it."""
+            at, data = 0, self._rest
+            while at < len(data) and (self.close_sent or self.queue.empty()) and not self.transport.is_closing():
+                super().data_received(data[at : at + _PIECE])
+                at += _PIECE
+            self._rest = data[at:]
+            self._count()
 
         def handle_text(self, event: Frame) -> None:
             self._fragments = len(event.data) + _FRAGMENT
@@ -57,15 +144,62 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
             super().send_receive_event_to_app()
 
         def _count(self) -> None:
-            if self.transport.is_closing():
+            if self._refused or self.transport.is_closing():
+                self._drop()
                 return
-            size = len(self.conn.reader.buffer) + self._fragments + _MESSAGE * self.queue.qsize()
-            wanted = size if size > _SMALL else 0
+            size = len(self._rest) + len(self.conn.reader.buffer) + self._fragments + self._unread.size
             try:
-                memory.add(wanted - self._counted)
-            except OverloadedError:
-                self.transport.close()
-            else:
-                self._counted = wanted
+                self._of_caller().set(unread=size)
+            except OverloadedError as error:
+                self._refuse(error)
+
+        def _of_caller(self) -> Held:
+            """The share of the credential, which may come in the first message."""
+            caller = self._caller()
+            if caller is not None and caller.credential != self._held.credential:
+                self._held.release()
+                self._held = memory.of(caller.credential)
+            return self._held
+
+        def _caller(self) -> Caller | None:
+            found: Any = getattr(self, "scope", {}).get("state", {}).get("caller")
+            return found if isinstance(found, Caller) else None
+
+        def _refuse(self, error: OverloadedError) -> None:
+            """Tell the client and the operator, and give the memory back at once."""
+            self._refused = True
+            caller = self._caller()
+            if caller is not None:
+                caller.reason, caller.code = error.reason, code_name(error.code)
+            log.warning(
+                "websocket closed: %s", error, extra=fields(request_id="" if caller is None else caller.request_id)
+            )
+            self._drop()
+            while not self._unread.empty():
+                self._unread.get_nowait()
+            if not self.close_sent:
+                self._unread.put_nowait({"type": "websocket.disconnect", "code": CloseCode.TRY_AGAIN_LATER})
+                self.stop_keepalive()
+                self.conn.fail(CloseCode.TRY_AGAIN_LATER, "too many unread bytes; try again later")
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.close_sent = True
+                self._await_departure()
+
+        def _await_departure(self) -> None:
+            """To close with bytes unread would reset the connection, and the client might not see the code."""
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+            if self.read_paused:
+                self.read_paused = False
+                self.transport.resume_reading()
+
+        def _drop(self) -> None:
+            """Forget what nobody will read."""
+            self._rest = b""
+            self._fragments = 0
+            self.frames = []
+            self.conn.reader.buffer.clear()
+            self._held.release()
 
     return Connection

@@ -32,6 +32,7 @@ from market_inference.contract.errors import (
     CallCancelledError,
     InternalError,
     InvalidRequestError,
+    OverloadedError,
     RemoteError,
     ServiceError,
     StalledReaderError,
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 EVENTS: Final = "text/event-stream"
 LINES: Final = ("application/x-ndjson", "application/jsonl", "application/json-lines")
-_POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011
+_POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1008, 1011, 1013
 
 
 _T = TypeVar("_T")
@@ -92,7 +93,7 @@ class Watches:
         if bodies.media_type(request) in LINES:
             lines = self._reader.lines(request, held)
             first = await self._in_time(anext(lines, b""))
-            found = watch.opening(bodies.loads(first) if first else None, caller)
+            found = watch.opening(await bodies.loaded(first) if first else None, caller)
             size = len(first) + bodies.weight(first)
             return _Opened(found, _followed(found, _parsed(lines)), size, complete=False)
         found = watch.opening(await self._reader.parse(await self._reader.read(request), caller), caller)
@@ -129,7 +130,7 @@ class Watches:
         raw = (await self._in_time(_text(socket))).encode()
         weight = bodies.weight(raw)
         with self._admission.bytes.held(weight):
-            first = bodies.loads(raw)
+            first = await bodies.loaded(raw)
             body = first.get("open", first) if isinstance(first, dict) else first
             key = (first.get("api_key") if isinstance(first, dict) else None) or _key_in(body)
             known = bool(caller.credential)
@@ -309,7 +310,11 @@ async def _end(socket: WebSocket, error: ServiceError, caller: Caller) -> None:
     """Tell the error and close."""
     status = error.status(caller.request_id)
     guard.note(caller, status)
-    code = _INTERNAL_ERROR if isinstance(error, InternalError) else _POLICY_VIOLATION
+    code = _POLICY_VIOLATION
+    if isinstance(error, InternalError):
+        code = _INTERNAL_ERROR
+    elif reason_of(status) == OverloadedError.reason:
+        code = _TRY_AGAIN_LATER
     if not isinstance(error, StalledReaderError):
         message = {"error": problem.document(status, caller.names)}
         await socket.send_text(orjson.dumps(message).decode())

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
@@ -10,6 +12,10 @@ import websockets
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
+from edge import body as bodies
+from edge.admission import SMALL
+from edge.body import counts as body_counts
+from edge.caller import Caller
 from edge.config import Config
 from edge.server import Server
 from market_inference.contract.errors import OverloadedError
@@ -229,8 +235,25 @@ async def test_lines_of_a_session_count_until_their_turn(start, pair):
     await eventually_async(lambda: replays.now == 0)
 
 
-async def test_messages_that_a_websocket_does_not_end_or_the_session_does_not_read_count(start, pair):
-    """The budget is 1 MiB: another connection with as much as the first one is closed."""
+WAITING = {**OPEN, "bars": [{"close": 1}, {"close": 2}], "interval": 60}
+"""An opening whose session reads no further message for a minute."""
+
+
+async def opened(ws, opening: dict[str, object]) -> None:
+    await ws.send(json.dumps(opening))
+    assert "opened" in json.loads(await ws.recv())
+
+
+async def refused(ws, caplog) -> None:
+    """The connection is closed with TRY_AGAIN_LATER, and the log has a line at once."""
+    async with asyncio.timeout(SECONDS):
+        await ws.wait_closed()
+    assert ws.close_code == 1013
+    assert [one.levelname for one in caplog.records if one.getMessage().startswith("websocket closed")] == ["WARNING"]
+
+
+async def test_half_of_a_message_counts_and_the_share_of_a_key_is_half(start, pair, caplog):
+    """The budget is 1 MiB: a connection alone may have more than half of it, another one of the key is closed."""
     server = await start()
     held = server._admission.messages
     over = asyncio.Event()
@@ -240,24 +263,153 @@ async def test_messages_that_a_websocket_does_not_end_or_the_session_does_not_re
         await over.wait()
 
     async with connect(server, pair.key) as first, connect(server, pair.key) as second:
-        await asyncio.sleep(0)
         sending = asyncio.create_task(first.send(fragments()))
         await eventually_async(lambda: held.now >= 600_000)
         late = asyncio.create_task(second.send(fragments()))
-        async with asyncio.timeout(SECONDS):
-            await second.wait_closed()
+        await refused(second, caplog)
         for task in (sending, late):
             task.cancel()
         await asyncio.wait({sending, late})
         first.transport.abort()
-    await eventually_async(lambda: held.now == 0)
-    async with connect(server, pair.key) as third:
-        await third.send(json.dumps(OPEN))
-        third.transport.write(b"\x81\x81\0\0\0\0\x31" * 50_000)  # as many messages, of one digit each
-        async with asyncio.timeout(SECONDS):
-            await third.wait_closed()
-        assert third.close_code == 1006  # without a farewell
-    await eventually_async(lambda: held.now == 0)
+    await eventually_async(lambda: held.now == 0 and not held.shares)
+    told = {"route": "/v1/watch", "reason": "OVERLOADED"}
+    read = server._metrics.registry.get_sample_value
+    assert await eventually_async(lambda: read("market_edge_refusals_total", told)) == 1
+    assert "bug" not in [one.message for one in caplog.records]
+
+
+async def test_a_whole_message_counts_until_the_session_reads_it(start, pair, caplog):
+    server = await start()
+    held = server._admission.messages
+    async with connect(server, pair.key) as first, connect(server, pair.key) as second:
+        for ws in (first, second):
+            await opened(ws, WAITING)
+        await first.send("1" * 600_000)
+        await eventually_async(lambda: held.now >= 600_000)
+        await second.send("1" * 600_000)
+        await refused(second, caplog)
+        assert 600_000 <= held.now < 700_000
+        first.transport.abort()
+
+
+async def test_a_text_counts_with_the_memory_of_its_letters(start, pair):
+    """One emoji, and every letter takes four bytes."""
+    server = await start()
+    held = server._admission.messages
+    async with connect(server, pair.key) as ws:
+        await opened(ws, WAITING)
+        await ws.send("1" * 100_000 + "\N{DUCK}")
+        await eventually_async(lambda: held.now >= 400_000)
+        ws.transport.abort()
+
+
+async def test_small_messages_never_end_a_session_and_stay_small(start, pair):
+    """The budget is full, by another key and by this one, and the messages come faster than the session reads."""
+    server = await start()
+    held, count = server._admission.messages, 3_000
+    others = [held.of("Bearer other"), held.of(f"Bearer {pair.key}")]
+    others[1].set(unread=LEAST_BYTES // 2 - 1)
+    others[0].set(unread=LEAST_BYTES // 2)
+    small = b"\x81\x81\0\0\0\0\x31"  # a message of one digit
+    most = []
+    async with asyncio.timeout(SECONDS), connect(server, pair.key) as ws, connect(server, pair.key) as waiting:
+        await opened(waiting, WAITING)
+        waiting.transport.write(small * 50_000)
+        await opened(ws, OPEN)
+        ws.transport.write(small * count)
+        for at in range(count):
+            assert json.loads(await ws.recv())["sequence"] == at + 1
+            most.append(held.now - LEAST_BYTES + 1)
+        assert waiting.close_code is None
+        for one in (ws, waiting):
+            one.transport.abort()
+    assert 0 < max(most) <= 2 * SMALL
+
+
+@pytest.mark.parametrize("owner", ["other", "same"])
+async def test_a_full_budget_of_bars_ends_no_session_with_small_lines(start, pair, owner):
+    server = await start()
+    replays = server._admission.replays
+    # A body without an end: the first bar comes once the session is open.
+    reader, writer = await send(server, "/v1/watch", pair.key, json.dumps(OPEN).encode() + b"\n", 1 << 30, "x-ndjson")
+    async with asyncio.timeout(SECONDS):
+        await reader.readuntil(b"event: opened")
+        with replays.of("Bearer other" if owner == "other" else f"Bearer {pair.key}") as full:
+            full.set(opening=LEAST_BYTES)
+            for _ in range(3):
+                writer.write(json.dumps({"close": 101, "open": 100, "high": 102, "low": 99}).encode() + b"\n")
+                await reader.readuntil(b"event: update")
+            writer.write(b'{"bars": [' + b"1," * 2_000 + b"1]}\n")
+            await reader.readuntil(b"OVERLOADED")
+    writer.close()
+    await eventually_async(lambda: replays.now == 0 and not replays.shares)
+
+
+async def test_a_large_line_above_the_budget_closes_a_websocket_with_try_again_later(start, pair):
+    server = await start()
+    async with asyncio.timeout(SECONDS), connect(server, pair.key) as ws:
+        await opened(ws, OPEN)
+        with server._admission.replays.of("Bearer other") as full:
+            full.set(opening=LEAST_BYTES)
+            await ws.send('{"bars": [' + "1," * 2_000 + "1]}")
+            assert json.loads(await ws.recv())["error"]["reason"] == "OVERLOADED"
+            await ws.wait_closed()
+    assert ws.close_code == 1013
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/bars", "csv"), ("/v1/indicators", "csv"), ("/v1/predict", "json")])
+async def test_long_bodies_are_weighed_beside_the_event_loop(start, pair, monkeypatch, path, kind):
+    threads = []
+
+    def seen(raw: bytes, marks: bytes) -> list[int]:
+        threads.append(threading.get_ident())
+        return body_counts(raw, marks)
+
+    monkeypatch.setattr(bodies, "counts", seen)
+    server = await start(max_bytes_in_flight=128 << 20)
+    content = b"close\n" + b"1\n" * 200_000 if kind == "csv" else b'{"text": "' + b"x" * 400_000 + b'"}'
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {pair.key}\r\n"
+        f"content-type: {'text/csv' if kind == 'csv' else 'application/json'}\r\n"
+        f"content-length: {len(content)}\r\n\r\n".encode()
+    )
+    writer.write(content)
+    assert await status(reader) in (200, 400)
+    assert threads
+    assert threading.get_ident() not in threads
+    writer.close()
+
+
+@pytest.mark.parametrize("size", [0, 100, 9_000, 700_001])
+def test_counts_are_those_of_bytes(size):
+    raw = random.Random(size).randbytes(size)
+    assert bodies.counts(raw, b'{[,"') == [raw.count(mark) for mark in b'{[,"']
+    assert bodies.counts(bytearray(raw), b"\n\r") == [raw.count(mark) for mark in b"\n\r"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1_000])
+async def test_lines_are_found_in_parts_of_any_size(start, step):
+    raw = b'{"a":1}\n\n  \n12\r\n"abc"\n' * 9 + b"last"
+    server = await start()
+
+    class Body:
+        class state:  # noqa: N801 -- the name in starlette
+            caller = Caller("id", "", "")
+
+        async def stream(self) -> AsyncIterator[bytes]:
+            for at in range(0, len(raw), step):
+                yield raw[at : at + step]
+
+    async def known(caller: Caller) -> None:
+        """The key."""
+
+    server._admission.check = known
+    reader = bodies.Bodies(server._config, server._admission)
+    with server._admission.replays.of("") as held:
+        found = [line async for line in reader.lines(Body(), held)]
+    assert found == [line for line in raw.split(b"\n") if line.strip()]
 
 
 async def test_a_binary_message_is_refused(start, pair):
