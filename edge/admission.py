@@ -90,7 +90,7 @@ class Held:
         self._budget = budget
         self.credential = credential
         self._parts: dict[str, int] = {}
-        self._size = 0
+        self.size = 0
 
     def set(self, **parts: int) -> None:
         """Hold so many bytes of these kinds. Raises OverloadedError, and then changes nothing."""
@@ -100,13 +100,13 @@ class Held:
         self._budget.now += more
         self._budget.shares[self.credential] += more
         self._parts |= parts
-        self._size += more
+        self.size += more
 
     def _check(self, more: int) -> None:
         """Raises OverloadedError."""
         share, half = self._budget.shares[self.credential], self._budget.most // 2
         # One session alone may hold more: then no other session of the client waits.
-        if share - self._size > SMALL and share + more > half:
+        if share - self.size > SMALL and share + more > half:
             raise OverloadedError(
                 f"this client has too many {self._budget.what} in work (max {half})", retry_after=_RETRY_SECONDS
             )

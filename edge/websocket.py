@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _READ: Final = 8 << 10
 _PIECE: Final = 256
 """Bytes of one read, and of it those that are parsed at once: forty messages at most."""
+_BAR: Final = 1 << 10
+"""Bytes that do not count: a session takes its bars one by one, and each would be added and removed."""
 _MESSAGE: Final = 350
 _FRAGMENT: Final = 60
 """What Python needs for a waiting message, and for a fragment of one, beside the text or bytes."""
@@ -148,6 +150,8 @@ def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
                 self._drop()
                 return
             size = len(self._rest) + len(self.conn.reader.buffer) + self._fragments + self._unread.size
+            if size <= _BAR and not self._held.size:
+                return
             try:
                 self._of_caller().set(unread=size)
             except OverloadedError as error:
