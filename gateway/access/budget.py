@@ -108,27 +108,41 @@ class LocalBudget:
         self._monotonic = monotonic
         self._accounts: dict[str, Account] = {}
 
-    def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
+    def spend(self, client: str, allowance: Allowance, units: float, *, charged: bool = False) -> Remaining:
+        """`charged`: a shared account has taken the units from its level; here they count as used only."""
         unix, at = self._clock(), self._monotonic()
         day = int(unix // DAY_SECONDS)
         account = self._accounts.get(client)
         if account is None:
             self._forget(at)
             account = self._accounts[client] = Account(allowance.burst, at, day, 0.0)
-        account.level = min(allowance.burst, account.level + (at - account.at) * allowance.per_second)
+        account.level = self.level(client, allowance, at)
         account.at = at
         if account.day != day:
             account.day, account.used = day, 0.0
         over = 0 < allowance.per_day < account.used + units
         if over or (allowance.per_second and account.level <= 0):
             raise refusal(client, allowance, account.level, account.used, units, unix)
-        account.level -= units
+        account.level -= 0.0 if charged else units
         account.used += units
         return remaining(allowance, account.level, account.used)
 
-    def follow(self, client: str, level: float, used: float) -> None:
-        """Take over the state of a shared account, from which this process counts on while that account is away."""
-        at, day = self._monotonic(), int(self._clock() // DAY_SECONDS)
+    def day(self) -> int:
+        return int(self._clock() // DAY_SECONDS)
+
+    def level(self, client: str, allowance: Allowance, at: float) -> float:
+        """The bucket's level at an instant `at` of the monotonic clock."""
+        account = self._accounts.get(client)
+        if account is None:
+            return allowance.burst
+        return min(allowance.burst, account.level + (at - account.at) * allowance.per_second)
+
+    def follow(self, client: str, level: float, used: float, at: float) -> None:
+        """Take over the state of a shared account, from which this process counts on while that account is away.
+
+        `at`: when the shared account was asked. A later instant would take the refill of the time between.
+        """
+        day = self.day()
         account = self._accounts.get(client)
         if account is None:
             self._forget(at)

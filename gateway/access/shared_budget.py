@@ -1,19 +1,29 @@
 """Accounts in Redis, shared by all gateways and workers.
 
-Owns the script that reads, decides and writes in one step, and the policy while Redis is away: each gateway counts on
-in its own process, from the newest state that Redis told, so that no client is locked out, and a client gets at most
-the rest of its allowance times the number of gateways. What was counted meanwhile is a debt, which the next question to
-Redis adds to the account. A client could otherwise make Redis late by a flood, and begin a new account with each flood.
-Redis is asked again after a second.
+Owns the script that reads, decides and writes in one step, and the policy while Redis is away. Each process then counts
+on for itself, from the last state that Redis told: no client is refused because Redis is away, and a client gets at
+most the rest of its allowance times the number of processes. What a process has counted for itself is a debt of the
+shared account:
+
+- the next request to Redis adds the debt to the used units, once, and only on the day of the debt. The account notes
+  the name and the units of the debt, so that the process may send a debt again after a timeout or a cancelled call;
+- the level of the rate becomes the smaller of the level in Redis and the level in the process. A debt is not taken
+  from the level: the bucket refills up to its burst only, and a long outage would refuse clients below their rate.
+
+While Redis is away, a PING every second asks whether Redis is back. Redis executes each request that it has received,
+also after the timeout: requests that charge units would pile up.
 """
 
 import logging
+import uuid
+from typing import NamedTuple
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as UnreachableError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as LateError
+from redis.exceptions import TimeoutError as TimedOutError
 
 from gateway.access.budget import MOST_CLIENTS, Allowance, LocalBudget, Remaining, refusal, remaining
 from market_inference.contract import deadline
@@ -30,22 +40,52 @@ local clock = redis.call('TIME')
 local at = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local day = math.floor(at / 86400)
 local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local quota, units, debt = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local quota, units = tonumber(ARGV[3]), tonumber(ARGV[4])
 local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
 local level, used = burst, 0
 -- A clock that is set back takes no units away.
 if kept[1] then level = math.min(burst, tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate) end
-if kept[3] and tonumber(kept[3]) == day then used = tonumber(kept[4]) end
-level, used = level - debt, used + debt
+local same_day = kept[3] and tonumber(kept[3]) == day
+if same_day then used = tonumber(kept[4]) end
+local name, owed = nil, 0
+if ARGV[5] then -- a debt: the level in the process, name, day and units
+  level, name = math.min(level, tonumber(ARGV[5])), 'debt:' .. ARGV[6]
+  if tonumber(ARGV[7]) == day then
+    owed = math.max(0, tonumber(ARGV[8]) - tonumber(redis.call('HGET', KEYS[1], name) or 0))
+  end
+  used = used + owed
+end
 local refused = (quota > 0 and used + units > quota) or (rate > 0 and level <= 0)
 if not refused then level, used = level - units, used + units end
-if not refused or debt > 0 then
+if not refused or name then
+  -- With the units of another day go the notes of that day's debts.
+  if not same_day then redis.call('DEL', KEYS[1]) end
+  -- Requests may arrive out of order: a debt of before never replaces a debt that has grown.
+  if owed > 0 then redis.call('HSET', KEYS[1], name, ARGV[8]) end
   redis.call('HSET', KEYS[1], 'level', string.format('%.17g', level), 'at', string.format('%.17g', at),
              'day', day, 'used', string.format('%.17g', used))
   redis.call('EXPIRE', KEYS[1], 172800)
 end
 return {refused and 1 or 0, string.format('%.17g', level), string.format('%.17g', used), string.format('%.17g', at)}
 """
+
+
+class Debt(NamedTuple):
+    """Units that a process has counted for itself on a day (days since 1970). The name is unique."""
+
+    name: str
+    day: int
+    units: float
+
+
+class Pool(redis.BlockingConnectionPool):
+    """A timeout while connecting is an UnreachableError: Redis has not received the request."""
+
+    async def ensure_connection(self, connection: redis.connection.AbstractConnection) -> None:
+        try:
+            await super().ensure_connection(connection)
+        except TimedOutError as error:
+            raise UnreachableError(str(error)) from error
 
 
 class SharedBudget:
@@ -56,7 +96,7 @@ class SharedBudget:
 
     def __init__(self, url: str, *, prefix: str = "market-inference:budget", timeout: float = TIMEOUT_SECONDS) -> None:
         # A burst of requests waits for a few connections, and does not open a connection per request.
-        pool = redis.BlockingConnectionPool.from_url(
+        pool = Pool.from_url(
             url,
             max_connections=CONNECTIONS,
             timeout=timeout,
@@ -67,52 +107,66 @@ class SharedBudget:
         self._redis = redis.Redis.from_pool(pool)
         self._spend = self._redis.register_script(SCRIPT)
         self._prefix = prefix
+        self._timeout = timeout
         self._local = LocalBudget()
-        # Units by client that this process has counted while Redis was away.
-        self._debts: dict[str, float] = {}
+        self._debts: dict[str, Debt] = {}
         self._away_until = 0.0
         self.away = False
 
     async def spend(self, client: str, allowance: Allowance, units: float) -> Remaining:
-        if self._away_until > deadline.now():
+        if self.away and not await self._answers():
             return self._spend_here(client, allowance, units)
-        debt = self._debts.pop(client, 0.0)
-        arguments = [allowance.per_second, allowance.burst, allowance.per_day, units, debt]
+        sent, debt = deadline.now(), self._debts.get(client)
+        arguments: list[str | float] = [allowance.per_second, allowance.burst, allowance.per_day, units]
+        if debt:
+            # Waiting for a connection, connecting and the answer take a timeout each: the bucket refills until then.
+            arguments += [self._local.level(client, allowance, sent + 3 * self._timeout), *debt]
         try:
             answer = await self._spend(keys=[f"{self._prefix}:{client}"], args=arguments)
+        except TimedOutError as error:
+            self._note(away=True, reason=type(error).__name__)
+            # Redis has received the request and charges the units, if only later: a debt would charge them twice.
+            return self._local.spend(client, allowance, units, charged=True)
         except (RedisError, OSError) as error:
             self._note(away=True, reason=type(error).__name__)
-            self._away_until = deadline.after(RETRY_SECONDS)
-            # Redis reads a question that it has got, also after the time: a debt would count the units twice.
-            if isinstance(error, LateError):
-                return self._local.spend(client, allowance, units)
-            self._owe(client, debt)
             return self._spend_here(client, allowance, units)
-        except BaseException:
-            self._owe(client, debt)
-            raise
         self._note(away=False)
         level, used, at = (float(value) for value in answer[1:])
-        # An answer from before a debt knows nothing of the debt.
-        if client not in self._debts:
-            self._local.follow(client, level, used)
+        known = self._debts.get(client, debt) == debt
+        if known:
+            self._debts.pop(client, None)
+            self._local.follow(client, level, used, sent)
         if answer[0]:
             raise refusal(client, allowance, level, used, units, at)
-        return remaining(allowance, level, used)
+        # The answer lacks the units that this process has counted since the request.
+        return remaining(allowance, level, used) if known else self._local.spend(client, allowance, units, charged=True)
+
+    async def _answers(self) -> bool:
+        """Whether a Redis that was away answers again; one caller asks, once in RETRY_SECONDS."""
+        if self._away_until > deadline.now():
+            return False
+        self._away_until = deadline.after(RETRY_SECONDS)
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError) as error:
+            self._note(away=True, reason=type(error).__name__)
+            return False
+        return True
 
     def _spend_here(self, client: str, allowance: Allowance, units: float) -> Remaining:
+        """Count units in this process, as a debt. Above MOST_CLIENTS debts the oldest debt is given up."""
         left = self._local.spend(client, allowance, units)
-        self._owe(client, units)
+        day, debt = self._local.day(), self._debts.get(client)
+        if debt is None or debt.day != day:
+            debt = Debt(uuid.uuid4().hex, day, 0.0)
+        self._debts[client] = debt._replace(units=debt.units + units)
+        if len(self._debts) > MOST_CLIENTS:
+            del self._debts[next(iter(self._debts))]
         return left
 
-    def _owe(self, client: str, units: float) -> None:
-        """Note a debt. Above the number of clients that have accounts here, the oldest debt is given up."""
-        if units:
-            self._debts[client] = self._debts.get(client, 0.0) + units
-            while len(self._debts) > MOST_CLIENTS:
-                del self._debts[next(iter(self._debts))]
-
     def _note(self, *, away: bool, reason: str = "") -> None:
+        if away:
+            self._away_until = deadline.after(RETRY_SECONDS)
         if away != self.away:
             self.away = away
             log.warning("shared budget away" if away else "shared budget back", extra=fields(reason=reason))

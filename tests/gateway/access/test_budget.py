@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.exceptions import ConnectionError  # noqa: A004
+from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 
 from gateway.access.auth import Client
 from gateway.access.budget import Allowance, Limits, LocalBudget
@@ -117,6 +120,15 @@ class Redis:
         self.stop()
         pytest.fail("redis-server did not start: " + "".join(said))
 
+    @contextlib.contextmanager
+    def paused(self):
+        """Redis receives requests meanwhile, and executes them afterwards."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         self._process.kill()
         self._process.wait(60)
@@ -220,3 +232,232 @@ async def test_a_client_that_makes_redis_late_gets_no_second_quota(redis, monkey
     finally:
         await budget.close()
         await other.close()
+
+
+STEADY = Allowance(per_second=100, burst=1000, per_day=0)
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+async def test_a_client_below_its_rate_is_never_refused_around_an_outage(redis, monkeypatch, forgets):
+    clock = Clock(time.monotonic())
+    monkeypatch.setattr("market_inference.contract.deadline.now", clock)
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    budget._local = LocalBudget(time.time, clock)
+    reach = budget._spend
+    try:
+        await budget.spend("c", STEADY, 90)
+        redis.stop() if forgets else setattr(budget, "_spend", no_connection)
+        for _ in range(600):
+            clock.at += 1
+            await budget.spend("c", STEADY, 90)
+        assert budget.away
+        redis.start() if forgets else setattr(budget, "_spend", reach)
+        clock.at += 1
+        # The clock of Redis has hardly moved: Redis has the 90 from before and these 90.
+        assert (await budget.spend("c", STEADY, 90)).burst >= 820
+        assert not budget.away
+    finally:
+        await budget.close()
+
+
+async def test_a_client_above_its_rate_in_an_outage_is_refused_afterwards(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    reach = budget._spend
+    try:
+        await budget.spend("c", SLOW, 10)
+        budget._spend = no_connection
+        await budget.spend("c", SLOW, 120)
+        budget._spend = reach
+        with pytest.raises(RateLimitedError) as caught:
+            await budget.spend("c", SLOW, 1)
+        assert not budget.away
+        assert 28_000 < caught.value.retry_after <= 30_000
+    finally:
+        await budget.close()
+
+
+THOUSAND = Allowance(per_second=0, burst=0, per_day=1000)
+
+
+async def used(url: str) -> float:
+    """What another process, which waits for Redis, learns: the used units after one more."""
+    other = SharedBudget(url, timeout=PATIENCE)
+    try:
+        return 1000 - (await other.spend("c", THOUSAND, 1)).day
+    finally:
+        await other.close()
+
+
+def wait_at_most(budget: SharedBudget, seconds: float) -> None:
+    """Change the timeout of a budget that has connections."""
+    pool = budget._redis.connection_pool
+    pool.connection_kwargs |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    for connection in pool._available_connections:
+        connection.socket_timeout = connection.socket_connect_timeout = seconds
+
+
+@pytest.mark.usefixtures("one_day")
+@pytest.mark.parametrize("connected", [True, False], ids=["no answer", "no connection"])
+async def test_units_count_once_whether_a_paused_redis_has_got_the_request_or_not(redis, monkeypatch, connected):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    try:
+        if connected:
+            await budget.spend("c", THOUSAND, 100)
+        wait_at_most(budget, 0.05)
+        with redis.paused():
+            for left in (90, 80, 70):
+                assert (await budget.spend("c", THOUSAND, 10)).day == left + (800 if connected else 900)
+                assert budget.away
+        wait_at_most(budget, PATIENCE)
+        assert budget._debts["c"].units == (20 if connected else 30)
+        assert (await budget.spend("c", THOUSAND, 10)).day == (860 if connected else 960)
+        assert not budget._debts
+        assert await used(redis.url) == (141 if connected else 41)
+    finally:
+        await budget.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_the_debts_of_all_processes_count_and_a_cancelled_call_counts_no_debt_again(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budgets = [SharedBudget(redis.url, timeout=PATIENCE) for _ in range(2)]
+    reach, executed = [budget._spend for budget in budgets], asyncio.Event()
+
+    async def no_answer(**arguments: object) -> None:
+        await reach[0](**arguments)
+        executed.set()
+        await asyncio.Event().wait()
+
+    try:
+        for budget in budgets:
+            budget._spend = no_connection
+            await budget.spend("c", THOUSAND, 100)
+        for _ in range(3):
+            budgets[0]._spend = no_answer
+            executed.clear()
+            call = asyncio.create_task(budgets[0].spend("c", THOUSAND, 1))
+            await asyncio.wait_for(executed.wait(), PATIENCE * 2)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            budgets[0]._spend = no_connection
+            await budgets[0].spend("c", THOUSAND, 10)  # the same debt has grown
+        for budget, spend, left in zip(budgets, reach, (866, 765), strict=True):
+            budget._spend = spend
+            assert (await budget.spend("c", THOUSAND, 1)).day == left
+        assert await used(redis.url) == 236
+    finally:
+        for budget in budgets:
+            await budget.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_a_debt_that_arrives_after_its_growth_counts_once(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget, held = SharedBudget(redis.url, timeout=PATIENCE), []
+    reach = budget._spend
+
+    async def late(**arguments: object) -> None:
+        held.append(arguments)
+        raise TimeoutError("as a request that Redis executes later")
+
+    try:
+        budget._spend = no_connection
+        await budget.spend("c", THOUSAND, 20)
+        budget._spend = late
+        await budget.spend("c", THOUSAND, 3)
+        budget._spend = no_connection
+        await budget.spend("c", THOUSAND, 10)
+        grown = budget._debts["c"]
+        assert grown.units == 30
+        budget._spend = reach
+        assert (await budget.spend("c", THOUSAND, 1)).day == 969
+        await reach(**held[0])  # the debt of 20, and 3 new units
+        budget._debts["c"] = grown  # as if the answer to the debt of 30 had been lost
+        assert (await budget.spend("c", THOUSAND, 1)).day == 965
+    finally:
+        await budget.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_a_debt_of_yesterday_takes_nothing_from_today(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget, clock = SharedBudget(redis.url, timeout=PATIENCE), Clock(time.time() - 86_400)
+    budget._local = LocalBudget(clock, time.monotonic)
+    reach = budget._spend
+    try:
+        budget._spend = no_connection
+        await budget.spend("c", THOUSAND, 500)
+        await budget.spend("d", THOUSAND, 500)
+        clock.at += 86_400
+        await budget.spend("d", THOUSAND, 30)  # a debt of today follows that of yesterday
+        budget._spend = reach
+        assert (await budget.spend("c", THOUSAND, 10)).day == 990
+        assert (await budget.spend("d", THOUSAND, 10)).day == 960
+        assert not budget._debts
+    finally:
+        await budget.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_an_answer_from_before_an_outage_opens_no_second_quota(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 60.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    reach, executed, answered = budget._spend, asyncio.Event(), asyncio.Event()
+
+    async def slow_answer(**arguments: object) -> object:
+        answer = await reach(**arguments)
+        executed.set()
+        await answered.wait()
+        return answer
+
+    try:
+        budget._spend = slow_answer
+        call = asyncio.create_task(budget.spend("c", QUOTA, 60))
+        await asyncio.wait_for(executed.wait(), PATIENCE * 2)
+        budget._spend = no_connection
+        await budget.spend("c", QUOTA, 60)
+        answered.set()
+        with pytest.raises(QuotaExceededError):
+            await call
+    finally:
+        await budget.close()
+
+
+async def test_a_timeout_while_connecting_leaves_a_debt():
+    with contextlib.ExitStack() as sockets:
+        server = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # until the queue of the listening socket is full
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        budget = SharedBudget(f"redis://127.0.0.1:{server.getsockname()[1]}", timeout=0.05)
+        try:
+            await budget.spend("c", THOUSAND, 10)
+            assert budget.away
+            assert budget._debts["c"].units == 10
+        finally:
+            await budget.close()
+
+
+async def test_a_request_that_timed_out_is_not_taken_from_the_level_twice(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 60.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    reach = budget._spend
+
+    async def late(**arguments: object) -> None:
+        await reach(**arguments)
+        budget._spend = reach
+        await budget.spend("c", SLOW, 10)  # this answer includes the units of the request that is late
+        raise TimeoutError("the answer is late")
+
+    try:
+        budget._spend = late
+        await budget.spend("c", SLOW, 30)
+        assert budget.away
+        assert (await budget.spend("c", SLOW, 20)).burst == pytest.approx(40, abs=1)
+    finally:
+        await budget.close()
