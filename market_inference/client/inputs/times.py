@@ -32,6 +32,8 @@ _RANGE = f"give times within the years {of_text.FIRST_YEAR} to {of_text.LAST_YEA
 def nanoseconds(time: object, field: str = "time") -> int:
     """Nanoseconds since the epoch. Raises ArgumentError."""
     found = _instant(time)
+    if found is None and _is_beyond(time):
+        raise ArgumentError(field, f"got {shown(time)}: {_RANGE}")
     if found is None:
         raise ArgumentError(field, f"expected {EXPECTED}, got {shown(time)}")
     return found
@@ -55,6 +57,8 @@ def instants(values: Any, field: str) -> Instants:
         return _of_texts(cells, field)
     found = [_instant(value) for value in cells] if array.dtype.kind != "O" else [*map(_instant, array)]
     for at, one in enumerate(found):
+        if one is None and _is_beyond(array[at]):
+            raise ArgumentError(field, f"row {at} (counted from 0) holds {shown(array[at])}: {_RANGE}")
         if one is None:
             raise ArgumentError(
                 field, f"row {at} (counted from 0) holds {shown(array[at])}, no time: give {EXPECTED} in every row"
@@ -153,19 +157,36 @@ def _instant(value: Any) -> int | None:
         known = not np.isnat(value) and not len(of_text.beyond(np.array([value])))
         return int(value.astype("datetime64[ns]").astype(np.int64)) if known else None
     if isinstance(value, datetime):
+        if not of_text.FIRST_YEAR <= value.year <= of_text.LAST_YEAR:  # of such a year a Timestamp has no `value`
+            return None
         if (exact := getattr(value, "value", None)) is not None:  # a pandas Timestamp, with its nanoseconds
             return int(exact)
-        if not of_text.FIRST_YEAR <= value.year <= of_text.LAST_YEAR:
-            return None
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return round(aware.timestamp() * 1e6) * 1000
     if isinstance(value, date):
         return _instant(datetime(value.year, value.month, value.day, tzinfo=UTC))
     if hasattr(value, "to_timestamp"):  # a pandas Period
+        if _is_beyond(value):
+            return None
         return _instant(value.to_timestamp())
     if isinstance(value, str):
         return _read(value.strip())
     return _since_epoch(value)
+
+
+def _is_beyond(value: Any) -> bool:
+    """Whether the value is a time in a year that nanoseconds cannot hold."""
+    if is_missing(value):
+        return False
+    if isinstance(value, np.datetime64):
+        return not np.isnat(value) and bool(len(of_text.beyond(np.array([value]))))
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return False
+    year = value.year if isinstance(value, date) or hasattr(value, "to_timestamp") else of_text.FIRST_YEAR
+    return not of_text.FIRST_YEAR <= year <= of_text.LAST_YEAR
 
 
 def _since_epoch(value: Any) -> int | None:

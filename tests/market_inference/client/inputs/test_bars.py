@@ -1,6 +1,6 @@
 """Bars of instruments in the forms that users have them in."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -280,3 +280,31 @@ def test_a_time_that_nanoseconds_cannot_hold_is_refused_by_its_row(last):
     )
     with pytest.raises(ArgumentError, match="row 1"):
         instants([first, last], "times")
+
+
+YEARS = "give times within the years 1678 to 2261"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Timestamp("1500-01-01"),
+        pd.Period("1500-01", "M"),
+        date(1500, 1, 1),
+        datetime(9999, 1, 1, tzinfo=UTC),
+        np.datetime64("1500-01-01"),
+        "1500-01-01",
+    ],
+    ids=["timestamp", "period", "date", "datetime", "numpy", "text"],
+)
+def test_a_time_beyond_the_years_is_refused_with_the_years(value):
+    with pytest.raises(ArgumentError, match=f"^time: got .*: {YEARS}"):
+        nanoseconds(value)
+    with pytest.raises(ArgumentError, match=rf"^times: row 1 \(counted from 0\) holds .*: {YEARS}"):
+        instants([pd.Timestamp("2024-01-02"), value], "times")
+
+
+@pytest.mark.parametrize("missing", [None, pd.NaT, np.datetime64("NaT")], ids=["none", "pandas", "numpy"])
+def test_a_missing_time_is_not_beyond_the_years(missing):
+    with pytest.raises(ArgumentError, match=r"^time: expected a datetime"):
+        nanoseconds(missing)
