@@ -45,6 +45,8 @@ _CLOCK = re.compile(
     r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
 )
 _NUMERIC = re.compile(r"(\d{1,4})\s?([-./ ])\s?(\d{1,2})\s?\2\s?(\d{1,4})\.?")
+_UNIFORM = {"--", "--T:", "-- :", "--T::", "-- ::"}
+"""What stands between the parts of a date, and of a date with a time of day; an offset from UTC has other signs."""
 _NAMED = (
     re.compile(r"(?P<month>[^\W\d]{3,9})\.?\s*[- ]?(?P<day>\d{1,2})(?:st|nd|rd|th)?,?[- ]\s*(?P<year>\d{4}|\d{2})"),
     re.compile(r"(?P<day>\d{1,2})\.?[- /]?(?P<month>[^\W\d]{3,9})\.?,?[- /]?(?P<year>\d{4}|\d{2})"),
@@ -101,15 +103,16 @@ def read(texts: Sequence[str], rows: Sequence[int], date_format: str | None) -> 
         return _numeric(cells, rows)
     if (instants := _uniform(cells, rows)) is not None:
         return Times(instants, None, "ISO 8601")
-    split = [_split(cell) for cell in cells]
-    if any(_NUMERIC.fullmatch(date) for date, _ in split):
-        return _ordered(split, cells, rows)
+    if any(_NUMERIC.fullmatch(_split(cell)[0]) for cell in cells):
+        return _ordered([_split(cell) for cell in cells], cells, rows)
     return _assembled([_row(_any(cell), cell, row) for cell, row in zip(cells, rows, strict=True)], rows, "by cell")
 
 
 def _uniform(cells: Sequence[str], rows: Sequence[int]) -> Instants | None:
     """The times of a column of dates such as 2024-01-02, all with or all without a time of day; None for others."""
-    if {len(cell) for cell in cells} not in ({10}, {19}) or any(cell[4] != "-" or cell[7] != "-" for cell in cells):
+    if {len(cell) for cell in cells} not in ({10}, {16}, {19}):
+        return None
+    if {cell[4] + cell[7] + cell[10:17:3] for cell in cells} - _UNIFORM:
         return None
     try:
         found = np.array(cells, dtype="datetime64[s]")
@@ -122,6 +125,8 @@ def _uniform(cells: Sequence[str], rows: Sequence[int]) -> Instants | None:
 
 def beyond(times: Instants) -> NDArray[np.intp]:
     """The places of times, in any unit, that datetime64[ns] cannot hold: numpy gives other times without a word."""
+    if times.dtype == np.dtype("datetime64[ns]"):
+        return np.empty(0, dtype=np.intp)
     years = times.astype("datetime64[Y]").astype(np.int64) + 1970
     return np.flatnonzero((years < FIRST_YEAR) | (years > LAST_YEAR))
 
@@ -237,11 +242,17 @@ def _ordered(
 ) -> Times:
     """Numeric dates in the only order of day, month and year that fits every row."""
     triples: list[tuple[str, str, str]] = []
+    shared: dict[
+        str, str
+    ] = {}  # days, months and years repeat: three texts a row would take more memory than the cells
     for (date, _), cell, row in zip(split, cells, rows, strict=True):
         found = _NUMERIC.fullmatch(date)
         if found is None:
             raise FileError(f"row {row}: {cell[:40]!r} is not a date like {cells[0][:40]!r} in row {rows[0]}")
-        triples.append((found[1], found[3], found[4]))
+        first, second, third = found.group(1, 3, 4)
+        triples.append(
+            (shared.setdefault(first, first), shared.setdefault(second, second), shared.setdefault(third, third))
+        )
     readings: dict[str, list[datetime]] = {}
     failed: dict[str, int] = {}
     for order in orders:
@@ -419,15 +430,19 @@ def _assembled(found: Sequence[_Parsed], rows: Sequence[int], label: str, note: 
     offsets = {one.offset for one in found}
     if None in offsets and len(offsets) > 1:
         raise FileError("some times have a time zone and others have none; make the column uniform")
-    stamps = [
-        ((one.wall - (one.offset or timedelta(0)) - _EPOCH) // timedelta(microseconds=1)) * 1000 + one.nanoseconds
-        for one in found
-    ]
+    stamps = np.fromiter(
+        (
+            ((one.wall - (one.offset or timedelta(0)) - _EPOCH) // timedelta(microseconds=1)) * 1000 + one.nanoseconds
+            for one in found
+        ),
+        np.int64,
+        len(found),
+    )
     zone = None if None in offsets else "UTC"
     if zone and offsets != {timedelta(0)}:
         names = " and ".join(sorted(_signed(offset) for offset in offsets if offset is not None))
         note = "; ".join(filter(None, (note, f"times with offset {names} are converted to UTC")))
-    return Times(np.array(stamps, dtype="datetime64[ns]"), zone, label, note)
+    return Times(stamps.astype("datetime64[ns]"), zone, label, note)
 
 
 def _signed(offset: timedelta) -> str:

@@ -166,3 +166,19 @@ def test_an_epoch_that_nanoseconds_cannot_hold_is_refused():
 def test_an_offset_that_no_zone_has_is_refused(offset):
     with pytest.raises(FileError, match="row 2"):
         read(f"2024-01-02 09:30 {offset}")
+
+
+@pytest.mark.parametrize("text", ["2024-01-02 10:30", "2024-01-02T10:30", "2024-01-02 10:30:00"])
+def test_a_uniform_column_of_iso_times_is_read_as_the_cells_alone(text):
+    found = instants.read([text, text.replace("10", "11")], [2, 3], None)
+    assert (str(found.instants[0]), found.zone, found.format) == ("2024-01-02T10:30:00.000000000", None, "ISO 8601")
+
+
+def test_a_column_with_offsets_as_long_as_a_uniform_one_keeps_the_zone():
+    found = instants.read(["2024-01-02 10:30+05", "2024-01-02 11:30+05"], [2, 3], None)
+    assert (str(found.instants[0]), found.zone) == ("2024-01-02T05:30:00.000000000", "UTC")
+
+
+def test_nanoseconds_hold_all_their_times():
+    assert len(instants.beyond(np.array([2**63 - 1, -(2**63)], dtype="datetime64[ns]"))) == 0
+    assert instants.beyond(np.array(["2024", "1500"], dtype="datetime64[s]")).tolist() == [1]
