@@ -17,6 +17,9 @@ _SYMBOLS = ("symbol", "ticker", "2. symbol", "2. digital currency code", "pair")
 _PREFERRED = ("prices", "ohlc", "ohlcv", "candles", "bars")
 """Keys that decide between tables of equal length, such as CoinGecko's `prices` and `market_caps`."""
 _DEPTH = 8
+_MOST_EMPTY = 1 << 16
+_SPARSEST = 8
+"""Cells of a table with records for each value; smaller tables (_MOST_EMPTY) may hold fewer values."""
 
 
 def read(text: str) -> tuple[Grid, str]:
@@ -110,6 +113,7 @@ def _of_object(value: Mapping[str, Any]) -> Grid | None:
         columns = {name: one for name, one in value.items() if names.role(name)}
         if columns:
             keys = list(members[0])
+            _check_filled(len(keys) * len(columns), sum(map(len, columns.values())))
             return _of_records([{"date": key, **{n: one.get(key) for n, one in columns.items()}} for key in keys])
     lists = {
         name: one
@@ -144,8 +148,15 @@ def _of_lists(columns: Mapping[str, Sequence[Any]]) -> Grid:
 
 def _of_records(records: Sequence[Mapping[str, Any]]) -> Grid:
     labels = list(dict.fromkeys(key for record in records for key in record))
+    _check_filled(len(labels) * len(records), sum(map(len, records)))
     rows = [[_text(record.get(label)) for label in labels] for record in records]
     return Grid([str(label) for label in labels], rows, list(range(1, len(rows) + 1)), typed=True)
+
+
+def _check_filled(cells: int, values: int) -> None:
+    """Raises FileError for a large table of nearly empty cells: records of other names are the square of their text."""
+    if cells > max(_MOST_EMPTY, _SPARSEST * values):
+        raise FileError(f"the records in the JSON have few fields in common ({values} values in {cells} cells)")
 
 
 def _of_rows(rows: Sequence[Sequence[Any]], labels: Sequence[str] | None = None) -> Grid:

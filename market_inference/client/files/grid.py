@@ -6,9 +6,10 @@ meaning of columns belongs to names.py, of cells to numerals.py and instants.py.
 
 import csv
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from market_inference.client.files import names
 from market_inference.client.files.error import FileError
@@ -20,6 +21,9 @@ _SAMPLE_LINES = 60
 _SAMPLE_ROWS = 200
 _HEADER_LINES = 3
 _TICKER_WORDS = {"ticker", "tickers", "symbol", "symbols"}
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_BLOCK = 1 << 16
+"""Characters of a block of lines, at least."""
 _MARKUP = re.compile(r"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 
 csv.field_size_limit(1 << 24)
@@ -52,8 +56,7 @@ def read(text: str, delimiter: str | None) -> Grid:
     """The table in delimited text. Raises FileError."""
     if _MARKUP.match(text):
         raise FileError("an HTML or XML page, not data: was the download a login or error page?")
-    lines = text.splitlines()
-    chosen = delimiter or _detected(lines)
+    chosen = delimiter or _detected(text)
     rows, numbers = _parsed(text, chosen)
     if not rows:
         raise FileError("no rows")
@@ -68,10 +71,24 @@ def read(text: str, delimiter: str | None) -> Grid:
     return grid
 
 
-def _detected(lines: Sequence[str]) -> str:
+def _lines(text: str) -> Iterator[str]:
+    """The lines with their ends, a block at a time: a list of all lines would take more memory than the cells."""
+    at = 0
+    while at < len(text):
+        end = found.end() if (found := _LINE_END.search(text, at + _BLOCK)) else len(text)
+        yield from text[at:end].splitlines(keepends=True)
+        at = end
+
+
+def _detected(text: str) -> str:
     """The delimiter with which most cells are numbers, times or short words, and rows have equally many fields."""
-    sample = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    sample = sample[: _SAMPLE_LINES // 2] + sample[-_SAMPLE_LINES // 2 :] if len(sample) > _SAMPLE_LINES else sample
+    found = (line for line in _lines(text) if line.strip() and not line.lstrip().startswith("#"))
+    sample = list(islice(found, _SAMPLE_LINES))
+    # Of a long file, half of the sample are the last lines.
+    if last := deque(found, maxlen=_SAMPLE_LINES // 2):
+        sample = [*sample, *last]
+        sample = [*sample[: _SAMPLE_LINES // 2], *sample[-_SAMPLE_LINES // 2 :]]
+    sample = [line.splitlines()[0] for line in sample]
     best, chosen = 0.0, ""
     for candidate in (*_CANDIDATES, " "):
         rows = [_fields(line, candidate) for line in sample]
@@ -110,7 +127,7 @@ def _parsed(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
     rows: list[list[str]] = []
     numbers: list[int] = []
     found: Iterable[tuple[int, list[str]]] = (
-        ((at, line.split()) for at, line in enumerate(text.splitlines(), start=1))
+        ((at, line.split()) for at, line in enumerate(_lines(text), start=1))
         if delimiter == " "
         else _csv_rows(text, delimiter)
     )
@@ -122,7 +139,7 @@ def _parsed(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
 
 
 def _csv_rows(text: str, delimiter: str) -> Iterable[tuple[int, list[str]]]:
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, skipinitialspace=True)
     start = 1
     try:
         for row in reader:
@@ -273,9 +290,10 @@ def _fitted(labels: list[str], body: Sequence[Sequence[str]]) -> list[str]:
         shifted = names.role(labels[0]) != "time" or looks_like_time(body[0][1])
         if shifted and all(looks_like_time(row[0]) or row[0].isdigit() for row in body):
             return ["", *labels]
-    while labels and not labels[-1] and max(len(_trimmed(row)) for row in body) < len(labels):
-        labels = labels[:-1]
-    return labels
+    named = len(_trimmed(labels))
+    if named == len(labels):
+        return labels
+    return labels[: max(named, min(len(labels), max(len(_trimmed(row)) for row in body)))]
 
 
 def _squared(body: list[list[str]], lines: Sequence[int], labels: Sequence[str], header: bool) -> list[list[str]]:

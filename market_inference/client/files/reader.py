@@ -28,6 +28,8 @@ _MOST_SHARED = 1 << 24
 """The most cells that the instruments of a file hold together: each holds the columns that belong to none."""
 _SHOWN = 20
 _FOOTER_ROWS = 20
+_HEAD = 1 << 16
+"""Characters that decide on the encoding."""
 
 
 def read_bars(
@@ -98,23 +100,30 @@ def _table(loaded: source.Source, options: Options, facts: dict[str, str]) -> tu
     facts["encoding"] = encoding
     if content.lstrip()[:1] in ("{", "["):
         return document.read(content)
-    table = grid.read(content, options.delimiter)
-    if encoding == text.GUESSED and not options.encoding and _known(table) < 2:
+    notes = []
+    if encoding == text.GUESSED and not options.encoding and _known(content, options) < 2:
         for alternative in text.ALTERNATIVES:
             try:
-                other = grid.read(text.decode(loaded.data, alternative)[0], options.delimiter)
+                other = text.decode(loaded.data, alternative)[0]
             except FileError:
                 continue
-            if _known(other) >= 2:
-                table, facts["encoding"] = other, alternative
-                table.notes.append(f"encoding {alternative}: the only one with known names of columns")
+            if _known(other, options) >= 2:
+                content, facts["encoding"] = other, alternative
+                notes = [f"encoding {alternative}: the only one with known names of columns"]
                 break
+    table = grid.read(content, options.delimiter)
+    table.notes += notes
     table.details["format"] = "delimited text"
     return table, ""
 
 
-def _known(table: Grid) -> int:
-    """The number of columns with a known name."""
+def _known(content: str, options: Options) -> int:
+    """The number of columns with a known name, by the beginning of the text: a table for each encoding is too much."""
+    end = content.rfind("\n", 0, _HEAD) + 1 if len(content) > _HEAD else len(content)
+    try:
+        table = grid.read(content[: end or _HEAD], options.delimiter)
+    except FileError:
+        return 0
     return sum(names.role(name) is not None for name in table.names)
 
 
@@ -123,34 +132,49 @@ def _instruments(table: Grid, symbol: str, options: Options, most: int) -> dict[
     if table.headerless and not options.columns.keys() & set(PRICES):
         table.names = headerless.columns(table.rows, _values(table, options))
         table.notes.append(f"no header line; columns are read as {', '.join(table.names)}")
-    tickers = list(dict.fromkeys(ticker for ticker in table.tickers if ticker))
-    parts: dict[str, Grid] = {}
-    if tickers:
-        if len(table.rows) * len(tickers) * table.tickers.count("") > _MOST_SHARED:
-            raise FileError("too many columns that belong to no instrument: delete these columns, or divide the file")
-        for ticker in tickers:
-            kept = [at for at, own in enumerate(table.tickers) if own in ("", ticker)]
-            parts[ticker] = _part(table, kept, range(len(table.rows)))
-    else:
-        roles = names.assign(table.names, options.columns)
-        found: dict[str, list[int]] = {}
-        if (at := roles.columns.get("symbol")) is not None:
-            for place, name in enumerate(table.cells(at)):
-                if name:
-                    found.setdefault(name, []).append(place)
-        if len(found) < 2:
-            parts[next(iter(found), symbol)] = table
-        else:
-            for one, rows in found.items():
-                parts[one] = _part(table, range(len(table.names)), rows)
+    columns, shared = _columns_of(table)
+    rows = {} if columns else _rows_of(table, options)
+    chosen = _chosen(list(columns or rows) or [symbol], options, most)
+    if len(table.rows) * len(chosen) * len(shared) > _MOST_SHARED:
+        raise FileError("too many columns that belong to no instrument: delete these columns, or divide the file")
+    if columns:
+        every = range(len(table.rows))
+        return {name: _part(table, sorted((*shared, *columns[one])), every) for name, one in chosen.items()}
+    if len(rows) < 2:
+        return dict.fromkeys(chosen, table)
+    return {name: _part(table, range(len(table.names)), rows[one]) for name, one in chosen.items()}
+
+
+def _columns_of(table: Grid) -> tuple[dict[str, list[int]], list[int]]:
+    """The places of the columns of each ticker in the header, and of those that belong to none."""
+    found: dict[str, list[int]] = {}
+    for at, ticker in enumerate(table.tickers):
+        found.setdefault(ticker, []).append(at)
+    shared = found.pop("", [])
+    return found, shared if found else []
+
+
+def _rows_of(table: Grid, options: Options) -> dict[str, list[int]]:
+    """The places of the rows of each symbol in a column of symbols."""
+    found: dict[str, list[int]] = {}
+    at = names.assign(table.names, options.columns).columns.get("symbol")
+    for place, name in enumerate([] if at is None else table.cells(at)):
+        if name:
+            found.setdefault(name, []).append(place)
+    return found
+
+
+def _chosen(found: Sequence[str], options: Options, most: int) -> dict[str, str]:
+    """The instruments to read, by the names for the caller. Raises FileError before anything is divided."""
+    chosen = {one: one for one in found}
     if options.symbol is not None:
-        chosen = {one: part for one, part in parts.items() if one.lower() == options.symbol.lower()}
-        if not chosen and len(parts) > 1:
-            raise FileError(f"no instrument {options.symbol!r}; there are {_named(parts)}")
-        parts = chosen or {options.symbol: next(iter(parts.values()))}
-    if len(parts) > most:
-        raise FileError(f"too many instruments (max {most}, got {len(parts)}): name one, or divide the file")
-    return parts
+        chosen = {one: one for one in found if one.lower() == options.symbol.lower()}
+        if not chosen and len(found) > 1:
+            raise FileError(f"no instrument {options.symbol!r}; there are {_named(found)}")
+        chosen = chosen or {options.symbol: found[0]}
+    if len(chosen) > most:
+        raise FileError(f"too many instruments (max {most}, got {len(chosen)}): name one, or divide the file")
+    return chosen
 
 
 def _named(parts: Iterable[str]) -> str:
@@ -161,9 +185,11 @@ def _named(parts: Iterable[str]) -> str:
 
 
 def _part(table: Grid, columns: Sequence[int], rows: Sequence[int]) -> Grid:
+    whole = len(columns) == len(table.names)
     return Grid(
         [table.names[at] for at in columns],
-        [[table.rows[place][at] for at in columns] for place in rows],
+        # Rows are never changed in place: whole ones are the table's own, a third of the memory of a small one.
+        [table.rows[place] if whole else [table.rows[place][at] for at in columns] for place in rows],
         [table.lines[place] for place in rows],
         notes=list(table.notes),
         details=table.details,
@@ -317,11 +343,19 @@ class _Reading:
             self._notes.append(f"row {empty}{more} without values skipped")
         close = self._roles.get("close")
         if close is not None:
-            for end, where in ((0, "first"), (-1, "last")):
-                while full and numerals.missing(rows[full[end]][close]):
-                    self._notes.append(f"row {lines[full[end]]}: the {where} bar has no close and is skipped")
-                    full.pop(end)
+            known = [at for at, place in enumerate(full) if not numerals.missing(rows[place][close])]
+            first, after = (known[0], known[-1] + 1) if known else (len(full), len(full))
+            for skipped, where in ((full[:first], "first"), (full[after:], "last")):
+                self._note_skipped([lines[place] for place in skipped], where)
+            full = full[first:after]
         self._keep(full)
+
+    def _note_skipped(self, lines: Sequence[int], where: str) -> None:
+        """One note, since a file may have as many such rows as it has rows."""
+        if len(lines) == 1:
+            self._notes.append(f"row {lines[0]}: the {where} bar has no close and is skipped")
+        elif lines:
+            self._notes.append(f"rows {lines[0]} to {lines[-1]}: the {where} bars have no close and are skipped")
 
     def _times(self) -> times_of.Times | None:
         """The times of the rows. A second column of times serves if the first one is not understood."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -270,6 +271,93 @@ def test_instruments_that_share_too_many_columns_are_refused():
     days = "\n".join(f"{day},{','.join(['1'] * width)}" for day in DAYS)
     with pytest.raises(FileError, match="too many columns that belong to no instrument"):
         read(file(f"{names}\n{tickers}\n{days}"))
+
+
+def wide(count):
+    names = ",".join(["Price", *["Close"] * count])
+    tickers = ",".join(["Ticker", *[f"T{at}" for at in range(count)]])
+    cells = ",".join(map(str, range(1, count + 1)))
+    return f"{names}\n{tickers}\n" + "\n".join(f"{day},{cells}" for day in DAYS[:3])
+
+
+def cpu(steps):
+    """Seconds of this thread; a bound of 20 is far from both: some two in one pass, above a minute for every pair."""
+    begun = time.thread_time()
+    steps()
+    return time.thread_time() - begun
+
+
+def test_instruments_of_a_header_are_counted_and_chosen_before_the_division():
+    count = 30_000
+    text = wide(count)
+
+    def refused():
+        with pytest.raises(FileError, match=rf"too many instruments \(max 256, got {count}\)"):
+            read(file(text), instruments=256)
+
+    assert cpu(refused) < 20
+    found = {}
+    assert cpu(lambda: found.update(read(file(text), Options(symbol="t7"), instruments=1))) < 20
+    assert found["T7"]["close"].tolist() == [8.0] * 3
+
+
+def test_the_columns_of_many_instruments_are_divided_in_one_pass():
+    count = 4_000
+    found = read(file(wide(count)))
+    assert [found[f"T{at}"]["close"].tolist() for at in (0, count - 1)] == [[1.0] * 3, [float(count)] * 3]
+
+
+@pytest.mark.parametrize("head", ["", "a long line of the vendor\n"])
+def test_empty_names_at_the_end_of_a_header_are_dropped_at_once(head):
+    days = np.datetime64("2000-01-01") + np.arange(5_000)
+    rows = "\n".join(f"{day},{at + 1}" for at, day in enumerate(days))
+    text = f"{head}Date,Close{',' * 120_000}\n{rows}"
+    found = {}
+    assert cpu(lambda: found.update(read(file(text)))) < 20
+    assert found["bars"]["close"].tolist() == [float(at) for at in range(1, 5_001)]
+
+
+def test_many_bars_without_a_close_are_skipped_at_once_and_said_in_one_note():
+    count = 600_000
+    text = "Open,Close\n" + "1,\n" * count + "1,5\n1,6\n" + "1,\n" * 3
+    found = {}
+    assert cpu(lambda: found.update(read(file(text)))) < 20
+    assert found["bars"]["close"].tolist() == [5.0, 6.0]
+    assert [note for note in found["bars"].notes if "skipped" in note] == [
+        f"rows 2 to {count + 1}: the first bars have no close and are skipped",
+        f"rows {count + 4} to {count + 6}: the last bars have no close and are skipped",
+    ]
+
+
+def test_json_records_without_fields_in_common_are_refused():
+    count = 30_000
+    records = [{"close": 1, f"x{at}": 2} for at in range(count)]
+    with pytest.raises(FileError, match="have few fields in common"):
+        read(file(json.dumps(records)))
+    columns = {f"close{' ' * at}": {"2024-01-02": at} for at in range(1000)}
+    columns["close"] = dict.fromkeys(map(str, np.datetime64("2000-01-01") + np.arange(1000)), 1)
+    with pytest.raises(FileError, match="have few fields in common"):
+        read(file(json.dumps(columns)))
+    sparse = [{"date": day, "close": 1} | ({"dividend": 2} if at == 3 else {}) for at, day in enumerate(DAYS)]
+    assert len(read_bars(file(json.dumps(sparse)))["close"]) == 10
+
+
+def test_a_header_decides_on_the_encoding_of_a_long_file():
+    rows = "\n".join(f"{day},{at + 1}" for at, day in enumerate(np.datetime64("1990-01-01") + np.arange(9_000)))
+    found = read(file(f"日期,收盘\n{rows}\n", encoding="gb18030"))["bars"]
+    assert (len(found["close"]), found.details["encoding"]) == (9_000, "gb18030")
+    assert "encoding gb18030: the only one with known names of columns" in found.notes
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_rows_are_numbered_over_blocks_of_any_line_ends(end):
+    days = np.datetime64("1990-01-01") + np.arange(9_000)
+    rows = [f"{day},{at + 1}" for at, day in enumerate(days)]
+    assert len(end.join(rows)) > 2 * (1 << 16)
+    assert read_bars(file(end.join(["Date,Close", *rows])))["close"].tolist() == [float(at) for at in range(1, 9_001)]
+    rows[8_500] = f"{days[8_500]},x"
+    with pytest.raises(FileError, match="row 8502: column 'Close': 'x' is not a number"):
+        read_bars(file(end.join(["Date,Close", *rows])))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
