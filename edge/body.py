@@ -5,7 +5,7 @@ Owns reading and the media type. JSON becomes Python values here; tables belong 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import orjson
@@ -14,11 +14,16 @@ from starlette.requests import ClientDisconnect, Request
 from edge.admission import MESSAGE_BYTES, Admission, Held
 from edge.caller import Caller
 from edge.config import Config
-from edge.errors import BodyTooSlowError, ClientGoneError
+from edge.errors import BodyTooSlowError, ClientGoneError, TableTooLargeError
 from market_inference.contract.errors import InvalidRequestError, RequestTooLargeError, Violation
+
+if TYPE_CHECKING:
+    from edge.tables.size import Size
 
 # Longer bodies, and larger answers, are converted in a thread: it would hold the event loop for milliseconds.
 THREAD_BYTES: Final = 256 << 10
+TABLE_SHARE: Final = 7 / 16
+"""The share of all bytes in work that one table may take, with its body: two tables are read at once, beside others."""
 _PART: Final = 256 << 10
 # Below, bytes.count() is faster.
 _FEW: Final = 8 << 10
@@ -99,6 +104,13 @@ class Bodies:
             raise RequestTooLargeError(self._admission.bytes.most, size)
         self._admission.bytes.add(size)
         caller.bytes_held += size
+
+    def hold_table(self, size: "Size", caller: Caller) -> None:
+        """Count the memory of a table, too. Raises TableTooLargeError above a table's share, OverloadedError."""
+        most = int(self._admission.bytes.most * TABLE_SHARE)
+        if (memory := caller.bytes_held + size.memory) > most:
+            raise TableTooLargeError(size.rows, size.cells, memory, most)
+        self.hold(size.memory, caller)
 
     def _check(self, size: int) -> None:
         if size > self._most:

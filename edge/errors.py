@@ -30,6 +30,20 @@ class MediaTypeError(InvalidRequestError):
         super().__init__([Violation("Content-Type", f"must be one of {known} (got {got[:64] or 'none'})", "in")])
 
 
+class TableTooLargeError(InvalidRequestError):
+    """A table that would take more of the edge's memory than one table may."""
+
+    code = code_pb2.RESOURCE_EXHAUSTED
+    reason = "REQUEST_TOO_LARGE"
+
+    def __init__(self, rows: int, cells: int, memory: int, most: int) -> None:
+        description = (
+            f"table too large: {rows} rows with {cells} cells take about {memory} bytes of memory (max {most} for a "
+            "table): send fewer columns, newer rows only, or the instruments in several requests"
+        )
+        super().__init__([Violation("body", description, "table")])
+
+
 class ForeignOriginError(ServiceError):
     """A page of another site called, and the configuration does not name its origin."""
 

@@ -18,7 +18,7 @@ from edge.caller import Caller
 from edge.errors import NoRouteError
 from edge.routes.calls import JSON
 from edge.tables import columns
-from edge.tables.requests import Tables, weight
+from edge.tables.requests import Tables, sized
 from market_inference.client.files import Bars
 from market_inference.contract.json_form import encode
 
@@ -30,7 +30,7 @@ def router(reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
     async def read(request: Request) -> Response:
         kind = bodies.media_type(request)
         raw = await reader.read(request)
-        reader.hold(await bodies.apart(weight, raw, kind), request.state.caller)
+        reader.hold_table(await bodies.apart(sized, raw, kind), request.state.caller)
         found = await tables.bars(raw, kind, request.query_params)
         shown = await asyncio.to_thread(_shown, found)
         return Response(shown, media_type=JSON)

@@ -16,7 +16,7 @@ from edge.body import Bodies
 from edge.caller import Caller
 from edge.errors import MediaTypeError
 from edge.tables import columns
-from edge.tables.requests import TABLES, Tables, weight
+from edge.tables.requests import TABLES, Tables, sized
 from market_inference.contract.json_form import forms
 from market_inference.contract.methods import METHODS
 
@@ -81,7 +81,7 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
             response = await answers.ask(route.rpc, route.expand, body, caller)
             times: columns.Times = {}
         elif route.rpc in TABLES and kind in columns.MEDIA_TYPES:
-            reader.hold(await bodies.apart(weight, raw, kind), caller)
+            reader.hold_table(await bodies.apart(sized, raw, kind), caller)
             message, times = await tables.read(route.rpc, raw, kind, request.query_params, caller)
             response = await answers.send(METHODS[route.rpc], message, caller)
         else:

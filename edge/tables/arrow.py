@@ -8,28 +8,42 @@ from typing import Final
 
 MOST_ROWS: Final = 1 << 20
 """The most rows of a table, CSV too: as many values as the largest request holds."""
-MOST_CELLS: Final = MOST_ROWS
-"""The most values of a table; of CSV, the memory is counted as well (tables/requests.py)."""
+MOST_CELLS: Final = 8 * MOST_ROWS
+"""The most values of an Arrow stream; the memory is counted as well (tables/size.py)."""
+MOST_FIELDS: Final = MOST_ROWS
+"""The most fields of CSV: reading as many takes a core for some seconds."""
 MOST_BYTES: Final = 64 << 20
 """The most bytes of all columns of an Arrow stream."""
+CATEGORY_BYTES: Final = 64
+"""The mean length of the categories in the rows, above which more than 1 MiB of these are too many bytes."""
 _CONTINUATION: Final = 0xFFFFFFFF
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
 
-def check(raw: bytes) -> None:
-    """Raises ValueError for a damaged stream, and for one above the limits."""
-    rows = size = 0
+def check(raw: bytes) -> tuple[int, int, int]:
+    """The rows, values and bytes. Raises ValueError for a damaged stream, and for one above the limits."""
+    rows = cells = size = 0
     try:
         for message, body in _messages(raw):
             batch = _batch(raw, message)
             if batch is not None:
-                rows += _count(_int64(raw, _field(raw, batch, 0)))
+                length = _count(_int64(raw, _field(raw, batch, 0)))
+                rows += length
+                cells += length * _columns(raw, batch)
                 size += _size(raw, batch, body)
     except (struct.error, IndexError):
         raise ValueError("an Arrow IPC stream that cannot be read: a message is damaged") from None
     if rows > MOST_ROWS:
         raise ValueError(f"an Arrow IPC stream with too many rows (max {MOST_ROWS}, got {rows})")
     check_bytes(size)
+    check_cells(cells)
+    return rows, cells, size
+
+
+def check_categories(size: int, rows: int) -> None:
+    """Raises ValueError for categories that the headers do not show: rows refer to these by numbers."""
+    if size > (most := max(1 << 20, CATEGORY_BYTES * rows)):
+        raise ValueError(f"an Arrow IPC stream with too many bytes of categories in its rows (max {most}, got {size})")
 
 
 def check_bytes(size: int) -> None:
@@ -71,6 +85,14 @@ def _batch(raw: bytes, message: int) -> int | None:
         return None
     header = _table(raw, _present(_field(raw, message, 2)))
     return _table(raw, _present(_field(raw, header, 1))) if kind == _DICTIONARY_BATCH else header
+
+
+def _columns(raw: bytes, batch: int) -> int:
+    """The number of the batch's columns, by its field nodes; columns of nulls have no buffers."""
+    vector = _field(raw, batch, 1)
+    if vector is None:
+        return 0
+    return int(struct.unpack_from("<I", raw, vector + struct.unpack_from("<I", raw, vector)[0])[0])
 
 
 def _size(raw: bytes, batch: int, body: int) -> int:

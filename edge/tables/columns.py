@@ -199,6 +199,7 @@ def _frame(raw: bytes) -> Any:
     # Many rows may refer to the same bytes, and to the same category.
     categories = [column.cat.len_bytes().sum() for column in frame if column.dtype in (polars.Categorical, polars.Enum)]
     arrow.check_bytes(frame.estimated_size() + sum(categories))
+    arrow.check_categories(sum(categories), frame.height * len(categories))
     return frame
 
 

@@ -19,8 +19,7 @@ from starlette.datastructures import QueryParams
 from edge import body as bodies
 from edge.caller import Caller
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
-from edge.tables import columns
-from edge.tables.arrow import MOST_CELLS, MOST_ROWS
+from edge.tables import columns, size
 from edge.tables.columns import ARROW, Times
 from market_inference.client import arrays
 from market_inference.client.files import Bars, FileError, Options, read
@@ -39,26 +38,16 @@ _MOST_TEXTS: Final[int] = field_rules(pb.AnalyzeSentimentRequest.DESCRIPTOR.fiel
 _MOST_SERIES: Final[int] = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_name["series"]).repeated.max_items
 # The edge takes the bytes as they are: a small compressed file can hold any number of bytes.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
-_SEPARATORS: Final = b",;\t|"
-_LINE_ENDS: Final = b"\n\r"
 # Reading a large file takes a core for a second; more at once would only take longer.
 _READERS: Final = 2
 
 
-def weight(raw: bytes, kind: str) -> int:
-    """The bytes that the cells of a table take in memory while read, about; an Arrow stream has limits of its own.
-
-    `12,` is three bytes as text. The cell is a string of fifty bytes, and stands in the row as read and as divided.
-    Raises InvalidRequestError above the limits of rows and fields.
-    """
-    if kind == ARROW:
-        return 0
+def sized(raw: bytes, kind: str) -> size.Size:
+    """The size of a table before it is read. Raises InvalidRequestError above the limits of rows and cells."""
     try:
-        _sized(raw)
+        return size.of(raw, kind, bodies.weight(raw))
     except ValueError as error:
         raise invalid("body", f"is not understood: {error}") from None
-    fields = sum(bodies.counts(raw, _SEPARATORS))
-    return max(110 * fields + 250 * max(bodies.counts(raw, _LINE_ENDS)), bodies.weight(raw))
 
 
 class Tables:
@@ -108,7 +97,7 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
     if raw.startswith(_COMPRESSED):
         raise invalid("body", "compressed files and parquet are not read here: send plain text or an Arrow stream")
     try:
-        data = columns.parquet_of(raw) if kind == ARROW else _sized(raw)
+        data = columns.parquet_of(raw) if kind == ARROW else raw
         options = Options(
             {"close": query["column"]} if query.get("column") else {},
             query.get("delimiter") or None,
@@ -122,17 +111,6 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
         raise invalid("body", str(error)) from None
     except ValueError as error:
         raise invalid("body", f"is not understood: {error}") from None
-
-
-def _sized(raw: bytes) -> bytes:
-    """Raises ValueError above the limits of rows and fields."""
-    rows = max(bodies.counts(raw, _LINE_ENDS))
-    if rows > MOST_ROWS:
-        raise ValueError(f"it has too many rows (max {MOST_ROWS}, got {rows})")
-    fields = sum(bodies.counts(raw, _SEPARATORS))
-    if fields > MOST_CELLS:
-        raise ValueError(f"it has too many fields (max {MOST_CELLS}, got {fields})")
-    return raw
 
 
 def _predict(found: Mapping[str, Bars], query: Query) -> pb.PredictRequest:
@@ -184,7 +162,7 @@ def _sentiment(raw: bytes, kind: str, query: Query) -> pb.AnalyzeSentimentReques
 def _csv_texts(raw: bytes, query: Query) -> list[str]:
     """The column of texts: the named one, a known name, or the only column of a table with or without a header."""
     csv.field_size_limit(_MOST_TEXT)
-    lines = csv.reader(io.StringIO(_sized(raw).decode("utf-8-sig"), newline=""))
+    lines = csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""))
     full = (row for row in lines if any(map(str.strip, row)))
     # Of more rows than a request may have, and a header, the number is enough.
     rows = list(islice(full, _MOST_TEXTS + 1))

@@ -367,7 +367,7 @@ async def test_long_bodies_are_weighed_beside_the_event_loop(start, pair, monkey
 
     monkeypatch.setattr(bodies, "counts", seen)
     server = await start(max_bytes_in_flight=128 << 20)
-    content = b"close\n" + b"1\n" * 200_000 if kind == "csv" else b'{"text": "' + b"x" * 400_000 + b'"}'
+    content = b"close\n" + b"1\n" * 140_000 if kind == "csv" else b'{"text": "' + b"x" * 400_000 + b'"}'
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

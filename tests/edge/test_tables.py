@@ -3,12 +3,13 @@
 import csv
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import polars
 import pytest
 
-from edge.tables import arrow, columns, requests
+from edge.tables import arrow, columns, requests, size
 from market_inference.contract.generated import inference_pb2 as pb
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -98,7 +99,7 @@ def test_arrow_in_and_arrow_out(edge):
         ("/v1/predict", b"not arrow", ARROW, "body", "Arrow"),
         ("/v1/indicators?indicators=NOPE", table("yahoo"), "text/csv", "indicators[0].name", "NOPE"),
         ("/v1/sentiment", b"a,b\n1,2\n", "text/csv", "body", "column=NAME"),
-        ("/v1/sentiment", b"headline\n" + b"x\n" * 200_000, "text/csv", "row", "too long (max 100, got 200000)"),
+        ("/v1/sentiment", b"headline\n" + b"x\n" * 100_000, "text/csv", "row", "too long (max 100, got 100000)"),
         ("/v1/sentiment", b"x\n" * 101, "text/csv", "row", "too long (max 100, got 101)"),
         ("/v1/sentiment", b"\xff\xfe\x00", "text/csv", "body", "not understood"),
         ("/v1/analyze", b"a,b\n1,2\n", "text/csv", "Content-Type", "application/json"),
@@ -222,6 +223,67 @@ def test_a_table_too_large_for_any_request_is_not_read(edge, path, body, words):
     assert words in answer.json["detail"]
 
 
+def minutes(rows: int, columns: int) -> bytes:
+    times = np.datetime64("2024-01-01T00:00") + np.arange(rows)
+    line = ",1.5" * (columns - 1)
+    names = ",".join(["time", "close", *(f"other {at}" for at in range(columns - 2))])
+    return "\n".join([names, *(f"{time}{line}" for time in times)]).encode()
+
+
+def share(rows: int, cells: int, kind: str) -> int:
+    """The bytes that docs/http.md tells."""
+    return 300 * rows + 80 * cells if kind == "text/csv" else 200 * rows + 128 * cells
+
+
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/bars"])
+def test_a_table_above_its_share_of_the_memory_is_refused_by_its_rows_and_cells(edge, path, kind):
+    most = (128 << 20) * 7 // 16
+    count = most // share(1, 7, kind) + 1
+    if kind == ARROW:
+        raw = stream(
+            polars.DataFrame({"close": np.arange(count) + 1.0, **{str(at): np.ones(count) for at in range(6)}})
+        )
+    else:
+        raw = minutes(count, 7)
+    cells = size.of(raw, kind, 0).cells
+    assert 7 * count <= cells <= 7 * (count + 1)
+    answer = edge.post(path, raw, content_type=kind)
+    assert (answer.status, answer.json["reason"]) == (413, "REQUEST_TOO_LARGE")
+    assert f"{count} rows with {cells} cells take about " in answer.json["detail"]
+    assert f"(max {most} for a table)" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
+def test_a_table_within_its_share_of_the_memory_is_read(edge, kind):
+    count = (120 << 20) * 7 // 16 // share(1, 2, kind)
+    whole = minutes(count, 2)
+    if kind == ARROW:
+        whole = stream(polars.DataFrame({"time": np.arange(count) + 1_700_000_000, "close": np.ones(count)}))
+    answer = edge.post("/v1/predict?horizon=2", whole, content_type=kind)
+    assert answer.status == 200, answer.raw
+
+
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
+def test_the_memory_of_a_table_is_at_least_that_of_the_objects_read(kind):
+    count = 20_000
+    raw = minutes(count, 6)
+    if kind == ARROW:
+        frame = polars.DataFrame(
+            {"close": np.arange(count) / 7 + 1, **{str(at): np.ones(count) / 3 for at in range(5)}}
+        )
+        raw = stream(frame)
+        requests.bars(raw, kind, {})  # polars keeps memory of its own from the first stream on
+    tracemalloc.start()
+    try:
+        requests.bars(raw, kind, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    memory = size.of(raw, kind, 0).memory
+    assert 0.6 * memory < peak < memory
+
+
 def stream(frame: polars.DataFrame, compression: str = "uncompressed") -> bytes:
     made = io.BytesIO()
     frame.write_ipc_stream(made, compression=compression)
@@ -293,12 +355,22 @@ def test_arrow_rows_of_one_category_are_counted_each(kind):
         columns.parquet_of(raw)
 
 
+def test_arrow_rows_of_long_categories_are_not_taken_for_small_ones():
+    column = polars.Series("text", ["y" * 1000], dtype=polars.Categorical).gather([0] * 10_000)
+    with pytest.raises(ValueError, match=r"too many bytes of categories in its rows \(max 1048576, got 10000000\)"):
+        columns.parquet_of(stream(polars.DataFrame({"text": column})))
+    short = polars.Series("symbol", ["AAPL", "MSFT"] * 50_000, dtype=polars.Categorical)
+    assert columns.read_arrow(stream(polars.DataFrame({"symbol": short})))["symbol"][-1] == "MSFT"
+
+
 def test_arrow_values_without_bytes_are_counted():
     nulls = polars.repeat(None, 1 << 17, eager=True)
     raw = stream(polars.DataFrame({str(place): nulls for place in range(65)}))
     assert len(raw) < 20_000
     with pytest.raises(ValueError, match="too many values"):
         columns.read_arrow(raw)
+    few = polars.DataFrame({str(place): nulls for place in range(2)})
+    assert size.of(stream(few), ARROW, 0).cells == 2 << 17
 
 
 @pytest.mark.parametrize("kind", [polars.List(polars.Null), polars.Array(polars.Null, 3)], ids=["list", "array"])
