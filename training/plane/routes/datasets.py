@@ -1,6 +1,5 @@
 """Routes of datasets: declare, upload, complete, look, delete, and the download by token."""
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -174,7 +173,3 @@ def router(services: Services) -> APIRouter:
 
 def _signed(upload: Any) -> dict[str, Any]:
     return {"method": upload.method, "url": upload.url, "headers": upload.headers}
-
-
-TOKEN_PATH = re.compile(r"(/download/)[^/]+")
-"""What of a path must not be logged."""
