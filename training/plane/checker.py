@@ -39,13 +39,7 @@ class Checker:
 
     def turn(self) -> bool:
         """Check the next waiting dataset; False without a waiting dataset."""
-        claimed = self._claims.take()
-        if claimed is None:
-            return False
-        row, lease = claimed
-        with self._claims.held(lease):
-            self._check(row._mapping, lease)
-        return True
+        return self._claims.turn(lambda row, lease: self._check(row._mapping, lease))
 
     def _check(self, row: RowMapping, lease: Lease) -> None:
         report = Report()

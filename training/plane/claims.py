@@ -7,7 +7,7 @@ lease stays until its end, so that a broken row does not keep the worker busy.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Row, Table
@@ -25,7 +25,7 @@ _AGAIN_SECONDS = 1.0
 
 
 class Claims:
-    """Take a row, work on the row inside held(), and release the row with database.release.
+    """The rows that are due, one in each turn(); the work releases its row with database.release.
 
     `only`: the keys of the rows that come into question; None for all.
     """
@@ -40,8 +40,26 @@ class Claims:
         self._only = only
         self._owed: list[Lease] = []
 
-    def take(self) -> tuple[Row[Any], Lease] | None:
-        """The row that is due first, with its lease; None when no row is due. Raises DBAPIError."""
+    def turn(self, work: Callable[[Row[Any], Lease], None]) -> bool:
+        """Work on the row that is due first; False when no row is due.
+
+        A lease lost to another worker is logged; other errors of `work` are raised. Raises DBAPIError.
+        """
+        claimed = self._take()
+        if claimed is None:
+            return False
+        row, lease = claimed
+        try:
+            work(row, lease)
+        except LeaseLostError:
+            log.warning("row taken over by another worker", extra=fields(table=self._table.name, row=lease.id))
+        except (DBAPIError, ObjectsAwayError):
+            self._owed.append(lease)
+            raise
+        return True
+
+    def _take(self) -> tuple[Row[Any], Lease] | None:
+        """The row that is due first, with its lease; None when no row is due."""
         while self._owed:
             with contextlib.suppress(LeaseLostError), self._store.begin() as connection:
                 database.release(connection, self._owed[-1], self._clock.now() + _AGAIN_SECONDS)
@@ -51,14 +69,3 @@ class Claims:
                 return None
         with self._store.begin() as connection:
             return database.claim(connection, self._table, self._worker, self._clock.now(), self._only)
-
-    @contextlib.contextmanager
-    def held(self, lease: Lease) -> Iterator[None]:
-        """The work on a row. A lease lost to another worker is logged; other errors are raised."""
-        try:
-            yield
-        except LeaseLostError:
-            log.warning("row taken over by another worker", extra=fields(table=self._table.name, row=lease.id))
-        except (DBAPIError, ObjectsAwayError):
-            self._owed.append(lease)
-            raise

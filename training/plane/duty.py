@@ -52,13 +52,7 @@ class Duties:
 
     def turn(self) -> bool:
         """Do one duty that is due. Whether there was one."""
-        claimed = self._claims.take()
-        if claimed is None:
-            return False
-        _, lease = claimed
-        with self._claims.held(lease):
-            self._do(lease)
-        return True
+        return self._claims.turn(lambda _, lease: self._do(lease))
 
     def _do(self, lease: Lease) -> None:
         duty = self._known[lease.id]

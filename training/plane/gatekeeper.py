@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Row, RowMapping, select
 
 from runtime.logs import fields
 from training.plane import database, versions
@@ -53,16 +53,13 @@ class Gatekeeper:
 
     def turn(self) -> bool:
         """Judge the next version that is due; False without one."""
-        claimed = self._claims.take()
-        if claimed is None:
-            return False
-        row, lease = claimed
-        with self._claims.held(lease):
-            report = self._judge(row._mapping, lease)
-            with self._store.begin() as connection:
-                versions.judged(connection, lease, report, self._clock.now())
-            log.info("version judged", extra=fields(model=row.name, version=row.label, verdict=str(report.verdict)))
-        return True
+        return self._claims.turn(self._work)
+
+    def _work(self, row: Row[Any], lease: Lease) -> None:
+        report = self._judge(row._mapping, lease)
+        with self._store.begin() as connection:
+            versions.judged(connection, lease, report, self._clock.now())
+        log.info("version judged", extra=fields(model=row.name, version=row.label, verdict=str(report.verdict)))
 
     def _judge(self, version: RowMapping, lease: Lease) -> Report:
         if self._champion is None:

@@ -92,13 +92,7 @@ class Reconciler:
 
     def turn(self) -> bool:
         """Bring one job that is due as far as it goes now. Whether there was one."""
-        claimed = self._claims.take()
-        if claimed is None:
-            return False
-        _, lease = claimed
-        with self._claims.held(lease):
-            self._advance(lease)
-        return True
+        return self._claims.turn(lambda _, lease: self._advance(lease))
 
     def _advance(self, lease: Lease) -> None:
         seconds: float | None = 0.0
