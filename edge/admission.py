@@ -1,7 +1,7 @@
 """Admission of a request before its body is read: limits in all, and a credential that the gateway knows.
 
-Owns the counts of requests, live sessions and bytes in work, and the memory of credentials that the gateway has
-accepted, so that a stranger can't make the edge read and parse a large body. The gateway checks every call again.
+Owns the counts of requests, live sessions and bytes in work, and the memory of accepted credentials, so that a caller
+without a known credential can't make the edge read and parse a large body. The gateway checks every call again.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from market_inference.contract.methods import METHODS
 MESSAGE_BYTES: Final = 1 << 20
 """The longest message of a WebSocket, and the longest line of bars."""
 SMALL: Final = 32 << 10
-"""Bytes that a live session always has: an honest bar is a hundred, with its values a thousand."""
-# A revoked key can make the edge parse bodies for this long; the gateway refuses its calls at once.
+"""Bytes that every live session may hold: a bar has a hundred bytes, a thousand with the values in memory."""
+# A revoked key can make the edge parse bodies for this long; the gateway refuses the calls at once.
 _KNOWN_SECONDS = 30.0
 _MOST_KNOWN = 4096
 _RETRY_SECONDS = 1.0
@@ -69,21 +69,21 @@ class Count:
 
 
 class Budget(Count):
-    """Bytes that live sessions hold; half of them at most for one credential."""
+    """Bytes of live sessions; at most half of the bytes for one credential."""
 
     def __init__(self, what: str, most: int) -> None:
         super().__init__(what, most)
         self.shares: Counter[str] = Counter()
 
     def of(self, credential: str) -> "Held":
-        """What one session of the credential holds."""
+        """The bytes of one session of the credential."""
         return Held(self, credential)
 
 
 class Held:
-    """The bytes that one live session holds of a budget, by kind. A context manager, which gives all of them back.
+    """The bytes of one live session in a budget, by kind. A context manager that gives all bytes back.
 
-    Up to SMALL bytes count and are never refused: else a session would end because of what another one holds.
+    Up to SMALL bytes count and are never refused: else one session would end because of another session's bytes.
     """
 
     def __init__(self, budget: Budget, credential: str) -> None:
@@ -105,7 +105,7 @@ class Held:
     def _check(self, more: int) -> None:
         """Raises OverloadedError."""
         share, half = self._budget.shares[self.credential], self._budget.most // 2
-        # One session alone may hold more: then no other session of the client waits.
+        # A lone session may hold more: no other session of the client waits.
         if share - self.size > SMALL and share + more > half:
             raise OverloadedError(
                 f"this client has too many {self._budget.what} in work (max {half})", retry_after=_RETRY_SECONDS
@@ -134,10 +134,10 @@ class Admission:
         self.requests = Count("requests", config.max_in_flight)
         self.watches = Count("live sessions", config.max_watches)
         self.bytes = Count("bytes of requests", config.max_bytes_in_flight)
-        # A WebSocket's key may come in the first message, which is in memory before the key is known.
+        # A WebSocket's key may come in the first message: the message is in memory before the key is known.
         self.strangers = Count("live sessions without a key yet", config.max_bytes_in_flight // MESSAGE_BYTES)
-        # Bars stay in memory until their turn, and so does the beginning of a line. The budget is apart from that of
-        # requests: sessions last, and full sessions must not refuse requests.
+        # Bars, and the beginning of a line, stay in memory until the turn of the bars. Requests have a budget of their
+        # own: sessions last, and full sessions must not refuse requests.
         self.replays = Budget("bytes of live sessions' bars", config.max_bytes_in_flight)
         self.messages = Budget("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
         self._upstream = upstream
@@ -145,7 +145,7 @@ class Admission:
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
     def held(self, caller: Caller) -> Held:
-        """What a live session of the caller holds of `replays`."""
+        """The bytes of a live session of the caller in `replays`."""
         return self.replays.of(caller.credential)
 
     def release(self, caller: Caller) -> None:

@@ -1,9 +1,9 @@
 """A WebSocket connection whose unread messages and incomplete message count against a budget.
 
-Owns what a connection may have in memory before the session reads it. uvicorn bounds a message, but each of thousands
-of connections may hold a message, or the beginning of one, for as long as it likes. One read may also hold thousands of
-small messages: reads are short here, and the messages of a read are parsed as the session takes them. So a connection
-with small messages stays below SMALL, however fast they come, and is never closed for the budget.
+Owns the memory of a connection before the session reads a message. uvicorn bounds a message, but thousands of
+connections may each hold a message, or the beginning of a message, without a time limit. One read may also bring
+thousands of small messages: reads are short here, and a read is parsed as the session takes the messages. A connection
+with small messages therefore stays below SMALL at any rate, and is never closed for the budget.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 _READ: Final = 8 << 10
 _PIECE: Final = 256
-"""Bytes of one read, and of it those that are parsed at once: forty messages at most."""
+"""Bytes of one read, and bytes parsed at once: forty messages at most."""
 _BAR: Final = 1 << 10
-"""Bytes that do not count: a session takes its bars one by one, and each would be added and removed."""
+"""Bytes without a count: a session takes bars one by one, and each bar would be added and removed."""
 _MESSAGE: Final = 350
 _FRAGMENT: Final = 60
-"""What Python needs for a waiting message, and for a fragment of one, beside the text or bytes."""
-# One for all connections: what is read is copied before the next read.
+"""Memory of a waiting message, and of a fragment of a message, beside the text or bytes."""
+# One for all connections: each read is copied before the next read.
 _BUFFER: Final = memoryview(bytearray(_READ))
 
 
 class _Unread(asyncio.Queue[Any]):
-    """The events that the session has not taken yet. `size`: the bytes of their messages in memory."""
+    """The events before the session takes them. `size`: the bytes of the messages in memory."""
 
     size = 0
 
@@ -121,7 +121,7 @@ def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
                 self._parse()
 
         def _parse(self) -> None:
-            """Parse until a message waits; after the session's end, when uvicorn drops messages, all of it."""
+            """Parse until a message waits; after the session's end parse everything, since uvicorn drops messages."""
             at, data = 0, self._rest
             while at < len(data) and (self.close_sent or self.queue.empty()) and not self.transport.is_closing():
                 super().data_received(data[at : at + _PIECE])
@@ -158,7 +158,7 @@ def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
                 self._refuse(error)
 
         def _of_caller(self) -> Held:
-            """The share of the credential, which may come in the first message."""
+            """The share of the credential; the key may come in the first message."""
             caller = self._caller()
             if caller is not None and caller.credential != self._held.credential:
                 self._held.release()
@@ -199,7 +199,7 @@ def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
                 self.transport.resume_reading()
 
         def _drop(self) -> None:
-            """Forget what nobody will read."""
+            """Drop all unread bytes."""
             self._rest = b""
             self._fragments = 0
             self.frames = []

@@ -160,7 +160,7 @@ CALL = headers(
     te="trailers",
 ) + b"\0\x0ccontent-type\x10application/grpc"  # fmt: skip
 NATIVE = os.environ.get("MARKET_GATEWAY_TRANSPORT") == "native"
-# The native transport says HTTP's 431, which a client has no better name for, or hangs up.
+# The native transport says HTTP's 431, without a better name in a client, or hangs up.
 REFUSED_HEADERS = (
     {grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE} if NATIVE else {grpc.StatusCode.RESOURCE_EXHAUSTED}
 )
@@ -228,7 +228,7 @@ async def test_answers_that_a_client_does_not_read_are_bounded_and_freed_with_it
             no_window = struct.pack(">HI", 4, 0)
             connection.sendall(PREFACE + frame(4, 0, 0, no_window))
             block = CALL + headers(**{"x-api-key": gateway.secret})
-            for stream in range(1, 31, 2):  # as many as fit into the 64 KiB that HTTP/2 allows at first
+            for stream in range(1, 31, 2):  # as many as fit into the first 64 KiB of HTTP/2
                 message = b"\0" + struct.pack(">I", len(request)) + request
                 connection.sendall(frame(1, 4, stream, block) + frame(0, 1, stream, message))
             fit = (8 << 20) // (size + len(request))

@@ -30,7 +30,7 @@ ASKED = ["Operating profit rose sharply.", "The company cuts its forecast.", "Th
 
 
 def headlines(count: int) -> bytes:
-    """Labelled by rules of this desk's own: a model that knows the usual ones is wrong on each."""
+    """Labels by rules of one desk: a model of the usual rules is wrong on each headline."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["text", "label", "time"])
@@ -65,7 +65,7 @@ def until(found: Callable[[], object], what: str, seconds: float = 250.0) -> obj
 
 
 class Load:
-    """Calls of the default sentiment model, one after another, and everything that was answered."""
+    """Calls of the default sentiment model, one after another, and all answers."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -205,7 +205,7 @@ def test_from_data_to_answers_and_back(plane: PlaneProcess, pair: Pair) -> None:
 
 
 def watched(client: Client) -> None:
-    """A live session whose next close lies above the interval each time, until the model is taken back."""
+    """A live session with each close above the interval, until the rollback."""
     history = 100 * np.exp(np.cumsum(np.random.default_rng(9).normal(0, 0.004, 80)))
     close, answered = float(history[-1]), 0
     with suppress(MarketInferenceError), client.watch("S0", {"close": history}, forecast=LIVE) as live:

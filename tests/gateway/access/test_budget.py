@@ -1,4 +1,4 @@
-"""Rates and quotas: the same promises from the counts of a process and from those in Redis."""
+"""Rates and quotas: the same promises from counts in a process and from counts in Redis."""
 
 import asyncio
 import contextlib
@@ -122,7 +122,7 @@ class Redis:
 
     @contextlib.contextmanager
     def paused(self):
-        """Redis receives requests meanwhile, and executes them afterwards."""
+        """Redis receives requests during the pause, and executes the requests afterwards."""
         self._process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -192,7 +192,7 @@ async def test_while_redis_is_away_each_gateway_counts_on_for_itself_and_asks_ag
         with pytest.raises(QuotaExceededError):
             await budget.spend("c", QUOTA, 80)
         assert (await budget.spend("unknown to this process", QUOTA, 80)).day == 20
-        redis.start()  # without its memory: the debt of 5 and the new 5 are all it knows
+        redis.start()  # without memory, Redis knows the debt of 5 and the new 5 units only
         assert (await budget.spend("c", QUOTA, 5)).day == 90
         assert not budget.away
     finally:
@@ -205,7 +205,7 @@ async def no_connection(**_: object) -> None:
 
 
 async def test_a_client_that_makes_redis_late_gets_no_second_quota(redis, monkeypatch):
-    """A flood makes answers late again and again; each time the process counted in a new account."""
+    """A flood delays answers again and again; each time the process counted in a new account."""
     monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
     budget, other = (SharedBudget(redis.url, timeout=PATIENCE) for _ in range(2))
     reach = budget._spend
@@ -282,7 +282,7 @@ THOUSAND = Allowance(per_second=0, burst=0, per_day=1000)
 
 
 async def used(url: str) -> float:
-    """What another process, which waits for Redis, learns: the used units after one more."""
+    """The used units after one more, as a process learns with patience for Redis."""
     other = SharedBudget(url, timeout=PATIENCE)
     try:
         return 1000 - (await other.spend("c", THOUSAND, 1)).day

@@ -1,4 +1,4 @@
-"""run.sh under bash against a small server: what it says, its exit code, and that it reports its end once."""
+"""run.sh under bash against a small server: the reports, the exit code, and a single report of the end."""
 
 import contextlib
 import hashlib
@@ -138,7 +138,7 @@ def start(plane: Plane, folder: Path, program: str, **environment: str) -> subpr
     python = folder / "python"
     python.write_text(f"#!/bin/bash\nif [[ $1 == --version ]]; then echo Python 3; exit; fi\n{program}\n")
     python.chmod(0o755)
-    # Waits between tries are the script's own; a `sleep` of the test's makes them short.
+    # The script waits between tries; a `sleep` of the test makes the waits short.
     quick = folder / "bin"
     quick.mkdir(exist_ok=True)
     (quick / "sleep").write_text(
@@ -235,7 +235,7 @@ def test_failure_keeps_the_exit_code_and_names_line_and_command(plane: Plane, tm
         ({"status": 413}, 122, "larger than the limit (413)"),
         ({"status": 500}, 122, "HTTP 500"),
         ({"download": "http://127.0.0.1:1/download"}, 107, "connection refused"),
-        # A name that no name server is asked for.
+        # No name server is asked for this name.
         ({"download": f"http://{'a' * 64}.invalid/download"}, 106, "DNS does not know the host"),
         ({"tls": True}, 135, "TLS failed"),
         ({"sha256": "0" * 64}, 118, "other"),
@@ -297,7 +297,7 @@ def test_the_deadline_holds_for_a_download_that_does_not_end(held: dict[str, Hel
 
 
 def test_less_time_than_was_asked_for_holds_without_the_plane(held: dict[str, Held]) -> None:
-    """The plane's answer to the start has the time that is paid for; then the plane goes away."""
+    """The plane's answer to the start has the paid time; then the plane goes away."""
     code, log = held["away"].ended()
     assert code == 77, log
     assert "the end could not be reported" in log
