@@ -14,7 +14,6 @@ readonly STARTED="$SECONDS"
 LOG="${POD_LOG:-$PWD/run.log}"
 FAILED_LINE=0
 FAILED_COMMAND=""
-WATCHDOGS=()
 ENDS=0 # the first of the watchdogs' deadlines, on the clock SECONDS
 PATIENCE=120 # seconds in which a call is tried again
 readonly END_SECONDS=20
@@ -55,7 +54,7 @@ finish() { # whatever happened: report the end, and end the machine, once
   local code=$?
   trap - EXIT ERR
   trap '' TERM INT
-  kill "${WATCHDOGS[@]}" 2>/dev/null || true
+  jobs -pr | xargs -r kill -TERM 2>/dev/null || true # the watchdogs and the training
   if [[ -e .deadline ]]; then
     code=77
     PATIENCE=6 # the whole end takes END_SECONDS at most
@@ -71,6 +70,7 @@ finish() { # whatever happened: report the end, and end the machine, once
       "${RUNPOD_API:-https://api.runpod.io}/v2/pods/$RUNPOD_POD_ID" || say "the pod could not be ended; the plane will end it"
   fi
   rm -f .auth
+  jobs -pr | xargs -r kill -KILL 2>/dev/null || true # the stamper ends after the last process that writes to the stamper
   exec 1>&- 2>&-
   wait "$STAMPER" 2>/dev/null || true
   exit "$code"
@@ -90,15 +90,12 @@ watch() { # SECONDS until the deadline, which holds also when the plane is away
   if ((ENDS == 0 || SECONDS + $1 < ENDS)); then ENDS=$((SECONDS + $1)); fi
   (
     trap - ERR EXIT
-    sleep "$1" &
-    trap 'kill $! 2>/dev/null; exit 0' TERM
-    wait $!
+    # A wait without a process of its own, which could outlive the watchdog: nothing is ever written to this pipe.
+    read -r -t "$1" <> <(:) || true
     touch .deadline
     say "the deadline is reached"
     kill -TERM "$$"
-    if [[ -e .training ]]; then kill -TERM "$(< .training)" 2>/dev/null || true; fi
   ) &
-  WATCHDOGS+=("$!")
 }
 watch "${DEADLINE_SECONDS:?}"
 
@@ -167,5 +164,4 @@ fetch_data data
 
 say "=== training ==="
 "$PYTHON" -P -m training.pod start.json data &
-printf '%s' "$!" > .training
 wait "$!"

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Plane(http.server.ThreadingHTTPServer):
         self.over = threading.Event()
         self.start = b"{}"
         self.away = False
+        self.before_log: Callable[[], object] = lambda: None
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.download = f"{self.url}/download"
         self.sha256 = hashlib.sha256(DATA).hexdigest()
@@ -57,6 +58,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.server.calls.append(("POST", self.path, body))
+        if self.path.endswith("/log"):
+            self.server.before_log()
         if self.path.endswith("/start"):
             self.answer(200, self.server.start)
         elif self.server.away and not self.path.endswith("/tokens"):
@@ -270,16 +273,35 @@ def test_a_pod_ends_itself_once(plane: Plane, tmp_path: Path) -> None:
     assert [path for method, path, _ in plane.calls if method == "DELETE"] == ["/v2/pods/p1"]
 
 
-def test_told_to_stop_it_reports_its_end(plane: Plane, tmp_path: Path) -> None:
-    program = "touch ready; trap 'exit 76' TERM; while :; do /bin/sleep 0.05; done"
-    child = start(plane, tmp_path, program)
+def told_to_stop(plane: Plane, folder: Path, program: str, send: Callable[[int, int], None]) -> int:
+    """The exit code after SIGTERM, which `send` sends once the program has made the file `ready`."""
+    child = start(plane, folder, program)
     try:
-        eventually(lambda: (tmp_path / "ready").exists() or child.poll() is not None)
-        assert child.poll() is None, (tmp_path / "log").read_text()
-        os.killpg(child.pid, signal.SIGTERM)
-        child.wait(60)
+        eventually(lambda: (folder / "ready").exists() or child.poll() is not None)
+        assert child.poll() is None, (folder / "log").read_text()
+        send(child.pid, signal.SIGTERM)
+        return child.wait(60)
     finally:
         end(child)
+
+
+def test_told_to_stop_it_reports_its_end(plane: Plane, tmp_path: Path) -> None:
+    told_to_stop(plane, tmp_path, "touch ready; trap 'exit 76' TERM; while :; do /bin/sleep 0.05; done", os.killpg)
+    assert len(plane.bodies(f"{JOB}/end")) == 1
+
+
+def test_told_alone_it_ends_the_training_too(plane: Plane, tmp_path: Path) -> None:
+    """A container's first process alone gets the signal."""
+    told = tmp_path / "told"
+    plane.before_log = lambda: eventually(told.exists)
+    program = "trap 'touch told; exit 76' TERM; touch ready; while :; do /bin/sleep 0.05; done"
+    assert told_to_stop(plane, tmp_path, program, os.kill) == 143
+    assert told.exists()
+
+
+def test_a_training_that_ignores_the_signal_does_not_hold_the_machine(plane: Plane, tmp_path: Path) -> None:
+    program = "trap '' TERM; touch ready; for _ in {1..100000}; do read -r -t 1 <> <(:); done"
+    assert told_to_stop(plane, tmp_path, program, os.kill) == 143
     assert len(plane.bodies(f"{JOB}/end")) == 1
 
 
