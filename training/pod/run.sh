@@ -51,14 +51,22 @@ quoted() { # TEXT as a JSON string
 }
 
 finish() { # whatever happened: report the end, and end the machine, once
-  local code=$?
+  local code=$? jobs
   trap - EXIT ERR
   trap '' TERM INT
-  jobs -pr | xargs -r kill -TERM 2>/dev/null || true # the watchdogs and the training
+  jobs=$(jobs -p) # the watchdogs and the training; bash may list an ended job as running
+  kill -TERM $jobs 2>/dev/null || true
   if [[ -e .deadline ]]; then
     code=77
-    PATIENCE=6 # the whole end takes END_SECONDS at most
+  else # a training that is told to stop may upload a last checkpoint
+    for _ in {1..8}; do
+      kill -0 $jobs 2>/dev/null || break
+      sleep 1
+    done
   fi
+  # The two reports end before the deadline, and take 6 seconds each where the deadline is near or past.
+  PATIENCE=$(((ENDS - SECONDS) / 2))
+  PATIENCE=$((PATIENCE < 6 ? 6 : PATIENCE > 120 ? 120 : PATIENCE))
   say "ended with exit code $code after $((SECONDS - STARTED)) s"
   sleep 0.1 # the stamper writes what was said before the log is sent
   tail -c 1000000 "$LOG" 2>/dev/null | call POST "$JOB/log" --data-binary @- -H 'Content-Type: text/plain' > /dev/null || true
@@ -70,7 +78,7 @@ finish() { # whatever happened: report the end, and end the machine, once
       "${RUNPOD_API:-https://api.runpod.io}/v2/pods/$RUNPOD_POD_ID" || say "the pod could not be ended; the plane will end it"
   fi
   rm -f .auth
-  jobs -pr | xargs -r kill -KILL 2>/dev/null || true # the stamper ends after the last process that writes to the stamper
+  kill -KILL $jobs 2>/dev/null || true # the stamper ends after the last process that writes to the stamper
   exec 1>&- 2>&-
   wait "$STAMPER" 2>/dev/null || true
   exit "$code"

@@ -189,15 +189,16 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Held]]:
             stack.callback(end, child)
             return Held(made, folder, child)
 
-        planes = {name: stack.enter_context(serving()) for name in ("training", "download", "away")}
+        planes = {name: stack.enter_context(serving()) for name in ("training", "download", "away", "alone")}
         planes["download"].endless = True
         planes["away"].start = b'{"recipe":{"name":"\\"paid_seconds\\":1"},"checkpoint":null,"paid_seconds":26}'
-        planes["away"].away = True
+        planes["away"].away = planes["alone"].away = True
         pod = {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "k", "RUNPOD_API": planes["away"].url}
         yield {
             "training": machine("training", "exec /bin/sleep 50", DEADLINE_SECONDS="6"),
             "download": machine("download", "exit 0", DEADLINE_SECONDS="6"),
             "away": machine("away", "exec /bin/sleep 100", **pod),
+            "alone": machine("alone", "exit 3", DEADLINE_SECONDS="16"),
         }
 
 
@@ -324,3 +325,10 @@ def test_less_time_than_was_asked_for_holds_without_the_plane(held: dict[str, He
     assert code == 77, log
     assert "the end could not be reported" in log
     assert [path for method, path, _ in held["away"].plane.calls if method == "DELETE"] == ["/v2/pods/p1"]
+
+
+def test_reports_to_a_plane_that_is_away_end_with_the_deadline(held: dict[str, Held]) -> None:
+    """Where the deadline is far, each of the two reports is tried for two minutes."""
+    code, log = held["alone"].ended()
+    assert code == 3, log
+    assert "the end could not be reported" in log
