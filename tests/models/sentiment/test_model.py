@@ -1,6 +1,7 @@
 """The embedded model: protocol, independence of batches, and refusal of altered files."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def test_bfloat16_answers_lie_within_the_stated_tolerance(embedded: SentimentMod
     alone = np.concatenate([answers(half, [text]) for text in texts])
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE["bfloat16"])
     assert (together.argmax(axis=1) == answers(embedded, texts).argmax(axis=1)).all()
+
+
+@pytest.mark.needs("torch")
+def test_bfloat16_answers_do_not_depend_on_the_batch_where_auto_takes_them() -> None:
+    model = load()
+    if model.dtype != "bfloat16":
+        pytest.skip("the processor has no matrix instructions for bfloat16")
+    chance = random.Random(1)
+    texts = [" ".join(chance.choices(WORDS, k=chance.randint(1, 90))) for _ in range(16)]
+    alone = np.concatenate([answers(model, [text]) for text in texts])
+    for _ in range(5):
+        places = chance.sample(range(len(texts)), chance.randint(2, 16))
+        np.testing.assert_array_equal(answers(model, [texts[place] for place in places]), alone[places])
 
 
 def test_a_web_address_in_a_text_is_ignored(embedded: SentimentModel) -> None:
