@@ -51,7 +51,7 @@ quoted() { # TEXT as a JSON string
 }
 
 finish() { # whatever happened: report the end, and end the machine, once
-  local code=$? jobs
+  local code=$? jobs end
   trap - EXIT ERR
   trap '' TERM INT
   jobs=$(jobs -p) # the watchdogs and the training; bash may list an ended job as running
@@ -67,8 +67,12 @@ finish() { # whatever happened: report the end, and end the machine, once
   # The two reports end before the deadline, and take 6 seconds each where the deadline is near or past.
   PATIENCE=$(((ENDS - SECONDS) / 2))
   PATIENCE=$((PATIENCE < 6 ? 6 : PATIENCE > 120 ? 120 : PATIENCE))
-  say "ended with exit code $code after $((SECONDS - STARTED)) s"
-  sleep 0.1 # the stamper writes what was said before the log is sent
+  end="ended with exit code $code after $((SECONDS - STARTED)) s"
+  say "$end"
+  for _ in {1..15}; do # the log is sent once the stamper has written all that was said
+    if grep -qF "$end" "$LOG" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
   tail -c 1000000 "$LOG" 2>/dev/null | call POST "$JOB/log" --data-binary @- -H 'Content-Type: text/plain' > /dev/null || true
   call POST "$JOB/end" -H 'Content-Type: application/json' \
     -d "{\"exit_code\": $code, \"line\": $FAILED_LINE, \"command\": $(quoted "$FAILED_COMMAND")}" > /dev/null ||

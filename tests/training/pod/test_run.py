@@ -198,7 +198,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Held]]:
             "training": machine("training", "exec /bin/sleep 50", DEADLINE_SECONDS="6"),
             "download": machine("download", "exit 0", DEADLINE_SECONDS="6"),
             "away": machine("away", "exec /bin/sleep 100", **pod),
-            "alone": machine("alone", "exit 3", DEADLINE_SECONDS="16"),
+            "alone": machine("alone", "exit 3", DEADLINE_SECONDS="30"),
         }
 
 
@@ -219,6 +219,13 @@ def test_success_reports_the_end_once_and_stamps_every_line(plane: Plane, tmp_pa
     assert b"training" in plane.bodies(f"{JOB}/log")[0]
     assert "secret-token" not in log
     assert not (tmp_path / ".auth").exists()
+
+
+def test_the_log_that_is_sent_has_the_last_line_whatever_is_said_before(plane: Plane, tmp_path: Path) -> None:
+    """The pipe to the process that stamps lines holds 32,000 short lines."""
+    code, log = run(plane, tmp_path, "yes | head -n 40000")
+    assert code == 0, log[-1000:]
+    assert b"ended with exit code 0 after" in plane.bodies(f"{JOB}/log")[0]
 
 
 def test_failure_keeps_the_exit_code_and_names_line_and_command(plane: Plane, tmp_path: Path) -> None:
