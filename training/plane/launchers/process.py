@@ -2,7 +2,7 @@
 
 Owns the folder of a machine: `lock`, `pid`, `exit`, `log`, `work/` and `tmp/`. The lock is taken before the start and
 inherited by every process of the machine, so the lock is free exactly when no process of the machine is left, also
-after SIGKILL.
+after SIGKILL. A look shares the lock for an instant with other looks, and a launch waits for the end of a look.
 A machine outlives the worker that has started the machine, and any worker on this computer finds it by name.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "training" / "pod" / "run.sh"
 # The shell writes its pid (the session's number), leaves the machine to a child, and ends: the machine is no
 # child of this process, and needs no wait. The exit code is written after the script's end.
-_SHELL = 'echo $$ > ../pid; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
+_SHELL = 'echo $$ > ../pid || exit; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
+_LOOK_SECONDS = 0.01
 # Variables that a machine inherits; the rest of the environment may hold secrets of the plane.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
@@ -44,12 +46,20 @@ class ProcessLauncher:
         try:
             for part in ("work", "tmp"):
                 (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _locked(folder) as held:
-                if held is not None and not (folder / "pid").exists():
-                    self._start(folder, held, pod)
+            while not self._launched(folder, pod):
+                time.sleep(_LOOK_SECONDS)
         except (OSError, subprocess.CalledProcessError) as error:
             raise LaunchError(f"the process could not be started: {error}") from error
         return Made()
+
+    def _launched(self, folder: Path, pod: PodSpec) -> bool:
+        """Start the machine if it was never started; False while another process looks at or launches the machine."""
+        with _locked(folder, fcntl.LOCK_EX) as held:
+            if (folder / "pid").exists():
+                return True
+            if held is not None:
+                self._start(folder, held, pod)
+        return held is not None
 
     def _start(self, folder: Path, held: int, pod: PodSpec) -> None:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -73,7 +83,7 @@ class ProcessLauncher:
         folder = self._folder / machine.name
         if not folder.is_dir():
             return Seen(Presence.ABSENT)
-        with _locked(folder) as held:
+        with _locked(folder, fcntl.LOCK_SH) as held:
             if held is None:
                 return Seen(Presence.RUNNING)
         if not (folder / "pid").exists():
@@ -114,11 +124,11 @@ class ProcessLauncher:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[int | None]:
-    """The descriptor of the machine's lock, held for the block; None while a process of the machine holds the lock."""
+def _locked(folder: Path, how: int) -> Iterator[int | None]:
+    """The descriptor of the machine's lock, held for the block; None while another process keeps the lock away."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         yield None
     else:

@@ -1,9 +1,11 @@
 """Machines that are processes: started once, found by name, ended with every process of theirs."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +69,22 @@ def test_a_machine_is_started_once_however_often_it_is_launched(
     until(lambda: again.look(MI).presence is Presence.EXITED)
     launcher.launch("mi-1", HERE, PodSpec({}, 60.0, 60.0))
     assert launcher.look(MI).presence is Presence.EXITED
+
+
+def test_a_look_at_the_same_moment_hinders_neither_a_launch_nor_another_look(
+    made: Callable[[str], ProcessLauncher], tmp_path: Path
+) -> None:
+    launcher, folder = made("exit 3"), tmp_path / "machines" / "mi-1"
+    folder.mkdir(parents=True)
+    launch = threading.Thread(target=launcher.launch, args=("mi-1", HERE, PodSpec({}, 60.0, 60.0)))
+    with (folder / "lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        launch.start()
+        launch.join(0.2)
+        fcntl.flock(looking, fcntl.LOCK_UN)
+        launch.join(60)
+        fcntl.flock(looking, fcntl.LOCK_SH)  # comes with the machine's end
+        assert launcher.look(MI) == Seen(Presence.EXITED, 3)
 
 
 def test_a_machine_lives_as_long_as_any_process_of_it(made: Callable[[str], ProcessLauncher], tmp_path: Path) -> None:
