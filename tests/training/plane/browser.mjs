@@ -8,11 +8,12 @@ const { chromium: playwright } = require("playwright-core");
 const [url, key, job, screenshot] = process.argv.slice(2);
 
 // Steps of playwright such as evaluate() and close() have no limit. The exit of node ends the browser.
-setTimeout(() => { console.error("the browser hung"); process.exit(3); }, 90_000).unref();
+setTimeout(() => { console.error("the browser hung"); process.exit(3); }, 180_000).unref();
 const browser = await playwright.launch({ args: chromium.args, executablePath: await chromium.executablePath(), headless: true });
 let page;
 try {
   page = await browser.newPage({ viewport: { width: 1360, height: 900 } });
+  page.setDefaultTimeout(90_000);  // on a busy machine a screenshot takes more than the default, 30 s
   const faults = [];
   page.on("pageerror", error => faults.push(error.message));
   page.on("console", message => { if (message.type() === "error") faults.push(message.text()); });
