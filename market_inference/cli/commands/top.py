@@ -83,7 +83,8 @@ def top(
     from market_inference.cli.top.view import View
 
     out = console()
-    with Services(gateways, replicas, min(interval, LONGEST_WAIT), edges) as services:
+    # A view is due at each interval; a single look may take longer.
+    with Services(gateways, replicas, LONGEST_WAIT if once else min(interval, LONGEST_WAIT), edges) as services:
         if not once:
             _follow(services, interval, out)
             return
