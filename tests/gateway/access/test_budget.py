@@ -204,6 +204,7 @@ async def no_connection(**_: object) -> None:
     raise ConnectionError("No connection available.")
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_client_that_makes_redis_late_gets_no_second_quota(redis, monkeypatch):
     """A flood delays answers again and again; each time the process counted in a new account."""
     monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)

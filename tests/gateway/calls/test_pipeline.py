@@ -141,6 +141,7 @@ async def test_many_numbers_are_not_checked_for_an_answer_that_is_too_large(gate
     assert not checked
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_too_large_answers_of_large_requests_use_up_the_quota():
     gateway = Gateway(units_per_day=100_000)
     series = pb.Series(values=[1.0, 2.0] * 30)

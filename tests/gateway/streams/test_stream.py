@@ -274,8 +274,10 @@ async def test_a_client_that_reads_no_answer_in_time_loses_the_stream_and_its_re
     run = Running(stream_of(service, CREDITS, reader_seconds=0.05), service, wire)
     await wire.got.get()
     wire.reading.clear()
+    wire.send(2, 3)
+    await run.settle()
     service.open("1")
-    wire.send(1, 2, 3)
+    wire.send(1)
     async with asyncio.timeout(60):
         while service.over != ["OK", "CANCELLED", "CANCELLED"]:  # noqa: ASYNC110 -- set by a timer of the stream
             await asyncio.sleep(0.01)

@@ -216,7 +216,6 @@ async def test_a_caller_that_reads_no_answer_in_time_loses_the_session_and_no_me
     await run.settle()
     for sequence in (1, 2, 3):
         run.link.update(sequence)
-    await run.settle()
     assert run.memory.total > 0
     async with asyncio.timeout(60):
         while not run.link.closed:  # noqa: ASYNC110 -- set by a timer of the session
