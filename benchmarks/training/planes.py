@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from benchmarks.ports import HeldPort
 from market_inference.cli.training.plane import Plane as Client
 from market_inference.contract import keys
+from training.plane.launchers.process import ProcessLauncher
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick.sh")
@@ -141,9 +141,9 @@ class PlaneProcess(_Stopped):
             self.process.wait()
         self.process.stdout.close()
         self._port.close()
-        for pid in (self.folder / "plane" / "machines").glob("*/pid"):
-            with suppress(ProcessLookupError, ValueError):
-                os.killpg(int(pid.read_text()), signal.SIGKILL)
+        machines = ProcessLauncher(self.folder / "plane" / "machines")
+        for machine in machines.mine():
+            machines.stop(machine, now=True)
 
     def client(self, owner: str = "desk") -> Client:
         return Client(self.url, self.keys[owner])

@@ -57,9 +57,9 @@ def once() -> bytes:
 
 
 def sleep(rest: str, started: dict) -> int:
-    """Report until so many seconds are over, or the plane says stop."""
+    """Report until so many seconds are over, twice at least, or the plane says stop."""
     end, step = time.monotonic() + float(rest), 0
-    while time.monotonic() < end:
+    while step < 2 or time.monotonic() < end:
         step += 1
         loss = {"name": "loss", "value": 1.0 / step, "step": step}
         if plane.insist("metrics", {"step": step, "metrics": [loss]}, 60)["stop"]:

@@ -108,7 +108,7 @@ class Platform:
 
     def live(self, name: str = "") -> list[Pod]:
         """The pods that are billed."""
-        return [pod for pod in self.pods.values() if name in pod.fields["name"]]
+        return [pod for pod in list(self.pods.values()) if name in pod.fields["name"]]
 
     def kill_host(self, pod: Pod) -> None:
         """The host dies: SIGKILL to every process of the pod, which is EXITED afterwards."""
