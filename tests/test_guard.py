@@ -23,7 +23,7 @@ HANGS = {
     import pathlib, subprocess, pytest
     from block import block
 
-    @pytest.mark.timeout(2)
+    @pytest.mark.timeout(5)
     def test_that_blocks_in_c():
         child = subprocess.Popen(["sleep", "3600"])
         (pathlib.Path(__file__).parent / "child").write_text(str(child.pid))
@@ -37,14 +37,14 @@ HANGS = {
         yield
         threading.Event().wait()
 
-    @pytest.mark.timeout(2)
+    @pytest.mark.timeout(5)
     def test_that_fails_before_the_teardown(stuck_teardown):
         assert [1] == [2]
     """,
     "test_swallowed": """
     import threading, pytest
 
-    @pytest.mark.timeout(2)
+    @pytest.mark.timeout(5)
     def test_that_swallows_the_timeout():
         try:
             threading.Event().wait()
@@ -71,7 +71,7 @@ import threading
 from tests import conftest, guard
 
 conftest.END_SECONDS = 0.1
-guard.EXIT = 0.05
+guard.EXIT = 0.25
 
 def test_that_leaves_a_thread():
     threading.Thread(target=threading.Event().wait, name="left").start()
@@ -143,7 +143,7 @@ def test_a_thread_at_the_exit_ends_the_process(tmp_path):
     done = run(tmp_path, {"test_thread": THREAD}, "--timeout", "20")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "left behind by the tests of this session: ['thread left']" in done.stdout
-    assert "Timeout (0:00:01)!" in done.stderr
+    assert "Timeout (0:00:05)!" in done.stderr
     assert "_shutdown" in done.stderr
 
 

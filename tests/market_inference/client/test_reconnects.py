@@ -155,7 +155,7 @@ def test_calls_succeed_after_the_service_s_return(port: HeldPort) -> None:
 
 
 def test_the_pauses_between_attempts_to_connect_stay_short() -> None:
-    """The eighth attempt comes after three to four seconds. By gRPC's defaults it comes after 34 s at the earliest."""
+    """The tenth attempt comes after five to seven seconds. By gRPC's defaults it comes after 90 s at the earliest."""
     over, began = threading.Event(), time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = Client(f"127.0.0.1:{listener.getsockname()[1]}", retries=Retries(attempts=0))
@@ -169,13 +169,13 @@ def test_the_pauses_between_attempts_to_connect_stay_short() -> None:
         calling = threading.Thread(target=call)
         calling.start()
         try:
-            for _ in range(8):
+            for _ in range(10):
                 listener.accept()[0].close()
         finally:
             over.set()
             calling.join(60)
             client.close()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 80
 
 
 def test_a_session_outlives_a_service_that_comes_back(port: HeldPort) -> None:

