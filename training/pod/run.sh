@@ -56,7 +56,7 @@ finish() { # whatever happened: report the end, and end the machine, once
   trap '' TERM INT
   jobs=$(jobs -p) # the watchdogs and the training; bash may list an ended job as running
   kill -TERM $jobs 2>/dev/null || true
-  if [[ -e .deadline ]]; then
+  if [[ $code != 0 && -e .deadline ]]; then
     code=77
   else # a training that is told to stop may upload a last checkpoint
     for _ in {1..8}; do

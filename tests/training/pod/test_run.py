@@ -334,6 +334,11 @@ def test_less_time_than_was_asked_for_holds_without_the_plane(held: dict[str, He
     assert [path for method, path, _ in held["away"].plane.calls if method == "DELETE"] == ["/v2/pods/p1"]
 
 
+def test_a_training_that_is_done_as_the_deadline_falls_is_done(plane: Plane, tmp_path: Path) -> None:
+    code, log = run(plane, tmp_path, "touch .deadline")
+    assert code == 0, log
+
+
 def test_reports_to_a_plane_that_is_away_end_with_the_deadline(held: dict[str, Held]) -> None:
     """Where the deadline is far, each of the two reports is tried for two minutes."""
     code, log = held["alone"].ended()
