@@ -303,7 +303,7 @@ def test_retries_end_with_the_service_s_own_error(service: Any) -> None:
 def test_an_overload_without_advice_or_beyond_the_timeout_is_raised_at_once(service: Any) -> None:
     service.fail("Predict", OverloadedError("full"))
     service.fail("AnalyzeSentiment", OverloadedError("full", retry_after=60.0))
-    with Client(service.target, timeout=5.0) as client:
+    with Client(service.target, timeout=50.0) as client:
         with pytest.raises(errors.OverloadedError):
             client.predict(CLOSES, 1)
         with pytest.raises(errors.OverloadedError) as caught:

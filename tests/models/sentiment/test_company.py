@@ -51,10 +51,14 @@ def test_the_clauses_with_the_company_are_kept(company: str, part: str) -> None:
 
 @pytest.mark.parametrize("text", ["Apple" + " " * 9_990, "Apple " * 1_600, "Apple" + " -" * 4_900, "x" * 10_000])
 def test_long_texts_of_few_characters_take_linear_time(text: str) -> None:
-    began = time.thread_time()
-    clauses(text, "Apple")
-    masked(text, "Apple")
-    assert time.thread_time() - began < 0.1
+    def seconds() -> float:
+        began = time.thread_time()
+        clauses(text, "Apple")
+        masked(text, "Apple")
+        return time.thread_time() - began
+
+    # A full pass of the garbage collector may take longer, and does not come three times.
+    assert min(seconds() for _ in range(3)) < 0.1
 
 
 def test_a_clause_of_the_name_alone_says_nothing_and_the_whole_text_is_kept() -> None:
