@@ -4,6 +4,7 @@ Owns the writing. A model's files are whole before its manifest appears, and a m
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -92,9 +93,15 @@ class FolderRegistry:
 
     def _refuse_foreign(self, name: str) -> None:
         """Raises ForeignModelError for an entry that is no link to a version of this folder."""
-        entry = self._folder / name
-        published = entry.is_symlink() and entry.readlink().parent == Path(".versions", name)
-        if os.path.lexists(entry) and not published:
+        try:
+            published = (self._folder / name).readlink().parent == Path(".versions", name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            published = False
+        if not published:
             raise ForeignModelError(name)
 
     def _write(self, home: Path, final: Path, manifest: Mapping[str, Any], content: bytes, read: Read) -> None:
@@ -104,8 +111,11 @@ class FolderRegistry:
                 _copy(read(file), fresh / file, sha256)
             (fresh / MANIFEST).write_bytes(content)
             fresh.chmod(0o755)
-            with contextlib.suppress(FileExistsError):  # another worker was first
+            try:
                 fresh.rename(final)
+            except OSError:
+                if not (final / MANIFEST).exists():  # else another worker was first
+                    raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
@@ -117,7 +127,7 @@ class FolderRegistry:
         link.replace(self._folder / name)
 
     def _sweep(self, home: Path, final: Path) -> None:
-        kept = sorted((path for path in home.iterdir() if path != final), key=lambda path: path.stat().st_mtime)
+        kept = sorted((path for path in home.iterdir() if path != final), key=_written)
         for path in kept[: -_KEPT or None]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -179,6 +189,14 @@ class BucketRegistry:
 def of(address: str) -> Registry:
     """The registry of a setting: a folder, or an s3:// address. Raises ValueError."""
     return BucketRegistry(address) if "://" in address else FolderRegistry(Path(address).absolute())
+
+
+def _written(path: Path) -> float:
+    """When the folder was written; 0 for a folder that another worker has renamed or deleted meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _copy(chunks: Iterator[bytes], path: Path, sha256: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,20 @@ def test_a_worker_that_publishes_late_does_not_undo_a_newer_promotion(desk: Desk
     objects = folder_objects(desk.store, desk.registry.parent)
     Publisher(desk.store, objects, Late(desk.registry), Clock()).publish("desk")
     assert desk.served()["desk"].version == desk.labels[1]
+
+
+def test_workers_that_publish_one_version_at_once_hinder_each_other_in_nothing(tmp_path: Path) -> None:
+    manifest = {"files": {"w": digest(b"weights")}}
+    first, second = (FolderRegistry(tmp_path / "registry") for _ in range(2))
+    home = tmp_path / "registry" / ".versions" / "m"
+
+    def read(name: str) -> Iterator[bytes]:
+        second.publish("m", manifest, lambda name: iter([b"weights"]))
+        (home / "renamed").symlink_to("nowhere")  # a folder in the list that is gone at the next look
+        return iter([b"weights"])
+
+    first.publish("m", manifest, read)
+    assert json.loads(first.manifest("m") or b"") == manifest
 
 
 def place(desk: Desk, name: str, form: str) -> Path:
