@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -28,6 +28,10 @@ MESSAGE_BYTES: Final = 1 << 20
 """The longest message of a WebSocket, and the longest line of bars."""
 SMALL: Final = 32 << 10
 """Bytes that every live session may hold: a bar has a hundred bytes, a thousand with the values in memory."""
+SPARED: Final = 16
+"""Requests, and live sessions, of a credential that other credentials do not crowd out."""
+SPARED_BYTES: Final = 256 << 10
+"""The same for the bytes of its requests: some thousand values."""
 # A revoked key can make the edge parse bodies for this long; the gateway refuses the calls at once.
 _KNOWN_SECONDS = 30.0
 _MOST_KNOWN = 4096
@@ -36,58 +40,64 @@ _CHECK_SECONDS = 5.0
 
 
 class Count:
-    """A number in work with a limit."""
+    """A number in work with a limit, and a limit `each` for one credential, by default half.
 
-    def __init__(self, what: str, most: int) -> None:
+    A credential with at most `spared` in work is not refused because of the others.
+    """
+
+    def __init__(self, what: str, most: int, *, each: int = 0, spared: int = 0) -> None:
         self.what = what
         self.most = most
+        self.each = each or (most + 1) // 2
         self.now = 0
+        self.shares: Counter[str] = Counter()
+        self._spared = spared
 
-    def add(self, number: int = 1) -> None:
-        """Raises OverloadedError above the limit."""
-        self.check(number)
+    def add(self, credential: str, number: int = 1) -> None:
+        """Raises OverloadedError above a limit."""
+        self.check(credential, number)
+        self.change(credential, number)
+
+    def check(self, credential: str, number: int, *, alone: bool = False) -> None:
+        """Raises OverloadedError if so many more would be above a limit; `alone`: above the limit in all."""
+        share = self.shares[credential] + number
+        if share > self.each and not alone:
+            self._refuse("client", self.each)
+        if self.now + number > self.most and share > self._spared:
+            self._refuse("edge", self.most)
+
+    def change(self, credential: str, number: int) -> None:
+        """Count more, or less with a negative number, whatever the limits say."""
         self.now += number
-
-    def check(self, number: int) -> None:
-        """Raises OverloadedError if so many more would be above the limit."""
-        if self.now + number > self.most:
-            raise OverloadedError(
-                f"this edge has too many {self.what} in work (max {self.most})", retry_after=_RETRY_SECONDS
-            )
-
-    def remove(self, number: int = 1) -> None:
-        self.now -= number
+        self.shares[credential] += number
+        if not self.shares[credential]:
+            del self.shares[credential]
 
     @contextmanager
-    def held(self, number: int = 1) -> Iterator[None]:
-        """Count for the time of a block. Raises OverloadedError above the limit."""
-        self.add(number)
+    def held(self, credential: str, number: int = 1) -> Iterator[None]:
+        """Count for the time of a block. Raises OverloadedError above a limit."""
+        self.add(credential, number)
         try:
             yield
         finally:
-            self.remove(number)
-
-
-class Budget(Count):
-    """Bytes of live sessions; at most half of the bytes for one credential."""
-
-    def __init__(self, what: str, most: int) -> None:
-        super().__init__(what, most)
-        self.shares: Counter[str] = Counter()
+            self.change(credential, -number)
 
     def of(self, credential: str) -> "Held":
         """The bytes of one session of the credential."""
         return Held(self, credential)
 
+    def _refuse(self, whose: str, most: int) -> NoReturn:
+        raise OverloadedError(f"this {whose} has too many {self.what} in work (max {most})", retry_after=_RETRY_SECONDS)
+
 
 class Held:
-    """The bytes of one live session in a budget, by kind. A context manager that gives all bytes back.
+    """The bytes of one live session in a count, by kind. A context manager that gives all bytes back.
 
     Up to SMALL bytes count and are never refused: else one session would end because of another session's bytes.
     """
 
-    def __init__(self, budget: Budget, credential: str) -> None:
-        self._budget = budget
+    def __init__(self, count: Count, credential: str) -> None:
+        self._count = count
         self.credential = credential
         self._parts: dict[str, int] = {}
         self.size = 0
@@ -96,27 +106,16 @@ class Held:
         """Hold so many bytes of these kinds. Raises OverloadedError, and then changes nothing."""
         more = sum(parts.values()) - sum(self._parts.get(kind, 0) for kind in parts)
         if more > 0 and sum(parts.values()) > SMALL:
-            self._check(more)
-        self._budget.now += more
-        self._budget.shares[self.credential] += more
+            # A lone session may hold more: no other session of the client waits.
+            alone = self._count.shares[self.credential] - self.size <= SMALL
+            self._count.check(self.credential, more, alone=alone)
+        self._count.change(self.credential, more)
         self._parts |= parts
         self.size += more
-
-    def _check(self, more: int) -> None:
-        """Raises OverloadedError."""
-        share, half = self._budget.shares[self.credential], self._budget.most // 2
-        # A lone session may hold more: no other session of the client waits.
-        if share - self.size > SMALL and share + more > half:
-            raise OverloadedError(
-                f"this client has too many {self._budget.what} in work (max {half})", retry_after=_RETRY_SECONDS
-            )
-        self._budget.check(more)
 
     def release(self) -> None:
         """Give all bytes back."""
         self.set(**dict.fromkeys(self._parts, 0))
-        if not self._budget.shares[self.credential]:
-            del self._budget.shares[self.credential]
 
     def __enter__(self) -> Self:
         return self
@@ -131,15 +130,16 @@ class Admission:
     """The limits of one edge."""
 
     def __init__(self, config: Config, upstream: Upstream) -> None:
-        self.requests = Count("requests", config.max_in_flight)
-        self.watches = Count("live sessions", config.max_watches)
-        self.bytes = Count("bytes of requests", config.max_bytes_in_flight)
+        self.requests = Count("requests", config.max_in_flight, spared=SPARED)
+        self.watches = Count("live sessions", config.max_watches, spared=SPARED)
+        self.bytes = Count("bytes of requests", config.max_bytes_in_flight, spared=SPARED_BYTES)
         # A WebSocket's key may come in the first message: the message is in memory before the key is known.
-        self.strangers = Count("live sessions without a key yet", config.max_bytes_in_flight // MESSAGE_BYTES)
+        strangers = config.max_bytes_in_flight // MESSAGE_BYTES
+        self.strangers = Count("live sessions without a key yet", strangers, each=strangers)
         # Bars, and the beginning of a line, stay in memory until the turn of the bars. Requests have a budget of their
         # own: sessions last, and full sessions must not refuse requests.
-        self.replays = Budget("bytes of live sessions' bars", config.max_bytes_in_flight)
-        self.messages = Budget("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
+        self.replays = Count("bytes of live sessions' bars", config.max_bytes_in_flight)
+        self.messages = Count("bytes of WebSockets' unread messages", config.max_bytes_in_flight)
         self._upstream = upstream
         self._salt = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, float] = OrderedDict()
@@ -150,7 +150,7 @@ class Admission:
 
     def release(self, caller: Caller) -> None:
         """Give the bytes of the caller's body back."""
-        self.bytes.remove(caller.bytes_held)
+        self.bytes.change(caller.credential, -caller.bytes_held)
         caller.bytes_held = 0
 
     async def check(self, caller: Caller) -> None:

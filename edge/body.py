@@ -49,7 +49,7 @@ class Bodies:
         try:
             async with asyncio.timeout(self._seconds):
                 async for part in request.stream():
-                    self._admission.bytes.add(len(part))
+                    self._admission.bytes.add(caller.credential, len(part))
                     caller.bytes_held += len(part)
                     caller.bytes_in += len(part)
                     self._check(caller.bytes_in)
@@ -100,9 +100,9 @@ class Bodies:
 
     def hold(self, size: int, caller: Caller) -> None:
         """Count memory beside the body's until the end of the request. Raises RequestTooLargeError, OverloadedError."""
-        if size > self._admission.bytes.most:
-            raise RequestTooLargeError(self._admission.bytes.most, size)
-        self._admission.bytes.add(size)
+        if caller.bytes_held + size > (most := self._admission.bytes.each):
+            raise RequestTooLargeError(most, caller.bytes_held + size)
+        self._admission.bytes.add(caller.credential, size)
         caller.bytes_held += size
 
     def hold_table(self, size: "Size", caller: Caller) -> None:

@@ -4,6 +4,7 @@ Owns that a failure of any kind has an answer, and that no body, text, series or
 of our own, since Starlette's would read a streamed body twice.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -81,13 +82,9 @@ class Guard:
         counted = not scope["path"].startswith((*_OPEN_PATHS, "/v1/watch"))
         try:
             self._check_origin(scope)
-            if counted:
-                self._admission.requests.add()
-            try:
+            place = self._admission.requests.held(caller.credential) if counted else contextlib.nullcontext()
+            with place:
                 await self._app(scope, receive, answer)
-            finally:
-                if counted:
-                    self._admission.requests.remove()
         except ClientGoneError:
             answer.status = GONE
         except Exception as error:  # noqa: BLE001 -- the answer to a bug is the bug's request id

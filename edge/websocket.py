@@ -15,7 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from edge.admission import Budget, Held
+from edge.admission import Count, Held
 from edge.caller import Caller
 from market_inference.contract.errors import OverloadedError, code_name
 from runtime.logs import fields
@@ -72,7 +72,7 @@ class _Reader(asyncio.BufferedProtocol):
         self._connection.data_received(bytes(_BUFFER[:nbytes]))
 
 
-def counted(memory: Budget) -> type[WebSocketsSansIOProtocol]:
+def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
     """The class of connections for uvicorn. A connection above the budget is closed with TRY_AGAIN_LATER (1013)."""
 
     class Connection(WebSocketsSansIOProtocol):

@@ -69,19 +69,76 @@ async def status(reader: asyncio.StreamReader) -> int:
 
 
 async def test_live_sessions_leave_requests_their_bytes(start, pair):
-    """The bars that came with sessions have a budget of their own: 1 MiB, as that of requests."""
+    """The bars that came with sessions have a budget of their own: 1 MiB, as that of requests, half for one client."""
     server = await start()
-    body = json.dumps({**OPEN, "bars": [{"close": 1}, {"close": 2}], "interval": 60}).encode() + b" " * 600_000
+    body = json.dumps({**OPEN, "bars": [{"close": 1}, {"close": 2}], "interval": 60}).encode() + b" " * 400_000
     first, writer = await send(server, "/v1/watch", pair.key, body)
     assert await status(first) == 200
     assert gauge(server, "in_flight_bytes") == 0
     second, other = await send(server, "/v1/watch", pair.key, body)
     assert await status(second) == 429
     # Refused for the empty text, not for the bytes.
-    third, another = await send(server, "/v1/sentiment", pair.key, b'{"text": ""}' + b" " * 600_000)
+    third, another = await send(server, "/v1/sentiment", pair.key, b'{"text": ""}' + b" " * 400_000)
     assert await status(third) == 400
     for one in (writer, other, another):
         one.close()
+
+
+async def test_a_client_with_all_its_requests_in_work_takes_no_place_from_another(start, pair):
+    """Four requests in all: two are one client's, and a client with few is never refused because of the others."""
+    server = await start(max_in_flight=4)
+    requests = server._admission.requests
+    waiting = [await send(server, "/v1/predict", pair.key, b"{", 100) for _ in range(2)]
+    await eventually_async(lambda: requests.now == 2)
+    refused, more = await send(server, "/v1/predict", pair.key, b"{}")
+    async with asyncio.timeout(SECONDS):
+        assert b"this client has too many requests" in await refused.readuntil(b"(max 2)")
+    with requests.held("Bearer second", 2), requests.held("Bearer third", 2):
+        answered, other = await send(server, "/v1/predict", "mi_wrong", b"{}")
+        assert await status(answered) == 401  # the gateway's refusal, not the edge's
+    for writer in (more, other, *(one for _, one in waiting)):
+        writer.close()
+    await eventually_async(lambda: requests.now == 0 and not requests.shares)
+
+
+async def test_bodies_of_a_client_leave_another_its_bytes(start, pair):
+    """The budget is 1 MiB, and half of it is one client's."""
+    server = await start()
+    held = server._admission.bytes
+    _, writer = await send(server, "/v1/predict", pair.key, b" " * 400_000, 500_000)
+    await eventually_async(lambda: held.now == 400_000)
+    refused, more = await send(server, "/v1/predict", pair.key, b" " * 200_000)
+    async with asyncio.timeout(SECONDS):
+        assert b"this client has too many bytes" in await refused.readuntil(b"in work")
+    for one in (writer, more):
+        one.close()
+    await eventually_async(lambda: held.now == 0)
+    small = b'{"text": ""}' + b" " * 100_000
+    with held.held("Bearer second", LEAST_BYTES // 2), held.held("Bearer third", LEAST_BYTES // 2):
+        answered, other = await send(server, "/v1/sentiment", pair.key, small)
+        assert await status(answered) == 400  # for the empty text
+    other.close()
+
+
+async def test_sessions_of_a_client_leave_another_its_place(start, pair):
+    server = await start(max_watches=4)
+    count = server._admission.watches
+    with count.held(f"Bearer {pair.key}", 2), pytest.raises(websockets.InvalidStatus, match="429"):
+        await connect(server, pair.key)
+    with count.held("Bearer second", 2), count.held("Bearer third", 2):
+        async with connect(server, pair.key) as ws:
+            await opened(ws, OPEN)
+
+
+async def test_an_opening_without_a_key_that_is_huge_once_parsed_is_refused_before(start, pair):
+    server = await start(max_bytes_in_flight=128 << 20)
+    opening = json.dumps({"open": OPEN, "api_key": pair.key})[:-1]
+    async with asyncio.timeout(SECONDS), connect(server) as ws:
+        await ws.send(opening + ', "x": [' + "{}," * 30_000 + "{}]}")
+        assert json.loads(await ws.recv())["error"]["reason"] == "REQUEST_TOO_LARGE"
+    async with asyncio.timeout(SECONDS), connect(server, pair.key) as ws:
+        await ws.send(opening + ', "x": [' + "{}," * 30_000 + "{}]}")
+        assert "opened" in json.loads(await ws.recv())
 
 
 async def test_an_opening_of_lines_that_does_not_arrive_is_given_up(start, pair):
