@@ -9,7 +9,7 @@ from typing import Any
 
 from market_inference.client.files import names
 from market_inference.client.files.error import FileError
-from market_inference.client.files.grid import Grid
+from market_inference.client.files.grid import Grid, check_size
 from market_inference.client.files.instants import looks_like_time
 
 _MESSAGES = ("Error Message", "Note", "Information", "error", "message", "msg", "detail")
@@ -42,6 +42,7 @@ def read(text: str) -> tuple[Grid, str]:
 
 
 def _loaded(text: str) -> Any:
+    check_size(text.count("{") + text.count("["), text.count(","))
     try:
         return _parsed(text)
     except RecursionError:

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from market_inference.client.files import names
 from market_inference.client.files.error import FileError
@@ -25,6 +26,10 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _BLOCK = 1 << 16
 """Characters of a block of lines, at least."""
 _MARKUP = re.compile(r"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+
+MOST_CELLS: Final = 1 << 26
+"""The most cells of a table with ROW cells more for each row: some seven million bars, which take 5 GB of memory."""
+ROW: Final = 3
 
 csv.field_size_limit(1 << 24)
 
@@ -50,6 +55,13 @@ class Grid:
     def cells(self, at: int) -> list[str]:
         """The cells of one column."""
         return [row[at] for row in self.rows]
+
+
+def check_size(rows: int, cells: int) -> None:
+    """Raises FileError for a table too large to be read. A small compressed file may hold one."""
+    if ROW * rows + cells > MOST_CELLS:
+        most = f"max {MOST_CELLS} cells, and a row counts for {ROW} more"
+        raise FileError(f"too large: {rows} rows or more with {cells} cells ({most}): divide the file")
 
 
 def read(text: str, delimiter: str | None) -> Grid:
@@ -131,10 +143,13 @@ def _parsed(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
         if delimiter == " "
         else _csv_rows(text, delimiter)
     )
+    cells = 0
     for at, row in found:
         if any(cell.strip() for cell in row):
             rows.append([cell.strip() for cell in row])
             numbers.append(at)
+            cells += len(row)
+            check_size(len(rows), cells)
     return rows, numbers
 
 

@@ -10,13 +10,14 @@ import lzma
 import sys
 import zipfile
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from market_inference.client.files.error import FileError
 
-LARGEST = 1 << 30
+LARGEST = 512 << 20
 """Bytes of a decompressed file. Larger files are refused: a small archive can hold any number of bytes."""
 STDIN = "-"
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".prn")
@@ -49,13 +50,14 @@ def load(file: str | Path | BinaryIO) -> Source:
     if isinstance(file, str | Path):
         name = "standard input" if str(file) == STDIN else str(file)
         try:
-            data = sys.stdin.buffer.read() if str(file) == STDIN else Path(file).read_bytes()
+            with nullcontext(sys.stdin.buffer) if str(file) == STDIN else Path(file).open("rb") as opened:
+                data = opened.read(LARGEST + 1)
         except OSError as error:
             raise FileError(f"{name}: {error.strerror or error}") from None
         stem = "" if str(file) == STDIN else _stem(Path(file).name)
     else:
         name = str(getattr(file, "name", "the file"))
-        given: object = file.read()
+        given: object = file.read(LARGEST + 1)
         data = given.encode() if isinstance(given, str) else bytes(given)  # type: ignore[call-overload]
         stem = _stem(Path(name).name) if hasattr(file, "name") else ""
     try:

@@ -1,7 +1,11 @@
 """Files are read or refused for stated reasons: structure, missing values, order, limits and options."""
 
+import bz2
+import gzip
+import importlib
 import io
 import json
+import lzma
 import time
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from market_inference.client.files import FileError, Options, read, read_bars
+from market_inference.client.files import FileError, Options, grid, read, read_bars, source
 
 DAYS = [f"2024-01-{day:02d}" for day in range(2, 12)]
 
@@ -364,3 +368,43 @@ def test_rows_are_numbered_over_blocks_of_any_line_ends(end):
 def test_json_nested_too_deeply_is_refused(text):
     with pytest.raises(FileError, match="nested too deeply"):
         read(file(text))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"1,2\n" * 60, b"1," * 300 + b"1", b"1 2\n" * 60, b"[" + b"{}," * 60 + b"{}]", b"[[" + b"1," * 300 + b"1]]"],
+    ids=["rows", "cells", "spaces", "records", "values"],
+)
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_table_of_few_bytes_with_too_many_cells_is_refused(monkeypatch, content, packed):
+    monkeypatch.setattr(grid, "MOST_CELLS", 240)
+    with pytest.raises(FileError, match=r"too large: \d+ rows or more with \d+ cells \(max 240 cells"):
+        read(io.BytesIO(packed(content)))
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_file_of_too_many_bytes_is_not_read_to_its_end(monkeypatch, packed, tmp_path):
+    monkeypatch.setattr(source, "LARGEST", 1 << 20)
+    path = tmp_path / "a.csv"
+    path.write_bytes(packed(b"date,close\n" + b" " * (1 << 21)))
+    for one in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(FileError, match="larger than 1 MiB"):
+            read(one)
+
+
+@pytest.mark.needs("polars")
+@pytest.mark.parametrize(
+    ("rows", "text", "expected"),
+    [
+        (20_000_000, 0, r"too large: \d+ rows or more with \d+ cells"),
+        (20_000, 100_000, "larger than 512 MiB once read"),
+    ],
+)
+def test_a_parquet_file_of_few_bytes_that_is_huge_once_read_is_refused(rows, text, expected):
+    polars = importlib.import_module("polars")
+    value = polars.Series("close", ["x" * text] if text else [1.0])
+    content = io.BytesIO()
+    value.new_from_index(0, rows).to_frame().write_parquet(content, compression="zstd")
+    assert len(content.getvalue()) < 200_000
+    with pytest.raises(FileError, match=expected):
+        assert cpu(lambda: read(io.BytesIO(content.getvalue()))) < 20
