@@ -35,7 +35,7 @@ class Checker:
         self._store = store
         self._objects = objects
         self._clock = clock
-        self._claims = Claims(store, datasets, worker, clock)
+        self._claims = Claims(store, datasets, worker, clock, by_owner=True)
 
     def turn(self) -> bool:
         """Check the next waiting dataset; False without a waiting dataset."""

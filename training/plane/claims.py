@@ -27,17 +27,26 @@ _AGAIN_SECONDS = 1.0
 class Claims:
     """The rows that are due, one in each turn(); the work releases its row with database.release.
 
-    `only`: the keys of the rows that come into question; None for all.
+    `only`: the keys of the rows that come into question; None for all. `by_owner`: the owners of due rows take turns,
+    since the work on a row takes minutes.
     """
 
     def __init__(
-        self, store: Database, table: Table, worker: str, clock: Clock, only: tuple[str, ...] | None = None
+        self,
+        store: Database,
+        table: Table,
+        worker: str,
+        clock: Clock,
+        only: tuple[str, ...] | None = None,
+        *,
+        by_owner: bool = False,
     ) -> None:
         self._store = store
         self._table = table
         self._worker = worker
         self._clock = clock
         self._only = only
+        self._by_owner = by_owner
         self._owed: list[Lease] = []
 
     def turn(self, work: Callable[[Row[Any], Lease], None]) -> bool:
@@ -68,4 +77,7 @@ class Claims:
             if not database.is_due(connection, self._table, self._clock.now(), self._only):
                 return None
         with self._store.begin() as connection:
-            return database.claim(connection, self._table, self._worker, self._clock.now(), self._only)
+            found = database.claim(connection, self._table, self._worker, self._clock.now(), self._only)
+            if found is not None and self._by_owner:
+                database.put_behind(connection, self._table, found[0]._mapping["owner"], self._clock.now())
+            return found

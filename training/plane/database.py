@@ -158,6 +158,15 @@ def _claim(table: Table, only: tuple[str, ...] | None) -> ReturningUpdate[Any]:
     return update(table).where(table.primary_key.columns.values()[0] == first).values(lease).returning(*table.c)
 
 
+def put_behind(connection: Connection, table: Table, owner: str, now: float) -> None:
+    """Let the rows of the owner that are due wait behind the rows that are due already."""
+    key, columns = table.primary_key.columns.values()[0], table.c
+    waiting = (columns.owner == owner, columns.lease_token.is_(None), columns.due_at >= 0.0, columns.due_at < now)
+    # Locked rows are left out: a worker that claims one of them puts the others behind, too.
+    found = select(key).where(*waiting).with_for_update(skip_locked=True).scalar_subquery()
+    connection.execute(update(table).where(key.in_(found)).values(due_at=now))
+
+
 def _times(now: float) -> dict[str, float]:
     return {"at": now, "too_late": now + LONGEST_WAIT_SECONDS, "too_long": now + 2 * LEASE_SECONDS}
 

@@ -70,7 +70,7 @@ def uploaded(connection: Connection, dataset: str, now: float) -> None:
     """The bytes are there: let the checks begin. Nothing happens when the checks have begun."""
     same = (datasets.c.id == dataset, datasets.c.state == DatasetState.UPLOADING)
     connection.execute(
-        update(datasets).where(*same).values(state=DatasetState.CHECKING, completed_at=now, due_at=0.0, upload="")
+        update(datasets).where(*same).values(state=DatasetState.CHECKING, completed_at=now, due_at=now, upload="")
     )
 
 

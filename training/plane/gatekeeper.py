@@ -49,7 +49,7 @@ class Gatekeeper:
         self._champion = champion
         self._most_looks = most_looks
         self._clock = clock
-        self._claims = Claims(store, table, worker, clock)
+        self._claims = Claims(store, table, worker, clock, by_owner=True)
 
     def turn(self) -> bool:
         """Judge the next version that is due; False without one."""

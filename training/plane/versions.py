@@ -85,7 +85,7 @@ def register(
         "id": identifier.new(), "name": model["name"], "number": number + 1, "label": f"{number + 1}-{digest[:8]}",
         "owner": job["owner"], "job": job["id"], "dataset": job["dataset"], "dataset_sha256": sha256, "image": image,
         "manifest": manifest, "files": dict(files), "measures": (job["result"] or {}).get("measures", {}),
-        "state": JUDGING, "created_at": now, "due_at": 0.0,
+        "state": JUDGING, "created_at": now, "due_at": now,
     }  # fmt: skip
     connection.execute(insert(versions).values(**row))
     keys = [file["key"] for file in files.values()]

@@ -117,11 +117,11 @@ def test_a_version_that_is_judged_again_waits_behind_the_others(store: Database,
     first, second = (registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {})) for _ in "ab")
     judged(store, objects, first, Champion())
     with store.begin() as connection:
-        versions.judge_again(connection, versions.get(connection, OWNER, "desk", "1"), NOW)
+        versions.judge_again(connection, versions.get(connection, OWNER, "desk", "1"), NOW + 1)
     order = []
     for _ in range(2):
         with store.begin() as connection:
-            claimed = database.claim(connection, table, "w", NOW)
+            claimed = database.claim(connection, table, "w", NOW + 1)
             assert claimed is not None
             order.append(claimed[0].id)
     assert order == [second["id"], first["id"]]
