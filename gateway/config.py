@@ -40,6 +40,7 @@ class Config(BaseSettings):
     jwt_key_set: str = Field("", description="JWKS of the issuer of JSON Web Tokens: a file, or an https URL")
     jwt_issuer: str = Field("", description="`iss` that tokens must carry")
     jwt_audience: str = Field("", description="`aud` that tokens must carry")
+    jwt_copy: Path | None = Field(None, description="set by the parent of several workers: the last good key set")
     tls_certificate: Path | None = Field(None, description="PEM chain for clients; read again when it changes")
     tls_key: Path | None = Field(None, description="the private key of the certificate")
     tls_client_ca: Path | None = Field(

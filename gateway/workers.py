@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 
+from gateway.access.tokens import copy_for_workers
 from gateway.config import Config
 from gateway.totals import Totals
 from runtime import listen
@@ -44,12 +45,13 @@ class WorkerFailedError(Exception):
 class _Worker:
     """One child: `python -m gateway` with the parent's settings, one worker, and metrics on loopback."""
 
-    def __init__(self, address: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+    def __init__(self, address: str, key_set: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
         settings = {
             "MARKET_GATEWAY_WORKERS": "1",
             "MARKET_GATEWAY_SHARE_PORT": "true",
             "MARKET_GATEWAY_LISTEN": address,
             "MARKET_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
+            **({"MARKET_GATEWAY_JWT_COPY": key_set} if key_set else {}),
         }
         self.began = self.heard = time.monotonic()
         self.metrics = ""
@@ -104,7 +106,8 @@ class Workers:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; returns once every worker has drained. Raises WorkerFailedError."""
-        with socket.socket(socket.AF_INET6 if "[" in self._config.listen else socket.AF_INET) as holder:
+        family = socket.AF_INET6 if "[" in self._config.listen else socket.AF_INET
+        with socket.socket(family) as holder, copy_for_workers(self._config.jwt_key_set) as self._key_set:
             address = bind(lambda address: _hold(holder, address), self._config.listen)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
@@ -122,7 +125,7 @@ class Workers:
         self._ended.put(None)
 
     def _start(self, address: str) -> None:
-        self._workers = [_Worker(address, self._ended) for _ in range(self._config.workers)]
+        self._workers = [_Worker(address, self._key_set, self._ended) for _ in range(self._config.workers)]
         for worker in self._workers:
             worker.ready.wait()
             if not worker.metrics:
@@ -135,7 +138,7 @@ class Workers:
             self._totals.keep_counters(dead.metrics)
             if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
                 time.sleep(CRASH_PAUSE_SECONDS)
-            self._workers.append(_Worker(address, self._ended))
+            self._workers.append(_Worker(address, self._key_set, self._ended))
 
     def _end_hung_workers(self) -> None:
         """Kill workers that show no life: the kernel goes on to give them their share of new connections."""

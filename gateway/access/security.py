@@ -51,7 +51,7 @@ class Security:
         if self._tokens is None:
             return
         try:
-            await self._tokens.refresh()
+            await self._tokens.start()
         except KeySetError as error:
             raise ConfigurationError(f"MARKET_GATEWAY_JWT_KEY_SET: {error}") from error
 
@@ -102,4 +102,4 @@ def _tokens(config: Config) -> Tokens | None:
         return None
     if not all(given):
         raise ConfigurationError("MARKET_GATEWAY_JWT_KEY_SET, _JWT_ISSUER and _JWT_AUDIENCE belong together")
-    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience)
+    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience, copy=config.jwt_copy)

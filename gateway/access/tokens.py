@@ -11,8 +11,11 @@ import hashlib
 import json
 import logging
 import math
+import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,10 +59,14 @@ class Token:
 
 
 class Tokens:
-    """Verifies tokens of one issuer for one audience. `source` is a file or an https URL of a JWKS document."""
+    """Verifies tokens of one issuer for one audience. `source` is a file or an https URL of a JWKS document.
 
-    def __init__(self, source: str, *, issuer: str, audience: str) -> None:
+    `copy`: a file for the last good document, from which a new worker process starts while the source is away.
+    """
+
+    def __init__(self, source: str, *, issuer: str, audience: str, copy: Path | None = None) -> None:
         self._source = source
+        self._copy = copy
         self._issuer = issuer
         self._audience = audience
         self._keys: dict[str, jwt.PyJWK] = {}
@@ -132,10 +139,20 @@ class Tokens:
         if due or self._failing or (self._wanted and since >= SOONEST_REFRESH_SECONDS):
             await self.refresh()
 
+    async def start(self) -> None:
+        """Fetch the key set, or take the copy of another worker; look() tries again then. Raises KeySetError."""
+        try:
+            await self.refresh()
+        except KeySetError as error:
+            if self._copy is None or not self._copy.exists():
+                raise
+            self._keys = key_set(_read(self._copy))
+            log.error("key set away, copy read", extra=fields(reason=str(error), keys=len(self._keys)))  # noqa: TRY400
+
     async def refresh(self) -> None:
         """Fetch the key set now. Raises KeySetError."""
         self._fetched, self._wanted, self._failing = time.monotonic(), False, True
-        keys = await asyncio.to_thread(_fetch, self._source)
+        keys = await asyncio.to_thread(_fetch, self._source, self._copy)
         # Tokens signed by a removed key are no longer valid, so the known tokens go with the old set.
         self._keys, self._known, self._failing = keys, {}, False
         if self._watched is not None:
@@ -143,16 +160,35 @@ class Tokens:
         log.info("key set read", extra=fields(keys=len(keys)))
 
 
-def _fetch(source: str) -> dict[str, jwt.PyJWK]:
+@contextmanager
+def copy_for_workers(source: str) -> Iterator[str]:
+    """The path of a copy for worker processes, in a folder that only this user reads; "" without a source."""
+    if not source:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="key-set-") as folder:
+        yield f"{folder}/jwks.json"
+
+
+def _fetch(source: str, copy: Path | None) -> dict[str, jwt.PyJWK]:
     try:
-        raw = fetch(source, seconds=FETCH_SECONDS, most_bytes=MAX_KEY_SET_BYTES) if _is_url(source) else _read(source)
+        url = _is_url(source)
+        raw = fetch(source, seconds=FETCH_SECONDS, most_bytes=MAX_KEY_SET_BYTES) if url else _read(Path(source))
     except (FetchError, OSError) as error:
         raise KeySetError(str(error)) from error
-    return key_set(raw)
+    found = key_set(raw)
+    if copy is not None:
+        try:
+            fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
+            fresh.write_bytes(raw)
+            fresh.replace(copy)
+        except OSError as error:
+            log.warning("key set not copied", extra=fields(reason=str(error)))
+    return found
 
 
-def _read(path: str) -> bytes:
-    with Path(path).open("rb") as file:
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
         raw = file.read(MAX_KEY_SET_BYTES + 1)
     if len(raw) > MAX_KEY_SET_BYTES:
         raise KeySetError(f"too large (max {MAX_KEY_SET_BYTES} bytes)")

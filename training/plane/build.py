@@ -125,4 +125,4 @@ def _tokens(config: Config) -> Tokens | None:
         return None
     if not all(given):
         raise ConfigurationError("MARKET_TRAINING_JWT_KEY_SET, _JWT_ISSUER and _JWT_AUDIENCE belong together")
-    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience)
+    return Tokens(config.jwt_key_set, issuer=config.jwt_issuer, audience=config.jwt_audience, copy=config.jwt_copy)

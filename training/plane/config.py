@@ -32,6 +32,7 @@ class Config(BaseSettings):
     jwt_key_set: str = Field("", description="JWKS of the issuer of JSON Web Tokens: a file, or an https URL")
     jwt_issuer: str = Field("", description="`iss` that tokens must carry")
     jwt_audience: str = Field("", description="`aud` that tokens must carry")
+    jwt_copy: Path | None = Field(None, description="set by the parent of several workers: the last good key set")
     allow_plaintext: bool = Field(False, description="listen to other machines; TLS must end in front of the plane")
     max_dataset_bytes: int = Field(20_000_000_000, ge=1, description="a larger dataset is refused")
     max_artifact_bytes: int = Field(5_000_000_000, ge=1, description="a larger artifact is refused")

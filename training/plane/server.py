@@ -44,7 +44,7 @@ class Server:
         """Migrate, listen, and begin to look for work."""
         self._access = Access(self._config)
         if self._access.tokens is not None:
-            await self._access.tokens.refresh()
+            await self._access.tokens.start()
         self._services = await asyncio.to_thread(build, self._config, self._access)
         self._loops = self._make_loops()
         settings = uvicorn.Config(

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from gateway.access.tokens import copy_for_workers
 from runtime import listen
 from runtime.http_server import listening
 from runtime.logs import fields
@@ -42,13 +43,14 @@ class Workers:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises WorkerFailedError, CannotListenError."""
-        with listening(self._config.listen, backlog=BACKLOG) as held:
+        key_set = copy_for_workers(self._config.jwt_key_set)
+        with listening(self._config.listen, backlog=BACKLOG) as held, key_set as self._key_set:
             host, _ = listen.split(self._config.listen)
             address = f"{host}:{held.getsockname()[1]}"
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
             try:
-                self._workers = [_Worker(held.fileno(), address, self._ended) for _ in range(self._config.workers)]
+                self._workers = [self._started(held.fileno(), address) for _ in range(self._config.workers)]
                 for worker in self._workers:
                     worker.wait_ready()
                 listen.announce(listen=address, metrics=address)
@@ -69,17 +71,21 @@ class Workers:
         self._workers.remove(dead)
         if time.monotonic() - dead.began < CRASH_PAUSE_SECONDS:
             time.sleep(CRASH_PAUSE_SECONDS)
-        self._workers.append(_Worker(descriptor, address, self._ended))
+        self._workers.append(self._started(descriptor, address))
+
+    def _started(self, descriptor: int, address: str) -> "_Worker":
+        return _Worker(descriptor, address, self._key_set, self._ended)
 
 
 class _Worker:
     """One child: `python -m training.plane` with the parent's settings and the parent's socket."""
 
-    def __init__(self, descriptor: int, address: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
+    def __init__(self, descriptor: int, address: str, key_set: str, ended: "queue.SimpleQueue[_Worker | None]") -> None:
         settings = {
             "MARKET_TRAINING_WORKERS": "1",
             "MARKET_TRAINING_SOCKET": str(descriptor),
             "MARKET_TRAINING_LISTEN": address,
+            **({"MARKET_TRAINING_JWT_COPY": key_set} if key_set else {}),
         }
         self.began = time.monotonic()
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.access.auth import Authenticator
-from gateway.access.security import Security
+from gateway.access.security import ConfigurationError, Security
 from gateway.access.tokens import Tokens
 from gateway.config import Config
 from market_inference.contract import keys
@@ -166,3 +166,27 @@ async def test_certificates(tmp_path, name):
     await watching.look()
     assert watching.failure == ""
     assert len(connections) == (name == "replica_certificates")
+
+
+async def test_a_worker_starts_from_the_copy_of_another_while_the_key_set_is_away(tmp_path):
+    path, copy = tmp_path / "jwks.json", tmp_path / "copy.json"
+    path.write_text(key_set("RS256"))
+    settings = {"jwt_key_set": str(path), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_copy": copy}
+    await Security(Config(**settings)).start()
+    path.unlink()
+    late = Security(Config(**settings))
+    await late.start()
+    assert late.authenticator.authenticate(bearer(token("RS256"))).name == "jwt:robot"
+    watching = watcher(late, "key_set")
+    await watching.look()
+    assert "No such file" in watching.failure
+    path.write_text(key_set("ES256"))
+    await watching.look()
+    assert late.authenticator.authenticate(bearer(token("ES256"))).name == "jwt:robot"
+    with pytest.raises(UnauthenticatedError, match="not in the key set"):
+        late.authenticator.authenticate(bearer(token("RS256")))
+    assert copy.read_text() == path.read_text()
+    for gone in (path, copy):
+        gone.unlink()
+    with pytest.raises(ConfigurationError, match="No such file"):
+        await Security(Config(**settings)).start()
