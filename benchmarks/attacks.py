@@ -1,9 +1,9 @@
-"""Attacks on a gateway by a client with a key, each as a function over a connection; part of `make chaos`.
+"""Attacks on a gateway by a client with a key, every attack a function over a connection; part of `make chaos`.
 
     python -m benchmarks.attacks NAME --target host:port --seconds 6
 
-Owns the attacks. Each runs in a process of its own, with low priority, since an attacker computes on another machine.
-The process prints a line when its imports are done, and begins after a line of input. The key comes from
+Owns the attacks. An attack runs in a separate process with low priority, since an attacker computes on another
+machine. The process prints a line after the imports, and begins after a line of input. The key comes from
 MARKET_INFERENCE_API_KEY. chaos.py runs a victim beside each attack.
 """
 
@@ -57,7 +57,7 @@ class Attacker:
 
 
 async def mistakes(attacker: Attacker) -> None:
-    """Stream messages of 1,024 items with 256 empty series each: 535 kB that take seconds to explain."""
+    """Stream messages of 1,024 items with 256 empty series per item: 535 kB, seconds to explain."""
     item = pb.PredictRequest(series=[pb.Series()] * 256, horizon=5)
     message = pb.StreamRequest(requests=[pb.StreamItem(id=at + 1, predict=item) for at in range(1024)])
 
@@ -105,13 +105,13 @@ async def openings(attacker: Attacker) -> None:
 
 
 async def lookbacks(attacker: Attacker) -> None:
-    """Small openings of sessions that need much memory: long periods."""
+    """Small openings of sessions with much memory: long periods."""
     opening = _opening([("T3", {"timeperiod": 100_000.0 - at}) for at in range(20)], 40)
     await attacker.repeat(lambda: _open(attacker, opening), 4)
 
 
 async def cancelled_texts(attacker: Attacker) -> None:
-    """20 calls of 100 texts with 10,000 characters each, cancelled after a third of a second."""
+    """20 calls of 100 texts of 10,000 characters, cancelled after a third of a second."""
     text = "profit rises while guidance falls and margins widen. " * 188
     request = pb.AnalyzeSentimentRequest(texts=[f"{at} {text}"[:LONGEST] for at in range(100)])
 
@@ -124,7 +124,7 @@ async def cancelled_texts(attacker: Attacker) -> None:
 
 
 async def heavy_forecasts(attacker: Attacker) -> None:
-    """Valid forecasts that take long: 64 noisy sines of 10,000 points, horizon 365."""
+    """Valid, slow forecasts: 64 noisy sines of 10,000 points, horizon 365."""
     steps = np.arange(LONGEST)
     dice = np.random.default_rng(2)
     series = [
@@ -144,7 +144,7 @@ async def huge_answers(attacker: Attacker) -> None:
 
 
 async def unread_streams(attacker: Attacker) -> None:
-    """8 Streams that ask for large answers and read none of them."""
+    """8 Streams with requests for large answers, and no read."""
     levels = [round(0.01 * at, 2) for at in range(1, 100)]
     values = (100 + np.sin(np.arange(60))).tolist()
     item = pb.PredictRequest(series=[pb.Series(values=values)] * 16, horizon=365, quantiles=levels)
@@ -159,7 +159,7 @@ async def unread_streams(attacker: Attacker) -> None:
 
 
 async def distinct_programs(attacker: Attacker) -> None:
-    """Requests that differ in their indicators, so that every cache takes a new entry."""
+    """Requests with different indicators: every cache takes a new entry."""
     values = np.linspace(1, 2, 200).tolist()
     dice = np.random.default_rng(3)
 
@@ -173,7 +173,7 @@ async def distinct_programs(attacker: Attacker) -> None:
 
 
 async def long_windows(attacker: Attacker) -> None:
-    """One panel of 10,000 bars with 100 CCI of long periods: 243 kB that take four seconds of one core."""
+    """One panel of 10,000 bars with 100 CCI of long periods: 243 kB, four seconds of one core."""
     close = 100 * np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.01, LONGEST)))
     request = pb.ComputeIndicatorsRequest(panels=[pb.Panel(close=close, high=close, low=close)])
     for at in range(100):
@@ -182,7 +182,7 @@ async def long_windows(attacker: Attacker) -> None:
 
 
 async def costly_model(attacker: Attacker) -> None:
-    """Series for the model fracast, which takes 40 ms for each."""
+    """Series for the model fracast: 40 ms per series."""
     values = 100 * np.exp(np.cumsum(np.random.default_rng(5).normal(0, 0.01, 2048)))
     request = pb.PredictRequest(series=[pb.Series(values=values)] * 16, horizon=24, model="fracast")
     await attacker.repeat(lambda: attacker.stub.Predict(request, metadata=attacker.metadata, timeout=10), 8)
@@ -212,7 +212,7 @@ def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
 
 
 async def headers_without_body(attacker: Attacker) -> None:
-    """HTTP/2 connections that open 1,000 calls each, without a key and without a request."""
+    """HTTP/2 connections with 1,000 open calls, without a key and without a request."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -236,7 +236,7 @@ async def headers_without_body(attacker: Attacker) -> None:
 
 
 async def load_models(target: str, key: str) -> None:
-    """Load the models that attacks name, so that loading is no part of an attack's time and memory."""
+    """Load the models of the attacks, so that loading is no part of an attack's time and memory."""
     attacker = Attacker(target, key, 60.0)
     async with attacker.channel:
         request = pb.PredictRequest(series=[pb.Series(values=np.linspace(1, 2, 100))], horizon=1, model="fracast")
@@ -244,7 +244,7 @@ async def load_models(target: str, key: str) -> None:
 
 
 async def busy(attacker: Attacker) -> None:
-    """No attack: computes, and calls nobody. What a victim loses beside this is the machine's, not the service's."""
+    """No attack: computes without calls. A victim's loss beside this process is due to the machine, not the service."""
     while attacker.left > 0:
         sum(range(10_000))
 

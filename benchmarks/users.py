@@ -1,12 +1,12 @@
-"""What users' own code gets: the client library's calls, with arrays going in and every answer's arrays read.
+"""The speed of users' code: the client library's calls, with arrays going in and every answer's arrays read.
 
     python -m benchmarks.users --target HOST:PORT --workload predict --way asyncio --count 64
     python -m benchmarks.users --pair
 
 The ways, with COUNT for 64: `asyncio` (64 callers of one AsyncClient), `threads` (64 threads of one Client), `stream`
-(64 calls of one stream() in flight), `items` (one caller, 64 items in a call, every answer read), `arrays` (the same,
-read as one array, the way for a universe). Encoding, decoding and reading are inside the time. Prints one JSON object;
-`--pair` starts a pair and prints a table of all ways.
+(64 calls of one stream() in flight), `items` (one caller, 64 items in a call, every answer read), `arrays` (the
+same items, read as one array, the way for a universe). Encoding, decoding and reading are inside the time. Prints a
+JSON object; `--pair` starts a pair and prints a table of all ways.
 """
 
 import argparse
@@ -43,7 +43,7 @@ WARM_UP_SECONDS: Final = 0.6
 
 
 class Work:
-    """The calls of one workload; `client` is a Client, an AsyncClient or a stream."""
+    """The calls of a workload; `client` is a Client, an AsyncClient or a stream."""
 
     def __init__(self, name: str, model: str) -> None:
         self._predict = name == "predict"
@@ -52,7 +52,7 @@ class Work:
         self._bars = [{column: np.array(getattr(panel, column)) for column in BAR_COLUMNS} for panel in panels]
 
     def ask(self, client: Any, number: int) -> Any:
-        """A call with one item."""
+        """Call with a single item."""
         bars = self._bars[number % len(self._bars)]
         return self.call(client, bars["close"] if self._predict else bars)
 
@@ -62,13 +62,13 @@ class Work:
         return [bars["close"] for bars in found] if self._predict else found
 
     def call(self, client: Any, items: Any) -> Any:
-        """A call with one item or with many."""
+        """Call with a single item or with many."""
         if self._predict:
             return client.predict(items, HORIZON, quantiles=workloads.LEVELS, model=self._model)
         return client.indicators(items, SPECS)
 
     def touch(self, answer: Any) -> None:
-        """Read one item's answer."""
+        """Read a single answer."""
         _ = answer.quantiles if self._predict else answer["RSI"]
 
     def touch_arrays(self, answers: Any) -> None:
@@ -81,7 +81,7 @@ class Work:
 
 
 class Clock:
-    """The latencies of calls, and the CPU time of this process, from start() to result()."""
+    """The latencies of calls, and the CPU time of the process, from start() to result()."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -92,7 +92,7 @@ class Clock:
         self._began, self._cpu = time.perf_counter(), time.process_time()
 
     def result(self, items: int) -> dict[str, float]:
-        """`items`: of one call."""
+        """`items`: per call."""
         passed, cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
         p50, p99 = np.percentile(self.seconds, [50, 99]) * 1e3
         done = len(self.seconds) * items
@@ -117,7 +117,7 @@ async def _callers(work: Work, clock: Clock, client: Any, count: int, seconds: f
 
 
 async def in_loop(work: Work, clock: Clock, options: argparse.Namespace) -> None:
-    """Callers in one event loop, on the client or on one stream."""
+    """Callers in an event loop, on the client or on a stream."""
     async with AsyncClient(options.target) as client:
         if options.way == "asyncio":
             await _callers(work, clock, client, options.count, options.seconds)
@@ -127,7 +127,7 @@ async def in_loop(work: Work, clock: Clock, options: argparse.Namespace) -> None
 
 
 def in_threads(work: Work, clock: Clock, options: argparse.Namespace) -> None:
-    """Callers in threads of one client."""
+    """Callers in threads with a shared client."""
     with Client(options.target) as client:
 
         def caller(number: int, end: float) -> None:
@@ -164,7 +164,7 @@ def in_bulk(work: Work, clock: Clock, options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One point."""
+    """Measure a single point."""
     work, clock = Work(options.workload, options.model), Clock()
     if options.way in ("asyncio", "stream"):
         asyncio.run(in_loop(work, clock, options))
@@ -183,7 +183,7 @@ def line(point: dict[str, Any]) -> str:
 
 
 def _pair(options: argparse.Namespace) -> None:
-    """Each point in a process of its own, as a user's program is."""
+    """Every point in a separate process, like a user's program."""
     with tempfile.TemporaryDirectory() as state, Services(Path(state)) as services:
         gateway = services.start_gateway([services.start_local_replica()])
         services.wait_loaded("forecast", "indicators")

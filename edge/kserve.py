@@ -1,7 +1,7 @@
-"""KServe's time series forecast API: its requests as the contract's, the contract's answers as its own.
+"""KServe's time series forecast API: requests become the contract's, and the contract's answers become KServe's.
 
 Owns the mapping in both directions. `mean_forecast` is the median path: the contract has no mean. A series that fails
-among others is an output of its own with status "error", and the whole answer is "partial".
+among others is a separate output with status "error", and the whole answer is "partial".
 
 Source: the Python types in kserve.protocol.rest.timeseries (PyPI kserve 0.21) and the documentation at
 https://kserve.github.io/website/.
@@ -38,9 +38,9 @@ COVARIATES: Final = ("past_covariates", "future_covariates")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What the answer repeats of an input; `start`: the instant of the first forecast step, "" where unknown.
+    """The parts of an input for the answer. `start`: the instant of the first forecast step, "" where unknown.
 
-    `variables`: series of the contract that the input is, 0 for a univariate input, which is one series.
+    `variables`: the number of series of a multivariate input, 0 for a univariate input.
     """
 
     name: str
@@ -71,7 +71,7 @@ def read(body: Mapping[str, Any]) -> Asked:
     if wrong:
         raise InvalidRequestError(wrong)
     fields: Any = inference_pb2.PredictRequest.DESCRIPTOR.fields_by_name
-    # Before any input is read: each could add several violations.
+    # Before any input is read: an input could add several violations.
     decode.check_length(fields["series"], inputs or [], "inputs")
     found = [_input(one, f"inputs[{at}]", wrong) for at, one in enumerate(inputs or [])]
     if wrong:
@@ -86,7 +86,7 @@ def read(body: Mapping[str, Any]) -> Asked:
             place = f"series[{len(series)}]"
             names |= {place: f"inputs[{at}]", f"{place}.symbol": f"inputs[{at}].name"}
             names |= {f"{place}.values": f"inputs[{at}].series", f"groups[{len(series)}]": f"inputs[{at}]"}
-            # The series of a group share covariates: the first one carries them.
+            # The series of a group share covariates: the first series carries the covariates.
             beside = {name: one[name] for name in COVARIATES if name in one} if column is columns[0] else {}
             names |= {name: f"inputs[{at}].past_covariates" for name in ("covariates",) if beside}
             series.append({"symbol": own.name, "values": column, **beside})
@@ -126,7 +126,7 @@ def _input(given: Any, path: str, wrong: list[Violation]) -> Input:
 
 
 def _variables(rows: list[Any], path: str, wrong: list[Violation]) -> int:
-    """The variables of a multivariate series, a row for each time; 0 for a mistake."""
+    """The number of variables of a multivariate series, a row per time; 0 for a mistake."""
     sizes = {len(row) if isinstance(row, list) else 0 for row in rows}
     if len(sizes) != 1 or not min(sizes):
         text = "must be a list of rows, one for each time, with as many numbers each as there are variables"
@@ -174,7 +174,7 @@ def write(
     forecasts = iter(answer.forecasts)
     for at, own in enumerate(asked.inputs):
         found = [next(forecasts) for _ in range(max(1, own.variables))]
-        # The series of a group fail together; the one whose error is not about the others has the reason.
+        # The series of a group fail together; the error that does not point to another series has the reason.
         bad = [error(one.error, asked.names) for one in found if one.HasField("error")]
         if bad:
             reason = min(bad, key=lambda one: "has a refused series" in one["message"])
@@ -214,7 +214,7 @@ def _forecast(own: Input, forecast: inference_pb2.Forecast, levels: list[str]) -
 
 
 def _multivariate(own: Input, each: list[dict[str, Any]]) -> dict[str, Any]:
-    """The forecast of a multivariate input from those of its variables: a row for each time; lists of `coverage`."""
+    """The forecast of a multivariate input from those of the variables: a row per time, and lists of `coverage`."""
     return each[0] | {
         "type": MULTIVARIATE,
         "mean_forecast": _rows([one["mean_forecast"] for one in each]),

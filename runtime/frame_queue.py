@@ -1,4 +1,4 @@
-"""Messages that wait for a frame of an Exchange stream: those that are ready together leave in one frame.
+"""Messages waiting for a frame of an Exchange stream: messages ready at the same time leave in one frame.
 
 Owns the order and the size of frames, at both ends of a stream. A frame is written whole, so a message of 5 MB delays
 the messages behind it by tens of milliseconds. Frames with small messages and frames with one large message take turns:
@@ -12,7 +12,7 @@ LARGE_BYTES = 1 << 18
 
 
 class FrameQueue:
-    """Serialised messages, each in pieces. Small messages keep their order, and large ones keep theirs."""
+    """Serialised messages, each in pieces. Small messages keep their order, and so do large messages."""
 
     def __init__(self) -> None:
         self._small: list[tuple[bytes, ...]] = []
@@ -24,14 +24,14 @@ class FrameQueue:
         return bool(self._small or self._large)
 
     def add(self, pieces: tuple[bytes, ...], large_id: int | None = None) -> None:
-        """Add a message. `large_id`: the id of a large message that may be overtaken; None keeps the order."""
+        """Add a message. `large_id`: the id of a large message; small messages may overtake large messages."""
         if large_id is None:
             self._small.append(pieces)
         else:
             self._large[large_id] = pieces
 
     def follow(self, large_id: int, pieces: tuple[bytes, ...]) -> bool:
-        """Add a message to the frame of a large message that waits, after it; whether there was one."""
+        """Append a message to the frame of a waiting large message. False if the large message does not wait."""
         before = self._large.get(large_id)
         if before is None:
             return False
@@ -39,11 +39,11 @@ class FrameQueue:
         return True
 
     def discard(self, large_id: int) -> bool:
-        """Drop a large message that waits; whether it did."""
+        """Drop a waiting large message. False if the message does not wait."""
         return self._large.pop(large_id, None) is not None
 
     def take(self) -> list[bytes]:
-        """The pieces of the next frame. Serialised messages that are concatenated are one message."""
+        """The pieces of the next frame. Concatenated serialised messages are one message."""
         if self._large and (self._large_next or not self._small):
             self._large_next = False
             return list(self._large.pop(next(iter(self._large))))

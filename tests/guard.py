@@ -1,14 +1,14 @@
 """The end of a run that hangs: no process of pytest outlasts a limit, whatever blocks.
 
-pytest-timeout raises an exception in the main thread, once per test. Some hangs outlast that: a call in C that holds
-the interpreter, code that swallows the exception, the teardown of a failed test (pytest-timeout and pytest's
-faulthandler plugin cancel their timers when a test fails), a worker of `pytest -n` that waits for work, a thread at the
-exit. The guard is the watchdog thread of faulthandler, which is C code and needs no interpreter: past the limit it
-writes the stacks of all threads and ends the process with status 1. xdist then names the test and goes on in a new
+pytest-timeout raises an exception in the main thread, once per test. Some hangs outlast the exception: a call in C that
+holds the interpreter, code that swallows the exception, the teardown of a failed test (pytest-timeout and pytest's
+faulthandler plugin cancel their timers when a test fails), an idle worker of `pytest -n`, a thread at the exit. The
+guard is the watchdog thread of faulthandler, C code without need of the interpreter: past the limit the thread writes
+the stacks of all threads and ends the process with status 1. xdist then names the test and goes on in a new
 worker. The limits follow pytest-timeout's: `--timeout 0` and a debugger switch the guard off.
 
 The stacks go to the standard error. A worker writes into a file, and the controller copies the file in one piece:
-faulthandler writes word by word, and two workers that end together would mix their words.
+faulthandler writes word by word, and two workers at once would mix their words.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ import psutil
 import pytest
 import pytest_timeout
 
-# Limits in units of pytest-timeout's limit: a test, or its teardown after a failure; the silence of all workers, which
-# may last for the longest limit of one test (600 s of 300 s); the controller that has ended silent workers; the exit.
+# Limits in units of pytest-timeout's limit: a test, or its teardown after a failure; the silence of all workers,
+# up to the longest limit of one test (600 s of 300 s); the controller after the end of silent workers; the exit.
 TEST, SILENCE, CONTROLLER, EXIT = 1.2, 3.0, 4.0, 0.2
 
 _STACKS = "guard_stacks"
@@ -61,7 +61,7 @@ class Guard:
 
 
 class TestGuard(Guard):
-    """In a process that runs tests. A worker that waits for work has the limit of a test."""
+    """In a process that runs tests. An idle worker has the limit of a test."""
 
     def __init__(self, config: pytest.Config) -> None:
         super().__init__(config)
@@ -84,8 +84,8 @@ class TestGuard(Guard):
 class ControllerGuard(Guard):
     """In the process that gives tests to workers: a limit from each news of a worker to the next.
 
-    Silent workers are killed, so that xdist names their tests. A process that holds the output open after the run
-    keeps the caller of pytest waiting, so nothing that a worker started stays either.
+    Silent workers are killed, so that xdist names their tests, and so are the child processes of the
+    workers: an open output would keep the caller of pytest waiting after the run.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -130,7 +130,7 @@ class ControllerGuard(Guard):
         self._news()
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Show the stacks of a lost worker, and end what the worker left running."""
+        """Show the stacks of a lost worker, and end the processes left by the worker."""
         self._news()
         if not error:
             return

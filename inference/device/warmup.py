@@ -2,7 +2,7 @@
 
 Owns the choice of batches. On CUDA, where the first use of a shape costs tens of milliseconds, every bucket gets a
 batch. On the CPU a batch of the commonest shape fills the caches. A long series that opens the forecasters' gate shows
-the scheduler what the costliest kind of item takes.
+the scheduler the cost of the costliest kind of item.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def batches(engine: str, model: Any, device: str) -> Iterator[list[Any]]:
 
 
 def _forecast(model: Any, thorough: bool) -> Iterator[list[Series]]:
-    """Half of the rows are waves, which open the gate, and half are random walks, which keep the gate shut."""
+    """Half of the rows are waves, to open the gate, and half are random walks, to keep the gate shut."""
     random = np.random.default_rng(0)
     for points in (64, 128, 256, 512, 1024, 2048, 4096) if thorough else (256,):
         wave = 50 + 10 * np.sin(np.arange(points) / 3)

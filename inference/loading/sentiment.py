@@ -1,7 +1,7 @@
-"""Loads sentiment models; the default one begins to load while the service's modules are imported.
+"""Loads sentiment models; the default model begins to load while the service's modules are imported.
 
-Reading, checking and merging the weights leave the interpreter's lock free, so that a second core does them beside the
-imports. Imports no model: models.sentiment does that when a model is loaded.
+Reading, checking and merging the weights leave the interpreter's lock free, so that a second core does this work beside
+the imports. Imports no model: models.sentiment imports a model's code when the model is loaded.
 """
 
 import atexit
@@ -17,7 +17,7 @@ from runtime import cores
 
 # More threads would have less than a hundred tokens each of a common batch.
 MOST_THREADS = 4
-# A load that hangs does not keep a process from ending.
+# The longest wait for a hanging load at the end of the process.
 _END_SECONDS = 10.0
 
 
@@ -40,16 +40,16 @@ class SentimentLoader:
             self._begun.append(_outcome(lambda: self.fresh(name, source)))
 
     def __call__(self, name: str, source: str | None) -> Any:
-        """The model that begin() loads, for the first call that asks for it, else a model loaded now.
+        """The model of begin() for the first call with its name, else a model loaded now.
 
-        Raises what models.sentiment.load raises.
+        Raises the errors of models.sentiment.load.
         """
         if (name, source) == self._default and self._begun:
             return self._begun.pop().result()
         return self.fresh(name, source)
 
     def fresh(self, name: str, source: str | None) -> Any:
-        """A model loaded now. Raises what models.sentiment.load raises."""
+        """A model loaded now. Raises the errors of models.sentiment.load."""
         return sentiment.load(source or name, device=self._device, threads=self._threads)
 
 
@@ -65,6 +65,6 @@ def _outcome(load: Callable[[], Any]) -> Future[Any]:
 
     thread = Thread(target=run, name="load-first", daemon=True)
     thread.start()
-    # A process that ends meanwhile, since it cannot listen, must not be taken down under a thread in a library's code.
+    # A process that cannot listen ends meanwhile. The interpreter must not end under a thread in a library's code.
     atexit.register(thread.join, _END_SECONDS)
     return found

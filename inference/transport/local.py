@@ -1,7 +1,7 @@
 """The Exchange stream on a Unix socket, for gateways of the same user on this machine.
 
-Owns the listening socket and one task per connection, which writes the replies. A connection carries one stream, as a
-call of gRPC does. The frames are exchange.py's, the framing is runtime/frames.py's.
+Owns the listening socket and one task per connection, the writer of the replies. A connection carries one stream,
+like a call of gRPC. The frames are exchange.py's, the framing is runtime/frames.py's.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from market_inference.contract.generated.exchange_pb2 import ExchangeRequest
 from runtime.frames import ConnectionLostError, Frames
 from runtime.listen import bind_unix
 
-# A gateway that does not answer a ping is gone, and with it its requests and sessions, as with gRPC's keepalive.
+# A gateway without an answer to a ping is gone, with its requests and sessions, as with gRPC's keepalive.
 PING_SECONDS: Final = 5.0
 
 
@@ -27,7 +27,7 @@ class LocalServer:
         self._streams: dict[asyncio.Task[None], Frames] = {}
 
     async def start(self, path: str) -> None:
-        """Listen; a file that a dead process left at the path is replaced. Raises OSError."""
+        """Listen; the socket file of a dead process is replaced. Raises OSError."""
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=bind_unix(path))
 
     def _accept(self) -> Frames:
@@ -59,7 +59,7 @@ class LocalServer:
         return frames
 
     async def stop(self, grace: float) -> None:
-        """Close the socket and the connections; bytes that wait have `grace` seconds to leave."""
+        """Close the socket and the connections; waiting bytes have `grace` seconds to leave."""
         if self._server is None:
             return
         self._server.close()
