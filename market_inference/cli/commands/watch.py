@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 EXAMPLES = """
 \b
 Examples:
-  market-inference watch --symbol AAPL --csv AAPL.csv --speed 100x
-  market-inference watch --csv AAPL.csv --indicator RSI --indicator SMA:timeperiod=50 --horizon 5 --every 10
-  market-inference watch --csv minutes.csv --interval 60 --speed max
+  market-inference watch --csv AAPL.csv --speed max
+  market-inference watch --csv AAPL.csv --speed max --indicator RSI --indicator SMA:timeperiod=50 --horizon 5 --every 10
+  market-inference watch --symbol AAPL --csv minutes.csv --interval 60 --speed 60x
 """
 
 
