@@ -14,7 +14,7 @@ import sys
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.access.auth import Authenticator
@@ -30,11 +30,7 @@ from market_inference.contract.generated import inference_pb2 as pb
 from runtime.listen import split
 from tests.eventually import eventually_async
 
-fuzzed = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+fuzzed = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")))
 UNARY = [method for method in methods.METHODS.values() if method.name not in {"Stream", "Watch"}]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -27,7 +27,7 @@ def assert_same(found: pb.Forecast, expected: pb.Forecast) -> None:
     np.testing.assert_equal(found.coverage.measured, expected.coverage.measured)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @example(drawn=STALE)
 @given(drawn=st.lists(degenerate(longest=200), min_size=2, max_size=6))
 def test_a_forecast_is_the_same_alone_in_one_request_and_among_other_callers(running, drawn: Sequence[Array]) -> None:

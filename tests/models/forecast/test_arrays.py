@@ -46,7 +46,7 @@ def batches(draw: st.DrawFn) -> list[Series]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(batch=batches())
 def test_numpy_answers_as_torch_does(name: str, batch: list[Series]) -> None:
     found, expected = load(name).run(batch), Embedded(name, tensors=True).run(batch)

@@ -57,7 +57,7 @@ STALE = [stale(100), stale(31), Series(make("walk", 250, 1.0, 1.0, 1, 0), 24, BA
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @example(batch=STALE)
 @given(batch=batches())
 def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
@@ -66,7 +66,7 @@ def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch:
 
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @example(batch=STALE)
 @given(batch=batches())
 def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
@@ -75,7 +75,7 @@ def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch:
 
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @example(batch=STALE)
 @given(batch=batches())
 def test_numpy_and_torch_agree_on_degenerate_series(name: str, batch: list[Series]) -> None:
@@ -84,7 +84,7 @@ def test_numpy_and_torch_agree_on_degenerate_series(name: str, batch: list[Serie
 
 
 @pytest.mark.parametrize("name", extras.forecasters("fracast", "auto_fracast"))
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @example(batch=STALE[:3])
 @given(batch=batches(largest=3))
 def test_an_answer_of_fracast_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:

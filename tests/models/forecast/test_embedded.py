@@ -135,7 +135,7 @@ items = st.builds(
 
 
 @pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(batch=st.lists(items, min_size=2, max_size=4))
 def test_an_answer_is_the_same_alone_and_in_any_batch_at_any_padding(name: str, batch: list[Series]) -> None:
     model = load(name)
@@ -151,7 +151,7 @@ def test_an_answer_is_the_same_alone_and_in_any_batch_at_any_padding(name: str, 
 
 
 @pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(item=items, factor=st.sampled_from([1e-200, 1e-3, 7.0, 1e9, 1e200]))
 def test_a_scaled_series_has_the_scaled_forecast(name: str, item: Series, factor: float) -> None:
     model = load(name)
@@ -161,7 +161,7 @@ def test_a_scaled_series_has_the_scaled_forecast(name: str, item: Series, factor
 
 
 @pytest.mark.parametrize("name", ["vol_rw", "ridge_ar", "auto_v1", "auto"])
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(item=items)
 def test_quantiles_never_cross_and_arrays_are_contiguous(name: str, item: Series) -> None:
     found = load(name).run([item])[0]

@@ -24,7 +24,7 @@ def assert_exact(path: Path) -> None:
             np.testing.assert_allclose(weight(path), exact(path, gate.OPENS_AT), rtol=0, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(batch=batches())
 def test_skipped_rows_have_a_shut_gate(batch: list[Series]) -> None:
     assert_exact(path_of(batch))

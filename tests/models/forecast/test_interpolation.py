@@ -22,7 +22,7 @@ def test_student_quantiles_are_continued_exactly_into_both_tails() -> None:
     np.testing.assert_allclose(found.numpy(), (3 + 2 * table(wanted, CPU)).numpy(), rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5),
     st.sets(st.floats(1e-6, 1 - 1e-6), min_size=2, max_size=6),

@@ -42,7 +42,7 @@ def test_several_bad_prints_are_found() -> None:
     assert find(values) == [20, 60, 200]
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(
     length=st.integers(30, 600),
     seed=st.integers(0, 1000),

@@ -16,7 +16,7 @@ def found(*series: Array) -> list[int]:
         return list(suspects(Batch([Series(values, 5, (0.5,)) for values in series], "cpu").path))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     length=st.integers(30, 2000),
     seed=st.integers(0, 1000),

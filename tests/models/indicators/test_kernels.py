@@ -125,7 +125,7 @@ PERIODIC = sorted(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(PERIODIC),
     period=st.integers(2, 80),

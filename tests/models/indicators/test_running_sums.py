@@ -71,7 +71,7 @@ def test_a_session_and_the_full_call_agree_after_a_huge_bar(name: str, times: fl
     np.testing.assert_allclose(newest, whole, rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.integers(0, BARS - 1), st.sampled_from([1e5, 1e10, 1e100, 1e-5, 1e-100]), max_size=5),
     st.sampled_from([2, 7, 30, 150]),

@@ -22,7 +22,7 @@ def part(panel: Panel, first: int, bars: int) -> Panel:
     return Panel(**{name: getattr(panel, name)[first : first + bars] for name in COLUMNS})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shapes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2000), st.integers(1, 400)), min_size=1, max_size=12)
 )
@@ -63,7 +63,7 @@ DEGENERATE = st.builds(
 
 
 @pytest.mark.parametrize("backend", ["talib", "torch"])
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(panels=st.lists(DEGENERATE, min_size=2, max_size=8), programs=st.lists(st.sampled_from(PROGRAMS), min_size=8))
 def test_degenerate_bars_are_answered_the_same_alone_and_in_any_batch(
     backend: str, panels: list[Panel], programs: list[Program]

@@ -77,7 +77,7 @@ def test_plain_cases_are_classified_correctly(embedded: SentimentModel, text: st
     assert np.sign(score(answer)) == np.sign(LABELS.index(label) - 1) or label == "neutral"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=TEXTS)
 def test_an_answer_does_not_depend_on_the_batch(embedded: SentimentModel, texts: list[str]) -> None:
     together = answers(embedded, texts)
@@ -85,7 +85,7 @@ def test_an_answer_does_not_depend_on_the_batch(embedded: SentimentModel, texts:
     np.testing.assert_allclose(together, alone, rtol=0, atol=BATCH_TOLERANCE["float32"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=TEXTS)
 def test_answers_are_probabilities(embedded: SentimentModel, texts: list[str]) -> None:
     got = answers(embedded, texts)

@@ -53,7 +53,7 @@ def test_answers_equal_the_models_answers_in_the_order_of_labels(folder: Path, t
     np.testing.assert_allclose(tiny.run([chunk])[0], [bearish, neutral, bullish], atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(texts=st.lists(st.text("abc ,.", min_size=1, max_size=80), min_size=1, max_size=10))
 def test_an_answer_does_not_depend_on_the_padded_batch(tiny: SentimentModel, texts: list[str]) -> None:
     chunks = [chunk for text in tiny.prepare(texts) for chunk in text]

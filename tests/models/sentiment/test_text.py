@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -35,7 +35,6 @@ def test_a_text_of_addresses_only_is_kept() -> None:
     assert clean(" https://t.co/abc ") == "https://t.co/abc"
 
 
-@settings(deadline=None)
 @given(parts=WORDS, length=st.sampled_from([3, 4, 7, 16, 40]))
 def test_windows_hold_every_token_once_and_in_order(words: Tokenizer, parts: list[str], length: int) -> None:
     text = " ".join(parts)
