@@ -34,7 +34,7 @@ def test_a_printed_curl_command_answers(edge, tmp_path, page, command):
         shell=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         cwd=tmp_path,
         env={**os.environ, "KEY": edge.key},
         check=False,

@@ -27,7 +27,7 @@ def test_the_python_examples_run(running, code, printed):
         [sys.executable, "-c", code.replace("127.0.0.1:8470", running.target)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         env={**os.environ, "MARKET_INFERENCE_API_KEY": running.key},
         check=False,
     )
@@ -46,7 +46,7 @@ def test_the_commands_run(running, line, tmp_path):
         shell=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         cwd=tmp_path,
         env={**os.environ, "MARKET_INFERENCE_API_KEY": running.key, "MARKET_INFERENCE_TARGET": running.target},
         check=False,

@@ -151,4 +151,4 @@ grid._is_data([str(number) for number in range(many)])
 
 def test_no_cell_takes_more_than_linear_time():
     """Searches hold the interpreter's lock: one such cell would stop a whole service."""
-    subprocess.run([sys.executable, "-c", _HOSTILE_CELLS], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", _HOSTILE_CELLS], check=True, timeout=250)
