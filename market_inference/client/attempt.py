@@ -90,7 +90,9 @@ class Attempt:
         return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
 
     def answered(self) -> None:
-        """The next request of the call starts with all its tries."""
+        """The next request of the call starts with all its tries. Raises DeadlineExceededError: the answer is late."""
+        if time.monotonic() > self._deadline:
+            raise self.too_late
         self._tried = 0
 
     def pause_after(self, failure: grpc.RpcError | MarketInferenceError) -> float:

@@ -1,9 +1,14 @@
-"""When a failed call is sent again."""
+"""When a failed call is sent again, and when an answer is too late."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from market_inference import errors
+from market_inference.client.attempt import Attempt
+from market_inference.client.connection import Connection
 from market_inference.client.retries import Retries
 
 DRAWS = st.floats(0, 1, exclude_max=True)
@@ -42,3 +47,11 @@ def test_what_the_caller_must_change_is_never_sent_again() -> None:
     for kind in (errors.InvalidRequestError, errors.UnauthenticatedError, errors.DeadlineExceededError):
         assert Retries().pause(kind("no", retry_after=0.1), 1, 9.0, 0.5) is None
     assert Retries().pause(errors.OverloadedError("no advice"), 1, 9.0, 0.5) is None
+
+
+def test_an_answer_after_the_deadline_is_refused() -> None:
+    """gRPC may hand over an answer that arrives beside the timer of the deadline."""
+    attempt = Attempt(Connection("127.0.0.1:1", None, None), Retries(), 30.0, timeout=1e-9)
+    with pytest.raises(errors.DeadlineExceededError):
+        attempt.answered()
+    Attempt(Connection("127.0.0.1:1", None, None), Retries(), math.inf).answered()
