@@ -75,7 +75,7 @@ class SteadyLinear(nn.Linear):
         if self.training or values.dtype != torch.bfloat16 or values.device.type != "cpu":
             return super().forward(values)
         rows = len(values)
-        blocks = F.pad(values, (0, 0, 0, -rows % 64)).split(256)
+        blocks = torch.split(F.pad(values, (0, 0, 0, -rows % 64)), 256)
         return torch.cat([super(SteadyLinear, self).forward(block) for block in blocks])[:rows]
 
 
