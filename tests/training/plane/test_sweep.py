@@ -33,7 +33,7 @@ DAY = 86_400.0
 
 @pytest.fixture
 def services(store: Database, tmp_path: Path) -> Iterator[Services]:
-    (tmp_path / "script.sh").write_text("sleep 60")
+    (tmp_path / "script.sh").write_text("sleep 600")
     launcher = ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh")
     signer = Signer(store)
     yield Services(

@@ -58,7 +58,7 @@ def test_a_machine_runs_ends_and_keeps_its_exit_code(made: Callable[[str], Proce
 def test_a_machine_is_started_once_however_often_it_is_launched(
     made: Callable[[str], ProcessLauncher], tmp_path: Path
 ) -> None:
-    launcher = made("echo started; sleep 60")
+    launcher = made("echo started; sleep 600")
     again = ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh")
     for one in (launcher, again, launcher):
         one.launch("mi-1", HERE, PodSpec({}, 60.0, 60.0))
@@ -88,7 +88,7 @@ def test_a_look_at_the_same_moment_hinders_neither_a_launch_nor_another_look(
 
 
 def test_a_machine_lives_as_long_as_any_process_of_it(made: Callable[[str], ProcessLauncher], tmp_path: Path) -> None:
-    launcher = made("sleep 60 & echo $$ $! > ../processes; wait")
+    launcher = made("sleep 600 & echo $$ $! > ../processes; wait")
     launcher.launch("mi-1", HERE, PodSpec({}, 60.0, 60.0))
     file = tmp_path / "machines" / "mi-1" / "processes"
     until(lambda: file.exists() and file.read_text().endswith("\n"))
@@ -102,7 +102,7 @@ def test_a_machine_lives_as_long_as_any_process_of_it(made: Callable[[str], Proc
 
 
 def test_a_machine_outlives_the_process_that_started_it(made: Callable[[str], ProcessLauncher], tmp_path: Path) -> None:
-    launcher = made("sleep 60")
+    launcher = made("sleep 600")
     program = (
         "import os, signal, sys; from pathlib import Path\n"
         "from training.plane.launcher import Offer, PodSpec\n"
