@@ -81,11 +81,12 @@ class ProcessLauncher:
     def look(self, machine: Handle) -> Seen:
         """Running while any process of the machine lives."""
         folder = self._folder / machine.name
-        if not folder.is_dir():
+        try:
+            with _locked(folder, fcntl.LOCK_SH) as held:
+                if held is None:
+                    return Seen(Presence.RUNNING)
+        except FileNotFoundError:  # never made, or deleted by another thread
             return Seen(Presence.ABSENT)
-        with _locked(folder, fcntl.LOCK_SH) as held:
-            if held is None:
-                return Seen(Presence.RUNNING)
         if not (folder / "pid").exists():
             return Seen(Presence.ABSENT)
         return Seen(Presence.EXITED, _number(folder / "exit"))
