@@ -37,7 +37,8 @@ async def start(pair) -> AsyncIterator[Start]:
     servers = []
 
     async def made(**settings: object) -> Server:
-        own = {"gateway": pair.target, "max_bytes_in_flight": LEAST_BYTES, "drain_seconds": 0} | settings
+        own = {"gateway": pair.target, "max_bytes_in_flight": LEAST_BYTES, "drain_seconds": 0}
+        own |= {"body_seconds": 250.0} | settings  # a body without an end lasts as long as its test
         servers.append(server := Server(Config(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", **own)))
         await server.start()
         return server
