@@ -48,7 +48,8 @@ class Forwarder:
         self._sockets: list[socket.socket] = []
         self._alive = threading.Event()
         self.target = f"127.0.0.1:{self._server.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def stall(self) -> None:
         """Every connection so far is dead from now on; new ones work."""
@@ -56,6 +57,9 @@ class Forwarder:
         self._alive = threading.Event()
 
     def close(self) -> None:
+        """End while the service still takes connections: the client may connect until the end."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join(60)
         self._alive.set()
         for one in (self._server, *self._sockets):
             one.close()
