@@ -89,7 +89,7 @@ class Plan:
         for place in self._summing:
             call, rows = self._program.calls[place], self._program.rows[place]
             columns = [self._inputs[column][:bars] for column in call.function.columns]
-            starts = running_sums.fresh_starts(columns, call.lookback, running_sums.ratio_of(call))
+            starts = running_sums.fresh_starts(columns, running_sums.lookbacks(call), running_sums.ratio_of(call))
             function, arguments = self._releasing[place]
             outputs = [self._integers.get(row, self._outputs[row]) for row in range(rows.start, rows.stop)]
             for start, end in pairwise([*starts, bars]):

@@ -7,7 +7,8 @@ split at such bars into several calls of TA-Lib has the values that every window
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,12 @@ _SUMMING = frozenset(
 )
 """Functions with values that depend on the bars of a window alone, but with sums that run over all bars. The sums of
 candlestick patterns run, too."""
+_INNER: Final[Mapping[str, Callable[..., tuple[int, ...]]]] = {
+    "ULTOSC": lambda *periods: periods,
+    "COPPOCK": lambda average, *_: (average - 1,),
+    "MFI": lambda period: (period - 1,),
+}
+"""The lookbacks of sums over fewer bars than the call's window, by the parameters of the function."""
 _CANDLES = "Pattern Recognition"
 _SQUARING = frozenset(("BBANDS", "BETA", "CORREL", "STDDEV", "VAR"))
 """Functions with sums of squares or of products: a bar that is r times larger counts r * r times as much."""
@@ -68,13 +75,24 @@ def within_ratio(low: float, high: float, ratio: float = RATIO) -> bool:
     return high < 0.0 and low >= ratio * high
 
 
-def fresh_starts(columns: Sequence[NDArray[np.float64]], lookback: int, ratio: float = RATIO) -> list[int]:
-    """The bars, ascending, at which a call over columns [T] starts afresh. Raises SpoiltSumsError."""
+def lookbacks(call: Call) -> set[int]:
+    """The lookback of the call, and those of the shorter sums in it, which a bar leaves before the call's window."""
+    inner = _INNER.get(call.function.name)
+    return {call.lookback, *(inner(*map(int, call.values)) if inner is not None else ())}
+
+
+def fresh_starts(columns: Sequence[NDArray[np.float64]], lookbacks: Iterable[int], ratio: float = RATIO) -> list[int]:
+    """The bars, ascending, at which a call over columns [T] starts afresh. Raises SpoiltSumsError.
+
+    A start costs the call's window before it, so that the start is right for each of the sums with these lookbacks.
+    """
     bars = len(columns[0])
+    longest = max(lookbacks := set(lookbacks))
     found: set[int] = set()
     for column in columns:
-        if lookback + 1 < bars:
-            found.update(_starts(np.abs(column), lookback, ratio))
+        for lookback in lookbacks:
+            if longest + 1 < bars:
+                found.update(start for start in _starts(np.abs(column), lookback, ratio) if start >= longest)
     if len(found) > MOST_STARTS:
         raise SpoiltSumsError(ratio)
     return sorted(found)
