@@ -24,6 +24,7 @@ ARROW: Final = "application/vnd.apache.arrow.stream"
 MEDIA_TYPES: Final = (CSV, ARROW)
 # Of a forecast, the same on each row; then of the phase of the row's step, for a request with a period.
 _COVERAGE: Final = ("coverage_nominal", "coverage_measured", "coverage_origins", "phase_measured", "phase_origins")
+_PART: Final = 1 << 12
 Times = dict[str, list[str]]
 """The times of the rows by symbol, as ISO 8601; a symbol without times is absent."""
 Columns = dict[str, list[Any]]
@@ -215,5 +216,5 @@ def iso(times: NDArray[np.datetime64]) -> list[str]:
     """Instants as ISO 8601, without the time of day where all are midnights."""
     days = times.astype("datetime64[D]")
     shown = days if (days == times).all() else times.astype("datetime64[s]")
-    found: list[str] = shown.astype(str).tolist()
-    return found
+    # In parts: numpy holds the interpreter's lock for a whole conversion, and the event loop would wait.
+    return [one for at in range(0, len(shown), _PART) for one in shown[at : at + _PART].astype(str).tolist()]

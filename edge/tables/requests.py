@@ -74,9 +74,8 @@ class Tables:
                 return await asyncio.to_thread(_sentiment, raw, kind, query), {}
         found = await self._bars(raw, kind, query)
         caller.names = {}
-        times = {symbol: columns.iso(one.times) for symbol, one in found.items() if one.times is not None}
-        message = _predict(found, query) if rpc == "Predict" else _indicators(found, query)
-        return message, times
+        # A hundred thousand rows take tens of milliseconds, which the event loop does not have.
+        return await asyncio.to_thread(_message, rpc, found, query)
 
     async def write(self, response: Message, times: Times, kind: str, caller: Caller) -> bytes:
         """The answer as a table."""
@@ -111,6 +110,11 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
         raise invalid("body", str(error)) from None
     except ValueError as error:
         raise invalid("body", f"is not understood: {error}") from None
+
+
+def _message(rpc: str, found: Mapping[str, Bars], query: Query) -> tuple[Message, Times]:
+    times = {symbol: columns.iso(one.times) for symbol, one in found.items() if one.times is not None}
+    return _predict(found, query) if rpc == "Predict" else _indicators(found, query), times
 
 
 def _predict(found: Mapping[str, Bars], query: Query) -> pb.PredictRequest:

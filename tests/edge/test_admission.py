@@ -18,6 +18,7 @@ from edge.body import counts as body_counts
 from edge.caller import Caller
 from edge.config import Config
 from edge.server import Server
+from edge.tables import columns
 from market_inference.contract.errors import OverloadedError
 from market_inference.contract.generated.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
@@ -28,6 +29,7 @@ from tests.eventually import eventually_async
 
 SECONDS = 60.0
 LEAST_BYTES = 1 << 20
+LINES = "application/x-ndjson"
 Start = Callable[..., Awaitable[Server]]
 
 
@@ -52,12 +54,19 @@ def gauge(server: Server, name: str) -> float | None:
     return server._metrics.registry.get_sample_value(f"market_edge_{name}")
 
 
-async def send(server: Server, path: str, key: str, body: bytes, length: int | None = None, kind: str = "json"):
+async def send(
+    server: Server,
+    path: str,
+    key: str,
+    body: bytes,
+    length: int | None = None,
+    kind: str = "application/json",
+):
     """A request whose body may be shorter than it says; returns the connection."""
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        f"POST {path} HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\ncontent-type: application/{kind}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body) if length is None else length}\r\n\r\n".encode()
     )
     writer.write(body)
@@ -144,7 +153,7 @@ async def test_an_opening_without_a_key_that_is_huge_once_parsed_is_refused_befo
 
 async def test_an_opening_of_lines_that_does_not_arrive_is_given_up(start, pair):
     server = await start(body_seconds=0.5)
-    reader, writer = await send(server, "/v1/watch", pair.key, b"{", 100, "x-ndjson")
+    reader, writer = await send(server, "/v1/watch", pair.key, b"{", 100, LINES)
     assert await status(reader) == 408
     writer.close()
     await eventually_async(lambda: gauge(server, "open_watches") == 0)
@@ -161,9 +170,9 @@ async def test_a_body_that_does_not_arrive_is_given_up(start, pair):
 
 async def test_a_session_counts_before_its_opening_arrives(start, pair):
     server = await start(max_watches=1)
-    _, writer = await send(server, "/v1/watch", pair.key, b"{", 100, "x-ndjson")
+    _, writer = await send(server, "/v1/watch", pair.key, b"{", 100, LINES)
     await eventually_async(lambda: gauge(server, "open_watches") == 1)
-    refused, other = await send(server, "/v1/watch", pair.key, b"{", 100, "x-ndjson")
+    refused, other = await send(server, "/v1/watch", pair.key, b"{", 100, LINES)
     assert await status(refused) == 429
     with pytest.raises(websockets.InvalidStatus, match="429"):
         await connect(server, pair.key)
@@ -197,12 +206,12 @@ async def test_few_websockets_wait_for_their_key(start, pair):
             assert json.loads(await other.recv())["error"]["reason"] == "UNAUTHENTICATED"
 
 
-@pytest.mark.parametrize("kind", ["json", "x-ndjson"])
+@pytest.mark.parametrize("kind", ["application/json", LINES])
 async def test_a_client_that_leaves_its_session_is_no_bug(start, pair, caplog, kind):
     server = await start()
-    line = json.dumps({**OPEN, "bars": [{"close": 1}, {"close": 2}], "interval": 60 if kind == "json" else 0}).encode()
+    line = json.dumps({**OPEN, "bars": [{"close": 1}, {"close": 2}], "interval": 0 if kind == LINES else 60}).encode()
     reader, writer = await send(
-        server, "/v1/watch", pair.key, line + b"\n", len(line) + (1 if kind == "json" else 2), kind
+        server, "/v1/watch", pair.key, line + b"\n", len(line) + (2 if kind == LINES else 1), kind
     )
     async with asyncio.timeout(SECONDS):
         await reader.readuntil(b"event: opened")
@@ -217,7 +226,7 @@ async def test_a_client_that_leaves_its_session_is_no_bug(start, pair, caplog, k
 async def test_bars_of_the_opening_come_before_further_lines(start, pair):
     server = await start()
     lines = [json.dumps({**OPEN, "bars": [{"close": BARS[0]}]}), json.dumps({"close": BARS[1]})]
-    reader, writer = await send(server, "/v1/watch", pair.key, "\n".join(lines).encode(), kind="x-ndjson")
+    reader, writer = await send(server, "/v1/watch", pair.key, "\n".join(lines).encode(), kind=LINES)
     async with asyncio.timeout(SECONDS):
         raw = await reader.readuntil(b"event: end")
     assert raw.count(b"event: update") == 2
@@ -279,13 +288,13 @@ async def test_lines_of_a_session_count_until_their_turn(start, pair):
     server = await start()
     replays = server._admission.replays
     opening = json.dumps(OPEN).encode() + b"\n"
-    _, writer = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, "x-ndjson")
+    _, writer = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, LINES)
     await eventually_async(lambda: replays.now == 300_000)
-    refused, other = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, "x-ndjson")
+    refused, other = await send(server, "/v1/watch", pair.key, opening + b"1" * 300_000, 1 << 30, LINES)
     async with asyncio.timeout(SECONDS):
         assert b"this client has too many bytes of live sessions' bars" in await refused.readuntil(b"in work")
     bars = json.dumps({"bars": [{"close": 1}] * 3_000}).encode() + b"\n"
-    values, another = await send(server, "/v1/watch", pair.key, opening + bars, 1 << 30, "x-ndjson")
+    values, another = await send(server, "/v1/watch", pair.key, opening + bars, 1 << 30, LINES)
     async with asyncio.timeout(SECONDS):
         assert b"this client has too many bytes of live sessions' bars" in await values.readuntil(b"in work")
     for one in (writer, other, another):
@@ -389,7 +398,7 @@ async def test_a_full_budget_of_bars_ends_no_session_with_small_lines(start, pai
     server = await start()
     replays = server._admission.replays
     # A body without an end: the first bar comes once the session is open.
-    reader, writer = await send(server, "/v1/watch", pair.key, json.dumps(OPEN).encode() + b"\n", 1 << 30, "x-ndjson")
+    reader, writer = await send(server, "/v1/watch", pair.key, json.dumps(OPEN).encode() + b"\n", 1 << 30, LINES)
     async with asyncio.timeout(SECONDS):
         await reader.readuntil(b"event: opened")
         with replays.of("Bearer other" if owner == "other" else f"Bearer {pair.key}") as full:
@@ -436,6 +445,26 @@ async def test_long_bodies_are_weighed_beside_the_event_loop(start, pair, monkey
     writer.write(content)
     assert await status(reader) in (200, 400)
     assert threads
+    assert threading.get_ident() not in threads
+    writer.close()
+
+
+TABLE = b"date,close\n" + b"".join(b"2024-01-%02d,%d\n" % (day, 100 + day % 3) for day in range(1, 31))
+
+
+async def test_the_times_of_a_table_are_written_beside_the_event_loop(start, pair, monkeypatch):
+    threads = []
+
+    def seen(times) -> list[str]:
+        threads.append(threading.get_ident())
+        return iso(times)
+
+    iso = columns.iso
+    monkeypatch.setattr(columns, "iso", seen)
+    server = await start()
+    reader, writer = await send(server, "/v1/indicators", pair.key, TABLE, kind="text/csv")
+    assert await status(reader) == 200
+    assert len(threads) == 1
     assert threading.get_ident() not in threads
     writer.close()
 
