@@ -9,16 +9,20 @@ import logging
 import re
 import time
 import uuid
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.logs import fields
 from training.plane import problem
-from training.plane.errors import SlowBodyError, TooLargeError
+from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError
 
 log = logging.getLogger("training.requests")
 
 MOST_BODY_BYTES = 2 << 20
+MOST_BODIES_BYTES = 64 << 20
+"""Bytes of all bodies in memory; the first SPARED_BYTES of a body are never refused, a recipe for one."""
+SPARED_BYTES = 64 << 10
 BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -30,6 +34,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._bodies = _Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,13 +47,17 @@ class Guard:
         answer = _Answer(send, request_id)
         began = time.monotonic()
         is_upload = scope["path"].startswith("/objects/")
-        bounded = _flowing(receive) if is_upload else _bounded(receive)
+        held = _Held(self._bodies)
+        bounded = _flowing(receive) if is_upload else _bounded(receive, held)
         size = headers.get("content-length", "0")
         if not is_upload and size.isdigit() and int(size) > MOST_BODY_BYTES:
             refusal = problem.response(TooLargeError.over("body", MOST_BODY_BYTES, int(size)), request_id)
             await refusal(scope, receive, answer)
         else:
-            await self._app(scope, bounded, answer)
+            try:
+                await self._app(scope, bounded, answer)
+            finally:
+                self._bodies.size -= held.size
         log.info(
             "request",
             extra=fields(
@@ -76,27 +85,47 @@ class _Answer:
         await self._send(message)
 
 
-def _bounded(receive: Receive) -> Receive:
+class _Bodies:
+    """The bytes of all bodies in memory."""
+
+    size = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """The bytes of one body."""
+
+    bodies: _Bodies
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        """Raises TooLargeError, OverloadedError."""
+        self.size += size
+        self.bodies.size += size
+        if self.size > MOST_BODY_BYTES:
+            raise TooLargeError.over("body", MOST_BODY_BYTES, self.size)
+        if self.size > SPARED_BYTES and self.bodies.size > MOST_BODIES_BYTES:
+            raise OverloadedError(f"bodies of more than {MOST_BODIES_BYTES} bytes are in memory", retry_after=5.0)
+
+
+def _bounded(receive: Receive, held: _Held) -> Receive:
     """As `receive`; raises TooLargeError once more bytes came than a body may have, also without Content-Length.
 
-    Raises SlowBodyError when the body is not complete in time: the application reads bodies before it knows the caller,
-    and strangers could hold every connection.
+    Raises SlowBodyError when the body is not complete in time, OverloadedError above the bytes of all bodies: the
+    application reads bodies before it knows the caller, and strangers could hold every connection and all memory.
     """
-    got = 0
     ends: float | None = None
     complete = False
 
     async def bounded() -> Message:
-        nonlocal got, ends, complete
+        nonlocal ends, complete
         if complete:  # what comes next is the client's departure
             return await receive()
         if ends is None:
             ends = time.monotonic() + BODY_SECONDS
         message = await _within(ends - time.monotonic(), receive)
         complete = not message.get("more_body", False)
-        got += len(message.get("body", b""))
-        if got > MOST_BODY_BYTES:
-            raise TooLargeError.over("body", MOST_BODY_BYTES, got)
+        held.add(len(message.get("body", b"")))
         return message
 
     return bounded

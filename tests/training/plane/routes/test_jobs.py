@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -255,6 +257,24 @@ def test_a_slow_body_is_given_up_for_strangers_too(tmp_path: Path) -> None:
             stranger.sendall(head + b"content-length: 1000\r\n\r\n{")
             assert stranger.recv(64).startswith(b"HTTP/1.1 408 ")
         assert ask("GET", f"{plane.url}/health").status == 200
+
+
+def test_bodies_of_strangers_take_a_bounded_part_of_the_memory(tmp_path: Path) -> None:
+    """Small bodies are served while the bytes of all bodies are above the limit."""
+    first = "from training.plane import guard; guard.MOST_BODIES_BYTES = 1 << 20"
+    with PlaneProcess(tmp_path, first=first) as plane:
+        host, port = plane.url.removeprefix("http://").split(":")
+        head = b"POST /api/training/datasets HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        with ExitStack() as strangers:
+            sockets = [
+                strangers.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(3)
+            ]
+            for one in sockets:
+                one.sendall(head + b"content-length: 600000\r\n\r\n" + b" " * 500_000)
+            [refused, *_], _, _ = select.select(sockets, [], [], 60)
+            assert refused.recv(64).startswith(b"HTTP/1.1 429 ")
+            dataset = plane.dataset()
+            assert plane.ask("GET", f"/datasets/{dataset}").status == 200
 
 
 async def _silent():
