@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from benchmarks.training.planes import Answer, PlaneProcess, S3Server, ask, texts
 from tests.eventually import eventually
-from tests.training.plane.conftest import TEMPLATE, execute
+from tests.training.plane.conftest import TEMPLATE, create, execute
 from training.plane.build import Access, build
 from training.plane.clock import JUMP_SECONDS, Clock
 from training.plane.config import Config
@@ -33,9 +33,11 @@ from training.plane.signature import Signer
 KEY = "uploads/01M8HA6MDY93G3J7MXWPK51RN5"
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[PlaneProcess]:
-    with PlaneProcess(tmp_path) as plane:
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaneProcess]:
+    """A plane with one machine. Without being woken a job would wait for an hour."""
+    patient = "from training.plane import reconciler\nreconciler._FULL_SECONDS = 3600.0"
+    with PlaneProcess(tmp_path_factory.mktemp("plane"), MAX_MACHINES=1, first=patient) as plane:
         yield plane
 
 
@@ -69,13 +71,12 @@ def test_two_workers_share_the_port_and_a_killed_one_is_replaced(tmp_path: Path)
 
 
 def test_a_database_that_is_away_is_a_503_and_then_the_jobs_go_on(postgres: URL, tmp_path: Path) -> None:
-    name = f"away{time.monotonic_ns()}"
-    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    url = postgres.set(database=name).render_as_string(hide_password=False)
+    url = create(postgres, TEMPLATE)
+    name = make_url(url).database
     with PlaneProcess(tmp_path, DATABASE_URL=url) as plane:
         job = plane.job("sleep 2")
-        execute(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+        execute(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
 
         def cut_off() -> list[Answer]:
             execute(postgres, cut)  # a connection that is being made is listed, and cut, once it is there
@@ -194,9 +195,8 @@ def test_a_plane_that_is_refused_says_so_in_one_line(tmp_path: Path) -> None:
 
 def test_kubeflows_body_is_taken(process: PlaneProcess) -> None:
     job = process.job("sleep 250")
-    process.wait(f"/jobs/{job}", "running")
-    [pid] = (process.folder / "plane" / "machines").glob("*/pid")
-    token = tokens_of(pid.parent)
+    [attempt] = process.wait(f"/jobs/{job}", "running")["attempts"]
+    token = token_of(process.folder / "plane" / "machines" / attempt["name"])
     status = {"lastUpdatedTime": "2026-11-28T00:00:00+00:00", "progressPercentage": 40, "estimatedRemainingSeconds": 9,
               "metrics": [{"name": "loss", "value": "0.75"}, {"name": "grad_norm", "value": "nan"},
                           {"name": "current_step", "value": "100000"}]}  # fmt: skip
@@ -217,7 +217,7 @@ def test_kubeflows_body_is_taken(process: PlaneProcess) -> None:
     assert late.status == 401
 
 
-def tokens_of(machine: Path) -> str:
+def token_of(machine: Path) -> str:
     """The job token, from the environment of a process of the machine."""
     session = int((machine / "pid").read_text())
     for process in psutil.process_iter():
@@ -227,18 +227,15 @@ def tokens_of(machine: Path) -> str:
     raise AssertionError("no process of the machine")
 
 
-def test_a_dataset_larger_than_the_limit_keeps_its_token(tmp_path: Path) -> None:
-    """The limit was lowered after the upload: the refusal does not use the token up."""
+def test_a_dataset_larger_than_the_limit_keeps_its_token(process: PlaneProcess) -> None:
+    """A second plane of the same store has a lower limit: the refusal does not use the token up."""
     content = texts()
-    with PlaneProcess(tmp_path) as plane:
-        dataset = plane.dataset(content)
-        secret = plane.ask("POST", f"/datasets/{dataset}/tokens").json["token"]
-    with PlaneProcess(tmp_path, MAX_DATASET_BYTES=100) as small:
+    secret = process.ask("POST", f"/datasets/{process.dataset(content)}/tokens").json["token"]
+    with PlaneProcess(process.folder, MAX_DATASET_BYTES=100) as small:
         answer = ask("GET", f"{small.url}/api/training/download/{secret}")
-        assert answer.status == 413
-        assert answer.json["errors"][0]["limit"] == 100
-    with PlaneProcess(tmp_path) as again:
-        assert ask("GET", f"{again.url}/api/training/download/{secret}").content == content
+    assert answer.status == 413
+    assert answer.json["errors"][0]["limit"] == 100
+    assert ask("GET", f"{process.url}/api/training/download/{secret}").content == content
 
 
 def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
@@ -268,14 +265,11 @@ def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:
         assert plane.ask("POST", f"/jobs?dataset={dataset}&dry_run=true", b"kind: sentiment\n").status == 200
 
 
-def test_jobs_beyond_the_machines_wait_and_are_woken_by_the_end_of_one(tmp_path: Path) -> None:
-    # Without being woken a job would wait for an hour.
-    patient = "from training.plane import reconciler\nreconciler._FULL_SECONDS = 3600.0"
-    with PlaneProcess(tmp_path, MAX_MACHINES=1, first=patient) as plane:
-        dataset = plane.dataset()
-        done = [plane.finished(job) for job in [plane.job("sleep 0.2", dataset) for _ in range(4)]]
-        spans = sorted((one["attempts"][0]["requested_at"], one["attempts"][0]["gone_at"]) for one in done)
-        assert all(gone <= requested for (_, gone), (requested, _) in itertools.pairwise(spans))
+def test_jobs_beyond_the_machines_wait_and_are_woken_by_the_end_of_one(process: PlaneProcess) -> None:
+    dataset = process.dataset()
+    done = [process.finished(job) for job in [process.job("sleep 0.2", dataset) for _ in range(4)]]
+    spans = sorted((one["attempts"][0]["requested_at"], one["attempts"][0]["gone_at"]) for one in done)
+    assert all(gone <= requested for (_, gone), (requested, _) in itertools.pairwise(spans))
 
 
 def test_a_plane_that_was_killed_again_and_again_loses_no_job(killed: tuple[PlaneProcess, list[str]]) -> None:
