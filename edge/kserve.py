@@ -9,7 +9,7 @@ https://kserve.github.io/website/.
 
 import calendar
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -164,9 +164,7 @@ def ahead(first: datetime, frequency: str, steps: int) -> datetime:
     return first.replace(year=year, month=month, day=min(first.day, calendar.monthrange(year, month)[1]))
 
 
-def write(
-    answer: inference_pb2.PredictResponse, asked: Asked, *, now: Callable[[], float] = time.time
-) -> dict[str, Any]:
+def write(answer: inference_pb2.PredictResponse, asked: Asked) -> dict[str, Any]:
     """A ForecastResponse."""
     levels = [repr(level) for level in answer.quantile_levels]  # exact: close levels stay apart
     good: list[dict[str, Any]] = []
@@ -183,7 +181,7 @@ def write(
             good.append(_multivariate(own, [_forecast(own, one.forecast, levels) for one in found]))
         else:
             good.append(_forecast(own, found[0].forecast, levels))
-    whole = {"id": answer.request_id, "created_at": int(now()), "model": answer.model}
+    whole = {"id": answer.request_id, "created_at": int(time.time()), "model": answer.model}
     done = [_output(answer.request_id, "completed", good, None)] if good else []
     return whole | {
         "status": "partial" if outputs and done else "completed" if done else "error",

@@ -35,9 +35,8 @@ _CLOSE_SECONDS: Final = 1.0
 class _Writer:
     """Writes lines to a file descriptor without blocking. Safe from any thread."""
 
-    def __init__(self, descriptor: int, limit: int = _BUFFER_BYTES) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._lock = RLock()
-        self._limit = limit
         self._waiting = bytearray()
         self._dropped = 0
         mode = os.fstat(descriptor).st_mode
@@ -48,7 +47,7 @@ class _Writer:
     def write(self, line: bytes) -> None:
         """Add a line to the buffer, or drop the line if the buffer is full."""
         with self._lock:
-            if len(self._waiting) + len(line) > self._limit:
+            if len(self._waiting) + len(line) > _BUFFER_BYTES:
                 self._dropped += 1
             else:
                 self._waiting += line

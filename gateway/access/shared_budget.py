@@ -89,12 +89,12 @@ class Pool(redis.BlockingConnectionPool):
 
 
 class SharedBudget:
-    """Accounts under `<prefix>:<client>` of the Redis at `url`; in this process while Redis is away.
+    """Accounts under `market-inference:budget:<client>` of the Redis at `url`; in this process while Redis is away.
 
     Redis is away when an answer takes longer than `timeout` seconds.
     """
 
-    def __init__(self, url: str, *, prefix: str = "market-inference:budget", timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         # A burst of requests waits for a few connections, and does not open a connection per request.
         pool = Pool.from_url(
             url,
@@ -106,7 +106,6 @@ class SharedBudget:
         )
         self._redis = redis.Redis.from_pool(pool)
         self._spend = self._redis.register_script(SCRIPT)
-        self._prefix = prefix
         self._timeout = timeout
         self._local = LocalBudget()
         self._debts: dict[str, Debt] = {}
@@ -122,7 +121,7 @@ class SharedBudget:
             # Waiting for a connection, connecting and the answer take a timeout each: the bucket refills until then.
             arguments += [self._local.level(client, allowance, sent + 3 * self._timeout), *debt]
         try:
-            answer = await self._spend(keys=[f"{self._prefix}:{client}"], args=arguments)
+            answer = await self._spend(keys=[f"market-inference:budget:{client}"], args=arguments)
         except TimedOutError as error:
             self._note(away=True, reason=type(error).__name__)
             # Redis has received the request and charges the units, if only later: a debt would charge them twice.

@@ -41,6 +41,7 @@ SILENCE_SECONDS = 1.0
 # Time for a new connection to a known replica; after that the old connection stays.
 RENEWAL_SECONDS = 30.0
 _SWEEP_SECONDS = 0.05
+_MOST_RESENDS, _EARNED_RESENDS = 1000.0, 0.2
 # Errors of a single replica, perhaps: a model did not load, or the replica has a fault.
 _ELSEWHERE = {code_pb2.UNAVAILABLE, code_pb2.INTERNAL}
 
@@ -56,12 +57,11 @@ def choose(first: Replica, second: Replica, at: float) -> Replica:
 class ResendBudget:
     """Limits resends, so that lasting losses do not multiply the load: each request earns a fifth of a resend."""
 
-    def __init__(self, most: float = 1000.0, earned: float = 0.2) -> None:
-        self._most = self._left = most
-        self._earned = earned
+    def __init__(self) -> None:
+        self._left = _MOST_RESENDS
 
     def earn(self) -> None:
-        self._left = min(self._most, self._left + self._earned)
+        self._left = min(_MOST_RESENDS, self._left + _EARNED_RESENDS)
 
     def spend(self) -> bool:
         if self._left < 1:

@@ -8,9 +8,9 @@ from observability.boards.promql import HERE
 from observability.panel import HALF, THIRD, Panel, Query
 
 
-def _most(metric: str, by: str, more: str = "") -> str:
+def _most(metric: str, by: str) -> str:
     """The figure of any worker, by a label."""
-    return f"max by ({by}) ({metric}{{{HERE}{', ' + more if more else ''}}})"
+    return f"max by ({by}) ({metric}{{{HERE}}})"
 
 
 def _rate(metric: str, by: str, more: str = "") -> str:

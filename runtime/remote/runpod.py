@@ -38,7 +38,6 @@ class Gpu:
     pool: str
     memory_gb: int
     secure_usd: float
-    community_usd: float
     serverless_usd: float
     most: int
     availability: str
@@ -52,7 +51,6 @@ class Gpu:
             pool=record["pool"] or "",
             memory_gb=record["memory"],
             secure_usd=price["secure"] if record["secure"] else 0.0,
-            community_usd=price["community"] if record["community"] else 0.0,
             serverless_usd=price.get("serverless", 0.0),
             most=record["maxCount"]["secure"],
             availability=record.get("availability", "NONE"),
@@ -107,9 +105,9 @@ class RunPod:
         """Terminate the pod. A pod that is gone is no error."""
         self._delete(f"/pods/{_quoted(pod)}")
 
-    def pod_logs(self, pod: str, lines: int = _MOST_LOG_LINES) -> bytes:
+    def pod_logs(self, pod: str) -> bytes:
         """The newest lines of the container's log. The API sends them as events and then keeps the answer open."""
-        query = urllib.parse.urlencode({"source": "container", "tail": lines})
+        query = urllib.parse.urlencode({"source": "container", "tail": _MOST_LOG_LINES})
         url = f"{self._api}/pods/{_quoted(pod)}/logs?{query}"
         try:
             content = self._http.tail(

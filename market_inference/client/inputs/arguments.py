@@ -116,10 +116,9 @@ def _share(value: object, field: str) -> float:
     return found
 
 
-def central_levels(shares: object, field: str = "interval") -> list[float]:
+def central_levels(shares: object) -> list[float]:
     """The levels of central intervals: 0.95 gives 0.025 and 0.975; None gives none."""
-    found = levels(shares, field)
-    return [round((1 + sign * share) / 2, 12) for share in found for sign in (-1, 1)]
+    return [round((1 + sign * share) / 2, 12) for share in levels(shares, "interval") for sign in (-1, 1)]
 
 
 def request_id(value: object) -> str:

@@ -61,13 +61,11 @@ class RunPodLauncher:
         prefix: str,
         container: Container,
         *,
-        hidden_seconds: float = HIDDEN_SECONDS,
         list_seconds: float = LIST_SECONDS,
     ) -> None:
         self._api = api
         self._prefix = prefix
         self._container = container
-        self._hidden_seconds = hidden_seconds
         self._list_seconds = list_seconds
         self._lock = threading.Lock()
         self._listed_at = float("-inf")
@@ -116,9 +114,9 @@ class RunPodLauncher:
         else:
             found = min(listed, key=lambda pod: pod.id, default=None)
         if found is None:
-            return Seen(Presence.ABSENT, hidden_seconds=self._hidden_seconds)
+            return Seen(Presence.ABSENT, hidden_seconds=HIDDEN_SECONDS)
         presence = _presence(found)
-        return Seen(presence, None, found.usd_per_hour, found.id, self._hidden_seconds)
+        return Seen(presence, None, found.usd_per_hour, found.id, HIDDEN_SECONDS)
 
     def stop(self, machine: Handle, *, now: bool) -> None:
         """Terminate the pod, or all pods of the name when no id is known. A stopped pod would be billed."""
