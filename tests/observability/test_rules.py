@@ -1,5 +1,6 @@
 """The rules pass Prometheus's tools, match the code's limits and link to the runbook."""
 
+import functools
 import re
 import shutil
 import subprocess
@@ -26,13 +27,15 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def alerts() -> list[dict]:
-    found = [rule for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
-    return [rule for rule in found if "alert" in rule]
+GROUPS = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
+ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
 
 
-def alert(name: str) -> dict:
-    return next(rule for rule in alerts() if rule["alert"] == name)
+@functools.cache
+def fired() -> set[str]:
+    """The alerts that fire in a unit test."""
+    tests = [test for file in UNIT_TESTS for test in yaml.safe_load(file.read_text())["tests"]]
+    return {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -54,20 +57,14 @@ def test_the_unit_tests_of_the_alerts_pass(file):
     promtool("test", "rules", file)
 
 
-@pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
+@pytest.mark.parametrize("name", ALERTS)
 def test_every_alert_fires_in_a_unit_test(name):
-    cases = [
-        case
-        for file in UNIT_TESTS
-        for test in yaml.safe_load(file.read_text())["tests"]
-        for case in test["alert_rule_test"]
-    ]
-    assert any(case["alertname"] == name and case["exp_alerts"] for case in cases)
+    assert name in fired()
 
 
-@pytest.mark.parametrize("name", [rule["alert"] for rule in alerts()])
+@pytest.mark.parametrize("name", ALERTS)
 def test_every_alert_has_a_severity_and_links_to_a_section_of_the_runbook(name):
-    rule = alert(name)
+    rule = ALERTS[name]
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == runbook.url(name.lower(), runbook.address())
@@ -91,12 +88,12 @@ def test_another_address_of_the_documentation_reaches_every_alert(monkeypatch, t
 
 def test_the_runbook_has_no_section_for_a_removed_alert():
     headings = re.findall(r"^## (Market\S+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
+    assert sorted(headings) == sorted(ALERTS)
 
 
 def test_the_coverage_alert_uses_the_checked_interval():
-    assert f"- {NOMINAL_COVERAGE:g}\n" in alert("MarketCoverageOff")["expr"]
-    assert f"the {NOMINAL_COVERAGE:.0%} intervals" in alert("MarketCoverageOff")["annotations"]["description"]
+    assert f"- {NOMINAL_COVERAGE:g}\n" in ALERTS["MarketCoverageOff"]["expr"]
+    assert f"the {NOMINAL_COVERAGE:.0%} intervals" in ALERTS["MarketCoverageOff"]["annotations"]["description"]
 
 
 def test_the_latency_objective_is_a_bound_of_the_histogram():
