@@ -1,17 +1,16 @@
-"""A user's own files never break the product: `market_inference` is the only import name in the user's world."""
+"""A user's own files never break the product: `market_inference` is the only import name in the user's world.
+
+cli/test_pair_real.py runs `serve`, `demo`, the client and the commands among such files.
+"""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.serve_process import COMMAND, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 # File names that trading code is full of, and that are, or once were, import names of this project.
@@ -66,36 +65,10 @@ class Folder:
         return ran.stdout
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("folder of a user"))
-
-
-@pytest.fixture(scope="module")
-def target(folder: Folder) -> Iterator[str]:
-    """The gateway of a `market-inference serve` started in the user's folder."""
-    with serving(folder.environment, folder.path) as served:
-        gateway = re.search(r"^gateway +(\S+)$", served.said, re.MULTILINE)
-        assert gateway, served.said
-        yield gateway[1]
-
-
 @pytest.mark.slow
-def test_serve_the_client_and_the_commands_ignore_the_users_files(folder: Folder, target: str) -> None:
-    assert folder.run(sys.executable, "-c", CALL, target) == "3\n"
-    forecast = json.loads(folder.run(*COMMAND, "predict", "--csv", "bars.csv", "--json", "--target", target))
-    assert [one["symbol"] for one in forecast] == ["bars"]
-    assert "bar 110 of 110" in folder.run(*COMMAND, "watch", "--csv", "bars.csv", "--speed", "max", "--target", target)
-
-
-@pytest.mark.slow
-def test_the_demo_ignores_the_users_files(folder: Folder) -> None:
-    assert "The chart is at" in folder.run(*COMMAND, "demo", "--output", "chart.png", "--device", "cpu")
-
-
-@pytest.mark.slow
-def test_the_serverless_worker_ignores_the_users_files(folder: Folder) -> None:
+def test_the_serverless_worker_ignores_the_users_files(tmp_path: Path) -> None:
     job = {"input": {"action": "predict", "time_series": [100.0 + at % 7 for at in range(60)], "horizon": 3}}
+    folder = Folder(tmp_path / "folder of a user")
     said = folder.run(sys.executable, "-m", "serverless", "--test_input", json.dumps(job))
     assert "'forecasts'" in said
 
@@ -119,16 +92,21 @@ def test_the_wheel_adds_market_inference_and_nothing_else(wheel: Path) -> None:
     assert "market_inference/contract/generated/inference_pb2.py" in names
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "deploy"])
-def test_commands_that_need_a_checkout_say_so_when_only_the_wheel_is_installed(
-    wheel: Path, tmp_path: Path, command: str
-) -> None:
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(wheel: Path) -> Path:
+    """The installed wheel. A package `inference` that somebody else installed is not the service."""
+    site = wheel.with_name("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # A package of this name that somebody else installed is not the service.
     (site / "inference").mkdir()
     (site / "inference" / "__main__.py").write_text("raise RuntimeError('not the service')\n")
+    return site
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "deploy"])
+def test_commands_that_need_a_checkout_say_so_when_only_the_wheel_is_installed(
+    site: Path, tmp_path: Path, command: str
+) -> None:
     ran = subprocess.run(
         [sys.executable, "-P", "-m", "market_inference", command],
         cwd=tmp_path,
