@@ -52,17 +52,7 @@ def train(recipe: Chronos2, around: Surroundings) -> Outcome:
         found: Tensor = _run(model, [older[row] for row in rows], closes, recipe).loss
         return found
 
-    plan = Plan(
-        epochs=recipe.epochs,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        seed=recipe.seed,
-        warm_up=recipe.warm_up,
-        clip=recipe.clip,
-        decay=recipe.decay,
-        averaging=recipe.averaging,
-        rates={"": recipe.rate},
-    )
+    plan = Plan.of(recipe, {"": recipe.rate})
     before = _judged(model, newest, closes, recipe).score
     loop = Loop(model, plan, [1] * len(older), loss, lambda epoch: _judged(model, newest, closes, recipe))
     epoch, best = loop.run(around)

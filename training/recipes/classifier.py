@@ -46,17 +46,7 @@ def train(recipe: Classifier, around: Surroundings) -> Outcome:
     def judge(epoch: int) -> Judged:
         return _judged(model, tokenizer, validate_ids, divided)
 
-    plan = Plan(
-        epochs=recipe.epochs,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        seed=recipe.seed,
-        warm_up=recipe.warm_up,
-        clip=recipe.clip,
-        decay=recipe.decay,
-        averaging=recipe.averaging,
-        rates={"": recipe.rate},
-    )
+    plan = Plan.of(recipe, {"": recipe.rate})
     epoch, best = Loop(model, plan, [len(ids) for ids in train_ids], loss, judge).run(around)
     model.load_state_dict(dict(best.tensors), strict=False)
     held_ids = _encoded(tokenizer, divided.judged, recipe.length)

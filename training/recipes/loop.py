@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training.recipes import checkpoint
+from training.recipes.recipe import Chronos2, Classifier, Sentiment
 from training.recipes.run import StoppedError, Surroundings
 
 _MEASURED_EVERY = 10
@@ -23,7 +24,7 @@ _MEASURED_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to train and how fast. `groups` maps the beginning of a parameter's name to its learning rate."""
+    """How long to train and how fast. `rates` maps the beginning of a parameter's name to its learning rate."""
 
     epochs: int
     steps: int
@@ -34,6 +35,13 @@ class Plan:
     decay: float
     averaging: float
     rates: Mapping[str, float]
+
+    @classmethod
+    def of(cls, recipe: Sentiment | Classifier | Chronos2, rates: Mapping[str, float]) -> "Plan":
+        return cls(
+            epochs=recipe.epochs, steps=recipe.steps, batch=recipe.batch, seed=recipe.seed, warm_up=recipe.warm_up,
+            clip=recipe.clip, decay=recipe.decay, averaging=recipe.averaging, rates=rates,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

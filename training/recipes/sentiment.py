@@ -43,7 +43,7 @@ def train(recipe: Sentiment, around: Surroundings) -> Outcome:
     adapt(model, recipe.rank, recipe.scale, recipe.dropout / 2)
     loop = Loop(
         model,
-        _plan(recipe),
+        Plan.of(recipe, {"": recipe.adapter_rate, "head.": recipe.head_rate}),
         [len(row.ids) for row in train_set],
         lambda rows: _loss(model, [train_set[row] for row in rows], recipe.smoothing),
         lambda epoch: _judged(model, validate, epoch),
@@ -51,20 +51,6 @@ def train(recipe: Sentiment, around: Surroundings) -> Outcome:
     epoch, best = loop.run(around)
     held = encode([Row(row.text, row.label) for row in divided.judged], words, recipe.length)
     return _export(recipe, model, epoch, best, divided, held, around.out)
-
-
-def _plan(recipe: Sentiment) -> Plan:
-    return Plan(
-        epochs=recipe.epochs,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        seed=recipe.seed,
-        warm_up=recipe.warm_up,
-        clip=recipe.clip,
-        decay=recipe.decay,
-        averaging=recipe.averaging,
-        rates={"": recipe.adapter_rate, "head.": recipe.head_rate},
-    )
 
 
 def _loss(model: Classifier, rows: Sequence[Encoded], smoothing: float) -> Tensor:

@@ -15,10 +15,11 @@ from chronos.chronos2.model import Chronos2Model
 from models import forecast
 from models.forecast import Series
 from models.manifest import Manifest
+from tests.training.recipes.surroundings import around
 from training.recipes import chronos2
 from training.recipes.bars import read
 from training.recipes.recipe import of
-from training.recipes.run import DataRefusedError, StoppedError, Surroundings
+from training.recipes.run import DataRefusedError, StoppedError
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -57,23 +58,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(base: Path, **changes: object) -> chronos2.Chronos2:
     usual = {"horizon": 8, "context": 64, "steps": 25, "rate": 0.01, "averaging": 0.5}
     return of({"kind": "chronos2", "base": str(base), **usual, **changes})
-
-
-def around(data: Path, folder: Path, stop_after: int = 0, resume: Path | None = None) -> Surroundings:
-    out = folder / "out"
-    out.mkdir(parents=True)
-    steps = 0
-
-    def keep(step: int, write: object) -> None:
-        nonlocal steps
-        steps += 1
-        (folder / "checkpoint").mkdir(exist_ok=True)
-        write(folder / "checkpoint")
-
-    return Surroundings(
-        data=data, out=out, resume=resume, measure=lambda *_: None, checkpoint=keep,
-        stopping=lambda: bool(stop_after) and steps >= stop_after,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

@@ -16,9 +16,10 @@ from transformers import (
 
 from models.model import ModelUnavailableError
 from models.sentiment import load
+from tests.training.recipes.surroundings import around
 from training.recipes import classifier
 from training.recipes.recipe import of
-from training.recipes.run import DataRefusedError, StoppedError, Surroundings
+from training.recipes.run import DataRefusedError, StoppedError
 
 WORDS = (
     "[PAD]",
@@ -79,23 +80,6 @@ def recipe(base: Path, **changes: object) -> classifier.Classifier:
     return of(
         {"kind": "classifier", "base": str(base), "epochs": 14, "rate": 0.008, "rank": 4, "averaging": 0.5, **changes}
     )
-
-
-def around(data: Path, folder: Path, stop_after: int = 0, resume: Path | None = None) -> Surroundings:
-    out = folder / "out"
-    out.mkdir(parents=True)
-    steps = 0
-
-    def keep(step: int, write: object) -> None:
-        nonlocal steps
-        steps += 1
-        (folder / "checkpoint").mkdir(exist_ok=True)
-        write(folder / "checkpoint")
-
-    return Surroundings(
-        data=data, out=out, resume=resume, measure=lambda *_: None, checkpoint=keep,
-        stopping=lambda: bool(stop_after) and steps >= stop_after,
-    )  # fmt: skip
 
 
 def test_it_learns_and_the_folder_serves_without_peft(base: Path, data: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from models.sentiment import load
+from tests.training.recipes.surroundings import around
 from training.recipes import sentiment
 from training.recipes.recipe import of
-from training.recipes.run import DataRefusedError, StoppedError, Surroundings
+from training.recipes.run import DataRefusedError, StoppedError
 from training.sentiment.phrases import phrases
 
 RECIPE = {"kind": "sentiment", "epochs": 1, "steps": 6, "batch": 8, "rank": 4, "version": "9"}
@@ -22,23 +23,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label", "time"), *rows])
     return path
-
-
-def around(data: Path, folder: Path, stop_after: int = 0, resume: Path | None = None) -> Surroundings:
-    out = folder / "out"
-    out.mkdir(parents=True)
-    steps = 0
-
-    def keep(step: int, write: object) -> None:
-        nonlocal steps
-        steps += 1
-        (folder / "checkpoint").mkdir(exist_ok=True)
-        write(folder / "checkpoint")
-
-    return Surroundings(
-        data=data, out=out, resume=resume, measure=lambda *_: None, checkpoint=keep,
-        stopping=lambda: bool(stop_after) and steps >= stop_after,
-    )  # fmt: skip
 
 
 def test_interrupted_resumed_and_served(data: Path, tmp_path: Path) -> None:
