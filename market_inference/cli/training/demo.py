@@ -40,7 +40,8 @@ def run(console: Console, out: Path | None) -> None:
     """Run the demo; the model goes to `out` where given. Raises ServiceProcessError, PlaneError."""
     if absent := [package for package in NEEDS if find_spec(package) is None]:
         raise PlaneError(
-            f"the demo needs {', '.join(absent)}: in the checkout, pip install -e '.[training,training-pod]'"
+            f"the demo needs {', '.join(absent)}: in the checkout, "
+            "pip install -c constraints/runtime.txt -e '.[training,training-pod]'"
         )
     folder = Path(tempfile.mkdtemp(prefix="market-inference-training-"))
     try:
