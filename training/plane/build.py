@@ -7,7 +7,7 @@ from gateway.access.tokens import Tokens
 from market_inference.contract import keys
 from runtime.listen import is_loopback
 from training.plane import registry
-from training.plane.champion import GatewayChampion
+from training.plane.champion import Champion
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
@@ -77,7 +77,7 @@ def gatekeeper(services: Services, worker: str) -> Gatekeeper:
     """The gate of one worker."""
     config = services.config
     key = config.gateway_key.get_secret_value() if config.gateway_key else ""
-    champion = GatewayChampion(config.gateway, key, tls=config.gateway_tls) if config.gateway else None
+    champion = Champion(config.gateway, key, tls=config.gateway_tls) if config.gateway else None
     return Gatekeeper(services.store, services.objects, champion, config.max_looks, worker, services.clock)
 
 

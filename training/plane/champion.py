@@ -5,7 +5,7 @@ Owns the calls. All answers come from one version; answers of several versions a
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,27 +20,8 @@ class ChampionAwayError(Exception):
     """The gateway does not answer, or answers with an error or with several versions."""
 
 
-class Champion(Protocol):
-    """The models in service. `alive` is called between two calls. Both raise ChampionAwayError."""
-
-    def texts(self, model: str, texts: Sequence[str], alive: Callable[[], None]) -> tuple[str, Floats]:
-        """Name and version, and probabilities [n, 3]. An unknown model name stands for the default model."""
-        ...
-
-    def bands(
-        self,
-        model: str,
-        contexts: Sequence[Mapping[str, Floats]],
-        horizon: int,
-        levels: Sequence[float],
-        alive: Callable[[], None],
-    ) -> tuple[str, list[dict[str, Floats]]]:
-        """Name and version, and for each mapping of symbol to closes the quantiles [levels] one horizon ahead."""
-        ...
-
-
-class GatewayChampion:
-    """The champion behind a gateway."""
+class Champion:
+    """The models in service, behind a gateway. The methods call `alive` between calls, and raise ChampionAwayError."""
 
     def __init__(self, target: str, key: str, *, tls: bool) -> None:
         self._target = target
@@ -48,7 +29,7 @@ class GatewayChampion:
         self._tls = tls
 
     def texts(self, model: str, texts: Sequence[str], alive: Callable[[], None]) -> tuple[str, Floats]:
-        """See Champion."""
+        """Name and version, and probabilities [n, 3]. An unknown model name stands for the default model."""
         with self._client() as client:
             name = self._known(client, "sentiment", model)
             answers = []
@@ -66,7 +47,7 @@ class GatewayChampion:
         levels: Sequence[float],
         alive: Callable[[], None],
     ) -> tuple[str, list[dict[str, Floats]]]:
-        """See Champion."""
+        """Name and version, and for each mapping of symbol to closes the quantiles [levels] one horizon ahead."""
         found, every = [], []
         with self._client() as client:
             name = self._known(client, "forecast", model)
