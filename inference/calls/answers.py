@@ -189,16 +189,28 @@ def _row_heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[b
     for call, outputs in zip(program.calls, program.rows, strict=True):
         first, inner = len(heads), 0
         for name, length in zip(program.outputs[outputs], lengths[outputs], strict=True):
-            size = length * _FLOAT64_BYTES
-            # protobuf leaves an empty field out; a reader takes a field of length 0 for the same.
-            head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + wireformat.header(2, size)
-            heads.append(wireformat.header(2, len(head) + size) + head)
-            inner += len(heads[-1]) + size
-        named = answers_pb2.IndicatorAnswer(name=call.function.name).SerializeToString()
-        opening = wireformat.header(1, len(named) + inner) + named
+            heads.append(_output_head(name, length * _FLOAT64_BYTES))
+            inner += len(heads[-1]) + length * _FLOAT64_BYTES
+        opening = _indicator_head(call.function.name, inner)
         heads[first] = opening + heads[first]
         total += len(opening) + inner
     return total, tuple(heads)
+
+
+# Lists of indicators that are new have outputs of names and sizes that are not.
+@lru_cache(maxsize=4096)
+def _output_head(name: str, size: int) -> bytes:
+    """The bytes of an IndicatorOutput, as a list item, before its values of `size` bytes."""
+    # protobuf leaves an empty field out; a reader takes a field of length 0 for the same.
+    head = answers_pb2.IndicatorOutputAnswer(name=name).SerializeToString() + wireformat.header(2, size)
+    return wireformat.header(2, len(head) + size) + head
+
+
+@lru_cache(maxsize=4096)
+def _indicator_head(name: str, size: int) -> bytes:
+    """The bytes of an Indicator, as a list item, before its outputs of `size` bytes."""
+    named = answers_pb2.IndicatorAnswer(name=name).SerializeToString()
+    return wireformat.header(1, len(named) + size) + named
 
 
 def _status(outcome: status_pb2.Status | ServiceError, request_id: str) -> status_pb2.Status:

@@ -28,7 +28,7 @@ from market_inference.contract.encoding import twins
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
 from models import indicators
-from models.cache import SizedCache
+from models.cache import SizedCache, sized_cache
 from models.forecast import Group, Series
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -306,12 +306,18 @@ def compile_specs(specs: Iterable[bytes]) -> indicators.Program:
 
 
 def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
-    specs = map(inference_pb2.IndicatorSpec.FromString, serialised)
     try:
-        return indicators.compile([indicators.Spec(s.name, dict(s.params), s.last or None) for s in specs])
+        return indicators.assemble(map(_checked, serialised))
     except indicators.SpecError as error:
         field = f"indicators[{error.index}].{error.field}"
         raise InvalidRequestError([Violation(field, error.message, "indicator")]) from error
+
+
+# Lists of indicators that are new consist of indicators that are not.
+@sized_cache(1 << 20, lambda call: indicators.CALL_BYTES)
+def _checked(serialised: bytes) -> indicators.Call:
+    spec = inference_pb2.IndicatorSpec.FromString(serialised)
+    return indicators.check(indicators.Spec(spec.name, dict(spec.params), spec.last or None))
 
 
 def _refuse_incomplete(

@@ -49,6 +49,7 @@ _PHASE_BYTES: Final = NUMBER_BYTES + 2
 # Label, probabilities and all warnings of a text.
 _TEXT_BYTES: Final = 1024
 _CACHED_BYTES: Final = 2048
+_SHORT_BYTES: Final = 128
 MOST_PHASES: Final = 1440
 """Phases of a series with times, when the request gives no period."""
 _TIMES: Final = attrgetter("times")
@@ -90,10 +91,18 @@ class _Outputs(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _outputs(specs: tuple[bytes, ...]) -> _Outputs:
-    asked = [inference_pb2.IndicatorSpec.FromString(spec) for spec in specs]
-    found = [(OUTPUTS.get(spec.name.upper(), 1), spec.last) for spec in asked]
-    head_bytes = sum(count for count, _ in found) * _OUTPUT_BYTES + _ITEM_BYTES
-    return _Outputs(sum(count for count, last in found if not last), tuple(one for one in found if one[1]), head_bytes)
+    found = [(_spec if len(spec) <= _SHORT_BYTES else _spec.__wrapped__)(spec) for spec in specs]
+    head_bytes = sum([count for count, _ in found]) * _OUTPUT_BYTES + _ITEM_BYTES
+    whole = sum([count for count, last in found if not last])
+    return _Outputs(whole, tuple([one for one in found if one[1]]), head_bytes)
+
+
+# Lists of indicators that are new consist of indicators that are not.
+@lru_cache(maxsize=4096)
+def _spec(raw: bytes) -> tuple[int, int]:
+    """The outputs of an indicator, and its newest bars; 0 for all bars."""
+    spec = inference_pb2.IndicatorSpec.FromString(raw)
+    return OUTPUTS.get(spec.name.upper(), 1), spec.last
 
 
 def analyze(request: requests_pb2.AnalyzeColumns) -> int:

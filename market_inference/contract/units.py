@@ -42,6 +42,7 @@ BARS_PER_UNIT: Final = 8
 """One unit pays for this many bars of a window."""
 _LONGEST_WINDOW: Final = 100_000
 _CACHED_BYTES: Final = 2048
+_SHORT_BYTES: Final = 128
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
@@ -80,19 +81,28 @@ def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
 
 @lru_cache(maxsize=1024)
 def _cost(specs: tuple[bytes, ...]) -> tuple[int, tuple[int, ...]]:
-    return _cost_of(map(inference_pb2.IndicatorSpec.FromString, specs))
+    return _cost_of(specs)
 
 
-def _cost_of(specs: Iterable[inference_pb2.IndicatorSpec]) -> tuple[int, tuple[int, ...]]:
+def _cost_of(specs: Iterable[bytes]) -> tuple[int, tuple[int, ...]]:
     """Units per bar of the indicators together, and the windows. The default windows are short and cost nothing."""
-    per_bar, windows = 0, []
-    for spec in specs:
-        name = spec.name.upper()
-        per_bar += COSTLY.get(name, 1)
-        given = [spec.params[parameter] for parameter in WINDOWS.get(name, ()) if parameter in spec.params]
-        # Numbers are checked later: an infinity and a NaN fail the comparison.
-        windows += [int(sum(given))] if given and 0 < sum(given) <= _LONGEST_WINDOW else []
-    return per_bar, tuple(windows)
+    costs = [(_spec_cost if len(spec) <= _SHORT_BYTES else _spec_cost.__wrapped__)(spec) for spec in specs]
+    return sum([per_bar for per_bar, _ in costs]), tuple([window for _, window in costs if window])
+
+
+# Lists of indicators that are new consist of indicators that are not.
+@lru_cache(maxsize=4096)
+def _spec_cost(raw: bytes) -> tuple[int, int]:
+    """Units per bar of an indicator, and its window; 0 for none."""
+    spec = inference_pb2.IndicatorSpec.FromString(raw)
+    name = spec.name.upper()
+    given = [spec.params[parameter] for parameter in WINDOWS.get(name, ()) if parameter in spec.params]
+    # Numbers are checked later: an infinity and a NaN fail the comparison.
+    return COSTLY.get(name, 1), int(sum(given)) if given and 0 < sum(given) <= _LONGEST_WINDOW else 0
+
+
+def _serialised(specs: Iterable[inference_pb2.IndicatorSpec]) -> Iterable[bytes]:
+    return (spec.SerializeToString() for spec in specs)
 
 
 def analyze(request: requests_pb2.AnalyzeColumns) -> int:
@@ -101,14 +111,14 @@ def analyze(request: requests_pb2.AnalyzeColumns) -> int:
 
 def watch(request: inference_pb2.WatchRequest) -> int:
     """Units of a session's opening; each bar costs of_bar()."""
-    per_bar, _ = _cost_of(request.open.indicators)
+    per_bar, _ = _cost_of(_serialised(request.open.indicators))
     return len(request.open.history.close) * max(1, per_bar)
 
 
 def of_bar(opened: inference_pb2.WatchOpen) -> int:
     """Units of each bar of a live session; a forecast at every n-th bar counts with its mean."""
     forecast = opened.forecast.horizon // max(1, opened.forecast.every)
-    per_bar, windows = _cost_of(opened.indicators)
+    per_bar, windows = _cost_of(_serialised(opened.indicators))
     return max(1, per_bar + sum(windows) // BARS_PER_UNIT) + forecast
 
 

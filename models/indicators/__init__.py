@@ -13,16 +13,27 @@ from typing import Literal
 from models.indicators.answer import Answer
 from models.indicators.functions import FUNCTIONS, Function, Output, Parameter
 from models.indicators.panel import COLUMNS, Panel
-from models.indicators.program import Program, Spec, SpecError, compile  # noqa: A004 - as re.compile
+from models.indicators.program import (
+    CALL_BYTES,
+    Call,
+    Program,
+    Spec,
+    SpecError,
+    assemble,
+    check,
+    compile,  # noqa: A004 - as re.compile
+)
 from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.talib_model import TALibModel
 from models.indicators.task import Task
 from models.model import Model, ModelUnavailableError
 
 __all__ = [
+    "CALL_BYTES",
     "COLUMNS",
     "FUNCTIONS",
     "Answer",
+    "Call",
     "Function",
     "Output",
     "Panel",
@@ -32,6 +43,8 @@ __all__ = [
     "SpecError",
     "SpoiltSumsError",
     "Task",
+    "assemble",
+    "check",
     "compile",
     "load",
 ]

@@ -4,19 +4,17 @@ Owns the checks of names, parameters and ranges, the layout of the answer, and t
 list of functions is in functions.py, their costs in price.py, the computation in plan.py and kernels/.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import accumulate
 
-from models.cache import sized_cache
 from models.indicators.functions import FUNCTIONS, PERIODS, Function, Parameter
 from models.indicators.panel import Panel
 from models.indicators.price import Price, price
 
-_CACHED_BYTES = 4 << 20
-_CACHED_CALL_BYTES = 1 << 20
-_CALL_BYTES = 900
+CALL_BYTES = 900
+"""About the bytes of a call and of the spec that it was made from, for caches."""
 _OUTPUT_BYTES = 32
 
 WINDOWED = frozenset(("AROON", "AROONOSC", "AVGDEV", "DONCHIAN", "FRACTAL", "IMI", "PERCENTILE", "PERCENTRANK", "VHF"))
@@ -46,7 +44,7 @@ class Spec:
     last: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One checked indicator: every parameter's value in TA-Lib's order, the bars of warm-up, the bars to return.
 
@@ -58,10 +56,20 @@ class Call:
     lookback: int
     last: int | None
     fresh: bool = False
-    price: Price = field(init=False, compare=False)
+    price: Price = field(init=False)
+    key: Hashable = field(init=False)
+    _hash: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "price", price(self.function, self.values))
+        object.__setattr__(self, "key", (self.function.name, self.values, self.last, self.fresh))
+        object.__setattr__(self, "_hash", hash(self.key))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Call) and self.key == other.key)
 
     @property
     def last_only(self) -> bool:
@@ -97,13 +105,13 @@ class Program:
         # The cost is linear in the bars, beside that of the costly calls.
         self._costly = [call for call in calls if call.price.per_window]
         self._per_bar = sum(call.price.per_bar for call in calls if not call.price.per_window)
-        self._key: Hashable = tuple((call.function.name, call.values, call.last, call.fresh) for call in calls)
+        self._key: Hashable = tuple(call.key for call in calls)
         self._hash = hash(self._key)
 
     @property
     def size_bytes(self) -> int:
         """About the bytes of a program and of the specs that it was compiled from, for caches."""
-        return _CALL_BYTES * len(self.calls) + _OUTPUT_BYTES * len(self.outputs)
+        return CALL_BYTES * len(self.calls) + _OUTPUT_BYTES * len(self.outputs)
 
     def __hash__(self) -> int:
         return self._hash
@@ -148,30 +156,26 @@ def _divide(calls: Sequence[Call], bars: int, most_units: int) -> Iterator[list[
     yield part
 
 
-def compile(specs: Sequence[Spec]) -> Program:  # noqa: A001 - models.indicators.compile, as re.compile
-    """Check the specs and lay out the answer. Programs are cached, so equal specs are checked once.
-
-    Raises SpecError for the first invalid spec.
-    """
-    return _compiled(tuple((spec.name, tuple(sorted(spec.params.items())), spec.last) for spec in specs))
+def compile(specs: Iterable[Spec]) -> Program:  # noqa: A001 - models.indicators.compile, as re.compile
+    """Check the specs and lay out the answer. Raises SpecError for the first invalid spec."""
+    return assemble(map(check, specs))
 
 
-@sized_cache(_CACHED_BYTES, lambda program: program.size_bytes)
-def _compiled(key: tuple[tuple[str, tuple[tuple[str, float], ...], int | None], ...]) -> Program:
-    calls = []
-    for index, spec in enumerate(key):
-        try:
-            calls.append(_call(*spec))
-        except SpecError as error:
-            raise SpecError(index, error.field, error.message) from None
-    return Program(calls)
+def assemble(calls: Iterable[Call]) -> Program:
+    """The program of calls that are checked one by one, by check(). Raises SpecError with the place of the call."""
+    checked: list[Call] = []
+    try:
+        for call in calls:
+            checked.append(call)
+    except SpecError as error:
+        raise SpecError(len(checked), error.field, error.message) from None
+    return Program(checked)
 
 
-# Lists of indicators that are new consist of indicators that are not: a call takes ten times as long to check.
-@sized_cache(_CACHED_CALL_BYTES, lambda call: _CALL_BYTES)
-def _call(name: str, params: tuple[tuple[str, float], ...], last: int | None) -> Call:
+def check(spec: Spec) -> Call:
     """The call of a spec. Raises SpecError with the index 0."""
-    function, given = FUNCTIONS.get(name), dict(params)
+    name, last = spec.name, spec.last
+    function, given = FUNCTIONS.get(name), spec.params
     if function is None:
         raise SpecError(0, "name", f"unknown function {name!r}{_suggestion(name, list(FUNCTIONS))}")
     if PERIODS in function.columns:

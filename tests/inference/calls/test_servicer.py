@@ -15,7 +15,6 @@ from market_inference.contract import methods
 from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast
 from models.forecast import student, volatility
-from models.indicators import program
 from tests import extras
 
 
@@ -27,18 +26,35 @@ def different_specs(dice: random.Random) -> list[bytes]:
     return [spec.SerializeToString() for spec in asked]
 
 
+def of_periods(*periods: float) -> list[bytes]:
+    specs = [pb.IndicatorSpec(name="SMA", params={"timeperiod": period}, last=1) for period in periods]
+    return [spec.SerializeToString() for spec in specs]
+
+
+def test_equal_lists_are_compiled_once():
+    assert servicer.compile_specs(of_periods(12.0, 26.0)) is servicer.compile_specs(of_periods(12.0, 26.0))
+
+
+def test_a_new_list_checks_no_indicator_that_was_checked_before():
+    """A client that always sends new lists would take half a millisecond of the event loop for each."""
+    before = servicer.compile_specs(of_periods(*range(2, 50)))
+    first, second = servicer.compile_specs(of_periods(47.0, 3.0)).calls
+    assert first is before.calls[45]
+    assert second is before.calls[1]
+
+
 def test_the_size_of_a_program_is_not_underestimated():
     dice = random.Random(1)
     servicer.compile_specs(different_specs(dice))
     tracemalloc.start()
     try:
-        before = servicer._programs.size_bytes + program._compiled.cache.size_bytes
+        before = servicer._programs.size_bytes + servicer._checked.cache.size_bytes
         for _ in range(40):
             servicer.compile_specs(different_specs(dice))
         grown = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert grown <= servicer._programs.size_bytes + program._compiled.cache.size_bytes - before
+    assert grown <= servicer._programs.size_bytes + servicer._checked.cache.size_bytes - before
 
 
 async def test_hundreds_of_different_requests_of_100_indicators_stay_within_the_caches_bytes():
@@ -58,8 +74,8 @@ async def test_hundreds_of_different_requests_of_100_indicators_stay_within_the_
         assert plans._held <= 64 << 20
     finally:
         parts.close()
-    caches = (servicer._programs, program._compiled.cache, answers._row_heads.cache)
-    assert [cache.size_bytes <= limit << 20 for cache, limit in zip(caches, (32, 32, 16), strict=True)] == [True] * 3
+    caches = (servicer._programs, servicer._checked.cache, answers._row_heads.cache)
+    assert [cache.size_bytes <= limit << 20 for cache, limit in zip(caches, (4, 1, 16), strict=True)] == [True] * 3
 
 
 @pytest.mark.parametrize("function", [student.table, volatility._weights])

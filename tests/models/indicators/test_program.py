@@ -47,19 +47,10 @@ def test_a_program_is_equal_and_hashable_by_value() -> None:
     assert spelled != compile([Spec("MACD", last=1)])
 
 
-def test_equal_specs_are_checked_once() -> None:
-    specs = [Spec("MACD", {"fastperiod": 12.0, "slowperiod": 26}), Spec("RSI", last=3)]
-    assert compile(specs) is compile([Spec("MACD", {"slowperiod": 26, "fastperiod": 12}), Spec("RSI", last=3)])
-
-
-def test_a_new_list_checks_no_indicator_that_was_checked_before() -> None:
-    """A client that always sends new lists would take a millisecond of the event loop for each."""
-    before = compile([Spec("SMA", {"timeperiod": period}, last=1) for period in range(2, 50)])
-    first, second = compile([Spec("SMA", {"timeperiod": 47.0}, last=1), Spec("SMA", {"timeperiod": 3.0}, last=1)]).calls
-    assert (first, second) == (before.calls[45], before.calls[1])
-    assert first is before.calls[45]
-    assert second is before.calls[1]
-    assert compile([Spec("SMA", {"timeperiod": 3.0})]).calls[0] != second
+def test_an_error_names_the_place_of_its_spec() -> None:
+    with pytest.raises(SpecError, match="must be at least 1") as refusal:
+        compile([Spec("SMA"), Spec("RSI", last=0), Spec("EMA", last=0)])
+    assert (refusal.value.index, refusal.value.field) == (1, "last")
 
 
 def test_a_program_describes_the_layout_of_the_answer() -> None:
