@@ -28,10 +28,9 @@ class TracedExchange(Exchange):
         self._traces = traces
 
     async def answer(
-        self, envelope: exchange_pb2.Envelope, call: ReplicaCall
+        self, envelope: exchange_pb2.Envelope, call: ReplicaCall, method: str, body: memoryview | None
     ) -> tuple[exchange_pb2.Reply, bytes | None]:
         """As Exchange.answer."""
-        method = envelope.WhichOneof("body") or "none"
         span = call.span = self._traces.request(
             f"{_METHOD} {method}",
             "server",
@@ -41,7 +40,7 @@ class TracedExchange(Exchange):
         )
         code, reason = "CANCELLED", CallCancelledError.reason
         try:
-            reply, response = await super().answer(envelope, call)
+            reply, response = await super().answer(envelope, call, method, body)
             code, reason = _outcome(reply)
             if span.sampled and reply.timing.encode_us:
                 ended = deadline.now()

@@ -24,12 +24,14 @@ class Outbox:
     def add(self, envelope: Envelope, field: str = "", body: bytes = b"") -> None:
         """Write an envelope. `body` is the serialised request for the envelope's field `field`; it is not copied.
 
-        An envelope under the id of a large request that was not written yet follows this request.
+        A large body stands first, where the replica finds it without parsing the envelope around it. An envelope under
+        the id of a large request that was not written yet follows this request.
         """
         content = wireformat.pieces(Envelope.DESCRIPTOR.fields_by_name[field].number, body) if field else ()
-        pieces = wireformat.pieces(_ENVELOPES, envelope.SerializeToString(), *content)
+        large, head = len(body) >= LARGE_BYTES, envelope.SerializeToString()
+        pieces = wireformat.pieces(_ENVELOPES, *((*content, head) if large else (head, *content)))
         if not self._ready.follow(envelope.id, pieces):
-            self._ready.add(pieces, envelope.id if len(body) >= LARGE_BYTES else None)
+            self._ready.add(pieces, envelope.id if large else None)
         self._wake.set()
 
     def discard(self, envelope_id: int) -> bool:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from inference.batching.job import Job
@@ -24,7 +25,7 @@ from inference.calls.together import require_taken
 from inference.loading.catalog import Catalog
 from inference.status import Status
 from market_inference.contract import answer_size
-from market_inference.contract.encoding import twins
+from market_inference.contract.encoding import in_place, twins
 from market_inference.contract.errors import InvalidRequestError, ServiceError, Violation
 from market_inference.contract.generated import answers_pb2, inference_pb2, requests_pb2
 from models import indicators
@@ -56,8 +57,8 @@ class Servicer:
         self._preparation = TextPreparation()
         self.shadows: Shadows | None = None
 
-    async def predict(self, raw: bytes, call: ReplicaCall) -> bytes:
-        request = requests_pb2.PredictColumns.FromString(raw)
+    async def predict(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
+        request = _read(inference_pb2.PredictRequest, raw)
         response = await self._predict(request, call)
         if self.shadows is not None:
             self.shadows.compare("forecast", request, self._predict, response, call)
@@ -93,8 +94,8 @@ class Servicer:
         finally:
             self.memory.release(call.client, held)
 
-    async def sentiment(self, raw: bytes, call: ReplicaCall) -> bytes:
-        request = inference_pb2.AnalyzeSentimentRequest.FromString(raw)
+    async def sentiment(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
+        request = inference_pb2.AnalyzeSentimentRequest.FromString(bytes(raw))
         response = await self._sentiment(request, call)
         if self.shadows is not None:
             self.shadows.compare("sentiment", request, self._sentiment, response, call)
@@ -115,8 +116,8 @@ class Servicer:
         call.count_warnings(outcomes)
         return answers.sentiments(_in_order(refused, outcomes), model, call.request_id)
 
-    async def indicators(self, raw: bytes, call: ReplicaCall) -> bytes:
-        return await self._indicators(requests_pb2.ComputeIndicatorsColumns.FromString(raw), call)
+    async def indicators(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
+        return await self._indicators(_read(inference_pb2.ComputeIndicatorsRequest, raw), call)
 
     async def _indicators(self, request: requests_pb2.ComputeIndicatorsColumns, call: ReplicaCall) -> bytes:
         model = await self._catalog.get("indicators", "")
@@ -151,9 +152,9 @@ class Servicer:
         finally:
             self.memory.release(call.client, held)
 
-    async def analyze(self, raw: bytes, call: ReplicaCall) -> bytes:
+    async def analyze(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
         """Run the parts in parallel. A part that fails has its own status in the response."""
-        request = requests_pb2.AnalyzeColumns.FromString(raw)
+        request = requests_pb2.AnalyzeColumns.FromString(bytes(raw))
         parts: dict[str, Coroutine[Any, Any, bytes]] = {}
         if request.HasField("predict"):
             parts["predict"] = self._predict(request.predict, call)
@@ -177,11 +178,11 @@ class Servicer:
         except ServiceError as error:
             return error.status(call.request_id)
 
-    async def status(self, raw: bytes, call: ReplicaCall) -> bytes:
+    async def status(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
         replica = await self._status.probe()
         return inference_pb2.GetStatusResponse(replicas=[replica], request_id=call.request_id).SerializeToString()
 
-    async def models(self, raw: bytes, call: ReplicaCall) -> bytes:
+    async def models(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
         listing = self._status.models()
         return inference_pb2.ListModelsResponse(models=listing, request_id=call.request_id).SerializeToString()
 
@@ -226,6 +227,11 @@ class Servicer:
         if call.calls == 1 and all(isinstance(outcome, ServiceError) for outcome in outcomes):
             raise outcomes[0]
         return outcomes
+
+
+def _read(kind: type[Message], raw: bytes | memoryview) -> Any:
+    """The request of the public type `kind`, in place or as its twin."""
+    return in_place.read(kind, raw) or twins.TWINS[kind].FromString(raw)  # type: ignore[arg-type]  # takes views, too
 
 
 @lru_cache(maxsize=1024)

@@ -129,7 +129,7 @@ def _broken(one: requests_pb2.SeriesColumns, index: int, request: requests_pb2.P
 
 
 def _instants(column: bytes) -> NDArray[np.int64]:
-    return np.frombuffer(column, "<i8")
+    return np.frombuffer(bytes(column), "<i8")
 
 
 def _of_group(

@@ -6,7 +6,8 @@ of the stream. The servicer (calls/servicer.py) owns the meaning of a request.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -51,12 +52,10 @@ class Exchange:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler for a grpc.aio server. Reply frames are serialised here (see _serialized), not by gRPC."""
-        method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            self._serve, exchange_pb2.ExchangeRequest.FromString, None
-        )
+        method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._serve, None, None)
         return grpc.method_handlers_generic_handler(SERVICE.full_name, {"Exchange": method})
 
-    async def _serve(self, frames: AsyncIterator[exchange_pb2.ExchangeRequest], context: Any) -> AsyncIterator[bytes]:
+    async def _serve(self, frames: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         stream = self.open()
         reader = asyncio.create_task(_read(frames, stream))
         try:
@@ -97,10 +96,12 @@ class Exchange:
         return exchange_pb2.Load(queued_seconds=self._load(), draining=self._draining)
 
     async def answer(
-        self, envelope: exchange_pb2.Envelope, call: ReplicaCall
+        self, envelope: exchange_pb2.Envelope, call: ReplicaCall, method: str, body: memoryview | None
     ) -> tuple[exchange_pb2.Reply, bytes | None]:
-        """The reply to one request, and the response's bytes unless the reply carries an error."""
-        method = envelope.WhichOneof("body") or "none"
+        """The reply to one request, and the response's bytes unless the reply carries an error.
+
+        `method`: the envelope's field of the request. `body`: the request, unless it is in that field.
+        """
         reply = exchange_pb2.Reply(id=envelope.id)
         response = None
         began, code = deadline.now(), "OK"
@@ -110,7 +111,7 @@ class Exchange:
             serve = getattr(self._servicer, method, None)
             if serve is None:
                 raise InternalError
-            response = await serve(getattr(envelope, method), call)
+            response = await serve(getattr(envelope, method) if body is None else body, call)
             reply.failed.extend(call.failed)
         except ServiceError as error:
             reply.error.CopyFrom(error.status(call.request_id))
@@ -154,7 +155,26 @@ def call_of(envelope: exchange_pb2.Envelope) -> ReplicaCall:
     )
 
 
-async def _read(frames: AsyncIterator[exchange_pb2.ExchangeRequest], stream: "ExchangeStream") -> None:
+def _envelopes(frame: bytes | bytearray) -> Sequence[tuple[exchange_pb2.Envelope, str, memoryview | None]]:
+    """Each envelope of a frame, the name of its request's field, and the request where it stays in the frame."""
+    if len(frame) >= LARGE_BYTES:
+        view = memoryview(frame)
+        with suppress(ValueError, IndexError):
+            return [_in_place(view, start, end) for _, start, end in wireformat.places(view, 0, len(view))]
+    envelopes = exchange_pb2.ExchangeRequest.FromString(frame).envelopes  # type: ignore[arg-type]  # takes bytearray, too
+    return [(envelope, envelope.WhichOneof("body") or "none", None) for envelope in envelopes]
+
+
+def _in_place(view: memoryview, start: int, end: int) -> tuple[exchange_pb2.Envelope, str, memoryview]:
+    """An envelope that begins with a large request. Raises ValueError or IndexError for another one."""
+    number, first, last = next(wireformat.places(view, start, end))
+    if last - first < LARGE_BYTES:
+        raise ValueError("no large request")
+    envelope = exchange_pb2.Envelope.FromString(bytes(view[last:end]))
+    return envelope, exchange_pb2.Envelope.DESCRIPTOR.fields_by_number[number].name, view[first:last]
+
+
+async def _read(frames: AsyncIterator[bytes], stream: "ExchangeStream") -> None:
     try:
         async for frame in frames:
             stream.receive(frame)
@@ -192,16 +212,16 @@ class ExchangeStream:
     async def idle(self) -> None:
         await self._idle.wait()
 
-    def receive(self, frame: exchange_pb2.ExchangeRequest) -> None:
-        for envelope in frame.envelopes:
-            self._start(envelope)
+    def receive(self, frame: bytes | bytearray) -> None:
+        for envelope, method, body in _envelopes(frame):
+            self._start(envelope, method, body)
 
     def end_requests(self) -> None:
         """The gateway has ended the stream: replies() ends after the replies that are ready."""
         self._ended = True
         self.wake()
 
-    def _start(self, envelope: exchange_pb2.Envelope) -> None:
+    def _start(self, envelope: exchange_pb2.Envelope, method: str, body: memoryview | None) -> None:
         if envelope.HasField("cancel"):
             self._cancel(envelope)
             return
@@ -215,7 +235,7 @@ class ExchangeStream:
         call = call_of(envelope)
         if call.calls > 1:
             self._merged[envelope.id] = call
-        task = self._tasks[envelope.id] = asyncio.create_task(self._answer(envelope, call))
+        task = self._tasks[envelope.id] = asyncio.create_task(self._answer(envelope, call, method, body))
         # A callback, because a task that is cancelled before its first step never runs its own code.
         task.add_done_callback(lambda _: self._end(envelope.id))
 
@@ -236,8 +256,10 @@ class ExchangeStream:
         error = SessionLostError("this replica has no such session", retry_after=0.0)
         self._send(exchange_pb2.Reply(id=envelope.id, error=error.status(envelope.request_id)))
 
-    async def _answer(self, envelope: exchange_pb2.Envelope, call: ReplicaCall) -> None:
-        self._send(*await self._exchange.answer(envelope, call))
+    async def _answer(
+        self, envelope: exchange_pb2.Envelope, call: ReplicaCall, method: str, body: memoryview | None
+    ) -> None:
+        self._send(*await self._exchange.answer(envelope, call, method, body))
 
     def _send(self, reply: exchange_pb2.Reply, response: bytes | None = None) -> None:
         """Put a reply into the next frame. An error under a session's id ends the session."""

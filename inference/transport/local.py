@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final
 
 from inference.transport.exchange import Exchange
-from market_inference.contract.generated.exchange_pb2 import ExchangeRequest
 from runtime.frames import ConnectionLostError, Frames
 from runtime.listen import bind_unix
 
@@ -33,15 +32,12 @@ class LocalServer:
     def _accept(self) -> Frames:
         stream = self._exchange.open()
 
-        def received(content: bytes | bytearray) -> None:
-            stream.receive(ExchangeRequest.FromString(content))  # type: ignore[arg-type]  # takes bytearray, too
-
         def ended(error: ConnectionLostError | None) -> None:
             stream.end_requests()
             if error is not None:
                 task.cancel()
 
-        frames = Frames(received, ended, ping_seconds=PING_SECONDS)
+        frames = Frames(stream.receive, ended, ping_seconds=PING_SECONDS)
 
         async def serve() -> None:
             try:

@@ -42,7 +42,7 @@ def rest_of(kind: type[Message], raw: bytes) -> bytes | None:
     return raw[at:] if at <= end else None
 
 
-def split_items(kind: type[Message], raw: bytes, most: int | None = None) -> Split | None:
+def split_items(kind: type[Message], raw: bytes | memoryview, most: int | None = None) -> Split | None:
     """The items and the rest of a message of the type `kind`, a key of ITEMS.
 
     None where the bytes break off, and for more than `most` items. Only items at the beginning count, where protobuf's
@@ -62,7 +62,7 @@ def split_items(kind: type[Message], raw: bytes, most: int | None = None) -> Spl
                 return None
     except IndexError:
         return None
-    return Split(items, raw[at:]) if at <= end else None
+    return Split(items, bytes(raw[at:])) if at <= end else None
 
 
 def join_items(kind: type[Message], items: Iterable[memoryview], rest: bytes = b"") -> bytes:

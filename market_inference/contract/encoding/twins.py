@@ -93,6 +93,9 @@ def rewrite(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def array(column: bytes) -> Array:
-    """Float64 [n] over the column's own memory, read-only. Raises ValueError for a part of a number."""
-    return np.frombuffer(column, _NUMBER)
+def array(column: bytes | memoryview) -> Array:
+    """Float64 [n] over the column's own memory, read-only. Raises ValueError for a part of a number.
+
+    A view is copied: it may begin at any address, and some libraries refuse such an array.
+    """
+    return np.frombuffer(bytes(column), _NUMBER)

@@ -5,11 +5,11 @@ the rules that a request breaks. The gateway checks a merged request once, see g
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from market_inference.contract.encoding import twins
+from market_inference.contract.encoding import in_place, twins
 from market_inference.contract.errors import AnswerTooLargeError, InvalidRequestError, RequestTooLargeError, Violation
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import bounds, explain
@@ -38,8 +38,8 @@ def check(method: Method, raw: bytes) -> Checked:
     return check_fast(method, raw, read(method, raw)) or check_slowly(method, raw)
 
 
-def read(method: Method, raw: bytes) -> Message | None:
-    """The request read through its twin: the one reading for size of the answer, check and units.
+def read(method: Method, raw: bytes) -> Any:
+    """The request read through its twin, or in place: the one reading for size of the answer, check and units.
 
     None for bytes that the twin cannot read; check_slowly() refuses them. The limits of bytes and lists are checked
     before the request is parsed. Raises RequestTooLargeError or InvalidRequestError.
@@ -48,7 +48,7 @@ def read(method: Method, raw: bytes) -> Message | None:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
     if len(raw) > SMALL_BYTES:
         bounds.check(raw, method.request.DESCRIPTOR)
-    return twins.parse(method.request, raw)
+    return in_place.read(method.request, raw) or twins.parse(method.request, raw)
 
 
 def check_fast(method: Method, raw: bytes, message: Message | None, rest: bytes | None = None) -> Checked | None:

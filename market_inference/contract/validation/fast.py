@@ -22,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from market_inference.contract import methods
 from market_inference.contract.encoding import twins
+from market_inference.contract.encoding.in_place import InPlace
 from market_inference.contract.encoding.split import ITEMS, rest_of
 from market_inference.contract.encoding.twins import NUMBER_BYTES, Array, array
 from market_inference.contract.generated import inference_pb2, validate_pb2
@@ -44,15 +45,15 @@ class UncoveredRuleError(Exception):
     """A rule that has no fast check. The text names the field or message, and the rule."""
 
 
-def conforms(kind: type[Message], raw: bytes, message: Message | None, rest: bytes | None = None) -> bool:
+def conforms(kind: type[Message], raw: bytes, message: Any, rest: bytes | None = None) -> bool:
     """Whether a request of the public type `kind` obeys every rule, and its twin holds all of its bytes.
 
     False may also mean that only the explaining check can decide. `message` is the request parsed as its twin
-    (twins.parse), None for bytes that are no such message. `rest` are the bytes beside the items, where the request is
-    split already (split_items).
+    (twins.parse) or read in place (in_place.read), None for bytes that are no such message. `rest` are the bytes beside
+    the items, where the request is split already (split_items).
     """
     check = _request_check(kind.DESCRIPTOR)
-    if check is None or message is None or not twins.holds(message, raw):
+    if check is None or message is None or not (isinstance(message, InPlace) or twins.holds(message, raw)):
         return False
     if kind not in ITEMS:
         return check([message], b"", 1)

@@ -11,14 +11,34 @@ import numpy as np
 import pytest
 
 from gateway.replicas.carrier import Carrier, GrpcStream, LocalStream, StreamLostError
+from gateway.replicas.outbox import Outbox
 from inference.config import Config
 from inference.server import Server
+from inference.transport import exchange
 from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from models import forecast
+from runtime.frame_queue import LARGE_BYTES
 from runtime.listen import exchange_path
 from tests.eventually import eventually_async
+
+
+def test_a_large_request_stays_in_its_frame_and_others_are_parsed():
+    body = pb.PredictRequest(series=[pb.Series(values=np.ones(LARGE_BYTES // 8))], horizon=2).SerializeToString()
+    outbox = Outbox()
+    outbox.add(exchange_pb2.Envelope(id=3, request_id="r"), "predict", body)
+    frame = b"".join(outbox._ready.take())
+    ((envelope, method, found),) = exchange._envelopes(frame)
+    assert (envelope.id, envelope.request_id, method, bytes(found)) == (3, "r", "predict", body)
+    assert found.obj is frame
+    # Protobuf's writers put the request where its number stands, and a cancel may follow in the same frame.
+    usual = exchange_pb2.Envelope(id=4, predict=body), exchange_pb2.Envelope(id=4, cancel={})
+    cancelled = exchange_pb2.ExchangeRequest(envelopes=usual[1:]).SerializeToString()
+    for start in (exchange_pb2.ExchangeRequest(envelopes=usual[:1]).SerializeToString(), frame):
+        (large, method, found), (cancel, what, _) = exchange._envelopes(start + cancelled)
+        assert (method, found, large.predict, what) == ("predict", None, body, "cancel")
+        assert cancel.HasField("cancel")
 
 
 class Held:
