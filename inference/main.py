@@ -27,10 +27,12 @@ def main() -> None:
     from runtime import listen, loop, process, tls
     from runtime.extra import ExtraMissingError
 
+    code = 0
     try:
         loop.run(process.serve(lambda: Server(config, load_sentiment), log))
     except (listen.CannotListenError, tls.TlsError, ExtraMissingError) as error:
-        sys.exit(f"inference: {error}")
-    # Every request is drained. Unloading torch's libraries would take seconds, so the process exits without it.
+        sys.stderr.write(f"inference: {error}\n")
+        code = 1
+    # Every request is drained. Unloading torch's libraries would take seconds, and fails while they are being loaded.
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

@@ -82,9 +82,13 @@ finish() { # whatever happened: report the end, and end the machine, once
       "${RUNPOD_API:-https://api.runpod.io}/v2/pods/$RUNPOD_POD_ID" || say "the pod could not be ended; the plane will end it"
   fi
   rm -f .auth
-  kill -KILL $jobs 2>/dev/null || true # the stamper ends after the last process that writes to the stamper
+  kill -KILL $jobs 2>/dev/null || true
   exec 1>&- 2>&-
-  wait "$STAMPER" 2>/dev/null || true
+  # The stamper ends after the last process that writes to the stamper; a process of the training may hold the pipe.
+  for _ in {1..20}; do
+    kill -0 "$STAMPER" 2>/dev/null || break
+    sleep 0.1
+  done
   exit "$code"
 }
 

@@ -1,4 +1,4 @@
-"""An answer is the same alone and in any batch, to 1e-9, for degenerate series above all.
+"""An answer is the same alone and in any batch, for degenerate series above all.
 
 Batch size and padding change the last bits of every sum. Statistics of degenerate series are where such bits can grow
 into another answer: a residual of rounding noise, inverted, opened the gate for stale quotes.
@@ -18,6 +18,8 @@ from tests import extras
 from tests.models.forecast.degenerate import batches, make
 
 CLOSE = 1e-9
+# A network's float32: on some processors the order of a sum depends on the number of rows.
+FLOAT_CLOSE = 1e-5
 NAMES = ("vol_rw", "ridge_ar", "auto")
 BAND = (0.1, 0.5, 0.9)
 
@@ -27,14 +29,14 @@ def stale(length: int) -> Series:
     return Series(np.array([100.0] + [101.0] * (length - 1)), 5, BAND)
 
 
-def assert_same(found: Forecast, expected: Forecast) -> None:
-    """Equal to CLOSE of the answer's own size, and finite."""
+def assert_same(found: Forecast, expected: Forecast, close: float = CLOSE) -> None:
+    """Equal to ``close`` of the answer's own size, and finite."""
     size = max(np.abs(expected.quantiles).max(), np.finfo(np.float64).tiny)
     for ours, theirs in ((found.quantiles, expected.quantiles), (found.point, expected.point)):
         assert np.isfinite(ours).all()
         assert np.isfinite(theirs).all()
         # Halved, since the difference of two numbers of the largest size overflows.
-        assert np.abs(ours / 2 - theirs / 2).max() <= CLOSE * size / 2
+        assert np.abs(ours / 2 - theirs / 2).max() <= close * size / 2
     assert found.gate == pytest.approx(expected.gate, abs=CLOSE)
     assert (found.logs, found.context, found.coverage_count) == (
         expected.logs,
@@ -44,13 +46,13 @@ def assert_same(found: Forecast, expected: Forecast) -> None:
     assert found.coverage == pytest.approx(expected.coverage, nan_ok=True)
 
 
-def assert_independent(model: Model[Series, Forecast], batch: list[Series]) -> None:
+def assert_independent(model: Model[Series, Forecast], batch: list[Series], close: float = CLOSE) -> None:
     """Every answer equals the answers of the series alone, of the reversed batch and of the doubled batch."""
     together, turned, twice = model.run(batch), model.run(batch[::-1])[::-1], model.run(batch * 2)
     for place, item in enumerate(batch):
         (alone,) = model.run([item])
         for found in (together[place], turned[place], twice[place], twice[len(batch) + place]):
-            assert_same(found, alone)
+            assert_same(found, alone, close)
 
 
 STALE = [stale(100), stale(31), Series(make("walk", 250, 1.0, 1.0, 1, 0), 24, BAND), stale(100)]
@@ -88,7 +90,8 @@ def test_numpy_and_torch_agree_on_degenerate_series(name: str, batch: list[Serie
 @example(batch=STALE[:3])
 @given(batch=batches(largest=3))
 def test_an_answer_of_fracast_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
-    assert_independent(load(name, backtests=1), [item._replace(horizon=min(item.horizon, 60)) for item in batch])
+    small = [item._replace(horizon=min(item.horizon, 60)) for item in batch]
+    assert_independent(load(name, backtests=1), small, FLOAT_CLOSE)
 
 
 @pytest.mark.parametrize("length", [31, 100, 1000])
