@@ -26,11 +26,16 @@ class InPlace:
     __slots__ = ("_rest", "_values")
 
     def __init__(self, values: Mapping[str, Any], rest: Message) -> None:
-        self._values, self._rest = values, rest
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_rest", rest)
 
     def __getattr__(self, name: str) -> Any:
         found = self._values.get(name)
         return getattr(self._rest, name) if found is None else found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field of `rest`."""
+        setattr(self._rest, name, value)
 
 
 def read(kind: type[Message], raw: bytes | memoryview) -> Any:
@@ -70,7 +75,10 @@ def _item(view: memoryview, item: type[Message], columns: Mapping[int, str]) -> 
     found: dict[str, memoryview] = {}
     others: list[bytes | memoryview] = []
     size = 0
-    for number, start, end in wireformat.places(view, 0, len(view)):
+    most = len(item.DESCRIPTOR.fields)
+    for count, (number, start, end) in enumerate(wireformat.places(view, 0, len(view)), 1):
+        if count > most:  # before the walk takes seconds: a field of two bytes costs a microsecond
+            raise ValueError("a field in several pieces, or an unknown one")
         head = wireformat.header(number, end - start)
         size += len(head) + end - start
         name = columns.get(number, "")

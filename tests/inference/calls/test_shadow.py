@@ -24,9 +24,9 @@ def put(folder: Path, name: str, share: float, of: str = "auto") -> None:
     ).write(folder)
 
 
-async def answered(parts, count: int) -> set[str]:
+async def answered(parts, count: int, values=WALK) -> set[str]:
     request = inference_pb2.PredictRequest(horizon=3)
-    request.series.add(symbol="A", values=WALK)
+    request.series.add(symbol="A", values=values)
     versions = set()
     for _ in range(count):
         raw = await parts.servicer.predict(twins.rewrite(request), ReplicaCall(client="c"))
@@ -60,6 +60,17 @@ async def test_a_share_of_the_requests_is_compared_and_callers_get_the_champion(
             await parts.registry.scan()
         await answered(parts, 5)
         assert counted(parts) == found
+    finally:
+        parts.close()
+
+
+async def test_a_large_request_which_is_read_in_place_is_compared(tmp_path: Path) -> None:
+    put(tmp_path / "auto.shadow", "auto.shadow", 1.0)
+    parts = build(Config(device="cpu", registry=str(tmp_path)))
+    try:
+        await parts.registry.scan()
+        await answered(parts, 1, np.tile(WALK, 200))
+        assert sum(counted(parts).values()) == 1.0
     finally:
         parts.close()
 

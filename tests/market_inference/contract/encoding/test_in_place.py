@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_inference.contract.encoding import in_place, twins
+from market_inference.contract.encoding import in_place, twins, wireformat
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated import requests_pb2
 from tests.market_inference.contract.encoding.test_twins import requests, values
@@ -86,6 +86,21 @@ def test_an_item_with_a_length_in_more_bytes_than_it_needs_is_not_read_in_place(
     assert in_place.read(pb.PredictRequest, b"\x0a" + bytes([len(item) | 0x80, 0]) + item) is None
 
 
+def test_an_item_of_many_fields_is_given_up_after_as_many_fields_as_its_type_has(monkeypatch):
+    places, walked = wireformat.places, []
+
+    def counted(*around):
+        for place in places(*around):
+            walked.append(place)
+            yield place
+
+    monkeypatch.setattr(wireformat, "places", counted)
+    item = b"\x0a\x00" * 10_000
+    raw = b"".join((wireformat.header(1, len(item)), item))
+    assert in_place.read(pb.PredictRequest, raw) is None
+    assert 0 < len(walked) <= len(pb.Series.DESCRIPTOR.fields) + 1
+
+
 def test_texts_are_not_read_in_place():
     assert (
         in_place.read(pb.AnalyzeSentimentRequest, pb.AnalyzeSentimentRequest(texts=["a"]).SerializeToString()) is None
@@ -95,6 +110,12 @@ def test_texts_are_not_read_in_place():
 def test_items_after_other_fields_are_not_read_in_place():
     item = pb.PredictRequest(series=[pb.Series(values=[1.0])]).SerializeToString()
     assert in_place.read(pb.PredictRequest, item + pb.PredictRequest(horizon=3).SerializeToString() + item) is None
+
+
+def test_a_field_beside_the_items_can_be_set():
+    found = in_place.read(pb.PredictRequest, pb.PredictRequest(series=[pb.Series(values=[1.0])]).SerializeToString())
+    found.model = "another"
+    assert (found.model, len(found.series)) == ("another", 1)
 
 
 def test_a_column_becomes_an_array_that_every_library_takes():
