@@ -159,19 +159,22 @@ def _envelopes(frame: bytes | bytearray) -> Sequence[tuple[exchange_pb2.Envelope
     """Each envelope of a frame, the name of its request's field, and the request where it stays in the frame."""
     if len(frame) >= LARGE_BYTES:
         view = memoryview(frame)
-        with suppress(ValueError, IndexError):
+        with suppress(ValueError, LookupError):
             return [_in_place(view, start, end) for _, start, end in wireformat.places(view, 0, len(view))]
     envelopes = exchange_pb2.ExchangeRequest.FromString(frame).envelopes  # type: ignore[arg-type]  # takes bytearray, too
     return [(envelope, envelope.WhichOneof("body") or "none", None) for envelope in envelopes]
 
 
 def _in_place(view: memoryview, start: int, end: int) -> tuple[exchange_pb2.Envelope, str, memoryview]:
-    """An envelope that begins with a large request. Raises ValueError or IndexError for another one."""
-    number, first, last = next(wireformat.places(view, start, end))
+    """An envelope that begins with a large request. Raises ValueError or LookupError for another one."""
+    number, first, last = next(wireformat.places(view, start, end), (0, start, start))
     if last - first < LARGE_BYTES:
         raise ValueError("no large request")
+    field = exchange_pb2.Envelope.DESCRIPTOR.fields_by_number[number]
+    if field.containing_oneof is None:
+        raise ValueError("a large field that is no request")
     envelope = exchange_pb2.Envelope.FromString(bytes(view[last:end]))
-    return envelope, exchange_pb2.Envelope.DESCRIPTOR.fields_by_number[number].name, view[first:last]
+    return envelope, field.name, view[first:last]
 
 
 async def _read(frames: AsyncIterator[bytes], stream: "ExchangeStream") -> None:

@@ -15,6 +15,7 @@ from gateway.replicas.outbox import Outbox
 from inference.config import Config
 from inference.server import Server
 from inference.transport import exchange
+from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
@@ -39,6 +40,15 @@ def test_a_large_request_stays_in_its_frame_and_others_are_parsed():
         (large, method, found), (cancel, what, _) = exchange._envelopes(start + cancelled)
         assert (method, found, large.predict, what) == ("predict", None, body, "cancel")
         assert cancel.HasField("cancel")
+
+
+@pytest.mark.parametrize("number", [4, 19])  # the client, and a method of a later version
+def test_a_large_field_that_is_no_known_request_and_an_empty_envelope_are_parsed(number: int):
+    rest = exchange_pb2.Envelope(id=3).SerializeToString()
+    large = wireformat.pieces(1, *wireformat.pieces(number, b"a" * LARGE_BYTES), rest)
+    frame = b"".join((*large, *wireformat.pieces(1)))
+    found = [(envelope.id, method, body) for envelope, method, body in exchange._envelopes(frame)]
+    assert found == [(3, "none", None), (0, "none", None)]
 
 
 class Held:
