@@ -19,6 +19,7 @@ from market_inference.client.files.error import FileError
 
 LARGEST = 512 << 20
 """Bytes of a decompressed file. Larger files are refused: a small archive can hold any number of bytes."""
+_PART = 16 << 20
 STDIN = "-"
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".prn")
 _UNREAD = (
@@ -45,20 +46,30 @@ class Source:
     compression: str
 
 
+def _read(file: BinaryIO) -> bytes:
+    """The rest of the file, or LARGEST bytes and some more. An unbuffered pipe gives fewer bytes than asked for."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= LARGEST and (part := file.read(min(_PART, LARGEST + 1 - size))):
+        given: object = part
+        parts.append(given.encode() if isinstance(given, str) else part)
+        size += len(parts[-1])
+    return b"".join(parts)
+
+
 def load(file: str | Path | BinaryIO) -> Source:
     """The decompressed bytes of a file; "-" is standard input. Raises FileError."""
     if isinstance(file, str | Path):
         name = "standard input" if str(file) == STDIN else str(file)
         try:
             with nullcontext(sys.stdin.buffer) if str(file) == STDIN else Path(file).open("rb") as opened:
-                data = opened.read(LARGEST + 1)
+                data = _read(opened)
         except OSError as error:
             raise FileError(f"{name}: {error.strerror or error}") from None
         stem = "" if str(file) == STDIN else _stem(Path(file).name)
     else:
         name = str(getattr(file, "name", "the file"))
-        given: object = file.read(LARGEST + 1)
-        data = given.encode() if isinstance(given, str) else bytes(given)  # type: ignore[call-overload]
+        data = _read(file)
         stem = _stem(Path(name).name) if hasattr(file, "name") else ""
     try:
         data, compression, member = _decompressed(data)

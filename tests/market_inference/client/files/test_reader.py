@@ -6,6 +6,8 @@ import importlib
 import io
 import json
 import lzma
+import os
+import threading
 import time
 
 import numpy as np
@@ -390,6 +392,22 @@ def test_a_file_of_too_many_bytes_is_not_read_to_its_end(monkeypatch, packed, tm
     for one in (path, io.BytesIO(path.read_bytes())):
         with pytest.raises(FileError, match="larger than 1 MiB"):
             read(one)
+
+
+def test_an_unbuffered_pipe_is_read_to_its_end():
+    """A read of such a pipe returns what the pipe holds, 64 KiB at most."""
+    reading, writing = os.pipe()
+    content = b"date,close\n" + b"2024-01-02,1.5\n" * 20_000
+
+    def write():
+        with os.fdopen(writing, "wb") as end:
+            end.write(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        assert source.load(pipe).data == content
+    writer.join()
 
 
 @pytest.mark.needs("polars")
