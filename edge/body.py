@@ -34,7 +34,8 @@ class Bodies:
     """Reads bodies under the limits of the configuration."""
 
     def __init__(self, config: Config, admission: Admission) -> None:
-        self._most = config.max_body_bytes
+        # A client with a body above its share would try again for ever.
+        self._most = min(config.max_body_bytes, admission.bytes.each)
         self._seconds = config.body_seconds
         self._admission = admission
 
@@ -49,10 +50,10 @@ class Bodies:
         try:
             async with asyncio.timeout(self._seconds):
                 async for part in request.stream():
-                    self._admission.bytes.add(caller.credential, len(part))
-                    caller.bytes_held += len(part)
                     caller.bytes_in += len(part)
                     self._check(caller.bytes_in)
+                    self._admission.bytes.add(caller.credential, len(part))
+                    caller.bytes_held += len(part)
                     parts.append(part)
         except TimeoutError:
             raise BodyTooSlowError(f"the body did not arrive within {self._seconds:g} s") from None

@@ -130,6 +130,22 @@ async def test_bodies_of_a_client_leave_another_its_bytes(start, pair):
     other.close()
 
 
+@pytest.mark.parametrize(
+    "length",
+    ["content-length: 600000\r\n\r\n", "transfer-encoding: chunked\r\n\r\n927c0\r\n"],
+    ids=["known", "chunked"],
+)
+async def test_a_body_above_the_share_of_a_client_is_too_large(start, pair, length):
+    """OVERLOADED would let the client try again for ever."""
+    server = await start()
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/predict HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {pair.key}\r\n{length}"
+    writer.write(head.encode() + b" " * 600_000)
+    assert await status(reader) == 413
+    writer.close()
+
+
 async def test_sessions_of_a_client_leave_another_its_place(start, pair):
     server = await start(max_watches=4)
     count = server._admission.watches
