@@ -47,8 +47,9 @@ def _driver() -> bool:
 
 
 def loaded_torch() -> Any:
-    """The module torch if this process has imported it, else None."""
-    return sys.modules.get("torch")
+    """The module torch if this process has imported it, else None, also while another thread imports it."""
+    torch = sys.modules.get("torch")
+    return None if getattr(getattr(torch, "__spec__", None), "_initializing", False) else torch
 
 
 def is_out_of_memory(error: Exception) -> bool:
