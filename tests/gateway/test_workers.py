@@ -66,6 +66,8 @@ async def test_a_stopped_worker_is_replaced_and_keeps_no_share_of_new_connection
     fleet.gateway.kill()
     fleet.start_gateway(MARKET_GATEWAY_WORKER_SECONDS="5")
     children = workers(fleet)
+    # A worker is ready before its line is written.
+    await eventually_async(lambda: fleet.log().count('"event":"listening"') == 1 + WORKERS, seconds=60)
     os.kill(children[0], signal.SIGSTOP)
     await eventually_async(lambda: children[0] not in workers(fleet) and len(workers(fleet)) == WORKERS, seconds=60)
     await eventually_async(lambda: fleet.log().count('"event":"listening"') >= 1 + WORKERS + 1, seconds=60)
