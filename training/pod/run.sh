@@ -51,7 +51,7 @@ quoted() { # TEXT as a JSON string
 }
 
 finish() { # whatever happened: report the end, and end the machine, once
-  local code=$? jobs end
+  local code=$? jobs left end
   trap - EXIT ERR
   trap '' TERM INT
   jobs=$(jobs -p) # the watchdogs and the training; bash may list an ended job as running
@@ -65,8 +65,8 @@ finish() { # whatever happened: report the end, and end the machine, once
     done
   fi
   # The two reports end before the deadline, and take 6 seconds each where the deadline is near or past.
-  PATIENCE=$(((ENDS - SECONDS) / 2))
-  PATIENCE=$((PATIENCE < 6 ? 6 : PATIENCE > 120 ? 120 : PATIENCE))
+  left=$(((ENDS - SECONDS) / 2))
+  PATIENCE=$((left < 6 ? 6 : left < PATIENCE ? left : PATIENCE))
   end="ended with exit code $code after $((SECONDS - STARTED)) s"
   say "$end"
   for _ in {1..15}; do # the log is sent once the stamper has written all that was said
