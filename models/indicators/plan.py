@@ -39,7 +39,7 @@ microseconds, and releasing the lock would cost more: another thread may keep th
 class Workspace:
     """The columns of one panel of up to `capacity` bars, and the calls bound to them. For one thread.
 
-    Plans share a workspace: a list of indicators that is new consists of calls that are not.
+    Plans share a workspace: a new list of indicators mostly has known calls.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -88,8 +88,9 @@ class _Row(NamedTuple):
     address: int
     itemsize: int
 
-    def at(self, bar: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p(self.address + bar * self.itemsize)
+    def at(self, bar: int) -> int:
+        """The address of the value of a bar."""
+        return self.address + bar * self.itemsize
 
 
 class Plan:
@@ -162,14 +163,14 @@ class Plan:
             starts = running_sums.fresh_starts(columns, running_sums.lookbacks(call), bound.ratio)
             function, fixed = bound.functions[True], bound.arguments[1:]
             for start, end in pairwise([*starts, bars]):
-                addresses = [row.at(start) for row in self._rows[rows]]
+                addresses = [ctypes.c_void_p(row.at(start)) for row in self._rows[rows]]
                 code = function(ctypes.c_int(start), ctypes.c_int(end - 1), *fixed, *addresses)
                 if code != _SUCCESS:
                     raise _failure(function.__name__, code)
 
     def _arguments(self, call: Call, bound: _Bound, rows: Sequence[_Row]) -> tuple[object, ...]:
         """The C function's arguments: the first bar, those of `bound`, and the outputs."""
-        outputs = [row.at(bound.lookback) for row in rows]
+        outputs = [ctypes.c_void_p(row.at(bound.lookback)) for row in rows]
         start = _FIRST_BAR
         if bound.last_only:
             start = ctypes.c_int()
@@ -210,7 +211,7 @@ class _LateStart:
         first = min(max(self._lookback, bars - self._last), bars - 1)
         self._start.value = first
         for pointer, row in self._outputs:
-            pointer.value = row.at(first).value
+            pointer.value = row.at(first)
 
 
 class Plans(local):
