@@ -7,7 +7,7 @@ split at such bars into several calls of TA-Lib has the values that every window
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
 import numpy as np
@@ -81,18 +81,18 @@ def lookbacks(call: Call) -> set[int]:
     return {call.lookback, *(inner(*map(int, call.values)) if inner is not None else ())}
 
 
-def fresh_starts(columns: Sequence[NDArray[np.float64]], lookbacks: Iterable[int], ratio: float = RATIO) -> list[int]:
+def fresh_starts(columns: Sequence[NDArray[np.float64]], lookbacks: Set[int], ratio: float = RATIO) -> list[int]:
     """The bars, ascending, at which a call over columns [T] starts afresh. Raises SpoiltSumsError.
 
     A start costs the call's window before it, so that the start is right for each of the sums with these lookbacks.
     """
-    bars = len(columns[0])
-    longest = max(lookbacks := set(lookbacks))
+    longest = max(lookbacks)
+    if longest + 1 >= len(columns[0]):
+        return []
     found: set[int] = set()
-    for column in columns:
+    for sizes in map(np.abs, columns):
         for lookback in lookbacks:
-            if longest + 1 < bars:
-                found.update(start for start in _starts(np.abs(column), lookback, ratio) if start >= longest)
+            found.update(start for start in _starts(sizes, lookback, ratio) if start >= longest)
     if len(found) > MOST_STARTS:
         raise SpoiltSumsError(ratio)
     return sorted(found)
