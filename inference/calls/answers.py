@@ -197,7 +197,7 @@ def _row_heads(program: Program, lengths: tuple[int, ...]) -> tuple[int, tuple[b
     return total, tuple(heads)
 
 
-# Lists of indicators that are new have outputs of names and sizes that are not.
+# A new list of indicators mostly has outputs of known names and sizes.
 @lru_cache(maxsize=4096)
 def _output_head(name: str, size: int) -> bytes:
     """The bytes of an IndicatorOutput, as a list item, before its values of `size` bytes."""

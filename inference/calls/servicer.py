@@ -319,7 +319,7 @@ def _compiled(serialised: tuple[bytes, ...]) -> indicators.Program:
         raise InvalidRequestError([Violation(field, error.message, "indicator")]) from error
 
 
-# Lists of indicators that are new consist of indicators that are not.
+# A new list of indicators mostly has known indicators.
 @sized_cache(1 << 20, lambda call: indicators.CALL_BYTES)
 def _checked(serialised: bytes) -> indicators.Call:
     spec = inference_pb2.IndicatorSpec.FromString(serialised)

@@ -97,7 +97,7 @@ def _outputs(specs: tuple[bytes, ...]) -> _Outputs:
     return _Outputs(whole, tuple([one for one in found if one[1]]), head_bytes)
 
 
-# Lists of indicators that are new consist of indicators that are not.
+# A new list of indicators mostly has known indicators.
 @lru_cache(maxsize=4096)
 def _spec(raw: bytes) -> tuple[int, int]:
     """The outputs of an indicator, and its newest bars; 0 for all bars."""

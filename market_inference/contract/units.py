@@ -90,7 +90,7 @@ def _cost_of(specs: Iterable[bytes]) -> tuple[int, tuple[int, ...]]:
     return sum([per_bar for per_bar, _ in costs]), tuple([window for _, window in costs if window])
 
 
-# Lists of indicators that are new consist of indicators that are not.
+# A new list of indicators mostly has known indicators.
 @lru_cache(maxsize=4096)
 def _spec_cost(raw: bytes) -> tuple[int, int]:
     """Units per bar of an indicator, and its window; 0 for none."""

@@ -1,9 +1,9 @@
-"""Running sums of TA-Lib: where a call must start afresh, so that no earlier bar spoils a value.
+"""Running sums of TA-Lib: the bars at which a call must start afresh, so that no earlier bar spoils a value.
 
 Owns the list of functions with running sums, and the search for the bars at which to start afresh. TA-Lib adds the
-newest bar to a sum and subtracts the oldest. A bar that is far larger than the others takes their digits with it: after
-a bar of 1e300 a sum of prices is 0 for the rest of the series, although that bar has left the window. A call that is
-split at such bars into several calls of TA-Lib has the values that every window has by itself.
+newest bar to a sum and subtracts the oldest. A far larger bar takes the digits of the other bars with it: after a bar
+of 1e300 a sum of prices is 0 for the rest of the series, although the large bar has left the window. A call split at
+such bars into several calls of TA-Lib has the same values as a call for every window alone.
 """
 
 import math
@@ -23,8 +23,8 @@ _SUMMING = frozenset(
         *("VAR", "VORTEX", "VWMA", "WMA"),
     )
 )
-"""Functions with values that depend on the bars of a window alone, but with sums that run over all bars. The sums of
-candlestick patterns run, too."""
+"""Functions with values of a window's bars alone, but with sums over all bars so far. Candlestick patterns have running
+sums, too."""
 _INNER: Final[Mapping[str, Callable[..., tuple[int, ...]]]] = {
     "ULTOSC": lambda *periods: periods,
     "COPPOCK": lambda average, *_: (average - 1,),
@@ -33,22 +33,22 @@ _INNER: Final[Mapping[str, Callable[..., tuple[int, ...]]]] = {
 """The lookbacks of sums over fewer bars than the call's window, by the parameters of the function."""
 _CANDLES = "Pattern Recognition"
 _SQUARING = frozenset(("BBANDS", "BETA", "CORREL", "STDDEV", "VAR"))
-"""Functions with sums of squares or of products: a bar that is r times larger counts r * r times as much."""
+"""Functions with sums of squares or of products: a bar r times as large counts r * r times as much."""
 MOST_STARTS = 64
-"""A call that would start afresh more often is refused: no market makes such bars."""
+"""A call with more starts is refused: no market makes such bars."""
 RATIO = 1e4
-"""A bar spoils the sums of a window with values that are so many times smaller. A sum that has met a bar of less has a
-relative error below 1e-11. The error of a difference of two sums is larger: a variance has, relative to itself, the
-error of its sums times mean**2 / variance. Closes that vary by 1% have 1e4 there, and a VAR with an error up to 1e-7.
+"""A bar spoils the sums of a window with values so many times smaller. A sum after a smaller bar has a relative error
+below 1e-11. The error of a difference of two sums is larger: the relative error of a variance is the error of the sums
+times mean**2 / variance. Closes with changes of 1% have a factor of 1e4, and a VAR with an error up to 1e-7.
 """
 SQUARED_RATIO = math.sqrt(RATIO)
 """RATIO of functions with sums of squares: for the same error of the sum, the bars may differ by the root of RATIO."""
 
 
 class SpoiltSumsError(ValueError):
-    """The bars vary by so many orders of magnitude, so often, that running sums cannot be computed.
+    """The bars vary too much and too often for running sums.
 
-    `ratio`: the ratio of sizes, of neighbouring windows, that the bars exceed.
+    `ratio`: the exceeded ratio of the sizes of neighbouring windows.
     """
 
     def __init__(self, ratio: float = RATIO) -> None:
@@ -57,26 +57,26 @@ class SpoiltSumsError(ValueError):
 
 
 def is_summing(call: Call) -> bool:
-    """Whether the values of a call could be spoilt by bars before their window."""
+    """Whether bars before the window could spoil the values of a call."""
     if call.last_only or not bounded(call):
         return False
     return call.function.name in _SUMMING or call.function.group == _CANDLES
 
 
 def ratio_of(call: Call) -> float:
-    """How many times larger than a window's values an earlier bar may be before it spoils the sums of the call."""
+    """The largest ratio of an earlier bar to a window's values at which the sums of the call keep their digits."""
     return SQUARED_RATIO if call.function.name in _SQUARING else RATIO
 
 
 def within_ratio(low: float, high: float, ratio: float = RATIO) -> bool:
-    """Whether a column with this minimum and maximum spoils no sum."""
+    """Whether a column from `low` to `high` spoils no sum."""
     if low > 0.0:
         return high <= ratio * low
     return high < 0.0 and low >= ratio * high
 
 
 def lookbacks(call: Call) -> set[int]:
-    """The lookback of the call, and those of the shorter sums in it, which a bar leaves before the call's window."""
+    """The lookbacks of the call and of its shorter sums: a bar leaves a shorter sum before the call's window."""
     inner = _INNER.get(call.function.name)
     return {call.lookback, *(inner(*map(int, call.values)) if inner is not None else ())}
 
@@ -84,7 +84,7 @@ def lookbacks(call: Call) -> set[int]:
 def fresh_starts(columns: Sequence[NDArray[np.float64]], lookbacks: Set[int], ratio: float = RATIO) -> list[int]:
     """The bars, ascending, at which a call over columns [T] starts afresh. Raises SpoiltSumsError.
 
-    A start costs the call's window before it, so that the start is right for each of the sums with these lookbacks.
+    No bar before the longest lookback is a start, so that a start is right for all sums with these lookbacks.
     """
     longest = max(lookbacks)
     if longest + 1 >= len(columns[0]):
@@ -106,7 +106,7 @@ def _starts(sizes: NDArray[np.float64], lookback: int, ratio: float) -> list[int
     found: list[int] = []
     first = 0
     while len(found) <= MOST_STARTS:
-        # The largest bar that the sums have met since the last start.
+        # The largest bar in the sums since the last start.
         met = np.maximum.accumulate(sizes[first:])[lookback:]
         spoilt = (met > ratio * largest[first:]) & (largest[first:] > 0.0)
         place = int(spoilt.argmax())
