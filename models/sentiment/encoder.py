@@ -66,17 +66,19 @@ class Packed:
 
 
 class SteadyLinear(nn.Linear):
-    """A projection of float [rows, width] whose rows don't depend on the number of rows, also in bfloat16 on CPUs.
+    """A projection of float [rows, width]; for bfloat16 on CPUs in blocks of few sizes, padded with rows of zeros.
 
-    oneDNN adds up a row of 1,536 products in another order below 33 and from 384 rows on; these blocks lie between.
+    oneDNN compiles a kernel for every number of rows and keeps it: texts of many lengths cost a replica 0.5 GB. Above
+    32 rows, oneDNN also adds up the products of a row of over 384 in an order that depends on the number of rows and of
+    threads: an answer would depend on the batch.
     """
 
     def forward(self, values: Tensor) -> Tensor:
         if self.training or values.dtype != torch.bfloat16 or values.device.type != "cpu":
             return super().forward(values)
-        rows = len(values)
-        blocks = torch.split(F.pad(values, (0, 0, 0, -rows % 64)), 256)
-        return torch.cat([super(SteadyLinear, self).forward(block) for block in blocks])[:rows]
+        block = 256 if self.in_features <= 384 else 32
+        blocks = torch.split(F.pad(values, (0, 0, 0, -len(values) % 16)), block)
+        return torch.cat([super(SteadyLinear, self).forward(part) for part in blocks])[: len(values)]
 
 
 class Layer(nn.Module):
@@ -86,10 +88,10 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.dropout = dropout
-        self.qkv = nn.Linear(shape.width, 3 * shape.width)
-        self.out = nn.Linear(shape.width, shape.width)
+        self.qkv = SteadyLinear(shape.width, 3 * shape.width)
+        self.out = SteadyLinear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
-        self.up = nn.Linear(shape.width, shape.inner)
+        self.up = SteadyLinear(shape.width, shape.inner)
         self.down = SteadyLinear(shape.inner, shape.width)
         self.output_norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
 

@@ -1,5 +1,6 @@
 """The packed encoder compared with transformers' BertModel, and packed batches compared with padded batches."""
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from models.sentiment.adapter import adapt, stored
-from models.sentiment.encoder import Classifier, Packed
+from models.sentiment.encoder import Classifier, Packed, SteadyLinear
 from models.sentiment.minilm import plain
+from models.sentiment.precision import chosen
 from models.sentiment.weights import Shape, merged
 
 SMALL = Shape(vocabulary=50, positions=32, width=24, inner=48, heads=3, layers=2)
@@ -85,3 +87,21 @@ def test_only_adapters_and_head_are_trained(small: Classifier) -> None:
     names = {name.rsplit(".", 1)[1] for name in stored(small) if not name.startswith("head.")}
     assert names == {"a", "b"}
     assert {"head.weight", "head.bias"} <= stored(small).keys()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize(("width", "outputs"), [(384, 1536), (1536, 384)])
+def test_a_row_of_a_projection_depends_neither_on_other_rows_nor_on_threads(
+    width: int, outputs: int, threads: int, request: pytest.FixtureRequest
+) -> None:
+    if chosen("auto", torch.device("cpu")) is not torch.bfloat16:
+        pytest.skip("the processor has no matrix instructions for bfloat16")
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.manual_seed(0)
+    projection = SteadyLinear(width, outputs).to(torch.bfloat16).eval()
+    rows = torch.randn(600, width, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected = torch.cat([projection(row[None]) for row in rows])
+        torch.set_num_threads(threads)
+        for count in (1, 16, 17, 33, 48, 64, 65, 128, 192, 256, 257, 384, 600):
+            assert torch.equal(projection(rows[:count]), expected[:count]), count
