@@ -38,11 +38,12 @@ class InFlight:
 
     def leave(self, client: str, amount: int = 1) -> None:
         self.total -= amount
-        held = self._clients[client] - amount
+        # Absent after an amount of 0, such as the bytes of an empty request, beside which nothing is left.
+        held = self._clients.get(client, 0) - amount
         if held:
             self._clients[client] = held
         else:
-            del self._clients[client]
+            self._clients.pop(client, None)
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for wake in waiting:

@@ -39,8 +39,9 @@ class AnswerMemory:
     def release(self, client: str, size_bytes: int) -> None:
         """Release the bytes of an answer that is complete, or will never be."""
         self.held_bytes -= size_bytes
-        remaining = self._held[client] - size_bytes
+        # Absent after an answer of 0 bytes, beside which no other is left.
+        remaining = self._held.get(client, 0) - size_bytes
         if remaining:
             self._held[client] = remaining
         else:
-            del self._held[client]
+            self._held.pop(client, None)

@@ -48,3 +48,12 @@ def test_a_client_with_half_of_its_limit_is_crowded_until_places_are_given_back(
     held.leave("a", 1)
     assert woken == ["once"]
     assert not held.crowded("a")
+
+
+def test_empty_amounts_side_by_side_are_given_back():
+    held = InFlight(most=100, most_per_client=80, what="bytes")
+    for amount in (0, 0, 5):
+        held.enter("a", amount)
+    for amount in (0, 5, 0):
+        held.leave("a", amount)
+    assert (held.total, held.clients) == (0, 0)

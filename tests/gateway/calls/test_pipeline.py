@@ -110,6 +110,14 @@ async def test_all_calls_of_a_request_may_be_cancelled(gateway, turns):
     assert gateway.servicer.in_flight == 0
 
 
+async def test_empty_requests_at_once_all_end(gateway):
+    calls = [gateway.call(b"") for _ in range(8)]
+    ends = await gateway.ended(8)
+    assert {reason_of(end.status) for end in ends} == {"INVALID_REQUEST"}
+    assert all(call.finished for call in calls)
+    assert (gateway.servicer.in_flight, gateway.servicer.memory) == (0, 0)
+
+
 LEVELS = [level / 100 for level in range(1, 100)]
 LARGE = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 15)] * 200, horizon=365, quantiles=LEVELS)
 

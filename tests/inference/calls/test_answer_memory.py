@@ -32,3 +32,12 @@ def test_answers_that_are_not_sent_count():
     with pytest.raises(OverloadedError):
         memory.hold("a", 21)
     memory.hold("a", 20)
+
+
+def test_empty_answers_side_by_side_are_released():
+    memory = AnswerMemory(100)
+    for size in (0, 0, 5):
+        memory.hold("a", size)
+    for size in (0, 5, 0):
+        memory.release("a", size)
+    assert (memory.held_bytes, memory._held) == (0, {})
