@@ -165,6 +165,9 @@ class _Requests:
             self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS / 4, self._end_late)
         try:
             raw = await context.read()
+            if not isinstance(raw, bytes):
+                # The client has left, or has half-closed the call: gRPC cancels the task, or the timer ends the wait.
+                await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             if self._waiting[task] is not None:
                 raise
@@ -173,7 +176,7 @@ class _Requests:
             raise DeadlineExceededError(late) from None
         finally:
             del self._waiting[task]
-        return raw if isinstance(raw, bytes) else b""
+        return cast("bytes", raw)
 
     def _end_late(self) -> None:
         self._timer = None

@@ -1,6 +1,7 @@
 """The default transport towards callers without credentials, without requests, or with too many pings."""
 
 import asyncio
+import logging
 import socket
 from collections import Counter
 
@@ -78,6 +79,27 @@ async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatc
         await connection.until(lambda: connection.ended == {1})
         monkeypatch.undo()  # a good request may take as long on a busy machine
         await gateway.predict()
+
+
+async def test_calls_of_a_client_that_leaves_before_its_requests_are_cancelled(default, caplog):
+    async with default() as gateway:
+        mine, count = CALL + headers(**{"x-api-key": gateway.secret}), 50
+        caplog.set_level(logging.INFO, "gateway.request")
+        opened = gateway.server.servicer.open
+        came = []
+        gateway.server.servicer.open = lambda *given: came.append(1) or opened(*given)
+        async with Connection(gateway.server.address) as connection:
+            connection.send(b"".join(frame(HEADERS, 4, stream, mine) for stream in range(1, 2 * count, 2)))
+            await eventually_async(lambda: len(came) == count)
+        await eventually_async(lambda: len(caplog.records) >= count)
+    assert {record.fields["code"] for record in caplog.records} == {"CANCELLED"}
+
+
+async def test_a_call_that_is_closed_without_a_request_ends_in_time(default, monkeypatch):
+    monkeypatch.setattr(grpcio, "REQUEST_SECONDS", 0.1)
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        connection.send(frame(HEADERS, 4 | END_STREAM, 1, CALL + headers(**{"x-api-key": gateway.secret})))
+        await connection.until(lambda: connection.ended == {1})
 
 
 async def test_a_connection_opens_no_more_calls_at_once_than_the_limit(default):
