@@ -27,6 +27,11 @@ class Caller(NamedTuple):
     client: Client | Exception
     credential: str
 
+    @property
+    def known(self) -> bool:
+        """Whether the client is authenticated, and nothing else in the metadata is wrong."""
+        return isinstance(self.client, Client)
+
     def admitted(self) -> Client:
         """The client. Raises UnauthenticatedError."""
         if isinstance(self.client, Exception):

@@ -78,20 +78,23 @@ class Servicer:
         """Calls that start within the block arrived together and may be merged."""
         return self._pipeline.together()
 
+    def caller(self, received: Metadata) -> Caller:
+        """The caller of a call's metadata."""
+        return self._callers.of(received)
+
     def open(
         self,
         method: Method,
-        received: Metadata,
+        caller: Caller,
         timeout: float | None,
         peer: Callable[[], str],
         respond: Callable[[Result | None], None],
     ) -> Call:
-        """Authenticate a unary call, by its metadata alone; a refused call has finished on return.
+        """Open a unary call of a caller, or refuse it; a refused call has finished on return.
 
         `timeout` is in seconds, None for the default. `respond` gets the result once, None when the call was cancelled.
         The transport calls `release()` of the call once the answer has left.
         """
-        caller = self._callers.of(received)
         call = self._call(method, caller, timeout)
         call.on_finish = functools.partial(self._finish_unary, peer, respond)
         try:
@@ -202,7 +205,7 @@ class Servicer:
                 await spent
 
     def _long_call(self, method: Method, context: Any, timeout: float | None) -> tuple[Caller, Call]:
-        caller = self._callers.of(tuple(context.invocation_metadata() or ()))
+        caller = self.caller(tuple(context.invocation_metadata() or ()))
         return caller, self._call(method, caller, timeout)
 
     @asynccontextmanager

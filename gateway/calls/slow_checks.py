@@ -1,4 +1,4 @@
-"""Turns of the explaining check, for calls that the fast check did not accept.
+"""Turns of the explaining check, for calls that the fast check did not accept, and of other work that can wait.
 
 Owns the share of the event loop's time for such calls, and the turns between clients. Explaining a mistake takes
 milliseconds where a valid request is checked in microseconds, so the calls of other clients must not wait for
@@ -9,7 +9,7 @@ from asyncio import Future, TimerHandle, get_running_loop
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from market_inference.contract import deadline
 from market_inference.contract.errors import InvalidRequestError, Violation
@@ -20,6 +20,7 @@ SHARE: Final = 0.25
 """The share of the event loop's time for slow checks."""
 MOST_EXPLAINED: Final = 16
 """Refused requests of one Stream message that get an explanation."""
+Found = TypeVar("Found")
 
 
 @dataclass(slots=True)
@@ -37,9 +38,10 @@ class Mistakes:
 
 
 class SlowChecks:
-    """A queue of checks per client. The first check after a pause runs at once."""
+    """A queue of checks per client. The first check after a pause runs at once. `share`: of the event loop's time."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = SHARE) -> None:
+        self._share = share
         self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._next_slice = 0.0
         self._timer: TimerHandle | None = None
@@ -51,22 +53,22 @@ class SlowChecks:
         if self._timer is None and not self._running:
             self._run_or_wait()
 
-    async def turn(self, client: str, check: Callable[[], None]) -> None:
-        """Run `check` in the client's turn, and wait for it. Raises the exceptions of `check`."""
-        outcome: Future[None] = get_running_loop().create_future()
+    async def turn(self, client: str, check: Callable[[], Found]) -> Found:
+        """Run `check` in the client's turn; its value. Raises the exceptions of `check`."""
+        outcome: Future[Found] = get_running_loop().create_future()
 
         def run() -> None:
             if outcome.done():
                 return
             try:
-                check()
+                found = check()
             except Exception as error:  # noqa: BLE001 -- raised where turn() is awaited
                 outcome.set_exception(error)
             else:
-                outcome.set_result(None)
+                outcome.set_result(found)
 
         self.add(client, run)
-        await outcome
+        return await outcome
 
     def _run_or_wait(self) -> None:
         wait = self._next_slice - deadline.now()
@@ -91,6 +93,6 @@ class SlowChecks:
         finally:
             # After a bug in a check the others go on.
             self._running = False
-            self._next_slice = now + (now - began) * (1 / SHARE - 1)
+            self._next_slice = now + (now - began) * (1 / self._share - 1)
             if self._queues:
                 self._timer = get_running_loop().call_later(self._next_slice - now, self._run)

@@ -5,12 +5,15 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
+from google.rpc import status_pb2
 
+from gateway.access.caller import Caller
 from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
+from gateway.calls.slow_checks import SlowChecks
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
 from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
@@ -25,6 +28,9 @@ HANDSHAKE_SECONDS = 10.0
 REQUEST_SECONDS = 10.0
 # A client that pings an idle connection more often than this is disconnected (ENHANCE_YOUR_CALM).
 PING_SECONDS = 10.0
+# The share of the event loop's time for refusing callers without a valid credential. gRPC's part of a refusal, which is
+# about as long, comes on top.
+STRANGERS_SHARE = 0.1
 # Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
 PENDING_CALLS = (4_096, 8_192)
 
@@ -65,9 +71,10 @@ class GrpcioTransport:
             options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((_Handlers(servicer),))
+        strangers = _Strangers(servicer)
+        self._server.add_generic_rpc_handlers((_Handlers(servicer, strangers),))
         register(self._server)
-        self._server.add_generic_rpc_handlers((_Unknown(),))
+        self._server.add_generic_rpc_handlers((_Unknown(strangers),))
 
     def add_port(self, address: str) -> int:
         return tls.add_port(self._server, self._files, address)
@@ -86,17 +93,16 @@ class _Handlers(grpc.GenericRpcHandler):
     without a valid credential is refused without waiting, and the wait for a request has a time limit.
     """
 
-    def __init__(self, servicer: Servicer) -> None:
+    def __init__(self, servicer: Servicer, strangers: "_Strangers") -> None:
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         handler: grpc.RpcMethodHandler[Any, Any]
         requests = _Requests()
+        streamed = {"Stream": servicer.stream, "Watch": servicer.watch}
         for method in methods.METHODS.values():
-            if method.name == "Stream":
-                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.stream, method))
-            elif method.name == "Watch":
-                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer.watch, method))
+            if serve := streamed.get(method.name):
+                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer, method, serve, strangers))
             else:
-                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method, requests))
+                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method, requests, strangers))
             self._table[method.path] = handler
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -106,18 +112,55 @@ class _Handlers(grpc.GenericRpcHandler):
 class _Unknown(grpc.GenericRpcHandler):
     """The last handler: refuses RPCs that no service has."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+    def __init__(self, strangers: "_Strangers") -> None:
         async def handler(_: Any, context: Any) -> None:
-            request_id = metadata.request_id(dict(context.invocation_metadata() or ()).get(metadata.REQUEST_ID))
-            status = NotImplementedYetError("the service has no RPC of this name").status(request_id)
-            details = ((metadata.REQUEST_ID, request_id), (metadata.STATUS_DETAILS, status.SerializeToString()))
-            await codes.end(context, status, details)
+            await strangers.end(context, lambda: self._refusal(context))
 
-        return grpc.stream_stream_rpc_method_handler(handler)
+        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(handler)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        return self._handler
+
+    def _refusal(self, context: Any) -> Result:
+        request_id = metadata.request_id(dict(context.invocation_metadata() or ()).get(metadata.REQUEST_ID))
+        status = NotImplementedYetError("the service has no RPC of this name").status(request_id)
+        trailers = ((metadata.REQUEST_ID, request_id), (metadata.STATUS_DETAILS, status.SerializeToString()))
+        return Result(b"", trailers, status)
 
 
-def _unary(servicer: Servicer, method: Method, requests: "_Requests") -> Any:
+class _Strangers:
+    """Refuses calls by their metadata, in turns between addresses.
+
+    Calls without a credential cost their sender nothing, and could keep the event loop busy with refusals. Until its
+    turn a call takes one of the places for calls of its connection.
+    """
+
+    def __init__(self, servicer: Servicer) -> None:
+        self._servicer = servicer
+        self._turns = SlowChecks(STRANGERS_SHARE)
+
+    async def refuse(self, method: Method, caller: Caller, context: Any) -> NoReturn:
+        """Refuse a call of a caller that is not known."""
+
+        def refusal() -> Result:
+            ends: list[Result | None] = []
+            self._servicer.open(method, caller, context.time_remaining(), context.peer, ends.append)
+            return cast("Result", ends[0])
+
+        await self.end(context, refusal)
+
+    async def end(self, context: Any, refusal: Callable[[], Result]) -> NoReturn:
+        """End a call with the refusal, which is made in the turn of the call's address."""
+        address = context.peer().rpartition(":")[0]
+        result = await self._turns.turn(address, refusal)
+        await codes.end(context, cast("status_pb2.Status", result.status), result.trailers)
+
+
+def _unary(servicer: Servicer, method: Method, requests: "_Requests", strangers: _Strangers) -> Any:
     async def handler(_: Any, context: Any) -> bytes:
+        caller = servicer.caller(tuple(context.invocation_metadata() or ()))
+        if not caller.known:
+            await strangers.refuse(method, caller, context)
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[Result] = loop.create_future()
 
@@ -125,8 +168,7 @@ def _unary(servicer: Servicer, method: Method, requests: "_Requests") -> Any:
             if not finished.done():  # done when gRPC has cancelled the call
                 finished.set_result(result) if result is not None else finished.cancel()
 
-        received = tuple(context.invocation_metadata() or ())
-        call = servicer.open(method, received, context.time_remaining(), context.peer, respond)
+        call = servicer.open(method, caller, context.time_remaining(), context.peer, respond)
         # Called when the answer has been written, as far as the client's flow control lets it out, or the call is lost.
         context.add_done_callback(lambda _: call.release())
         try:
@@ -189,8 +231,13 @@ class _Requests:
                 task.cancel()
 
 
-def _streaming(serve: Callable[[Method, Any], Awaitable[None]], method: Method) -> Any:
+def _streaming(
+    servicer: Servicer, method: Method, serve: Callable[[Method, Any], Awaitable[None]], strangers: _Strangers
+) -> Any:
     async def handler(_: Any, context: Any) -> None:  # reads and writes through the context
+        caller = servicer.caller(tuple(context.invocation_metadata() or ()))
+        if not caller.known:
+            await strangers.refuse(method, caller, context)
         await serve(method, context)
 
     return handler

@@ -124,7 +124,8 @@ class NativeTransport:
         received, peer, timeout = details
         if timeout is not None:
             timeout -= waited
-        call = self._servicer.open(method, received, timeout, lambda: peer, partial(self._respond, call_id))
+        caller = self._servicer.caller(received)
+        call = self._servicer.open(method, caller, timeout, lambda: peer, partial(self._respond, call_id))
         self._servicer.start(call, raw)
         if not call.finished:
             self._calls[call_id] = call

@@ -58,7 +58,7 @@ class Target:
 
     async def _ended(self, method: methods.Method, sent: dict[str, str | bytes], raw: bytes) -> Result:
         end: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        call = self.servicer.open(method, tuple(sent.items()), 5.0, str, end.set_result)
+        call = self.servicer.open(method, self.servicer.caller(tuple(sent.items())), 5.0, str, end.set_result)
         self.servicer.start(call, raw)
         return await end
 

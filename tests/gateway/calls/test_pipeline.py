@@ -54,7 +54,9 @@ class Gateway:
         self.ends: list[Result | None] = []
 
     def call(self, raw: bytes = GOOD, **sent: str) -> Call:
-        call = self.servicer.open(PREDICT, (*self._sent, *sent.items()), 5.0, str, self.ends.append)
+        call = self.servicer.open(
+            PREDICT, self.servicer.caller((*self._sent, *sent.items())), 5.0, str, self.ends.append
+        )
         self.servicer.start(call, raw)
         return call
 

@@ -72,6 +72,29 @@ async def test_calls_without_a_key_are_refused_before_their_request_comes(defaul
         await eventually_async(lambda: not gateway.server.servicer.in_flight)
 
 
+async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(default, monkeypatch, caplog):
+    monkeypatch.setattr(grpcio, "STRANGERS_SHARE", 1e-9)  # after a refusal no other for hours
+    came, end = [], grpcio._Strangers.end
+    monkeypatch.setattr(grpcio._Strangers, "end", lambda *given: came.append(1) or end(*given))
+    paths = [
+        f"/market.inference.v1.MarketInferenceService/{name}" for name in ("Predict", "Stream", "Watch", "Nothing")
+    ]
+    async with default() as gateway:
+        async with Connection(gateway.server.address) as connection:
+            for stream in range(1, 81, 2):
+                known = {"x-api-key": f"mi_wrong_{stream}"} if stream % 3 else {}
+                fields = {"_method": "POST", "_scheme": "http", "_path": paths[stream // 2 % 4], "_authority": "x"}
+                fields |= {"te": "trailers", "content-type": "application/grpc", **known}
+                connection.send(frame(HEADERS, 4, stream, headers(**fields)))
+            await eventually_async(lambda: len(came) == 40)
+            for _ in range(5):
+                await gateway.predict()
+            assert connection.ended <= {1}
+        await gateway.predict()
+    # Calls of a client that has left are refused to nobody.
+    assert sum(record.name == "gateway.audit" for record in caplog.records) == 1
+
+
 async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatch):
     monkeypatch.setattr(grpcio, "REQUEST_SECONDS", 0.1)
     async with default() as gateway, Connection(gateway.server.address) as connection:
