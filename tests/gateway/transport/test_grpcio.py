@@ -92,7 +92,7 @@ async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(def
             assert len(connection.ended) <= 1
         await gateway.predict()
     # Calls of a client that has left are refused to nobody.
-    assert sum(record.name == "gateway.audit" for record in caplog.records) == 1
+    assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
 
 
 async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatch):
