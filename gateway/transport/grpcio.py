@@ -31,6 +31,8 @@ PING_SECONDS = 10.0
 # The share of the event loop's time for refusing callers without a valid credential. gRPC's part of a refusal, which is
 # about as long, comes on top.
 STRANGERS_SHARE = 0.1
+# Calls that wait to be refused; a further call is refused at once.
+MOST_STRANGERS = 4_096
 # Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
 PENDING_CALLS = (4_096, 8_192)
 
@@ -58,9 +60,11 @@ class GrpcioTransport:
             ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
             ("grpc.server.max_pending_requests", PENDING_CALLS[0]),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS[1]),
-            # Otherwise a call counts until its memory is freed, after the answer: a client that sends its next call at
-            # once is above the limit unknowingly, and the call ends as UNAVAILABLE.
-            ("grpc.http.overload_protection", 0),
+            # A call counts until its memory is freed: else calls that are reset at once have no limit. Without headroom
+            # for calls that are answered and not freed yet, a client that sends its next call at once would be above
+            # the limit unknowingly, and the call would end as UNAVAILABLE.
+            ("grpc.http.overload_protection", 1),
+            ("grpc.http2.max_deallocating_streams", LIMITS["max_concurrent_streams"]),
             ("grpc.max_metadata_size", METADATA_BYTES[0]),
             ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
             ("grpc.so_reuseport", int(share_port)),
@@ -71,10 +75,10 @@ class GrpcioTransport:
             options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._server = grpc.aio.server(options=options)
-        strangers = _Strangers(servicer)
-        self._server.add_generic_rpc_handlers((_Handlers(servicer, strangers),))
+        self._strangers = _Strangers(servicer)
+        self._server.add_generic_rpc_handlers((_Handlers(servicer, self._strangers),))
         register(self._server)
-        self._server.add_generic_rpc_handlers((_Unknown(strangers),))
+        self._server.add_generic_rpc_handlers((_Unknown(self._strangers),))
 
     def add_port(self, address: str) -> int:
         return tls.add_port(self._server, self._files, address)
@@ -83,6 +87,7 @@ class GrpcioTransport:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
+        self._strangers.close()
         await self._server.stop(grace)
 
 
@@ -138,6 +143,12 @@ class _Strangers:
     def __init__(self, servicer: Servicer) -> None:
         self._servicer = servicer
         self._turns = SlowChecks(STRANGERS_SHARE)
+        self._waiting: set[asyncio.Task[Result]] = set()
+
+    def close(self) -> None:
+        """Let no call wait any longer."""
+        for turn in self._waiting:
+            turn.cancel()
 
     async def refuse(self, method: Method, caller: Caller, context: Any) -> NoReturn:
         """Refuse a call of a caller that is not known."""
@@ -151,9 +162,23 @@ class _Strangers:
 
     async def end(self, context: Any, refusal: Callable[[], Result]) -> NoReturn:
         """End a call with the refusal, which is made in the turn of the call's address."""
-        address = context.peer().rpartition(":")[0]
-        result = await self._turns.turn(address, refusal)
+        if len(self._waiting) < MOST_STRANGERS:
+            result = await self._in_turn(context, refusal)
+        else:
+            result = refusal()
         await codes.end(context, cast("status_pb2.Status", result.status), result.trailers)
+
+    async def _in_turn(self, context: Any, refusal: Callable[[], Result]) -> Result:
+        address = context.peer().rpartition(":")[0]
+        turn = asyncio.get_running_loop().create_task(self._turns.turn(address, refusal))
+        self._waiting.add(turn)
+        turn.add_done_callback(self._waiting.discard)
+        try:
+            return await asyncio.shield(turn)
+        except asyncio.CancelledError:
+            # A call that is reset keeps its place too: resets would have no limit otherwise.
+            await asyncio.wait((turn,))
+            raise
 
 
 def _unary(servicer: Servicer, method: Method, requests: "_Requests", strangers: _Strangers) -> Any:

@@ -12,11 +12,13 @@ from grpc_status import rpc_status
 
 from gateway.transport import grpcio
 from gateway.transport.interface import LIMITS
+from market_inference.contract.generated import inference_pb2 as pb
 from runtime.listen import split
 from tests.eventually import eventually_async
+from tests.gateway.conftest import GOOD
 from tests.gateway.test_hostile import CALL, PREFACE, frame, headers
 
-HEADERS, RESET, PING, GOAWAY = 1, 3, 6, 7
+HEADERS, RESET, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
 END_STREAM = 1
 
 
@@ -72,10 +74,16 @@ async def test_calls_without_a_key_are_refused_before_their_request_comes(defaul
         await eventually_async(lambda: not gateway.server.servicer.in_flight)
 
 
-async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(default, monkeypatch, caplog):
-    monkeypatch.setattr(grpcio, "STRANGERS_SHARE", 1e-9)  # after a refusal no other for hours
-    came, end = [], grpcio._Strangers.end
-    monkeypatch.setattr(grpcio._Strangers, "end", lambda *given: came.append(1) or end(*given))
+@pytest.fixture
+def came(monkeypatch):
+    """The calls of strangers that have come. After the first refusal the next one is due in hours."""
+    monkeypatch.setattr(grpcio, "STRANGERS_SHARE", 1e-9)
+    found, end = [], grpcio._Strangers.end
+    monkeypatch.setattr(grpcio._Strangers, "end", lambda *given: found.append(1) or end(*given))
+    return found
+
+
+async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(default, came, caplog):
     paths = [
         f"/market.inference.v1.MarketInferenceService/{name}" for name in ("Predict", "Stream", "Watch", "Nothing")
     ]
@@ -91,8 +99,46 @@ async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(def
                 await gateway.predict()
             assert len(connection.ended) <= 1
         await gateway.predict()
-    # Calls of a client that has left are refused to nobody.
     assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
+
+
+async def test_calls_that_strangers_reset_keep_their_places_until_their_turn(default, came):
+    most, count = LIMITS["max_concurrent_streams"], 1000
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        await connection.until(lambda: connection.frames[SETTINGS])
+        connection.send(frame(SETTINGS, 1, 0))  # before this, no more calls than `most` in all
+        reset = (8).to_bytes(4, "big")
+        for stream in range(1, 2 * count, 2):
+            connection.send(frame(HEADERS, 4, stream, CALL) + frame(RESET, 0, stream, reset))
+        # One above is refused first, and as many calls again may wait to be freed.
+        taken = 2 * most + 1
+        await connection.until(lambda: connection.frames[RESET] >= count - taken)
+        await gateway.predict()
+        assert 2 <= len(came) <= taken
+
+
+async def test_more_strangers_than_may_wait_are_refused_at_once(default, came, monkeypatch):
+    monkeypatch.setattr(grpcio, "MOST_STRANGERS", 5)
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        for stream in range(1, 41, 2):
+            connection.send(frame(HEADERS, 4, stream, CALL))
+        await connection.until(lambda: len(connection.ended) >= 15)
+        assert len(connection.ended) <= 16
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_client_with_more_calls_than_a_connection_carries_is_never_above_the_limit(default, refused):
+    async with default() as gateway:
+        request = pb.PredictRequest() if refused else GOOD
+        codes: Counter[grpc.StatusCode] = Counter()
+
+        async def caller() -> None:
+            for _ in range(5):
+                call = gateway.predict(request)
+                codes[await call.code()] += 1
+
+        await asyncio.gather(*(caller() for _ in range(3 * LIMITS["max_concurrent_streams"])))
+    assert set(codes) == {grpc.StatusCode.INVALID_ARGUMENT if refused else grpc.StatusCode.OK}
 
 
 async def test_calls_whose_request_does_not_come_end_in_time(default, monkeypatch):
