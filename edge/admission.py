@@ -29,7 +29,7 @@ MESSAGE_BYTES: Final = 1 << 20
 SMALL: Final = 32 << 10
 """Bytes that every live session may hold: a bar has a hundred bytes, a thousand with the values in memory."""
 SPARED: Final = 16
-"""Requests, and live sessions, of a credential that other credentials do not crowd out."""
+"""Requests, and live sessions, of a known credential that other credentials do not crowd out."""
 SPARED_BYTES: Final = 256 << 10
 """The same for the bytes of its requests: some thousand values."""
 # A revoked key can make the edge parse bodies for this long; the gateway refuses the calls at once.
@@ -37,6 +37,8 @@ _KNOWN_SECONDS = 30.0
 _MOST_KNOWN = 4096
 _RETRY_SECONDS = 1.0
 _CHECK_SECONDS = 5.0
+# The name of all callers without a known credential, which no credential has.
+_STRANGERS: Final = ""
 
 
 class Count:
@@ -81,6 +83,13 @@ class Count:
             yield
         finally:
             self.change(credential, -number)
+
+    def move(self, giver: str, taker: str) -> None:
+        """Count one of `giver` as one of `taker`. Raises OverloadedError above the taker's limit."""
+        if self.shares[taker] >= self.each:
+            self._refuse("client", self.each)
+        self.change(giver, -1)
+        self.change(taker, 1)
 
     def of(self, credential: str) -> "Held":
         """The bytes of one session of the credential."""
@@ -144,6 +153,20 @@ class Admission:
         self._salt = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """Count a request for the time of a block. Raises OverloadedError above a limit.
+
+        Callers whose credential the gateway has not accepted yet count as one client, so that invented credentials
+        have no spared places of their own.
+        """
+        caller.counted_as = caller.credential if self._digest(caller) in self._known else _STRANGERS
+        self.requests.add(caller.counted_as)
+        try:
+            yield
+        finally:
+            self.requests.change(caller.counted_as, -1)
+
     def held(self, caller: Caller) -> Held:
         """The bytes of a live session of the caller in `replays`."""
         return self.replays.of(caller.credential)
@@ -154,13 +177,26 @@ class Admission:
         caller.bytes_held = 0
 
     async def check(self, caller: Caller) -> None:
-        """Return when the gateway knows the credential. Raises UnauthenticatedError, RemoteError."""
+        """Return when the gateway knows the credential. Raises UnauthenticatedError, RemoteError, OverloadedError."""
         if not caller.credential:
             raise UnauthenticatedError("no API key: send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        digest = hmac.digest(self._salt, caller.credential.encode(), hashlib.sha256)
-        if self._known.get(digest, 0.0) > deadline.now():
-            return
-        await self._ask(caller)
+        digest = self._digest(caller)
+        if self._known.get(digest, 0.0) <= deadline.now():
+            await self._ask_about(caller, digest)
+        if caller.counted_as == _STRANGERS:
+            self.requests.move(_STRANGERS, caller.credential)
+            caller.counted_as = caller.credential
+
+    def _digest(self, caller: Caller) -> bytes:
+        return hmac.digest(self._salt, caller.credential.encode(), hashlib.sha256)
+
+    async def _ask_about(self, caller: Caller, digest: bytes) -> None:
+        try:
+            await self._ask(caller)
+        except RemoteError as error:
+            if error.carried.code == code_pb2.UNAUTHENTICATED:
+                self._known.pop(digest, None)
+            raise
         self._known[digest] = deadline.after(_KNOWN_SECONDS)
         self._known.move_to_end(digest)
         while len(self._known) > _MOST_KNOWN:

@@ -82,7 +82,7 @@ class Guard:
         counted = not scope["path"].startswith((*_OPEN_PATHS, "/v1/watch"))
         try:
             self._check_origin(scope)
-            place = self._admission.requests.held(caller.credential) if counted else contextlib.nullcontext()
+            place = self._admission.place(caller) if counted else contextlib.nullcontext()
             with place:
                 await self._app(scope, receive, answer)
         except ClientGoneError:

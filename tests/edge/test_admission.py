@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from edge.caller import Caller
 from edge.config import Config
 from edge.server import Server
 from edge.tables import columns
-from market_inference.contract.errors import OverloadedError
+from market_inference.contract.errors import OverloadedError, RemoteError
 from market_inference.contract.generated.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
     add_MarketInferenceServiceServicer_to_server,
@@ -109,6 +110,47 @@ async def test_a_client_with_all_its_requests_in_work_takes_no_place_from_anothe
     for writer in (more, other, *(one for _, one in waiting)):
         writer.close()
     await eventually_async(lambda: requests.now == 0 and not requests.shares)
+
+
+def caller(key: str) -> Caller:
+    return Caller("id", f"Bearer {key}", "")
+
+
+async def test_invented_keys_have_together_the_places_of_one_client(start, pair):
+    admission = (await start(max_in_flight=40))._admission
+    await admission.check(caller(pair.key))
+    with ExitStack() as places:
+        for number in range(20):
+            places.enter_context(admission.place(caller(f"mi_invented_{number}")))
+        with pytest.raises(OverloadedError, match="max 20"), admission.place(caller("mi_invented_20")):
+            pass
+        for _ in range(20):
+            places.enter_context(admission.place(caller(pair.key)))
+    assert not admission.requests.shares
+
+
+async def test_a_key_has_its_own_places_once_the_gateway_has_accepted_it(start, pair):
+    admission = (await start())._admission
+    good, wrong = caller(pair.key), caller("mi_wrong")
+    with admission.place(good), admission.place(wrong):
+        assert admission.requests.shares == {"": 2}
+        await admission.check(good)
+        with pytest.raises(RemoteError):
+            await admission.check(wrong)
+        assert admission.requests.shares == {"": 1, good.credential: 1}
+    assert not admission.requests.shares
+    with admission.place(caller(pair.key)):
+        assert admission.requests.shares == {good.credential: 1}
+
+
+async def test_a_revoked_key_loses_its_own_places(start):
+    admission = (await start())._admission
+    revoked = caller("mi_revoked")
+    admission._known[admission._digest(revoked)] = 0.0
+    with pytest.raises(RemoteError):
+        await admission.check(revoked)
+    with admission.place(revoked):
+        assert admission.requests.shares == {"": 1}
 
 
 async def test_bodies_of_a_client_leave_another_its_bytes(start, pair):
