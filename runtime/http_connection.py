@@ -1,14 +1,16 @@
 """A connection of the HTTP server: uvicorn's, with limits before a request reaches the application.
 
 Owns the limits of headers in bytes, number and time, the end of a connection whose client still sends after its answer,
-and the answer to an Upgrade that the server does not offer. The limits of bodies belong to the service.
+the wait of requests that are sent before the answer to another one, and the answer to an Upgrade that the server does
+not offer. The limits of bodies belong to the service.
 """
 
 import asyncio
-from typing import Final
+from collections import deque
+from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEADER_BYTES: Final = 64 << 10
 """The most bytes of a request line with its headers, or of a chunked body's trailers."""
@@ -16,6 +18,8 @@ HEADERS: Final = 256
 """The most headers of a request, or trailers of a chunked body."""
 HEADER_SECONDS: Final = 30.0
 """The time for the headers of a request, on a new connection too, and for the rest of a body after its answer."""
+_PIECE: Final = 1 << 10
+"""Bytes parsed at once: a parsed request takes a hundred times the memory of its 18 bytes."""
 _UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
 
 
@@ -32,41 +36,65 @@ class HttpConnection(HttpToolsProtocol):
     _header_bytes = 0
     _header_count = 0
     _in_body = False
+    # Bytes that are missing of a body of known length.
+    _body_left = 0
+    # `cycle` is the newest request's: other requests may wait between the two.
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Not parsed yet, in order.
+        self._left: deque[memoryview] = deque()
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
+        self._left.clear()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        if not self._in_body and self._is_answered():
-            self._expect()
-        self._pending += len(data)
-        # What is left, the newest last: many requests that ask for an upgrade may come at once.
-        left = [memoryview(data)]
-        while left:
-            part = left.pop()
-            try:
-                self.parser.feed_data(part)
-            except httptools.HttpParserUpgrade as upgrade:
-                if self._should_upgrade():
-                    self._arrived()
-                    self.handle_websocket_upgrade()
-                    return
-                if self.parser.get_method() == b"CONNECT":
-                    self._refuse(400, "Invalid HTTP request received.")
-                    return
-                left += (part[upgrade.args[0] :], memoryview(self._without_upgrade()))
-            except httptools.HttpParserError as error:
-                if isinstance(error.__context__, _HeadersTooLargeError):
-                    self._refuse(431, "The headers are too large.")
-                else:
-                    self._refuse(400, "Invalid HTTP request received.")
+        self._left.append(memoryview(data))
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse until a request waits for the answer to another one; further requests wait as bytes."""
+        while self._left and not self.pipeline and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            if not self._in_body and self._is_answered():
+                self._expect()
+            part = self._left.popleft()
+            size = self._body_left or _PIECE
+            if len(part) > size:
+                self._left.appendleft(part[size:])
+                part = part[:size]
+            self._parse_part(part)
+        if self._left:
+            self.flow.pause_reading()
+
+    def _parse_part(self, part: memoryview) -> None:
+        self._pending += len(part)
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._arrived()
+                self._left.clear()
+                self.handle_websocket_upgrade()
                 return
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(400, "Invalid HTTP request received.")
+                return
+            self._left.appendleft(part[upgrade.args[0] :])
+            self._left.appendleft(memoryview(self._without_upgrade()))
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _HeadersTooLargeError):
+                self._refuse(431, "The headers are too large.")
+            else:
+                self._refuse(400, "Invalid HTTP request received.")
+            return
         if self._pending > HEADER_BYTES:
             self._refuse(431, "The headers are too large.")
 
@@ -94,11 +122,13 @@ class HttpConnection(HttpToolsProtocol):
                 super().on_headers_complete()
             return
         self._in_body = True
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self._arrived()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._restart()
+        self._body_left = max(0, self._body_left - len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -115,9 +145,15 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_body and self._is_answered():  # the service reads the rest of the body no longer
             self._expect()
+        self._parse()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _should_upgrade(self) -> bool:
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+        """An upgrade ends HTTP on the connection, and the answers of other requests would go into the WebSocket."""
+        return self.parser.get_method() == b"GET" and self._is_answered() and super()._should_upgrade()
 
     def _without_upgrade(self) -> bytes:
         """The request's line and headers for a new parser, as if the request had asked for no upgrade.

@@ -1,11 +1,14 @@
 """Limits of a connection before a request reaches the application: a real uvicorn server, real sockets."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from runtime import http_connection
 from runtime.http_connection import HEADER_BYTES, HEADERS, HttpConnection
@@ -32,15 +35,21 @@ async def echo(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": answer})
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
+@asynccontextmanager
+async def served(app) -> AsyncIterator[int]:
     listener = listening("127.0.0.1:0", backlog=16)
-    server = HttpServer(uvicorn.Config(echo, http=HttpConnection, log_config=None, lifespan="off"))
+    server = HttpServer(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.up.wait()
     yield listener.getsockname()[1]
     server.should_exit = True
     await serving
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with served(echo) as port:
+        yield port
 
 
 class Client:
@@ -70,11 +79,17 @@ class Client:
                 return True
 
 
-@pytest.fixture
-async def client(port) -> AsyncIterator[Client]:
+@asynccontextmanager
+async def connected(port) -> AsyncIterator[Client]:
     client = Client(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
     yield client
     client.writer.close()
+
+
+@pytest.fixture
+async def client(port) -> AsyncIterator[Client]:
+    async with connected(port) as client:
+        yield client
 
 
 POST = b"POST /x HTTP/1.1\r\nhost: a\r\n"
@@ -220,3 +235,70 @@ async def test_connect_is_refused(client):
 async def test_requests_sent_at_once_are_answered_in_order(client):
     await client.send(b"".join(POST + b"content-length: 1\r\n\r\n%d" % place for place in range(9)))
     assert [(await client.answer())[1]["body"] for _ in range(9)] == [str(place) for place in range(9)]
+
+
+class Held:
+    """Answers as echo() does, and waits before the answer on /held; `gone`: the client of that request has left."""
+
+    def __init__(self) -> None:
+        self.begun, self.released, self.gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["path"] == "/held":
+            self.begun.set()
+            watching = asyncio.create_task(self.watch(receive))
+            await self.released.wait()
+            watching.cancel()
+
+            async def receive():
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+        await echo(scope, receive, send)
+
+    async def watch(self, receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+
+
+def cycles() -> int:
+    return sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("kind", [b"GET /held HTTP/1.1\r\n\r\n", CHUNKED.replace(b"/x", b"/held") + b"\r\n"])
+async def test_requests_before_the_answer_to_another_one_wait_as_bytes(kind):
+    app = Held()
+    async with served(app) as port, connected(port) as client:
+        before = cycles()
+        client.writer.write(kind + b"GET / HTTP/1.1\r\n\r\n" * 100_000 + b"GET /last HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(SECONDS):
+            await app.begun.wait()
+        for _ in range(100):  # the server may read in each turn of the loop
+            await asyncio.sleep(0)
+        assert cycles() - before < 100
+        app.released.set()
+        paths = [(await client.answer())[1]["path"] for _ in range(2_000)]
+        assert paths == ["/held", *["/"] * 1_999]
+
+
+async def test_the_departure_of_a_client_is_noticed_while_its_further_requests_wait():
+    app = Held()
+    async with served(app) as port, connected(port) as client:
+        await client.send(b"GET /held HTTP/1.1\r\n\r\n" + b"GET / HTTP/1.1\r\n\r\n" * 9)
+        async with asyncio.timeout(SECONDS):
+            await app.begun.wait()
+            client.writer.close()
+            await app.gone.wait()
+        app.released.set()
+
+
+async def test_a_websocket_does_not_overtake_the_answer_to_an_earlier_request():
+    app = Held()
+    upgrade = b"GET /x HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    upgrade += b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    async with served(app) as port, connected(port) as client:
+        await client.send(b"GET /held HTTP/1.1\r\n\r\n" + upgrade)
+        async with asyncio.timeout(SECONDS):
+            await app.begun.wait()
+        app.released.set()
+        assert [(await client.answer())[1]["path"] for _ in range(2)] == ["/held", "/x"]
