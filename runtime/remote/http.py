@@ -1,7 +1,8 @@
 """JSON over HTTP with retries.
 
-Owns the list of transient statuses and the waiting times. Errors name the host, the status and the server's own
-explanation, never a header of the request, because a header holds the API key.
+Owns the list of transient statuses, the waiting times, and the bounds of an answer in bytes and time. Errors name the
+host, the status and the server's own explanation, never a header of the request, because a header holds the API key;
+for the same reason no header follows a redirect to another server.
 """
 
 import http.client
@@ -14,10 +15,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
+
+from runtime.remote import bounded
 
 T = TypeVar("T")
 LONGEST_WAIT_SECONDS: Final = 60.0
+MOST_BYTES: Final = 32 << 20
+"""The most bytes of an answer: an account's pods and a machine's log are smaller."""
+_MOST_DETAIL_BYTES = 64 << 10
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 _MOST_DETAIL_CHARACTERS = 500
@@ -44,14 +50,14 @@ class Http:
         """Raises OSError for a file that is missing or holds no certificate."""
         self._headers = dict(headers)
         self._timeout = timeout
-        self._context = ssl.create_default_context(cafile=authority) if authority else None
+        self._context = ssl.create_default_context(cafile=authority or None)
 
     def json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = "") -> Any:
         """Send one request and parse the answer; None for an answer without content. Raises RemoteError."""
         content = self.exchange(url, body, headers, method=method)[1]
         try:
-            return json.loads(content) if content else None
-        except ValueError:
+            return json.loads(content, parse_constant=_refuse_constant) if content else None
+        except (ValueError, RecursionError):
             raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered without JSON") from None
 
     def exchange(
@@ -61,8 +67,11 @@ class Http:
 
         Returns the answer's headers and bytes. Raises RemoteError.
         """
-        with self._open(url, body, headers, method, self._timeout) as response:
-            return dict(response.headers), response.read()
+        with self._open(url, body, headers, method, self._timeout, self._timeout) as response:
+            content = response.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered more than {MOST_BYTES} bytes")
+            return dict(response.headers), content
 
     def tail(self, url: str, headers: Mapping[str, str], *, most: int, seconds: float) -> bytes:
         """The first `most` bytes of an answer without an end, read until no byte came for `seconds`.
@@ -71,14 +80,15 @@ class Http:
         """
         found = b""
         until = time.monotonic() + 10 * seconds
-        with self._open(url, None, headers, "GET", seconds) as response, suppress(TimeoutError):
+        whole = self._timeout + 10 * seconds
+        with self._open(url, None, headers, "GET", whole, seconds) as response, suppress(TimeoutError):
             while len(found) < most and time.monotonic() < until and (more := response.read1(most - len(found))):
                 found += more
         return found
 
     @contextmanager
     def _open(
-        self, url: str, body: Any, headers: Mapping[str, str] | None, method: str, timeout: float
+        self, url: str, body: Any, headers: Mapping[str, str] | None, method: str, seconds: float, silent_seconds: float
     ) -> Iterator[http.client.HTTPResponse]:
         host = urllib.parse.urlsplit(url).netloc
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
@@ -90,15 +100,35 @@ class Http:
             {"Content-Type": "application/json", **self._headers, **(headers or {})},
             method=method or None,
         )
+        limits = {"seconds": seconds, "silent_seconds": silent_seconds}
         try:
-            with urllib.request.urlopen(request, timeout=timeout, context=self._context) as response:  # noqa: S310
+            with bounded.opened(request, redirects=_Redirects(), context=self._context, **limits) as response:
+                if isinstance(response, urllib.error.HTTPError):
+                    raise _refusal(host, response)
                 yield response
-        except urllib.error.HTTPError as error:
-            with error:
-                refusal = _refusal(host, error)
-            raise refusal from None
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{host} cannot be reached: {getattr(error, 'reason', error)}") from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects of a GET, to another server without our headers, and never from https to http."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if req.get_method() != "GET" or (before.scheme, after.scheme) == ("https", "http"):
+            return None
+        fp.close()  # urllib would read the whole body of the redirect, however long
+        made = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if made is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            made.headers.clear()
+        return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """JSON has no NaN and no infinity; json.loads() takes both."""
+    raise ValueError(name)
 
 
 def _refusal(host: str, error: urllib.error.HTTPError) -> RemoteError:
@@ -113,12 +143,13 @@ def _refusal(host: str, error: urllib.error.HTTPError) -> RemoteError:
 def _detail(error: urllib.error.HTTPError) -> str:
     """The explanation in a problem document (RFC 9457) with RunPod's `errors`; empty without such a document."""
     try:
-        document = json.loads(error.read())
-    except (OSError, ValueError, http.client.HTTPException):
+        document = json.loads(error.read(_MOST_DETAIL_BYTES))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return ""
     if not isinstance(document, dict):
         return ""
-    found = [str(document.get("detail") or ""), *map(str, document.get("errors") or ())]
+    errors = document.get("errors")
+    found = [str(document.get("detail") or ""), *map(str, errors if isinstance(errors, list) else ())]
     return "; ".join(one for one in found if one)[:_MOST_DETAIL_CHARACTERS]
 
 

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from runtime.remote.http import Http, RemoteError
+from runtime.remote.shapes import record, text, understood, usd
 
 API: Final = "https://api.runpod.io"
+_MOST_PAGES = 100
 _MOST_LOG_LINES = 5000
 _MOST_LOG_BYTES = 8 << 20
 _SILENT_SECONDS = 1.0
@@ -43,17 +45,17 @@ class Gpu:
     availability: str
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Gpu":
+    def of(cls, told: Mapping[str, Any]) -> "Gpu":
         """From the catalog's record."""
-        price = record["price"]
+        price = told["price"]
         return cls(
-            id=record["id"],
-            pool=record["pool"] or "",
-            memory_gb=record["memory"],
-            secure_usd=price["secure"] if record["secure"] else 0.0,
-            serverless_usd=price.get("serverless", 0.0),
-            most=record["maxCount"]["secure"],
-            availability=record.get("availability", "NONE"),
+            id=text(told["id"]),
+            pool=text(told["pool"] or ""),
+            memory_gb=int(told["memory"]),
+            secure_usd=usd(price["secure"]) if told["secure"] else 0.0,
+            serverless_usd=usd(price.get("serverless", 0.0)),
+            most=int(told["maxCount"]["secure"]),
+            availability=told.get("availability", "NONE"),
         )
 
 
@@ -67,9 +69,9 @@ class Pod:
     usd_per_hour: float
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Pod":
+    def of(cls, told: Mapping[str, Any]) -> "Pod":
         """From the API's record."""
-        return cls(record["id"], record["name"], record["status"], float(record["cost"]))
+        return cls(text(told["id"]), text(told["name"]), text(told["status"]), usd(told["cost"]))
 
 
 class RunPod:
@@ -79,15 +81,18 @@ class RunPod:
         self._http = Http({"Authorization": f"Bearer {key}"}, timeout=timeout)
         self._api = f"{api.rstrip('/')}/v2"
 
+    @understood("RunPod")
     def gpus(self, product: Product, *, count: int = 1) -> list[Gpu]:
         """The GPU types with prices, and how many of them are free for `count` GPUs at once."""
         found = self._get("/catalog/gpus", include="AVAILABILITY", product=product, count=count)["gpus"]
-        return [Gpu.of(record) for record in found]
+        return [Gpu.of(one) for one in found]
 
+    @understood("RunPod")
     def pods(self) -> list[Pod]:
         """All pods of the account."""
-        return [Pod.of(record) for record in self._listed("/pods", "pods")]
+        return [Pod.of(one) for one in self._listed("/pods", "pods")]
 
+    @understood("RunPod")
     def pod(self, pod: str) -> Pod | None:
         """The pod; None when there is none of this id."""
         try:
@@ -97,6 +102,7 @@ class RunPod:
                 return None
             raise
 
+    @understood("RunPod")
     def create_pod(self, fields: Mapping[str, Any]) -> Pod:
         """Make a pod of these fields of CreatePodRequest. Repeated, the call makes a second pod."""
         return Pod.of(self._send("POST", "/pods", fields))
@@ -105,6 +111,7 @@ class RunPod:
         """Terminate the pod. A pod that is gone is no error."""
         self._delete(f"/pods/{_quoted(pod)}")
 
+    @understood("RunPod")
     def pod_logs(self, pod: str) -> bytes:
         """The newest lines of the container's log. The API sends them as events and then keeps the answer open."""
         query = urllib.parse.urlencode({"source": "container", "tail": _MOST_LOG_LINES})
@@ -119,11 +126,12 @@ class RunPod:
         events = [line[5:] for line in content.split(b"\n")[:-1] if line.startswith(b"data:")]
         return b"".join(f"{json.loads(event)['line']}\n".encode() for event in events)
 
+    @understood("RunPod")
     def pod_bill(self, pod: str, since: float, until: float) -> float:
         """USD billed for the pod between two Unix times."""
         span = {"startTime": _rfc3339(since), "endTime": _rfc3339(until)}
         found = self._get("/billing/pods", podId=pod, bucketSize="hour", **span)
-        return sum(float(record["totalAmount"]) for record in found["records"] if record["podId"] == pod)
+        return sum(usd(one["totalAmount"]) for one in found["records"] if one["podId"] == pod)
 
     def templates(self) -> list[Record]:
         """The account's templates."""
@@ -157,21 +165,24 @@ class RunPod:
         """Delete the endpoint with its workers and its template. An endpoint that is gone is no error."""
         self._delete(f"/serverless/{_quoted(endpoint)}")
 
+    @understood("RunPod")
     def _listed(self, path: str, name: str) -> list[Record]:
         """All pages of a list. The document knows no pages; a list that has pages names the next one in `next`."""
         page = self._get(path)
         found: list[Record] = list(page[name])
-        while following := page.get("next"):
+        for _ in range(_MOST_PAGES):
+            if not (following := page.get("next")):
+                return found
             page = self._get(path, cursor=following)
             found += page[name]
-        return found
+        raise ValueError(f"a list of more than {_MOST_PAGES} pages")
 
     def _get(self, path: str, **query: object) -> Any:
         return self._ask("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
 
     def _send(self, method: str, path: str, fields: Mapping[str, Any]) -> Record:
-        record: Record = self._ask(method, path, dict(fields))
-        return record
+        with understood("RunPod"):
+            return record(self._ask(method, path, dict(fields)))
 
     def _delete(self, path: str) -> None:
         try:

@@ -6,6 +6,7 @@ import pytest
 
 from runtime.remote import http
 from tests.runpod.platform import KEY, RefusalError, platform
+from tests.runtime.remote.answers import answering
 
 
 @pytest.fixture
@@ -66,3 +67,54 @@ def test_retries_wait_with_full_jitter_and_end(monkeypatch):
     with pytest.raises(http.RemoteError):
         http.retried(refuse)
     assert len(waits) == 4, "what is refused for good is not tried again"
+
+
+def test_the_key_follows_no_redirect_to_another_server():
+    with answering(b"{}") as other, answering(b"", 302, {"Location": other.url}) as moved:
+        assert client().json(moved.url) == {}
+        with pytest.raises(http.RemoteError, match="302"):  # urllib would make a GET of the POST
+            client().json(moved.url, {"name": "pod"})
+    assert [one["authorization"] for one in moved.seen] == [f"Bearer {KEY}"] * 2
+    [seen] = other.seen
+    assert KEY not in str(seen)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_without_an_end_is_given_up(status, monkeypatch):
+    monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
+    sent = []
+
+    def body(write):
+        while not server.over.is_set():
+            write(b" " * (1 << 16))
+            sent.append(1 << 16)
+
+    with answering(body, status) as server, pytest.raises(http.TransientError):
+        client().json(server.url)
+    assert sum(sent) < 64 << 20  # what the sockets hold
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_server_that_drips_is_given_up_after_the_whole_time(status):
+    def body(write):
+        while not server.over.wait(0.02):
+            write(b" ")
+
+    with answering(body, status) as server, pytest.raises(http.TransientError):
+        http.Http({}, timeout=0.3).json(server.url)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(number):
+    with (
+        answering(f'{{"cost": {number}}}'.encode()) as server,
+        pytest.raises(http.TransientError, match="without JSON"),
+    ):
+        client().json(server.url)
+
+
+@pytest.mark.parametrize("detail", [b'{"errors": 5}', b"[" * 200_000, b'{"detail": {"a": 1}}', b"\xff", b"[]", b"5"])
+def test_an_explanation_of_any_form_is_no_failure_of_its_own(detail):
+    with answering(detail, 400) as server, pytest.raises(http.RemoteError) as refused:
+        client().json(server.url)
+    assert refused.value.status == 400

@@ -9,6 +9,7 @@ import base64
 from typing import Any, Final
 
 from runtime.remote.http import Http, RemoteError
+from runtime.remote.shapes import record, text, usd
 from training.plane.launcher import (
     AnswerLostError,
     Handle,
@@ -24,12 +25,13 @@ from training.plane.launcher import (
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asked
+from training.plane.launchers.remote import SCRIPT, asked, asking
 
 # dstack takes names of at most 41 characters.
 MOST_NAME_CHARACTERS: Final = 41
 _MOST_OFFERS = 100
 _MOST_RUNS = 100
+_MOST_LISTED = 10_000
 _MOST_LOG_LINES = 1000
 _FREE = {"available", "idle", "unknown"}
 _PRESENCE: Final = {
@@ -55,6 +57,7 @@ class DstackLauncher:
         self._disk_gb = disk_gb
         self._prefix = prefix
 
+    @asking("dstack")
     def offers(self, wanted: Wanted) -> list[Offer]:
         """The GPU types that the server's clouds offer now, each at its best price."""
         run = self._run(None, wanted, gpus=wanted.gpus, usd_per_hour=wanted.max_usd_per_hour, environment={}, seconds=0)
@@ -64,8 +67,9 @@ class DstackLauncher:
             for offer in job["offers"]:
                 gpus = offer["instance"]["resources"]["gpus"]
                 if gpus and offer["availability"] in _FREE:
-                    name = gpus[0]["name"]
-                    best[name] = min(offer["price"], best.get(name, offer["price"]))
+                    name = text(gpus[0]["name"])
+                    price = usd(offer["price"])
+                    best[name] = min(price, best.get(name, price))
         return fitting([Offer(name, price) for name, price in best.items()], wanted)
 
     def launch(self, name: str, offer: Offer, pod: PodSpec) -> Made:
@@ -85,6 +89,7 @@ class DstackLauncher:
                 raise _launch_error(error) from None
         return Made()
 
+    @asking("dstack")
     def look(self, machine: Handle) -> Seen:
         """The newest run of the name."""
         run = self._found(machine.name)
@@ -94,13 +99,15 @@ class DstackLauncher:
         provisioned = submission.get("job_provisioning_data") or {}
         # A run of an unknown, later status is billed, and deadlines hold for the run.
         presence = _PRESENCE.get(run["status"], Presence.RUNNING)
-        return Seen(presence, submission.get("exit_status"), provisioned.get("price"))
+        price = provisioned.get("price")
+        return Seen(presence, submission.get("exit_status"), None if price is None else usd(price))
 
     def stop(self, machine: Handle, *, now: bool) -> None:
         """Stop the run, or abort the run when `now`."""
         if self.look(machine).presence in {Presence.PROVISIONING, Presence.RUNNING}:
             self._asked("/runs/stop", {"runs_names": [machine.name], "abort": now})
 
+    @asking("dstack")
     def mine(self) -> list[Handle]:
         """The active runs of the project whose names begin with the prefix."""
         asked = {"project_name": self._project, "only_active": True, "include_jobs": False, "limit": _MOST_RUNS}
@@ -110,11 +117,14 @@ class DstackLauncher:
             found += page
             if len(page) < _MOST_RUNS:
                 break
+            if len(found) > _MOST_LISTED:
+                raise ValueError(f"more than {_MOST_LISTED} active runs")
             after = {"prev_submitted_at": page[-1]["submitted_at"], "prev_run_id": page[-1]["id"]}
             page = self._asked("/api/runs/list", {**asked, **after})
-        names = [run["run_spec"]["run_name"] for run in found]
-        return [Handle(name) for name in names if name and name.startswith(f"{self._prefix}-")]
+        names = [text(run["run_spec"]["run_name"] or "") for run in found]
+        return [Handle(name) for name in names if name.startswith(f"{self._prefix}-")]
 
+    @asking("dstack")
     def logs(self, machine: Handle, most: int) -> bytes | None:
         """The newest lines of the run's log."""
         try:
@@ -133,10 +143,11 @@ class DstackLauncher:
         if self.look(machine).presence is Presence.EXITED:
             self._asked("/runs/delete", {"runs_names": [machine.name]})
 
+    @asking("dstack")
     def bill(self, machine: Handle, since: float, until: float) -> float | None:
         """The run's cost as the server computes the cost from the cloud's price."""
         run = self._found(machine.name)
-        return None if run is None else float(run.get("cost", 0.0))
+        return None if run is None else usd(run.get("cost", 0.0))
 
     def _run(
         self,
@@ -172,7 +183,7 @@ class DstackLauncher:
 
     def _found(self, name: str) -> Any:
         try:
-            return self._ask("/runs/get", {"run_name": name})
+            return record(self._ask("/runs/get", {"run_name": name}))
         except RemoteError as error:
             if error.status == 400 and "resource_not_exists" in error.detail:
                 return None

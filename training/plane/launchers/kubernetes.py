@@ -6,11 +6,13 @@ no second one; `activeDeadlineSeconds` ends the Job when the plane is away. Sour
 
 import urllib.parse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from runtime.remote.http import Http, RemoteError
+from runtime.remote.shapes import record, text, understood
 from training.plane.launcher import (
     AnswerLostError,
     Handle,
@@ -25,7 +27,7 @@ from training.plane.launcher import (
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asked
+from training.plane.launchers.remote import SCRIPT, asking
 
 PLANE_LABEL: Final = "market-inference/plane"
 GPU_LABEL: Final = "nvidia.com/gpu.product"
@@ -77,9 +79,10 @@ class KubernetesLauncher:
                 raise _launch_error(error) from None
         return Made()
 
+    @asking("the cluster")
     def look(self, machine: Handle) -> Seen:
         """The Job, present until the last of its pods is gone."""
-        found = asked(lambda: self._found(f"{self._jobs}/{machine.name}"))
+        found = self._found(f"{self._jobs}/{machine.name}")
         if found is None:
             return Seen(Presence.ABSENT)
         status = found.get("status", {})
@@ -101,22 +104,21 @@ class KubernetesLauncher:
             if error.status != 404:
                 raise LauncherAwayError(str(error), error.retry_after) from None
 
+    @asking("the cluster")
     def mine(self) -> list[Handle]:
         """The Jobs with the plane's label."""
         query = _selector(f"{PLANE_LABEL}={self._prefix}")
-        found = asked(lambda: self._ask("GET", f"{self._jobs}?{query}"))
-        return [Handle(job["metadata"]["name"]) for job in found["items"]]
+        found = self._ask("GET", f"{self._jobs}?{query}")
+        return [Handle(text(job["metadata"]["name"])) for job in found["items"]]
 
     def logs(self, machine: Handle, most: int) -> bytes | None:
         """The end of the log of the Job's pod, while there is one."""
-        try:
+        with suppress(RemoteError), understood("the cluster"):
             pods = self._ask("GET", f"{self._core}/pods?{_selector(f'job-name={machine.name}')}")["items"]
-            if not pods:
-                return None
-            url = f"{self._core}/pods/{pods[-1]['metadata']['name']}/log?limitBytes={most}&tailLines=5000"
-            return self._http.exchange(url, headers=self._headers())[1]
-        except RemoteError:
-            return None
+            if pods:
+                url = f"{self._core}/pods/{pods[-1]['metadata']['name']}/log?limitBytes={most}&tailLines=5000"
+                return self._http.exchange(url, headers=self._headers())[1]
+        return None
 
     def forget(self, machine: Handle) -> None:
         """Nothing remains of a deleted Job."""
@@ -127,7 +129,7 @@ class KubernetesLauncher:
 
     def _found(self, url: str) -> Any:
         try:
-            return self._ask("GET", url)
+            return record(self._ask("GET", url))
         except RemoteError as error:
             if error.status == 404:
                 return None

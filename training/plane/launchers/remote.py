@@ -1,9 +1,11 @@
 """Shared by the launchers of rented machines: the script in the image, and questions to an unreliable platform."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from runtime.remote.http import RemoteError
+from runtime.remote.shapes import understood
 from training.plane.launcher import LauncherAwayError
 
 T = TypeVar("T")
@@ -12,9 +14,17 @@ SCRIPT: Final = "/app/training/pod/run.sh"
 """The machine's script, in the image of machines that train."""
 
 
-def asked(call: Callable[[], T]) -> T:
-    """The platform's answer. Raises LauncherAwayError when the platform gives none."""
+@contextmanager
+def asking(whose: str) -> Iterator[None]:
+    """Around questions to the platform and the reading of the answers; a decorator, too. Raises LauncherAwayError."""
     try:
-        return call()
+        with understood(whose):
+            yield
     except RemoteError as error:
         raise LauncherAwayError(str(error), error.retry_after) from None
+
+
+def asked(call: Callable[[], T]) -> T:
+    """The platform's answer. Raises LauncherAwayError when the platform gives none."""
+    with asking("the platform"):
+        return call()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.runpod.contract import Document
+from tests.runtime.remote.answers import UNKNOWN_FORMS, answering
 from training.plane.launcher import (
     AnswerLostError,
     Handle,
@@ -185,3 +186,28 @@ def test_a_server_that_is_away_is_no_absent_machine(launcher: DstackLauncher, se
         server.refuse = [503]
         with pytest.raises(LauncherAwayError):
             verb()
+
+
+@pytest.mark.parametrize("body", UNKNOWN_FORMS.values(), ids=UNKNOWN_FORMS)
+def test_a_server_that_answers_in_another_form_is_away(body: bytes) -> None:
+    machine = Handle(NAME)
+    with answering(body) as server:
+        launcher = DstackLauncher(server.url, "t", "main", "image", 40, "mi-abcd")
+        for ask in (
+            lambda: launcher.offers(Wanted()),
+            lambda: launcher.look(machine),
+            lambda: launcher.stop(machine, now=True),
+        ):
+            with pytest.raises(LauncherAwayError):
+                ask()
+
+
+@pytest.mark.parametrize("amount", ["1e999", '"nan"', "-1000", "[]"])
+def test_an_amount_that_is_no_money_never_reaches_the_accounts(amount: str) -> None:
+    run = f'{{"status": "running", "cost": {amount}, "jobs": [{{"job_submissions": [{{"job_provisioning_data": '
+    run += f'{{"price": {amount}}}}}]}}]}}'
+    with answering(run.encode()) as server:
+        launcher = DstackLauncher(server.url, "t", "main", "image", 40, "mi-abcd")
+        for ask in (lambda: launcher.look(Handle(NAME)), lambda: launcher.bill(Handle(NAME), 0.0, 1.0)):
+            with pytest.raises(LauncherAwayError, match="another form"):
+                ask()

@@ -6,6 +6,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
+from tests.runtime.remote.answers import UNKNOWN_FORMS, answering
 from tests.training.plane.launchers.cluster import Cluster
 from training.plane.launcher import (
     AnswerLostError,
@@ -121,3 +122,14 @@ def test_a_server_that_is_away_is_no_absent_machine(launcher: KubernetesLauncher
         cluster.refuse = [(503, "later")]
         with pytest.raises(LauncherAwayError):
             verb()
+
+
+@pytest.mark.parametrize("body", UNKNOWN_FORMS.values(), ids=UNKNOWN_FORMS)
+def test_a_server_that_answers_in_another_form_is_away(body: bytes) -> None:
+    with answering(body) as server:
+        launcher = KubernetesLauncher(server.url, None, WITH_GPUS, "mi-x")
+        with pytest.raises(LauncherAwayError):
+            launcher.mine()
+        if not body.startswith(b"{"):  # a Job without a status is new
+            with pytest.raises(LauncherAwayError):
+                launcher.look(Handle(NAME))

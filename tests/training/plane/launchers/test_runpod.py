@@ -7,6 +7,7 @@ import pytest
 
 from runtime.remote.runpod import Pod, RunPod
 from tests.runpod.platform import KEY, Platform, RefusalError, platform
+from tests.runtime.remote.answers import UNKNOWN_FORMS, answering
 from training.plane.launcher import (
     AnswerLostError,
     Handle,
@@ -150,3 +151,42 @@ def test_a_bill_is_the_platforms(launcher: RunPodLauncher, runpod: Platform) -> 
     now = time.time()
     assert launcher.bill(Handle(NAME, made.id), now - 3600, now) == pytest.approx(0.195, rel=0.02)
     assert launcher.bill(Handle(NAME), now - 3600, now) is None
+
+
+def launcher_at(url: str) -> RunPodLauncher:
+    return RunPodLauncher(RunPod(KEY, api=url), "mi-x", Container("r/i@sha256:0", 40), list_seconds=0.0)
+
+
+@pytest.mark.parametrize("body", UNKNOWN_FORMS.values(), ids=UNKNOWN_FORMS)
+def test_a_platform_that_answers_in_another_form_is_away(body: bytes) -> None:
+    """The reaper goes on with the other platforms, and a launch looks for the pod before it makes another one."""
+    machine = Handle(NAME, "id")
+    with answering(body) as server:
+        launcher = launcher_at(server.url)
+        for ask in (
+            lambda: launcher.offers(Wanted()),
+            launcher.mine,
+            lambda: launcher.look(machine),
+            lambda: launcher.bill(machine, 0.0, 1.0),
+        ):
+            with pytest.raises(LauncherAwayError):
+                ask()
+        with pytest.raises(AnswerLostError):
+            launcher.launch(NAME, L4, POD)
+
+
+@pytest.mark.parametrize("amount", ["1e999", '"nan"', '"inf"', "-1000", "null", "true", "[]"])
+def test_an_amount_that_is_no_money_never_reaches_the_accounts(amount: str) -> None:
+    bill = f'{{"records": [{{"podId": "id", "totalAmount": {amount}}}]}}'
+    with answering(bill.encode()) as server, pytest.raises(LauncherAwayError, match="another form"):
+        launcher_at(server.url).bill(Handle(NAME, "id"), 0.0, 1.0)
+    pod = f'{{"id": "id", "name": "{NAME}", "status": "RUNNING", "cost": {amount}}}'
+    with answering(pod.encode()) as server, pytest.raises(AnswerLostError):
+        launcher_at(server.url).launch(NAME, L4, POD)
+    with answering(f'{{"pods": [{pod}]}}'.encode()) as server, pytest.raises(LauncherAwayError):
+        launcher_at(server.url).look(Handle(NAME, "id"))
+
+
+def test_a_list_of_pods_without_an_end_is_given_up() -> None:
+    with answering(b'{"pods": [], "next": "again"}') as server, pytest.raises(LauncherAwayError, match="pages"):
+        launcher_at(server.url).mine()

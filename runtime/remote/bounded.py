@@ -1,0 +1,124 @@
+"""An HTTP request bounded in time as a whole, whatever the server does.
+
+Owns the bound: urllib's timeout bounds a single read, so a server that sends a byte a second would hold the request
+forever. The connection is shut down when the time is over, wherever the request waits.
+"""
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
+
+
+class ExpiredError(OSError):
+    """The time of a request is over."""
+
+
+@contextmanager
+def opened(
+    request: urllib.request.Request,
+    *,
+    seconds: float,
+    redirects: urllib.request.HTTPRedirectHandler,
+    silent_seconds: float | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[http.client.HTTPResponse | urllib.error.HTTPError]:
+    """The answer to a request, an HTTPError for a status that is no success.
+
+    Blocks for at most `seconds` beside the DNS query, reading included, and `silent_seconds` for a single read.
+    Raises ExpiredError, OSError, HTTPException.
+    """
+    connection = _Connection()
+    opener = urllib.request.build_opener(_Http(connection), _Https(connection, context), redirects)
+    expired: list[bool] = []
+
+    def expire() -> None:
+        expired.append(True)
+        connection.shut_down()
+
+    timer = Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        with _answer(opener, request, silent_seconds or seconds) as answer:
+            yield answer
+    except Exception as error:  # a connection that is shut down fails in many ways
+        if expired:
+            raise ExpiredError(f"no answer within {seconds:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+        connection.close()
+    if expired:
+        raise ExpiredError(f"no answer within {seconds:g} s")
+
+
+def _answer(
+    opener: urllib.request.OpenerDirector, request: urllib.request.Request, timeout: float
+) -> http.client.HTTPResponse | urllib.error.HTTPError:
+    try:
+        answer: http.client.HTTPResponse = opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        return error
+    return answer
+
+
+class _Connection:
+    """Duplicates of the sockets of a request, since TLS takes the original over."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._shut = False
+
+    def create(self, *args: Any, **kwargs: Any) -> socket.socket:
+        made = socket.create_connection(*args, **kwargs)
+        self._sockets.append(socket.socket(fileno=os.dup(made.fileno())))
+        if self._shut:
+            self.shut_down()
+        return made
+
+    def shut_down(self) -> None:
+        self._shut = True
+        for duplicate in self._sockets:
+            with contextlib.suppress(OSError):
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for duplicate in self._sockets:
+            duplicate.close()
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made, req)
+
+    def _made(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        made = http.client.HTTPConnection(host, **options)
+        made._create_connection = self._connection.create  # type: ignore[attr-defined]
+        return made
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, connection: _Connection, context: ssl.SSLContext | None) -> None:
+        self._trusted = context or ssl.create_default_context()
+        super().__init__(context=self._trusted)
+        self._connection = connection
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made, req)
+
+    def _made(self, host: str, **options: Any) -> http.client.HTTPSConnection:
+        made = http.client.HTTPSConnection(host, context=self._trusted, **options)
+        made._create_connection = self._connection.create  # type: ignore[attr-defined]
+        return made

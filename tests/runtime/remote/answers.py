@@ -1,0 +1,72 @@
+"""A server on loopback that answers every request with the same bytes, as a hostile or broken API does."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Write = Callable[[bytes], object]
+
+
+class Hostile(ThreadingHTTPServer):
+    """`seen`: the headers of the requests. `body`: the bytes of an answer, or what writes the bytes until `over`."""
+
+    daemon_threads = True
+
+    def __init__(self, body: bytes | Callable[[Write], None], status: int, headers: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.body, self.status, self.headers = body, status, headers
+        self.seen: list[dict[str, str]] = []
+        self.over = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hostile
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            if isinstance(self.server.body, bytes):
+                self.wfile.write(self.server.body)
+            else:
+                self.server.body(self.wfile.write)
+        except ConnectionError:
+            return
+
+    do_POST = do_DELETE = do_GET  # noqa: N815 -- the library's names
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def answering(
+    body: bytes | Callable[[Write], None], status: int = 200, headers: dict[str, str] | None = None
+) -> Iterator[Hostile]:
+    with Hostile(body, status, headers or {}) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.over.set()
+            server.shutdown()
+            thread.join()
+
+
+UNKNOWN_FORMS = {
+    "empty": b"",
+    "null": b"null",
+    "object": b"{}",
+    "list": b"[]",
+    "number": b"5",
+    "nested": b"[" * 200_000,
+    "bytes": b"\xff\xfe",
+    "names": b'{"pods": [{"id": 1, "name": 2, "status": 3, "cost": 4}], "items": [{"metadata": {"name": 5}}]}',
+}
