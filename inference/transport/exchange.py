@@ -27,6 +27,7 @@ from runtime.logs import fields
 log = logging.getLogger(__name__)
 
 SERVICE = exchange_pb2.DESCRIPTOR.services_by_name["ExchangeService"]
+_ENVELOPES = exchange_pb2.ExchangeRequest.ENVELOPES_FIELD_NUMBER
 _REPLIES = exchange_pb2.ExchangeResponse.REPLIES_FIELD_NUMBER
 _RESPONSE = exchange_pb2.Reply.RESPONSE_FIELD_NUMBER
 _PRIORITIES = {exchange_pb2.PRIORITY_BATCH: "batch"}
@@ -160,13 +161,18 @@ def _envelopes(frame: bytes | bytearray) -> Sequence[tuple[exchange_pb2.Envelope
     if len(frame) >= LARGE_BYTES:
         view = memoryview(frame)
         with suppress(ValueError, LookupError):
-            return [_in_place(view, start, end) for _, start, end in wireformat.places(view, 0, len(view))]
+            return [_in_place(view, *place) for place in wireformat.places(view, 0, len(view))]
     envelopes = exchange_pb2.ExchangeRequest.FromString(frame).envelopes  # type: ignore[arg-type]  # takes bytearray, too
     return [(envelope, envelope.WhichOneof("body") or "none", None) for envelope in envelopes]
 
 
-def _in_place(view: memoryview, start: int, end: int) -> tuple[exchange_pb2.Envelope, str, memoryview]:
-    """An envelope that begins with a large request. Raises ValueError or LookupError for another one."""
+def _in_place(view: memoryview, outer: int, start: int, end: int) -> tuple[exchange_pb2.Envelope, str, memoryview]:
+    """The envelope in a frame's field `outer` that begins with a large request.
+
+    Raises ValueError or LookupError for another field or envelope.
+    """
+    if outer != _ENVELOPES:
+        raise ValueError("a field that is no envelope")
     number, first, last = next(wireformat.places(view, start, end), (0, start, start))
     if last - first < LARGE_BYTES:
         raise ValueError("no large request")

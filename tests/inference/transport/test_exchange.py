@@ -51,6 +51,15 @@ def test_a_large_field_that_is_no_known_request_and_an_empty_envelope_are_parsed
     assert found == [(3, "none", None), (0, "none", None)]
 
 
+def test_a_large_field_of_a_frame_that_is_no_envelope_is_ignored():
+    """A later version may give frames further fields."""
+    body = wireformat.pieces(exchange_pb2.Envelope.PREDICT_FIELD_NUMBER, b"a" * LARGE_BYTES)
+    frame = b"".join(
+        (*wireformat.pieces(2, *body), *wireformat.pieces(1, exchange_pb2.Envelope(id=3).SerializeToString()))
+    )
+    assert [(envelope.id, method) for envelope, method, _ in exchange._envelopes(frame)] == [(3, "none")]
+
+
 class Held:
     """A forecaster whose batches wait for the gate."""
 
