@@ -144,9 +144,12 @@ class Tokens:
         try:
             await self.refresh()
         except KeySetError as error:
-            if self._copy is None or not self._copy.exists():
+            if self._copy is None:
                 raise
-            self._keys = key_set(_read(self._copy))
+            try:
+                self._keys = key_set(_read(self._copy))
+            except (KeySetError, OSError):  # no copy helps, and the reason is the source's
+                raise error from None
             log.error("key set away, copy read", extra=fields(reason=str(error), keys=len(self._keys)))  # noqa: TRY400
 
     async def refresh(self) -> None:

@@ -186,7 +186,11 @@ async def test_a_worker_starts_from_the_copy_of_another_while_the_key_set_is_awa
     with pytest.raises(UnauthenticatedError, match="not in the key set"):
         late.authenticator.authenticate(bearer(token("RS256")))
     assert copy.read_text() == path.read_text()
-    for gone in (path, copy):
-        gone.unlink()
+    path.unlink()
+    copy.unlink()
     with pytest.raises(ConfigurationError, match="No such file"):
         await Security(Config(**settings)).start()
+    for make in (copy.mkdir, lambda: (copy.rmdir(), copy.write_bytes(b"[" * 100_000))):  # no file, and no key set
+        make()
+        with pytest.raises(ConfigurationError, match="No such file"):
+            await Security(Config(**settings)).start()
