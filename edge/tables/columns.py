@@ -5,7 +5,8 @@ Owns the names of the columns and the two formats. Missing values are empty in C
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -175,23 +176,34 @@ def _arrow(columns: Columns) -> bytes:
 def parquet_of(raw: bytes) -> bytes:
     """An Arrow IPC stream as a parquet file, for the reader of files. Raises NoArrowError, ValueError."""
     target = io.BytesIO()
-    _frame(raw).write_parquet(target)
+    with _reading():
+        _frame(raw).write_parquet(target)
     return target.getvalue()
 
 
 def read_arrow(raw: bytes) -> Columns:
     """The columns of an Arrow IPC stream. Raises NoArrowError, ValueError."""
-    found: Columns = _frame(raw).to_dict(as_series=False)
+    with _reading():
+        found: Columns = _frame(raw).to_dict(as_series=False)
     return found
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Around polars, which raises its own kinds for a damaged stream; a panic is no Exception. Raises ValueError."""
+    try:
+        yield
+    except (ServiceError, ValueError):
+        raise
+    except (Exception, _polars().exceptions.PanicException) as error:  # noqa: BLE001 -- see above
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(f"an Arrow IPC stream that cannot be read: {reason}") from None
 
 
 def _frame(raw: bytes) -> Any:
     polars = _polars()
     arrow.check(raw)
-    try:
-        frame = polars.read_ipc_stream(io.BytesIO(raw))
-    except Exception as error:  # noqa: BLE001 -- polars raises its own kinds for a damaged stream
-        raise ValueError(f"an Arrow IPC stream that cannot be read: {str(error).splitlines()[0][:200]}") from None
+    frame = polars.read_ipc_stream(io.BytesIO(raw))
     for name, kind in frame.schema.items():
         if kind.is_nested():
             raise ValueError(f"the column {name[:64]!r} holds lists or records; a table has one value in a cell")

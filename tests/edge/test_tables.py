@@ -380,6 +380,18 @@ def test_arrow_cells_hold_one_value(kind):
         columns.read_arrow(stream(nested))
 
 
+@pytest.mark.parametrize("path", ["/v1/bars", "/v1/predict?horizon=3", "/v1/sentiment"])
+@pytest.mark.parametrize("dates", [("Date", "Int32", 2**31 - 40), ("Datetime", "Int64", 2**62)], ids=["days", "times"])
+def test_a_date_that_polars_cannot_give_to_python_is_refused(edge, path, dates):
+    """Polars panics, and a panic is no Exception: uvicorn answered 500 without a document."""
+    kind, whole, first = dates
+    far = polars.Series("date", [first + at for at in range(40)], dtype=getattr(polars, whole))
+    frame = polars.DataFrame([far.cast(getattr(polars, kind)), polars.Series("close", PRICES[:40])])
+    answer = edge.post(path, stream(frame), content_type=ARROW)
+    assert answer.status == 400, answer.raw
+    assert answer.json["errors"][0]["field"] == "body"
+
+
 def test_every_prefix_of_an_arrow_stream_is_refused_or_read():
     raw = stream(polars.DataFrame({"a": np.arange(5.0)}), "zstd")
     for length in range(1, len(raw)):
