@@ -25,7 +25,7 @@ def read(data: bytes) -> Grid:
             columns = {name: [_text(value) for value in values] for name, values in loaded(module, data)}
         except FileError:
             raise
-        except Exception as error:  # noqa: BLE001 -- the libraries raise their own kinds for a damaged file
+        except _failures(module) as error:
             raise FileError(f"a parquet file that cannot be read: {error}") from None
         grid = from_columns(columns)
         grid.details["format"] = f"parquet (read by {library.partition('.')[0]})"
@@ -33,20 +33,45 @@ def read(data: bytes) -> Grid:
     raise FileError("a parquet file needs polars or pyarrow, which are not installed: pip install polars")
 
 
+def _failures(module: Any) -> tuple[type[BaseException], ...]:
+    """The libraries raise their own kinds for a damaged file, and a panic of polars is no Exception."""
+    panic = getattr(getattr(module, "exceptions", None), "PanicException", Exception)
+    return Exception, panic
+
+
 def _polars(module: Any, data: bytes) -> Iterator[tuple[str, list[Any]]]:
-    columns = len(module.read_parquet_schema(io.BytesIO(data)))
+    schema = module.read_parquet_schema(io.BytesIO(data))
+    flat = [name for name, kind in schema.items() if not kind.is_nested()]
     # One row above the limit tells a file of any number of rows: a row group of equal values takes a few bytes.
-    frame = module.read_parquet(io.BytesIO(data), n_rows=MOST_CELLS // (ROW + columns) + 1)
-    _check(frame.height, columns, frame.estimated_size())
+    frame = module.read_parquet(io.BytesIO(data), columns=flat, n_rows=MOST_CELLS // (ROW + len(schema)) + 1)
+    _check(frame.height, len(schema), frame.estimated_size())
     return ((column.name, column.to_list()) for column in frame)
 
 
 def _pyarrow(module: Any, data: bytes) -> Iterator[tuple[str, list[Any]]]:
     known = module.read_metadata(io.BytesIO(data))
     _check(known.num_rows, known.num_columns, 0)
-    table = module.read_table(io.BytesIO(data))
-    _check(table.num_rows, table.num_columns, table.nbytes)
+    flat = [field.name for field in known.schema.to_arrow_schema() if not field.type.num_fields]
+    # Many rows may refer to the same long text: as categories, the texts are in memory once.
+    table = module.read_table(io.BytesIO(data), columns=flat, read_dictionary=flat)
+    _check(table.num_rows, table.num_columns, sum(map(_bytes, table.columns)))
     return ((name, column.to_pylist()) for name, column in zip(table.column_names, table.columns, strict=True))
+
+
+def _bytes(column: Any) -> int:
+    """The bytes of a column with the texts of categories in each row."""
+    size: int = column.nbytes
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            lengths = [len(str(value)) for value in chunk.dictionary.to_pylist()]
+            counts = chunk.value_counts().flatten()
+            places = counts[0].indices.to_pylist()
+            size += sum(
+                lengths[place] * count
+                for place, count in zip(places, counts[1].to_pylist(), strict=True)
+                if place is not None
+            )
+    return size
 
 
 def _check(rows: int, columns: int, size: int) -> None:

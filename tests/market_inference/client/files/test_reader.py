@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import sys
 import threading
 import time
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from market_inference.client.files import FileError, Options, grid, read, read_bars, source
+from market_inference.client.files import FileError, Options, grid, parquet, read, read_bars, source
 
 DAYS = [f"2024-01-{day:02d}" for day in range(2, 12)]
 
@@ -426,3 +427,38 @@ def test_a_parquet_file_of_few_bytes_that_is_huge_once_read_is_refused(rows, tex
     assert len(content.getvalue()) < 200_000
     with pytest.raises(FileError, match=expected):
         assert cpu(lambda: read(io.BytesIO(content.getvalue()))) < 20
+
+
+@pytest.mark.needs("polars")
+@pytest.mark.parametrize(("kind", "place"), [("Date", 2**31 - 1), ("Date", -(2**31)), ("Datetime", 2**62)])
+def test_a_date_that_polars_cannot_give_to_python_is_an_error_of_the_file(kind, place):
+    """Polars panics, and a panic is no Exception."""
+    polars = importlib.import_module("polars")
+    content = io.BytesIO()
+    whole = polars.Int32 if kind == "Date" else polars.Int64
+    dates = polars.Series("date", [place] * 40, dtype=whole).cast(getattr(polars, kind))
+    polars.DataFrame({"date": dates, "close": [1.0] * 40}).write_parquet(content)
+    with pytest.raises(FileError, match="a parquet file that cannot be read"):
+        read(io.BytesIO(content.getvalue()))
+
+
+@pytest.mark.needs("polars", "pyarrow")
+def test_pyarrow_reads_what_polars_reads_and_no_file_of_few_bytes_that_is_huge(monkeypatch):
+    polars = importlib.import_module("polars")
+    large = polars.Series("close", ["x" * 100_000]).new_from_index(0, 20_000).to_frame()
+    kinds = polars.Series(["a", "b", "a"] * 4).cast(polars.Categorical)
+    usual = polars.DataFrame({"date": DAYS + DAYS[:2], "close": [1.5, None, 2.5] * 4, "kind": kinds, "all": [[1]] * 12})
+    read_by = {}
+    for library in ("polars", "pyarrow"):
+        files = io.BytesIO(), io.BytesIO()
+        for frame, file_ in zip((large, usual), files, strict=True):
+            frame.write_parquet(file_, compression="zstd")
+        with monkeypatch.context() as without:
+            if library == "pyarrow":
+                without.setitem(sys.modules, "polars", None)
+            with pytest.raises(FileError, match="larger than 512 MiB once read"):
+                parquet.read(files[0].getvalue())
+            grid_ = parquet.read(files[1].getvalue())
+        assert grid_.details["format"] == f"parquet (read by {library})"
+        read_by[library] = grid_.names, grid_.rows
+    assert read_by["polars"] == read_by["pyarrow"]
