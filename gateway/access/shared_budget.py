@@ -15,6 +15,7 @@ also after the timeout: requests that charge units would pile up.
 """
 
 import logging
+import math
 import uuid
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.25
 CONNECTIONS = 8
+# What the client library, or the reading of the answer, raises for bytes that are no answer of Redis.
+_GARBAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 RETRY_SECONDS = 1.0
 # The clock is Redis' own, so that gateways with different clocks agree.
 SCRIPT = """
@@ -91,7 +94,7 @@ class Pool(redis.BlockingConnectionPool):
 class SharedBudget:
     """Accounts under `market-inference:budget:<client>` of the Redis at `url`; in this process while Redis is away.
 
-    Redis is away when an answer takes longer than `timeout` seconds.
+    Redis is away when an answer takes longer than `timeout` seconds, and when the answer is none of the script's.
     """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -121,21 +124,21 @@ class SharedBudget:
             # Waiting for a connection, connecting and the answer take a timeout each: the bucket refills until then.
             arguments += [self._local.level(client, allowance, sent + 3 * self._timeout), *debt]
         try:
-            answer = await self._spend(keys=[f"market-inference:budget:{client}"], args=arguments)
+            state = _state(await self._spend(keys=[f"market-inference:budget:{client}"], args=arguments))
         except TimedOutError as error:
             self._note(away=True, reason=type(error).__name__)
             # Redis has received the request and charges the units, if only later: a debt would charge them twice.
             return self._local.spend(client, allowance, units, charged=True)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *_GARBAGE) as error:
             self._note(away=True, reason=type(error).__name__)
             return self._spend_here(client, allowance, units)
         self._note(away=False)
-        level, used, at = (float(value) for value in answer[1:])
+        refused, level, used, at = state
         known = self._debts.get(client, debt) == debt
         if known:
             self._debts.pop(client, None)
             self._local.follow(client, level, used, sent)
-        if answer[0]:
+        if refused:
             raise refusal(client, allowance, level, used, units, at)
         # The answer lacks the units that this process has counted since the request.
         return remaining(allowance, level, used) if known else self._local.spend(client, allowance, units, charged=True)
@@ -147,7 +150,7 @@ class SharedBudget:
         self._away_until = deadline.after(RETRY_SECONDS)
         try:
             await self._redis.ping()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *_GARBAGE) as error:
             self._note(away=True, reason=type(error).__name__)
             return False
         return True
@@ -172,3 +175,11 @@ class SharedBudget:
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+def _state(answer: list[int | bytes]) -> tuple[bool, float, float, float]:
+    """Whether the script refused, level, used units and time. Raises one of _GARBAGE: NaN would allow every request."""
+    refused, level, used, at = map(float, answer)
+    if not all(map(math.isfinite, (level, used, at))):
+        raise ValueError("no numbers")
+    return bool(refused), level, used, at

@@ -462,3 +462,46 @@ async def test_a_request_that_timed_out_is_not_taken_from_the_level_twice(redis,
         assert (await budget.spend("c", SLOW, 20)).burst == pytest.approx(40, abs=1)
     finally:
         await budget.close()
+
+
+GARBAGE = {
+    "text": b"+OK\r\n",
+    "number": b":1\r\n",
+    "nothing": b"*-1\r\n",
+    "few": b"*2\r\n:0\r\n$1\r\n5\r\n",
+    "many": b"*5\r\n" + b":0\r\n" * 5,
+    "words": b"*4\r\n:0\r\n" + b"$3\r\nabc\r\n" * 3,
+    "nan": b"*4\r\n:0\r\n" + b"$3\r\nnan\r\n" * 3,
+    "infinite": b"*4\r\n:1\r\n" + b"$4\r\n-inf\r\n" * 3,
+    "nested": b"*1\r\n" * 100_000,
+    "map": b"%1\r\n+a\r\n+b\r\n",
+    "size": b"$-5\r\n",
+    "endless": b"+" + b"a" * 100_000,
+    "http": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
+async def test_a_redis_that_answers_garbage_is_away_and_the_limit_holds(answer):
+    """Each call failed as a bug, and after a level that is no number no limit held."""
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, OSError):
+            while request := await reader.read(1 << 16):
+                commands = max(1, request.count(b"SETINFO"))
+                writer.write(b"+OK\r\n" * commands if b"SETINFO" in request else answer)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        budget = SharedBudget(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout=PATIENCE)
+        limit = Allowance(per_second=0, burst=0, per_day=100)
+        try:
+            assert (await budget.spend("c", limit, 60)).day == 40
+            assert budget.away
+            for _ in range(2):
+                with pytest.raises(QuotaExceededError):
+                    await budget.spend("c", limit, 60)
+                budget._away_until = 0.0  # now the PING is answered by garbage
+        finally:
+            await budget.close()
