@@ -5,10 +5,11 @@ carries the credential of its own caller.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, status_pb2
 
 from edge.caller import Caller
@@ -19,7 +20,7 @@ from market_inference.client.channels import Channels
 from market_inference.client.connection import TLS, Connection
 from market_inference.client.session import Record
 from market_inference.client.watch import AsyncWatch
-from market_inference.contract.errors import RemoteError
+from market_inference.contract.errors import RemoteError, is_sound
 from market_inference.contract.metadata import STATUS_DETAILS
 from market_inference.contract.methods import Method
 
@@ -107,7 +108,9 @@ def remote(failure: grpc.aio.AioRpcError) -> RemoteError:
     """The gateway's error, or gRPC's own as UNAVAILABLE or DEADLINE_EXCEEDED."""
     for key, value in failure.trailing_metadata() or ():
         if key == STATUS_DETAILS and isinstance(value, bytes):
-            return RemoteError(status_pb2.Status.FromString(value))
+            with suppress(DecodeError):  # a proxy cut the bytes: the code of the call remains
+                if is_sound(status := status_pb2.Status.FromString(value)):
+                    return RemoteError(status)
     number, _ = failure.code().value
     # gRPC's own text holds addresses of the inside.
     texts = {

@@ -20,7 +20,7 @@ from gateway.replicas.discovery import Endpoint
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
 from market_inference.contract import deadline
-from market_inference.contract.errors import DeadlineExceededError
+from market_inference.contract.errors import DeadlineExceededError, InternalError, is_sound
 from market_inference.contract.generated import exchange_pb2
 from runtime import listen
 from runtime.logs import fields
@@ -288,6 +288,14 @@ class Replica:
             if late:
                 self._give_up()
 
+    def checked(self, reply: exchange_pb2.Reply, outcome: str) -> exchange_pb2.Reply:
+        """The reply; with INTERNAL, where it is neither the outcome nor an error that can be passed on."""
+        found = reply.WhichOneof("outcome")
+        if found != outcome and not (found == "error" and is_sound(reply.error)):
+            log.error("reply is none", extra=fields(replica=self.address, outcome=found, code=reply.error.code))
+            reply.error.CopyFrom(InternalError().status(""))
+        return reply
+
     def _set_health(self, healthy: bool) -> None:
         if healthy != self.healthy:
             log.info("replica health", extra=fields(replica=self.address, healthy=healthy))
@@ -422,7 +430,7 @@ class _Stream:
         for reply in frame.replies:
             pending = self.pending.get(reply.id)
             if pending is not None:
-                pending.answer(reply)
+                pending.answer(self._replica.checked(reply, "response"))
 
     def expire(self, at: float) -> None:
         for pending in [pending for pending in self.pending.values() if pending.deadline <= at]:

@@ -84,7 +84,7 @@ class Link:
         for reply in frame.replies:
             session = self._sessions.get(reply.id)
             if session is not None:
-                session.on_reply(reply)
+                session.on_reply(self._replica.checked(reply, "watch"))
 
 
 class Links:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DOMAIN = "market-inference"
@@ -60,6 +61,14 @@ def _add_request_info(status: status_pb2.Status, request_id: str) -> None:
 _MESSAGE_BYTES = 1024
 _VIOLATIONS_BYTES = 3072
 _FIELD_BYTES, _DESCRIPTION_BYTES = 256, 512
+_STATUS_BYTES = 8192
+_DETAILS = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.RetryInfo,
+    error_details_pb2.RequestInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.QuotaFailure,
+)
 
 
 def _cut(text: str, most: int, size: Callable[[str], int]) -> str:
@@ -306,6 +315,22 @@ class RemoteError(ServiceError):
                 status.details.append(detail)
         _add_request_info(status, request_id)
         return status
+
+
+def is_sound(status: status_pb2.Status) -> bool:
+    """Whether another process's error can be passed on: the code of an error, details to be read, a size for trailers.
+
+    gRPC never ends a call that is aborted with OK.
+    """
+    if not status.code or status.code not in code_pb2.Code.values() or status.ByteSize() > _STATUS_BYTES:
+        return False
+    try:
+        for detail in status.details:
+            for kind in _DETAILS:
+                detail.Unpack(kind())
+    except DecodeError:
+        return False
+    return True
 
 
 # The gRPC codes in a serverless answer (requirement S3); every other code is a runtime error.
