@@ -1,7 +1,8 @@
 """Memory limits of the shipped Kubernetes manifests, for processes of this machine, by Linux control groups.
 
-Owns the limits as the manifests state them, and the groups: below this process's own, so that its limits count, too.
-Version 2 of control groups needs a parent that hands its memory controller down, as systemd's do; version 1 needs root.
+Owns the reading of the limits from the manifests, and the groups. A group lies below the group of the current process,
+so that the limits of both groups count. Version 2 of control groups needs a parent group with a delegated memory
+controller, as under systemd; version 1 needs root.
 """
 
 import os
@@ -21,7 +22,7 @@ _EMPTY_SECONDS = 60.0
 
 
 class NoGroupsError(RuntimeError):
-    """Control groups with a memory limit cannot be made here; the message says why."""
+    """This process cannot make control groups with a memory limit; the message gives the reason."""
 
 
 def shipped(service: str) -> int:
@@ -36,7 +37,7 @@ def shipped(service: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The names of a group's files, which differ between the versions."""
+    """The names of a group's files in one version of control groups."""
 
     limit: str
     swapped: str
@@ -53,9 +54,9 @@ _VERSIONS = {
 
 
 class MemoryGroup:
-    """A control group with a memory limit, for one process. A context manager: the group goes when its process has.
+    """A control group with a memory limit, for one process. A context manager: removes the group after the process.
 
-    Raises NoGroupsError where such groups cannot be made.
+    Raises NoGroupsError.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -66,7 +67,7 @@ class MemoryGroup:
         try:
             self._folder.mkdir()
             (self._folder / self._files.limit).write_text(str(limit))
-            # As on the nodes of a cluster, no memory goes to a swap; a kernel that counts no swap has no file.
+            # No swap, as on the nodes of a cluster. A kernel without a count of swapped memory has no such file.
             if (swapped := self._folder / self._files.swapped).exists():
                 swapped.write_text(str(limit) if version == 1 else "0")
         except OSError as error:
@@ -74,17 +75,17 @@ class MemoryGroup:
             raise NoGroupsError(f"{self._folder}: {error.strerror}") from error
 
     def take(self, pid: int) -> None:
-        """Move a process into the group. What the process held before counts elsewhere."""
+        """Move a process into the group. Memory from before the move counts in the previous group."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
     @property
     def peak(self) -> int:
-        """The most bytes so far, with the pages of files that the process has read."""
+        """The most bytes so far, cached pages of files included."""
         return int((self._folder / self._files.peak).read_text())
 
     @property
     def kills(self) -> int:
-        """Processes that the kernel killed for lack of memory."""
+        """The number of processes killed by the kernel for lack of memory."""
         lines = (self._folder / self._files.kills).read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill")
 
@@ -106,7 +107,9 @@ class MemoryGroup:
 
 
 def _parent() -> tuple[int, Path]:
-    """The version, and the nearest group from this process's own upwards that takes groups with a memory limit."""
+    """The version, and the parent of new groups: the current process's group, or the nearest group above with the right
+    to make groups with a memory limit.
+    """
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The two queues of one engine: for quick items, and for items that take long.
+"""The two queues of one engine: for quick items, and for long items.
 
-Owns the choice of the queue, and the view of both as one engine. An item runs to its end: behind an item of 40 ms, a
-call that takes one millisecond would wait for 40 ms. Each queue has a thread of the device of its own, and the
-operating system, or the GPU, shares the device between the two.
+Owns the choice of the queue, and the view of both queues as one engine. An item runs to the end: in a single queue, a
+call of one millisecond would wait for 40 ms behind an item of 40 ms. Each queue has a separate thread of the device,
+and the operating system, or the GPU, shares the device between the threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from inference.batching.batcher import Batcher, Waiting
 from inference.batching.job import Job, Key
 
 LONG_SECONDS = 0.005
-"""Expected seconds of an item above which the item takes long."""
+"""An item above this number of expected seconds is long."""
 
 _EXPECTED = attrgetter("expected_seconds")
 
@@ -21,7 +21,7 @@ _EXPECTED = attrgetter("expected_seconds")
 class Tracks:
     """One engine's queues, with the methods of a Batcher. `long` is None for an engine of one thread.
 
-    A job runs whole on one track: that of its costliest item. The tracks share the costs of models.
+    All items of a job run on one track, chosen by the costliest item. The tracks share the costs of models.
     """
 
     def __init__(self, quick: Batcher, long: Batcher | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The checkout around this package, from which the services run.
+"""The checkout around this package: the home of the services.
 
 Owns the command and the environment of a service's process. The wheel holds `market_inference` alone; gateway,
 inference and serverless are applications, run from a checkout or an image.
@@ -21,7 +21,7 @@ class NoCheckoutError(RuntimeError):
 def require(module: str) -> None:
     """Raise NoCheckoutError unless `python -m module` can run from the checkout around this package.
 
-    An installed package called `gateway` or `inference` beside this one is no checkout: `pyproject.toml` tells.
+    A checkout has a `pyproject.toml`; an installed package called `gateway` or `inference` has none.
     """
     path = ROOT / module.replace(".", "/")
     program = (path / "__main__.py").is_file() or path.with_suffix(".py").is_file()
@@ -36,11 +36,11 @@ def require(module: str) -> None:
 def command(
     module: str, environment: Mapping[str, str], *, ends_with_parent: bool = False
 ) -> tuple[list[str], dict[str, str]]:
-    """The argument list and the environment that run `python -m module` from the checkout.
+    """The argument list and the environment for `python -m module` from the checkout.
 
-    `-P` keeps the working directory and PYTHONPATH=checkout keeps the user's PYTHONPATH out of the process, so that
-    a `models.py` or a `gateway/` there is never imported. `ends_with_parent`: the process ends at the end of its
-    standard input, whose other end the parent holds, see child.py. Raises NoCheckoutError.
+    `-P` keeps the working directory out of the process, and PYTHONPATH=checkout replaces the user's PYTHONPATH, so that
+    the process never imports a user's `models.py` or `gateway/`. `ends_with_parent`: the process ends at the end of its
+    standard input, a pipe held open by the parent (child.py). Raises NoCheckoutError.
     """
     require(module)
     program = [child.__file__] if ends_with_parent else ["-m"]

@@ -1,4 +1,4 @@
-"""Answers to many items: an item is read when it is reached for, and the columns of all items are arrays.
+"""Answers to many items: an item is read at the first access, and the columns of all items are arrays.
 
 Owns the lazy sequences behind Answers, and the arrays [n, ...] over the items of a call. response.py finds the columns
 in the bytes.
@@ -30,19 +30,19 @@ _UNREAD: Any = object()
 
 @dataclass(frozen=True)
 class Part(Generic[I]):
-    """The bytes of the answer to one request of a call, or its error, and the items that the request held."""
+    """The bytes of the answer to one request of a call, or the error, and the items of the request."""
 
     answer: bytes | MarketInferenceError
     items: Sequence[I]
 
 
 class Items(Sequence[T | MarketInferenceError]):
-    """The answers to the items of a call, over all its requests, each read when it is reached for.
+    """The answers to the items of a call, over all requests of the call. An answer is read at the first access.
 
     Pickles and copies hold the answers instead of the responses' bytes.
     """
 
-    # The types of a response, of its item and of an answer in the item.
+    # The types of a response, of an item of the response, and of an answer in the item.
     _response: Any
     _item: Any
     _body: Any
@@ -50,7 +50,7 @@ class Items(Sequence[T | MarketInferenceError]):
     def __init__(self, parts: Sequence[Part[Any]]) -> None:
         self._raw: list[memoryview | MarketInferenceError | None] = []
         self._read: list[Any] = []
-        # Of each item: the response's other fields, the item's source, and the items of earlier requests.
+        # Of each item: the other fields of the response, the source, and the number of items in earlier requests.
         self._places: list[tuple[Any, Source, int]] = []
         self.request_id = ""
         for part in parts:
@@ -67,7 +67,7 @@ class Items(Sequence[T | MarketInferenceError]):
 
     @classmethod
     def of(cls, answers: Sequence[Any], *more: Any) -> Self:
-        """Answers that are read already."""
+        """Answers without bytes to read."""
         made = cls((), *more)
         made._raw, made._read = [None] * len(answers), list(answers)
         return made
@@ -97,7 +97,7 @@ class Items(Sequence[T | MarketInferenceError]):
 
     @cached_property
     def bodies(self) -> list[memoryview | None]:
-        """The bytes of each answer; None for an error, and where the bytes are not in the usual order."""
+        """The bytes of each answer; None for an error, and for bytes in an unusual order."""
         return [response.result_of(raw) if isinstance(raw, memoryview) else None for raw in self._raw]
 
     @cached_property
@@ -110,7 +110,7 @@ class Items(Sequence[T | MarketInferenceError]):
 
     @cached_property
     def answered(self) -> list[int]:
-        """The positions of the items that did not fail. Raises the first item's error when all failed."""
+        """The positions of the answered items. Raises the first item's error if all items failed."""
         found: list[int] = np.flatnonzero(~self.failed).tolist()
         if not found and len(self):
             raise cast(MarketInferenceError, self[0])
@@ -125,7 +125,7 @@ class Items(Sequence[T | MarketInferenceError]):
         return made
 
     def bytes_of(self) -> list[memoryview] | None:
-        """The bytes of the answered items; None where those of one are unknown."""
+        """The bytes of the answered items; None if the bytes of an item are unknown."""
         found = [self.bodies[at] for at in self.answered]
         return None if any(body is None for body in found) else cast(list[memoryview], found)
 
@@ -234,7 +234,7 @@ class Panels(Items[Indicators]):
 
     @cached_property
     def _block(self) -> tuple[response.Layout, response.Bytes] | None:
-        """The layout that all answered items share, and their bytes [m, size]; None where they share none."""
+        """The common layout of all answered items, and the bytes [m, size]; None without a common layout."""
         known = [body for body in self.bodies if body is not None]
         layout = response.Layout.of(known[0]) if known else None
         if layout is None or layout.indicators != len(self._labels.names):
@@ -266,10 +266,10 @@ class Panels(Items[Indicators]):
 
 
 class ForecastAnswers(Answers[Forecast]):
-    """Answers of predict(), one Forecast per series, and all of them as arrays: the way for a universe.
+    """Answers of predict(): one Forecast per series, and arrays over all series, for a whole universe.
 
         forecasts = client.predict(closes, horizon=10)  # a frame, a mapping or a 2-D array of many series
-        forecasts.quantiles[:, -1, 0]  # of every series the lowest level at the last step
+        forecasts.quantiles[:, -1, 0]  # the lowest level at the last step, for every series
 
     A series that failed is a row of NaN; `failed` and `errors` say which and why, `raise_errors()` raises.
     """
@@ -297,7 +297,7 @@ class ForecastAnswers(Answers[Forecast]):
 
 
 class IndicatorAnswers(Answers[Indicators]):
-    """Answers of indicators(), one Indicators per instrument, and each output of all of them as an array.
+    """Answers of indicators(): one Indicators per instrument, and an array per output over all instruments.
 
         found = client.indicators(universe, ["RSI", "MACD"])
         found.column("RSI"), found.column("MACD.macdhist")  # each [n, bars]

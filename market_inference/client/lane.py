@@ -1,9 +1,9 @@
-"""The lane of a client: one Stream call for the calls that are in flight together.
+"""The lane of a client: one Stream call for the calls in flight.
 
 Owns the Stream call: ids, the service's credits, cancels, reconnects, and the end of an idle stream. A message on a
-stream costs a fraction of a unary call, and requests of one message may be merged by the gateway. calls.py owns the
-content of requests and answers; the clients own the deadlines and retries of their calls. The service keeps the
-deadlines of stream()'s requests; the lane ends those that a silent service leaves without an answer.
+stream costs a fraction of a unary call, and the gateway may merge the requests of one message. calls.py owns the
+content of requests and answers; the clients own the deadlines and retries of calls. The service keeps the deadlines of
+stream()'s requests; if the service is silent, the lane ends requests past the deadline.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ _MESSAGE_BYTES = 1 << 18
 _MESSAGE_ITEMS = 1024
 _TOGETHER = 16
 _PARTS = 4
-"""The answers of a message are handed out in parts: 16 answers, or a quarter of the calls in flight where that is more.
-The callers of a part ask again, and the next message leaves, before the next part is handed out: client, gateway and
-inference service then work at the same time, not one after the other."""
+"""A message's answers go to the callers in parts: 16 answers, or a quarter of the calls in flight if a quarter is more.
+The callers of a part ask again, and the next message leaves, before the next part: client, gateway and inference
+service then work at the same time, not one after the other."""
 _PAUSES = 2
 _PAUSE_SECONDS = 1e-4
 _DRAIN_SECONDS = 0.005
@@ -52,7 +52,7 @@ _BODIES: Final = {
 
 
 class NoStreamError(Exception):
-    """There is no stream, and the request was not sent: a unary call will serve, or tell why not."""
+    """There is no stream, and the request was not sent: the client makes a unary call."""
 
 
 class Waiter(Protocol):
@@ -70,7 +70,7 @@ class Asked:
 
     def __init__(self, number: int, request_id: str, pieces: tuple[bytes, ...], waiter: Waiter) -> None:
         self.number = number
-        # An instant of the monotonic clock; without a timeout of its own, a request has a deadline from its sending on.
+        # An instant of the monotonic clock. A request without a timeout gets a deadline at the sending.
         self.deadline = _FOREVER
         self.request_id = request_id
         self.pieces = pieces
@@ -79,13 +79,13 @@ class Asked:
 
 
 class Lane:
-    """A lane in a running event loop, used by this loop's thread only.
+    """A lane in a running event loop, for the loop's thread only.
 
     `method`: the Stream RPC with serialised messages in and out.
-    `resends`: how often a request is sent again after a broken connection; with 0 its waiter gets the error.
-    `idle_seconds`: see IDLE_SECONDS. A stream that is refused at once gives NoStreamError where `or_unary`.
-    `timeout`: seconds for the opening of a stream, and for a request without a timeout of its own from its sending on;
-    None where the callers look after their deadlines themselves.
+    `resends`: the number of times to send a request again after a broken connection; with 0, the waiter gets the error.
+    `idle_seconds`: see IDLE_SECONDS. `or_unary`: the refusal of a stream raises NoStreamError.
+    `timeout`: seconds for the opening of a stream, and for a request without a timeout, from the sending on; None if
+    the callers keep the deadlines.
     `together`: the least answers in a part of a message, see _PARTS.
     """
 
@@ -107,14 +107,14 @@ class Lane:
         self._or_unary = or_unary
         self._timeout = timeout
         self._together = together
-        # While requests have deadlines: the next look at them. And the instant until which a stream has to be open.
+        # The timer of the next check of deadlines, if a request has a deadline; and the deadline of a stream's opening.
         self._check: asyncio.TimerHandle | None = None
         self._open_until = _FOREVER
         self._ids = count(1)
         self._waiting: deque[Asked] = deque()
         self._cancels: deque[int] = deque()
         self._in_flight: dict[int, Asked] = {}
-        # Requests that the service takes at a time; 0 before the stream is open.
+        # The service's limit of requests in flight; 0 before the stream is open.
         self._credits = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -1,9 +1,9 @@
-"""What a TA-Lib call costs: measured units per bar, and per bar and period.
+"""The price of a TA-Lib call: measured units per bar, and per bar and period.
 
 Owns the constants. A unit is about 10 ns of one CPU core: one bar of a simple function. Most functions take a constant
-time per bar. Some look at every bar of their window, at every bar or in the worst case, so that their cost is the
-product of bars and period. Measured with `python -m benchmarks.indicator_prices`, over the worst of rising,
-falling, constant, sawtooth and random bars.
+time per bar. Some functions read the whole window at every bar, always or in the worst case, and cost bars times
+period. `python -m benchmarks.indicator_prices` measured the constants: the worst of rising, falling, constant, sawtooth
+and random bars.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ _PER_BAR: Mapping[str, float] = MappingProxyType(
         "PERCENTILE": 4.0,
     }
 )
-"""Units per bar of the functions that cost more than a simple function."""
+"""Units per bar of functions above the cost of a simple function."""
 _MAMA_KIND = 7.0
 _PER_MAMA = 7.0
-"""The kind of moving average that costs more than the others, and its units per bar."""
+"""The costly kind of moving average, and the units per bar of this kind."""
 _CANDLES = "Pattern Recognition"
 _PER_CANDLE = 2.0
 
@@ -61,18 +61,18 @@ _PER_WINDOW: Mapping[str, _Rate] = MappingProxyType(
         "VHF": _Rate(("timeperiod",), 0.085),
     }
 )
-"""Units per bar and bar of the window, of the functions that look at every bar of the window."""
+"""Units per bar and bar of the window, of functions with a pass over the window at every bar."""
 
 
 class Price(NamedTuple):
-    """The cost of a call: `per_bar` units for each bar, and `per_window` for each value that is computed."""
+    """The cost of a call: `per_bar` units for every bar, and `per_window` units for every computed value."""
 
     per_bar: float
     per_window: float
 
 
 def price(function: Function, values: tuple[float, ...]) -> Price:
-    """The price of a function with these parameter values, in TA-Lib's order."""
+    """The price of a function with parameter values in TA-Lib's order."""
     per_bar = _PER_BAR.get(function.name, _PER_CANDLE if function.group == _CANDLES else 1.0)
     named = {parameter.name: value for parameter, value in zip(function.parameters, values, strict=True)}
     kinds = (named[parameter.name] for parameter in function.parameters if parameter.moving_average)

@@ -49,10 +49,10 @@ def sentiment(
 ) -> None:
     """Classify financial texts.
 
-    Each text is negative, neutral or positive. TEXTS are the texts; without TEXTS and --file, the command reads
-    standard input, one text per line. The score is P(positive) - P(negative), from -1 to 1. A text that the service
-    refuses is named on standard error, the others are answered, and the exit status is 1. A warning names a text whose
-    label is doubtful, such as a text in another language than English.
+    A text is negative, neutral or positive. TEXTS are the texts; without TEXTS and --file, the command reads standard
+    input, one text per line. The score is P(positive) - P(negative), from -1 to 1. If the service refuses a text,
+    standard error names the text, the other texts are answered, and the exit status is 1. A warning names a text with a
+    doubtful label, such as a text in another language than English.
     """
     source = file or (None if texts else sys.stdin.buffer)
     wanted = [Line(text, f"text {at}") for at, text in enumerate(texts, start=1)]
@@ -81,7 +81,7 @@ def _document(one: "Sentiment") -> dict[str, Any]:
 
 
 def _lines(source: BinaryIO, encoding: str) -> list[Line]:
-    """The lines with text. Raises click.UsageError, which names the first line in another encoding."""
+    """The lines with text. Raises click.UsageError with the number of the first line in another encoding."""
     named = getattr(source, "name", "<stdin>")
     name = "standard input" if named in ("<stdin>", 0) else str(named)
     data = source.read()

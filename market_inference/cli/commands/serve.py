@@ -62,8 +62,8 @@ def serve(
 ) -> None:
     """Run the service on this machine.
 
-    Starts one inference process, one gateway and one HTTP edge, which only this machine can reach. Ctrl-C, SIGTERM or
-    SIGHUP ends all. When one of them ends by itself, the command ends the others, with exit status 1.
+    Starts one inference process, one gateway and one HTTP edge, for clients on this machine only. Ctrl-C, SIGTERM or
+    SIGHUP ends all processes. If a process ends by itself, the command ends the others, with exit status 1.
     """
     from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console

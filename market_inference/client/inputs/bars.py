@@ -1,8 +1,8 @@
 """Bars of instruments, from the data of users.
 
-Owns the recognition of the bars of one instrument (a mapping, a frame or rows with the columns open, high, low, close
-and volume under any of their usual names, or the closes alone) and of many: a mapping of symbol to bars, a list of
-bars, a long frame with a column of symbols, and yfinance's frame with two levels of columns.
+Owns the recognition of bars. One instrument: a mapping, a frame or rows with the columns open, high, low, close and
+volume under any usual name, or the closes alone. Many instruments: a mapping of symbol to bars, a list of bars, a long
+frame with a column of symbols, and yfinance's frame with two levels of columns.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ _DOUBLES = np.dtype(np.float64)
 
 
 def panels(bars: Any, wanted: Collection[str] = ALL) -> Given[Panel]:
-    """Bars of one instrument, or of many, with those of their columns that are wanted, and the close.
+    """Bars of one instrument, or of many, with the wanted columns and the close.
 
     Raises ArgumentError.
     """
@@ -97,7 +97,7 @@ def _of_symbols(table: Table, wanted: Collection[str]) -> Iterable[Panel]:
 
 
 def _by_level(table: Table) -> Iterable[tuple[str, Table]]:
-    """The tables of a frame whose columns are (field, ticker) or (ticker, field), as yfinance makes them."""
+    """The tables of a frame with columns (field, ticker) or (ticker, field), as made by yfinance."""
     columns = {name: values for name, values in table.columns.items() if isinstance(name, tuple)}
     for level in (0, 1):
         if columns and all(len(name) == 2 and names.field_of(name[level]) for name in columns):
@@ -144,7 +144,7 @@ def _panel_of(bars: Any, symbol: str, where: str, wanted: Collection[str]) -> Pa
 def _plain(members: Sequence[Any], symbols: Iterable[str], wanted: Collection[str]) -> list[Panel] | None:
     """The panels of the usual case, mappings of the same names to float64 arrays without missing values.
 
-    None for any other data. One look at each array, since a universe has thousands.
+    None for any other data. A single pass over the arrays, since a universe has thousands of arrays.
     """
     first = members[0]
     fields = names.fields_of(first) if type(first) is dict else {}
@@ -168,12 +168,12 @@ def _plain(members: Sequence[Any], symbols: Iterable[str], wanted: Collection[st
 
 
 def _panel(table: Table, symbol: str, wanted: Collection[str], *, shared: bool = False, where: str = "") -> Panel:
-    """One instrument's table as a panel; `shared`: its rows are also those of other instruments."""
+    """One instrument's table as a panel; `shared`: other instruments have the same rows."""
     prefix = where or symbol
     if not _is_one(table, prefix or FIELD):
         raise ArgumentError(prefix or FIELD, f"no column 'close'; there are {table.names}")
     if table.index is None and table.named("time") is None and isinstance(table.columns, Mapping):
-        rows = index_rows(table.columns[table.named("close")], prefix, symbol)  # columns with an index of their own
+        rows = index_rows(table.columns[table.named("close")], prefix, symbol)  # each column has its own index
     else:
         rows = rows_of(table, prefix, symbol)
     columns = {}
@@ -196,10 +196,10 @@ def _ordered(values: Any, rows: Rows, where: str) -> Any:
 
 
 def _kept(columns: dict[str, Any], symbol: str, rows: Rows, *, shared: bool) -> Panel:
-    """The bars that the instrument has.
+    """The bars of one instrument.
 
-    A row of several instruments without any value of this one, such as a holiday of its exchange, is no bar of it.
-    Missing values elsewhere are the service's to refuse.
+    In a table of several instruments, a row without any price of an instrument is no bar of the instrument, as on a
+    holiday of the exchange. Other missing values are sent: the service refuses missing values.
     """
     source, instants = rows.source.named(symbol), rows.instants
     sizes = {name: len(values) for name, values in columns.items()}
@@ -222,10 +222,10 @@ def _kept(columns: dict[str, Any], symbol: str, rows: Rows, *, shared: bool) -> 
 
 
 def row(bar: Any) -> tuple[dict[str, float], Any]:
-    """One bar for a live session: its values by field, and its time, None where it has none.
+    """One bar for a live session: the values by field, and the time, None for a bar without a time.
 
-    A number is the close. A mapping, a row of a pandas or polars frame, a named tuple, and an exchange's row
-    [time, open, high, low, close, volume] have their fields by name. Raises ArgumentError.
+    A number is the close. Mappings, rows of pandas and polars frames, named tuples, and an exchange's rows
+    [time, open, high, low, close, volume] give the fields by name. Raises ArgumentError.
     """
     found = _fields_of_row(bar)
     if found is None:
@@ -260,7 +260,7 @@ def _fields_of_row(bar: Any) -> tuple[dict[Hashable, Any], Any] | None:
         values = bar._asdict()
         index = values.pop("Index", None)
         return values, index if _is_time(index) else None
-    if hasattr(bar, "index") and hasattr(bar, "keys"):  # a row of a pandas frame: its name is the label in the index
+    if hasattr(bar, "index") and hasattr(bar, "keys"):  # a row of a pandas frame: the name is the index label
         name = getattr(bar, "name", None)
         return {key: bar[key] for key in bar.keys()}, name if _is_time(name) else None  # noqa: SIM118
     table = table_of([bar]) if isinstance(bar, list | tuple | np.ndarray) else None

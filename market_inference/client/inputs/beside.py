@@ -1,7 +1,7 @@
 """Covariates and times of series, and groups of series that are forecast together.
 
-Owns the forms in which users have them, and the rows: by time where both the series and a covariate have times, else by
-position. A position is only trusted where the rows of the series are those that the caller gave.
+Owns the users' forms of covariates, times and groups, and the match of rows: by time if the series and the covariate
+have times, else by position. If the client reversed or left out rows of the series, positions are refused.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ TOGETHER = "all"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """One covariate: `values` [n], and the instants of the rows, None where there are none."""
+    """One covariate: `values` [n], and the instants of the rows, None for rows without times."""
 
     values: Floats
     instants: Instants | None
@@ -38,11 +38,12 @@ class _Column:
 def covariates(
     given: Given[Series], values: Any, known_ahead: Any, horizon: int
 ) -> tuple[Given[Series], tuple[str, ...]]:
-    """The series with their covariates, and the names of these. Raises ArgumentError.
+    """The series with the covariates, and the names of the covariates. Raises ArgumentError.
 
-    `values`: a mapping of name to column, or a frame with a column for each covariate. A column is for all series; in
-    place of one, columns in the form of the series: by symbol, or in the order of the series. `known_ahead`: the names
-    of those that have rows for the steps ahead, too. Later rows of others are not read: they are the caller's future.
+    `values`: a mapping of name to column, or a frame with a column for each covariate. A column is for all series; or a
+    covariate has a column per series, in the form of the series: by symbol, or in the order of the series.
+    `known_ahead`: the names of covariates with rows for the steps ahead. Rows of other covariates after the last row of
+    the series are not read: a forecast must not see the future.
     """
     if isinstance(known_ahead, str) or not isinstance(known_ahead, Iterable):
         raise arguments.refuse("known_ahead", "names of covariates", known_ahead)
@@ -50,7 +51,7 @@ def covariates(
     table = None if values is None else table_of(values)
     if values is None and not ahead:
         return given, ()
-    if horizon > LONGEST:  # rows of so many steps would be made here
+    if horizon > LONGEST:  # before memory is taken for the steps
         raise ArgumentError("horizon", f"expected at most {LONGEST} steps, got {horizon}")
     if table is None:
         raise arguments.refuse(FIELD, "a mapping of name to column, or a frame with a column for each", values)
@@ -72,7 +73,7 @@ def covariates(
 def timed(given: Given[Series], instants: Any) -> Given[Series]:
     """The series with the times of their values. Raises ArgumentError.
 
-    `instants`: True for the times that the series have in an index or a column, or the times of one series.
+    `instants`: True for the times in the index or a column of the series, or the times of one series.
     """
     if instants is None or instants is False:
         return given
@@ -163,7 +164,7 @@ def _beside(one: Series, columns: Sequence[_Column], steps: Sequence[int], horiz
 
 
 def _aligned(one: Series, given: _Column, steps: int) -> tuple[Floats, Floats]:
-    """The values at the rows of the series, NaN where there is none, and at so many steps ahead."""
+    """The values at the rows of the series, NaN for a row without a value, and at `steps` steps ahead."""
     labels, size = one.source.index, len(one.values)
     if given.instants is not None and labels is not None and times.are_times(labels):
         return _by_time(times.instants(labels, "index"), given, steps)

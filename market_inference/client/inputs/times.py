@@ -1,9 +1,9 @@
 """Instants of bars, and the order of rows in time.
 
 Owns the kinds of times: datetimes, dates, pandas' timestamps and periods, numpy's datetime64, text, and whole numbers
-since the epoch, whose unit (seconds, milliseconds, microseconds or nanoseconds) follows from their size. A time without
-a zone is taken as UTC. Columns of text are read as in files (files/instants.py), which decides between day and month by
-the whole column.
+since the epoch. The size of a number gives the unit: seconds, milliseconds, microseconds or nanoseconds. A time without
+a zone is UTC. files/instants.py reads columns of text, as in files, and decides between day and month by the whole
+column.
 """
 
 import re
@@ -40,7 +40,7 @@ def nanoseconds(time: object, field: str = "time") -> int:
 
 
 def instants(values: Any, field: str) -> Instants:
-    """A column of times [n]. Raises ArgumentError, which names the first row without a time."""
+    """A column of times [n]. Raises ArgumentError with the first row without a time."""
     array = as_array(_in_utc(values), field)
     if array.ndim != 1:
         raise ArgumentError(field, f"expected one time for each row, got shape {array.shape}")
@@ -67,9 +67,9 @@ def instants(values: Any, field: str) -> Instants:
 
 
 def are_times(values: Any) -> bool:
-    """Whether a column or an index holds times, from its type and its first value.
+    """Whether a column or an index holds times, by the type and the first value.
 
-    Whole numbers are times where all of them are epochs or dates such as 20240105, or years that descend.
+    A column of whole numbers holds times if all numbers are epochs, or dates such as 20240105, or descending years.
     """
     kind = np.asarray(values[:1]).dtype.kind
     if kind == "M":
@@ -106,14 +106,14 @@ def label(instant: int) -> str:
 
 
 def reversed_note(column: str) -> str:
-    """The note on rows that were reversed."""
+    """The note on reversed rows."""
     return f"{column} descends, newest first: the rows were reversed to oldest first"
 
 
 def order(times: Instants, field: str) -> NDArray[np.int64] | None:
-    """The positions of the rows oldest first, to reverse strictly descending rows; None for ascending rows.
+    """The positions of strictly descending rows, oldest first; None for ascending rows.
 
-    Raises ArgumentError for rows in another order or with the same time, by their positions.
+    Raises ArgumentError with the positions of two rows out of order or with the same time.
     """
     steps = np.sign(np.diff(times))
     if (steps > 0).all():
@@ -141,7 +141,7 @@ def _of_texts(cells: list[str], field: str) -> Instants:
 
 
 def _in_utc(values: Any) -> Any:
-    """A pandas index or column with a zone as the same instants without one; periods as their beginnings."""
+    """A pandas index or column with a zone as the same instants in UTC; a period as the first instant."""
     if type(values).__name__ == "PeriodIndex":
         return values.to_timestamp()
     if hasattr(values, "tz_convert") and getattr(values, "tz", None) is not None:
@@ -150,16 +150,16 @@ def _in_utc(values: Any) -> Any:
 
 
 def _instant(value: Any) -> int | None:
-    """Nanoseconds since the epoch, None for what is no time."""
+    """Nanoseconds since the epoch, None for a value that is no time."""
     if is_missing(value) or isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, np.datetime64):
         known = not np.isnat(value) and not len(of_text.beyond(np.array([value])))
         return int(value.astype("datetime64[ns]").astype(np.int64)) if known else None
     if isinstance(value, datetime):
-        if not of_text.FIRST_YEAR <= value.year <= of_text.LAST_YEAR:  # of such a year a Timestamp has no `value`
+        if not of_text.FIRST_YEAR <= value.year <= of_text.LAST_YEAR:  # a Timestamp beyond the years has no `value`
             return None
-        if (exact := getattr(value, "value", None)) is not None:  # a pandas Timestamp, with its nanoseconds
+        if (exact := getattr(value, "value", None)) is not None:  # a pandas Timestamp, exact to the nanosecond
             return int(exact)
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return round(aware.timestamp() * 1e6) * 1000
@@ -175,7 +175,7 @@ def _instant(value: Any) -> int | None:
 
 
 def _is_beyond(value: Any) -> bool:
-    """Whether the value is a time in a year that nanoseconds cannot hold."""
+    """Whether the value is a time beyond the range of nanoseconds in 64 bits."""
     if is_missing(value):
         return False
     if isinstance(value, np.datetime64):
