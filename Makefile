@@ -19,11 +19,6 @@ INSTALLED := $(if $(filter no,$(TORCH)),.test,.dev)
 CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
 
-# Most of lint is mypy, on one core: `make lint test` runs the two side by side.
-ifeq ($(sort $(MAKECMDGOALS)),lint test)
-MAKEFLAGS += -j2
-endif
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
   gpu-report gpu-wheels check-images bench-engines check-cuda soak pictures bench-edge slow-readers chaos chaos-training simulate-training fuzz clean
