@@ -14,7 +14,7 @@ import orjson
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.responses import Response
 
-from market_inference.contract.errors import RequestTooLargeError, ServiceError, code_name, reason_of
+from market_inference.contract.errors import RequestTooLargeError, ServiceError, code_name, reason_of, retry_after_of
 from market_inference.contract.json_form import mistakes
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -62,6 +62,8 @@ def document(status: status_pb2.Status, names: Mapping[str, str], override: int 
         "reason": reason,
         "code": code_name(status.code),
     }
+    if retry_after := retry_after_of(status):
+        found["retry_after"] = retry_after
     for detail in status.details:
         _add(found, detail, names)
     return found
@@ -69,11 +71,9 @@ def document(status: status_pb2.Status, names: Mapping[str, str], override: int 
 
 def _add(found: dict[str, Any], detail: Any, names: Mapping[str, str]) -> None:
     """Add the content of one google.rpc detail message."""
-    bad, retry, told = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
+    bad, told = error_details_pb2.BadRequest(), error_details_pb2.RequestInfo()
     if detail.Unpack(bad):
         found["errors"] = [_violation(one, names) for one in bad.field_violations]
-    elif detail.Unpack(retry):
-        found["retry_after"] = retry.retry_delay.ToNanoseconds() * 1e-9
     elif detail.Unpack(told):
         found["request_id"] = told.request_id
 

@@ -4,7 +4,6 @@ Owns one function per RPC with large answers, which methods.py names in the RPC'
 and a bound for its names. The limit, `max_answer_bytes`, stands in the .proto file.
 """
 
-from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 
 from market_inference.contract.encoding.wireformat import NUMBER_BYTES
 from market_inference.contract.generated import inference_pb2, requests_pb2
+from market_inference.contract.short_cache import bytes_of_all, short_cache
 
 DEFAULT_LEVELS: Final = 9
 """Quantile levels of a forecast when the request gives none."""
@@ -48,8 +48,6 @@ _OUTPUT_BYTES: Final = 48
 _PHASE_BYTES: Final = NUMBER_BYTES + 2
 # Label, probabilities and all warnings of a text.
 _TEXT_BYTES: Final = 1024
-_CACHED_BYTES: Final = 2048
-_SHORT_BYTES: Final = 128
 MOST_PHASES: Final = 1440
 """Phases of a series with times, when the request gives no period."""
 _TIMES: Final = attrgetter("times")
@@ -68,9 +66,7 @@ def sentiments(request: inference_pb2.AnalyzeSentimentRequest) -> int:
 
 
 def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
-    specs = tuple(request.indicators)
-    # Callers repeat their specs. Only short ones are cached, so that the cache stays small.
-    outputs = _outputs(specs) if sum(map(len, specs)) <= _CACHED_BYTES else _outputs.__wrapped__(specs)
+    outputs = _outputs(tuple(request.indicators))
     total = 0
     for panel in request.panels:
         bars = len(panel.close) // NUMBER_BYTES
@@ -89,16 +85,16 @@ class _Outputs(NamedTuple):
     head_bytes: int
 
 
-@lru_cache(maxsize=1024)
+@short_cache(1024, most_bytes=2048, size=bytes_of_all)
 def _outputs(specs: tuple[bytes, ...]) -> _Outputs:
-    found = [(_spec if len(spec) <= _SHORT_BYTES else _spec.__wrapped__)(spec) for spec in specs]
+    found = [_spec(spec) for spec in specs]
     head_bytes = sum([count for count, _ in found]) * _OUTPUT_BYTES + _ITEM_BYTES
     whole = sum([count for count, last in found if not last])
     return _Outputs(whole, tuple([one for one in found if one[1]]), head_bytes)
 
 
 # A new list of indicators mostly has known indicators.
-@lru_cache(maxsize=4096)
+@short_cache(4096, most_bytes=128, size=len)
 def _spec(raw: bytes) -> tuple[int, int]:
     """The outputs of an indicator, and its newest bars; 0 for all bars."""
     spec = inference_pb2.IndicatorSpec.FromString(raw)

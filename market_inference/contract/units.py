@@ -5,11 +5,11 @@ bars times indicators, and more for costly indicators. gateway/access/budget.py 
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 from market_inference.contract.encoding.wireformat import NUMBER_BYTES
 from market_inference.contract.generated import inference_pb2, requests_pb2
+from market_inference.contract.short_cache import bytes_of_all, short_cache
 
 # English text has about four characters per token; the tokenizer itself belongs to the inference service.
 CHARACTERS_PER_TOKEN = 4
@@ -41,8 +41,6 @@ models/indicators/price.py measures the costs; a test compares the two."""
 BARS_PER_UNIT: Final = 8
 """One unit pays for this many bars of a window."""
 _LONGEST_WINDOW: Final = 100_000
-_CACHED_BYTES: Final = 2048
-_SHORT_BYTES: Final = 128
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
@@ -66,10 +64,7 @@ def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
 
     A window counts at the bars after the first window.
     """
-    specs = tuple(request.indicators)
-    # Callers repeat the specs. Only short specs are cached, so that the cache stays small.
-    short = sum(map(len, specs)) <= _CACHED_BYTES
-    per_bar, windows = _cost(specs) if short else _cost.__wrapped__(specs)
+    per_bar, windows = _cost(tuple(request.indicators))
     total = 0
     for panel in request.panels:
         bars = len(panel.close) // NUMBER_BYTES
@@ -79,19 +74,15 @@ def indicators(request: requests_pb2.ComputeIndicatorsColumns) -> int:
     return total
 
 
-@lru_cache(maxsize=1024)
+@short_cache(1024, most_bytes=2048, size=bytes_of_all)
 def _cost(specs: tuple[bytes, ...]) -> tuple[int, tuple[int, ...]]:
-    return _cost_of(specs)
-
-
-def _cost_of(specs: Iterable[bytes]) -> tuple[int, tuple[int, ...]]:
     """Units per bar of the indicators together, and the windows. The default windows are short and cost nothing."""
-    costs = [(_spec_cost if len(spec) <= _SHORT_BYTES else _spec_cost.__wrapped__)(spec) for spec in specs]
+    costs = [_spec_cost(spec) for spec in specs]
     return sum([per_bar for per_bar, _ in costs]), tuple([window for _, window in costs if window])
 
 
 # A new list of indicators mostly has known indicators.
-@lru_cache(maxsize=4096)
+@short_cache(4096, most_bytes=128, size=len)
 def _spec_cost(raw: bytes) -> tuple[int, int]:
     """Units per bar of an indicator, and its window; 0 for none."""
     spec = inference_pb2.IndicatorSpec.FromString(raw)
@@ -101,8 +92,8 @@ def _spec_cost(raw: bytes) -> tuple[int, int]:
     return COSTLY.get(name, 1), int(sum(given)) if given and 0 < sum(given) <= _LONGEST_WINDOW else 0
 
 
-def _serialised(specs: Iterable[inference_pb2.IndicatorSpec]) -> Iterable[bytes]:
-    return (spec.SerializeToString() for spec in specs)
+def _serialised(specs: Iterable[inference_pb2.IndicatorSpec]) -> tuple[bytes, ...]:
+    return tuple([spec.SerializeToString() for spec in specs])
 
 
 def analyze(request: requests_pb2.AnalyzeColumns) -> int:
@@ -111,14 +102,14 @@ def analyze(request: requests_pb2.AnalyzeColumns) -> int:
 
 def watch(request: inference_pb2.WatchRequest) -> int:
     """Units of a session's opening; each bar costs of_bar()."""
-    per_bar, _ = _cost_of(_serialised(request.open.indicators))
+    per_bar, _ = _cost(_serialised(request.open.indicators))
     return len(request.open.history.close) * max(1, per_bar)
 
 
 def of_bar(opened: inference_pb2.WatchOpen) -> int:
     """Units of each bar of a live session; a forecast at every n-th bar counts with its mean."""
     forecast = opened.forecast.horizon // max(1, opened.forecast.every)
-    per_bar, windows = _cost_of(_serialised(opened.indicators))
+    per_bar, windows = _cost(_serialised(opened.indicators))
     return max(1, per_bar + sum(windows) // BARS_PER_UNIT) + forecast
 
 

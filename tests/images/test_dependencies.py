@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -40,6 +41,9 @@ ON_DEMAND = {
 COMES_WITH = {"pydantic": "pydantic-settings", "botocore": "boto3", "chronos": "chronos-forecasting"}
 
 
+distributions = cache(packages_distributions)
+
+
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -53,19 +57,22 @@ def declared(image: str) -> set[str]:
     return {normal(re.match(r"[\w.-]+", line)[0]) for line in named}
 
 
-def imported(package: str) -> Iterator[tuple[str, str]]:
-    """Pairs (third-party module, importing file), without imports under TYPE_CHECKING."""
+@cache
+def imported(package: str) -> dict[str, str]:
+    """Third-party module -> an importing file, without imports under TYPE_CHECKING."""
+    found: dict[str, str] = {}
     for file in (ROOT / package).rglob("*.py"):
         for node in outside_type_checking(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             for name in names:
                 top = name.partition(".")[0]
                 if top and top not in OURS and top not in sys.stdlib_module_names:
-                    yield top, str(file.relative_to(ROOT))
+                    found.setdefault(top, str(file.relative_to(ROOT)))
+    return found
 
 
 def outside_type_checking(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level):
         yield node
@@ -77,9 +84,9 @@ def outside_type_checking(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom
     "image", [pytest.param(image, marks=pytest.mark.needs("pynvml")) if image == "gpu" else image for image in IMAGES]
 )
 def test_every_import_is_declared(image):
-    known, missing = packages_distributions(), {}
+    known, missing = distributions(), {}
     for package in IMAGES[image]:
-        for module, file in imported(package):
+        for module, file in imported(package).items():
             candidates = {normal(name) for name in known.get(module, [module])} | {COMES_WITH.get(module, "")}
             if module not in ON_DEMAND[image] and not candidates & declared(image):
                 missing.setdefault(module, file)

@@ -3,10 +3,9 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from tests.images.test_dependencies import COMES_WITH, PROJECT, imported, normal
+from tests.images.test_dependencies import COMES_WITH, PROJECT, distributions, imported, normal
 from training.plane.launchers import dstack, kubernetes, runpod
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +42,8 @@ def test_every_import_is_declared() -> None:
     for extra in re.findall(r"market-inference\[([\w,-]+)\]", " ".join(extras["training-pod"])):
         named += [line for one in extra.split(",") for line in extras[one]]
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in named}
-    known = packages_distributions()
+    known = distributions()
     for package in PACKAGES:
-        for module, file in imported(package):
+        for module, file in imported(package).items():
             candidates = {normal(name) for name in known.get(module, [module])} | {COMES_WITH.get(module, "")}
             assert module in ON_DEMAND or candidates & declared, f"{file} imports {module}"

@@ -1,11 +1,10 @@
 """What the plane and the machines import is declared by their extras."""
 
 import re
-from importlib.metadata import packages_distributions
 
 import pytest
 
-from tests.images.test_dependencies import COMES_WITH, PROJECT, imported, normal
+from tests.images.test_dependencies import COMES_WITH, PROJECT, distributions, imported, normal
 
 WAYS = {
     # The plane checks callers as the gateway does, and starts like the other services.
@@ -25,7 +24,7 @@ def declared(extras: tuple[str, ...]) -> set[str]:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_import_is_declared(way: str) -> None:
     packages, extras = WAYS[way]
-    known, missing = packages_distributions(), {}
+    known, missing = distributions(), {}
     comes_with = {
         **COMES_WITH,
         "starlette": "fastapi",
@@ -34,7 +33,7 @@ def test_every_import_is_declared(way: str) -> None:
         "typing_extensions": "pydantic",
     }
     for package in packages:
-        for module, file in imported(package):
+        for module, file in imported(package).items():
             candidates = {normal(name) for name in known.get(module, [module])} | {comes_with.get(module, "")}
             if not candidates & declared(extras):
                 missing.setdefault(module, file)

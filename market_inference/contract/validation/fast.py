@@ -10,7 +10,7 @@ fast check: a type with such a rule always takes the explaining check, and `unco
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
@@ -26,6 +26,7 @@ from market_inference.contract.encoding.in_place import InPlace
 from market_inference.contract.encoding.split import ITEMS, rest_of
 from market_inference.contract.encoding.twins import NUMBER_BYTES, Array, array
 from market_inference.contract.generated import inference_pb2, validate_pb2
+from market_inference.contract.short_cache import short_cache
 from market_inference.contract.validation import bars, rules
 from market_inference.contract.validation.native import Check
 from market_inference.contract.validation.rules import COLUMN_RULES, RULES
@@ -36,9 +37,8 @@ _columns_of = attrgetter(*_PANEL_COLUMNS)
 # processor's caches.
 _ITEMS_AT_ONCE: Final = 32
 _BYTES_AT_ONCE: Final = 256 << 10
-# Checks of bytes that callers send again and again are cached: at most 2 MiB per message type.
-_CACHED: Final = 2048
-_CACHED_BYTES: Final = 1024
+# The cache of checks, by bytes: at most 2 MiB per message type.
+_cached = short_cache(2048, most_bytes=1024, size=len)
 
 
 class UncoveredRuleError(Exception):
@@ -132,11 +132,6 @@ def _request_of_items(kind: type[Message]) -> RequestCheck:
 
 def _always(_: Any) -> bool:
     return True
-
-
-def _cached(check: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
-    cached = lru_cache(maxsize=_CACHED)(check)
-    return lambda raw: cached(raw) if len(raw) <= _CACHED_BYTES else check(raw)
 
 
 def _messages(descriptor: Any, but: str = "") -> Check | None:

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("typed") / "user.py"
+CONFIG = PROGRAM.with_name("mypy.ini")
 EXPECTED = {
     at: line.partition("# ")[2]
     for at, line in enumerate(PROGRAM.read_text().splitlines(), start=1)
@@ -22,7 +23,7 @@ EXPECTED = {
     ("command", "revealed"),
     [
         (
-            ["mypy", "--strict", "--explicit-package-bases", "--config-file=", "--follow-imports=silent"],
+            ["mypy", "--strict", "--explicit-package-bases", f"--config-file={CONFIG}", "--follow-imports=silent"],
             r'user\.py:(\d+): note: Revealed type is "(.*)"',
         ),
         (["basedpyright"], r"user\.py:(\d+):\d+ - information: Type of .* is \"(.*)\""),
@@ -30,7 +31,7 @@ EXPECTED = {
     ids=["mypy", "pyright"],
 )
 def test_every_call_has_the_type_that_it_returns(command: list[str], revealed: str) -> None:
-    # Without the cache of an earlier run, mypy reads pandas and polars for 20 s.
+    # Without the cache of an earlier run, mypy reads pandas and polars for 10 s.
     options = [] if command[0] == "basedpyright" else ["--cache-dir", str(ROOT / ".mypy_cache" / "typed")]
     ran = subprocess.run(
         [sys.executable, "-m", *command, *options, str(PROGRAM)],
