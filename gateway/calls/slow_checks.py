@@ -55,6 +55,10 @@ class SlowChecks:
 
     async def turn(self, client: str, check: Callable[[], Found]) -> Found:
         """Run `check` in the client's turn; its value. Raises the exceptions of `check`."""
+        return await self.later(client, check)
+
+    def later(self, client: str, check: Callable[[], Found]) -> Future[Found]:
+        """Run `check` in the client's turn, unless the future is cancelled before; the future has the value."""
         outcome: Future[Found] = get_running_loop().create_future()
 
         def run() -> None:
@@ -62,13 +66,13 @@ class SlowChecks:
                 return
             try:
                 found = check()
-            except Exception as error:  # noqa: BLE001 -- raised where turn() is awaited
+            except Exception as error:  # noqa: BLE001 -- raised where the future is awaited
                 outcome.set_exception(error)
             else:
                 outcome.set_result(found)
 
         self.add(client, run)
-        return await outcome
+        return outcome
 
     def _run_or_wait(self) -> None:
         wait = self._next_slice - deadline.now()

@@ -143,7 +143,7 @@ class _Strangers:
     def __init__(self, servicer: Servicer) -> None:
         self._servicer = servicer
         self._turns = SlowChecks(STRANGERS_SHARE)
-        self._waiting: set[asyncio.Task[Result]] = set()
+        self._waiting: set[asyncio.Future[Result]] = set()
 
     def close(self) -> None:
         """Let no call wait any longer."""
@@ -170,7 +170,7 @@ class _Strangers:
 
     async def _in_turn(self, context: Any, refusal: Callable[[], Result]) -> Result:
         address = context.peer().rpartition(":")[0]
-        turn = asyncio.get_running_loop().create_task(self._turns.turn(address, refusal))
+        turn = self._turns.later(address, refusal)
         self._waiting.add(turn)
         turn.add_done_callback(self._waiting.discard)
         try:
