@@ -137,3 +137,5 @@ def _translated(key: str) -> Iterator[None]:
         raise (ObjectsFullError if code in _FULL else ObjectsAwayError)(f"S3 answered {code}") from error
     except BotoCoreError as error:
         raise ObjectsAwayError(f"S3 does not answer: {type(error).__name__}") from error
+    except (KeyError, ValueError) as error:
+        raise ObjectsAwayError(f"S3 answered in another form: {error}") from error

@@ -19,7 +19,7 @@ from training.plane.checks.rows import UnreadableError
 from training.plane.claims import Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
-from training.plane.objects import ObjectMissingError, Objects
+from training.plane.objects import ObjectMissingError, Objects, at_most
 from training.plane.schema import datasets
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Checker:
 
     def _bytes(self, row: RowMapping, report: Report) -> Iterator[bytes]:
         try:
-            yield from self._objects.read(row["key"])
+            yield from at_most(self._objects.read(row["key"]), row["bytes"])
         except ObjectMissingError:
             report.error("missing", 0, "the uploaded bytes are gone")
 

@@ -8,7 +8,7 @@ chooses neither rows nor outcomes nor quantile levels, and computes no measure o
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from training.plane.gate import baselines, verdict
 from training.plane.gate.statistics import Floats
 from training.plane.gate.verdict import Report, Verdict
 from training.plane.model_tables import versions as table
-from training.plane.objects import ObjectMissingError, Objects
+from training.plane.objects import ObjectMissingError, Objects, at_most
 from training.plane.schema import datasets, jobs
 from training.recipes import bars, evaluation, origins, split, texts
 from training.recipes import recipe as recipes
@@ -76,9 +76,8 @@ class Gatekeeper:
         try:
             with tempfile.TemporaryDirectory(prefix="gate-") as folder:
                 content, answers = Path(folder) / "data.csv", Path(folder) / evaluation.NAME
-                self._fetch(data["key"], data["sha256"], content, lease)
-                answered = version["files"][evaluation.NAME]
-                self._fetch(answered["key"], answered["sha256"], answers, lease)
+                self._fetch(data, content, lease)
+                self._fetch(version["files"][evaluation.NAME], answers, lease)
                 if isinstance(recipe, Sentiment | Classifier):
                     return self._judge_texts(version, recipe, content, answers, lease)
                 return self._judge_bands(version, recipe, content, answers, lease)
@@ -152,14 +151,14 @@ class Gatekeeper:
         report.figures["champion"] = answered
         return report
 
-    def _fetch(self, key: str, sha256: str, path: Path, lease: Lease) -> None:
+    def _fetch(self, stored: Mapping[Any, Any], path: Path, lease: Lease) -> None:
         """Raises ObjectMissingError, EvaluationError for other bytes than those that were declared."""
         digest = hashlib.sha256()
         with path.open("wb") as file:
-            for chunk in self._objects.read(key):
+            for chunk in at_most(self._objects.read(stored["key"]), stored["bytes"]):
                 digest.update(chunk)
                 file.write(chunk)
-        if digest.hexdigest() != sha256:
+        if digest.hexdigest() != stored["sha256"]:
             raise EvaluationError(f"{path.name}: the stored bytes have another SHA-256")
         self._renew(lease)()
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from training.plane import identifier
-from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
+from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError, at_most
 from training.plane.schema import totals
 from training.plane.services import Services
 
@@ -45,7 +45,7 @@ def _probe_objects(services: Services) -> None:
     key = f"probes/{identifier.new()}"
     services.objects.put(key, b"probe")
     try:
-        if b"".join(services.objects.read(key)) != b"probe":
+        if b"".join(at_most(services.objects.read(key), 5)) != b"probe":
             raise ObjectsAwayError("another content came back")
     finally:
         services.objects.delete(key)

@@ -4,10 +4,11 @@ Owns the interface of an object store. folder.py and bucket.py are the two store
 a caller. An object is written once: a signed upload of a key that exists is refused.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from training.plane import identifier
 
@@ -74,3 +75,23 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None:
         """No error when there is no such object."""
+
+
+def at_most(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """The chunks until there are more than `most` bytes: an answer of the store may have no end."""
+    for chunk in chunks:
+        yield chunk
+        most -= len(chunk)
+        if most < 0:
+            return
+
+
+def content(objects: Objects, declared: Mapping[Any, Any]) -> bytes:
+    """The bytes of a small object with this `key`, this number of `bytes` and this `sha256`.
+
+    Raises ObjectMissingError, ObjectsAwayError for other bytes.
+    """
+    found = b"".join(at_most(objects.read(declared["key"]), declared["bytes"]))
+    if hashlib.sha256(found).hexdigest() != declared["sha256"]:
+        raise ObjectsAwayError("other bytes came than were stored")
+    return found

@@ -10,6 +10,7 @@ the publisher neither removes nor replaces a foreign model.
 import contextlib
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Row, RowMapping, select
@@ -19,7 +20,7 @@ from training.plane import event
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.model_tables import models, versions
-from training.plane.objects import ObjectMissingError, Objects
+from training.plane.objects import ObjectMissingError, Objects, at_most
 from training.plane.registry import ForeignModelError, Registry, RegistryError, text
 from training.plane.schema import events, jobs
 
@@ -119,13 +120,16 @@ class Publisher:
         try:
             if foreign:
                 raise ForeignModelError(name)
-            self._registry.publish(name, manifest, lambda file: self._objects.read(files[file]["key"]))
+            self._registry.publish(name, manifest, lambda file: self._file(files[file]))
         except ObjectMissingError as error:
             raise RegistryError(f"a file of {version['label']} is gone") from error
         except ForeignModelError:
             self._tell_refused(name, version)
             raise
         log.info("model published", extra=fields(model=name, version=version["label"]))
+
+    def _file(self, stored: Mapping[str, Any]) -> Iterator[bytes]:
+        return at_most(self._objects.read(stored["key"]), stored["bytes"])
 
     def _tell_refused(self, name: str, version: RowMapping) -> None:
         """Write the event, once for each version and entry: the duty tries again and again."""

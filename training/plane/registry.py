@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 MANIFEST = "manifest.json"
 _KEPT = 3
+_MOST_MANIFEST_BYTES = 1 << 20
 """Versions of a model that stay in the folder: a replica may be loading the one before."""
 
 Read = Callable[[str], Iterator[bytes]]
@@ -167,7 +168,7 @@ class BucketRegistry:
 
         try:
             with contextlib.closing(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]) as body:
-                found: bytes = body.read()
+                found: bytes = body.read(_MOST_MANIFEST_BYTES)
                 return found
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from training.plane import event, identifier
 from training.plane.errors import ConflictError, NotFoundError
-from training.plane.objects import ObjectMissingError, Objects
+from training.plane.objects import ObjectMissingError, Objects, at_most
 from training.plane.schema import checkpoints, uploads
 from training.plane.token import Holder
 
@@ -64,7 +64,7 @@ def verify(objects: Objects, row: RowMapping) -> None:
         if (size := objects.size(row["key"])) != row["bytes"]:
             raise ConflictError(f"{row['bytes']} bytes were declared, {size} came")
         digest = hashlib.sha256()
-        for chunk in objects.read(row["key"]):
+        for chunk in at_most(objects.read(row["key"]), row["bytes"]):
             digest.update(chunk)
     except ObjectMissingError:
         raise ConflictError("nothing was uploaded") from None

@@ -20,7 +20,7 @@ from training.plane.errors import ConflictError, InvalidRequestError, NotFoundEr
 from training.plane.gate.verdict import Report, Verdict
 from training.plane.job import JobState
 from training.plane.model_tables import looks, models, versions
-from training.plane.objects import Objects
+from training.plane.objects import Objects, content
 from training.plane.schema import datasets, uploads
 
 NAME: Final = "^[a-z][a-z0-9_-]{0,63}$"
@@ -45,7 +45,7 @@ def manifest_of(connection: Connection, objects: Objects, job: RowMapping) -> tu
     if described is None or described["bytes"] > _MOST_MANIFEST_BYTES:
         raise ConflictError(f"the job has made no {MANIFEST}")
     try:
-        manifest = _checked(json.loads(b"".join(objects.read(described["key"]))))
+        manifest = _checked(json.loads(content(objects, described)))
     except (ValueError, RecursionError):
         raise ConflictError(f"{MANIFEST} of the job is no JSON") from None
     for name, sha256 in manifest["files"].items():

@@ -20,6 +20,7 @@ from training.plane.errors import ConflictError, InvalidRequestError, Overloaded
 from training.plane.job import FINAL, JobState
 from training.plane.jobs import NewJob
 from training.plane.launcher import Handle, LauncherAwayError
+from training.plane.objects import content as stored
 from training.plane.routes.money import check, shown_report
 from training.plane.routes.parts import Body, Callers, Id, PageSize, read_recipe, shown, shown_usd
 from training.plane.schema import jobs as table
@@ -212,7 +213,7 @@ def router(services: Services) -> APIRouter:
             kept = upload.newest_log(connection, job)
         content = _machine_log(tries[-1]) if tries else None
         if content is None and kept is not None:
-            content = b"".join(objects.read(kept["key"]))
+            content = stored(objects, kept)
         if content is None:
             raise ConflictError(f"the job is {row['state']}: there is no log")
         return Response(content, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
@@ -248,7 +249,7 @@ def router(services: Services) -> APIRouter:
         if row["bytes"] > INLINE_BYTES:
             return _address(row)
         disposition = {"Content-Disposition": f'attachment; filename="{row["name"]}"', "ETag": f'"{row["sha256"]}"'}
-        content = b"".join(objects.read(row["key"]))
+        content = stored(objects, row)
         return Response(content, 200, {**disposition, "X-Content-Type-Options": "nosniff"}, "application/octet-stream")
 
     @routes.post("/artifacts/urls")

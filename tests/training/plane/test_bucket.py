@@ -1,0 +1,63 @@
+"""An S3 store that answers other bytes, without an end, or in another form."""
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.runtime.remote.answers import Write, answering
+from training.plane.bucket import BucketObjects, Location
+from training.plane.objects import ObjectsAwayError, at_most, content
+
+DECLARED = {"key": "uploads/x", "bytes": 5, "sha256": hashlib.sha256(b"bytes").hexdigest()}
+VERBS: dict[str, Callable[[BucketObjects], object]] = {
+    "begin": lambda objects: objects.begin_parts("k"),
+    "size": lambda objects: objects.size("k"),
+    "read": lambda objects: b"".join(objects.read("k")),
+}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], BucketObjects]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    return lambda url: BucketObjects(Location("b", url, "us-east-1"))
+
+
+def test_the_stored_bytes_are_read(bucket: Callable[[str], BucketObjects]) -> None:
+    with answering(b"bytes", headers={"Content-Length": "5"}) as server:
+        assert content(bucket(server.url), DECLARED) == b"bytes"
+
+
+@pytest.mark.parametrize("found", [b"other", b"byte", b"bytes and more", b""])
+def test_other_bytes_are_never_handed_on(bucket: Callable[[str], BucketObjects], found: bytes) -> None:
+    with answering(found) as server, pytest.raises(ObjectsAwayError, match="other bytes"):
+        content(bucket(server.url), DECLARED)
+
+
+def test_an_object_without_an_end_is_read_to_what_was_declared(bucket: Callable[[str], BucketObjects]) -> None:
+    def endless(write: Write) -> None:
+        while not server.over.is_set():
+            write(b"a" * (1 << 16))
+
+    with answering(endless) as server:
+        with pytest.raises(ObjectsAwayError, match="other bytes"):
+            content(bucket(server.url), DECLARED)
+        assert sum(map(len, at_most(bucket(server.url).read("k"), 3 << 20))) <= 5 << 20
+
+
+@pytest.mark.parametrize(
+    ("verb", "headers"),
+    [
+        ("begin", {}),
+        ("size", {}),
+        ("size", {"Content-Length": "abc"}),
+        ("read", {"Content-Length": "abc"}),
+        ("read", {"Last-Modified": "garbage"}),
+    ],
+)
+def test_an_answer_in_another_form_is_a_store_that_is_away(
+    bucket: Callable[[str], BucketObjects], verb: str, headers: dict[str, str]
+) -> None:
+    with answering(b"", headers=headers) as server, pytest.raises(ObjectsAwayError):
+        VERBS[verb](bucket(server.url))
