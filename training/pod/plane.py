@@ -83,7 +83,9 @@ def get(url: str) -> bytes:
 
 
 def _open(url: str, method: str, body: Any, headers: Mapping[str, str], timeout: float) -> bytes:
-    request = urllib.request.Request(url, body, dict(headers), method=method)  # noqa: S310 -- the plane's own address
+    request = urllib.request.Request(url, body, method=method)  # noqa: S310 -- the plane's own address
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 -- as above
             found: bytes = answer.read()

@@ -110,11 +110,14 @@ class Plane:
         return file
 
     def _open(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Any:
-        sent = {**headers, **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
         if urlsplit(self.url).scheme not in {"http", "https"}:
             raise PlaneError(f"not an HTTP address: {self.url}")
-        url = f"{self.url}/api/training{path}"
-        return _open(urllib.request.Request(url, body, sent, method=method))  # noqa: S310 -- checked above
+        request = urllib.request.Request(  # noqa: S310 -- checked above
+            f"{self.url}/api/training{path}", body, dict(headers), method=method
+        )
+        if self._key:
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
+        return _open(request)
 
 
 def _put(signed: Mapping[str, Any], file: Path, start: int, size: int) -> str:

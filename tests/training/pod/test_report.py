@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.runtime.remote.answers import answering
 from training.pod.plane import Plane
 from training.pod.report import Reporter
 
@@ -125,3 +126,11 @@ def test_an_answer_that_is_torn_or_no_json_ends_nothing(server: Server) -> None:
     server.until(lambda: len(server.reports) >= 6)
     report.stop()
     assert not report.stopping.is_set()
+
+
+def test_the_token_follows_no_redirect():
+    with answering(b"{}") as other, answering(b"", 302, {"Location": other.url}) as moved:
+        assert Plane(moved.url, "J", "secret-token").post("metrics", {}) == {}
+    assert "secret-token" in str(moved.seen)
+    assert other.seen
+    assert "secret-token" not in str(other.seen)

@@ -11,6 +11,7 @@ from benchmarks.training.planes import PlaneProcess, texts
 from market_inference.cli.main import main
 from market_inference.cli.training import demo
 from market_inference.cli.training.plane import Plane, PlaneError
+from tests.runtime.remote.answers import answering
 
 Run = Callable[..., Result]
 
@@ -127,3 +128,12 @@ def test_the_demo_does_the_whole_loop_and_leaves_nothing_behind(
     assert "accuracy" in found.output
     assert {path.name for path in (tmp_path / "model").iterdir()} >= {"manifest.json", "adapter.safetensors"}
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_key_follows_no_redirect(method: str) -> None:
+    with answering(b"{}") as other, answering(b"", 302, {"Location": other.url}) as moved:
+        assert Plane(moved.url, "secret-key").json(method, "/jobs") == {}
+    assert "secret-key" in str(moved.seen)
+    assert other.seen
+    assert "secret-key" not in str(other.seen)
