@@ -71,7 +71,9 @@ class HttpConnection(HttpToolsProtocol):
                 self._left.appendleft(part[size:])
                 part = part[:size]
             self._parse_part(part)
-        if self._left:
+        if self.transport.is_closing():
+            self._left.clear()
+        elif self._left:
             self.flow.pause_reading()
 
     def _parse_part(self, part: memoryview) -> None:
