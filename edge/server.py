@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,7 +50,7 @@ class Server:
         self._upstream = Upstream(config)
         self._admission = admission = Admission(config, self._upstream)
         self._health = Health(self._upstream)
-        self._traces = _traces(config)
+        self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "edge", VERSION)
         self._metrics.build.labels(VERSION).set(1)
         self._metrics.watch(lambda: admission.requests.now, lambda: admission.watches.now, lambda: admission.bytes.now)
         self._app = application(
@@ -127,16 +125,3 @@ def _check_plaintext(config: Config) -> None:
             "give MARKET_EDGE_TLS_CERTIFICATE and MARKET_EDGE_TLS_KEY, or let a proxy in front end TLS and confirm it "
             "with MARKET_EDGE_ALLOW_PLAINTEXT=true"
         )
-
-
-def _traces(config: Config) -> Traces | None:
-    if not config.otlp_endpoint:
-        return None
-    return Traces(
-        config.otlp_endpoint,
-        config.trace_ratio,
-        service="market-edge",
-        instance=f"{socket.gethostname()}:{os.getpid()}",
-        version=VERSION,
-        setting="MARKET_EDGE_OTLP_ENDPOINT",
-    )

@@ -6,8 +6,6 @@ configuration; runtime/process.py handles the signals.
 
 import asyncio
 import logging
-import os
-import socket
 from importlib.metadata import version
 
 import grpc
@@ -103,19 +101,6 @@ def _limits(config: Config, metrics: Metrics) -> Limits:
     )
 
 
-def _traces(config: Config) -> Traces | None:
-    if not config.otlp_endpoint:
-        return None
-    return Traces(
-        config.otlp_endpoint,
-        config.trace_ratio,
-        service="market-gateway",
-        instance=f"{socket.gethostname()}:{os.getpid()}",
-        version=VERSION,
-        setting="MARKET_GATEWAY_OTLP_ENDPOINT",
-    )
-
-
 def _profiles(config: Config) -> ProfileServer | None:
     if not config.profile_listen:
         return None
@@ -169,7 +154,7 @@ class Server:
         self._discovery = _discovery(config)
         self.router = Router()
         self._security = Security(config)
-        self._traces = _traces(config)
+        self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "gateway", VERSION)
         self._profiles = _profiles(config)
         self._health = Health()
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)

@@ -62,7 +62,8 @@ class Server:
 
     def __init__(self, config: Config, load_sentiment: SentimentLoader | None = None) -> None:
         self._config = config
-        self._traces = _traces(config)
+        instance = config.name or socket.gethostname()
+        self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "inference", VERSION, instance)
         self.parts = build(config, self._traces, load_sentiment)
         records = Records(self.parts.metrics)
         serving = (self.parts.servicer, self.parts.sessions, self.parts.queued_seconds, records.add)
@@ -169,19 +170,6 @@ class Server:
 def _health_of(engine: str) -> str:
     """The name of one engine's gRPC health service."""
     return f"market.inference.engine.{engine}"
-
-
-def _traces(config: Config) -> Traces | None:
-    if not config.otlp_endpoint:
-        return None
-    return Traces(
-        config.otlp_endpoint,
-        config.trace_ratio,
-        service="market-inference",
-        instance=config.name or socket.gethostname(),
-        version=VERSION,
-        setting="MARKET_INFERENCE_OTLP_ENDPOINT",
-    )
 
 
 def _profiles(config: Config, parts: Components) -> ProfileServer | None:

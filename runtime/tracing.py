@@ -11,6 +11,8 @@ Sources: https://www.w3.org/TR/trace-context/, https://opentelemetry.io/docs/spe
 """
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from threading import Thread
@@ -125,6 +127,20 @@ class Traces:
         for provider in providers:
             provider.add_span_processor(self._processor)
         self._requests, self._batches = (provider.get_tracer("market-inference", version) for provider in providers)
+
+    @classmethod
+    def of(cls, endpoint: str, ratio: float, service: str, version: str, instance: str = "") -> "Traces | None":
+        """The traces of a service, as "gateway"; None without endpoint. `instance`: by default host and process."""
+        if not endpoint:
+            return None
+        return cls(
+            endpoint,
+            ratio,
+            service=f"market-{service}",
+            instance=instance or f"{socket.gethostname()}:{os.getpid()}",
+            version=version,
+            setting=f"MARKET_{service.upper()}_OTLP_ENDPOINT",
+        )
 
     def request(self, name: str, kind: Kind, traceparent: str, began: float, attributes: Attributes) -> Span:
         """The span of a request with a `traceparent`. An empty or malformed traceparent begins a new trace."""
