@@ -146,7 +146,7 @@ class _Strangers:
         self._waiting: set[asyncio.Future[Result]] = set()
 
     def close(self) -> None:
-        """Let no call wait any longer."""
+        """Refuse all calls that wait."""
         for turn in self._waiting:
             turn.cancel()
 
@@ -176,6 +176,8 @@ class _Strangers:
         try:
             return await asyncio.shield(turn)
         except asyncio.CancelledError:
+            if turn.cancelled() and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                return refusal()
             # A call that is reset keeps its place too: resets would have no limit otherwise.
             await asyncio.wait((turn,))
             raise

@@ -103,6 +103,15 @@ async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(def
     assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
 
 
+async def test_strangers_that_wait_are_refused_once_the_gateway_stops(default, came):
+    async with default() as gateway:
+        calls = [gateway.predict(metadata=()) for _ in range(5)]
+        codes = asyncio.gather(*(call.code() for call in calls))
+        await eventually_async(lambda: len(came) == 5)
+        gateway.server._transport._strangers.close()
+        assert set(await codes) == {grpc.StatusCode.UNAUTHENTICATED}
+
+
 async def test_calls_that_strangers_reset_keep_their_places_until_their_turn(default, came):
     most, count = LIMITS["max_concurrent_streams"], 1000
     async with default() as gateway, Connection(gateway.server.address) as connection:
