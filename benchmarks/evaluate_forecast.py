@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import backtesting.test
 import bokeh_sampledata.stocks as stocks
 import numpy as np
-import statsmodels.api as sm
 from scipy.stats import norm
+from statsmodels.datasets import co2, elnino
 from threadpoolctl import threadpool_limits
 
 from models.forecast import Forecast, Series, load
@@ -59,22 +58,29 @@ class Row:
         return self.low <= self.figure <= self.high
 
 
+def quotes() -> Any:
+    """GOOG by day and EURUSD by hour, as data frames."""
+    import backtesting.test  # takes a second, with bokeh
+
+    return backtesting.test
+
+
 def closes() -> dict[str, Array]:
     """Adjusted closes of daily stocks, and hourly EURUSD."""
-    found = {"GOOG": backtesting.test.GOOG["Close"], "EURUSD": backtesting.test.EURUSD["Close"]}
+    found = {"GOOG": quotes().GOOG["Close"], "EURUSD": quotes().EURUSD["Close"]}
     found |= {name: getattr(stocks, name)["adj_close"] for name in ("AAPL", "IBM", "MSFT")}
     return {name: np.ascontiguousarray(column, dtype=np.float64) for name, column in found.items()}
 
 
 def others() -> dict[str, Array]:
     """Series with structure: volumes, weekly CO2 with interpolated gaps, monthly sea surface temperatures."""
-    co2 = sm.datasets.co2.load_pandas().data["co2"].interpolate()
-    elnino = sm.datasets.elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel()
+    weekly = co2.load_pandas().data["co2"].interpolate()
+    monthly = elnino.load_pandas().data.drop(columns="YEAR").to_numpy().ravel()
     return {
-        "GOOG volume": np.asarray(backtesting.test.GOOG["Volume"], dtype=np.float64),
-        "EURUSD volume": np.asarray(backtesting.test.EURUSD["Volume"], dtype=np.float64),
-        "co2": np.asarray(co2, dtype=np.float64),
-        "elnino": np.asarray(elnino, dtype=np.float64),
+        "GOOG volume": np.asarray(quotes().GOOG["Volume"], dtype=np.float64),
+        "EURUSD volume": np.asarray(quotes().EURUSD["Volume"], dtype=np.float64),
+        "co2": np.asarray(weekly, dtype=np.float64),
+        "elnino": np.asarray(monthly, dtype=np.float64),
     }
 
 
@@ -170,11 +176,11 @@ def hourly_rows(model: Model[Series, Forecast]) -> list[Row]:
     low, high = (np.array([answer.quantiles[0, at] for answer in answers]) for at in (1, -2))
     after = np.array([ahead[0] for _, ahead in pairs])
     inside_band = (low <= after) & (after <= high)
-    hours = [stamp.hour for stamp in backtesting.test.EURUSD.index[CONTEXT : CONTEXT + len(pairs)]]
+    hours = [stamp.hour for stamp in quotes().EURUSD.index[CONTEXT : CONTEXT + len(pairs)]]
     by_hour = [float(inside_band[np.array(hours) == hour].mean()) for hour in range(HOURS)]
     # A fifth of the bars is missing: only the times tell the hour.
     kept = np.sort(np.random.default_rng(0).choice(len(values), 4 * len(values) // 5, replace=False))
-    times = backtesting.test.EURUSD.index.as_unit("ns").asi8
+    times = quotes().EURUSD.index.as_unit("ns").asi8
     by_time = score(model, values[kept], 5, 12, times=times[kept])
     return [
         Row("EURUSD close with its period, H=5: loss", found.loss, 0, 0.972),
