@@ -298,7 +298,7 @@ class AsyncClient:
         try:
             for at, request in enumerate(call.requests):
                 try:
-                    if self._shares(call.method):
+                    if len(call.requests) > 1 and self._shares(call.method):
                         for place, early in call.ahead(at, ahead):
                             ahead[place] = self._ask(call.method, early, attempt)
                     answers.append(await self._send(call.method, request, attempt, ahead.pop(at, None)))
@@ -355,25 +355,16 @@ class AsyncClient:
     async def _wait(self, asked: Asked, method: str, request: bytes, attempt: Attempt) -> bytes:
         """The answer to a request on the lane."""
         future = cast("asyncio.Future[bytes]", asked.waiter)
-        seconds, timer = attempt.timeout, None
-        if seconds is not None:
-            # asyncio.timeout() would take four times as long.
-            timer = asyncio.get_running_loop().call_later(seconds, self._leave, asked, attempt)
         try:
             return await future
         except NoStreamError:
             return await self._alone(method, request, attempt)
         finally:
-            if timer is not None:
-                timer.cancel()
             if future.cancelled():
                 self._leave(asked)
 
-    def _leave(self, asked: Asked, late: Attempt | None = None) -> None:
-        """No caller waits for a request on the lane any longer; `late`: the deadline passed."""
-        if late is None:
-            cast("asyncio.Future[bytes]", asked.waiter).cancel()
-        elif not asked.waiter.done():
-            asked.waiter.set_exception(late.too_late)
+    def _leave(self, asked: Asked) -> None:
+        """No caller waits for a request on the lane any longer."""
+        cast("asyncio.Future[bytes]", asked.waiter).cancel()
         if self._lane is not None:
             self._lane.withdraw(asked)

@@ -344,7 +344,7 @@ class Client:
         try:
             for at, request in enumerate(call.requests):
                 try:
-                    if self._shares(call.method):
+                    if len(call.requests) > 1 and self._shares(call.method):
                         for place, early in call.ahead(at, ahead):
                             ahead[place] = self._ask(call.method, early, attempt)
                     answers.append(self._send(call.method, request, attempt, ahead.pop(at, None)))

@@ -2,8 +2,8 @@
 
 Owns the Stream call: ids, the service's credits, cancels, reconnects, and the end of an idle stream. A message on a
 stream costs a fraction of a unary call, and the gateway may merge the requests of one message. calls.py owns the
-content of requests and answers; the clients own the deadlines and retries of calls. The service keeps the deadlines of
-stream()'s requests; if the service is silent, the lane ends requests past the deadline.
+content of requests and answers; the clients own the retries of calls. The lane ends requests without an answer at the
+deadline, with a single timer: a timer for each request would take a tenth of the client's CPU time.
 """
 
 import asyncio
@@ -43,7 +43,8 @@ service then work at the same time, not one after the other."""
 _PAUSES = 2
 _PAUSE_SECONDS = 1e-4
 _DRAIN_SECONDS = 0.005
-_CHECK_SECONDS = 0.25
+_GRACE_SECONDS = 0.25
+"""The service ends requests of stream() at the deadline; so much later the lane ends what a silent service leaves."""
 _FOREVER = float("inf")
 _REQUESTS: Final = pb.StreamRequest.DESCRIPTOR.fields_by_name["requests"].number
 _BODIES: Final = {
@@ -70,7 +71,7 @@ class Asked:
 
     def __init__(self, number: int, request_id: str, pieces: tuple[bytes, ...], waiter: Waiter) -> None:
         self.number = number
-        # An instant of the monotonic clock. A request without a timeout gets a deadline at the sending.
+        # An instant of the monotonic clock, for the end of the request.
         self.deadline = _FOREVER
         self.request_id = request_id
         self.pieces = pieces
@@ -84,8 +85,8 @@ class Lane:
     `method`: the Stream RPC with serialised messages in and out.
     `resends`: the number of times to send a request again after a broken connection; with 0, the waiter gets the error.
     `idle_seconds`: see IDLE_SECONDS. `or_unary`: the refusal of a stream raises NoStreamError.
-    `timeout`: seconds for the opening of a stream, and for a request without a timeout, from the sending on; None if
-    the callers keep the deadlines.
+    `timeout`: seconds for the opening of a stream, and for a request without a timeout, from the sending on; None where
+    each request has a timeout. With `timeout` the lane ends late requests a little after the service.
     `together`: the least answers in a part of a message, see _PARTS.
     """
 
@@ -107,8 +108,10 @@ class Lane:
         self._or_unary = or_unary
         self._timeout = timeout
         self._together = together
-        # The timer of the next check of deadlines, if a request has a deadline; and the deadline of a stream's opening.
-        self._check: asyncio.TimerHandle | None = None
+        self._grace = 0.0 if timeout is None else _GRACE_SECONDS
+        # The timer of the next check of deadlines, with its instant; and the deadline of a stream's opening.
+        self._look: asyncio.TimerHandle | None = None
+        self._look_due = _FOREVER
         self._open_until = _FOREVER
         self._ids = count(1)
         self._waiting: deque[Asked] = deque()
@@ -144,15 +147,15 @@ class Lane:
         head = pb.StreamItem(id=number, request_id=request_id, priority=priority, traceparent=traceparent)
         if timeout is not None and timeout != _FOREVER:
             # A passed deadline is the shortest timeout: the service refuses 0 as a mistake of the caller.
-            head.timeout.FromNanoseconds(max(1, int(timeout * 1e9)))
+            head.timeout.seconds, head.timeout.nanos = divmod(max(1, int(timeout * 1e9)), 1_000_000_000)
         body = wireformat.pieces(_BODIES[method], request)
         asked = Asked(number, request_id, wireformat.pieces(_REQUESTS, head.SerializeToString(), *body), waiter)
         self._waiting.append(asked)
         self._wake.set()
-        if self._timeout is not None:
-            if timeout is not None:
-                asked.deadline = time.monotonic() + timeout
-            self._check_later()
+        if timeout is not None:
+            self._end_after(asked, timeout)
+        if not self._credits:
+            self._look_until(self._open_until)
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -166,13 +169,22 @@ class Lane:
             self._cancels.append(asked.number)
             self._wake.set()
 
-    def _check_later(self) -> None:
-        if self._check is None:
-            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._end_late)
+    def _end_after(self, asked: Asked, seconds: float) -> None:
+        """Give a request its deadline."""
+        asked.deadline = time.monotonic() + seconds + self._grace
+        self._look_until(asked.deadline)
+
+    def _look_until(self, instant: float) -> None:
+        """Look for late requests at an instant. Most requests have the same timeout, and find an earlier look due."""
+        if instant < self._look_due:
+            if self._look is not None:
+                self._look.cancel()
+            self._look_due = instant
+            self._look = asyncio.get_running_loop().call_later(max(0.0, instant - time.monotonic()), self._end_late)
 
     def _end_late(self) -> None:
         """End the requests without an answer at their deadlines, and all that wait for a stream that does not open."""
-        self._check, now = None, time.monotonic()
+        self._look, self._look_due, now = None, _FOREVER, time.monotonic()
         closed = not self._credits and now >= self._open_until
         late = [asked for asked in self._in_flight.values() if now >= asked.deadline]
         unsent = [asked for asked in self._waiting if closed or now >= asked.deadline]
@@ -185,13 +197,15 @@ class Lane:
             self._waiting = deque(asked for asked in self._waiting if not asked.waiter.done())
         if late:
             self._wake.set()
-        if self._in_flight or self._waiting:
-            self._check_later()
+        deadlines = [asked.deadline for asked in (*self._in_flight.values(), *self._waiting)]
+        if self._waiting and not self._credits:
+            deadlines.append(self._open_until)
+        self._look_until(min(deadlines, default=_FOREVER))
 
     async def close(self) -> None:
         """End the stream; requests without an answer fail with CancelledError."""
-        if self._check is not None:
-            self._check.cancel()
+        if self._look is not None:
+            self._look.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -236,6 +250,7 @@ class Lane:
         """One Stream call from its opening to its end: the failure, None when the lane ended an idle stream."""
         if self._timeout is not None:
             self._open_until = time.monotonic() + self._timeout
+            self._look_until(self._open_until)
         call = self._method(metadata=metadata(self._connection.key))
         writer = asyncio.create_task(self._write(call))
         try:
@@ -348,7 +363,7 @@ class Lane:
                 continue
             self._in_flight[asked.number] = asked
             if self._timeout is not None and asked.deadline == _FOREVER:
-                asked.deadline = time.monotonic() + self._timeout
+                self._end_after(asked, self._timeout)
             pieces += asked.pieces
             items += 1
             size_bytes += len(asked.pieces[-1])

@@ -302,6 +302,25 @@ async def test_a_silent_service_costs_a_call_on_a_stream_its_timeout(timeout, in
                 await asyncio.wait_for(stream.predict(CLOSES, 1, timeout=timeout), 60)
 
 
+async def test_each_call_in_company_ends_at_the_deadline_of_the_call():
+    """Deadlines in any order, with the single timer of the lane."""
+    with service_with_streams(lambda _: b"", in_flight=3) as target:
+        async with market_inference.AsyncClient(target, timeout=600) as client, asyncio.timeout(60):
+            lone = asyncio.create_task(client.predict(CLOSES, 1))
+            await asyncio.sleep(0)
+            began = asyncio.get_running_loop().time()
+            calls_ = [asyncio.create_task(client.predict(CLOSES, 1, timeout=one)) for one in (0.4, 0.2, 300, 0.6, 0.3)]
+            for at, seconds in ((1, 0.2), (4, 0.3), (0, 0.4), (3, 0.6)):
+                with pytest.raises(errors.DeadlineExceededError):
+                    await calls_[at]
+                assert asyncio.get_running_loop().time() - began >= seconds
+            assert not calls_[2].done()
+            assert client._lane is not None
+            assert client._lane._look is not None
+            for task in (lone, calls_[2]):
+                task.cancel()
+
+
 async def test_requests_wait_for_a_new_stream_after_the_end_of_an_old_one(monkeypatch):
     paused, broken = asyncio.Event(), asyncio.Event()
 
