@@ -45,7 +45,7 @@ _ANALYZE = {name: field.number for name, field in pb.AnalyzeRequest.DESCRIPTOR.f
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Generic[T]):
     """`method` is a name in MarketInferenceService; `read` turns the responses to `requests` into the user's values.
 
@@ -281,9 +281,9 @@ def _text_bytes(item: Text) -> int:
 def noted(given: Given[I]) -> Given[I]:
     """The same; an unusual change of the data is said by a warning at the caller's line."""
     items: Iterable[Any] = given.items
-    sources = [item.source for item in items]
-    notes = list(dict.fromkeys(note for one in sources for note in one.notes if note not in one.usual))
-    if notes:
+    found = [note for item in items for note in item.source.notes if note not in item.source.usual]
+    if found:
+        notes = list(dict.fromkeys(found))
         depth, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
             depth, frame = depth + 1, frame.f_back

@@ -1,6 +1,7 @@
 """A forecast: the median path, its quantiles, and the measured coverage of its interval."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, make_dataclass
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,22 @@ class Forecast:
         )
 
 
+def _maker(kind: Any) -> Callable[..., Any]:
+    """The constructor of a frozen dataclass with slots, at a third of its cost: frozen once the fields are set."""
+    thawed = make_dataclass(kind.__name__, [one.name for one in fields(kind)], slots=True, eq=False)
+
+    def make(*values: Any, **named: Any) -> Any:
+        made: Any = thawed(*values, **named)
+        made.__class__ = kind
+        return made
+
+    return make
+
+
+_coverage: Callable[..., Coverage] = _maker(Coverage)
+_forecast: Callable[..., Forecast] = _maker(Forecast)
+
+
 def read(found: Any, levels: Floats, source: Source, model: Any, request_id: str) -> Forecast:
     """A Forecast from its message or the message's twin; `model` is a message with `model` and `model_version`.
 
@@ -145,12 +162,12 @@ def read(found: Any, levels: Floats, source: Source, model: Any, request_id: str
             f"the service sent {len(quantiles)} quantiles for {len(point)} steps and {len(levels)} levels",
             code="INTERNAL",
         )
-    return Forecast(
+    return _forecast(
         symbol=source.symbol,
         point=point,
         quantiles=quantiles.reshape(len(point), len(levels)),
         levels=levels,
-        coverage=Coverage(
+        coverage=_coverage(
             coverage.nominal,
             coverage.measured,
             coverage.origins,

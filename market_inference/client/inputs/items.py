@@ -1,4 +1,7 @@
-"""The items of a call as arrays, each with its place in the caller's data."""
+"""The items of a call as arrays, each with its place in the caller's data.
+
+Items are made for each call, and are not frozen: a frozen dataclass takes three times as long to make.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -52,7 +55,7 @@ NO_SOURCE = Source()
 """The source of data without symbol and labels."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Series:
     """`values` [n] float64, oldest first.
 
@@ -66,7 +69,7 @@ class Series:
     times: Instants | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Panel:
     """Bars of one instrument, oldest first: `columns` by name, each [n] float64; `times` [n] or None."""
 
@@ -75,7 +78,7 @@ class Panel:
     source: Source
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Text:
     """One text; `about`: the company for which the sentiment is asked, "" for the whole text."""
 
@@ -84,7 +87,7 @@ class Text:
     about: str = ""
 
 
-@dataclass(frozen=True)  # slots do not go with Given[T](...)
+@dataclass  # slots do not go with Given[T](...)
 class Given(Generic[T]):
     """Items in order.
 

@@ -31,7 +31,7 @@ SHORTEST = int(methods.field_rules(pb.Series.DESCRIPTOR.fields_by_name["values"]
 def series(values: Any) -> Given[Series]:
     """The series in the data of a user. Raises ArgumentError."""
     if is_flat(values):
-        return Given((_one(values, "", ""),), single=True)
+        return Given(tuple(_plain([values]) or (_one(values, "", ""),)), single=True)
     table = table_of(values)
     if table is not None:
         return Given.of(_of_table(table))
