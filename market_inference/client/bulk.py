@@ -28,7 +28,7 @@ I = TypeVar("I")  # noqa: E741
 _UNREAD: Any = object()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part(Generic[I]):
     """The bytes of the answer to one request of a call, or the error, and the items of the request."""
 
@@ -209,10 +209,24 @@ class Panels(Items[Indicators]):
         if body is None or self._block is None:
             return super()._answer(at)
         layout, _ = self._block
+        rest, source, _ = self._places[at]
+        return self._placed(layout, body, rest, source)
+
+    @classmethod
+    def one(cls, answer: bytes, item: Any, *more: Any) -> Indicators:
+        """As Items.one, at half of the cost: the columns are read from their places in the bytes."""
+        labels: Labels = more[0]
+        (raw,), rest = response.read(cls._response, answer, 1)
+        body = response.result_of(raw)
+        layout = None if body is None else response.Layout.known(body)
+        if body is None or layout is None or layout.indicators != len(labels.names):
+            return super().one(answer, item, labels)
+        return cls((), labels)._placed(layout, body, rest, item.source)
+
+    def _placed(self, layout: response.Layout, body: memoryview, rest: Any, source: Source) -> Indicators:
         outputs: dict[str, dict[str, Floats]] = {name: {} for name in self._labels.names}
         for column in layout.columns:
             outputs[self._labels.names[column.indicator]][column.output] = layout.values(body, column)
-        rest, source, _ = self._places[at]
         return self._made(outputs, rest, source)
 
     def _value(self, body: Any, rest: Any, source: Source) -> Indicators:

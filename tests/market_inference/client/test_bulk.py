@@ -1,6 +1,7 @@
 """Answers to many items: lazy items, arrays over all items, and failures that stay visible in both."""
 
 import pickle
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_inference.client import bulk, calls, response
+from market_inference.client.forecast import Coverage, Forecast
 from market_inference.contract.encoding import wireformat
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import InternalError, InvalidRequestError, MarketInferenceError, UnavailableError
@@ -100,6 +102,16 @@ def test_the_arrays_hold_what_the_items_hold(symbols: list[str], data: st.DataOb
         assert (item.symbol, item.model, item.model_version, item.request_id) == (symbol, "walk", "3", "r1")
 
 
+def test_a_lone_forecast_is_frozen_like_any_other() -> None:
+    found = calls.predict(SERIES, 4, LEVELS, "").read([predicted(["A"], set()).SerializeToString()])
+    assert isinstance(found, Forecast)
+    for value in (found, found.coverage):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, fields(value)[0].name, 1)
+    assert pickle.loads(pickle.dumps(found)).coverage == found.coverage  # noqa: S301
+    assert hash(found.coverage) == hash(Coverage(*[getattr(found.coverage, one.name) for one in fields(Coverage)]))
+
+
 def test_arrays_of_users_are_their_own() -> None:
     found = read_predicted([predicted(["", ""], set())], ["", ""])
     for array in (found.point, found.quantiles, found[0].point, found[0].quantiles, found.levels):
@@ -180,6 +192,23 @@ def test_items_of_one_layout_are_those_that_protobuf_reads() -> None:
         np.testing.assert_array_equal(found[at]["MACD.macdhist"], sent[1].outputs[2].values)
         assert list(found[at]) == ["RSI", "MACD.macd", "MACD.macdsignal", "MACD.macdhist"]
         assert (found[at].model, found[at].request_id) == ("ta", "r2")
+
+
+def test_lone_answers_of_one_size_and_other_layouts_are_told_apart() -> None:
+    """A layout is used again only for an answer with equal bytes around the numbers."""
+    call = calls.indicators(SERIES, ["SMA", "EMA"], 0)
+    for names in (("real", "x"), ("real", "y"), ("real", "x"), ("x", "real")):
+        answer = pb.ComputeIndicatorsResponse(request_id="r", model="ta-lib")
+        found = answer.panels.add().indicators
+        for at, (indicator, output) in enumerate(zip(("SMA", "EMA"), names, strict=True)):
+            one = found.indicators.add(name=indicator).outputs.add(name=output)
+            one.values.extend([at + 1.0, 2.0, 3.0])
+        for _ in range(2):
+            read = call.read([answer.SerializeToString()])
+            assert [*read._outputs["SMA"], *read._outputs["EMA"]] == [*names]
+            assert (read["SMA"].tolist(), read["EMA"].tolist()) == ([1.0, 2.0, 3.0], [2.0, 2.0, 3.0])
+            assert (read.request_id, read.model) == ("r", "ta-lib")
+            read["SMA"][0] = 9.0
 
 
 def test_instruments_with_different_numbers_of_bars_have_no_common_array() -> None:
