@@ -37,6 +37,7 @@ class Ending(NamedTuple):
     reason: str = ""
 
 
+OK = Ending()
 CANCELLED = Ending(CallCancelledError.reason, CallCancelledError.reason)
 
 
@@ -47,7 +48,7 @@ def of_status(status: status_pb2.Status) -> Ending:
 def result(call: Call, outcome: Outcome, peer: Callable[[], str]) -> tuple[Result | None, Ending]:
     """The result of a unary call, None for a cancelled call, and the ending for the records."""
     if isinstance(outcome, bytes):
-        return Result(outcome, trailers(call)), Ending()
+        return Result(outcome, trailers(call)), OK
     if isinstance(outcome, asyncio.CancelledError):
         return None, CANCELLED
     status = status_of(outcome, call, peer)

@@ -45,6 +45,7 @@ log = logging.getLogger("gateway.request")
 # Errors of a single item, or with the place of an item in the text: the calls of a merged request are then sent again,
 # alone and once.
 _OF_ONE_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
+_UNREADABLE = suppress(InvalidRequestError, RequestTooLargeError, DecodeError)
 
 
 def draining_error() -> DrainingError:
@@ -94,13 +95,13 @@ class Pipeline:
         """Hold bytes for the call's request and answer, before anything is computed. Raises OverloadedError."""
         answer_bytes, limit = 0, call.method.max_answer_bytes
         # The check refuses a request that is too large to be read, or that cannot be read.
-        with suppress(InvalidRequestError, RequestTooLargeError, DecodeError):
-            call.message = read(call.method, call.raw)
-            if call.message is not None:
-                call.model = getattr(call.message, "model", "")
-                answer_bytes = call.method.answer_bytes(call.message)
+        with _UNREADABLE:
+            message = call.message = read(call.method, call.raw)
+            if message is not None:
+                call.model = getattr(message, "model", "")
+                answer_bytes = call.method.answer_bytes(message)
                 if call.logged and log.isEnabledFor(logging.INFO):
-                    call.asked = asked.of(call.method, call.message)
+                    call.asked = asked.of(call.method, message)
         if 0 < limit < answer_bytes:
             call.too_large = AnswerTooLargeError(limit, answer_bytes)
             return

@@ -6,7 +6,6 @@ Owns the content of the log line, and its time: a later callback of the loop, so
 import asyncio
 import logging
 from collections import deque
-from typing import NamedTuple
 
 from gateway import traces
 from gateway.calls.call import Call
@@ -24,25 +23,19 @@ _LEVELS = {
 }
 
 
-class _Finished(NamedTuple):
-    call: Call
-    ending: Ending
-    at: float
-    line: bool
-
-
 class Records:
     """The calls that have finished in this loop turn."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._finished: deque[_Finished] = deque()
+        # Call, ending, instant of the end, and whether the call gets a log line.
+        self._finished: deque[tuple[Call, Ending, float, bool]] = deque()
 
     def add(self, call: Call, ending: Ending, line: bool = True) -> None:
         """Record a finished call; without a log line when `line` is false."""
         if not self._finished:
             asyncio.get_running_loop().call_soon(self._keep)
-        self._finished.append(_Finished(call, ending, deadline.now(), line))
+        self._finished.append((call, ending, deadline.now(), line))
 
     def _keep(self) -> None:
         try:

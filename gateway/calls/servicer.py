@@ -18,7 +18,7 @@ from gateway.access.in_flight import InFlight
 from gateway.calls import completion
 from gateway.calls.asked import Asked
 from gateway.calls.call import Call, Outcome
-from gateway.calls.completion import Ending, Result
+from gateway.calls.completion import Result
 from gateway.calls.pipeline import Pipeline, draining_error
 from gateway.calls.records import Records
 from gateway.calls.request import Request
@@ -211,7 +211,7 @@ class Servicer:
     @asynccontextmanager
     async def _ending(self, call: Call, context: Any) -> AsyncIterator[None]:
         """End a Stream or Watch call: an error becomes the call's status and trailers, and the call is recorded."""
-        ending = Ending()
+        ending = completion.OK
         try:
             yield
         except asyncio.CancelledError:

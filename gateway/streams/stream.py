@@ -219,53 +219,49 @@ class Stream:
             if call := self._calls.get(request.id):
                 call.cancel()
             return
-        if (wrong := self._wrong(request, kind)) is not None:
+        try:
+            call = self._call_of(request, kind)
+        except InvalidRequestError as wrong:
             self._refuse(request.id, wrong)
             return
+        number = request.id
         self._in_flight += 1
         self._bytes += size_bytes
-        call = self._call_of(request, str(kind))
-        call.on_finish = partial(self._finish, request.id, size_bytes)
-        call.logged = bool(request.request_id)
+        call.on_finish = partial(self._finish, number, size_bytes)
         call.mistakes = mistakes
-        self._calls[request.id] = call
+        self._calls[number] = call
         self._start(call)
 
-    def _wrong(self, request: requests_pb2.StreamItemColumns, kind: str | None) -> ServiceError | None:
+    def _call_of(self, request: requests_pb2.StreamItemColumns, kind: str | None) -> Call:
+        """The call of a request. Raises InvalidRequestError for a mistake in another field than the request."""
+        began, number, stream = deadline.now(), request.id, self._call
+        # Each field is read once: protobuf makes a new object at each reading.
+        own_id, priority, traceparent = request.request_id, request.priority, request.traceparent
         if kind is None:
-            kinds = ", ".join(methods.BY_STREAM_FIELD)
-            return InvalidRequestError([Violation("request", f"one of {kinds}", "oneof")])
-        if request.id == 0:
-            return InvalidRequestError([Violation("id", "must be above 0", "uint64.gt")])
-        if request.id in self._calls:
-            return InvalidRequestError([Violation("id", "is in flight on this stream already", "unique")])
-        if request.priority not in ("", *PRIORITIES):
-            return InvalidRequestError([Violation("priority", f"one of {', '.join(PRIORITIES)}", "string.in")])
-        for name, value in (("request_id", request.request_id), ("traceparent", request.traceparent)):
-            if len(value) > MOST_NAME_CHARACTERS:
-                what = f"at most {MOST_NAME_CHARACTERS} characters (got {len(value)})"
-                return InvalidRequestError([Violation(name, what, "string.max_len")])
-        if request.HasField("timeout") and not 0 < _seconds(request.timeout) < math.inf:
-            return InvalidRequestError([Violation("timeout", "must be a duration above 0 s", "duration.gt")])
-        return None
-
-    def _call_of(self, request: requests_pb2.StreamItemColumns, kind: str) -> Call:
-        began = deadline.now()
-        timeout = _seconds(request.timeout) if request.HasField("timeout") else self._default_timeout
-        until = min(began + min(timeout, self._max_timeout), self._call.deadline)
-        stream = self._call
-        request_id = (
-            metadata.request_id(request.request_id) if request.request_id else f"{stream.request_id}/{request.id}"
-        )
+            raise _mistake("request", f"one of {', '.join(methods.BY_STREAM_FIELD)}", "oneof")
+        if number == 0:
+            raise _mistake("id", "must be above 0", "uint64.gt")
+        if number in self._calls:
+            raise _mistake("id", "is in flight on this stream already", "unique")
+        if priority and priority not in PRIORITIES:
+            raise _mistake("priority", f"one of {', '.join(PRIORITIES)}", "string.in")
+        if len(own_id) > MOST_NAME_CHARACTERS or len(traceparent) > MOST_NAME_CHARACTERS:
+            name, value = ("request_id", own_id) if len(own_id) > MOST_NAME_CHARACTERS else ("traceparent", traceparent)
+            raise _mistake(name, f"at most {MOST_NAME_CHARACTERS} characters (got {len(value)})", "string.max_len")
+        timeout = self._default_timeout
+        if request.HasField("timeout"):
+            timeout = _seconds(request.timeout)
+            if not 0 < timeout < math.inf:
+                raise _mistake("timeout", "must be a duration above 0 s", "duration.gt")
         call = Call(
             methods.BY_STREAM_FIELD[kind],
-            request_id,
+            metadata.request_id(own_id) if own_id else f"{stream.request_id}/{number}",
             began,
-            until,
-            request.priority or stream.priority,
-            request.traceparent or stream.traceparent,
+            min(began + min(timeout, self._max_timeout), stream.deadline),
+            priority or stream.priority,
+            traceparent or stream.traceparent,
         )
-        call.raw, call.client = getattr(request, kind), stream.client
+        call.raw, call.client, call.logged = getattr(request, kind), stream.client, bool(own_id)
         return call
 
     def _finish(self, number: int, size_bytes: int, call: Call, outcome: Outcome) -> None:
@@ -273,7 +269,7 @@ class Stream:
         del self._calls[number]
         self._bytes -= size_bytes
         if isinstance(outcome, bytes):
-            result, ending = _result_of(number, call, outcome), Ending()
+            result, ending = _result_of(number, call, outcome), completion.OK
         else:
             if isinstance(outcome, asyncio.CancelledError):
                 outcome = CallCancelledError("the request was withdrawn")
@@ -323,6 +319,10 @@ class Stream:
                 break
             count, size = count + 1, size + result.size_bytes
         return count, size
+
+
+def _mistake(field: str, what: str, rule: str) -> InvalidRequestError:
+    return InvalidRequestError([Violation(field, what, rule)])
 
 
 def _result_of(number: int, call: Call, response: bytes) -> _Result:

@@ -54,11 +54,11 @@ _TIMES: Final = attrgetter("times")
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
-    levels = len(request.quantiles) or DEFAULT_LEVELS
-    of_phases = request.period * _PHASE_BYTES
-    if any(map(_TIMES, request.series)):
-        of_phases = (request.period or MOST_PHASES) * _PHASE_BYTES + request.horizon * 2
-    return len(request.series) * (request.horizon * (levels + 1) * NUMBER_BYTES + of_phases + _ITEM_BYTES)
+    levels, period, horizon = len(request.quantiles) or DEFAULT_LEVELS, request.period, request.horizon
+    of_phases, series = period * _PHASE_BYTES, request.series
+    if any(map(_TIMES, series)):
+        of_phases = (period or MOST_PHASES) * _PHASE_BYTES + horizon * 2
+    return len(series) * (horizon * (levels + 1) * NUMBER_BYTES + of_phases + _ITEM_BYTES)
 
 
 def sentiments(request: inference_pb2.AnalyzeSentimentRequest) -> int:

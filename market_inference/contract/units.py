@@ -44,7 +44,8 @@ _LONGEST_WINDOW: Final = 100_000
 
 
 def predict(request: requests_pb2.PredictColumns) -> int:
-    units = sum(len(series.values) // NUMBER_BYTES + request.horizon for series in request.series)
+    horizon = request.horizon
+    units = sum([len(series.values) // NUMBER_BYTES + horizon for series in request.series])
     if request.covariates:
         units += sum(len(one.past_covariates) + len(one.future_covariates) for one in request.series) // NUMBER_BYTES
     return units
