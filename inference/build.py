@@ -89,7 +89,7 @@ class Components:
 
     def queued_seconds(self) -> float:
         at = deadline.now()
-        return max(tracks.queued_seconds(at) for tracks in self.tracks.values())
+        return max([tracks.queued_seconds(at) for tracks in self.tracks.values()])
 
     def close(self) -> None:
         for tracks in self.tracks.values():

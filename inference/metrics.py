@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -41,11 +41,11 @@ class Metrics:
             bounds=_SECONDS,
             registry=self.registry,
         )
-        self.batch_items = Histogram(
-            "market_inference_batch_items", "Items in a batch.", ("engine",), buckets=_ITEMS, registry=self.registry
+        self.batch_items = histogram.Histogram(
+            "market_inference_batch_items", "Items in a batch.", ("engine",), bounds=_ITEMS, registry=self.registry
         )
-        self.batch_seconds = Histogram(
-            "market_inference_batch_seconds", "Time of a batch.", ("engine",), buckets=_SECONDS, registry=self.registry
+        self.batch_seconds = histogram.Histogram(
+            "market_inference_batch_seconds", "Time of a batch.", ("engine",), bounds=_SECONDS, registry=self.registry
         )
         self.padding = Counter(
             "market_inference_batch_padding_units",

@@ -48,7 +48,7 @@ class Tracks:
 
     def queued_seconds(self, at: float) -> float:
         """Expected seconds until the device has run everything that was admitted."""
-        return max(track.queued_seconds(at) for track in self._all)
+        return max([track.queued_seconds(at) for track in self._all])
 
     def learn_warm_up(self, model: Any, items: Sequence[Any], seconds: float) -> None:
         self.quick.learn_warm_up(model, items, seconds)
