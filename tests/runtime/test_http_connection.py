@@ -262,7 +262,7 @@ class Held:
 
 
 def cycles() -> int:
-    return sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+    return sum(type(one) is RequestResponseCycle for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("kind", [b"GET /held HTTP/1.1\r\n\r\n", CHUNKED.replace(b"/x", b"/held") + b"\r\n"])
