@@ -18,7 +18,7 @@ def fetch(url: str, *, seconds: float, most_bytes: int) -> bytes:
         with bounded.opened(request, seconds=seconds, redirects=_Redirects()) as answer:
             if isinstance(answer, urllib.error.HTTPError):
                 raise answer
-            content: bytes = answer.read(most_bytes + 1)
+            content = bounded.content(answer, most_bytes)
     except bounded.ExpiredError as error:
         raise FetchError(str(error)) from error
     except Exception as error:  # whatever a server may send
@@ -28,11 +28,10 @@ def fetch(url: str, *, seconds: float, most_bytes: int) -> bytes:
     return content
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class _Redirects(bounded.Redirects):
     """Follows a redirect from https to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.type == "https" and not newurl.lower().startswith("https:"):
             raise FetchError("redirected from https to another scheme")
-        fp.close()  # urllib would read the whole body of the redirect, however long
         return super().redirect_request(req, fp, code, msg, headers, newurl)

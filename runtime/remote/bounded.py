@@ -10,9 +10,10 @@ import os
 import socket
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Timer
 from typing import Any
 
@@ -26,7 +27,7 @@ def opened(
     request: urllib.request.Request,
     *,
     seconds: float,
-    redirects: urllib.request.HTTPRedirectHandler,
+    redirects: "Redirects",
     silent_seconds: float | None = None,
     context: ssl.SSLContext | None = None,
 ) -> Iterator[http.client.HTTPResponse | urllib.error.HTTPError]:
@@ -47,7 +48,7 @@ def opened(
     timer.daemon = True
     timer.start()
     try:
-        with _answer(opener, request, silent_seconds or seconds) as answer:
+        with closing(_answer(opener, request, silent_seconds or seconds)) as answer:
             yield answer
     except Exception as error:  # a connection that is shut down fails in many ways
         if expired:
@@ -67,7 +68,38 @@ def _answer(
         answer: http.client.HTTPResponse = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         return error
+    except ValueError as error:  # no address
+        raise http.client.HTTPException(str(error)) from error
     return answer
+
+
+def content(answer: http.client.HTTPResponse, most: int) -> bytes:
+    """The answer's bytes, at most `most` and one. Raises IncompleteRead where the connection ended before."""
+    found = answer.read(most + 1)
+    if len(found) <= most and answer.length:  # read() with a number takes what has come for the whole
+        raise http.client.IncompleteRead(found, answer.length)
+    return found
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https; urllib would take ftp, too."""
+
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # no address
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urllib.parse.urlsplit(newurl).scheme not in {"http", "https"}:
+            return None
+        fp.close()  # urllib would read the whole body of the redirect, however long
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Connection:

@@ -68,7 +68,7 @@ class Http:
         Returns the answer's headers and bytes. Raises RemoteError.
         """
         with self._open(url, body, headers, method, self._timeout, self._timeout) as response:
-            content = response.read(MOST_BYTES + 1)
+            content = bounded.content(response, MOST_BYTES)
             if len(content) > MOST_BYTES:
                 raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered more than {MOST_BYTES} bytes")
             return dict(response.headers), content
@@ -110,7 +110,7 @@ class Http:
             raise TransientError(f"{host} cannot be reached: {getattr(error, 'reason', error)}") from None
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class _Redirects(bounded.Redirects):
     """Follows redirects of a GET, to another server without our headers, and never from https to http."""
 
     def redirect_request(
@@ -119,7 +119,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
         if req.get_method() != "GET" or (before.scheme, after.scheme) == ("https", "http"):
             return None
-        fp.close()  # urllib would read the whole body of the redirect, however long
         made = super().redirect_request(req, fp, code, msg, headers, newurl)
         if made is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
             made.headers.clear()

@@ -79,6 +79,19 @@ def test_the_key_follows_no_redirect_to_another_server():
     assert KEY not in str(seen)
 
 
+@pytest.mark.parametrize("target", ["/", "http://[::bad", "http://a..b/", "ftp://127.0.0.1:1/", "file:///etc/passwd"])
+def test_a_redirect_in_a_circle_or_to_no_web_server_is_a_failure_of_the_api(target):
+    with answering(b"", 302, {"Location": target}) as server, pytest.raises(http.RemoteError) as caught:
+        client().json(server.url)
+    assert (caught.value.status == 302) == (not target.startswith("http"))
+
+
+def test_an_answer_that_is_cut_off_is_no_answer():
+    """The number 12 of 1234 would be JSON, too."""
+    with answering(b"12", headers={"Content-Length": "4"}) as server, pytest.raises(http.TransientError):
+        client().json(server.url)
+
+
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_answer_without_an_end_is_given_up(status, monkeypatch):
     monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
