@@ -61,7 +61,7 @@ def router(answers: Answers, reader: Bodies, tables: Tables) -> APIRouter:
     ):
         made.add_api_route(
             path,
-            _reader(rpc, answers),
+            _reader(rpc, answers, reader),
             methods=["GET"],
             summary=summary,
             response_class=Response,
@@ -95,9 +95,10 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
     return handle
 
 
-def _reader(rpc: str, answers: Answers) -> Any:
+def _reader(rpc: str, answers: Answers, reader: Bodies) -> Any:
     async def handle(request: Request) -> Response:
         method, caller = METHODS[rpc], request.state.caller
+        await reader.read(request)  # checks the credential
         response = await answers.send(method, method.request(), caller)
         return Response(await to_json(response, caller), media_type=JSON, headers={"Cache-Control": "no-store"})
 

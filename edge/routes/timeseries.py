@@ -37,6 +37,7 @@ def router(answers: Answers, reader: Bodies) -> APIRouter:
 
     async def models(request: Request) -> Response:
         method, caller = METHODS["ListModels"], request.state.caller
+        await reader.read(request)  # checks the credential
         response = await answers.send(method, method.request(), caller)
         assert isinstance(response, inference_pb2.ListModelsResponse)  # noqa: S101 -- narrows the type
         return Response(

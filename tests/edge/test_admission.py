@@ -143,6 +143,19 @@ async def test_a_key_has_its_own_places_once_the_gateway_has_accepted_it(start, 
         assert admission.requests.shares == {good.credential: 1}
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/status", "/v1/timeseries/models"])
+async def test_a_key_has_its_own_places_after_a_request_without_a_body(start, pair, path):
+    server = await start()
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {pair.key}\r\n\r\n".encode())
+    assert await status(reader) == 200
+    writer.close()
+    good = caller(pair.key)
+    with server._admission.place(good):
+        assert good.counted_as == good.credential
+
+
 async def test_a_revoked_key_loses_its_own_places(start):
     admission = (await start())._admission
     revoked = caller("mi_revoked")
