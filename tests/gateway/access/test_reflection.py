@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from gateway.access import reflection
 from gateway.access.reflection import BURST, MOST_BYTES, MOST_STREAMS, Reflection, _address
 from market_inference.contract.methods import SERVICE
+from tests.eventually import eventually_async
 
 LIST = pb.ServerReflectionRequest(list_services="")
 CONTRACT = pb.ServerReflectionRequest(file_containing_symbol=SERVICE.full_name)
@@ -63,7 +64,7 @@ async def test_streams_are_bounded_in_number_and_time(served, monkeypatch):
     reflecting._streams = 0
     monkeypatch.setattr(reflection, "STREAM_SECONDS", 0.05)
     assert await ask().code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert reflecting._streams == 0
+    await eventually_async(lambda: reflecting._streams == 0)
 
 
 def test_the_ports_of_an_address_count_together():
