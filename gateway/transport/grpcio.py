@@ -144,9 +144,11 @@ class _Strangers:
         self._servicer = servicer
         self._turns = SlowChecks(STRANGERS_SHARE)
         self._waiting: set[asyncio.Future[Result]] = set()
+        self._most = MOST_STRANGERS
 
     def close(self) -> None:
-        """Refuse all calls that wait."""
+        """Refuse all calls that wait, and from now on every call at once: a wait would delay the server's end."""
+        self._most = 0
         for turn in self._waiting:
             turn.cancel()
 
@@ -162,7 +164,7 @@ class _Strangers:
 
     async def end(self, context: Any, refusal: Callable[[], Result]) -> NoReturn:
         """End a call with the refusal, which is made in the turn of the call's address."""
-        if len(self._waiting) < MOST_STRANGERS:
+        if len(self._waiting) < self._most:
             result = await self._in_turn(context, refusal)
         else:
             result = refusal()
