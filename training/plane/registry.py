@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 MANIFEST = "manifest.json"
 _KEPT = 3
-_MOST_MANIFEST_BYTES = 1 << 20
 """Versions of a model that stay in the folder: a replica may be loading the one before."""
+_MOST_MANIFEST_BYTES = 1 << 20
 
 Read = Callable[[str], Iterator[bytes]]
 """The bytes of a file, by the file's name."""
