@@ -68,17 +68,19 @@ class Packed:
 class SteadyLinear(nn.Linear):
     """A projection of float [rows, width]; for bfloat16 on CPUs in blocks of few sizes, padded with rows of zeros.
 
-    oneDNN compiles a kernel for every number of rows and keeps it: texts of many lengths cost a replica 0.5 GB. Above
-    32 rows, oneDNN also adds up the products of a row of over 384 in an order that depends on the number of rows and of
-    threads: an answer would depend on the batch.
+    oneDNN compiles a kernel for every number of rows and keeps it: texts of many lengths cost a replica 0.5 GB. oneDNN
+    also adds up the products of a row of over 384 in an order that depends on the number of rows and of threads: an
+    answer would depend on the batch. The order is the same for up to 32 rows and for 384.
     """
 
     def forward(self, values: Tensor) -> Tensor:
         if self.training or values.dtype != torch.bfloat16 or values.device.type != "cpu":
             return super().forward(values)
-        block = 256 if self.in_features <= 384 else 32
-        blocks = torch.split(F.pad(values, (0, 0, 0, -len(values) % 16)), block)
-        return torch.cat([super(SteadyLinear, self).forward(part) for part in blocks])[: len(values)]
+        padded = F.pad(values, (0, 0, 0, -len(values) % 16))
+        large = len(padded) // 384 * 384
+        blocks = torch.split(padded[:large], 384) if large else ()
+        rest = torch.split(padded[large:], 384 if self.in_features <= 384 else 32)
+        return torch.cat([super(SteadyLinear, self).forward(block) for block in (*blocks, *rest)])[: len(values)]
 
 
 class Layer(nn.Module):
