@@ -43,7 +43,10 @@ class BucketSource:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self._s3: Any = boto3.client("s3", endpoint_url=location.endpoint, region_name=location.region, config=timeouts)
+        # The default session keeps the credentials of its first client.
+        self._s3: Any = boto3.Session().client(
+            "s3", endpoint_url=location.endpoint, region_name=location.region, config=timeouts
+        )
 
     def listed(self) -> Listing:
         """Raises SourceAwayError when the bucket does not answer."""

@@ -39,7 +39,7 @@ class Location:
 
 def client(location: Location) -> Any:
     """A client of S3 that signs by version 4 and gives up in seconds."""
-    return boto3.client(
+    return boto3.Session().client(
         "s3",
         endpoint_url=location.endpoint,
         region_name=location.region,
