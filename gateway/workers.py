@@ -22,7 +22,7 @@ from types import FrameType
 from gateway.access.tokens import copy_for_workers
 from gateway.config import Config
 from gateway.totals import Totals
-from runtime import listen
+from runtime import listen, process
 from runtime.listen import bind, split
 from runtime.logs import fields
 
@@ -132,7 +132,7 @@ class Workers:
                 raise WorkerFailedError("a worker did not start; its reason stands above")
 
     def _replace_dead_workers(self, address: str) -> None:
-        while (dead := self._ended.get()) is not None:
+        while (dead := process.next_of(self._ended)) is not None:
             log.error("worker died", extra=fields(status=dead.process.returncode))
             self._workers.remove(dead)
             self._totals.keep_counters(dead.metrics)

@@ -6,12 +6,17 @@ Owns signals, and the settings of malloc and of the garbage collector. A server 
 import asyncio
 import gc
 import logging
+import queue
 import signal
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
 
 from runtime import listen, malloc
 from runtime.logs import fields
+
+_SIGNAL_SECONDS: Final = 0.5
+T = TypeVar("T")
 
 
 class Server(Protocol):
@@ -42,3 +47,13 @@ async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
     log.info("draining")
     await server.stop()
     log.info("stopped")
+
+
+def next_of(items: "queue.SimpleQueue[T]") -> T:
+    """The next item, for a main thread with signal handlers in Python.
+
+    The handler of a signal that comes just before an endless wait would run after the wait.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return items.get(timeout=_SIGNAL_SECONDS)

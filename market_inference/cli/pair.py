@@ -173,7 +173,8 @@ class Pair:
 
     def wait(self) -> None:
         """Block until one of the processes ends by itself; raises the ServiceProcessError with the cause."""
-        raise self._ended.get().failure()
+        while True:  # the handler of a signal that comes just before an endless wait would run after the wait
+            self._raise_if_ended(POLL_SECONDS)
 
     def close(self) -> None:
         """End the processes, callers before the called so that calls drain; returns when all are gone. Idempotent."""

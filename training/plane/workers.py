@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from gateway.access.tokens import copy_for_workers
-from runtime import listen
+from runtime import listen, process
 from runtime.http_server import listening
 from runtime.logs import fields
 from training.plane.config import Config
@@ -55,7 +55,7 @@ class Workers:
                     worker.wait_ready()
                 listen.announce(listen=address, metrics=address)
                 log.info("listening", extra=fields(listen=address, workers=len(self._workers)))
-                while (dead := self._ended.get()) is not None:
+                while (dead := process.next_of(self._ended)) is not None:
                     self._replace(dead, held.fileno(), address)
             finally:
                 for worker in self._workers:

@@ -1,0 +1,21 @@
+"""The wait of a main thread for a queue that signal handlers fill."""
+
+import queue
+import signal
+import threading
+
+import pytest
+
+from runtime.process import next_of
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_that_interrupts_no_wait_is_handled(request: pytest.FixtureRequest) -> None:
+    items: queue.SimpleQueue[str] = queue.SimpleQueue()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: items.put("stop"))
+    request.addfinalizer(lambda: signal.signal(signal.SIGUSR1, before))
+    # Delivered to another thread, the signal does not end the wait of the main thread, which runs the handler.
+    other = threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+    other.start()
+    assert next_of(items) == "stop"
+    other.join()
