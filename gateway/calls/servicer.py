@@ -130,10 +130,10 @@ class Servicer:
         else:
             self._pipeline.start(call)
 
-    async def stream(self, method: Method, context: Any) -> None:
+    async def stream(self, method: Method, caller: Caller, context: Any) -> None:
         """Serve a Stream call."""
         timeout = context.time_remaining()
-        caller, call = self._long_call(method, context, timeout)
+        call = self._call(method, caller, timeout)
         # The stream may last as long as its caller wants; max_timeout limits each request of the stream.
         call.deadline = deadline.NEVER if timeout is None else call.began + timeout
         async with self._ending(call, context):
@@ -154,9 +154,9 @@ class Servicer:
             with self._stream_places.slot(client.name), self._open(stream):
                 await stream.run(context)
 
-    async def watch(self, method: Method, context: Any) -> None:
+    async def watch(self, method: Method, caller: Caller, context: Any) -> None:
         """Serve a Watch call: a session on the replica that is picked at the opening."""
-        caller, call = self._long_call(method, context, context.time_remaining())
+        call = self._call(method, caller, context.time_remaining())
         async with self._ending(call, context):
             self._pipeline.refuse_when_draining()
             client = _identify(call, caller)
@@ -203,10 +203,6 @@ class Servicer:
             spent = limits.spend(client.name, allowance, units_of_bar * bars)
             if not isinstance(spent, Remaining):
                 await spent
-
-    def _long_call(self, method: Method, context: Any, timeout: float | None) -> tuple[Caller, Call]:
-        caller = self.caller(tuple(context.invocation_metadata() or ()))
-        return caller, self._call(method, caller, timeout)
 
     @asynccontextmanager
     async def _ending(self, call: Call, context: Any) -> AsyncIterator[None]:

@@ -94,8 +94,8 @@ class GrpcioTransport:
 class _Handlers(grpc.GenericRpcHandler):
     """The public RPCs as gRPC handlers that pass bytes, so that no message is parsed twice.
 
-    Unary RPCs have handlers for a stream of requests: such a handler runs before the request has come, so that a caller
-    without a valid credential is refused without waiting, and the wait for a request has a time limit.
+    Unary RPCs have handlers for a stream of requests: such a handler runs before the request has come, so that the
+    refusal of a stranger needs no request, and the wait for a request has a time limit.
     """
 
     def __init__(self, servicer: Servicer, strangers: "_Strangers") -> None:
@@ -261,12 +261,12 @@ class _Requests:
 
 
 def _streaming(
-    servicer: Servicer, method: Method, serve: Callable[[Method, Any], Awaitable[None]], strangers: _Strangers
+    servicer: Servicer, method: Method, serve: Callable[[Method, Caller, Any], Awaitable[None]], strangers: _Strangers
 ) -> Any:
     async def handler(_: Any, context: Any) -> None:  # reads and writes through the context
         caller = servicer.caller(tuple(context.invocation_metadata() or ()))
         if not caller.known:
             await strangers.refuse(method, caller, context)
-        await serve(method, context)
+        await serve(method, caller, context)
 
     return handler
