@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.http_thread import running
+
 Write = Callable[[bytes], object]
 
 
@@ -49,15 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
 def answering(
     body: bytes | Callable[[Write], None], status: int = 200, headers: dict[str, str] | None = None
 ) -> Iterator[Hostile]:
-    with Hostile(body, status, headers or {}) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Hostile(body, status, headers or {})) as server:
         try:
             yield server
         finally:
             server.over.set()
-            server.shutdown()
-            thread.join()
 
 
 UNKNOWN_FORMS = {

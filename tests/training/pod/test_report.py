@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.http_thread import running
 from tests.runtime.remote.answers import answering
 from training.pod.plane import Plane
 from training.pod.report import Reporter
@@ -51,11 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with running(Server()) as made:
+        yield made
 
 
 def reporter(server: Server, seconds: float = 0.02) -> Reporter:

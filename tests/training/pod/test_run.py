@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.eventually import eventually
+from tests.http_thread import running
 
 SCRIPT = Path(__file__).parents[3] / "training" / "pod" / "run.sh"
 DATA = b"text,label\n" + b"x" * 50_000
@@ -119,15 +120,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving() -> Iterator[Plane]:
-    server = Plane()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
+    with running(Plane()) as server:
+        try:
+            yield server
+        finally:
+            server.over.set()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ dstack's document is read where DSTACK_OPENAPI names the file; `app.openapi()` o
 import base64
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.http_thread import running
 from tests.runpod.contract import Document
 from tests.runtime.remote.answers import UNKNOWN_FORMS, answering
 from training.plane.launcher import (
@@ -116,16 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving() -> Iterator[Dstack]:
     """A server whose requests have all had the shapes of the document."""
-    made = Dstack()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with running(Dstack()) as made:
         yield made
         assert made.problems == []
-    finally:
-        made.shutdown()
-        thread.join(60)
-        made.server_close()
 
 
 @pytest.fixture
