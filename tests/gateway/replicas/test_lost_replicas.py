@@ -45,6 +45,8 @@ async def test_kill_9_of_one_of_two_replicas_under_load_is_felt_by_nobody(fleet)
     async with pressure(fleet.target, fleet.credentials, timeout=TIMEOUT, pause=PAUSE) as load:
         async with load.callers(CALLERS) as tally:
             await load.more(300)
+            fleet.pause(0)  # so that a call is in flight when the replica dies
+            await load.more(20)
             await asyncio.to_thread(fleet.kill, 0)
             await load.more(300)
             await asyncio.to_thread(fleet.restart, 0)
