@@ -4,6 +4,8 @@ Owns the counts of requests, live sessions and bytes in work, and the memory of 
 without a known credential can't make the edge read and parse a large body. The gateway checks every call again.
 """
 
+import asyncio
+import functools
 import hashlib
 import hmac
 import secrets
@@ -38,7 +40,7 @@ _MOST_KNOWN = 4096
 _RETRY_SECONDS = 1.0
 _CHECK_SECONDS = 5.0
 # The name of all callers without a known credential, which no credential has.
-_STRANGERS: Final = ""
+STRANGERS: Final = ""
 
 
 class Count:
@@ -152,6 +154,11 @@ class Admission:
         self._upstream = upstream
         self._salt = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._asked: dict[bytes, asyncio.Task[None]] = {}
+
+    def client(self, caller: Caller) -> str:
+        """The credential if the gateway has accepted it before, else the name of all other callers."""
+        return caller.credential if self._digest(caller) in self._known else STRANGERS
 
     @contextmanager
     def place(self, caller: Caller) -> Iterator[None]:
@@ -160,7 +167,7 @@ class Admission:
         Callers whose credential the gateway has not accepted yet count as one client, so that invented credentials
         have no spared places of their own.
         """
-        caller.counted_as = caller.credential if self._digest(caller) in self._known else _STRANGERS
+        caller.counted_as = self.client(caller)
         self.requests.add(caller.counted_as)
         try:
             yield
@@ -182,13 +189,23 @@ class Admission:
             raise UnauthenticatedError("no API key: send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         digest = self._digest(caller)
         if self._known.get(digest, 0.0) <= deadline.now():
-            await self._ask_about(caller, digest)
-        if caller.counted_as == _STRANGERS:
-            self.requests.move(_STRANGERS, caller.credential)
+            # One question for all requests that have come with the credential; it outlives the first of the requests.
+            asked = self._asked.get(digest)
+            if asked is None:
+                asked = self._asked[digest] = asyncio.create_task(self._ask_about(caller, digest))
+                asked.add_done_callback(functools.partial(self._answered, digest))
+            await asyncio.shield(asked)
+        if caller.counted_as == STRANGERS:
+            self.requests.move(STRANGERS, caller.credential)
             caller.counted_as = caller.credential
 
     def _digest(self, caller: Caller) -> bytes:
         return hmac.digest(self._salt, caller.credential.encode(), hashlib.sha256)
+
+    def _answered(self, digest: bytes, asked: asyncio.Task[None]) -> None:
+        del self._asked[digest]
+        if not asked.cancelled():
+            asked.exception()  # raised in the requests that still wait, if any
 
     async def _ask_about(self, caller: Caller, digest: bytes) -> None:
         try:

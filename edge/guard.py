@@ -18,6 +18,7 @@ from edge.caller import Caller
 from edge.config import Config
 from edge.errors import ClientGoneError, ForeignOriginError
 from edge.metrics import Metrics
+from edge.turns import Turns
 from market_inference.contract import deadline
 from market_inference.contract.errors import InternalError, ServiceError, code_name, reason_of
 from runtime import logs
@@ -59,6 +60,7 @@ class Guard:
         self._metrics = metrics
         self._traces = traces
         self._own_key = own_key
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -78,9 +80,12 @@ class Guard:
             self._finish(scope, caller, answer, began, span)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller) -> None:
+        open_ = scope["path"].startswith(_OPEN_PATHS)
         # Live sessions have a limit of their own.
-        counted = not scope["path"].startswith((*_OPEN_PATHS, "/v1/watch"))
+        counted = not (open_ or scope["path"].startswith("/v1/watch"))
         try:
+            if not open_:
+                await self._turns.take(self._admission.client(caller) or _address(scope))
             self._check_origin(scope)
             place = self._admission.place(caller) if counted else contextlib.nullcontext()
             with place:
@@ -185,6 +190,11 @@ def note(caller: Caller, status: Any) -> None:
 def route_of(scope: Scope) -> str:
     """The template of the route, "other" where no route has the path: paths are chosen by callers."""
     return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _address(scope: Scope) -> str:
+    host, _ = scope["client"] or ("", 0)
+    return str(host)
 
 
 def _headers(scope: Scope, *names: bytes) -> dict[bytes, str]:

@@ -21,6 +21,7 @@ from edge.config import Config
 from edge.server import Server
 from edge.tables import columns
 from market_inference.contract.errors import OverloadedError, RemoteError
+from market_inference.contract.generated.inference_pb2 import ListModelsResponse
 from market_inference.contract.generated.inference_pb2_grpc import (
     MarketInferenceServiceServicer,
     add_MarketInferenceServiceServicer_to_server,
@@ -332,6 +333,58 @@ async def test_a_full_gateway_makes_no_key_known(start):
         writer.close()
     assert servicer.calls == ["ListModels", "ListModels"]
     await gateway.stop(0)
+
+
+class Asked(MarketInferenceServiceServicer):
+    """Answers ListModels once `known` is set, and counts the calls."""
+
+    def __init__(self) -> None:
+        self.known = asyncio.Event()
+        self.calls = 0
+
+    async def ListModels(self, request, context):  # noqa: N802 -- the name in the contract
+        self.calls += 1
+        await self.known.wait()
+        return ListModelsResponse()
+
+
+async def test_the_gateway_is_asked_once_for_all_requests_with_a_new_key(start):
+    gateway, servicer = grpc.aio.server(), Asked()
+    add_MarketInferenceServiceServicer_to_server(servicer, gateway)
+    port = gateway.add_insecure_port("127.0.0.1:0")
+    await gateway.start()
+    server = await start(gateway=f"127.0.0.1:{port}")
+    requests = server._admission.requests
+    waiting = [await send(server, "/v1/sentiment", "key", b"[]") for _ in range(8)]
+    await eventually_async(lambda: requests.now == 8 and servicer.calls)
+    waiting[0][1].close()
+    servicer.known.set()
+    assert [await status(reader) for reader, _ in waiting[1:]] == [400] * 7
+    assert servicer.calls == 1
+    for _, writer in waiting:
+        writer.close()
+    await gateway.stop(0)
+
+
+async def test_requests_without_a_key_delay_no_answer_of_another_client(start, pair):
+    """One of 400 requests begins in a turn of the event loop, and another client's request comes second."""
+    server = await start()
+    host, _, port = server.address.rpartition(":")
+    text = b'{"text": "Shares rise"}'
+    for _ in range(2):  # the gateway accepts the key in the first one
+        reader, writer = await send(server, "/v1/sentiment", pair.key, text)
+        assert await status(reader) == 200
+        writer.close()
+    connections = [await asyncio.open_connection(host, int(port)) for _ in range(400)]
+    for _, writer in connections:
+        writer.write(b"POST /v1/sentiment HTTP/1.1\r\nhost: edge\r\ncontent-length: 0\r\n\r\n")
+    refused = [asyncio.create_task(status(reader)) for reader, _ in connections]
+    reader, writer = await send(server, "/v1/sentiment", pair.key, text)
+    assert await status(reader) == 200
+    assert sum(task.done() for task in refused) < 300
+    assert set(await asyncio.gather(*refused)) <= {401, 429}
+    for _, one in [*connections, (reader, writer)]:
+        one.close()
 
 
 @pytest.mark.parametrize(
