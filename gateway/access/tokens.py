@@ -40,6 +40,8 @@ FETCH_SECONDS = 10.0
 MAX_KEY_SET_BYTES = 1 << 20
 MOST_KEYS = 256
 MOST_KEY_ID_CHARACTERS = 256
+# RFC 7518, section 3.3.
+LEAST_RSA_BITS = 2048
 MOST_SUBJECT_CHARACTERS = 256
 _CACHED = 4096
 _CLAIMS = ("exp", "iss", "aud", "sub")
@@ -210,29 +212,46 @@ def key_set(raw: bytes) -> dict[str, jwt.PyJWK]:
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or len(entries) > MOST_KEYS:
         raise KeySetError(f"no key set: `keys` must be a list of at most {MOST_KEYS} keys")
-    found = {}
+    found, reasons = {}, set()
     for entry in entries:
-        key = _usable(entry)
-        if key is not None:
+        try:
+            key = _usable(entry)
+        except KeySetError as error:
+            reasons.add(str(error))
+        else:
             found[str(key.key_id)] = key
+    why = "; ".join(sorted(reasons))
     if not found:
-        raise KeySetError(f"no usable key among {len(entries)}: a key needs a `kid` and one of {', '.join(ALGORITHMS)}")
+        raise KeySetError(f"no usable key among {len(entries)}: {why or 'a key set needs a key'}")
     if len(found) < len(entries):
-        log.warning("keys of the key set left out", extra=fields(usable=len(found), keys=len(entries)))
+        log.warning(
+            "keys of the key set left out",
+            extra=fields(usable=len(found), keys=len(entries), reason=why or "two keys have the same `kid`"),
+        )
     return found
 
 
-def _usable(entry: object) -> jwt.PyJWK | None:
+def _usable(entry: object) -> jwt.PyJWK:
+    """The key of an entry; KeySetError states the reason against a key that verifies no token."""
     if not isinstance(entry, dict):
-        return None
+        raise KeySetError("a key must be an object")
     identifier = entry.get("kid")
     if not isinstance(identifier, str) or not 0 < len(identifier) <= MOST_KEY_ID_CHARACTERS:
-        return None
+        raise KeySetError(f"a key needs a `kid` of 1 to {MOST_KEY_ID_CHARACTERS} characters")
+    if entry.get("use", "sig") != "sig":
+        raise KeySetError("the `use` of a key must be `sig`")
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise KeySetError("the `key_ops` of a key must contain `verify`")
     try:
         key = jwt.PyJWK.from_dict(entry)
     except Exception:  # noqa: BLE001 -- the library raises many kinds for odd members; the other keys may be good
-        return None
-    return key if key.algorithm_name in ALGORITHMS else None
+        raise KeySetError("a key has members that cannot be read") from None
+    if key.algorithm_name not in ALGORITHMS:
+        raise KeySetError(f"the algorithm of a key must be one of {', '.join(ALGORITHMS)}")
+    if key.algorithm_name == "RS256" and key.key.key_size < LEAST_RSA_BITS:
+        raise KeySetError(f"an RSA key needs at least {LEAST_RSA_BITS} bits")
+    return key
 
 
 def _is_url(source: str) -> bool:

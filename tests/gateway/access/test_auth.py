@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from gateway.access.auth import Authenticator, Keyring, authorise
 from gateway.access.security import ConfigurationError, Security
 from gateway.access.tokens import KeySetError, Tokens
+from gateway.access.tokens import key_set as parsed
 from gateway.config import Config
 from market_inference.contract import keys
 from market_inference.contract.errors import PermissionDeniedError, UnauthenticatedError
@@ -149,6 +150,36 @@ async def test_a_clock_that_is_set_back_locks_out_no_token(tokens, tmp_path, mon
     await tokens.look()
     with pytest.raises(UnauthenticatedError, match="not in the key set"):
         tokens.verify(mine)
+
+
+def short_key() -> dict[str, object]:
+    public = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()  # noqa: S505
+    return jwt.get_algorithm_by_name("RS256").to_jwk(public, as_dict=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (short_key, "an RSA key needs at least 2048 bits"),
+        ({"use": "enc"}, "the `use` of a key must be `sig`"),
+        ({"use": ["sig"]}, "the `use` of a key must be `sig`"),
+        ({"key_ops": ["encrypt", "wrapKey"]}, "the `key_ops` of a key must contain `verify`"),
+        ({"key_ops": "verify"}, "the `key_ops` of a key must contain `verify`"),
+        ({"alg": "RS384"}, "the algorithm of a key must be one of RS256, ES256, EdDSA"),
+        ({"alg": "RSA-OAEP"}, "a key has members that cannot be read"),
+        ({"kid": 5}, "a key needs a `kid` of 1 to 256 characters"),
+    ],
+)
+def test_a_key_that_must_not_verify_is_left_out_and_the_others_stay(changes, why, caplog):
+    good = json.loads(key_set("RS256"))["keys"][0]
+    odd = {**good, "kid": "odd"}
+    odd.update(changes() if callable(changes) else changes)
+    good.update(use="sig", key_ops=["verify"])
+    assert list(parsed(json.dumps({"keys": [odd, good]}).encode())) == ["RS256"]
+    (line,) = caplog.records
+    assert line.fields == {"usable": 1, "keys": 2, "reason": why}
+    with pytest.raises(KeySetError, match=f"no usable key among 1: {why}"):
+        parsed(json.dumps({"keys": [odd]}).encode())
 
 
 async def test_a_key_set_that_cannot_be_had_is_an_error_and_http_is_a_mistake(tmp_path):
