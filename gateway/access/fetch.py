@@ -2,7 +2,6 @@
 
 import urllib.error
 import urllib.request
-from typing import Any
 
 from runtime.remote import bounded
 
@@ -15,7 +14,7 @@ def fetch(url: str, *, seconds: float, most_bytes: int) -> bytes:
     """The document at an http or https URL. Blocks for at most `seconds` beside the DNS query. Raises FetchError."""
     request = urllib.request.Request(url)  # noqa: S310 -- the configuration takes http and https alone
     try:
-        with bounded.opened(request, seconds=seconds, redirects=_Redirects()) as answer:
+        with bounded.opened(request, seconds=seconds, redirects=bounded.Redirects()) as answer:
             if isinstance(answer, urllib.error.HTTPError):
                 raise answer
             content = bounded.content(answer, most_bytes)
@@ -26,12 +25,3 @@ def fetch(url: str, *, seconds: float, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise FetchError(f"too large (max {most_bytes} bytes)")
     return content
-
-
-class _Redirects(bounded.Redirects):
-    """Follows a redirect from https to https only."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if req.type == "https" and not newurl.lower().startswith("https:"):
-            raise FetchError("redirected from https to another scheme")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -82,7 +82,10 @@ def content(answer: http.client.HTTPResponse, most: int) -> bytes:
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https; urllib would take ftp, too."""
+    """Follows redirects to https, and from http to http; urllib would take ftp, too.
+
+    Any other redirect is an answer without success: the HTTPError of the redirect's status.
+    """
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
         try:
@@ -96,7 +99,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if urllib.parse.urlsplit(newurl).scheme not in {"http", "https"}:
+        if urllib.parse.urlsplit(newurl).scheme not in {"https", req.type}:
             return None
         fp.close()  # urllib would read the whole body of the redirect, however long
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -111,13 +111,13 @@ class Http:
 
 
 class _Redirects(bounded.Redirects):
-    """Follows redirects of a GET, to another server without our headers, and never from https to http."""
+    """Follows redirects of a GET, to another server without our headers."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
-        if req.get_method() != "GET" or (before.scheme, after.scheme) == ("https", "http"):
+        if req.get_method() != "GET":
             return None
         made = super().redirect_request(req, fp, code, msg, headers, newurl)
         if made is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):

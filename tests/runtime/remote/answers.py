@@ -1,9 +1,11 @@
 """A server on loopback that answers every request with the same bytes, as a hostile or broken API does."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from tests.http_thread import running
 
@@ -11,16 +13,25 @@ Write = Callable[[bytes], object]
 
 
 class Hostile(ThreadingHTTPServer):
-    """`seen`: the headers of the requests. `body`: the bytes of an answer, or what writes the bytes until `over`."""
+    """`seen`: the headers of the requests. `body`: the bytes of an answer, or what writes the bytes until `over`.
+
+    `tls`: certificate and key, for https.
+    """
 
     daemon_threads = True
 
-    def __init__(self, body: bytes | Callable[[Write], None], status: int, headers: dict[str, str]) -> None:
+    def __init__(
+        self, body: bytes | Callable[[Write], None], status: int, headers: dict[str, str], tls: dict[str, Path] | None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.body, self.status, self.headers = body, status, headers
         self.seen: list[dict[str, str]] = []
         self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server_port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls["certificate"], tls["key"])
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,9 +60,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(
-    body: bytes | Callable[[Write], None], status: int = 200, headers: dict[str, str] | None = None
+    body: bytes | Callable[[Write], None],
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    tls: dict[str, Path] | None = None,
 ) -> Iterator[Hostile]:
-    with running(Hostile(body, status, headers or {})) as server:
+    with running(Hostile(body, status, headers or {}, tls)) as server:
         try:
             yield server
         finally:
