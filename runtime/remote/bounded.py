@@ -9,6 +9,7 @@ import http.client
 import os
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -36,28 +37,23 @@ def opened(
     Blocks for at most `seconds` beside the DNS query, reading included, and `silent_seconds` for a single read.
     Raises ExpiredError, OSError, HTTPException.
     """
-    connection = _Connection()
+    until = time.monotonic() + seconds
+    connection = _Connection(until)
     opener = urllib.request.build_opener(_Http(connection), _Https(connection, context), redirects)
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        connection.shut_down()
-
-    timer = Timer(seconds, expire)
+    timer = Timer(seconds, connection.shut_down)
     timer.daemon = True
     timer.start()
     try:
         with closing(_answer(opener, request, silent_seconds or seconds)) as answer:
             yield answer
     except Exception as error:  # a connection that is shut down fails in many ways
-        if expired:
+        if time.monotonic() >= until:
             raise ExpiredError(f"no answer within {seconds:g} s") from error
         raise
     finally:
         timer.cancel()
         connection.close()
-    if expired:
+    if time.monotonic() >= until:
         raise ExpiredError(f"no answer within {seconds:g} s")
 
 
@@ -108,16 +104,28 @@ class Redirects(urllib.request.HTTPRedirectHandler):
 class _Connection:
     """Duplicates of the sockets of a request, since TLS takes the original over."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: float) -> None:
+        self._until = until
         self._sockets: list[socket.socket] = []
         self._shut = False
 
-    def create(self, *args: Any, **kwargs: Any) -> socket.socket:
-        made = socket.create_connection(*args, **kwargs)
-        self._sockets.append(socket.socket(fileno=os.dup(made.fileno())))
-        if self._shut:
-            self.shut_down()
-        return made
+    def create(self, address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+        """A connection to the first of the host's addresses that answers; the addresses share the time that is left."""
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        failure = OSError("the host has no address")
+        for number, one in enumerate(found):
+            left = (self._until - time.monotonic()) / (len(found) - number)
+            try:
+                made = _connected(one, min(timeout, max(left, 0.0)))
+            except OSError as error:
+                failure = error
+            else:
+                made.settimeout(timeout)
+                self._sockets.append(socket.socket(fileno=os.dup(made.fileno())))
+                if self._shut:
+                    self.shut_down()
+                return made
+        raise failure
 
     def shut_down(self) -> None:
         self._shut = True
@@ -128,6 +136,19 @@ class _Connection:
     def close(self) -> None:
         for duplicate in self._sockets:
             duplicate.close()
+
+
+def _connected(found: tuple[Any, ...], seconds: float) -> socket.socket:
+    """A connection to an address of getaddrinfo(). Raises OSError."""
+    family, kind, protocol, _, address = found
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.settimeout(seconds)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 class _Http(urllib.request.HTTPHandler):
