@@ -17,13 +17,14 @@ also after the timeout: requests that charge units would pile up.
 import logging
 import math
 import uuid
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis.asyncio as redis
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as UnreachableError
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as TimedOutError
 
 from gateway.access.budget import MOST_CLIENTS, Allowance, LocalBudget, Remaining, refusal, remaining
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.25
 CONNECTIONS = 8
+MOST_ANSWER_BYTES = 4096
+"""The script's answer takes some 100 bytes, the text of an error a few hundred."""
 # What the client library, or the reading of the answer, raises for bytes that are no answer of Redis.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 RETRY_SECONDS = 1.0
@@ -81,8 +84,38 @@ class Debt(NamedTuple):
     units: float
 
 
+class Parser(_AsyncRESP2Parser):
+    """Reads at most MOST_ANSWER_BYTES of an answer, then raises InvalidResponse: the client closes the connection.
+
+    The library's parser stays in one turn of the event loop while an answer without an end keeps coming.
+    """
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:
+        self._left = MOST_ANSWER_BYTES
+        return await super().read_response(disable_decoding)
+
+    async def _readline(self) -> bytes:
+        line: bytes = await super()._readline()
+        self._take(len(line))
+        return line
+
+    async def _read(self, length: int) -> bytes:
+        self._take(length)
+        content: bytes = await super()._read(length)
+        return content
+
+    def _take(self, length: int) -> None:
+        self._left -= length + len(b"\r\n")
+        if length < 0 or self._left < 0:
+            raise InvalidResponse(f"an answer above {MOST_ANSWER_BYTES} bytes")
+
+
 class Pool(redis.BlockingConnectionPool):
     """A timeout while connecting is an UnreachableError: Redis has not received the request."""
+
+    def __init__(self, **options: Any) -> None:
+        # The parser reads version 2 of the protocol, whatever the URL asks for.
+        super().__init__(**{**options, "protocol": 2, "parser_class": Parser})
 
     async def ensure_connection(self, connection: redis.connection.AbstractConnection) -> None:
         try:

@@ -505,3 +505,36 @@ async def test_a_redis_that_answers_garbage_is_away_and_the_limit_holds(answer):
                 budget._away_until = 0.0  # now the PING is answered by garbage
         finally:
             await budget.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"*999999999\r\n" + b"*0\r\n" * (1 << 20),
+        b"$1000000000\r\n",
+        b"*2\r\n" + 2 * (b"$3000\r\n" + b"1" * 3000 + b"\r\n"),
+    ],
+    ids=["arrays", "announced", "bytes"],
+)
+async def test_an_answer_above_the_limit_ends_the_connection(answer, caplog):
+    """An answer without an end held the event loop for 6 s."""
+    closed = asyncio.Event()
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, OSError):
+            await reader.read(1 << 16)
+            writer.write(answer)
+            while await reader.read(1 << 16):
+                pass
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        budget = SharedBudget(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?protocol=3", timeout=PATIENCE)
+        try:
+            assert (await budget.spend("c", QUOTA, 60)).day == 40
+            await asyncio.wait_for(closed.wait(), PATIENCE)
+            (line,) = caplog.records
+            assert (line.message, line.fields) == ("shared budget away", {"reason": "InvalidResponse"})
+        finally:
+            await budget.close()
