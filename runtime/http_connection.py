@@ -6,6 +6,7 @@ not offer. The limits of bodies belong to the service.
 """
 
 import asyncio
+import re
 from collections import deque
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ HEADER_SECONDS: Final = 30.0
 """The time for the headers of a request, on a new connection too, and for the rest of a body after its answer."""
 _PIECE: Final = 1 << 10
 """Bytes parsed at once: a parsed request takes a hundred times the memory of its 18 bytes."""
+_CONTENT_PIECE: Final = 64 << 10
+"""Bytes of a chunk's content that are parsed at once."""
+_LAST_CHUNK: Final = re.compile(rb"\n0")
+"""The size 0 of a body's last chunk comes after the end of a line. The content may have these bytes, too."""
 _UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
 
 
@@ -36,6 +41,8 @@ class HttpConnection(HttpToolsProtocol):
     _header_bytes = 0
     _header_count = 0
     _in_body = False
+    # Whether the parser is in the content of a chunk, or of a body of known length.
+    _in_content = False
     # Bytes that are missing of a body of known length.
     _body_left = 0
     # `cycle` is the newest request's: other requests may wait between the two.
@@ -66,7 +73,7 @@ class HttpConnection(HttpToolsProtocol):
             if not self._in_body and self._is_answered():
                 self._expect()
             part = self._left.popleft()
-            size = self._body_left or _PIECE
+            size = self._body_left or self._piece(part)
             if len(part) > size:
                 self._left.appendleft(part[size:])
                 part = part[:size]
@@ -75,6 +82,13 @@ class HttpConnection(HttpToolsProtocol):
             self._left.clear()
         elif self._left:
             self.flow.pause_reading()
+
+    def _piece(self, part: memoryview) -> int:
+        """The bytes to parse at once, so that at most _PIECE bytes of further requests are among them."""
+        if not self._in_content:
+            return _PIECE
+        last = _LAST_CHUNK.search(part, 0, _CONTENT_PIECE)
+        return max(_PIECE, last.end()) if last else _CONTENT_PIECE
 
     def _parse_part(self, part: memoryview) -> None:
         self._pending += len(part)
@@ -131,13 +145,17 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._restart()
         self._body_left = max(0, self._body_left - len(body))
+        self._in_content = True
         super().on_body(body)
+
+    def on_chunk_complete(self) -> None:
+        self._in_content = False
 
     def on_message_complete(self) -> None:
         self._restart()
         if self.parser.should_upgrade():
             return
-        self._in_body = False
+        self._in_body = self._in_content = False
         self._arrived()
         super().on_message_complete()
         if self._is_answered():  # the bytes after the answer have ended the time of an idle connection
