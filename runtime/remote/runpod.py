@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from runtime.remote.http import Http, RemoteError
-from runtime.remote.shapes import record, text, understood, usd
+from runtime.remote.shapes import record, text, understood, usd, usd_or_credit
 
 API: Final = "https://api.runpod.io"
 _MOST_PAGES = 100
+_USD_DIGITS = 9  # charges and credits that are equal are a bill of 0, whatever the rounding of their sum
 _MOST_LOG_LINES = 5000
 _MOST_LOG_BYTES = 8 << 20
 _SILENT_SECONDS = 1.0
@@ -128,10 +129,11 @@ class RunPod:
 
     @understood("RunPod")
     def pod_bill(self, pod: str, since: float, until: float) -> float:
-        """USD billed for the pod between two Unix times."""
+        """USD billed for the pod between two Unix times, less credits. Credits above the charges are refused."""
         span = {"startTime": _rfc3339(since), "endTime": _rfc3339(until)}
         found = self._get("/billing/pods", podId=pod, bucketSize="hour", **span)
-        return sum(usd(one["totalAmount"]) for one in found["records"] if one["podId"] == pod)
+        lines = [usd_or_credit(one["totalAmount"]) for one in found["records"] if one["podId"] == pod]
+        return usd(round(sum(lines), _USD_DIGITS))
 
     def templates(self) -> list[Record]:
         """The account's templates."""

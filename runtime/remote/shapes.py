@@ -21,11 +21,19 @@ def understood(whose: str) -> Iterator[None]:
 
 
 def usd(value: object) -> float:
-    """An amount of money. Raises TypeError, ValueError: NaN in an account would allow every further expense."""
+    """A price or a bill. Raises TypeError, ValueError: a negative one would allow further expenses."""
+    found = usd_or_credit(value)
+    if found < 0.0:
+        raise ValueError(f"{found} is no price and no bill")
+    return found
+
+
+def usd_or_credit(value: object) -> float:
+    """A line of a bill; a credit is negative. Raises TypeError, ValueError: NaN would allow every further expense."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{type(value).__name__} is no amount of money")
     found = float(value)
-    if not 0.0 <= found < math.inf:
+    if not math.isfinite(found):
         raise ValueError(f"{found} is no amount of money")
     return found
 

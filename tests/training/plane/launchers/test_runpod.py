@@ -1,5 +1,6 @@
 """Pods of RunPod on loopback: the verbs, the platform's refusals, and the faults of the account's list."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -185,6 +186,24 @@ def test_an_amount_that_is_no_money_never_reaches_the_accounts(amount: str) -> N
         launcher_at(server.url).launch(NAME, L4, POD)
     with answering(f'{{"pods": [{pod}]}}'.encode()) as server, pytest.raises(LauncherAwayError):
         launcher_at(server.url).look(Handle(NAME, "id"))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "billed"), [([0.5, -0.2, 0.25], 0.55), ([0.3, -0.1, -0.2], 0.0), ([-0.25, 0.25], 0.0)]
+)
+def test_a_credit_lowers_the_bill(amounts: list[float], billed: float) -> None:
+    records = [{"podId": "id", "totalAmount": one} for one in amounts] + [{"podId": "other", "totalAmount": -9}]
+    with answering(json.dumps({"records": records}).encode()) as server:
+        assert launcher_at(server.url).bill(Handle(NAME, "id"), 0.0, 1.0) == pytest.approx(billed, abs=1e-12)
+
+
+@pytest.mark.parametrize("amounts", [[0.5, -0.75], [1e308, 1e308], [-1.0, 1e999]])
+def test_credits_above_the_charges_are_no_bill(amounts: list[float]) -> None:
+    """Such a bill would add to the owner's budget."""
+    records = [{"podId": "id", "totalAmount": one} for one in amounts]
+    content = json.dumps({"records": records}).replace("Infinity", "1e999").encode()
+    with answering(content) as server, pytest.raises(LauncherAwayError, match="another form"):
+        launcher_at(server.url).bill(Handle(NAME, "id"), 0.0, 1.0)
 
 
 def test_a_list_of_pods_without_an_end_is_given_up() -> None:
