@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (
     "benchmarks",
+    "edge",
     "gateway",
     "inference",
     "market_inference",
