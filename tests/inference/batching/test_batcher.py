@@ -42,6 +42,12 @@ async def hold(batcher: Batcher, model: Any) -> asyncio.Future:
     return reply
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """No batch takes any time: on a busy machine, a stall would use the time of a short batch up."""
+    monkeypatch.setattr(_Stopwatch, "busy", lambda stopwatch: 0.0)
+
+
 async def test_an_idle_engine_starts_at_once(batcher, model):
     assert await submit(batcher, model, 1) == [2]
     assert model.batches == [[1]]
@@ -62,7 +68,7 @@ async def test_requests_of_one_loop_turn_share_a_batch(batcher, model):
     assert len(model.batches) == 1
 
 
-async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, recorder):
+async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, recorder, at_once):
     held = await hold(batcher, model)
     replies = [submit(batcher, model, i, client=f"c{i}") for i in range(1, 9)]
     model.gate.set()
@@ -70,7 +76,7 @@ async def test_the_next_batch_forms_while_the_current_one_runs(batcher, model, r
     assert recorder.sizes == [1, 8]
 
 
-async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder, model):
+async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder, model, at_once):
     batcher = Batcher(engine, recorder, budget=BatchBounds(units=4, items=4), max_queued_seconds=5)
     held = await hold(batcher, model)
     big, small = submit(batcher, model, *range(1, 7)), submit(batcher, model, 100)
@@ -79,12 +85,6 @@ async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder
     assert await small == [200]
     await held
     assert sorted(recorder.sizes) == [1, 3, 4]
-
-
-@pytest.fixture
-def at_once(monkeypatch):
-    """No batch takes any time: on a busy machine, a stall would use the time of a short batch up."""
-    monkeypatch.setattr(_Stopwatch, "busy", lambda stopwatch: 0.0)
 
 
 async def test_a_batch_is_short_while_other_clients_call(batcher, model, recorder, at_once, monkeypatch):
@@ -153,7 +153,7 @@ async def test_alike_items_wait_in_runs_of_few_milliseconds_within_the_bounds_of
     assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
 
 
-async def test_withdrawn_items_of_a_run_never_reach_the_device(batcher, model, recorder):
+async def test_withdrawn_items_of_a_run_never_reach_the_device(batcher, model, recorder, at_once):
     price(batcher, model, per_unit=RUN_SECONDS / 2)
     held = await hold(batcher, model)
     withdrawn: set[int] = set()
@@ -170,7 +170,7 @@ async def test_withdrawn_items_of_a_run_never_reach_the_device(batcher, model, r
     assert (batcher.queued_items, batcher.shares.total) == (0, 0.0)
 
 
-async def test_items_of_other_buckets_are_never_in_the_batch(batcher, model):
+async def test_items_of_other_buckets_are_never_in_the_batch(batcher, model, at_once):
     held = await hold(batcher, model)
     await asyncio.gather(held, submit(batcher, model, 1, 2000, 3), _open(model))
     assert sorted(map(sorted, model.batches)) == [[0], [1, 3], [2000]]
@@ -191,7 +191,7 @@ async def test_a_cancelled_call_never_reaches_the_device_and_leaves_its_batch_ma
     assert recorder.dropped_items == 1
 
 
-async def test_a_withdrawn_item_never_reaches_the_device(batcher, model, recorder):
+async def test_a_withdrawn_item_never_reaches_the_device(batcher, model, recorder, at_once):
     held = await hold(batcher, model)
     withdrawn: set[int] = set()
     reply = submit(batcher, model, 1, 2, 3, withdrawn=withdrawn)
@@ -342,7 +342,8 @@ async def test_a_jobs_phases_follow_each_other(batcher, model):
     model.gate.set()
     await asyncio.gather(held, job.reply)
     assert 0 < job.enqueued <= job.started <= job.device_began <= job.device_ended
-    assert job.device_ended - job.device_began == pytest.approx(job.device_seconds)
+    # The items run in two batches where the batch before them took long.
+    assert 0 < job.device_seconds < job.device_ended - job.device_began + 1e-6
 
 
 async def test_a_client_with_a_full_queue_leaves_room_for_another(engine, recorder, model):
@@ -472,18 +473,22 @@ async def test_a_refusal_quotes_a_useful_time_for_the_next_try(engine, recorder,
     await held
 
 
-async def test_work_that_fills_a_queue_by_itself_is_told_to_wait_as_behind_a_full_queue(engine, recorder, model):
+async def test_work_that_fills_a_queue_by_itself_is_told_to_wait_as_behind_a_full_queue(
+    engine, recorder, model, monkeypatch
+):
     """Told to come back after 50 ms, a client with hours of work sends megabytes again 20 times a second."""
     batcher = Batcher(engine, recorder, budget=BatchBounds(units=1, items=1), max_queued_seconds=5.0)
     price(batcher, model, per_unit=0.02)
     held = await hold(batcher, model)
-    with pytest.raises(OverloadedError) as large:
-        submit(batcher, model, *range(1, 1000), client="large")
-    assert large.value.retry_after == 2.5
-    waiting = submit(batcher, model, *range(1, 250), client="full")
-    with pytest.raises(OverloadedError) as small:
-        submit(batcher, model, *range(1, 11), client="full")
-    assert small.value.retry_after == pytest.approx(2.5, rel=0.2)
+    with monkeypatch.context() as clock:  # stands still, with 20 ms left of the batch that runs
+        clock.setattr(rooms, "now", lambda: batcher._running_until - 0.02)
+        with pytest.raises(OverloadedError) as large:
+            submit(batcher, model, *range(1, 1000), client="large")
+        assert large.value.retry_after == 2.5
+        waiting = submit(batcher, model, *range(1, 249), client="full")
+        with pytest.raises(OverloadedError) as small:
+            submit(batcher, model, *range(1, 11), client="full")
+        assert small.value.retry_after == pytest.approx(2.5, rel=0.01)
     model.gate.set()
     await asyncio.gather(held, waiting)
 
