@@ -430,6 +430,28 @@ def test_a_parquet_file_of_few_bytes_that_is_huge_once_read_is_refused(rows, tex
 
 
 @pytest.mark.needs("polars")
+@pytest.mark.parametrize("kind", ["String", "Categorical", "Enum"])
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_the_bytes_of_a_text_are_counted_in_each_row(monkeypatch, kind, library):
+    """The text of a category is in a file and in a frame once; it has three bytes for a character here."""
+    polars = importlib.import_module("polars")
+    if library == "pyarrow":
+        pytest.importorskip("pyarrow")
+        monkeypatch.setitem(sys.modules, "polars", None)
+    text = "\u682a" * 1000
+    monkeypatch.setattr(parquet, "LARGEST", 1 << 20)
+    values = polars.Series("close", [text], dtype=polars.Enum([text]) if kind == "Enum" else getattr(polars, kind))
+    for rows, refused in ((300, False), (400, True)):
+        content = io.BytesIO()
+        values.new_from_index(0, rows).to_frame().write_parquet(content)
+        if refused:
+            with pytest.raises(FileError, match="larger than 1 MiB once read"):
+                parquet.read(content.getvalue())
+        else:
+            assert parquet.read(content.getvalue()).rows[-1] == [text]
+
+
+@pytest.mark.needs("polars")
 @pytest.mark.parametrize(("kind", "place"), [("Date", 2**31 - 1), ("Date", -(2**31)), ("Datetime", 2**62)])
 def test_a_date_that_polars_cannot_give_to_python_is_an_error_of_the_file(kind, place):
     """Polars panics, and a panic is no Exception."""
