@@ -151,15 +151,17 @@ def _first(table: Table, only: tuple[str, ...] | None) -> Select[Any]:
 
 @functools.cache
 def _claim(table: Table, only: tuple[str, ...] | None) -> ReturningUpdate[Any]:
-    first = _first(table, only).with_for_update(skip_locked=True).scalar_subquery()
+    key = table.primary_key.columns.values()[0]
+    # Of rows due at the same time the oldest one: ULIDs sort by time. A look alone needs no such sort.
+    first = _first(table, only).order_by(key).with_for_update(skip_locked=True).scalar_subquery()
     lease: dict[str, Any] = {
         "lease_token": bindparam("token"), "lease_owner": bindparam("worker"), "lease_until": bindparam("until"),
     }  # fmt: skip
-    return update(table).where(table.primary_key.columns.values()[0] == first).values(lease).returning(*table.c)
+    return update(table).where(key == first).values(lease).returning(*table.c)
 
 
 def put_behind(connection: Connection, table: Table, owner: str, now: float) -> None:
-    """Let the rows of the owner that are due wait behind the rows that are due already."""
+    """Let the rows of the owner that are due wait behind the rows that are due already, the oldest row first."""
     key, columns = table.primary_key.columns.values()[0], table.c
     waiting = (columns.owner == owner, columns.lease_token.is_(None), columns.due_at >= 0.0, columns.due_at < now)
     # Locked rows are left out: a worker that claims one of them puts the others behind, too.

@@ -7,7 +7,7 @@ from sqlalchemy import Row, update
 
 from tests.training.plane.conftest import NOW, add_dataset
 from training.plane import clock as clocks
-from training.plane import database, dataset
+from training.plane import database, dataset, identifier
 from training.plane.claims import Claims
 from training.plane.database import Database, Lease
 from training.plane.schema import datasets
@@ -52,6 +52,28 @@ def test_owners_take_turns(store: Database) -> None:
         uploaded(store, owner, clock)
     order = claimed(store, Claims(store, datasets, "a", clock, by_owner=True))
     assert order == ["first", "second", "third", "first", "second", "first", "first", "first"]
+
+
+def test_rows_of_an_owner_that_are_put_behind_keep_their_order(store: Database) -> None:
+    """The rows get the same due time; a database alone returns such rows in the order of its file."""
+    clock = Clock()
+    ids = sorted((identifier.new() for _ in range(6)), reverse=True)
+    for one in ids:
+        made = add_dataset(store, "checking", "first")
+        with store.begin() as connection:
+            connection.execute(update(datasets).where(datasets.c.id == made).values(id=one, due_at=clock.now()))
+    order: list[str] = []
+
+    def done(row: Row[Any], lease: Lease) -> None:
+        order.append(row.id)
+        with store.begin() as connection:
+            database.release(connection, lease, None)
+
+    worker = Claims(store, datasets, "a", clock, by_owner=True)
+    while worker.turn(done):
+        pass
+    # The claim of the first row, by its own due time, puts the others behind.
+    assert order == [ids[0], *sorted(ids[1:])]
 
 
 def test_a_newcomer_waits_for_two_rows_of_another_owner_at_most(store: Database) -> None:
