@@ -217,7 +217,9 @@ class _LateStart:
 class Plans(local):
     """A cache of plans by program, for each thread that uses it, since a plan is for one thread.
 
-    Above `limit` bytes of buffers of a thread, its least recently used plans are dropped.
+    Above `limit` bytes of buffers of a thread, its least recently used plans are dropped. Beside these bytes a thread
+    keeps a workspace for each power of two of bars, from 256 bars on: 7 for the contract's 10,000 bars, which take
+    5 MB at most: 1.3 MB of columns, and _BOUND_CALLS calls each.
     """
 
     def __init__(self, limit: int) -> None:
