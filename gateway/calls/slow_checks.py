@@ -55,11 +55,10 @@ class SlowChecks:
 
     async def turn(self, client: str, check: Callable[[], Found]) -> Found:
         """Run `check` in the client's turn; its value. Raises the exceptions of `check`."""
-        return await self.later(client, check)
+        return await self.later(client, check, get_running_loop().create_future())
 
-    def later(self, client: str, check: Callable[[], Found]) -> Future[Found]:
-        """Run `check` in the client's turn, unless the future is cancelled before; the future has the value."""
-        outcome: Future[Found] = get_running_loop().create_future()
+    def later(self, client: str, check: Callable[[], Found], outcome: Future[Found]) -> Future[Found]:
+        """Run `check` in the client's turn, unless `outcome` is cancelled before; `outcome` gets the value."""
 
         def run() -> None:
             if outcome.done():
@@ -73,6 +72,13 @@ class SlowChecks:
 
         self.add(client, run)
         return outcome
+
+    def finish(self) -> None:
+        """Run all checks that wait."""
+        while self._queues:
+            _, queue = self._queues.popitem()
+            for check in queue:
+                check()
 
     def _run_or_wait(self) -> None:
         wait = self._next_slice - deadline.now()

@@ -30,7 +30,7 @@ REQUEST_SECONDS = 10.0
 PING_SECONDS = 10.0
 # The share of the event loop's time for refusing callers without a valid credential. gRPC's part of a refusal, which is
 # about as long, comes on top.
-STRANGERS_SHARE = 0.05
+STRANGERS_SHARE = 0.02
 # Calls that wait to be refused; a further call is refused at once.
 MOST_STRANGERS = 4_096
 # Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
@@ -133,26 +133,35 @@ class _Unknown(grpc.GenericRpcHandler):
         return Result(b"", trailers, status)
 
 
+class _Turn(asyncio.Future[Result]):
+    """A refusal that waits for its turn. A call that is reset keeps its place until then: resets would have no limit
+    otherwise. The handler's task is cancelled after the wait.
+    """
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+
 class _Strangers:
     """Refuses calls by their metadata, in turns between addresses.
 
     Calls without a credential cost their sender nothing, and could keep the event loop busy with refusals. Until its
-    turn a call takes one of the places for calls of its connection.
+    turn a call takes one of the places for calls of its connection, and as few objects as possible: calls of others
+    wait behind all calls that have come before.
     """
 
     def __init__(self, servicer: Servicer) -> None:
         self._servicer = servicer
         self._turns = SlowChecks(STRANGERS_SHARE)
-        self._waiting: set[asyncio.Future[Result]] = set()
+        self._waiting = 0
         self._most = MOST_STRANGERS
 
     def close(self) -> None:
         """Refuse all calls that wait, and from now on every call at once: a wait would delay the server's end."""
         self._most = 0
-        for turn in self._waiting:
-            turn.cancel()
+        self._turns.finish()
 
-    async def refuse(self, method: Method, caller: Caller, context: Any) -> NoReturn:
+    def refuse(self, method: Method, caller: Caller, context: Any) -> Awaitable[NoReturn]:
         """Refuse a call of a caller that is not known."""
 
         def refusal() -> Result:
@@ -160,29 +169,19 @@ class _Strangers:
             self._servicer.open(method, caller, context.time_remaining(), context.peer, ends.append)
             return cast("Result", ends[0])
 
-        await self.end(context, refusal)
+        return self.end(context, refusal)
 
     async def end(self, context: Any, refusal: Callable[[], Result]) -> NoReturn:
         """End a call with the refusal, which is made in the turn of the call's address."""
-        if len(self._waiting) < self._most:
-            result = await self._in_turn(context, refusal)
+        if self._waiting < self._most:
+            self._waiting += 1
+            try:
+                result = await self._turns.later(context.peer().rpartition(":")[0], refusal, _Turn())
+            finally:
+                self._waiting -= 1
         else:
             result = refusal()
         await codes.end(context, cast("status_pb2.Status", result.status), result.trailers)
-
-    async def _in_turn(self, context: Any, refusal: Callable[[], Result]) -> Result:
-        address = context.peer().rpartition(":")[0]
-        turn = self._turns.later(address, refusal)
-        self._waiting.add(turn)
-        turn.add_done_callback(self._waiting.discard)
-        try:
-            return await asyncio.shield(turn)
-        except asyncio.CancelledError:
-            if turn.cancelled() and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
-                return refusal()
-            # A call that is reset keeps its place too: resets would have no limit otherwise.
-            await asyncio.wait((turn,))
-            raise
 
 
 def _unary(servicer: Servicer, method: Method, requests: "_Requests", strangers: _Strangers) -> Any:

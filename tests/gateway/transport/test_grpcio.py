@@ -100,7 +100,7 @@ async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(def
                 await gateway.predict()
             assert len(connection.ended) <= 1
         await gateway.predict()
-    assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
+        assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
 
 
 async def test_strangers_that_wait_are_refused_once_the_gateway_stops(default, came):
