@@ -157,6 +157,7 @@ class Server:
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "gateway", VERSION)
         self._profiles = _profiles(config)
         self._health = Health()
+        self._reflection = Reflection((methods.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME))
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
         self._readiness: asyncio.Task[None] | None = None
@@ -192,8 +193,7 @@ class Server:
     def _register(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._config.reflection:
-            names = (methods.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names), server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._reflection, server)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
         config = self._config

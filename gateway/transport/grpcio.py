@@ -4,6 +4,8 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 """
 
 import asyncio
+import errno
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, cast
 
@@ -19,6 +21,7 @@ from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
 from runtime import tls
+from runtime.listen import is_unix, split
 
 # The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
@@ -33,8 +36,12 @@ PING_SECONDS = 10.0
 STRANGERS_SHARE = 0.02
 # Calls that wait to be refused; a further call is refused at once.
 MOST_STRANGERS = 4_096
-# Calls that have come and are not handled yet: above the first number some are dropped, above the second all.
-PENDING_CALLS = (4_096, 8_192)
+# grpc.aio servers on one port. gRPC hands the calls of a server over one after the other, and a call waits behind all
+# calls that have come before: so only behind those of connections that the kernel has given to the same server.
+QUEUES = 16
+# Calls of one queue that have come and are not handled yet: above the first number some are dropped, above the second
+# all. A connection may have 100.
+PENDING_CALLS = (512, 1_024)
 
 
 class GrpcioTransport:
@@ -49,8 +56,11 @@ class GrpcioTransport:
         share_port: bool,
         max_connection_age: float = 0,
     ) -> None:
+        self._servicer = servicer
+        self._register = register
         self._files = files
-        options = [
+        self._share_port = share_port
+        self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", -1),
             ("grpc.http2.min_ping_interval_without_data_ms", int(PING_SECONDS * 1000)),
@@ -67,28 +77,54 @@ class GrpcioTransport:
             ("grpc.http2.max_deallocating_streams", LIMITS["max_concurrent_streams"]),
             ("grpc.max_metadata_size", METADATA_BYTES[0]),
             ("grpc.absolute_max_metadata_size", METADATA_BYTES[1]),
-            ("grpc.so_reuseport", int(share_port)),
             *((f"grpc.{name}", value) for name, value in LIMITS.items()),
         ]
         # Without a maximum age the option must be absent: gRPC takes 0 for a connection that is too old at once.
         if max_connection_age:
-            options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
-            options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
-        self._server = grpc.aio.server(options=options)
+            self._options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
+            self._options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._strangers = _Strangers(servicer)
-        self._server.add_generic_rpc_handlers((_Handlers(servicer, self._strangers),))
-        register(self._server)
-        self._server.add_generic_rpc_handlers((_Unknown(self._strangers),))
+        self._servers: list[grpc.aio.Server] = []
 
     def add_port(self, address: str) -> int:
-        return tls.add_port(self._server, self._files, address)
+        """Bind QUEUES servers to the port; one server to a Unix socket, and where no two sockets share a port."""
+        count = 1 if is_unix(address) or not hasattr(socket, "SO_REUSEPORT") else QUEUES
+        if count > 1 and not self._share_port:
+            _refuse_in_use(address)
+        port = 0
+        for _ in range(count):
+            server = self._server(shared=count > 1)
+            port = tls.add_port(server, self._files, address)
+            self._servers.append(server)
+            address = f"{address.rpartition(':')[0]}:{port}"
+        return port
+
+    def _server(self, *, shared: bool) -> grpc.aio.Server:
+        server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", int(shared))])
+        server.add_generic_rpc_handlers((_Handlers(self._servicer, self._strangers),))
+        self._register(server)
+        server.add_generic_rpc_handlers((_Unknown(self._strangers),))
+        return server
 
     async def start(self) -> None:
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
 
     async def stop(self, grace: float) -> None:
         self._strangers.close()
-        await self._server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+
+
+def _refuse_in_use(address: str) -> None:
+    """Raises OSError where a process listens on the address: SO_REUSEPORT would share the port with this process."""
+    for family, kind, protocol, _, where in socket.getaddrinfo(*split(address), type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
 
 
 class _Handlers(grpc.GenericRpcHandler):

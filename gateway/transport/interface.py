@@ -9,15 +9,15 @@ from typing import Protocol
 import grpc
 
 Register = Callable[[grpc.aio.Server], None]
-"""Adds the services beside the public one: health, reflection."""
+"""Adds the services beside the public one, health and reflection, to one of the servers of a transport."""
 
 LIMITS = {
     # Connections without a living client are found and closed.
     "keepalive_time_ms": 30_000,
     "keepalive_timeout_ms": 10_000,
     # Calls on one connection at a time; further calls wait in the client. 100 is the least that HTTP/2 recommends. gRPC
-    # hands calls over one after the other: a call of another client waits behind all those that a few connections may
-    # open without a key or a request.
+    # hands calls over one after the other: a call of another client waits behind all those that connections in the same
+    # queue (grpcio.py) may open without a key or a request.
     "max_concurrent_streams": 100,
 }
 # Metadata above the first size may be refused; metadata above the second size are refused.

@@ -1,6 +1,7 @@
-"""The default transport towards callers without credentials, without requests, or with too many pings."""
+"""The default transport: its port, and callers without credentials, without requests, or with too many pings."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections import Counter
@@ -8,18 +9,22 @@ from collections import Counter
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from gateway.access import reflection
 from gateway.transport import grpcio
 from gateway.transport.interface import LIMITS
 from market_inference.contract.generated import inference_pb2 as pb
-from runtime.listen import split
+from runtime.listen import CannotListenError, split
 from tests.eventually import eventually_async
+from tests.gateway.access.test_reflection import LIST, code_of
 from tests.gateway.conftest import GOOD
 from tests.gateway.test_hostile import CALL, PREFACE, frame, headers
 
 HEADERS, RESET, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
 END_STREAM = 1
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 PINGED = frame(PING, 0, 0, b"12345678")
 
 
@@ -190,6 +195,40 @@ async def test_a_connection_opens_no_more_calls_at_once_than_the_limit(default):
         connection.send(b"".join(frame(HEADERS, 4, stream, mine) for stream in range(1, 4 * most, 2)))
         await connection.until(lambda: connection.frames[RESET] == most)
         assert connection.ended == set(range(2 * most + 1, 4 * most, 2))
+
+
+async def test_a_call_waits_behind_the_calls_of_some_connections_only(default, monkeypatch):
+    """Each queue has handlers of its own. The kernel chooses a queue for each connection."""
+    served = Counter()
+    find = grpcio._Handlers.service
+    monkeypatch.setattr(
+        grpcio._Handlers, "service", lambda own, details: served.update([id(own)]) or find(own, details)
+    )
+    async with default() as gateway, contextlib.AsyncExitStack() as connections:
+        for _ in range(10 * grpcio.QUEUES):
+            connection = await connections.enter_async_context(Connection(gateway.server.address))
+            connection.send(frame(HEADERS, 4, 1, CALL))
+        await eventually_async(lambda: served.total() == 10 * grpcio.QUEUES)
+        assert len(served) > grpcio.QUEUES // 2
+
+
+async def test_strangers_share_the_bounds_of_reflection_over_all_queues(default, monkeypatch):
+    monkeypatch.setattr(reflection, "BURST", 5.0)
+    monkeypatch.setattr(reflection, "REQUESTS_PER_SECOND", 1e-9)
+    codes: Counter[grpc.StatusCode] = Counter()
+    async with default() as gateway:
+        for _ in range(3 * grpcio.QUEUES):
+            async with grpc.aio.insecure_channel(gateway.server.address, OWN_CONNECTION) as channel:
+                ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+                codes[await code_of(ask(iter([LIST])))] += 1
+    assert codes == {grpc.StatusCode.OK: 5, grpc.StatusCode.RESOURCE_EXHAUSTED: 3 * grpcio.QUEUES - 5}
+
+
+async def test_a_port_of_another_gateway_is_not_shared(default):
+    async with default() as gateway:
+        with pytest.raises(CannotListenError, match=f"cannot listen on {gateway.server.address}: in use"):
+            async with default(0, listen=gateway.server.address):
+                pass
 
 
 async def test_thousands_of_calls_without_a_request_are_nobody_elses_problem(default):
