@@ -15,17 +15,17 @@ from models.forecast.clock import Clock
 from models.forecast.path import Path
 from models.forecast.series import Array
 
-# A phase counts PRIOR_STEPS steps of the mean size of its neighbours, REACH on both sides, beside its own: few steps
-# hardly move a factor. A phase that differs from its neighbours by more than the scatter of sizes, such as an opening,
-# counts fewer. Neighbours count OVERALL_STEPS steps of the mean size of all.
-REACH = 2
-PRIOR_STEPS = 20.0
+# A phase counts PRIOR_STEPS steps of the mean size of its neighbours, weighted by their distance, beside its own: few
+# steps hardly move a factor. A phase that differs from its neighbours by more than the scatter of sizes explains, such
+# as an opening, counts fewer. Neighbours count OVERALL_STEPS steps of the mean size of all.
+NEIGHBOURS = (0.5, 1.0, 1.0, 1.0, 0.5)
+PRIOR_STEPS = 60.0
 OVERALL_STEPS = 4.0
 # The variance of sizes around their mean, relative to the squared mean, times two: of the normal distribution 1.1, of
 # the Student t with 4 degrees of freedom 2.
 SCATTER = 1.6
-# A step counts at most as so many mean steps.
-LARGEST_STEP = 8.0
+# A step counts at most as so many mean steps, and as so many of the mean steps of its phase.
+LARGEST_STEP, LARGEST_OF_PHASE = 10.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +72,28 @@ def _factors(size: Array, phases: NDArray[np.int64], period: int) -> Array:
     mean = size.mean()
     if mean == 0:
         return np.ones(period)
+    counts = np.bincount(phases, minlength=period).astype(np.float64)
+    known = _around(counts) + OVERALL_STEPS
     clipped = np.minimum(size, LARGEST_STEP * mean)
-    mean = clipped.mean()
-    sums, counts = (np.bincount(phases, weights, period).astype(np.float64) for weights in (clipped, None))
-    around = (_around(sums) + OVERALL_STEPS * mean) / (_around(counts) + OVERALL_STEPS)
-    surprise = (sums - counts * around) ** 2 / (SCATTER * around**2 * np.maximum(counts, 1))
-    prior = PRIOR_STEPS / (1 + surprise)
-    found: Array = (sums + prior * around) / (counts + prior) / mean
+    usual = _smoothed(clipped, phases, counts, known)
+    clipped = np.minimum(clipped, LARGEST_OF_PHASE * usual[phases])
+    found: Array = _smoothed(clipped, phases, counts, known) / clipped.mean()
+    return found
+
+
+def _smoothed(size: Array, phases: NDArray[np.int64], counts: Array, known: Array) -> Array:
+    """[period]: the mean size at each phase, of ``counts`` steps, shrunk to that of ``known`` steps around it."""
+    sums = np.bincount(phases, size, len(counts)).astype(np.float64)
+    around = (_around(sums) + OVERALL_STEPS * size.mean()) / known
+    # By the smaller mean, a calm phase beside an opening differs as much as the opening; one step counts as around it.
+    smaller = np.minimum((sums + around) / (counts + 1), around)
+    surprise = (sums - counts * around) ** 2 / (SCATTER * around * smaller * np.maximum(counts, 1))
+    prior = PRIOR_STEPS / np.maximum(surprise, 1) ** 2
+    found: Array = (sums + prior * around) / (counts + prior)
     return found
 
 
 def _around(values: Array) -> Array:
-    """[period]: the sums over a phase and its neighbours, around the cycle."""
-    sums: Array = np.sum([np.roll(values, shift) for shift in range(-REACH, REACH + 1)], axis=0)
-    return sums
+    """[period]: the weighted sums over a phase and its neighbours, around the cycle."""
+    reach = len(NEIGHBOURS) // 2
+    return np.convolve(values.take(np.arange(-reach, len(values) + reach), mode="wrap"), NEIGHBOURS, "valid")

@@ -57,6 +57,21 @@ def test_a_sharp_phase_keeps_its_size_among_calm_neighbours() -> None:
     assert (np.delete(found, 5) < 1.3 * found[15]).all()
 
 
+def test_one_large_step_counts_as_a_few_steps_of_its_phase() -> None:
+    sizes = np.ones(24)
+    sizes[4:9] = 0.2
+    moves = np.tile(sizes, 20) * np.where(np.arange(480) % 2, 1.0, -1.0)
+    clock = clock_of(Series(np.ones(481), 1, LEVELS, period=24), 1)
+    found = []
+    for largest in (0.2, 20.0):
+        moves[246] = largest
+        values = np.exp(0.01 * np.concatenate([[0.0], moves]).cumsum())
+        season = make_season(make_path(values[None], np.array([480.0]), padded=False), [clock], 1, "cpu")
+        found.append(season.factor[0, -24:][6] / season.factor[0, -24:][16])
+    assert found[0] == pytest.approx(0.2, rel=0.2)
+    assert found[1] < 1.7 * found[0]
+
+
 def test_bands_grow_by_the_phases_ahead() -> None:
     """The first steps ahead are the calm ones."""
     squares = np.diff(width(cyclic(), PERIOD) ** 2, prepend=0)
