@@ -50,6 +50,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
+            # uvicorn refuses requests above the limit: idle connections would take every file of the process.
+            transport.abort()
         # Not parsed yet, in order.
         self._left: deque[memoryview] = deque()
         self._expect()

@@ -1,6 +1,7 @@
 """The life of a service's process: start, ready line, signals and drain, for the gateway and the inference service.
 
-Owns signals, and the settings of malloc and of the garbage collector. A server owns start and stop.
+Owns signals, the limit of open files, and the settings of malloc and of the garbage collector. A server owns start and
+stop.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import gc
 import logging
 import queue
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
@@ -32,6 +34,7 @@ class Server(Protocol):
 async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
     """Make a server on the event loop, serve until SIGTERM or SIGINT, then drain. Raises the errors of start()."""
     malloc.keep_freed()
+    _allow_files()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -47,6 +50,15 @@ async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
     log.info("draining")
     await server.stop()
     log.info("stopped")
+
+
+def _allow_files() -> None:
+    """As many open files, and with them connections, as the system allows: its default may be 1,024."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def next_of(items: "queue.SimpleQueue[T]") -> T:

@@ -36,9 +36,9 @@ async def echo(scope, receive, send) -> None:
 
 
 @asynccontextmanager
-async def served(app) -> AsyncIterator[int]:
+async def served(app, **settings) -> AsyncIterator[int]:
     listener = listening("127.0.0.1:0", backlog=16)
-    server = HttpServer(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off"))
+    server = HttpServer(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off", **settings))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.up.wait()
     yield listener.getsockname()[1]
@@ -344,3 +344,17 @@ async def test_a_websocket_does_not_overtake_the_answer_to_an_earlier_request():
             await app.begun.wait()
         app.released.set()
         assert [(await client.answer())[1]["path"] for _ in range(2)] == ["/held", "/x"]
+
+
+async def test_a_connection_above_the_limit_is_closed_without_a_request():
+    """Idle connections above the limit would take every file of the process."""
+    async with served(echo, limit_concurrency=2) as port:
+        async with connected(port), connected(port), connected(port) as above:
+            assert await above.ended()
+        status = 503
+        while status == 503:  # until the server has seen the ends of the others
+            async with connected(port) as last:
+                await last.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                words = (await last.reader.read()).split()
+                status = int(words[1]) if words else 503
+        assert status == 200

@@ -1,11 +1,13 @@
 """The wait of a main thread for a queue that signal handlers fill."""
 
 import queue
+import resource
 import signal
 import threading
 
 import pytest
 
+from runtime import process
 from runtime.process import next_of
 
 
@@ -19,3 +21,11 @@ def test_a_signal_that_interrupts_no_wait_is_handled(request: pytest.FixtureRequ
     other.start()
     assert next_of(items) == "stop"
     other.join()
+
+
+def test_a_service_may_open_as_many_files_as_the_system_allows(request: pytest.FixtureRequest) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    process._allow_files()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
