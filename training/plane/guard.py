@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.logs import fields
 from training.plane import problem
-from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError
+from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError, Violation
 
 log = logging.getLogger("training.requests")
 
@@ -23,6 +23,9 @@ MOST_BODY_BYTES = 2 << 20
 MOST_BODIES_BYTES = 64 << 20
 """Bytes of all bodies in memory; the first SPARED_BYTES of a body are never refused, a recipe for one."""
 SPARED_BYTES = 64 << 10
+MOST_VALUES = 16_384
+"""Opening braces, opening brackets and commas of a body: the application parses JSON in the event loop, and before it
+knows the caller."""
 BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -97,13 +100,18 @@ class _Held:
 
     bodies: _Bodies
     size: int = 0
+    values: int = 0
 
-    def add(self, size: int) -> None:
+    def add(self, part: bytes) -> None:
         """Raises TooLargeError, OverloadedError."""
-        self.size += size
-        self.bodies.size += size
+        self.size += len(part)
+        self.bodies.size += len(part)
+        self.values += sum(map(part.count, (b"{", b"[", b",")))
         if self.size > MOST_BODY_BYTES:
             raise TooLargeError.over("body", MOST_BODY_BYTES, self.size)
+        if self.values > MOST_VALUES:
+            text = f"at most {MOST_VALUES}, got {self.values}"
+            raise TooLargeError(f"values of the body: {text}", Violation("body", text, MOST_VALUES))
         if self.size > SPARED_BYTES and self.bodies.size > MOST_BODIES_BYTES:
             raise OverloadedError(f"bodies of more than {MOST_BODIES_BYTES} bytes are in memory", retry_after=5.0)
 
@@ -125,7 +133,7 @@ def _bounded(receive: Receive, held: _Held) -> Receive:
             ends = time.monotonic() + BODY_SECONDS
         message = await _within(ends - time.monotonic(), receive)
         complete = not message.get("more_body", False)
-        held.add(len(message.get("body", b"")))
+        held.add(message.get("body", b""))
         return message
 
     return bounded

@@ -1,12 +1,11 @@
 """The process: configuration and logs. Its life is runtime/process.py's, everything else server.py's."""
 
-import asyncio
 import logging
 import sys
 
 from pydantic import ValidationError
 
-from runtime import listen, logs, process
+from runtime import listen, logs, loop, process
 from training.plane.config import Config
 from training.plane.errors import ConfigurationError
 from training.plane.server import Server
@@ -27,7 +26,7 @@ def main() -> None:
         else:
             if config.socket >= 0:
                 follow_parent()
-            asyncio.run(process.serve(lambda: Server(config), log))
+            loop.run(process.serve(lambda: Server(config), log))
     except ValidationError as error:
         sys.exit(f"training.plane: bad configuration\n{error}")
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
