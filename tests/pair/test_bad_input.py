@@ -242,6 +242,7 @@ def test_one_bad_series_among_several_fails_alone(running):
     )
     answer = running.stub.Predict(request, metadata=running.metadata, timeout=60)
     assert [one.WhichOneof("result") for one in answer.forecasts] == ["forecast", "error", "forecast"]
+    assert [one.symbol for one in answer.forecasts] == ["A", "B", "C"]
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in answer.forecasts[1].error.details)
     assert bad.field_violations[0].field == "series[1].values"

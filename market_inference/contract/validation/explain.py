@@ -75,7 +75,7 @@ def prepare(kinds: Iterable[type[Message]]) -> None:
 
 
 def check(message: Message) -> list[Refusal]:
-    """Check a request. The refused items are returned, and their content is cleared in `message`.
+    """Check a request. The refused items are returned, and their content but a valid symbol is cleared in `message`.
 
     The time is bounded by the number of items and bytes: beyond MOST_DESCRIBED, violations are counted only. Raises
     InvalidRequestError for a violation outside of all items, and when no item is left.
@@ -100,12 +100,16 @@ def _refusals(message: Message, plan: _Plan, found: Sequence[_Found]) -> list[Re
         refused.setdefault(item, []).append(violation)
     if len(refused) == _count_items(message, plan):
         raise _error(found, len(found))
-    for name, place in refused:
+    for (name, place), mistakes in refused.items():
         items = _list_of(message, name)
         if isinstance(items[place], str):
             items[place] = ""
         else:
+            named = not any(one.field.endswith(".symbol") for one in mistakes)
+            symbol = getattr(items[place], "symbol", "") if named else ""
             items[place].Clear()
+            if symbol:
+                items[place].symbol = symbol
     return [Refusal(*item, InvalidRequestError(broken)) for item, broken in refused.items()]
 
 

@@ -113,7 +113,18 @@ def test_a_bad_item_among_several_is_refused_alone_and_cleared(message, list_nam
     assert [(refusal.list_name, refusal.index) for refusal in refusals] == [(list_name, 1), (list_name, 2)]
     items = getattr(message.sentiment if isinstance(message, pb.AnalyzeRequest) else message, list_name)
     assert items[0]
-    assert all(item == "" if isinstance(item, str) else item.ByteSize() == 0 for item in items[1:])
+    assert all(item == ("" if isinstance(item, str) else type(item)(symbol=item.symbol)) for item in items[1:])
+
+
+def test_a_refused_item_keeps_its_symbol_unless_the_symbol_is_the_mistake():
+    symbols = ["A", "B", "x" * 1_000]
+    message = pb.PredictRequest(series=[pb.Series(symbol=one, values=GOOD) for one in symbols], horizon=1)
+    del message.series[1].values[29:]
+    assert [refusal.index for refusal in explain.check(message)] == [1, 2]
+    assert [(one.symbol, len(one.values)) for one in message.series] == [("A", len(GOOD)), ("B", 0), ("", 0)]
+    named = panels(bars(symbol="A"), bars(symbol="B", high=[1.0]))
+    explain.check(named)
+    assert [one.symbol for one in named.panels] == ["A", "B"]
 
 
 def test_a_violation_outside_of_the_items_refuses_the_request():
