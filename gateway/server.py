@@ -60,6 +60,12 @@ def build(
         what="bytes of requests and answers",
         spared=SPARED_BYTES,
     )
+    messages = InFlight(
+        most=config.max_bytes_in_flight // 2,
+        most_per_client=config.max_bytes_in_flight_per_client // 2,
+        what="bytes of messages of streams",
+        spared=SPARED_BYTES,
+    )
     most = config.max_streams_per_client
     streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
     sessions = InFlight(most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions")
@@ -73,6 +79,7 @@ def build(
         memory,
         streams,
         sessions,
+        messages,
         _limits(config, metrics),
         router,
         metrics,

@@ -3,7 +3,8 @@
 Owns the counts: requests, streams, sessions, or bytes. Limits of a request's size are the contract's.
 """
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from market_inference.contract.errors import OverloadedError
@@ -19,8 +20,8 @@ class InFlight:
         self._most = most
         self._most_per_client = most_per_client
         self._clients: dict[str, int] = {}
-        # Called once, after the next leave().
-        self._waiting: list[Callable[[], None]] = []
+        # By client, in the order of their turns: what waits until the client is not crowded.
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
         self.total = 0
 
     def enter(self, client: str, amount: int = 1) -> None:
@@ -45,9 +46,7 @@ class InFlight:
         else:
             self._clients.pop(client, None)
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for wake in waiting:
-                wake()
+            self._wake(client)
 
     @property
     def clients(self) -> int:
@@ -58,9 +57,30 @@ class InFlight:
         """Whether the client has more than half of the limit; senders without haste should wait."""
         return 2 * self._clients.get(client, 0) > self._most_per_client
 
-    def after_leave(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once, when places have been given back."""
-        self._waiting.append(wake)
+    async def room(self, client: str) -> None:
+        """Wait while the client is crowded."""
+        while self.crowded(client):
+            await self.wait(client, asyncio.Event())
+
+    async def wait(self, client: str, event: asyncio.Event) -> None:
+        """Of a crowded client: wait for an event, which is set, too, when the client is no longer crowded."""
+        waiting = self._waiting.setdefault(client, {})
+        waiting[event] = None
+        try:
+            await event.wait()
+        finally:
+            waiting.pop(event, None)
+            if not waiting and self._waiting.get(client) is waiting:
+                del self._waiting[client]
+
+    def _wake(self, client: str) -> None:
+        """Wake one; after what this one has taken the next: thousands may wait, and most would have to wait again."""
+        waiting = self._waiting.get(client)
+        if waiting and not self.crowded(client):
+            event = next(iter(waiting))
+            del waiting[event]
+            event.set()
+            asyncio.get_running_loop().call_soon(self._wake, client)
 
     @contextmanager
     def slot(self, client: str) -> Iterator[None]:

@@ -31,7 +31,7 @@ from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from gateway.streams.watch import Watch, read_open
 from market_inference.contract import codes, deadline, metadata, units
-from market_inference.contract.errors import DeadlineExceededError
+from market_inference.contract.errors import DeadlineExceededError, OverloadedError
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import explain
@@ -48,6 +48,7 @@ class Servicer:
         memory: InFlight,
         streams: InFlight,
         sessions: InFlight,
+        messages: InFlight,
         limits: Limits,
         router: Router,
         metrics: Metrics,
@@ -62,6 +63,7 @@ class Servicer:
         self._callers = Callers(authenticator)
         self._stream_places = streams
         self._session_places = sessions
+        self._messages = messages
         self._links = Links()
         self._router = router
         self._pipeline = Pipeline(in_flight, memory, limits, router, Status(router, version))
@@ -145,6 +147,7 @@ class Servicer:
                 self._records.add,
                 self.together,
                 self._pipeline.memory,
+                self._messages,
                 writes=self._writes,
                 slices=self._slices,
                 slow_checks=self._pipeline.slow_checks,
@@ -161,14 +164,15 @@ class Servicer:
             self._pipeline.refuse_when_draining()
             client = _identify(call, caller)
             with self._session_places.slot(client.name):
-                watch = await self._open_session(call, context)
-                with self._open(watch):
-                    await watch.run(context)
+                try:
+                    watch = await self._open_session(call, context)
+                    with self._open(watch):
+                        await watch.run(context)
+                finally:
+                    call.release()
 
     async def _open_session(self, call: Call, context: Any) -> Watch:
-        raw = await _first_message(context, self._default_timeout)
-        call.size_bytes = len(raw)
-        opened = read_open(raw)
+        opened = await self._read_open(call, context)
         await self._pipeline.slow_checks.turn(call.client.name, functools.partial(_check_opening, opened))
         cost_units = call.method.units(inference_pb2.WatchRequest(open=opened))
         call.asked = Asked(opened.forecast.model, 1, cost_units)
@@ -186,7 +190,30 @@ class Servicer:
             idle_seconds=self._session_idle_seconds,
             writes=self._writes,
             charge=charge,
+            on_opened=call.release,
         )
+
+    async def _read_open(self, call: Call, context: Any) -> inference_pb2.WatchOpen:
+        """The opening, whose bytes are held until call.release(). Raises ServiceError.
+
+        The bytes of the largest opening are held while the opening comes, so that a client's openings come one after
+        the other once they fill half of the client's bytes.
+        """
+        client, memory = call.client.name, self._pipeline.memory
+        try:
+            async with asyncio.timeout(self._default_timeout):
+                await memory.room(client)
+        except TimeoutError as error:
+            what = f"the client's other calls left no room for an opening within {self._default_timeout:g} s"
+            raise OverloadedError(what, retry_after=1.0) from error
+        memory.enter(client, call.method.max_request_bytes)
+        call.memory, call.held_bytes = memory, call.method.max_request_bytes
+        raw = await _first_message(context, self._default_timeout)
+        opened = read_open(raw)
+        call.size_bytes = len(raw)
+        memory.leave(client, call.held_bytes - call.size_bytes)
+        call.held_bytes = call.size_bytes
+        return opened
 
     async def _spend(self, call: Call, cost_units: int) -> None:
         """Raises RateLimitedError or QuotaExceededError."""
@@ -238,8 +265,8 @@ class Servicer:
 
     @property
     def memory(self) -> int:
-        """Bytes of requests in flight, and of answers that have not left."""
-        return self._pipeline.memory.total
+        """Bytes of requests in flight, of answers that have not left, and of messages that streams are taking."""
+        return self._pipeline.memory.total + self._messages.total
 
     @property
     def draining(self) -> bool:

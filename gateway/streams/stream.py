@@ -5,7 +5,8 @@ sends. Every request is a Call; the steps of a call are calls/pipeline.py's.
 
 Three limits bound the memory of a stream: the credit in requests in flight, the credit in bytes of these requests and
 of results not yet sent, and the memory of all calls of the client. The reader stops at a limit, so that HTTP/2 flow
-control reaches the client; other streams go on.
+control reaches the client; other streams go on. A message whose requests are not all taken counts beside its requests;
+a message beyond that limit has its requests refused, since it is in memory already.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import (
     CallCancelledError,
     InvalidRequestError,
+    OverloadedError,
     ServiceError,
     Violation,
 )
@@ -78,6 +80,7 @@ class Stream:
 
     `start` begins to serve one request as a call, `record` notes its end, and calls that start within `together()` may
     share a request to a replica. `memory` counts the bytes of all streams: while they are crowded, the stream waits.
+    `messages` counts the bytes of messages that are being taken.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Stream:
         record: Callable[[Call, Ending, bool], None],
         together: Callable[[], AbstractContextManager[None]],
         memory: InFlight,
+        messages: InFlight,
         *,
         writes: Writes,
         slices: Slices,
@@ -100,6 +104,7 @@ class Stream:
         self._record = record
         self._together = together
         self._memory = memory
+        self._messages = messages
         self._writes = writes
         self._slices = slices
         self._slow_checks = slow_checks
@@ -148,28 +153,58 @@ class Stream:
 
     async def _read(self, context: Any) -> None:
         try:
-            while not self._ended:
-                raw = await context.read()
-                if not isinstance(raw, bytes):  # grpc.aio.EOF
-                    return
-                await self._take(raw)
+            while not self._ended and await self._take_next(context):
+                pass
         finally:
             self._ended = True
             self._ready.set()
 
-    async def _take(self, raw: bytes) -> None:
+    async def _take_next(self, context: Any) -> bool:
+        """Take the requests of a message; False after the last one. No message is kept while the next is awaited."""
         # Wait before the message is read: answers to unreadable messages take memory, too.
         await self._wait_for_credit()
+        raw = await context.read()
+        if not isinstance(raw, bytes):  # grpc.aio.EOF
+            return False
+        client, size = self._call.client.name, len(raw)
         try:
-            message = read(raw)
+            self._messages.enter(client, size)
+        except OverloadedError as error:
+            self._refuse_message(raw, error)
+            return True
+        try:
+            message = self._message_of(raw)
+            del raw
+            if message is not None:
+                await self._take(message, size)
+        finally:
+            self._messages.leave(client, size)
+        return True
+
+    def _message_of(self, raw: bytes) -> requests_pb2.StreamColumns | None:
+        """The requests of a message; None for a message without requests, which is refused."""
+        try:
+            return read(raw)
         except InvalidRequestError as error:
             self._refuse(0, error)
-            return
         except DecodeError:
             violation = Violation("", "the bytes are not a StreamRequest message", "decode")
             self._refuse(0, InvalidRequestError([violation]))
-            return
-        share, mistakes = len(raw) // max(1, len(message.requests)), Mistakes()
+        return None
+
+    def _refuse_message(self, raw: bytes, error: ServiceError) -> None:
+        """Refuse the requests of a message that is not taken, but for its cancels."""
+        message, status = self._message_of(raw), error.status(self._call.request_id)
+        for request in message.requests if message is not None else ():
+            if request.HasField("cancel"):
+                self._cancel(request.id)
+            else:
+                self._in_flight += 1
+                self._queue(_error(request.id, status))
+
+    async def _take(self, message: requests_pb2.StreamColumns, size_bytes: int) -> None:
+        """Take the requests of a message of so many bytes."""
+        share, mistakes = size_bytes // max(1, len(message.requests)), Mistakes()
         client, requests = self._call.client.name, deque(message.requests)
         while requests:
             await self._wait_for_credit()
@@ -202,8 +237,10 @@ class Stream:
     async def _wait_for_credit(self) -> None:
         while self._exhausted() and self._draining is None:
             self._credit.clear()
-            self._memory.after_leave(self._credit.set)
-            await self._credit.wait()
+            if self._memory.crowded(self._call.client.name):
+                await self._memory.wait(self._call.client.name, self._credit)
+            else:
+                await self._credit.wait()
 
     def _exhausted(self) -> bool:
         return (
@@ -216,8 +253,7 @@ class Stream:
         """Take a request; `size_bytes` is the request's share of the message."""
         kind = request.WhichOneof("request")
         if kind == "cancel":
-            if call := self._calls.get(request.id):
-                call.cancel()
+            self._cancel(request.id)
             return
         try:
             call = self._call_of(request, kind)
@@ -231,6 +267,10 @@ class Stream:
         call.mistakes = mistakes
         self._calls[number] = call
         self._start(call)
+
+    def _cancel(self, number: int) -> None:
+        if call := self._calls.get(number):
+            call.cancel()
 
     def _call_of(self, request: requests_pb2.StreamItemColumns, kind: str | None) -> Call:
         """The call of a request. Raises InvalidRequestError for a mistake in another field than the request."""

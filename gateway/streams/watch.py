@@ -3,6 +3,10 @@
 Owns the way of bars and answers between the caller and the link to the replica: the limit of bars not yet answered, by
 which a slow reader slows its own sends (backpressure), conflation, and the idle time-out. The session's state and the
 meaning of a bar are the inference service's.
+
+What waits counts with its bytes, per client and in all: the opening until its answer, a bar until its answer has left,
+answers and refusals until they have left. A message after the opening is small by a limit of its own, and fields that
+the contract does not know end here. While the client has half of its bytes in flight, its sessions are not read.
 """
 
 import asyncio
@@ -38,8 +42,8 @@ log = logging.getLogger(__name__)
 _METHOD = methods.METHODS["Watch"]
 WINDOW = 256
 """Limit of bars of one session that have been sent to the replica and are not answered yet."""
-
-
+BAR_BYTES = 512
+"""What a bar counts for: its message in the queues of gateway and replica, with the objects around the message."""
 BARS_CHARGED_AT_ONCE = 64
 """Bars per charge: a budget that several gateways share is not asked at every bar."""
 
@@ -57,7 +61,7 @@ class _Answer(NamedTuple):
 class Watch:
     """One caller's session. `envelope` opens the session at the replica, under the envelope's id.
 
-    `memory` counts the bytes of answers that wait for the caller, of all sessions and streams.
+    `memory` counts the bytes of all sessions and streams. `on_opened` is called at the first answer.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Watch:
         idle_seconds: float,
         writes: Writes,
         charge: Charge,
+        on_opened: Callable[[], None],
         window: int = WINDOW,
     ) -> None:
         self._link = link
@@ -82,7 +87,10 @@ class Watch:
         self._latest = envelope.watch_open.delivery == inference_pb2.WATCH_DELIVERY_LATEST
         self._charge_bars = charge
         self._charged = 0
+        self._on_opened = on_opened
         self._unanswered = 0
+        # Bytes of bars without an answer.
+        self._held_bytes = 0
         self._answers: deque[_Answer] = deque()
         self._error: ServiceError | None = None
         self._finished = False
@@ -111,10 +119,14 @@ class Watch:
             self._give_up()
 
     def _give_up(self) -> None:
-        """End the session at the replica, and drop the answers that have not been written."""
+        """End the session at the replica, and drop what has not been written."""
         self._link.close(self._id)
         while self._answers:
             self._release(self._answers.popleft())
+        while self._refusals:
+            self._release(self._refusals.popleft()[1])
+        self._memory.leave(self._client, self._held_bytes)
+        self._held_bytes = 0
 
     def _release(self, answer: _Answer) -> None:
         self._memory.leave(self._client, len(answer.response))
@@ -125,27 +137,34 @@ class Watch:
             self._end(RemoteError(reply.error))
             return
         answer = _Answer(reply.watch.response, reply.watch.replaceable, self._opened)
-        self._met += self._opened
-        self._opened = True
+        if self._opened:
+            self._met += 1
+        else:
+            self._opened = True
+            self._on_opened()
         if self._latest and answer.replaceable and self._answers and self._answers[-1].replaceable:
             self._release(self._answers.pop())
             self._answered()
-        self._queue(answer)
-        self._queue_refusals()
+        try:
+            self._hold(answer)
+        except OverloadedError as error:
+            self._end(error)
+        else:
+            self._queue(answer)
+            self._queue_refusals()
 
     def _queue_refusals(self) -> None:
         """Queue the refusals whose turn has come."""
         while self._opened and self._refusals and self._refusals[0][0] <= self._met:
             self._queue(self._refusals.popleft()[1])
 
+    def _hold(self, answer: _Answer) -> None:
+        """Raises OverloadedError."""
+        self._memory.enter(self._client, len(answer.response))
+
     def _queue(self, answer: _Answer) -> None:
-        try:
-            self._memory.enter(self._client, len(answer.response))
-        except OverloadedError as error:
-            self._end(error)
-        else:
-            self._answers.append(answer)
-            self._ready.set()
+        self._answers.append(answer)
+        self._ready.set()
 
     def lose(self) -> None:
         """The link to the replica has ended."""
@@ -162,19 +181,13 @@ class Watch:
     def _answered(self) -> None:
         self._unanswered -= 1
         self._place_free.set()
+        self._held_bytes -= BAR_BYTES
+        self._memory.leave(self._client, BAR_BYTES)
 
     async def _read(self, context: Any) -> None:
         try:
-            while True:
-                while self._unanswered >= self._window:
-                    self._place_free.clear()
-                    await self._place_free.wait()
-                raw = await context.read()
-                if not isinstance(raw, bytes):  # grpc.aio.EOF
-                    return
-                self._last_bar = deadline.now()
-                await self._charge()
-                self._take(raw)
+            while await self._read_one(context):
+                pass
         except ServiceError as error:
             self._end(error)
         except Exception:  # a bug must not look like the end of the caller's bars
@@ -183,6 +196,26 @@ class Watch:
         finally:
             self._finished = True
             self._ready.set()
+
+    async def _read_one(self, context: Any) -> bool:
+        """Read a message and send its bar; False after the last one. No message is kept while the next is awaited."""
+        while self._unanswered >= self._window:
+            self._place_free.clear()
+            await self._place_free.wait()
+        if self._memory.crowded(self._client):
+            await self._memory.room(self._client)
+        raw = await context.read()
+        if not isinstance(raw, bytes):  # grpc.aio.EOF
+            return False
+        self._last_bar = deadline.now()
+        self._memory.enter(self._client, BAR_BYTES)
+        self._held_bytes += BAR_BYTES
+        self._unanswered += 1
+        bar = _bar(raw)
+        del raw
+        await self._charge()
+        self._take(bar)
+        return True
 
     async def _charge(self) -> None:
         """Charge one bar. Bars above the client's rate wait and are not refused. Raises QuotaExceededError."""
@@ -194,23 +227,19 @@ class Watch:
                 await asyncio.sleep(error.retry_after or 0.1)
         self._charged -= 1
 
-    def _take(self, raw: bytes) -> None:
+    def _take(self, bar: inference_pb2.WatchBar | InvalidRequestError) -> None:
         """Send a bar to the replica. A message without a bar is refused at once."""
-        self._unanswered += 1
-        try:
-            message = _read(raw)
-        except InvalidRequestError as error:
-            self._refuse(error)
-            return
-        if message.HasField("bar") and message.bar.HasField("bar"):
-            self._sent += 1
-            self._link.send(exchange_pb2.Envelope(id=self._id, watch_bar=message.bar))
+        if isinstance(bar, InvalidRequestError):
+            self._refuse(bar)
         else:
-            self._refuse(InvalidRequestError([Violation("bar", "must be set: the session is open", "required")]))
+            self._sent += 1
+            self._link.send(exchange_pb2.Envelope(id=self._id, watch_bar=bar))
 
     def _refuse(self, error: InvalidRequestError) -> None:
         response = inference_pb2.WatchResponse(error=error.status(self._request_id))
-        self._refusals.append((self._sent, _Answer(response.SerializeToString(), False, True)))
+        answer = _Answer(response.SerializeToString(), False, True)
+        self._hold(answer)
+        self._refusals.append((self._sent, answer))
         self._queue_refusals()
 
     async def _write(self, context: Any) -> None:
@@ -239,20 +268,40 @@ class Watch:
             self._end(SessionIdleError(f"no bar came for {self._idle_seconds:g} s"))
 
 
-def _read(raw: bytes) -> inference_pb2.WatchRequest:
-    """A message of a Watch call; its size is checked before the message is parsed. Raises InvalidRequestError."""
-    if len(raw) > _METHOD.max_request_bytes:
-        raise RequestTooLargeError(_METHOD.max_request_bytes, len(raw))
-    bounds.check(raw, inference_pb2.WatchRequest.DESCRIPTOR)
+def _parse(raw: bytes) -> inference_pb2.WatchRequest:
+    """Raises InvalidRequestError."""
     try:
         return inference_pb2.WatchRequest.FromString(raw)
     except DecodeError as error:
         raise InvalidRequestError([Violation("", "the bytes are not a WatchRequest message", "decode")]) from error
 
 
+def _bar(raw: bytes) -> inference_pb2.WatchBar | InvalidRequestError:
+    """The bar of a message after the opening, without fields unknown to the contract; or the message's mistake."""
+    if len(raw) > _METHOD.max_further_request_bytes:
+        return RequestTooLargeError(_METHOD.max_further_request_bytes, len(raw), "bar")
+    try:
+        message = _parse(raw)
+    except InvalidRequestError as error:
+        return error
+    bar = message.bar
+    if not bar.HasField("bar"):
+        return InvalidRequestError([Violation("bar", "must be set: the session is open", "required")])
+    bar.DiscardUnknownFields()
+    return bar
+
+
 def read_open(raw: object) -> inference_pb2.WatchOpen:
-    """The opening in the first message of a Watch call. Raises InvalidRequestError."""
-    message = _read(raw if isinstance(raw, bytes) else b"")
+    """The opening in the first message of a Watch call, without fields that the contract does not know.
+
+    The message's size is checked, and its lists are counted, before the message is parsed. Raises InvalidRequestError.
+    """
+    raw = raw if isinstance(raw, bytes) else b""
+    if len(raw) > _METHOD.max_request_bytes:
+        raise RequestTooLargeError(_METHOD.max_request_bytes, len(raw))
+    bounds.check(raw, inference_pb2.WatchRequest.DESCRIPTOR)
+    message = _parse(raw)
     if not message.HasField("open"):
         raise InvalidRequestError([Violation("open", "must be set in the first message", "required")])
+    message.open.DiscardUnknownFields()
     return message.open

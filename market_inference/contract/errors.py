@@ -121,13 +121,14 @@ class InvalidRequestError(ServiceError):
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """More bytes than the method's limit."""
+    """More bytes than the method's limit, or than the limit of a further message of a call, which holds `field`."""
 
     code = code_pb2.RESOURCE_EXHAUSTED
     reason = "REQUEST_TOO_LARGE"
 
-    def __init__(self, limit: int, got: int) -> None:
-        super().__init__([Violation("", f"request too large (max {limit} bytes, got {got})", "max_request_bytes")])
+    def __init__(self, limit: int, got: int, field: str = "") -> None:
+        rule = "max_further_request_bytes" if field else "max_request_bytes"
+        super().__init__([Violation(field, f"request too large (max {limit} bytes, got {got})", rule)])
 
 
 class AnswerTooLargeError(InvalidRequestError):

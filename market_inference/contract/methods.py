@@ -34,6 +34,8 @@ class Method:
     request: type[Message]
     response: type[Message]
     max_request_bytes: int
+    max_further_request_bytes: int
+    """The largest message of a call after the first one; 0 where all messages have the same limit."""
     max_answer_bytes: int
     """The largest answer that a request may ask for; 0 for no limit."""
     scope: str
@@ -119,6 +121,7 @@ def _row(
         request=request,
         response=GetMessageClass(descriptor.output_type),
         max_request_bytes=rules.max_request_bytes,
+        max_further_request_bytes=rules.max_further_request_bytes,
         max_answer_bytes=rules.max_answer_bytes,
         scope=rules.scope,
         streams=descriptor.client_streaming or descriptor.server_streaming,

@@ -23,6 +23,7 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.server import build
+from gateway.streams.watch import BAR_BYTES
 from market_inference.contract import keys, methods
 from market_inference.contract.errors import InternalError, reason_of
 from market_inference.contract.generated import exchange_pb2
@@ -238,6 +239,64 @@ async def test_answers_that_a_client_does_not_read_are_bounded_and_freed_with_it
             while servicer.memory:  # noqa: ASYNC110 -- gRPC reports the end of the connection
                 await asyncio.sleep(0.01)
         await gateway.predict()
+
+
+async def test_a_session_counts_its_opening_and_its_bars_and_passes_no_unknown_field_on(start):
+    unknown = b"\x7a\x03abc"
+    opening = pb.WatchRequest(open=pb.WatchOpen(history=pb.Panel(close=[1.0, 2.0] * 500))).SerializeToString()
+    bar = pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=1.0)).SerializeToString()
+    received: asyncio.Queue[exchange_pb2.Envelope] = asyncio.Queue()
+    may_open = asyncio.Event()
+
+    async def behave(envelope):
+        received.put_nowait(envelope)
+        if envelope.HasField("watch_bar"):
+            return None
+        await may_open.wait()
+        opened = pb.WatchResponse(opened=pb.WatchOpened()).SerializeToString()
+        return exchange_pb2.Reply(id=envelope.id, watch=exchange_pb2.WatchReply(response=opened))
+
+    async with start(1) as gateway:
+        gateway.replicas[0].behave = behave
+        servicer = gateway.server.servicer
+        call = gateway.channel.stream_stream(methods.METHODS["Watch"].path)(metadata=gateway.metadata)
+        await call.write(opening)
+        await received.get()
+        assert servicer.memory == len(opening)
+        may_open.set()
+        await call.read()
+        assert servicer.memory == 0
+        for _ in range(3):
+            await call.write(b"\x12" + bytes([len(bar) + len(unknown)]) + bar + unknown)
+            assert (await received.get()).watch_bar.SerializeToString() == bar
+        assert servicer.memory == 3 * BAR_BYTES
+        call.cancel()
+        await eventually_async(lambda: not servicer.memory)
+
+
+async def test_openings_that_do_not_come_take_half_of_a_clients_bytes_and_the_others_wait_their_turn(start):
+    opening = pb.WatchRequest(open=pb.WatchOpen(history=pb.Panel(close=[1.0] * 40))).SerializeToString()
+    largest = methods.METHODS["Watch"].max_request_bytes
+
+    def behave(envelope):
+        opened = pb.WatchResponse(opened=pb.WatchOpened()).SerializeToString()
+        return exchange_pb2.Reply(id=envelope.id, watch=exchange_pb2.WatchReply(response=opened))
+
+    async with start(1, max_bytes_in_flight_per_client=4 * largest) as gateway:
+        gateway.replicas[0].behave = behave
+        servicer = gateway.server.servicer
+        watch = gateway.channel.stream_stream(methods.METHODS["Watch"].path)
+        silent = [watch(metadata=gateway.metadata) for _ in range(3)]
+        for call in silent:
+            await call.wait_for_connection()
+        await eventually_async(lambda: servicer.memory == 3 * largest)
+        late = watch(metadata=gateway.metadata)
+        await late.write(opening)
+        silent[0].cancel()
+        assert pb.WatchResponse.FromString(await late.read()).HasField("opened")
+        for call in (*silent, late):
+            call.cancel()
+        await eventually_async(lambda: not servicer.memory)
 
 
 SECRET = b"mi_0123456789ab_secretsecretsecret"

@@ -63,6 +63,7 @@ class MethodRules(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FURTHER_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """The largest request, in bytes of serialised protobuf."""
     scope: _builtins.str
@@ -71,16 +72,21 @@ class MethodRules(_message.Message):
     """The largest answer, in bytes, by the size that the request makes the answer have: a request for a larger answer is
     refused before anything is computed. 0 where a request cannot ask for a large answer.
     """
+    max_further_request_bytes: _builtins.int
+    """The largest message after the first one of a call, for a call whose first message alone is large; else 0. Fields that
+    the contract does not know count, and are dropped.
+    """
     def __init__(
         self,
         *,
         max_request_bytes: _builtins.int = ...,
         scope: _builtins.str = ...,
         max_answer_bytes: _builtins.int = ...,
+        max_further_request_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_answer_bytes", b"max_answer_bytes", "max_request_bytes", b"max_request_bytes", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_answer_bytes", b"max_answer_bytes", "max_further_request_bytes", b"max_further_request_bytes", "max_request_bytes", b"max_request_bytes", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

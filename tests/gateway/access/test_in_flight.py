@@ -1,5 +1,7 @@
 """Limits of requests in flight: per client, and in total."""
 
+import asyncio
+
 import pytest
 
 from gateway.access.in_flight import InFlight
@@ -38,16 +40,54 @@ def test_a_single_amount_above_the_limit_passes_while_nothing_else_is_in_flight(
     assert held.total == 0
 
 
-def test_a_client_with_half_of_its_limit_is_crowded_until_places_are_given_back():
-    held, woken = InFlight(most=100, most_per_client=100), []
+def test_a_client_with_more_than_half_of_its_limit_is_crowded_until_places_are_given_back():
+    held = InFlight(most=100, most_per_client=100)
     held.enter("a", 51)
     assert held.crowded("a")
     assert not held.crowded("b")
-    held.after_leave(lambda: woken.append("once"))
     held.leave("a", 1)
-    held.leave("a", 1)
-    assert woken == ["once"]
     assert not held.crowded("a")
+
+
+async def test_those_that_wait_for_room_go_on_one_after_the_other_as_long_as_there_is_room():
+    held, order = InFlight(most=100, most_per_client=100), []
+    held.enter("a", 90)
+    held.enter("b", 10)
+
+    async def enter(name: str, amount: int) -> None:
+        await held.room("a")
+        held.enter("a", amount)
+        order.append(name)
+
+    waiting = [asyncio.create_task(enter(*one)) for one in (("first", 20), ("second", 40), ("third", 1))]
+    await settle()
+    held.leave("b", 10)
+    held.leave("a", 30)
+    await settle()
+    assert order == []
+    held.leave("a", 30)
+    await settle()
+    assert order == ["first", "second"]
+    held.leave("a", 60)
+    await asyncio.gather(*waiting)
+    assert order == ["first", "second", "third"]
+
+
+async def test_one_that_waits_for_room_and_leaves_holds_up_nobody():
+    held = InFlight(most=100, most_per_client=100)
+    held.enter("a", 60)
+    gone, other = asyncio.create_task(held.room("a")), asyncio.create_task(held.room("a"))
+    await settle()
+    held.leave("a", 60)
+    gone.cancel()
+    await other
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def test_empty_amounts_side_by_side_are_given_back():

@@ -1,6 +1,7 @@
 """The guarantees of a Stream call, with a service paced by the test."""
 
 import asyncio
+import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from market_inference.contract.deadline import NEVER, now
-from market_inference.contract.errors import DrainingError, OverloadedError, StalledReaderError
+from market_inference.contract.errors import DrainingError, OverloadedError, StalledReaderError, reason_of
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.methods import METHODS
 
@@ -71,6 +72,7 @@ def stream_of(
     credits: pb.StreamCredits,  # noqa: A002 -- the contract's name
     *,
     held: InFlight | None = None,
+    messages: InFlight | None = None,
     reader_seconds: float = 60.0,
     slices: Slices | None = None,
     slow_checks: SlowChecks | None = None,
@@ -83,6 +85,7 @@ def stream_of(
         service.record,
         nullcontext,
         held or memory(),
+        messages or memory(),
         writes=Writes(reader_seconds),
         slices=slices or Slices(),
         slow_checks=slow_checks or SlowChecks(),
@@ -302,6 +305,48 @@ async def test_a_stream_waits_while_its_client_has_half_of_its_bytes_in_flight()
     run.task.cancel()
 
 
+async def test_a_message_counts_until_its_requests_are_taken_and_is_not_kept():
+    service, wire, messages = Slow(), Wire(), memory(1000)
+    run = Running(stream_of(service, pb.StreamCredits(in_flight=1, bytes=1 << 20), messages=messages), service, wire)
+    await wire.got.get()
+    wire.send(1, 2)
+    raw = wire.sent.get_nowait()
+    references = sys.getrefcount(raw)
+    wire.sent.put_nowait(raw)
+    await run.settle()
+    assert service.begun == ["1"]
+    assert messages.total == len(raw)
+    assert sys.getrefcount(raw) == references
+    service.open("1", "2")
+    assert [one.id for one in await wire.answers(2)] == [1, 2]
+    await run.settle()
+    assert messages.total == 0
+    wire.sent.put_nowait(b"\xff")
+    assert [one.error.code for one in await wire.answers(1)] == [code_pb2.INVALID_ARGUMENT]
+    assert messages.total == 0
+    run.task.cancel()
+
+
+async def test_a_message_beyond_the_bytes_of_messages_has_its_requests_refused_and_its_cancels_heard():
+    service, wire, messages = Slow(), Wire(), memory(1000)
+    run = Running(stream_of(service, CREDITS, messages=messages), service, wire)
+    await wire.got.get()
+    wire.send(1)
+    await run.settle()
+    messages.enter("me", 1000)
+    items = [pb.StreamItem(id=1, cancel=pb.StreamCancel())]
+    items += [pb.StreamItem(id=number, indicators=pb.ComputeIndicatorsRequest()) for number in (2, 3)]
+    wire.sent.put_nowait(pb.StreamRequest(requests=items).SerializeToString())
+    found = {one.id: reason_of(one.error) for one in await wire.answers(3)}
+    assert found == {1: "CANCELLED", 2: "OVERLOADED", 3: "OVERLOADED"}
+    messages.leave("me", 1000)
+    wire.send(4)
+    service.open("4")
+    assert [one.id for one in await wire.answers(1)] == [4]
+    assert messages.total == 0
+    run.task.cancel()
+
+
 async def test_draining_answers_what_is_in_flight_and_ends(running):
     running.wire.send(1)
     await running.settle()
@@ -386,6 +431,7 @@ async def test_a_message_with_a_suspected_request_is_read_on_in_turns_of_the_slo
     # The next message begins in the slices of all streams.
     service.calls.clear()
     run.stream._credits = pb.StreamCredits(in_flight=8, bytes=1 << 20)
+    run.stream._credit.set()
     wire.send(5)
     await run.settle()
     assert len(service.calls) == 1

@@ -1,14 +1,17 @@
 """The gateway's guarantees for a live session, with a replica and a caller paced by the test."""
 
 import asyncio
+import sys
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from gateway.access.in_flight import InFlight
 from gateway.streams.stalled import Writes
-from gateway.streams.watch import BARS_CHARGED_AT_ONCE, Watch, read_open
+from gateway.streams.watch import BAR_BYTES, BARS_CHARGED_AT_ONCE, Watch, read_open
+from market_inference.contract import methods
 from market_inference.contract.errors import (
     DrainingError,
     InvalidRequestError,
@@ -19,12 +22,14 @@ from market_inference.contract.errors import (
     SessionIdleError,
     SessionLostError,
     StalledReaderError,
+    reason_of,
 )
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.validation import explain
 
 WINDOW = 8
+LIMIT = methods.METHODS["Watch"].max_further_request_bytes
 
 
 class FakeLink:
@@ -33,6 +38,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.on_reply: Any = None
         self.bars: list[int] = []
+        self.envelopes: list[exchange_pb2.Envelope] = []
         self.arrived: asyncio.Queue[int] = asyncio.Queue()
         self.closed: list[int] = []
 
@@ -40,6 +46,7 @@ class FakeLink:
         self.on_reply = on_reply
 
     def send(self, envelope: exchange_pb2.Envelope) -> None:
+        self.envelopes.append(envelope)
         self.bars.append(envelope.watch_bar.sequence)
         self.arrived.put_nowait(envelope.watch_bar.sequence)
 
@@ -47,6 +54,8 @@ class FakeLink:
         self.closed.append(session)
 
     def answer(self, response: pb.WatchResponse) -> None:
+        if self.closed:  # as the link does
+            return
         watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
         self.on_reply(exchange_pb2.Reply(id=7, watch=watch))
 
@@ -83,12 +92,13 @@ class Running:
         idle_seconds: float = 60.0,
         reader_seconds: float = 60.0,
         most_bytes: int = 1 << 30,
+        memory: InFlight | None = None,
     ) -> None:
         self.link, self.caller = FakeLink(), Caller()
         self.refusals: list[Exception] = []
         self.charged = 0
         envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
-        self.memory = InFlight(most=1 << 30, most_per_client=most_bytes, what="bytes")
+        self.memory = memory or InFlight(most=1 << 30, most_per_client=most_bytes, what="bytes")
         self.watch = Watch(
             self.link,  # type: ignore[arg-type]
             envelope,
@@ -96,6 +106,7 @@ class Running:
             idle_seconds=idle_seconds,
             writes=Writes(reader_seconds),
             charge=self.charge,
+            on_opened=lambda: None,
             window=WINDOW,
         )
         self.task = asyncio.create_task(self.watch.run(self.caller))
@@ -227,17 +238,120 @@ async def test_a_caller_that_reads_no_answer_in_time_loses_the_session_and_no_me
 
 
 async def test_unread_answers_beyond_the_clients_bytes_end_the_session():
-    run = await Running(most_bytes=30).opened()
+    run = await Running(most_bytes=2 * WINDOW * BAR_BYTES).opened()
     run.caller.reading.clear()
     run.caller.send(*range(1, WINDOW + 1))
     await run.settle()
     for sequence in range(1, WINDOW + 1):
-        run.link.update(sequence)
+        run.link.answer(pb.WatchResponse(sequence=sequence, update=pb.WatchUpdate(indicators=[1.0] * 100)))
         await run.settle()
     run.caller.reading.set()
     with pytest.raises(OverloadedError, match="bytes of this client in flight"):
         await run.task
     assert run.memory.total == 0
+
+
+UNKNOWN = b"\x7a\x03abc"  # field 15, three bytes
+
+
+async def test_fields_unknown_to_the_contract_end_at_the_gateway():
+    run = await Running().opened()
+    bar = pb.Bar(time=1, close=1.0).SerializeToString() + UNKNOWN
+    watched = b"\x08\x01\x12" + bytes([len(bar)]) + bar + UNKNOWN
+    run.caller.sent.put_nowait(b"\x12" + bytes([len(watched)]) + watched + UNKNOWN)
+    await run.settle()
+    known = pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=1.0))
+    [envelope] = run.link.envelopes
+    assert envelope.watch_bar.SerializeToString() == known.SerializeToString()
+    opened = read_open(pb.WatchRequest(open=pb.WatchOpen(symbol="A")).SerializeToString() + b"\x0a\x05" + UNKNOWN)
+    assert opened.SerializeToString() == pb.WatchOpen(symbol="A").SerializeToString()
+    run.task.cancel()
+
+
+async def test_a_large_message_after_the_opening_is_refused_by_field_and_limit_and_not_kept():
+    run = await Running().opened()
+    at_limit = pb.WatchRequest(bar=pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=1.0))).SerializeToString()
+    at_limit += b"\x7a" + bytes([0x80 | (LIMIT - len(at_limit) - 3) & 0x7F, LIMIT - len(at_limit) - 3 >> 7])
+    run.caller.sent.put_nowait(at_limit.ljust(LIMIT, b"x"))
+    above = at_limit.ljust(LIMIT + 1, b"x")
+    references = sys.getrefcount(above)
+    run.caller.sent.put_nowait(above)
+    await run.settle()
+    assert run.link.bars == [1]
+    assert sys.getrefcount(above) == references
+    run.link.update(1)
+    await run.settle()
+    answer, refusal = run.caller.got
+    assert answer.HasField("update")
+    assert reason_of(refusal.error) == "REQUEST_TOO_LARGE"
+    mistakes = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(mistakes) for detail in refusal.error.details)
+    [violation] = mistakes.field_violations
+    assert (violation.field, violation.description) == ("bar", "request too large (max 1024 bytes, got 1025)")
+    assert run.memory.total == 0
+    run.task.cancel()
+
+
+def test_the_largest_bar_of_an_honest_client_fits_ten_times():
+    bar = pb.Bar(time=-1, open=1e300, high=1e300, low=1e300, close=1e300, volume=1e300)
+    message = pb.WatchRequest(bar=pb.WatchBar(sequence=(1 << 64) - 1, bar=bar, as_of=-1))
+    assert message.ByteSize() * 10 < LIMIT
+
+
+async def test_bars_and_refusals_count_until_their_answers_have_left():
+    run = await Running().opened()
+    run.caller.send(1, 2)
+    run.caller.sent.put_nowait(b"\xff")
+    await run.settle()
+    refusal = run.memory.total - 3 * BAR_BYTES
+    assert refusal > 0
+    run.caller.reading.clear()
+    run.link.update(1)
+    run.link.update(2)
+    await run.settle()
+    assert run.memory.total > 3 * BAR_BYTES + refusal
+    run.caller.reading.set()
+    await run.settle()
+    assert run.memory.total == 0
+    run.caller.send(3)
+    run.caller.sent.put_nowait(b"\xff")
+    await run.settle()
+    assert run.memory.total > 2 * BAR_BYTES
+    run.task.cancel()
+    await asyncio.wait({run.task})
+    assert run.memory.total == 0
+
+
+async def test_a_session_is_not_read_while_its_client_has_half_of_its_bytes_in_flight():
+    memory = InFlight(most=1 << 30, most_per_client=5 * BAR_BYTES)
+    first, second = await Running(memory=memory).opened(), await Running(memory=memory).opened()
+    first.caller.send(1, 2, 3, 4)
+    await first.settle()
+    # The reads of the fourth bar here and of the first one there had begun before.
+    assert first.link.bars == [1, 2, 3]
+    second.caller.send(1, 2)
+    await second.settle()
+    assert second.link.bars == [1]
+    for sequence in (1, 2, 3):
+        first.link.update(sequence)
+    await first.settle()
+    assert (first.link.bars, second.link.bars) == ([1, 2, 3, 4], [1, 2])
+    for run in (first, second):
+        run.task.cancel()
+        await asyncio.wait({run.task})
+    assert memory.total == 0
+
+
+async def test_a_bar_that_waits_for_the_rate_counts_and_a_large_message_does_not_wait_with_its_bytes():
+    run = await Running().opened()
+    run.refusals = [RateLimitedError("slow", retry_after=60.0)]
+    large = b"x" * (1 << 20)
+    references = sys.getrefcount(large)
+    run.caller.sent.put_nowait(large)
+    await run.settle()
+    assert sys.getrefcount(large) == references
+    assert run.memory.total == BAR_BYTES
+    run.task.cancel()
 
 
 async def test_without_bars_it_ends():
