@@ -59,7 +59,11 @@ class Config(BaseSettings):
         256 << 20, ge=1, description="bound of the bytes of answers in memory, computed or not yet sent"
     )
     max_sessions: int = Field(8192, ge=1, description="bound of live sessions")
-    max_session_bytes: int = Field(512 << 20, ge=1, description="bound of the bytes of bars of all live sessions")
+    max_session_bytes: int = Field(
+        512 << 20,
+        ge=1,
+        description="bound of the bytes of bars of all live sessions, and of the inputs of their forecasts",
+    )
     session_memory_share: float = Field(
         0.25, gt=0, le=1, description="share of the bytes of all live sessions that one client's sessions may hold"
     )

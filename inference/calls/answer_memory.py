@@ -1,7 +1,8 @@
 """The memory of answers that are being computed or wait to be sent.
 
 Owns the bound: a request is refused before its answer is computed if the answers in memory would exceed it. An answer
-may be hundreds of times as large as its request. One client may hold half of the bound.
+may be hundreds of times as large as its request. One client may hold half of the bound. The inputs of sessions'
+forecasts have a bound of their own (sessions/service.py).
 """
 
 from collections.abc import Callable
@@ -12,11 +13,22 @@ CLIENT_SHARE = 0.5
 
 
 class AnswerMemory:
-    """Bytes of answers, at most `limit`. `unsent()` gives the bytes of complete answers that are not sent yet."""
+    """Bytes of answers, or of `what` waits in their place: at most `limit`, and `share` of the limit for one client.
 
-    def __init__(self, limit: int, unsent: Callable[[], int] = lambda: 0) -> None:
+    `unsent()` gives the bytes of complete answers that are not sent yet.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        unsent: Callable[[], int] = lambda: 0,
+        *,
+        share: float = CLIENT_SHARE,
+        what: str = "answers",
+    ) -> None:
         self._limit = limit
-        self._client_limit = int(limit * CLIENT_SHARE)
+        self._client_limit = int(limit * share)
+        self._what = what
         self._held: dict[str, int] = {}
         self.held_bytes = 0
         self.unsent = unsent
@@ -28,7 +40,7 @@ class AnswerMemory:
         mine = self._held.get(client, 0) + size_bytes
         if mine > self._client_limit or self.held_bytes + self.unsent() + size_bytes > self._limit:
             raise OverloadedError(
-                f"the answers in memory leave no room for {size_bytes} bytes (max {self._limit} bytes in all, "
+                f"the {self._what} in memory leave no room for {size_bytes} bytes (max {self._limit} bytes in all, "
                 f"{self._client_limit} of one client)",
                 retry_after=0.5,
             )

@@ -21,6 +21,7 @@ from google.rpc import status_pb2
 from inference.batching.job import Job
 from inference.batching.tracks import Tracks
 from inference.calls import answers
+from inference.calls.answer_memory import AnswerMemory
 from inference.calls.servicer import DEFAULT_LEVELS, compile_specs
 from inference.calls.together import not_nanoseconds, require_taken
 from inference.device.engine import Engine
@@ -92,6 +93,8 @@ class SessionService:
         self._most = most
         self._most_bytes = most_bytes
         self._most_client_bytes = int(most_bytes * share)
+        # The copies of bars that forecasts wait with: of one client as many bytes as of its sessions' bars.
+        self._inputs = AnswerMemory(most_bytes, share=share, what="inputs of sessions' forecasts")
         self._observer = observer
         self._stuck_seconds = stuck_seconds
         self._plans = Plans(_PLAN_BYTES)
@@ -120,10 +123,13 @@ class SessionService:
 
     def bar(self, session: Session, bar: inference_pb2.WatchBar) -> None:
         """Queue a bar of a session that is open or being opened."""
+        # A copy, as in open().
+        own = inference_pb2.WatchBar()
+        own.CopyFrom(bar)
         if session.phase is Phase.CHECKED:
-            session.early_bars.append(bar)
+            session.early_bars.append(own)
         elif not session.closed:
-            self._submit(session, bar)
+            self._submit(session, own)
 
     def close(self, session: Session, reason: str = CLOSED) -> None:
         """Drop a session with the waiting work and the memory."""
@@ -340,7 +346,10 @@ class SessionService:
     ) -> None:
         """Complete an answer with the forecast. Forecasts due at the same time share a batch."""
         identity = session.model.name, session.model.version
+        held = 0
         try:
+            size = closes.nbytes + (0 if times is None else times.nbytes)
+            held = self._inputs.hold(session.client, size)
             forecast = await self._run_forecast(session, closes, times)
             answers.write_forecast(answer.update.forecast, forecast)
             for warning in forecast.warnings:
@@ -352,6 +361,8 @@ class SessionService:
             log.exception("forecast failed", extra=fields(request_id=session.request_id))
             status: status_pb2.Status = InternalError().status(session.request_id)
             answer.update.forecast_error.CopyFrom(status)
+        finally:
+            self._inputs.release(session.client, held)
         session.answer(answer, place)
 
     async def _run_forecast(self, session: Session, closes: Any, times: Any) -> Any:

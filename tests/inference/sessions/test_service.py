@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from threading import Event
 from typing import Any
 
@@ -379,6 +380,35 @@ async def test_a_session_that_closes_while_its_history_loads_leaves_no_work(setu
     assert (await replies.next()).HasField("opened")
     assert not setup.sessions._turns
     assert setup.sessions.nbytes == other.size_bytes
+
+
+async def test_a_bar_that_waits_does_not_keep_the_frame_that_it_came_in(setup):
+    frame = exchange_pb2.ExchangeRequest()
+    bar = frame.envelopes.add(watch_bar=pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=1.0))).watch_bar
+    session, replies = setup.open()
+    references = sys.getrefcount(bar)
+    setup.sessions.bar(session, bar)
+    assert sys.getrefcount(bar) == references
+    assert (await replies.next()).HasField("opened")
+    assert (await replies.next()).sequence == 1
+
+
+async def test_forecasts_of_one_client_wait_with_as_many_bytes_as_its_sessions_may_hold():
+    setup = Setup(most_bytes=1 << 16, share=0.25)
+    setup.model.gate.clear()
+    session, replies = setup.open(bars=500, forecast=pb.WatchForecast(horizon=1), client="greedy")
+    assert (await replies.next()).HasField("opened")
+    for sequence in range(1, 61):
+        setup.bar(session, sequence)
+    # The 40 closes of the history, and one more at each bar: 328, 336, ... bytes, up to 16 KiB.
+    await eventually_async(lambda: setup.recorder.bars == ["taken"] * 60)
+    assert setup.sessions._inputs.held_bytes <= 1 << 14
+    setup.model.gate.set()
+    found = [(await replies.next()).update for _ in range(60)]
+    assert [one.HasField("forecast") for one in found] == [True] * 35 + [False] * 25
+    assert {reason_of(one.forecast_error) for one in found[35:]} == {"OVERLOADED"}
+    assert setup.sessions._inputs.held_bytes == 0
+    setup.close()
 
 
 async def test_one_client_cannot_take_the_memory_of_the_others():
