@@ -1,19 +1,22 @@
 """Objects as files of a folder, with addresses signed by this plane.
 
 Owns the files. The route that receives and serves the files is routes/objects.py. A file appears under its key only
-when it is whole: bytes go to a temporary file, and the key is then linked to that file.
+when it is whole: bytes go to a temporary file, and the key is then linked to that file. An object that came in parts is
+a folder. The name of a part's file is the number and the digest of the part, so that the completion of an upload reads
+and copies nothing.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from training.plane.objects import (
@@ -26,9 +29,29 @@ from training.plane.objects import (
 )
 from training.plane.signature import Signer
 
+_PART: Final = re.compile("([1-9][0-9]*)[.][0-9a-f]{64}")
+
 
 class ObjectExistsError(Exception):
     """An object is written once."""
+
+
+class Incoming:
+    """A file that is being written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, chunk: bytes) -> None:
+        """Raises OSError."""
+        self._digest.update(chunk)
+        self._file.write(chunk)
 
 
 class FolderObjects:
@@ -45,26 +68,27 @@ class FolderObjects:
         return SignedUpload(f"{self._url}/objects/{quote(key)}?{query}")
 
     def begin_parts(self, key: str) -> str:
-        return secrets.token_hex(8)
+        upload = secrets.token_hex(8)
+        with _translated(key):
+            self._parts(key, upload).mkdir(parents=True, mode=0o700)
+        return upload
 
     def part_url(self, key: str, upload: str, number: int, size: int, seconds: float) -> SignedUpload:
         query = self._signer.sign("PUT", key, time.time() + seconds, bytes=size, upload=upload, part=number)
         return SignedUpload(f"{self._url}/objects/{quote(key)}?{query}")
 
     def complete_parts(self, key: str, upload: str, etags: Sequence[str]) -> None:
-        parts = [self._part(key, upload, number) for number in range(1, len(etags) + 1)]
-        for part, etag in zip(parts, etags, strict=True):
-            if _digest(part) != etag.strip('"'):
-                raise ObjectMissingError(f"part {part.suffix[1:]} is missing or another one")
-        with self.receive(key) as whole:
-            for part in parts:
-                with part.open("rb") as content:
-                    shutil.copyfileobj(content, whole, CHUNK_BYTES)
-        self.abort_parts(key, upload)
+        parts = self._parts(key, upload)
+        digests = [etag.strip('"') for etag in etags]
+        wanted = {f"{number}.{digest}" for number, digest in enumerate(digests, start=1)}
+        with _translated(key):
+            if wanted != {part.name for part in parts.iterdir() if _PART.fullmatch(part.name)}:
+                raise ObjectMissingError("a part is missing or another one")
+            parts.rename(self._path(key))
 
     def abort_parts(self, key: str, upload: str) -> None:
-        for part in self._path(key).parent.glob(f"{self._path(key).name}.{upload}.*"):
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(ObjectMissingError), _translated(key):
+            shutil.rmtree(self._parts(key, upload))
 
     def download_url(self, key: str, seconds: float, name: str) -> str | None:
         """The plane streams downloads by token; artifacts have a signed address."""
@@ -76,80 +100,96 @@ class FolderObjects:
         return f"{self._url}/objects/{quote(key)}?{query}"
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        try:
-            content = self._path(key).open("rb")
-        except FileNotFoundError:
-            raise ObjectMissingError(key) from None
-        except OSError as error:
-            raise ObjectsAwayError(error.strerror) from error
-        return _chunks(content, start, end)
+        files = self._files(key)
+        return _chunks(key, files, start, sum(files.values()) if end is None else end)
 
     def size(self, key: str) -> int:
-        try:
-            return self._path(key).stat().st_size
-        except FileNotFoundError:
-            raise ObjectMissingError(key) from None
-        except OSError as error:
-            raise ObjectsAwayError(error.strerror) from error
+        return sum(self._files(key).values())
 
     def put(self, key: str, content: bytes) -> None:
         with self.receive(key) as file:
             file.write(content)
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with contextlib.suppress(ObjectMissingError), _translated(key):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     @contextlib.contextmanager
-    def receive(self, key: str, upload: str = "", part: int = 0) -> Iterator[BinaryIO]:
+    def receive(self, key: str, upload: str = "", part: int = 0) -> Iterator[Incoming]:
         """A file to write. The file becomes the object, or a part of the object, when the block ends well.
 
-        Raises ObjectExistsError, ObjectsFullError, ObjectsAwayError.
+        Raises ObjectExistsError, ObjectMissingError for a part of an upload that has ended, ObjectsFullError,
+        ObjectsAwayError.
         """
-        final = self._part(key, upload, part) if upload else self._path(key)
-        fresh = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
-        try:
-            fresh.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with fresh.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if upload:
-                fresh.replace(final)
-            else:
-                final.hardlink_to(fresh)
-        except FileExistsError:
-            raise ObjectExistsError(key) from None
-        except OSError as error:
-            kind = ObjectsFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ObjectsAwayError
-            raise kind(error.strerror) from error
-        finally:
-            fresh.unlink(missing_ok=True)
+        final = self._path(key)
+        home = self._parts(key, upload) if upload else final.parent
+        fresh = home / f".{final.name}.{secrets.token_hex(4)}"
+        with _translated(key):
+            try:
+                if not upload:
+                    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with fresh.open("xb") as file:
+                    incoming = Incoming(file)
+                    yield incoming
+                    file.flush()
+                    os.fsync(file.fileno())
+                if upload:
+                    self._replace(fresh, home, part, incoming.sha256)
+                else:
+                    final.hardlink_to(fresh)
+            except FileExistsError:
+                raise ObjectExistsError(key) from None
+            finally:
+                fresh.unlink(missing_ok=True)
+
+    def _replace(self, fresh: Path, home: Path, part: int, sha256: str) -> None:
+        """Put a part in its place; the newest upload of a part counts."""
+        final = fresh.replace(home / f"{part}.{sha256}")
+        for other in home.glob(f"{part}.*"):
+            if other != final:
+                other.unlink(missing_ok=True)
+
+    def _files(self, key: str) -> dict[Path, int]:
+        """The files of an object in order, with their sizes."""
+        path = self._path(key)
+        with _translated(key):
+            if not path.is_dir():
+                return {path: path.stat().st_size}
+            parts = {int(found[1]): one for one in path.iterdir() if (found := _PART.fullmatch(one.name))}
+            return {parts[number]: parts[number].stat().st_size for number in sorted(parts)}
 
     def _path(self, key: str) -> Path:
         if not KEY.fullmatch(key):
             raise ObjectMissingError(key)
         return self._folder / key
 
-    def _part(self, key: str, upload: str, number: int) -> Path:
+    def _parts(self, key: str, upload: str) -> Path:
         whole = self._path(key)
-        return whole.with_name(f"{whole.name}.{upload}.{number}")
+        return whole.with_name(f"{whole.name}.{upload}")
 
 
-def _chunks(content: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    with content:
-        content.seek(start)
-        left = None if end is None else end - start
-        while left is None or left > 0:
-            chunk = content.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left))
-            if not chunk:
-                return
-            left = None if left is None else left - len(chunk)
-            yield chunk
+def _chunks(key: str, files: Mapping[Path, int], start: int, end: int) -> Iterator[bytes]:
+    with _translated(key):
+        for path, size in files.items():
+            if start < min(size, end):
+                with path.open("rb") as content:
+                    content.seek(start)
+                    while chunk := content.read(min(CHUNK_BYTES, min(size, end) - content.tell())):
+                        yield chunk
+            start, end = max(0, start - size), end - size
 
 
-def _digest(path: Path) -> str:
+@contextlib.contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """Errors of files as those of objects.py."""
     try:
-        with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        yield
     except FileNotFoundError:
-        return ""
+        raise ObjectMissingError(key) from None
+    except OSError as error:
+        kind = ObjectsFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ObjectsAwayError
+        raise kind(error.strerror) from error

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from training.plane import identifier
 
 KEY: Final = re.compile(rf"(datasets|uploads|probes)/{identifier.PATTERN}")
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 1 << 16
 
 
 class ObjectMissingError(LookupError):

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.access.auth import Authenticator
 from training.plane.clock import Clock
@@ -12,6 +12,7 @@ from training.plane.machines import Machines
 from training.plane.objects import Objects
 from training.plane.publisher import Publisher
 from training.plane.signature import Signer
+from training.plane.slow import Slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Services:
     machines: Machines
     clock: Clock
     publisher: Publisher | None = None
+    slow: Slow = field(default_factory=Slow)
 
 
 def worker_name() -> str:

@@ -27,7 +27,7 @@ from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.errors import ConfigurationError
 from training.plane.folder import FolderObjects, ObjectExistsError
-from training.plane.objects import ObjectsFullError
+from training.plane.objects import ObjectMissingError, ObjectsFullError
 from training.plane.signature import Signer
 
 KEY = "uploads/01M8HA6MDY93G3J7MXWPK51RN5"
@@ -144,6 +144,50 @@ def test_of_two_writers_of_one_object_one_wins(objects: FolderObjects) -> None:
         thread.join(60)
     [winner] = {0, 1, 2, 3} - set(lost)
     assert b"".join(objects.read(KEY)) == f"writer {winner}".encode()
+
+
+def test_parts_become_the_object_without_being_read(
+    objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(part: int, content: bytes) -> str:
+        with objects.receive(KEY, upload, part) as file:
+            file.write(content)
+        return f'"{file.sha256}"'
+
+    upload = objects.begin_parts(KEY)
+    replaced, second = write(1, b"other"), write(2, b"cdef")
+    first = write(1, b"ab")
+    with pytest.raises(ObjectMissingError):
+        objects.complete_parts(KEY, upload, [replaced, second])
+    with pytest.raises(ObjectMissingError):
+        objects.complete_parts(KEY, upload, [first, second, first])
+    last = write(3, b"g")
+    with pytest.raises(ObjectMissingError):
+        objects.complete_parts(KEY, upload, [first, second])
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("a part was read"))
+    objects.complete_parts(KEY, upload, [first, second, last])
+    monkeypatch.undo()
+    assert objects.size(KEY) == 7
+    for start in range(8):
+        for end in (*range(start, 8), None):
+            assert b"".join(objects.read(KEY, start, end)) == b"abcdefg"[start:end]
+    for late in (lambda: write(1, b"late"), lambda: objects.complete_parts(KEY, upload, [first, second, last])):
+        with pytest.raises(ObjectMissingError):
+            late()
+    objects.abort_parts(KEY, upload)
+    objects.delete(KEY)
+    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+
+
+def test_an_upload_in_parts_is_given_up_while_a_part_comes(objects: FolderObjects, tmp_path: Path) -> None:
+    upload = objects.begin_parts(KEY)
+    with pytest.raises(ObjectMissingError), objects.receive(KEY, upload, 1) as file:
+        file.write(b"begun")
+        objects.abort_parts(KEY, upload)
+    objects.abort_parts(KEY, upload)
+    with pytest.raises(ObjectMissingError):
+        objects.size(KEY)
+    assert list((tmp_path / "objects" / "uploads").iterdir()) == []
 
 
 def test_a_jump_of_the_clock_is_noticed_in_both_directions() -> None:

@@ -1,6 +1,6 @@
 """Routes of datasets: declare, upload, complete, look, delete, and the download by token."""
 
-from collections.abc import Iterator
+import contextlib
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -44,9 +44,10 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/api/training", tags=["datasets"])
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
-    config, store, objects = services.config, services.store, services.objects
+    config, store, objects, slow = services.config, services.store, services.objects, services.slow
 
     @routes.post("/datasets", status_code=201)
+    @slow.route()
     def declare(new: NewDataset, user: User) -> dict[str, Any]:
         """Declare a dataset; the answer says where to upload the bytes."""
         if new.bytes > config.max_dataset_bytes:
@@ -75,6 +76,7 @@ def router(services: Services) -> APIRouter:
         return _signed(objects.part_url(row["key"], row["upload"], number, size, UPLOAD_SECONDS))
 
     @routes.post("/datasets/{dataset_id}/complete")
+    @slow.route("dataset_id")
     def complete(dataset_id: Id, sent: Complete, user: User) -> dict[str, Any]:
         """The bytes are uploaded: begin the checks. A second call changes nothing."""
         with store.read() as connection:
@@ -86,11 +88,12 @@ def router(services: Services) -> APIRouter:
         return look(dataset_id, user)
 
     def _assemble(row: RowMapping, etags: list[str]) -> None:
-        try:
-            if row["upload"]:
-                if len(etags) != row["parts"]:
-                    raise ConflictError(f"etags of {row['parts']} parts are needed, got {len(etags)}")
+        if row["upload"]:
+            if len(etags) != row["parts"]:
+                raise ConflictError(f"etags of {row['parts']} parts are needed, got {len(etags)}")
+            with contextlib.suppress(ObjectMissingError):  # a call before made the object, and its worker died
                 objects.complete_parts(row["key"], row["upload"], etags)
+        try:
             size = objects.size(row["key"])
         except ObjectMissingError:
             raise ConflictError("the upload is not complete: a part is missing or another one") from None
@@ -118,6 +121,7 @@ def router(services: Services) -> APIRouter:
             return shown(dataset.get(connection, user.name, dataset_id), *_SHOWN, "report")
 
     @routes.delete("/datasets/{dataset_id}", status_code=204)
+    @slow.route("dataset_id")
     def delete(dataset_id: Id, user: User) -> None:
         """Delete the bytes and end the tokens. Jobs that wait for the dataset are refused."""
         with store.begin() as connection:
@@ -165,7 +169,7 @@ def router(services: Services) -> APIRouter:
         return _stream(found, span)
 
     def _stream(row: RowMapping, span: ranges.Span) -> Response:
-        chunks: Iterator[bytes] = objects.read(row["key"], span.start, span.end)
+        chunks = slow.stream(objects.read(row["key"], span.start, span.end))
         return StreamingResponse(chunks, span.status, ranges.headers(span, row["sha256"], row["name"]))
 
     return routes

@@ -58,7 +58,7 @@ def router(services: Services) -> APIRouter:
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     Key = Annotated[str | None, Header(max_length=200, min_length=1)]  # noqa: N806 -- a type
-    store, objects, clock = services.store, services.objects, services.clock
+    store, objects, clock, slow = services.store, services.objects, services.clock, services.slow
     watchers = _Watchers(services.config.max_watchers)
 
     @routes.post("/jobs", status_code=201)
@@ -72,7 +72,7 @@ def router(services: Services) -> APIRouter:
     ) -> dict[str, Any]:
         """Make a job from a recipe in the body, YAML or JSON, and the dataset in the query."""
         text = await request.body()
-        made, new = await run_in_threadpool(_create, user, text, data, dry_run, idempotency_key)
+        made, new = await slow.run(user.name, lambda: _create(user, text, data, dry_run, idempotency_key))
         response.status_code = 201 if new and not dry_run else 200
         return made
 
@@ -146,6 +146,7 @@ def router(services: Services) -> APIRouter:
             return shown(jobs.get(connection, user.name, job), *_SHOWN)
 
     @routes.get("/jobs/{job}/measurements")
+    @slow.route()
     def measured(job: Id, user: User) -> dict[str, Any]:
         """The reported measurements, by name: pairs of step and value."""
         with store.read() as connection:
@@ -205,6 +206,7 @@ def router(services: Services) -> APIRouter:
                 await asyncio.sleep(_POLL_SECONDS)
 
     @routes.get("/jobs/{job}/logs", response_class=Response)
+    @slow.route()
     def logs(job: Id, user: User) -> Response:
         """The end of the newest attempt's log: from the machine while there is one, else as it was uploaded."""
         with store.read() as connection:
@@ -242,6 +244,7 @@ def router(services: Services) -> APIRouter:
         return {"artifacts": [shown(row, "id", "name", "sha256", "bytes", "attempt", "complete_at") for row in rows]}
 
     @routes.get("/artifacts/{artifact}", response_model=None)
+    @slow.route()
     def fetch(artifact: Id, user: User) -> Response | dict[str, Any]:
         """A file's bytes up to 5 MB; above, an address to fetch the file from."""
         with store.read() as connection:

@@ -66,7 +66,7 @@ def router(services: Services) -> APIRouter:
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     Promoter = Annotated[Client, Depends(callers.promoter)]  # noqa: N806 -- a type
-    store, clock = services.store, services.clock
+    store, clock, slow = services.store, services.clock, services.slow
 
     @routes.get("")
     def list_models(user: User) -> dict[str, Any]:
@@ -77,6 +77,7 @@ def router(services: Services) -> APIRouter:
         return {"models": [shown(row, *_MODEL) for row in rows]}
 
     @routes.post("/{name}/versions", status_code=201)
+    @slow.route()
     def register(name: Name, new: NewVersion, user: User) -> dict[str, Any]:
         """Make a version of a job's model; the gate judges the version soon. A second call answers the same version."""
         with store.read() as connection:
@@ -122,6 +123,7 @@ def router(services: Services) -> APIRouter:
             return shown(versions.get(connection, user.name, name, label), *_VERSION)
 
     @routes.post("/{name}/promote")
+    @slow.route()
     def promote(name: Name, asked: Promotion, user: Promoter) -> dict[str, Any]:
         """Put a version that passed the gate into service, or let a version run in the shadow."""
         with store.read() as connection:
@@ -138,6 +140,7 @@ def router(services: Services) -> APIRouter:
         return _published(name, user)
 
     @routes.delete("/{name}/shadow")
+    @slow.route()
     def unshadow(name: Name, why: Why, user: Promoter) -> dict[str, Any]:
         """End the shadow."""
         with store.begin() as connection:
@@ -146,6 +149,7 @@ def router(services: Services) -> APIRouter:
         return _published(name, user)
 
     @routes.post("/{name}/rollback")
+    @slow.route()
     def rollback(name: Name, why: Why, user: Promoter) -> dict[str, Any]:
         """Bring the champion before the present one back."""
         with store.begin() as connection:

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
 from training.plane import budget, dataset, jobs, preflight
@@ -34,7 +33,7 @@ def router(services: Services) -> APIRouter:
     async def estimate(request: Request, user: User, data: Annotated[Id, Query(alias="dataset")]) -> dict[str, Any]:
         """The checks of a job, and the cost on each offer, expected and at most. Makes no job."""
         text = await request.body()
-        return await run_in_threadpool(_estimate, user.name, text, data)
+        return await services.slow.run(user.name, lambda: _estimate(user.name, text, data))
 
     def _estimate(owner: str, text: bytes, data: str) -> dict[str, Any]:
         asked = read_recipe(text)

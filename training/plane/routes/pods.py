@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 from sqlalchemy import RowMapping, select
-from starlette.concurrency import run_in_threadpool
 
 from training.plane import reports, token, upload
 from training.plane.errors import ConflictError, InvalidRequestError, TooLargeError
@@ -97,6 +96,7 @@ def router(services: Services) -> APIRouter:
     callers = Callers(services)
     Pod = Annotated[Holder, Depends(callers.pod)]  # noqa: N806 -- a type
     store, objects, clock, config = services.store, services.objects, services.clock, services.config
+    slow = services.slow
 
     @routes.post("/jobs/{job}/start")
     def start(job: Id, pod: Pod) -> dict[str, Any]:
@@ -155,6 +155,7 @@ def router(services: Services) -> APIRouter:
         return {"id": made, "method": signed.method, "url": signed.url, "headers": signed.headers}
 
     @routes.post("/jobs/{job}/uploads/{file}/complete")
+    @slow.route("file")
     def complete(job: Id, file: Id, pod: Pod) -> dict[str, Any]:
         """The file is uploaded: read it back and compare its digest."""
         with store.read() as connection:
@@ -185,7 +186,7 @@ def router(services: Services) -> APIRouter:
         content = await request.body()
         if len(content) > MOST_LOG_BYTES:
             raise TooLargeError.over("log", MOST_LOG_BYTES, len(content))
-        await run_in_threadpool(_keep_log, pod, content)
+        await slow.run(pod.owner, lambda: _keep_log(pod, content))
         return {"bytes": len(content)}
 
     def _keep_log(pod: Holder, content: bytes) -> None:
