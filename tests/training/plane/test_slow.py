@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from benchmarks.training.planes import Answer, PlaneProcess, ask, texts
 from tests.eventually import SECONDS, eventually
+from training.plane.database import Database
+from training.plane.schema import measurements
 from training.plane.slow import MOST
 
 PARTS = {"MULTIPART_BYTES": 1000, "PART_BYTES": 1000}
@@ -22,6 +25,11 @@ def stopped(*_):
     open(os.environ["GATE"]).close()
 """
 COMPLETION = f"{STOPPED}\nfolder.FolderObjects.complete_parts = stopped"
+SCRAPE = f"""{STOPPED}
+from training.plane import metrics
+made = metrics.exposition
+metrics.exposition = lambda *given: stopped() or made(*given)
+"""
 DISK = f"{STOPPED}\nfolder.os.fsync = stopped"
 
 
@@ -130,3 +138,32 @@ dataset.uploaded = dies
         assert (got.status, got.content) == (206, content[500:2501])
         assert plane.ask("DELETE", f"/datasets/{made['id']}").status == 204
         assert [path for path in (tmp_path / "plane" / "objects").rglob("*") if path.is_file()] == []
+
+
+def test_scrapes_of_strangers_wait_without_threads(tmp_path: Path, gate: Callable[[], None]) -> None:
+    with PlaneProcess(tmp_path / "plane", first=SCRAPE) as plane:
+        with in_threads([lambda: ask("GET", f"{plane.url}/metrics") for _ in range(45)]) as answers:
+            others_are_answered(plane)
+            gate()
+        assert [answer.status for answer in answers] == [200] * 45
+
+
+def test_of_many_measurements_some_are_shown(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path) as plane:
+        job = plane.job("succeed")
+        plane.finished(job)
+        store = Database(f"sqlite:///{tmp_path}/plane/store.db")
+        few = [("few", step) for step in range(1999)]
+        many = [("many", step) for step in range(4000, 8001)]
+        broad = [(f"name{n:06d}", 0) for n in range(99_000)]
+        rows = [
+            {"job": job, "name": name, "step": step, "attempt": 1, "at": 0.0, "value": 0.5}
+            for name, step in few + many + broad
+        ]
+        with store.begin() as connection:
+            connection.execute(insert(measurements), rows)
+        store.close()
+        series = plane.ask("GET", f"/jobs/{job}/measurements").json["series"]
+        assert series["few"] == [[step, 0.5] for _, step in few]
+        assert series["many"] == [[step, 0.5] for step in range(4000, 8001, 3)]
+        assert sum(map(len, series.values())) == 100_000

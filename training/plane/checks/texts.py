@@ -13,6 +13,8 @@ from training.plane.checks.report import Report
 
 MOST_CHARACTERS = 10_000
 MOST_LABELS = 1000
+MOST_MONTHS = 120
+"""The newest months whose labels are counted."""
 FEWEST_ROWS = 20
 MOST_CONFLICTING = 0.05
 _REQUIRED = ("text", "label")
@@ -79,6 +81,8 @@ class _Texts:
         if time is not None:
             self._report.saw_time(time)
             self._months[time[:7]][label] += 1
+            if len(self._months) > 2 * MOST_MONTHS:
+                self._months = defaultdict(Counter, sorted(self._months.items())[-MOST_MONTHS:])
         return True
 
     def finish(self) -> None:
@@ -86,7 +90,7 @@ class _Texts:
         report.facts["labels"] = {str(label): count for label, count in sorted(self._labels.items())}
         report.facts["labels_by_month"] = {
             month: {str(label): count for label, count in sorted(counts.items())}
-            for month, counts in sorted(self._months.items())[-120:]
+            for month, counts in sorted(self._months.items())[-MOST_MONTHS:]
         }
         if report.errors:
             return

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
@@ -34,6 +34,7 @@ ADDRESS_SECONDS = 900.0
 _POLL_SECONDS = 0.5
 _EVENTS_AT_ONCE = 500
 _MOST_POINTS = 2000
+_MOST_SHOWN = 100_000
 _NUMBER = re.compile("[0-9]{1,18}")
 _SHOWN = (
     "id", "name", "kind", "dataset", "state", "reason", "attempt", "progress", "launcher", "recipe_sha256",
@@ -148,15 +149,13 @@ def router(services: Services) -> APIRouter:
     @routes.get("/jobs/{job}/measurements")
     @slow.route()
     def measured(job: Id, user: User) -> dict[str, Any]:
-        """The reported measurements, by name: pairs of step and value."""
+        """The reported measurements, by name: pairs of step and value, of many points every second, third, ..."""
+        series: dict[str, list[tuple[int, float]]] = {}
         with store.read() as connection:
             jobs.get(connection, user.name, job)
-            found = select(measurements).where(measurements.c.job == job).order_by(measurements.c.step)
-            rows = connection.execute(found).mappings().all()
-        series: dict[str, list[tuple[int, float]]] = {}
-        for row in rows:
-            series.setdefault(row["name"], []).append((row["step"], row["value"]))
-        return {"series": {name: points[:: 1 + len(points) // _MOST_POINTS] for name, points in series.items()}}
+            for row in connection.execute(_thinned(job)):
+                series.setdefault(row.name, []).append((row.step, row.value))
+        return {"series": series}
 
     @routes.get("/jobs/{job}/events", response_model=None)
     async def events(
@@ -256,6 +255,7 @@ def router(services: Services) -> APIRouter:
         return Response(content, 200, {**disposition, "X-Content-Type-Options": "nosniff"}, "application/octet-stream")
 
     @routes.post("/artifacts/urls")
+    @slow.route()
     def addresses(sent: ArtifactUrls, user: User) -> dict[str, Any]:
         """One address for each file."""
         with store.read() as connection:
@@ -267,6 +267,17 @@ def router(services: Services) -> APIRouter:
         return {**shown(row, "id", "name", "sha256", "bytes"), "url": url, "expires_at": clock.now() + ADDRESS_SECONDS}
 
     return routes
+
+
+def _thinned(job: str) -> Select[Any]:
+    """At most _MOST_POINTS points of each name, chosen by the store, and _MOST_SHOWN in all."""
+    columns = measurements.c
+    place = func.row_number().over(partition_by=columns.name, order_by=columns.step) - 1
+    stride = 1 + func.count().over(partition_by=columns.name) // _MOST_POINTS
+    left = (place % stride).label("left")
+    points = select(columns.name, columns.step, columns.value, left).where(columns.job == job).subquery()
+    kept = select(points.c.name, points.c.step, points.c.value).where(points.c.left == 0)
+    return kept.order_by(points.c.name, points.c.step).limit(_MOST_SHOWN)
 
 
 class _Watchers:

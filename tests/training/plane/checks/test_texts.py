@@ -42,6 +42,15 @@ def test_good_rows_are_counted_by_label_and_month() -> None:
     assert (report.first_time[:10], report.last_time[:10]) == ("2026-01-10", "2026-03-10")
 
 
+def test_the_newest_months_alone_are_counted_in_any_order() -> None:
+    months = [f"{1900 + n // 12}-{1 + n % 12:02d}" for n in range(1200)]
+    random.Random(1).shuffle(months)
+    rows = [[*row, f"{month}-10"] for row, month in zip(honest(2400), 2 * months, strict=True)]
+    counted = check(table(rows, "text,label,time")).facts["labels_by_month"]
+    assert list(counted) == sorted(months)[-texts.MOST_MONTHS :]
+    assert {sum(counts.values()) for counts in counted.values()} == {2}
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
