@@ -1,4 +1,4 @@
-"""Around every request: the request id, the bound on bodies, and one log line.
+"""Around every request: the request id, the bounds on bodies and on answers that nobody reads, and one log line.
 
 Owns that no path with a token and no body reaches a log. An ASGI middleware of our own, since Starlette's would read a
 streamed body twice.
@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,8 @@ SPARED_BYTES = 64 << 10
 MOST_VALUES = 16_384
 """Opening braces, opening brackets and commas of a body: the application parses JSON in the event loop, and before it
 knows the caller."""
+MOST_UNREAD_BYTES = 32 << 20
+"""Bytes of the answers to one owner that wait for their readers; an answer of SPARED_BYTES is never refused."""
 BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -38,6 +41,7 @@ class Guard:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._bodies = _Bodies()
+        self._unread: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +51,7 @@ class Guard:
         asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(scope, receive, send, self._unread)
         began = time.monotonic()
         is_upload = scope["path"].startswith("/objects/")
         held = _Held(self._bodies)
@@ -74,18 +78,44 @@ class Guard:
 
 
 class _Answer:
-    """Sends on, notes the status and adds the request id."""
+    """Sends on, notes the status and adds the request id.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    A large answer goes out in pieces, as its reader reads: the server would keep all of an answer in memory, and free
+    the request's place. `unread`: the bytes of such answers by owner.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, unread: Counter[str]) -> None:
+        self._scope = scope
+        self._receive = receive
         self._send = send
-        self._request_id = request_id
+        self._unread = unread
+        self._start: list[Message] = []
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
+        state = self._scope["state"]
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message["headers"], (b"x-request-id", self._request_id.encode())]}
-        await self._send(message)
+            headers = [*message["headers"], (b"x-request-id", state["request_id"].encode())]
+            self._start = [{**message, "headers": headers}]  # sent with the first bytes: these may be refused
+            return
+        body, owner = message.get("body", b""), state.get("owner", "")
+        size = len(body) if len(body) > SPARED_BYTES else 0
+        full = 0 < self._unread[owner] > MOST_UNREAD_BYTES - size
+        if size and full and self._start and not message.get("more_body"):
+            why = f"answers of more than {MOST_UNREAD_BYTES} bytes wait for their readers"
+            refusal = problem.response(OverloadedError(why, retry_after=5.0), state["request_id"])
+            await refusal(self._scope, self._receive, self)
+            return
+        self._unread[owner] += size
+        try:
+            while self._start:
+                await self._send(self._start.pop())
+            for place in range(0, len(body), SPARED_BYTES) or [0]:
+                piece, rest = body[place : place + SPARED_BYTES], len(body) - place > SPARED_BYTES
+                await self._send({**message, "body": piece, "more_body": rest or message.get("more_body", False)})
+        finally:
+            self._unread -= Counter({owner: size})
 
 
 class _Bodies:

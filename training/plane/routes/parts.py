@@ -33,20 +33,27 @@ class Callers:
 
     def user(self, request: Request) -> Client:
         """A caller with the scope training:run."""
-        return caller.client(self._services.authenticator, request.headers, caller.RUN)
+        return self._client(request, caller.RUN)
 
     def promoter(self, request: Request) -> Client:
         """A caller with the scope training:promote."""
-        return caller.client(self._services.authenticator, request.headers, caller.PROMOTE)
+        return self._client(request, caller.PROMOTE)
 
     def treasurer(self, request: Request) -> Client:
         """A caller with the scope training:budget."""
-        return caller.client(self._services.authenticator, request.headers, caller.BUDGET)
+        return self._client(request, caller.BUDGET)
 
     def pod(self, request: Request) -> Holder:
         """The attempt that a job token speaks for, of the job in the path where the path names one."""
         job = request.path_params.get("job", "")
-        return caller.pod(self._services.store, request.headers, job, self._services.clock.now())
+        found = caller.pod(self._services.store, request.headers, job, self._services.clock.now())
+        request.state.owner = found.owner
+        return found
+
+    def _client(self, request: Request, scope: str) -> Client:
+        found = caller.client(self._services.authenticator, request.headers, scope)
+        request.state.owner = found.name  # guard.py counts the bytes of answers by owner
+        return found
 
 
 def shown(row: Any, *names: str) -> dict[str, Any]:
