@@ -12,7 +12,7 @@ replica router.py's.
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from google.protobuf.message import DecodeError
@@ -35,7 +35,6 @@ from market_inference.contract.errors import (
     DrainingError,
     InvalidRequestError,
     RemoteError,
-    RequestTooLargeError,
 )
 from market_inference.contract.validation.check import SMALL_BYTES, check_fast, check_slowly, read
 from runtime.logs import fields
@@ -45,7 +44,6 @@ log = logging.getLogger("gateway.request")
 # Errors of a single item, or with the place of an item in the text: the calls of a merged request are then sent again,
 # alone and once.
 _OF_ONE_ITEM = {code_pb2.INVALID_ARGUMENT, code_pb2.INTERNAL}
-_UNREADABLE = suppress(InvalidRequestError, RequestTooLargeError, DecodeError)
 
 
 def draining_error() -> DrainingError:
@@ -76,7 +74,7 @@ class Pipeline:
             self.refuse_when_draining()
             self.in_flight.enter(call.client.name)
             call.in_flight = self.in_flight
-            self._reserve(call)
+            mistake = self._reserve(call)
             call.allowance = self.limits.allowance(call.client)
             if call.too_large is not None and call.size_bytes > SMALL_BYTES:
                 # To check the numbers of a request of 5 MB takes as long as to read them. Small ones are told a broken
@@ -84,30 +82,39 @@ class Pipeline:
                 self._checked(call, call.too_large)
                 return
             self._refusals.check(call, self.router.takes_work)
-            if call.allowance is None:
+            if mistake is not None:
+                self._checked(call, mistake)
+            elif call.allowance is None:
                 self._merge_or_send(call)
             else:
                 self._check(call)
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
             call.finish(error)
 
-    def _reserve(self, call: Call) -> None:
-        """Hold bytes for the call's request and answer, before anything is computed. Raises OverloadedError."""
-        answer_bytes, limit = 0, call.method.max_answer_bytes
-        # The check refuses a request that is too large to be read, or that cannot be read.
-        with _UNREADABLE:
+    def _reserve(self, call: Call) -> InvalidRequestError | None:
+        """Hold bytes for the call's request and answer, before anything is computed. Raises OverloadedError.
+
+        The mistake of a request that is too large to be read, or that has too many elements.
+        """
+        answer_bytes, limit, mistake = 0, call.method.max_answer_bytes, None
+        try:
             message = call.message = read(call.method, call.raw)
             if message is not None:
                 call.model = getattr(message, "model", "")
                 answer_bytes = call.method.answer_bytes(message)
                 if call.logged and log.isEnabledFor(logging.INFO):
                     call.asked = asked.of(call.method, message)
+        except InvalidRequestError as error:
+            mistake = error
+        except DecodeError:
+            pass  # an indicator that cannot be read: the check refuses the request
         if 0 < limit < answer_bytes:
             call.too_large = AnswerTooLargeError(limit, answer_bytes)
-            return
+            return None
         call.held_bytes = call.size_bytes + answer_bytes
         self.memory.enter(call.client.name, call.held_bytes)
         call.memory = self.memory
+        return mistake
 
     def refuse_when_draining(self) -> None:
         """Raises DrainingError."""

@@ -173,7 +173,6 @@ class Servicer:
 
     async def _open_session(self, call: Call, context: Any) -> Watch:
         opened = await self._read_open(call, context)
-        await self._pipeline.slow_checks.turn(call.client.name, functools.partial(_check_opening, opened))
         cost_units = call.method.units(inference_pb2.WatchRequest(open=opened))
         call.asked = Asked(opened.forecast.model, 1, cost_units)
         await self._spend(call, cost_units)
@@ -209,8 +208,8 @@ class Servicer:
         memory.enter(client, call.method.max_request_bytes)
         call.memory, call.held_bytes = memory, call.method.max_request_bytes
         raw = await _first_message(context, self._default_timeout)
-        opened = read_open(raw)
         call.size_bytes = len(raw)
+        opened = await self._pipeline.slow_checks.turn(client, functools.partial(_opening, raw))
         memory.leave(client, call.held_bytes - call.size_bytes)
         call.held_bytes = call.size_bytes
         return opened
@@ -288,8 +287,11 @@ class Servicer:
         return call
 
 
-def _check_opening(opened: inference_pb2.WatchOpen) -> None:
+def _opening(raw: bytes) -> inference_pb2.WatchOpen:
+    """Raises InvalidRequestError."""
+    opened = read_open(raw)
     explain.check(opened)
+    return opened
 
 
 async def _first_message(context: Any, seconds: float) -> bytes:

@@ -48,6 +48,8 @@ MESSAGE_BYTES = 256 << 10
 MOST_REQUESTS = methods.field_rules(
     inference_pb2.StreamRequest.DESCRIPTOR.fields_by_name["requests"]
 ).repeated.max_items
+# A longer message is read in a slice: 64 KiB of empty requests take the parser milliseconds.
+_SHORT_BYTES = 4 << 10
 # Characters of a request's own id and trace.
 MOST_NAME_CHARACTERS = methods.field_rules(
     inference_pb2.StreamItem.DESCRIPTOR.fields_by_name["request_id"]
@@ -173,7 +175,7 @@ class Stream:
             self._refuse_message(raw, error)
             return True
         try:
-            message = self._message_of(raw)
+            message = await self._message_of(raw)
             del raw
             if message is not None:
                 await self._take(message, size)
@@ -181,26 +183,35 @@ class Stream:
             self._messages.leave(client, size)
         return True
 
-    def _message_of(self, raw: bytes) -> requests_pb2.StreamColumns | None:
-        """The requests of a message; None for a message without requests, which is refused."""
+    async def _message_of(self, raw: bytes) -> requests_pb2.StreamColumns | None:
+        """The requests of a message; None for an unreadable message, which is refused."""
         try:
-            return read(raw)
-        except InvalidRequestError as error:
-            self._refuse(0, error)
-        except DecodeError:
-            violation = Violation("", "the bytes are not a StreamRequest message", "decode")
-            self._refuse(0, InvalidRequestError([violation]))
+            return await self._requests_of(raw)
+        except (InvalidRequestError, DecodeError) as error:
+            self._refuse_unread(error)
         return None
 
     def _refuse_message(self, raw: bytes, error: ServiceError) -> None:
-        """Refuse the requests of a message that is not taken, but for its cancels."""
-        message, status = self._message_of(raw), error.status(self._call.request_id)
-        for request in message.requests if message is not None else ():
+        """Refuse the requests of a message that is not taken, but for its cancels. The message waits for no turn."""
+        try:
+            message = read(raw)
+            if message is None:
+                message = read_slowly(raw)
+        except (InvalidRequestError, DecodeError) as mistake:
+            self._refuse_unread(mistake)
+            return
+        status = error.status(self._call.request_id)
+        for request in message.requests:
             if request.HasField("cancel"):
                 self._cancel(request.id)
             else:
                 self._in_flight += 1
                 self._queue(_error(request.id, status))
+
+    def _refuse_unread(self, error: InvalidRequestError | DecodeError) -> None:
+        if isinstance(error, DecodeError):
+            error = InvalidRequestError([Violation("", "the bytes are not a StreamRequest message", "decode")])
+        self._refuse(0, error)
 
     async def _take(self, message: requests_pb2.StreamColumns, size_bytes: int) -> None:
         """Take the requests of a message of so many bytes."""
@@ -223,6 +234,24 @@ class Stream:
                 self._take_some(requests, share, mistakes, ends)
             finally:
                 self._slices.end(began)
+
+    async def _requests_of(self, raw: bytes) -> requests_pb2.StreamColumns:
+        """The requests of a message, one at least. Raises InvalidRequestError or DecodeError."""
+        client = self._call.client.name
+        if len(raw) <= _SHORT_BYTES:
+            message = read(raw)
+        else:
+            await self._slices.begin(client)
+            began = deadline.now()
+            try:
+                message = read(raw)
+            finally:
+                self._slices.end(began)
+        if message is None:
+            message = await self._slow_checks.turn(client, partial(read_slowly, raw))
+        if not message.requests:
+            raise _mistake("requests", "at least 1 value (got 0)", "repeated.min_items")
+        return message
 
     def _take_some(
         self, requests: deque[requests_pb2.StreamItemColumns], share: int, mistakes: Mistakes, ends: float
@@ -376,21 +405,30 @@ def _error(number: int, status: status_pb2.Status) -> _Result:
     return _Result(wireformat.pieces(_ANSWERS, content))
 
 
-def read(raw: bytes) -> requests_pb2.StreamColumns:
-    """The requests of a message, in separate bytes. Raises InvalidRequestError or DecodeError."""
+def read(raw: bytes) -> requests_pb2.StreamColumns | None:
+    """The requests of a message, in separate bytes; None for a message that only read_slowly() can read.
+
+    Raises InvalidRequestError.
+    """
+    descriptor = inference_pb2.StreamRequest.DESCRIPTOR
     if len(raw) > SMALL_BYTES:
         # The lists inside a request are counted when the request is checked.
-        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR, inside=False)
-    message = twins.read(inference_pb2.StreamRequest, raw)
+        bounds.check(raw, descriptor, inside=False)
+    message = twins.parse(inference_pb2.StreamRequest, raw)
     if not isinstance(message, requests_pb2.StreamColumns):
-        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
-        whole = twins.rewrite(inference_pb2.StreamRequest.FromString(raw))
-        message = requests_pb2.StreamColumns.FromString(whole)
+        return None
     if len(message.requests) > MOST_REQUESTS:
-        bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
-    if not message.requests:
-        raise InvalidRequestError([Violation("requests", "at least 1 value (got 0)", "repeated.min_items")])
-    return message
+        bounds.check(raw, descriptor, inside=False)
+    return message if twins.holds(message, raw, unknown=True) else None
+
+
+def read_slowly(raw: bytes) -> requests_pb2.StreamColumns:
+    """As read(), for a message with a request in several pieces, or with a length in more bytes than it needs.
+
+    A walk over all fields, in milliseconds. Raises InvalidRequestError or DecodeError.
+    """
+    bounds.check(raw, inference_pb2.StreamRequest.DESCRIPTOR)
+    return requests_pb2.StreamColumns.FromString(twins.rewrite(inference_pb2.StreamRequest.FromString(raw)))
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:

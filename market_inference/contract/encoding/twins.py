@@ -52,12 +52,14 @@ def read(kind: type[Message], raw: bytes) -> Message | None:
     return message if message is not None and holds(message, raw) else None
 
 
-def holds(message: Message, raw: bytes) -> bool:
+def holds(message: Message, raw: bytes, *, unknown: bool = False) -> bool:
     """Whether the twin parsed from the bytes holds all of them. Drops the message's unknown fields.
 
-    A twin loses unpacked numbers, a message in several pieces, and fields unknown to the contract.
+    A twin loses unpacked numbers, a message in several pieces, and fields unknown to the contract. With `unknown` the
+    unknown fields stay and count as held; False may then be the answer for a message of 1 MiB or more with such fields.
     """
-    message.DiscardUnknownFields()
+    if not unknown:
+        message.DiscardUnknownFields()
     size = message.ByteSize() if len(raw) < _LARGE_BYTES else _size(message, len(raw))
     return size == len(raw)
 

@@ -42,13 +42,18 @@ def read(method: Method, raw: bytes) -> Any:
     """The request read through its twin, or in place: the one reading for size of the answer, check and units.
 
     None for bytes that the twin cannot read; check_slowly() refuses them. The limits of bytes and lists are checked
-    before the request is parsed. Raises RequestTooLargeError or InvalidRequestError.
+    before a large request is parsed, and before anything looks at the elements of a small one. Raises
+    RequestTooLargeError or InvalidRequestError.
     """
     if len(raw) > method.max_request_bytes:
         raise RequestTooLargeError(method.max_request_bytes, len(raw))
     if len(raw) > SMALL_BYTES:
         bounds.check(raw, method.request.DESCRIPTOR)
-    return in_place.read(method.request, raw) or twins.parse(method.request, raw)
+        return in_place.read(method.request, raw) or twins.parse(method.request, raw)
+    message = twins.parse(method.request, raw)
+    if message is not None:
+        bounds.check_parsed(raw, message, method.request.DESCRIPTOR)
+    return message
 
 
 def check_fast(method: Method, raw: bytes, message: Message | None, rest: bytes | None = None) -> Checked | None:

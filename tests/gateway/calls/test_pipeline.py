@@ -20,6 +20,7 @@ from market_inference.contract import keys, methods
 from market_inference.contract.errors import reason_of
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.validation import bounds
 from market_inference.contract.validation.check import SMALL_BYTES
 
 PREDICT = methods.METHODS["Predict"]
@@ -152,6 +153,15 @@ async def test_many_numbers_are_not_checked_for_an_answer_that_is_too_large(gate
 
 
 @pytest.mark.usefixtures("one_day")
+async def test_the_fields_of_a_request_with_too_many_are_walked_once(gateway, monkeypatch):
+    walked = []
+    monkeypatch.setattr(bounds, "check", lambda *args, check=bounds.check: (walked.append(1), check(*args)))
+    gateway.call(b"\x7a\x00" * 65_537)
+    (end,) = await gateway.ended(1)
+    assert end.status.message == "too many fields (max 1142)"
+    assert walked == [1]
+
+
 async def test_too_large_answers_of_large_requests_use_up_the_quota():
     gateway = Gateway(units_per_day=100_000)
     series = pb.Series(values=[1.0, 2.0] * 30)

@@ -17,8 +17,9 @@ from gateway.calls.completion import Ending
 from gateway.calls.slow_checks import SlowChecks
 from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
-from gateway.streams.stream import Stream
+from gateway.streams.stream import Stream, read
 from market_inference.contract.deadline import NEVER, now
+from market_inference.contract.encoding import wireformat
 from market_inference.contract.errors import DrainingError, OverloadedError, StalledReaderError, reason_of
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.methods import METHODS
@@ -188,6 +189,67 @@ async def test_what_is_no_request_is_told_so_and_the_stream_goes_on(running):
     assert {one.error.code for one in found} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
     running.service.open("5")
     assert [one.WhichOneof("result") for one in await running.wire.answers(1)] == ["indicators"]
+
+
+async def test_many_empty_fields_are_refused_and_the_stream_goes_on(running):
+    running.wire.sent.put_nowait(b"\x7a\x00" * 65_537)
+    (answer,) = await running.wire.answers(1)
+    assert (answer.id, answer.error.message) == (0, "too many fields (max 1536)")
+    running.wire.send(1)
+    running.service.open("1")
+    assert [one.id for one in await running.wire.answers(1)] == [1]
+
+
+async def test_a_long_message_is_read_in_a_slice():
+    class Counted(Slices):
+        begun = 0
+
+        async def begin(self, client):
+            self.begun += 1
+            return await super().begin(client)
+
+    service, wire, slices = Slow(), Wire(), Counted()
+    run = Running(stream_of(service, CREDITS, slices=slices), service, wire)
+    await wire.got.get()
+    for raw, begun in ((b"\x7a\x00" * 2048, 0), (b"\x7a\x00" * 2049, 1)):
+        wire.sent.put_nowait(raw)
+        (answer,) = await wire.answers(1)
+        assert answer.error.message == "requests: at least 1 value (got 0)"
+        assert slices.begun == begun
+    wire.end()
+    await run.task
+
+
+def test_fields_of_a_newer_contract_cost_no_walk():
+    item = b"\x08\x01" + b"\x7a\x00" * 20_000
+    raw = b"".join(wireformat.pieces(1, item))
+    message = read(raw)
+    assert message is not None
+    assert [one.id for one in message.requests] == [1]
+
+
+async def test_a_request_in_pieces_is_read_in_the_clients_turn():
+    turns = []
+
+    class Turns(SlowChecks):
+        async def turn(self, client, check):
+            turns.append(client)
+            return await super().turn(client, check)
+
+    service, wire = Slow(), Wire()
+    run = Running(stream_of(service, CREDITS, slow_checks=Turns()), service, wire)
+    await wire.got.get()
+    service.open("1")
+    panel = pb.ComputeIndicatorsRequest(panels=[pb.Panel(symbol="1")]).SerializeToString()
+    item = b"\x08\x01" + b"".join(wireformat.pieces(4, panel)) + b"".join(wireformat.pieces(4, b"\x12\x00"))
+    wire.sent.put_nowait(b"".join(wireformat.pieces(1, item)))
+    assert [one.indicators.model for one in await wire.answers(1)] == ["m"]
+    wire.sent.put_nowait(b"".join(wireformat.pieces(1, b"\x22\x00" * 20_000)))
+    (answer,) = await wire.answers(1)
+    assert (answer.id, answer.error.message) == (0, "too many fields (max 16384)")
+    assert turns == [CLIENT.name] * 2
+    wire.end()
+    await run.task
 
 
 async def test_a_cancel_withdraws_one_request_and_is_answered(running):
