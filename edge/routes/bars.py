@@ -30,7 +30,7 @@ def router(reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
     async def read(request: Request) -> Response:
         kind = bodies.media_type(request)
         raw = await reader.read(request)
-        reader.hold_table(await bodies.apart(sized, raw, kind), request.state.caller)
+        reader.hold_table(await asyncio.to_thread(sized, raw, kind), request.state.caller)
         found = await tables.bars(raw, kind, request.query_params)
         shown = await asyncio.to_thread(_shown, found)
         return Response(shown, media_type=JSON)

@@ -3,6 +3,7 @@
 Owns /v1/predict, /v1/sentiment, /v1/indicators, /v1/analyze, /v1/status and /v1/models.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
             response = await answers.ask(route.rpc, route.expand, body, caller)
             times: columns.Times = {}
         elif route.rpc in TABLES and kind in columns.MEDIA_TYPES:
-            reader.hold_table(await bodies.apart(sized, raw, kind), caller)
+            reader.hold_table(await asyncio.to_thread(sized, raw, kind), caller)
             message, times = await tables.read(route.rpc, raw, kind, request.query_params, caller)
             response = await answers.send(METHODS[route.rpc], message, caller)
         else:

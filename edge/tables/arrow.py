@@ -16,6 +16,9 @@ MOST_BYTES: Final = 64 << 20
 """The most bytes of all columns of an Arrow stream."""
 CATEGORY_BYTES: Final = 64
 """The mean length of the categories in the rows, above which more than 1 MiB of these are too many bytes."""
+# Bytes that a message of one row takes at least, as polars writes messages, and a buffer in a batch's list. A batch may
+# point to the list of another one: without a limit, 250 kB would be lists of a hundred million buffers.
+_MESSAGE_BYTES, _BUFFER_BYTES = 96, 16
 _CONTINUATION: Final = 0xFFFFFFFF
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
@@ -23,6 +26,7 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 def check(raw: bytes) -> tuple[int, int, int]:
     """The rows, values and bytes. Raises ValueError for a damaged stream, and for one above the limits."""
     rows = cells = size = 0
+    buffers = len(raw) // _BUFFER_BYTES
     try:
         for message, body in _messages(raw):
             batch = _batch(raw, message)
@@ -30,7 +34,9 @@ def check(raw: bytes) -> tuple[int, int, int]:
                 length = _count(_int64(raw, _field(raw, batch, 0)))
                 rows += length
                 cells += length * _columns(raw, batch)
-                size += _size(raw, batch, body)
+                lengths = _buffers(raw, batch, buffers)
+                buffers -= len(lengths)
+                size += _size(raw, batch, body, lengths)
     except (struct.error, IndexError):
         raise ValueError("an Arrow IPC stream that cannot be read: a message is damaged") from None
     if rows > MOST_ROWS:
@@ -71,6 +77,8 @@ def _messages(raw: bytes) -> list[tuple[int, int]]:
         message = _table(raw, at + 8)
         body = at + 8 + length
         found.append((message, body))
+        if len(found) > len(raw) // _MESSAGE_BYTES:
+            raise IndexError
         after = body + _int64(raw, _field(raw, message, 3))
         if not body <= after <= len(raw):
             raise IndexError
@@ -95,16 +103,23 @@ def _columns(raw: bytes, batch: int) -> int:
     return int(struct.unpack_from("<I", raw, vector + struct.unpack_from("<I", raw, vector)[0])[0])
 
 
-def _size(raw: bytes, batch: int, body: int) -> int:
-    """The bytes of the batch's buffers once decompressed; a compressed buffer begins with its length, -1 for plain."""
+def _buffers(raw: bytes, batch: int, most: int) -> list[tuple[int, int]]:
+    """Offset and length of the batch's buffers, as its list has them."""
     vector = _field(raw, batch, 2)
     if vector is None:
-        return 0
+        return []
     vector += struct.unpack_from("<I", raw, vector)[0]
     [count] = struct.unpack_from("<I", raw, vector)
-    buffers = list(struct.iter_unpack("<qq", raw[vector + 4 : vector + 4 + 16 * count]))
+    if count > most:
+        raise IndexError
+    buffers = list(struct.iter_unpack("<qq", raw[vector + 4 : vector + 4 + _BUFFER_BYTES * count]))
     if len(buffers) != count or any(offset < 0 or length < 0 for offset, length in buffers):
         raise IndexError
+    return buffers
+
+
+def _size(raw: bytes, batch: int, body: int, buffers: list[tuple[int, int]]) -> int:
+    """The bytes of the batch's buffers once decompressed; a compressed buffer begins with its length, -1 for plain."""
     if _field(raw, batch, 3) is None:
         return sum(length for _, length in buffers)
     known = [_int64(raw, body + offset) if length else 0 for offset, length in buffers]

@@ -392,6 +392,38 @@ def test_a_date_that_polars_cannot_give_to_python_is_refused(edge, path, dates):
     assert answer.json["errors"][0]["field"] == "body"
 
 
+def of_one_batch(messages: int, buffers: int, padding: int = 0) -> bytes:
+    """An Arrow IPC stream whose messages all point to the same batch, with so many empty buffers."""
+    each = 12 + padding
+    tables = each * messages + 8
+    message, batch, vector = tables + 12, tables + 40, tables + 56
+    heads = [struct.pack("<IiI", 0xFFFFFFFF, 4 + padding, message - (each * i + 8)) for i in range(messages)]
+    return b"".join(
+        (
+            *[head + bytes(padding) for head in heads],
+            struct.pack("<Ii", 0xFFFFFFFF, 0),
+            struct.pack("<HHHHHxx", 10, 16, 0, 4, 8),
+            struct.pack("<iB3xI4x", message - tables, 3, batch - message - 8),
+            struct.pack("<HHHHHxx", 10, 16, 0, 0, 4),
+            struct.pack("<iI8x", batch - (message + 16), vector - batch - 4),
+            struct.pack("<I", buffers),
+            bytes(16 * buffers),
+        )
+    )
+
+
+def test_arrow_batches_that_share_a_list_of_buffers_are_counted_each():
+    assert arrow.check(of_one_batch(1, 8_000)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="a message is damaged"):
+        arrow.check(of_one_batch(10_000, 7_800))
+
+
+def test_arrow_messages_without_content_are_counted():
+    assert arrow.check(of_one_batch(1_000, 1, padding=96)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="a message is damaged"):
+        arrow.check(of_one_batch(1_000, 1, padding=64))
+
+
 def test_every_prefix_of_an_arrow_stream_is_refused_or_read():
     raw = stream(polars.DataFrame({"a": np.arange(5.0)}), "zstd")
     for length in range(1, len(raw)):
