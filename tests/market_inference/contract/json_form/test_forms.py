@@ -132,6 +132,14 @@ REFUSED = [
     ("indicators", {"indicators": ["RSI"] * 101}, "indicators", "too long (max 100, got 101)"),
     ("indicators", {"panels": [{}] * 65}, "panels", "too long (max 64, got 65)"),
     ("predict", {"series": [{}] * 257}, "series", "too long (max 256, got 257)"),
+    # Before the times or covariates of any are looked at.
+    ("predict", {"series": [{"times": ["no time"]}] * 257}, "series", "too long (max 256, got 257)"),
+    (
+        "predict",
+        {"series": [{"past_covariates": dict.fromkeys(map(str, range(17)), "no list")}]},
+        "series[0].past_covariates",
+        "too long (max 16, got 17)",
+    ),
 ]
 
 
