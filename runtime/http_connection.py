@@ -1,17 +1,23 @@
 """A connection of the HTTP server: uvicorn's, with limits before a request reaches the application.
 
-Owns the limits of headers in bytes, number and time, the end of a connection whose client still sends after its answer,
-the wait of requests that are sent before the answer to another one, and the answer to an Upgrade that the server does
-not offer. The limits of bodies belong to the service.
+Owns the limits of headers in bytes, number and time, the end of a connection whose client takes nothing of an answer or
+still sends after the answer, the wait of requests that are sent before the answer to another one, and the answer to an
+Upgrade that the server does not offer. The limits of bodies belong to the service.
 """
 
 import asyncio
+import contextlib
 import re
+import sys
 from collections import deque
 from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 HEADER_BYTES: Final = 64 << 10
 """The most bytes of a request line with its headers, or of a chunked body's trailers."""
@@ -19,12 +25,16 @@ HEADERS: Final = 256
 """The most headers of a request, or trailers of a chunked body."""
 HEADER_SECONDS: Final = 30.0
 """The time for the headers of a request, on a new connection too, and for the rest of a body after its answer."""
+READER_SECONDS: Final = 30.0
+"""A client that takes nothing of an answer for this time loses the connection."""
 _PIECE: Final = 1 << 10
 """Bytes parsed at once: a parsed request takes a hundred times the memory of its 18 bytes."""
 _CONTENT_PIECE: Final = 64 << 10
 """Bytes of a chunk's content that are parsed at once."""
 _LAST_CHUNK: Final = re.compile(rb"\n0")
 """The size 0 of a body's last chunk comes after the end of a line. The content may have these bytes, too."""
+_WRITE: Final = 64 << 10
+"""The most bytes of a body that wait for the client beside those of the application."""
 _UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
 
 
@@ -35,6 +45,7 @@ class _HeadersTooLargeError(Exception):
 class HttpConnection(HttpToolsProtocol):
     """uvicorn's protocol on httptools; httptools itself has no limits."""
 
+    reader_seconds = READER_SECONDS
     _overdue: asyncio.TimerHandle | None = None
     # Bytes since the parser last completed something: it keeps an incomplete header in memory.
     _pending = 0
@@ -45,6 +56,8 @@ class HttpConnection(HttpToolsProtocol):
     _in_content = False
     # Bytes that are missing of a body of known length.
     _body_left = 0
+    _is_lost = False
+    _is_stalled = False
     # `cycle` is the newest request's: other requests may wait between the two.
     _running: RequestResponseCycle | None = None
 
@@ -58,6 +71,7 @@ class HttpConnection(HttpToolsProtocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
         self._arrived()
         self._left.clear()
         super().connection_lost(exc)
@@ -172,7 +186,52 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+
+        async def limited(scope: Any, receive: Any, send: Any) -> None:
+            async def send_within_time(message: Any) -> None:
+                # A transport copies what waits, and with TLS the buffer below grows by the whole write.
+                while len(body := message.get("body", b"")) > _WRITE:
+                    await self._drain()
+                    await send({**message, "body": bytes(body[:_WRITE]), "more_body": True})
+                    message = {**message, "body": memoryview(body)[_WRITE:]}
+                await self._drain()
+                await send({**message, "body": bytes(body)} if body else message)
+
+            scope["state"]["taken"] = self._taken
+            await app(scope, receive, send_within_time)
+
+        super()._start_asgi_task(cycle, limited)
+
+    async def _taken(self) -> bool:
+        """Return when all that was written has left for the client, or the connection has ended.
+
+        True if the connection ended because the client took nothing.
+        """
+        if not self._is_lost and self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(high=0)
+            await self._drain()
+            if not self._is_lost:
+                self.transport.set_write_buffer_limits()
+        return self._is_stalled
+
+    async def _drain(self) -> None:
+        """Return when more may be written, or the connection has ended: at the latest when the client stops to read."""
+        while self.flow.write_paused and not self._is_stalled:
+            before = self._unsent()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.reader_seconds):
+                    await self.flow.drain()
+            if self.flow.write_paused and self._unsent() >= before:
+                self._is_stalled = True
+                self.transport.abort()
+
+    def _unsent(self) -> int:
+        """Bytes that wait here, and on Linux those in the kernel without the client's acknowledgement."""
+        waiting = self.transport.get_write_buffer_size()
+        if sys.platform != "linux":
+            return waiting
+        found = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return waiting + int.from_bytes(found, sys.byteorder)
 
     def _should_upgrade(self) -> bool:
         """An upgrade ends HTTP on the connection, and the answers of other requests would go into the WebSocket."""
@@ -225,3 +284,8 @@ class HttpConnection(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+
+def within(reader_seconds: float) -> type[HttpConnection]:
+    """The class of connections whose client may take nothing of an answer for so many seconds."""
+    return type("Connection", (HttpConnection,), {"reader_seconds": reader_seconds})

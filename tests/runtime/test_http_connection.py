@@ -10,9 +10,10 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from runtime import http_connection
+from runtime import http_connection, loop
 from runtime.http_connection import HEADER_BYTES, HEADERS, HttpConnection
 from runtime.http_server import HttpServer, listening
+from tests.eventually import eventually_async
 
 SECONDS = 60.0
 
@@ -36,9 +37,9 @@ async def echo(scope, receive, send) -> None:
 
 
 @asynccontextmanager
-async def served(app, **settings) -> AsyncIterator[int]:
+async def served(app, http=HttpConnection, **settings) -> AsyncIterator[int]:
     listener = listening("127.0.0.1:0", backlog=16)
-    server = HttpServer(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off", **settings))
+    server = HttpServer(uvicorn.Config(app, http=http, log_config=None, lifespan="off", **settings))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.up.wait()
     yield listener.getsockname()[1]
@@ -358,3 +359,85 @@ async def test_a_connection_above_the_limit_is_closed_without_a_request():
                 words = (await last.reader.read()).split()
                 status = int(words[1]) if words else 503
         assert status == 200
+
+
+UNREAD = 32 << 20
+
+
+class Large:
+    """Answers with UNREAD bytes, in one or in parts, and notes what of an answer the client has taken."""
+
+    def __init__(self, part: int) -> None:
+        self.part = part
+        self.sent = 0
+        self.taken: list[bool] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % UNREAD)]})
+        for at in range(self.part, UNREAD + 1, self.part):
+            await send({"type": "http.response.body", "body": bytes(self.part), "more_body": at < UNREAD})
+            self.sent = at
+        self.taken.append(await scope["state"]["taken"]())
+
+
+def with_both_loops(test):
+    """The test in an event loop of asyncio, and in one of uvloop, as services have."""
+
+    @pytest.mark.parametrize("make", [asyncio.new_event_loop, loop.new], ids=["asyncio", "service"])
+    def run(make, part, ending) -> None:
+        with asyncio.Runner(loop_factory=make) as runner:
+            runner.run(test(part, ending))
+
+    return pytest.mark.parametrize("part", [UNREAD, UNREAD // 128], ids=["whole", "parts"])(
+        pytest.mark.parametrize("ending", [b"", b"connection: close\r\n"], ids=["kept", "closed"])(run)
+    )
+
+
+async def ask(port: int, ending: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n" + ending + b"\r\n")
+    async with asyncio.timeout(SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+@with_both_loops
+async def test_an_answer_lasts_until_the_client_has_taken_it(part, ending):
+    app = Large(part)
+    async with served(app) as port:
+        reader, writer = await ask(port, ending)
+        assert not app.taken
+        assert app.sent < UNREAD
+        async with asyncio.timeout(SECONDS):
+            await reader.readexactly(UNREAD)
+        await eventually_async(lambda: app.taken)
+        assert app.taken == [False]
+        if not ending:
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            async with asyncio.timeout(SECONDS):
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(UNREAD)
+            await eventually_async(lambda: len(app.taken) == 2)
+        writer.close()
+
+
+@with_both_loops
+async def test_a_client_that_takes_nothing_of_an_answer_loses_the_connection(part, ending):
+    app = Large(part)
+    async with served(app, http_connection.within(0.2)) as port:
+        reader, writer = await ask(port, ending)
+        await eventually_async(lambda: app.taken)
+        assert app.taken == [True]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(UNREAD)
+        writer.close()
+
+
+@with_both_loops
+async def test_the_answer_of_a_departed_client_ends(part, ending):
+    app = Large(part)
+    async with served(app) as port:
+        _, writer = await ask(port, ending)
+        writer.transport.abort()
+        await eventually_async(lambda: app.taken)
+        assert app.taken == [False]
