@@ -26,9 +26,12 @@ MEDIA_TYPES: Final = (CSV, ARROW)
 # Of a forecast, the same on each row; then of the phase of the row's step, for a request with a period.
 _COVERAGE: Final = ("coverage_nominal", "coverage_measured", "coverage_origins", "phase_measured", "phase_origins")
 _PART: Final = 1 << 12
+_LINES: Final = 256
 Times = dict[str, list[str]]
 """The times of the rows by symbol, as ISO 8601; a symbol without times is absent."""
-Columns = dict[str, list[Any]]
+Reals = NDArray[np.float64]
+Columns = Mapping[str, list[Any] | Reals]
+"""Of equal length. NaN and infinity in an array, and None in a list, are missing values."""
 Names = Mapping[str, str]
 
 
@@ -58,7 +61,9 @@ def of(response: Message, times: Times, names: Names) -> Columns:
 
 def _forecasts(answer: Any, times: Times, names: Names) -> Columns:
     levels = [f"q{level!r}" for level in answer.quantile_levels]  # exact: close levels stay apart
-    made: Columns = {name: [] for name in ("symbol", "step", "point", *levels, *_COVERAGE, "warnings", "error")}
+    made: dict[str, list[Any]] = {
+        name: [] for name in ("symbol", "step", "point", *levels, *_COVERAGE, "warnings", "error")
+    }
     for one in answer.forecasts:
         if one.HasField("error"):
             _append(made, symbol=one.symbol, error=mistakes.text(one.error, names))
@@ -86,7 +91,7 @@ def _warnings(found: Any) -> str | None:
 
 def _sentiments(answer: Any, times: Times, names: Names) -> Columns:
     values = ("score", "negative", "neutral", "positive")
-    made: Columns = {name: [] for name in ("row", "label", *values, "warnings", "error")}
+    made: dict[str, list[Any]] = {name: [] for name in ("row", "label", *values, "warnings", "error")}
     for at, one in enumerate(answer.sentiments, 1):
         if one.HasField("error"):
             _append(made, row=at, error=mistakes.text(one.error, names))
@@ -98,41 +103,37 @@ def _sentiments(answer: Any, times: Times, names: Names) -> Columns:
 
 
 def _indicators(answer: Any, times: Times, names: Names) -> Columns:
-    made: Columns = {"symbol": [], "time": []}
-    parts: list[tuple[str, dict[str, list[Any]], str]] = []
+    parts: list[tuple[str, dict[str, Reals], str]] = []
     for panel in answer.panels:
         if panel.HasField("error"):
             parts.append((panel.symbol, {}, mistakes.text(panel.error, names)))
             continue
-        found: dict[str, list[Any]] = {}
+        found: dict[str, Reals] = {}
         for one in panel.indicators.indicators:
             for output in one.outputs:
                 label = one.name if len(one.outputs) == 1 else f"{one.name}.{output.name}"
                 while label in found:  # the same function twice, with other parameters
                     label += "'"
-                found[label] = encode.numbers(output.values)
+                found[label] = np.asarray(output.values, np.float64)
         parts.append((panel.symbol, found, ""))
-    made |= {label: [] for _, found, _ in parts for label in found} | {"error": []}
-    for symbol, found, failure in parts:
-        _append_panel(made, symbol, found, times.get(symbol, []), failure)
-    return made
+    rows = [1 if failure else max(map(len, found.values()), default=0) for _, found, failure in parts]
+    made = {label: np.full(sum(rows), np.nan) for _, found, _ in parts for label in found}
+    symbols: list[Any] = []
+    instants: list[Any] = []
+    failures: list[Any] = []
+    for (symbol, found, failure), count in zip(parts, rows, strict=True):
+        known = [] if failure else times.get(symbol, [])
+        instants += known[len(known) - count :] if len(known) >= count else [None] * count
+        symbols += [symbol] * count
+        failures += [failure or None] * count
+        for label in list(found):
+            # Columns may differ in length: each ends at the newest bar.
+            column = found.pop(label)
+            made[label][len(symbols) - len(column) : len(symbols)] = column
+    return {"symbol": symbols, "time": instants, **made, "error": failures}
 
 
-def _append_panel(made: Columns, symbol: str, found: dict[str, list[Any]], at: list[str], failure: str) -> None:
-    if failure:
-        _append(made, symbol=symbol, error=failure)
-        return
-    rows = max(map(len, found.values()), default=0)
-    newest = at[len(at) - rows :] if len(at) >= rows else []
-    for row in range(rows):
-        # Columns may differ in length: each ends at the newest bar.
-        cells = {
-            label: values[row - rows + len(values)] for label, values in found.items() if row - rows + len(values) >= 0
-        }
-        _append(made, symbol=symbol, time=newest[row] if newest else None, **cells)
-
-
-def _append(made: Columns, **cells: Any) -> None:
+def _append(made: dict[str, list[Any]], **cells: Any) -> None:
     for name, column in made.items():
         column.append(cells.get(name))
 
@@ -146,17 +147,33 @@ _FORMS: Final[dict[type[Message], Callable[[Any, Times, Names], Columns]]] = {
 
 def write(columns: Columns, kind: str) -> bytes:
     """The columns in one of MEDIA_TYPES. Raises NoArrowError."""
-    return _arrow(columns) if kind == ARROW else _csv(columns)
+    return _arrow(columns) if kind == ARROW else b"".join(csv_lines(columns))
 
 
-def _csv(columns: Columns) -> bytes:
+def csv_lines(columns: Columns) -> Iterator[bytes]:
+    """The columns as CSV, some hundred lines at a time."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     # A column without any value is left out: `error` of an answer without errors, for one.
-    shown = {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
+    shown = {name: column for name, column in columns.items() if _has_values(column)}
     writer.writerow(shown)
-    writer.writerows([_harmless(cell) for cell in row] for row in zip(*shown.values(), strict=True))
-    return text.getvalue().encode()
+    for at in range(0, max(map(len, shown.values()), default=0), _LINES):
+        cells = [_cells(column[at : at + _LINES]) for column in shown.values()]
+        writer.writerows([_harmless(cell) for cell in row] for row in zip(*cells, strict=True))
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()
+
+
+def _has_values(column: list[Any] | Reals) -> bool:
+    if isinstance(column, np.ndarray):
+        return bool(np.isfinite(column).any())
+    return any(cell is not None for cell in column)
+
+
+def _cells(column: list[Any] | Reals) -> list[Any]:
+    return encode.numbers(column) if isinstance(column, np.ndarray) else column
 
 
 def _harmless(cell: Any) -> Any:
@@ -167,10 +184,15 @@ def _harmless(cell: Any) -> Any:
 def _arrow(columns: Columns) -> bytes:
     target = io.BytesIO()
     polars = _polars()
-    polars.DataFrame(
-        {name: column for name, column in columns.items() if any(cell is not None for cell in column)}
-    ).write_ipc_stream(target)
+    shown = {name: column for name, column in columns.items() if _has_values(column)}
+    polars.DataFrame([_series(name, column) for name, column in shown.items()]).write_ipc_stream(target)
     return target.getvalue()
+
+
+def _series(name: str, column: list[Any] | Reals) -> Any:
+    if isinstance(column, np.ndarray):
+        return _polars().Series(name, np.where(np.isfinite(column), column, np.nan), nan_to_null=True)
+    return _polars().Series(name, column)
 
 
 def parquet_of(raw: bytes) -> bytes:
@@ -181,10 +203,10 @@ def parquet_of(raw: bytes) -> bytes:
     return target.getvalue()
 
 
-def read_arrow(raw: bytes) -> Columns:
+def read_arrow(raw: bytes) -> dict[str, list[Any]]:
     """The columns of an Arrow IPC stream. Raises NoArrowError, ValueError."""
     with _reading():
-        found: Columns = _frame(raw).to_dict(as_series=False)
+        found: dict[str, list[Any]] = _frame(raw).to_dict(as_series=False)
     return found
 
 

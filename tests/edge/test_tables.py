@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import polars
 import pytest
+from google.rpc import status_pb2
 
 from edge.tables import arrow, columns, requests, size
 from market_inference.contract.generated import inference_pb2 as pb
@@ -190,6 +191,28 @@ def test_close_levels_stay_apart():
     answer = pb.PredictResponse(quantile_levels=levels, forecasts=[pb.SeriesForecast(forecast=forecast)])
     found = columns.of(answer, {}, {})
     assert [found[f"q{level}"] for level in levels] == [[1.0], [2.0], [3.0]]
+
+
+def test_panels_of_unequal_length_and_failures_share_a_table():
+    """Columns end at the newest bar; a failed panel has a row; what is not finite is missing."""
+
+    def panel(symbol: str, **values: list[float]) -> pb.PanelIndicators:
+        found = [pb.Indicator(name=name, outputs=[pb.IndicatorOutput(values=one)]) for name, one in values.items()]
+        return pb.PanelIndicators(symbol=symbol, indicators=pb.IndicatorSet(indicators=found))
+
+    failed = pb.PanelIndicators(symbol="B", error=status_pb2.Status(code=3, message="too short"))
+    panels = [panel("A", SMA=[np.nan, 1.5, 2.5], RSI=[50.0]), failed, panel("C", RSI=[np.inf]), panel("D")]
+    found = columns.of(pb.ComputeIndicatorsResponse(panels=panels), {"A": ["1", "2", "3", "4"], "C": []}, {})
+    assert columns.write(found, "text/csv").decode().split("\r\n") == [
+        "symbol,time,SMA,RSI,error", "A,2,,,", "A,3,1.5,,", "A,4,2.5,50.0,", "B,,,,too short", "C,,,,", "",
+    ]  # fmt: skip
+    assert columns.read_arrow(columns.write(found, ARROW)) == {
+        "symbol": ["A", "A", "A", "B", "C"],
+        "time": ["2", "3", "4", None, None],
+        "SMA": [None, 1.5, 2.5, None, None],
+        "RSI": [None, None, 50.0, None, None],
+        "error": [None, None, None, "too short", None],
+    }
 
 
 @pytest.mark.parametrize(
