@@ -1,7 +1,8 @@
 """Admission of a request before its body is read: limits in all, and a credential that the gateway knows.
 
-Owns the counts of requests, live sessions and bytes in work, and the memory of accepted credentials, so that a caller
-without a known credential can't make the edge read and parse a large body. The gateway checks every call again.
+Owns the counts of requests, live sessions, bytes in work and bytes of answers, and the memory of accepted credentials,
+so that a caller without a known credential can't make the edge read and parse a large body. The gateway checks every
+call again.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from market_inference.contract import deadline
 from market_inference.contract.errors import OverloadedError, RemoteError, UnauthenticatedError
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.methods import METHODS
+from runtime import malloc
 
 MESSAGE_BYTES: Final = 1 << 20
 """The longest message of a WebSocket, and the longest line of bars."""
@@ -39,6 +41,8 @@ _KNOWN_SECONDS = 30.0
 _MOST_KNOWN = 4096
 _RETRY_SECONDS = 1.0
 _CHECK_SECONDS = 5.0
+# The memory of larger answers goes back to the system: malloc would keep half of it.
+_TRIMMED_BYTES: Final = 8 << 20
 # The name of all callers without a known credential, which no credential has.
 STRANGERS: Final = ""
 
@@ -144,6 +148,8 @@ class Admission:
         self.requests = Count("requests", config.max_in_flight, spared=SPARED)
         self.watches = Count("live sessions", config.max_watches, spared=SPARED)
         self.bytes = Count("bytes of requests", config.max_bytes_in_flight, spared=SPARED_BYTES)
+        # Apart from the bytes of requests: answers that are not read must not refuse requests.
+        self.answers = Count("bytes of answers", config.max_bytes_in_flight, spared=SPARED_BYTES)
         # A WebSocket's key may come in the first message: the message is in memory before the key is known.
         strangers = config.max_bytes_in_flight // MESSAGE_BYTES
         self.strangers = Count("live sessions without a key yet", strangers, each=strangers)
@@ -177,6 +183,24 @@ class Admission:
     def held(self, caller: Caller) -> Held:
         """The bytes of a live session of the caller in `replays`."""
         return self.replays.of(caller.credential)
+
+    def hold_answer(self, caller: Caller, size: int) -> None:
+        """Count `size` bytes of memory for the caller's answer, in place of the bytes counted before.
+
+        Raises OverloadedError above a limit. A large answer passes while the others are small: no later try would pass.
+        """
+        more = size - caller.answer_held
+        if more > 0 and self.answers.now - caller.answer_held > self.answers.most // 8:
+            self.answers.check(caller.credential, more)
+        self.answers.change(caller.credential, more)
+        caller.answer_held = size
+
+    def release_answer(self, caller: Caller) -> None:
+        """Give the memory of the caller's answer back."""
+        if caller.answer_held > _TRIMMED_BYTES:
+            asyncio.get_running_loop().run_in_executor(None, malloc.trim)
+        self.answers.change(caller.credential, -caller.answer_held)
+        caller.answer_held = 0
 
     def release(self, caller: Caller) -> None:
         """Give the bytes of the caller's body back."""

@@ -1,25 +1,30 @@
 """The steps of a JSON request: expand, decode, call the gateway, encode.
 
-Owns the order of these steps for every route. The forms are those of market_inference/contract/json_form, shared with
-the serverless worker.
+Owns the order of these steps for every route, and that the memory of an answer counts from its arrival. The forms are
+those of market_inference/contract/json_form, shared with the serverless worker.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import orjson
 from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import Response
 
+from edge.admission import Admission
 from edge.body import THREAD_BYTES
 from edge.caller import Caller
 from edge.config import Config
+from edge.parts import PART_BYTES, Parts
 from edge.upstream import Upstream
 from market_inference.contract import metadata
 from market_inference.contract.errors import RequestTooLargeError
 from market_inference.contract.json_form import decode, encode, forms, options
 from market_inference.contract.methods import METHODS, Method
 
+JSON: Final = "application/json"
 Expand = Callable[[forms.Body], tuple[dict[str, Any], forms.Names]]
 # Fields beside the message, as in the serverless worker's input.
 _BESIDE = frozenset({"timeout", "priority", "request_id"})
@@ -28,7 +33,9 @@ _BESIDE = frozenset({"timeout", "priority", "request_id"})
 class Answers:
     """Answers JSON requests through the gateway."""
 
-    def __init__(self, config: Config, upstream: Upstream) -> None:
+    def __init__(self, config: Config, upstream: Upstream, admission: Admission) -> None:
+        self.parts = Parts(admission)
+        self._admission = admission
         self._config = config
         self._upstream = upstream
 
@@ -46,12 +53,25 @@ class Answers:
         return await self.send(method, message, caller, seconds)
 
     async def send(self, method: Method, message: Message, caller: Caller, seconds: float | None = None) -> Message:
-        """The response to a message. Raises ServiceError, ClientGoneError."""
+        """The response to a message, counted in bytes as the caller's answer. Raises ServiceError, ClientGoneError."""
         size = message.ByteSize()
         if size > method.max_request_bytes:
             raise RequestTooLargeError(method.max_request_bytes, size)
         timeout = self._config.default_timeout if seconds is None else seconds
-        return await self._upstream.call_until_gone(method, message, caller, min(timeout, self._config.max_timeout))
+        timeout = min(timeout, self._config.max_timeout)
+        response = await self._upstream.call_until_gone(method, message, caller, timeout)
+        self._admission.hold_answer(caller, response.ByteSize())
+        return response
+
+    async def json(self, request: Request, response: Message, headers: Mapping[str, str] | None = None) -> Response:
+        """The response as JSON, with fields named as in the .proto file. Raises OverloadedError."""
+        caller: Caller = request.state.caller
+        if caller.answer_held <= THREAD_BYTES:
+            text = orjson.dumps(encode.to_json(response, caller.names))
+            return self.parts.whole(request, text, JSON, headers)
+        self.parts.hold(request, caller.answer_held + 4 * PART_BYTES)
+        pieces = encode.texts(response, caller.names, orjson.dumps)
+        return await self.parts.made(request, pieces, JSON, headers)
 
     def _beside(self, body: dict[str, Any], caller: Caller) -> float:
         """Note the body's fields beside the message; returns the timeout in seconds."""
@@ -60,14 +80,3 @@ class Answers:
         if body.get("request_id") is not None:
             caller.request_id = metadata.request_id(body["request_id"], caller.request_id)
         return options.timeout(body.get("timeout"), self._config.default_timeout)
-
-
-async def to_json(response: Message, caller: Caller) -> bytes:
-    """The response as JSON text, with fields named as in the .proto file."""
-    if response.ByteSize() > THREAD_BYTES:
-        return await asyncio.to_thread(_encoded, response, caller)
-    return _encoded(response, caller)
-
-
-def _encoded(response: Message, caller: Caller) -> bytes:
-    return orjson.dumps(encode.to_json(response, caller.names))

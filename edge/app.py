@@ -63,10 +63,14 @@ def application(parts: Components) -> ASGIApp:
         # A redirect would name the host of the request's own header.
         redirect_slashes=False,
     )
-    answers, reader, tables = Answers(config, parts.upstream), Bodies(config, parts.admission), Tables()
+    answers, reader, tables = (
+        Answers(config, parts.upstream, parts.admission),
+        Bodies(config, parts.admission),
+        Tables(),
+    )
     app.include_router(calls.router(answers, reader, tables))
     app.include_router(timeseries.router(answers, reader))
-    app.include_router(bars.router(reader, tables, parts.admission))
+    app.include_router(bars.router(answers.parts, reader, tables, parts.admission))
     watches = watch.Watches(config, parts.upstream, parts.admission, parts.metrics, reader)
     app.include_router(watch.router(watches))
     app.include_router(health.router(parts.health))

@@ -18,7 +18,8 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 class Caller:
     """`credential`: the value of the gateway's metadata `authorization`, empty for none. `names`: field paths of the
     contract -> names in the caller's JSON, for errors. `reason`: of a failure, for log and metrics. `bytes_in`: of the
-    body so far; `bytes_held`: those that the budget of bytes in work counts. `receive`: the next message of the client;
+    body so far; `bytes_held`: those that the budget of bytes in work counts; `answer_held`: the memory that the budget
+    of answers counts. `receive`: the next message of the client;
     after the body, the next message is the departure. `counted_as`: the client whose place the request has taken, None
     for a request that takes no place.
     """
@@ -32,6 +33,7 @@ class Caller:
     code: str = "OK"
     bytes_in: int = 0
     bytes_held: int = 0
+    answer_held: int = 0
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
     counted_as: str | None = None
 

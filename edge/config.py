@@ -37,11 +37,15 @@ class Config(BaseSettings):
         "", description="origins of other sites whose pages may call, separated by commas; none by default"
     )
     max_body_bytes: int = Field(32 << 20, ge=1 << 10, description="bytes of a request's body; more are refused")
-    max_bytes_in_flight: int = Field(128 << 20, ge=1 << 20, description="bytes of all bodies in work, half for one key")
+    max_bytes_in_flight: int = Field(
+        128 << 20, ge=1 << 20, description="bytes of all bodies in work, half for one key; the same for answers"
+    )
     max_in_flight: int = Field(512, ge=1, description="requests in work in all, half for one key")
     max_watches: int = Field(2048, ge=1, description="live sessions (/v1/watch) in all, half for one key")
     max_connections: int = Field(4096, ge=1, description="open connections; more are refused")
-    reader_seconds: float = Field(30.0, gt=0, description="a watch ends when its client reads nothing for this time")
+    reader_seconds: float = Field(
+        30.0, gt=0, description="a watch or an answer ends when its client reads nothing for this time"
+    )
     body_seconds: float = Field(30.0, gt=0, description="seconds for a request's body to arrive")
     default_timeout: float = Field(30.0, gt=0, description="seconds for a request without a timeout of its own")
     max_timeout: float = Field(300.0, gt=0, description="a longer timeout is shortened to this many seconds")

@@ -6,7 +6,7 @@ of our own, since Starlette's would read a streamed body twice.
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +20,7 @@ from edge.errors import ClientGoneError, ForeignOriginError
 from edge.metrics import Metrics
 from edge.turns import Turns
 from market_inference.contract import deadline
-from market_inference.contract.errors import InternalError, ServiceError, code_name, reason_of
+from market_inference.contract.errors import InternalError, ServiceError, StalledReaderError, code_name, reason_of
 from runtime import logs
 from runtime.logs import fields
 from runtime.tracing import Span, Traces
@@ -72,11 +72,12 @@ class Guard:
             caller.receive = receive
         scope.setdefault("state", {})["caller"] = caller
         span = self._begin(scope, caller, began)
-        answer = _Answer(send, caller, scope["type"])
+        answer = _Answer(send, caller, scope["type"], self._admission)
         try:
             await self._serve(scope, receive, answer, caller)
         finally:
             self._admission.release(caller)
+            self._admission.release_answer(caller)
             self._finish(scope, caller, answer, began, span)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller) -> None:
@@ -90,10 +91,18 @@ class Guard:
             place = self._admission.place(caller) if counted else contextlib.nullcontext()
             with place:
                 await self._app(scope, receive, answer)
+                await self._taken(scope, caller)
         except ClientGoneError:
             answer.status = GONE
         except Exception as error:  # noqa: BLE001 -- the answer to a bug is the bug's request id
             await self._refuse(error, scope, receive, answer, caller)
+
+    async def _taken(self, scope: Scope, caller: Caller) -> None:
+        """Return when the client has taken the answer, or is gone: until then the request keeps place and memory."""
+        taken: Callable[[], Awaitable[bool]] | None = scope["state"].get("taken")  # absent for WebSockets
+        if taken is not None and await taken() and not caller.reason:
+            error = StalledReaderError(f"nothing of the answer was read for {self._config.reader_seconds:g} s")
+            note(caller, error.status(caller.request_id))
 
     async def _refuse(
         self, error: Exception, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller
@@ -151,8 +160,9 @@ class Guard:
 class _Answer:
     """Sends on, notes status and size, and adds the headers of every answer."""
 
-    def __init__(self, send: Send, caller: Caller, kind: str) -> None:
+    def __init__(self, send: Send, caller: Caller, kind: str, admission: Admission) -> None:
         self._send = send
+        self._admission = admission
         self._caller = caller
         self.started = False
         self.status = 101 if kind == "websocket" else 0
@@ -163,6 +173,8 @@ class _Answer:
         if kind in ("http.response.start", "websocket.http.response.start"):
             self.started = True
             self.status = message["status"]
+            # The body, and the values read from the body, are in memory no longer.
+            self._admission.release(self._caller)
             own = (*_HEADERS, (b"x-request-id", self._caller.request_id.encode()))
             message = {**message, "headers": [*message["headers"], *own]}
         elif kind == "http.response.body":

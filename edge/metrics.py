@@ -35,12 +35,19 @@ class Metrics:
         self.bytes = Counter("market_edge_request_bytes", "Bytes of bodies.", ("route",), registry=self.registry)
         self.updates = Counter("market_edge_watch_updates", "Updates sent to watches.", registry=self.registry)
 
-    def watch(self, requests: Callable[[], float], watches: Callable[[], float], size: Callable[[], float]) -> None:
+    def watch(
+        self,
+        requests: Callable[[], float],
+        watches: Callable[[], float],
+        size: Callable[[], float],
+        answers: Callable[[], float],
+    ) -> None:
         """Gauges read at a scrape."""
         for name, text, count in (
             ("market_edge_in_flight_requests", "HTTP requests in work.", requests),
             ("market_edge_open_watches", "Live sessions over HTTP.", watches),
             ("market_edge_in_flight_bytes", "Bytes of the bodies in work.", size),
+            ("market_edge_in_flight_answer_bytes", "Memory of the answers that clients have not taken.", answers),
         ):
             Gauge(name, text, registry=self.registry).set_function(count)
 

@@ -15,7 +15,7 @@ from edge.health import Health
 from edge.metrics import Metrics
 from edge.upstream import Upstream
 from edge.websocket import counted
-from runtime.http_connection import HttpConnection
+from runtime import http_connection
 from runtime.http_server import HttpServer, listening
 from runtime.listen import is_loopback
 from runtime.metrics.scrape import MetricsServer
@@ -52,7 +52,12 @@ class Server:
         self._health = Health(self._upstream)
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "edge", VERSION)
         self._metrics.build.labels(VERSION).set(1)
-        self._metrics.watch(lambda: admission.requests.now, lambda: admission.watches.now, lambda: admission.bytes.now)
+        self._metrics.watch(
+            lambda: admission.requests.now,
+            lambda: admission.watches.now,
+            lambda: admission.bytes.now,
+            lambda: admission.answers.now,
+        )
         self._app = application(
             Components(config, self._upstream, admission, self._health, self._metrics, self._traces, own_key, VERSION)
         )
@@ -64,7 +69,7 @@ class Server:
         self.metrics_address = self._scraped.address
         settings = uvicorn.Config(
             self._app,
-            http=HttpConnection,
+            http=http_connection.within(config.reader_seconds),
             ws=counted(self._admission.messages),
             ws_max_size=MESSAGE_BYTES,
             ws_per_message_deflate=False,

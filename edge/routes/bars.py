@@ -13,17 +13,18 @@ from starlette.responses import Response
 from edge import body as bodies
 from edge import samples, schema
 from edge.admission import Admission
+from edge.answers import JSON
 from edge.body import Bodies
 from edge.caller import Caller
 from edge.errors import NoRouteError
-from edge.routes.calls import JSON
+from edge.parts import Parts
 from edge.tables import columns
 from edge.tables.requests import Tables, sized
 from market_inference.client.files import Bars
 from market_inference.contract.json_form import encode
 
 
-def router(reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
+def router(parts: Parts, reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
     """The routes."""
     made = APIRouter(tags=["bars"])
 
@@ -33,7 +34,7 @@ def router(reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
         reader.hold_table(await asyncio.to_thread(sized, raw, kind), request.state.caller)
         found = await tables.bars(raw, kind, request.query_params)
         shown = await asyncio.to_thread(_shown, found)
-        return Response(shown, media_type=JSON)
+        return parts.whole(request, shown, JSON)
 
     async def listed(request: Request) -> Response:
         return Response(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from edge import body as bodies
 from edge import schema
-from edge.answers import Answers, Expand, to_json
+from edge.answers import JSON, Answers, Expand
 from edge.body import Bodies
 from edge.caller import Caller
 from edge.errors import MediaTypeError
@@ -20,8 +20,6 @@ from edge.tables import columns
 from edge.tables.requests import TABLES, Tables, sized
 from market_inference.contract.json_form import forms
 from market_inference.contract.methods import METHODS
-
-JSON: Final = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,8 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
             raise MediaTypeError(kind, ", ".join(known))
         wanted = columns.wanted(request.headers.get("accept", ""), default=kind)
         if wanted and route.rpc in TABLES:
-            return Response(await tables.write(response, times, wanted, caller), media_type=wanted)
-        return Response(await to_json(response, caller), media_type=JSON)
+            return await tables.answer(request, answers.parts, response, times, wanted)
+        return await answers.json(request, response)
 
     return handle
 
@@ -101,6 +99,6 @@ def _reader(rpc: str, answers: Answers, reader: Bodies) -> Any:
         method, caller = METHODS[rpc], request.state.caller
         await reader.read(request)  # checks the credential
         response = await answers.send(method, method.request(), caller)
-        return Response(await to_json(response, caller), media_type=JSON, headers={"Cache-Control": "no-store"})
+        return await answers.json(request, response, {"Cache-Control": "no-store"})
 
     return handle

@@ -1,22 +1,23 @@
 """KServe's time series forecast API: POST /v1/timeseries/forecast, GET /v1/timeseries/models."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from edge import guard, kserve, schema
-from edge.answers import Answers
+from edge.answers import JSON, Answers
 from edge.body import THREAD_BYTES, Bodies
 from edge.caller import Caller
-from edge.routes.calls import JSON
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.methods import METHODS
 
 _FORECASTS = "forecast"
+_MEMORY: Final = 10
+"""The memory of an answer for a byte of its message: the numbers as Python's, and the text."""
 
 
 def router(answers: Answers, reader: Bodies) -> APIRouter:
@@ -27,13 +28,13 @@ def router(answers: Answers, reader: Bodies) -> APIRouter:
         caller: Caller = request.state.caller
         try:
             body = await reader.parse(await reader.read(request), caller)
-            found = await _answer(body, answers, caller)
+            found = await _answer(request, body, answers)
         except ServiceError as error:
             # One document for both readers: RFC 9457's members, and KServe's `error`.
             status = error.status(caller.request_id)
             refused: Response = guard.refusal(error, caller, {"error": kserve.error(status, caller.names)})
             return refused
-        return Response(orjson.dumps(found), media_type=JSON)
+        return answers.parts.whole(request, found, JSON)
 
     async def models(request: Request) -> Response:
         method, caller = METHODS["ListModels"], request.state.caller
@@ -66,7 +67,9 @@ def router(answers: Answers, reader: Bodies) -> APIRouter:
     return made
 
 
-async def _answer(body: dict[str, Any], answers: Answers, caller: Caller) -> dict[str, Any]:
+async def _answer(request: Request, body: dict[str, Any], answers: Answers) -> bytes:
+    """The JSON text of a ForecastResponse."""
+    caller: Caller = request.state.caller
     large = caller.bytes_in > THREAD_BYTES
     asked = await asyncio.to_thread(kserve.read, body) if large else kserve.read(body)
 
@@ -75,4 +78,10 @@ async def _answer(body: dict[str, Any], answers: Answers, caller: Caller) -> dic
 
     response = await answers.ask("Predict", expand, body, caller)
     assert isinstance(response, inference_pb2.PredictResponse)  # noqa: S101 -- narrows the type
-    return kserve.write(response, asked)
+    large = caller.answer_held > THREAD_BYTES
+    answers.parts.hold(request, _MEMORY * caller.answer_held)
+    return await asyncio.to_thread(_text, response, asked) if large else _text(response, asked)
+
+
+def _text(response: inference_pb2.PredictResponse, asked: kserve.Asked) -> bytes:
+    return orjson.dumps(kserve.write(response, asked))

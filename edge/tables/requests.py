@@ -15,12 +15,15 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import Message
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
 
 from edge import body as bodies
 from edge.caller import Caller
+from edge.parts import Parts
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
 from edge.tables import columns, size
-from edge.tables.columns import ARROW, Times
+from edge.tables.columns import ARROW, CSV, Times
 from market_inference.client import arrays
 from market_inference.client.files import Bars, FileError, Options, read
 from market_inference.client.indicator import columns_read, read_all
@@ -40,6 +43,8 @@ _MOST_SERIES: Final[int] = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_na
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
 # Reading a large file takes a core for a second; more at once would only take longer.
 _READERS: Final = 2
+_TABLE: Final = 10
+"""The memory of an answer as a table for a byte of its message; a forecast's rows with one quantile take 12."""
 
 
 def sized(raw: bytes, kind: str) -> size.Size:
@@ -77,9 +82,15 @@ class Tables:
         # A hundred thousand rows take tens of milliseconds, which the event loop does not have.
         return await asyncio.to_thread(_message, rpc, found, query)
 
-    async def write(self, response: Message, times: Times, kind: str, caller: Caller) -> bytes:
-        """The answer as a table."""
-        return await asyncio.to_thread(lambda: columns.write(columns.of(response, times, caller.names), kind))
+    async def answer(self, request: Request, parts: Parts, response: Message, times: Times, kind: str) -> Response:
+        """The response as a table. Raises MediaTypeError, NoArrowError, OverloadedError."""
+        caller: Caller = request.state.caller
+        is_large = caller.answer_held > bodies.THREAD_BYTES
+        parts.hold(request, _TABLE * caller.answer_held)
+        found = await asyncio.to_thread(columns.of, response, times, caller.names)
+        if kind == CSV and is_large:
+            return await parts.made(request, columns.csv_lines(found), kind)
+        return parts.whole(request, await asyncio.to_thread(columns.write, found, kind), kind)
 
 
 def check_query(query: QueryParams, known: Iterable[str]) -> None:

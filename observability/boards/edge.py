@@ -87,10 +87,13 @@ EDGE = Dashboard(
                     THIRD,
                 ),
                 Panel(
-                    "Bytes of bodies in flight",
-                    "An edge refuses more than MARKET_EDGE_MAX_BYTES_IN_FLIGHT.",
+                    "Bytes of bodies and answers in flight",
+                    "An edge refuses more than MARKET_EDGE_MAX_BYTES_IN_FLIGHT of bodies, and of answers.",
                     "bytes",
-                    (Query(f"market_edge_in_flight_bytes{{{HERE}}}", "{{instance}}"),),
+                    (
+                        Query(f"market_edge_in_flight_bytes{{{HERE}}}", "bodies {{instance}}"),
+                        Query(f"market_edge_in_flight_answer_bytes{{{HERE}}}", "answers {{instance}}"),
+                    ),
                     HALF,
                 ),
                 Panel(

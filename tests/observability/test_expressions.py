@@ -49,7 +49,7 @@ def collectors() -> list[Any]:
     outside = gateway.metrics.Metrics()
     outside.watch_budget(lambda: False)
     over_http = edge.metrics.Metrics()
-    over_http.watch(lambda: 0.0, lambda: 0.0, lambda: 0.0)
+    over_http.watch(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0)
     registries = (outside.registry, inside.registry, over_http.registry)
     found = [collector for registry in registries for collector in registry._collector_to_names]
     watchers = [WatcherCollector(service, []) for service in ("gateway", "inference")]

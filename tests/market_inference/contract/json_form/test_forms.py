@@ -4,8 +4,10 @@ import math
 import tracemalloc
 
 import numpy as np
+import orjson
 import pytest
 from google.protobuf import json_format
+from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +116,33 @@ def test_nan_is_null_and_enum_values_are_short_words():
     sentiment = encode.to_json(pb.Sentiment(label=pb.SENTIMENT_LABEL_NEUTRAL, neutral=0.9), {})
     assert (sentiment["label"], sentiment["neutral"]) == ("neutral", 0.9), "a float is as short as it can be"
     assert np.float32(sentiment["neutral"]) == np.float32(0.9)
+
+
+def many_values() -> pb.AnalyzeResponse:
+    """Some hundred KiB: a failed part, empty lists, short and long lists, NaN, words and warnings."""
+    values = np.random.default_rng(7).normal(size=9000)
+    values[[0, 4095, 4096, -1]] = math.nan
+    outputs = [pb.IndicatorOutput(name="a", values=values[:length]) for length in (0, 1, 4096, 8192, 9000)]
+    panels = [pb.PanelIndicators(symbol="ü", indicators=pb.IndicatorSet(indicators=[pb.Indicator(outputs=outputs)]))]
+    panels += [
+        pb.PanelIndicators(symbol="b", error=status_pb2.Status(code=3, message="too short")),
+        pb.PanelIndicators(),
+    ]
+    forecast = pb.Forecast(
+        point=values, warnings=[pb.AnswerWarning(message="w", evidence=[pb.Evidence(values=[1, 2])])]
+    )
+    return pb.AnalyzeResponse(
+        predict=pb.PredictResponse(forecasts=[pb.SeriesForecast(forecast=forecast)]),
+        indicators=pb.ComputeIndicatorsResponse(panels=panels),
+    )
+
+
+def test_the_pieces_of_a_text_are_the_text_of_the_whole():
+    message = many_values()
+    pieces = list(encode.texts(message, {}, orjson.dumps))
+    assert max(map(len, pieces)) < 4096 * 25
+    assert b"".join(pieces) == orjson.dumps(encode.to_json(message, {}))
+    assert b"".join(encode.texts(pb.PanelIndicators(), {}, orjson.dumps)) == b'{"symbol":""}'
 
 
 @pytest.mark.parametrize("value", [5, 5.0])
