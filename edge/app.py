@@ -101,6 +101,8 @@ def application(parts: Components) -> ASGIApp:
 def _answer(request: Request, error: Exception) -> Response:
     caller = request.state.caller
     made: Response = guard.refusal(_translated(error, request), caller)
+    # The frames hold the values of the request, and an answer that was refused.
+    error.__traceback__ = None
     return made
 
 
