@@ -3,9 +3,9 @@
 Owns names, types and indexes of columns, beside schema.py. `promotions` is append-only: rows are never changed.
 """
 
-from sqlalchemy import JSON, Column, Double, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import JSON, Column, Double, Index, Integer, String, Table, UniqueConstraint
 
-from training.plane.schema import Counter, claimable, metadata
+from training.plane.schema import Counter, Told, claimable, metadata
 
 models = Table(
     "models",
@@ -58,7 +58,7 @@ promotions = Table(
     Column("at", Double, nullable=False),
     Column("author", String(200), nullable=False),
     Column("cause", String(20), nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Told, nullable=False),
     Index("promotions_name", "name", "seq"),
 )
 

@@ -4,11 +4,39 @@ Owns names, types and indexes of columns. Times are Unix times in seconds. migra
 both against each other. `claimable` rows are worked on by one worker at a time: database.py has the claim.
 """
 
-from sqlalchemy import JSON, BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+import re
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 # SQLite counts up by itself only in a column of exactly the type INTEGER.
+_NOT_STORED: Final = re.compile("[\0\ud800-\udfff]")
 Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Told(TypeDecorator[str]):
+    """Text that repeats what others have sent. PostgreSQL stores no NUL, and UTF-8 has no surrogates."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _NOT_STORED.sub("\ufffd", value)
 
 
 def claimable() -> list[Column[object]]:
@@ -30,7 +58,7 @@ datasets = Table(
     Column("name", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("state", String(20), nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
+    Column("reason", Told, nullable=False, server_default=""),
     Column("key", String(100), nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
@@ -80,7 +108,7 @@ jobs = Table(
     Column("dataset", String(26), nullable=False),
     Column("launcher", String(20), nullable=False),
     Column("state", String(20), nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
+    Column("reason", Told, nullable=False, server_default=""),
     Column("attempt", Integer, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("losses", Integer, nullable=False),
@@ -121,14 +149,14 @@ attempts = Table(
     Column("step", BigInteger, nullable=False),
     Column("exit_code", Integer),
     Column("failed_line", Integer),
-    Column("failed_command", Text),
+    Column("failed_command", Told),
     Column("cause", String(40), nullable=False, server_default=""),
     Column("launcher", String(20), nullable=False, server_default="process"),
     Column("handle", String(200), nullable=False, server_default=""),
     Column("offer", String(100), nullable=False, server_default=""),
     Column("asked_at", Double),
     Column("unanswered_at", Double),
-    Column("why", Text, nullable=False, server_default=""),
+    Column("why", Told, nullable=False, server_default=""),
     Column("usd_per_hour", Double, nullable=False, server_default="0"),
     Column("usd_reserved", Double, nullable=False, server_default="0"),
     Column("usd_doubted", Double, nullable=False, server_default="0"),
@@ -233,7 +261,7 @@ duties = Table(
     metadata,
     Column("name", String(40), primary_key=True),
     Column("last_ok_at", Double),
-    Column("last_error", Text, nullable=False, server_default=""),
+    Column("last_error", Told, nullable=False, server_default=""),
     *claimable(),
 )
 

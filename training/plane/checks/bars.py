@@ -5,6 +5,7 @@ the same symbol, so that the file is read once.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -111,7 +112,7 @@ class _Bars:
             report.error("order", row, f"the bar at {time[:19]} comes after the bar at {series.time[:19]}")
             return False
         self._spacing(row, series, time)
-        move = math.log(close / series.close)
+        move = math.log(close) - math.log(series.close)  # the quotient may be 0 or infinite
         if abs(move) > _LARGE_MOVE and self._looks_split(move, series.volume, volume):
             report.warn("split", row, f"close goes from {series.close:g} to {close:g}: a split that is not adjusted?")
         series.still = series.still + 1 if close == series.close else 0
@@ -155,9 +156,13 @@ class _Bars:
         """A feature that goes with the next return as no honest feature does."""
         for name, pairs in self._pairs.items():
             values = np.array(pairs)
-            if len(values) < 100 or not values.std(0).all():
+            if len(values) < 100:
                 continue
-            correlation = float(np.corrcoef(values.T)[0, 1])
+            values /= np.maximum(np.abs(values).max(0), sys.float_info.min)  # squares of 1e308 are infinite
+            if not values.std(0).all():
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):  # the variance may round to 0; no number is no finding
+                correlation = float(np.corrcoef(values.T)[0, 1])
             if abs(correlation) > LOOK_AHEAD:
                 why = f"column {name[:40]!r} has a correlation of {correlation:.2f} with the next bar's return"
                 self._report.warn("look_ahead", 0, why)

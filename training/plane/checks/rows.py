@@ -55,7 +55,7 @@ def table(chunks: Iterable[bytes], report: Report) -> tuple[list[str], Iterator[
         report.error("columns", 1, f"at most {MOST_COLUMNS} columns, got {len(header)}")
         raise UnreadableError
     if twice := sorted({name for name in header if header.count(name) > 1}):
-        report.error("columns", 1, f"the header names {twice[0]!r} twice")
+        report.error("columns", 1, f"the header names {twice[0][:40]!r} twice")
         raise UnreadableError
     return header, _rows(reader, len(header), report)
 

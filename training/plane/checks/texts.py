@@ -3,6 +3,7 @@
 Owns the rules for rows. `time` is when the text could be known, `label_time` when the label was decided.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
@@ -18,6 +19,7 @@ MOST_MONTHS = 120
 FEWEST_ROWS = 20
 MOST_CONFLICTING = 0.05
 _REQUIRED = ("text", "label")
+_LABEL = re.compile("[0-9]{1,100}")  # int() of thousands of digits raises, also where recipes and the gate read
 
 
 def check(chunks: Iterable[bytes], report: Report, alive: Callable[[], None]) -> None:
@@ -60,7 +62,7 @@ class _Texts:
 
     def _label(self, row: int, fields: list[str]) -> int | None:
         text = fields[self._columns["label"]].strip()
-        if text.isascii() and text.isdigit() and int(text) < MOST_LABELS:
+        if _LABEL.fullmatch(text) and int(text) < MOST_LABELS:
             return int(text)
         self._report.error("label", row, f"the label must be a whole number from 0 to {MOST_LABELS - 1}")
         return None

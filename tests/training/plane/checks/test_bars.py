@@ -1,13 +1,18 @@
 """Checks of bars: each finding by its row and its reason."""
 
+import contextlib
 import itertools
 import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.training.plane.checks.cells import CELLS, content, must_be_storable
 from training.plane.checks import bars
 from training.plane.checks.report import Report
+from training.plane.checks.rows import UnreadableError
 
 
 def series(count: int, symbol: str = "A", seed: int = 1) -> list[dict[str, object]]:
@@ -103,3 +108,46 @@ def test_gaps_still_prices_and_look_ahead_are_warnings() -> None:
 
 def test_a_universe_without_an_end_is_a_warning() -> None:
     assert "survivorship" in check([row for n in range(25) for row in series(40, f"S{n}", n)]).warnings
+
+
+@pytest.mark.parametrize("closes", [(1e300, 1e-300), (1e-300, 1e300), (5e-324, 1.7e308)])
+def test_a_step_between_any_two_prices_is_a_step(closes: tuple[float, float]) -> None:
+    rows = series(150)
+    for row, close in zip(rows[60:], closes * 45, strict=True):
+        row |= dict.fromkeys(("open", "high", "low", "close"), close)
+    for n, row in enumerate(rows):
+        row["signal"] = n % 7
+    assert (check(rows).reason, check(rows).rows) == ("", 150)
+
+
+@pytest.mark.parametrize("size", [1e308, 1e-300, 1.0])
+def test_a_feature_of_any_size_that_knows_the_next_return_is_found(size: float) -> None:
+    peek = series(200)
+    for here, then in itertools.pairwise(peek):
+        here["signal"] = size * math.log(then["close"] / here["close"])
+    peek[-1]["signal"] = 0.0
+    assert "'signal'" in check(peek).places["look_ahead"][0]["why"]
+
+
+def test_a_feature_that_is_always_the_same_knows_nothing() -> None:
+    rows = series(200)
+    for row in rows:
+        row["signal"] = 0.1
+    assert "look_ahead" not in check(rows).warnings
+
+
+NAMES = ("symbol", "time", "open", "high", "low", "close", "volume", "signal")
+PLACES = st.lists(st.tuples(st.integers(0, 119), st.sampled_from((*NAMES, "prices")), CELLS), max_size=8)
+
+
+@given(PLACES, st.lists(st.lists(CELLS, min_size=1, max_size=8), max_size=3))
+def test_any_cell_is_good_or_a_finding(odd: list[tuple[int, str, str]], table: list[list[str]]) -> None:
+    rows = [{**row, "signal": n % 7} for n, row in enumerate(series(120))]
+    for place, name, cell in odd:
+        names = ("open", "high", "low", "close") if name == "prices" else (name,)
+        rows[place] |= dict.fromkeys(names, cell)
+    for made in ([list(NAMES), *([str(row[name]) for name in NAMES] for row in rows)], table):
+        report = Report()
+        with contextlib.suppress(UnreadableError):
+            bars.check([content(made)], report, lambda: None)
+        must_be_storable(report)

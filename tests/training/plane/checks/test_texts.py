@@ -4,7 +4,10 @@ import random
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.training.plane.checks.cells import CELLS, content, must_be_storable
 from training.plane.checks import texts
 from training.plane.checks.report import Report
 from training.plane.checks.rows import UnreadableError
@@ -60,6 +63,9 @@ def test_the_newest_months_alone_are_counted_in_any_order() -> None:
         (["fine", "positive"], "row 32: the label must be a whole number from 0 to 999"),
         (["fine", "-1"], "row 32: the label must be a whole number from 0 to 999"),
         (["fine", "1000"], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine", "9" * 5000], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine", "0" * 5000 + "7"], "row 32: the label must be a whole number from 0 to 999"),
+        (["fine", "\u0663"], "row 32: the label must be a whole number from 0 to 999"),
         (["fine"], "row 32: 1 fields where the header has 2"),
         (["a", "b", "1"], "row 32: 3 fields where the header has 2"),
     ],
@@ -87,6 +93,7 @@ def test_times_are_checked(row: list[str], reason: str) -> None:
         (b"", "the file is empty"),
         (b"text,text\n", "the header names 'text' twice"),
         (b"headline,label\nx,1\n", "no column 'text'"),
+        (b"te\0xt,label\nx,1\n", "no column 'text'; there are: te\0xt, label"),
         (b"text,label\n\xff\xfe,1\n", "not UTF-8"),
         (b'text,label\n"open,1\n', "not CSV"),
         (b"text,label\n" + b"x" * 1_100_000, "a line of more than"),
@@ -97,6 +104,19 @@ def test_times_are_checked(row: list[str], reason: str) -> None:
 )
 def test_a_file_that_is_no_dataset(content: bytes, reason: str) -> None:
     assert reason in check(content).reason
+
+
+def test_a_label_may_begin_with_zeros() -> None:
+    report = check(table([*honest(30), ["fine", "0" * 99 + "7"]]))
+    assert (report.reason, report.facts["labels"]["7"]) == ("", 1)
+
+
+@given(st.lists(CELLS, min_size=2, max_size=5), st.lists(st.lists(CELLS, min_size=4, max_size=4), max_size=4))
+def test_any_cell_is_good_or_a_finding(header: list[str], odd: list[list[str]]) -> None:
+    names = ["text", "label", "time", "label_time"]
+    good = [[*row, "2026-01-01", "2026-01-02"] for row in honest(30)]
+    must_be_storable(check(content([names, *good, *odd])))
+    must_be_storable(check(content([header, *odd])))
 
 
 def test_lines_end_only_where_they_end() -> None:
