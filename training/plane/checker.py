@@ -1,6 +1,7 @@
 """The checks of uploaded datasets: a worker claims a dataset, as jobs are claimed.
 
-Owns the reading of the bytes, digest and size against the declaration, and the choice of the check by kind.
+Owns the reading of the bytes, digest and size against the declaration, the choice of the check by kind, and the end of
+checks that do not end. A check is counted before the check begins: one that raises an error or kills its worker counts.
 """
 
 import contextlib
@@ -19,13 +20,15 @@ from training.plane.checks.rows import UnreadableError
 from training.plane.claims import Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
-from training.plane.objects import ObjectMissingError, Objects, at_most
+from training.plane.objects import ObjectMissingError, Objects, ObjectsAwayError, at_most
 from training.plane.schema import datasets
 
 log = logging.getLogger(__name__)
 
 Check: TypeAlias = Callable[[Iterable[bytes], Report, Callable[[], None]], None]
 CHECKS: Final[dict[str, Check]] = {"texts": texts.check, "bars": bars.check}
+MOST_CHECKS: Final = 5
+"""Checks of one dataset that may end without an answer: some end with their worker, at a restart."""
 
 
 class Checker:
@@ -39,13 +42,31 @@ class Checker:
 
     def turn(self) -> bool:
         """Check the next waiting dataset; False without a waiting dataset."""
-        return self._claims.turn(lambda row, lease: self._check(row._mapping, lease))
+        return self._claims.turn(lambda row, lease: self._try(row._mapping, lease))
+
+    def _try(self, row: RowMapping, lease: Lease) -> None:
+        """Check the dataset, or refuse the dataset after checks without an answer."""
+        before = row["checks"]
+        if before >= MOST_CHECKS:
+            why = f"{before} checks of the dataset ended without an answer; the log of the plane has the error"
+            with self._store.begin() as connection:
+                dataset.checked(connection, lease, why, {"checks": before + 1})
+            log.error("dataset given up", extra=fields(dataset=lease.id, checks=before))
+            return
+        if before:
+            log.warning("dataset checked again", extra=fields(dataset=lease.id, checks=before))
+        self._write(lease, checks=before + 1)
+        try:
+            self._check(row, lease)
+        except ObjectsAwayError:  # no check has failed
+            self._write(lease, checks=before)
+            raise
 
     def _check(self, row: RowMapping, lease: Lease) -> None:
         report = Report()
         content = _Content(self._bytes(row, report))
         with contextlib.suppress(UnreadableError):  # the reason is in the report
-            CHECKS[row["kind"]](content, report, lambda: self._alive(lease))
+            CHECKS[row["kind"]](content, report, lambda: self._write(lease))
         for _ in content:  # a check that has ended early has not read to the end
             pass
         if content.size != row["bytes"]:
@@ -64,9 +85,9 @@ class Checker:
         except ObjectMissingError:
             report.error("missing", 0, "the uploaded bytes are gone")
 
-    def _alive(self, lease: Lease) -> None:
+    def _write(self, lease: Lease, **values: Any) -> None:
         with self._store.begin() as connection:
-            database.write(connection, lease, self._clock.now(), {})
+            database.write(connection, lease, self._clock.now(), values)
 
 
 class _Content:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from training.plane import budget
+from training.plane.checker import MOST_CHECKS
 from training.plane.database import Database
 from training.plane.job import FINAL, AttemptState
 from training.plane.model_tables import promotions
@@ -53,10 +54,15 @@ TOKENS: Final = Family("market_training_tokens", "Download tokens that were used
 ROLLBACKS: Final = Family("market_training_rollbacks", "Versions taken out of service.", "cause", counter=True)
 JOBS: Final = Family("market_training_jobs", "Jobs by state.", "state")
 DATASETS: Final = Family("market_training_datasets", "Datasets by state.", "state")
+GIVEN_UP: Final = Family(
+    "market_training_datasets_given_up", "Datasets refused because no check ended with an answer.", counter=True
+)
 MACHINES: Final = Family("market_training_machines", "Machines not yet seen gone.")
 LAG: Final = Family("market_training_lag_seconds", "How long the job that is due first has been due.")
 DUTY_AGE: Final = Family("market_training_duty_age_seconds", "Time since a duty last went well.", "duty")
-FAMILIES: Final = (EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, MACHINES, LAG, DUTY_AGE)
+FAMILIES: Final = (
+    EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, GIVEN_UP, MACHINES, LAG, DUTY_AGE,
+)  # fmt: skip
 
 
 def exposition(store: Database, now: float) -> bytes:
@@ -92,6 +98,8 @@ class Figures(Collector):
             for family, table in ((JOBS, jobs), (DATASETS, datasets)):
                 counted = select(table.c.state, func.count()).group_by(table.c.state)
                 yield family.of(dict(connection.execute(counted).all()))
+            given_up = select(func.count()).select_from(datasets).where(datasets.c.checks > MOST_CHECKS)
+            yield GIVEN_UP.of({"": connection.execute(given_up).scalar_one()})
             live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
             yield MACHINES.of({"": connection.execute(live).scalar_one()})
             yield LAG.of({"": self._lag(connection)})

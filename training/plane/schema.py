@@ -69,6 +69,7 @@ datasets = Table(
     Column("first_time", String(40)),
     Column("last_time", String(40)),
     Column("report", JSON),
+    Column("checks", Integer, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
     Column("completed_at", Double),
     *claimable(),
