@@ -6,6 +6,7 @@ the same symbol, so that the file is read once.
 
 import math
 import sys
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from training.plane.checks.report import Report
 PRICES = ("open", "high", "low", "close")
 FEWEST_BARS = 30
 MOST_SYMBOLS = 20_000
+MOST_SYMBOL_CHARACTERS = 64  # as in requests
 MOST_FEATURES = 50
 GAP_TIMES_USUAL = 6.0
 CONSTANT_BARS = 20
@@ -62,10 +64,13 @@ class _Bars:
         self._features = [name for name in header if name not in known][:MOST_FEATURES]
         self._report = report
         self._series: dict[str, _Series] = {}
-        self._pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in self._features}
+        self._pairs = {name: array("d") for name in self._features}
 
     def add(self, row: int, fields: list[str]) -> None:
         symbol = fields[self._at["symbol"]].strip() if "symbol" in self._at else ""
+        if len(symbol) > MOST_SYMBOL_CHARACTERS:
+            self._report.error("symbol", row, f"at most {MOST_SYMBOL_CHARACTERS} characters, got {len(symbol)}")
+            return
         time = rows.utc(fields[self._at["time"]].strip())
         if time is None:
             self._report.error("time", row, "time must be ISO 8601, such as 2026-03-31T20:00:00Z")
@@ -119,8 +124,8 @@ class _Bars:
         if series.still == CONSTANT_BARS:
             report.warn("constant", row, f"{CONSTANT_BARS} bars with the same close")
         for name, value in zip(self._features, series.features, strict=False):
-            if math.isfinite(value) and len(self._pairs[name]) < _KEPT_PAIRS:
-                self._pairs[name].append((value, move))
+            if math.isfinite(value) and len(self._pairs[name]) < 2 * _KEPT_PAIRS:
+                self._pairs[name].extend((value, move))
         return True
 
     def _spacing(self, row: int, series: _Series, time: str) -> None:
@@ -155,7 +160,7 @@ class _Bars:
     def _find_look_ahead(self) -> None:
         """A feature that goes with the next return as no honest feature does."""
         for name, pairs in self._pairs.items():
-            values = np.array(pairs)
+            values = np.array(pairs).reshape(-1, 2)
             if len(values) < 100:
                 continue
             values /= np.maximum(np.abs(values).max(0), sys.float_info.min)  # squares of 1e308 are infinite

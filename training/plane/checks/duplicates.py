@@ -20,7 +20,9 @@ _BANDS, _PER_BAND = 16, 4
 _SHORTEST_NEAR = 5
 _MOST_IN_BAND = 200
 _MOST_PAIRS = 1000
-_MOST_KNOWN_WORDS = 500_000
+_MOST_KNOWN_WORDS = 250_000
+_LONGEST_KNOWN_WORD = 32
+"""Hashes of words up to this length are kept, in at most 70 MB; words of 10,000 characters took 40 KB each."""
 _CHUNK_ROWS = 4096
 _CHUNK_WORDS = 1 << 18
 _WORD = re.compile(r"\w+")
@@ -100,7 +102,7 @@ class _Signatures:
         known = self._word_hashes.get(word)
         if known is None:
             known = _number(word)
-            if len(self._word_hashes) < _MOST_KNOWN_WORDS:
+            if len(word) <= _LONGEST_KNOWN_WORD and len(self._word_hashes) < _MOST_KNOWN_WORDS:
                 self._word_hashes[word] = known
         return known
 

@@ -18,6 +18,7 @@ MOST_PLACES = 20_000_000
 """Words of all rows together: 40 MB."""
 FEWEST_ROWS = 200
 TOO_GOOD = 0.98
+_SHOWN_CHARACTERS = 40
 _TELLING_SHARE = 0.6
 _TELLING_PURITY = 0.995
 
@@ -37,7 +38,7 @@ class LeakProbe:
             return
         found = {zlib.crc32(word.encode()) % BUCKETS: word for word in words}
         for place, word in found.items():
-            self._names.setdefault(place, word)
+            self._names.setdefault(place, word[:_SHOWN_CHARACTERS])
         # Numbers of two bytes: a row of ten thousand characters would take a hundred thousand bytes as Python's.
         self._rows.append(np.fromiter(sorted(found), np.uint16, len(found)))
         self._places += len(found)
@@ -53,9 +54,7 @@ class LeakProbe:
         report.facts["words_alone_accuracy"] = round(accuracy, 4)
         usual = max(np.bincount(np.searchsorted(classes, self._labels[cut:]))) / (len(self._rows) - cut)
         if word := self._telling(counts, classes, cut):
-            report.warn(
-                "leak", 0, f"the word {word[:40]!r} stands in most rows of one label and in no other", word=word
-            )
+            report.warn("leak", 0, f"the word {word!r} stands in most rows of one label and in no other", word=word)
         elif accuracy > TOO_GOOD and usual < TOO_GOOD - 0.05:
             report.warn("leak", 0, f"single words alone give {accuracy:.1%} of the labels: is the label in the text?")
 

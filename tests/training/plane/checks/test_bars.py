@@ -51,6 +51,7 @@ def test_good_bars_of_two_symbols_pass() -> None:
         ({"high": "x"}, "row 52: high must be a finite number above 0"),
         ({"high": 1}, "row 52: low <= open, close <= high does not hold"),
         ({"low": 1e9}, "row 52: low <= open, close <= high does not hold"),
+        ({"symbol": "A" * 65}, "row 52: at most 64 characters, got 65"),
         ({"volume": -1}, "row 52: volume must be a finite number, 0 or more"),
         ({"time": "51st"}, "row 52: time must be ISO 8601"),
         ({"time": "2026-02-22"}, "row 52: a second bar at 2026-02-22T00:00:00"),

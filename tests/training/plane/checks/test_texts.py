@@ -1,5 +1,6 @@
 """Checks of labelled texts: each finding by its row and its reason."""
 
+import itertools
 import random
 import tracemalloc
 
@@ -180,3 +181,17 @@ def test_rows_of_many_words_take_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 25_000_000
+
+
+def test_long_words_that_are_all_different_take_little_memory() -> None:
+    """Some kilobytes for each word, as texts of a hundred thousand words that were kept."""
+    tracemalloc.start()
+    try:
+        report = Report()
+        found = (f"{' '.join(f'{row * 5 + n:05d}' + 'x' * 1990 for n in range(5))},{row % 2}\n" for row in range(4000))
+        texts.check((row.encode() for row in itertools.chain(["text,label\n"], found)), report, lambda: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.rows == 4000
+    assert peak < 20_000_000
