@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.plane.checks.cells import CELLS, content, must_be_storable
-from training.plane.checks import texts
+from training.plane.checks import leakage, texts
+from training.plane.checks.leakage import LeakProbe
 from training.plane.checks.report import Report
 from training.plane.checks.rows import UnreadableError
 
@@ -181,6 +182,32 @@ def test_rows_of_many_words_take_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 25_000_000
+
+
+def test_a_thousand_labels_take_little_memory_and_a_label_in_the_text_is_found() -> None:
+    """400 MB, as numbers of eight bytes for each word and label, and several copies of these."""
+    probe, report = LeakProbe(), Report()
+    for row in range(5000):
+        probe.add([*WORDS[row % 37 : row % 37 + 12], f"lbl{row % 1000}"], row % 1000)
+    tracemalloc.start()
+    try:
+        probe.finish(report)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.places["leak"][0]["word"].startswith("lbl")
+    assert peak < 60_000_000
+
+
+def test_long_texts_with_many_labels_are_answered_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 100 of 200 rows, whose labels the texts tell; the others have labels by chance."""
+    monkeypatch.setattr(leakage, "_MOST_WORK", 100 * 2 * 300)
+    probe, report = LeakProbe(), Report()
+    for row in range(1000):
+        told = row % 2 if row < 900 else row // 2 % 2
+        probe.add([f"word{told}x{n}" for n in range(300)], row % 2)
+    probe.finish(report)
+    assert report.facts["words_alone_accuracy"] == 1.0
 
 
 def test_long_words_that_are_all_different_take_little_memory() -> None:
