@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from training.plane import budget, database, event, identifier, terms, token
@@ -230,9 +230,23 @@ def machines(connection: Connection) -> int:
 
 
 def poke_queued(connection: Connection) -> None:
-    """Make the queued job that was made first due now: there is room for a machine."""
-    waiting = select(jobs.c.id).where(jobs.c.state == JobState.QUEUED, jobs.c.lease_token.is_(None))
-    first = connection.execute(waiting.order_by(jobs.c.id).limit(1)).scalar()
+    """Make the next queued job due now: there is room for a machine. Owners take turns.
+
+    The next job is of the owner with the fewest machines, of these the owner who has waited longest since the last
+    machine, and of the owner's jobs the one that was made first.
+    """
+    waiting = (jobs.c.state == JobState.QUEUED, jobs.c.lease_token.is_(None))
+    machines = func.count(case((attempts.c.state.in_(_LIVE), 1))).label("machines")
+    served = (
+        select(jobs.c.owner, machines, func.max(attempts.c.requested_at).label("last_at"))
+        .join(attempts, attempts.c.job == jobs.c.id)
+        .where(jobs.c.owner.in_(select(jobs.c.owner).where(*waiting)))
+        .group_by(jobs.c.owner)
+        .subquery()
+    )
+    order = (func.coalesce(served.c.machines, 0), func.coalesce(served.c.last_at, 0.0), jobs.c.id)
+    found = select(jobs.c.id).outerjoin(served, served.c.owner == jobs.c.owner).where(*waiting).order_by(*order)
+    first = connection.execute(found.limit(1)).scalar()
     if first is not None:
         database.poke(connection, jobs, first)
 
