@@ -57,7 +57,8 @@ def listed(connection: Connection, owner: str, before: str, limit: int) -> list[
 
 
 def count(connection: Connection, owner: str) -> int:
-    """The number of the owner's datasets that are not deleted."""
+    """The number of the owner's datasets that are not deleted; no other transaction adds one before this one ends."""
+    database.lock_owner(connection, owner)
     mine = (datasets.c.owner == owner, datasets.c.state != DatasetState.DELETED)
     return connection.execute(select(func.count()).select_from(datasets).where(*mine)).scalar_one()
 

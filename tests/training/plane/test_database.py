@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text, update
 
 from tests.training.plane.forks import Forks
-from training.plane import database
+from training.plane import database, dataset
 from training.plane.database import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Database, LeaseLostError
 from training.plane.job import Attempt
 from training.plane.schema import attempts, duties, metadata
@@ -172,6 +172,24 @@ def test_times_of_a_clock_that_was_ahead_hold_nothing_back(store: Database, valu
     with store.begin() as connection:
         connection.execute(update(duties).values(**values))
     assert claim(store) is not None
+
+
+def test_of_declarations_at_once_no_more_are_made_than_an_owner_may_have(store: Database) -> None:
+    ready = threading.Barrier(16)
+
+    def declare(owner: str) -> None:
+        ready.wait(60)
+        with store.begin() as connection:
+            if dataset.count(connection, owner) < 3:
+                dataset.declare(connection, owner, "rows.csv", "texts", "0" * 64, 1, 1, NOW)
+
+    threads = [threading.Thread(target=declare, args=(owner,)) for owner in ("tina", "tom") * 8]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with store.read() as connection:
+        assert [len(dataset.listed(connection, owner, "", 50)) for owner in ("tina", "tom")] == [3, 3]
 
 
 def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:

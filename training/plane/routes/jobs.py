@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select
 from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
-from training.plane import dataset, event, jobs, preflight, upload
+from training.plane import database, dataset, event, jobs, preflight, upload
 from training.plane.dataset import DatasetState
 from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError
 from training.plane.job import FINAL, JobState
@@ -118,6 +118,7 @@ def router(services: Services) -> APIRouter:
     def _refuse_too_many(connection: Any, owner: str) -> None:
         live = select(func.count()).select_from(table).where(table.c.owner == owner, table.c.state.not_in(FINAL))
         most = services.config.max_jobs_per_owner
+        database.lock_owner(connection, owner)
         if connection.execute(live).scalar_one() >= most:
             raise OverloadedError(f"at most {most} jobs that are not final", retry_after=60.0)
 
