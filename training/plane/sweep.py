@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DAY: Final = 86_400.0
 _AT_ONCE: Final = 500
-# Longer than a signed address for an upload is valid.
+# Longer than a signed address for an upload is valid, counted from the declaration of the dataset.
 _UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
 _KEPT_CHECKPOINTS: Final = 2
@@ -41,6 +41,7 @@ def duties(services: Services) -> dict[str, Duty]:
         "sweep_tokens": Duty(600.0, lambda: tokens_ended(services)),
         "sweep_uploads": Duty(600.0, lambda: uploads_ended(services)),
         "sweep_datasets": Duty(600.0, lambda: datasets_unfinished(services)),
+        "sweep_deleted": Duty(600.0, lambda: datasets_deleted(services)),
         "sweep_checkpoints": Duty(60.0, lambda: checkpoints_superseded(services)),
         "sweep_jobs": Duty(900.0, lambda: jobs_old(services)),
         "sweep_machines": Duty(600.0, lambda: machines_remains(services)),
@@ -86,6 +87,17 @@ def datasets_unfinished(services: Services) -> None:
         given_up = {"state": DatasetState.REFUSED, "reason": "the upload was not completed"}
         with services.store.begin() as connection:
             connection.execute(update(datasets).where(datasets.c.id == row["id"], *waiting).values(**given_up))
+
+
+def datasets_deleted(services: Services) -> None:
+    """Delete bytes that came after their dataset's deletion: a signed address stays valid."""
+    ended = services.clock.now() - _UNFINISHED_SECONDS
+    in_time = (datasets.c.created_at < ended, datasets.c.created_at > ended - _DAY)
+    with services.store.read() as connection:
+        found = select(datasets.c.key).where(datasets.c.state == DatasetState.DELETED, *in_time)
+        keys = connection.execute(found).scalars().all()
+    for key in keys:
+        services.objects.delete(key)
 
 
 def checkpoints_superseded(services: Services) -> None:

@@ -106,6 +106,19 @@ def test_uploads_that_were_not_completed_are_given_up(services: Services) -> Non
     assert states == ["ready", "refused", "uploading"]
 
 
+def test_bytes_that_came_after_a_deletion_go_once_no_address_is_valid(services: Services) -> None:
+    made = [add_dataset(services.store, state) for state in ("deleted", "deleted", "ready")]
+    with services.store.begin() as connection:
+        for one, hours in zip(made, (7, 1, 7), strict=True):
+            aged = {"created_at": time.time() - hours * 3600.0}
+            connection.execute(update(datasets).where(datasets.c.id == one).values(**aged))
+        keys = [connection.execute(select(datasets.c.key).where(datasets.c.id == one)).scalar_one() for one in made]
+    for key in keys:
+        services.objects.put(key, b"late")
+    sweep.datasets_deleted(services)
+    assert [there(services, key) for key in keys] == [False, True, True]
+
+
 def test_the_newest_two_checkpoints_of_a_live_job_stay(services: Services, add_job: Callable[..., str]) -> None:
     job, keys = add_job(), []
     for step in (1, 2, 3):
