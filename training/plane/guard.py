@@ -26,12 +26,13 @@ MOST_BODIES_BYTES = 64 << 20
 SPARED_BYTES = 64 << 10
 MOST_VALUES = 16_384
 """Opening braces, opening brackets and commas of a body: the application parses JSON in the event loop, and before it
-knows the caller."""
+knows the caller. A machine's log is no JSON, and may have any number."""
 MOST_UNREAD_BYTES = 32 << 20
 """Bytes of the answers to one owner that wait for their readers; an answer of SPARED_BYTES is never refused."""
 BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
+_LOG_PATH = re.compile(r"/api/training/jobs/[^/]+/log")
 _SECRET_PATH = re.compile(r"(/api/training/download/)[^/]+")
 
 
@@ -54,7 +55,7 @@ class Guard:
         answer = _Answer(scope, receive, send, self._unread)
         began = time.monotonic()
         is_upload = scope["path"].startswith("/objects/")
-        held = _Held(self._bodies)
+        held = _Held(self._bodies, parsed=_LOG_PATH.fullmatch(scope["path"]) is None)
         bounded = _flowing(receive) if is_upload else _bounded(receive, held)
         size = headers.get("content-length", "0")
         if not is_upload and size.isdigit() and int(size) > MOST_BODY_BYTES:
@@ -126,9 +127,10 @@ class _Bodies:
 
 @dataclass(slots=True)
 class _Held:
-    """The bytes of one body."""
+    """The bytes of one body, and its values if the application parses the body."""
 
     bodies: _Bodies
+    parsed: bool
     size: int = 0
     values: int = 0
 
@@ -136,7 +138,7 @@ class _Held:
         """Raises TooLargeError, OverloadedError."""
         self.size += len(part)
         self.bodies.size += len(part)
-        self.values += sum(map(part.count, (b"{", b"[", b",")))
+        self.values += sum(map(part.count, (b"{", b"[", b","))) if self.parsed else 0
         if self.size > MOST_BODY_BYTES:
             raise TooLargeError.over("body", MOST_BODY_BYTES, self.size)
         if self.values > MOST_VALUES:
