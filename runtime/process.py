@@ -18,6 +18,8 @@ from runtime import listen, malloc
 from runtime.logs import fields
 
 _SIGNAL_SECONDS: Final = 0.5
+# The most open files of a process on macOS, which states no limit and refuses it.
+_OPEN_MAX: Final = 10_240
 T = TypeVar("T")
 
 
@@ -57,8 +59,11 @@ def _allow_files() -> None:
     if sys.platform != "win32":
         import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for files in (most, max(now, _OPEN_MAX)):
+            with suppress(ValueError, OSError):  # more than the system allows: the limit stays as it is
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+                return
 
 
 def next_of(items: "queue.SimpleQueue[T]") -> T:

@@ -29,3 +29,22 @@ def test_a_service_may_open_as_many_files_as_the_system_allows(request: pytest.F
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     process._allow_files()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+
+
+@pytest.mark.parametrize(("stated", "allowed", "files"), [(1 << 63, 10_240, 10_240), (4096, 1024, 256)])
+def test_a_system_that_allows_fewer_files_than_it_states_stops_no_service(
+    monkeypatch: pytest.MonkeyPatch, stated: int, allowed: int, files: int
+) -> None:
+    """macOS states that there is no limit, and refuses to set none."""
+    limits = (256, stated)
+
+    def set_limits(_: int, wanted: tuple[int, int]) -> None:
+        nonlocal limits
+        if wanted[0] > allowed:
+            raise ValueError("current limit exceeds maximum limit")
+        limits = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
+    process._allow_files()
+    assert limits == (files, stated)
