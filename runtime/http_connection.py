@@ -64,8 +64,10 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
-            # uvicorn refuses requests above the limit: idle connections would take every file of the process.
+            self.connections.discard(self)
             transport.abort()
+        # With the limit, uvicorn refuses the requests of all connections while there are so many, idle ones included.
+        self.limit_concurrency = None
         # Not parsed yet, in order.
         self._left: deque[memoryview] = deque()
         self._expect()
