@@ -178,6 +178,8 @@ class Servicer:
         await self._spend(call, cost_units)
         request = Request([call])
         replica = await self._router.pick(call.deadline)
+        # drain() ends the sessions that are open, and knows none that is still being opened.
+        self._pipeline.refuse_when_draining()
         request.replica, request.calls = replica.address, []
         request.envelope.watch_open.CopyFrom(opened)
         charge = functools.partial(self._charge_bars, call.client, units.of_bar(opened))

@@ -5,8 +5,11 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from market_inference.contract import methods
 from market_inference.contract.generated import exchange_pb2
+from market_inference.contract.generated import inference_pb2 as pb
 from runtime.health import LIVE
+from tests.eventually import eventually_async
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -41,3 +44,19 @@ async def test_a_gateway_that_drains_lives_and_is_not_ready(start):
         live.cancel()
         ready.cancel()
         await draining
+
+
+async def test_a_session_that_is_being_opened_when_the_drain_begins_is_refused(start):
+    """Once open, the session would last until the end of the time for the drain."""
+    opening = pb.WatchRequest(open=pb.WatchOpen(history=pb.Panel(close=[1.0] * 40)))
+    async with start(1) as gateway:
+        servicer = gateway.server.servicer
+        call = gateway.channel.stream_stream(methods.METHODS["Watch"].path)(metadata=gateway.metadata)
+        await call.wait_for_connection()
+        await eventually_async(lambda: servicer.memory > 0)
+        draining = asyncio.create_task(gateway.server.stop())
+        await eventually_async(lambda: servicer.draining)
+        await call.write(opening.SerializeToString())
+        assert (await call.code(), await call.details()) == (grpc.StatusCode.UNAVAILABLE, "the gateway is draining")
+        await draining
+        assert servicer.memory == gateway.replicas[0].asked == 0
