@@ -119,6 +119,7 @@ class Workers:
                 threading.Thread(target=self._end_hung_workers, name="hung", daemon=True).start()
                 self._replace_dead_workers(address)
             finally:
+                holder.close()  # the next gateway may have the port once the workers, which drain, have left it
                 self._end()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -161,7 +162,11 @@ class Workers:
 
 
 def _hold(holder: socket.socket, address: str) -> int:
-    """Reserve the port for the workers. The socket is bound and never listens, so it gets no connections."""
+    """Reserve the port for the workers. The socket is bound and never listens, so it gets no connections.
+
+    Raises OSError where another process has the port.
+    """
+    listen.refuse_taken(address)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.bind(split(address))
     return int(holder.getsockname()[1])

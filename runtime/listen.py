@@ -3,6 +3,7 @@
 A parent process reads the ready line to learn the ports that the system chose.
 """
 
+import errno
 import json
 import os
 import socket
@@ -104,6 +105,18 @@ def bind(add_port: Callable[[str], int], address: str) -> str:
     except (RuntimeError, OSError) as error:
         raise CannotListenError(f"cannot listen on {address}: in use, or not an address of this machine") from error
     return address if is_unix(address) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def refuse_taken(address: str) -> None:
+    """Raises OSError where a process has the port at host:port: SO_REUSEPORT would share the port with this process."""
+    for family, kind, protocol, _, where in socket.getaddrinfo(*split(address), type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
 
 
 def _refuse_in_use(address: str) -> None:

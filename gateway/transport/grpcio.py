@@ -4,7 +4,6 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 """
 
 import asyncio
-import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, cast
@@ -21,7 +20,7 @@ from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
 from runtime import tls
-from runtime.listen import is_unix, split
+from runtime.listen import is_unix, refuse_taken
 
 # The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
@@ -90,7 +89,7 @@ class GrpcioTransport:
         """Bind QUEUES servers to the port; one server to a Unix socket, and where no two sockets share a port."""
         count = 1 if is_unix(address) or not hasattr(socket, "SO_REUSEPORT") else QUEUES
         if count > 1 and not self._share_port:
-            _refuse_in_use(address)
+            refuse_taken(address)
         port = 0
         for _ in range(count):
             server = self._server(shared=count > 1)
@@ -113,18 +112,6 @@ class GrpcioTransport:
     async def stop(self, grace: float) -> None:
         self._strangers.close()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
-
-
-def _refuse_in_use(address: str) -> None:
-    """Raises OSError where a process listens on the address: SO_REUSEPORT would share the port with this process."""
-    for family, kind, protocol, _, where in socket.getaddrinfo(*split(address), type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(where)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise
 
 
 class _Handlers(grpc.GenericRpcHandler):

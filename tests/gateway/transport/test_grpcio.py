@@ -12,11 +12,12 @@ from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from gateway import workers
 from gateway.access import reflection
 from gateway.transport import grpcio
 from gateway.transport.interface import LIMITS
 from market_inference.contract.generated import inference_pb2 as pb
-from runtime.listen import CannotListenError, split
+from runtime.listen import CannotListenError, bind, split
 from tests.eventually import eventually_async
 from tests.gateway.access.test_reflection import LIST, code_of
 from tests.gateway.conftest import GOOD
@@ -229,6 +230,14 @@ async def test_a_port_of_another_gateway_is_not_shared(default):
         with pytest.raises(CannotListenError, match=f"cannot listen on {gateway.server.address}: in use"):
             async with default(0, listen=gateway.server.address):
                 pass
+        with socket.socket() as holder, pytest.raises(CannotListenError, match="in use"):
+            bind(lambda address: workers._hold(holder, address), gateway.server.address)
+    with socket.socket() as holder, socket.socket() as other:
+        address = bind(lambda address: workers._hold(holder, address), "127.0.0.1:0")
+        with pytest.raises(CannotListenError, match="in use"):
+            bind(lambda address: workers._hold(other, address), address)
+        holder.close()
+        assert bind(lambda address: workers._hold(other, address), address) == address
 
 
 async def test_thousands_of_calls_without_a_request_are_nobody_elses_problem(default):
