@@ -4,7 +4,7 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 """
 
 import asyncio
-import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, cast
 
@@ -39,8 +39,9 @@ MOST_STRANGERS = 4_096
 # calls that have come before: so only behind those of connections that the kernel has given to the same server.
 QUEUES = 16
 # Calls of one queue that have come and are not handled yet: above the first number some are dropped, above the second
-# all. A connection may have 100.
+# all. A connection may have 100. A queue of all connections holds more than one of QUEUES.
 PENDING_CALLS = (512, 1_024)
+PENDING_CALLS_ALONE = (4_096, 8_192)
 
 
 class GrpcioTransport:
@@ -67,8 +68,6 @@ class GrpcioTransport:
             # Without this option gRPC allows a ping in two hours while a connection has no call.
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
-            ("grpc.server.max_pending_requests", PENDING_CALLS[0]),
-            ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS[1]),
             # A call counts until its memory is freed: else calls that are reset at once have no limit. Without headroom
             # for calls that are answered and not freed yet, a client that sends its next call at once would be above
             # the limit unknowingly, and the call would end as UNAVAILABLE.
@@ -86,20 +85,29 @@ class GrpcioTransport:
         self._servers: list[grpc.aio.Server] = []
 
     def add_port(self, address: str) -> int:
-        """Bind QUEUES servers to the port; one server to a Unix socket, and where no two sockets share a port."""
-        count = 1 if is_unix(address) or not hasattr(socket, "SO_REUSEPORT") else QUEUES
+        """Bind QUEUES servers to the port; one server to a Unix socket, and where the system is not Linux.
+
+        Other systems have no port for two sockets, or give all connections to one of the sockets.
+        """
+        count = QUEUES if sys.platform == "linux" and not is_unix(address) else 1
         if count > 1 and not self._share_port:
             refuse_taken(address)
         port = 0
         for _ in range(count):
-            server = self._server(shared=count > 1)
+            server = self._server(alone=count == 1)
             port = tls.add_port(server, self._files, address)
             self._servers.append(server)
             address = f"{address.rpartition(':')[0]}:{port}"
         return port
 
-    def _server(self, *, shared: bool) -> grpc.aio.Server:
-        server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", int(shared))])
+    def _server(self, *, alone: bool) -> grpc.aio.Server:
+        pending = PENDING_CALLS_ALONE if alone else PENDING_CALLS
+        options = [
+            ("grpc.so_reuseport", int(self._share_port or not alone)),
+            ("grpc.server.max_pending_requests", pending[0]),
+            ("grpc.server.max_pending_requests_hard_limit", pending[1]),
+        ]
+        server = grpc.aio.server(options=[*self._options, *options])
         server.add_generic_rpc_handlers((_Handlers(self._servicer, self._strangers),))
         self._register(server)
         server.add_generic_rpc_handlers((_Unknown(self._strangers),))

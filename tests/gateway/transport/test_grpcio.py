@@ -16,6 +16,7 @@ from gateway import workers
 from gateway.access import reflection
 from gateway.transport import grpcio
 from gateway.transport.interface import LIMITS
+from market_inference.contract import methods
 from market_inference.contract.generated import inference_pb2 as pb
 from runtime.listen import CannotListenError, bind, split
 from tests.eventually import eventually_async
@@ -211,6 +212,20 @@ async def test_a_call_waits_behind_the_calls_of_some_connections_only(default, m
             connection.send(frame(HEADERS, 4, 1, CALL))
         await eventually_async(lambda: served.total() == 10 * grpcio.QUEUES)
         assert len(served) > grpcio.QUEUES // 2
+
+
+async def test_a_queue_of_all_connections_drops_no_call_of_a_burst(default, monkeypatch):
+    """Systems other than Linux have one queue."""
+    monkeypatch.setattr(grpcio, "QUEUES", 1)
+    async with default(1) as gateway, contextlib.AsyncExitStack() as channels:
+        calls = []
+        for number in range(11):
+            options = [*OWN_CONNECTION, ("number", number)]
+            channel = await channels.enter_async_context(grpc.aio.insecure_channel(gateway.server.address, options))
+            await channel.channel_ready()
+            predict = channel.unary_unary(methods.METHODS["Predict"].path)
+            calls += [predict(GOOD.SerializeToString(), metadata=gateway.metadata) for _ in range(90)]
+        assert {await call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
 async def test_strangers_share_the_bounds_of_reflection_over_all_queues(default, monkeypatch):
