@@ -4,10 +4,11 @@ Owns that a failure of any kind has an answer, and that no body, text, series or
 of our own, since Starlette's would read a streamed body twice.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -85,8 +86,9 @@ class Guard:
         # Live sessions have a limit of their own.
         counted = not (open_ or scope["path"].startswith("/v1/watch"))
         try:
-            if not open_:
-                await self._turns.take(self._admission.client(caller) or _address(scope))
+            # A WebSocket's opening has limits of its own, and no connection that could give its turn back.
+            if scope["type"] == "http" and not open_:
+                await self._turn(scope, caller)
             self._check_origin(scope)
             place = self._admission.place(caller) if counted else contextlib.nullcontext()
             with place:
@@ -96,6 +98,19 @@ class Guard:
             answer.status = GONE
         except Exception as error:  # noqa: BLE001 -- the answer to a bug is the bug's request id
             await self._refuse(error, scope, receive, answer, caller)
+
+    async def _turn(self, scope: Scope, caller: Caller) -> None:
+        """Return when the request may begin. Raises ClientGoneError."""
+        begins = self._turns.take(self._admission.client(caller) or _address(scope))
+        if begins is None:
+            return
+        scope["state"]["cancel_when_lost"](begins)
+        try:
+            await begins
+        except asyncio.CancelledError:
+            if begins.cancelled() and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                raise ClientGoneError from None
+            raise
 
     async def _taken(self, scope: Scope, caller: Caller) -> None:
         """Return when the client has taken the answer, or is gone: until then the request keeps place and memory."""

@@ -15,16 +15,19 @@ class Turns:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._taken = False
 
-    async def take(self, client: str) -> None:
-        """Return when the client's next request may begin, at once when no other has begun in this turn of the loop."""
+    def take(self, client: str) -> asyncio.Future[None] | None:
+        """None when the client's request may begin at once, else a future that is done when the request may begin.
+
+        A request whose future is cancelled loses its turn.
+        """
         loop = asyncio.get_running_loop()
         if not self._taken:
             self._taken = True
             loop.call_soon(self._next)
-            return
+            return None
         begins = loop.create_future()
         self._queues.setdefault(client, deque()).append(begins)
-        await begins
+        return begins
 
     def _next(self) -> None:
         """Begin a request of the client whose turn it is."""

@@ -60,6 +60,8 @@ class HttpConnection(HttpToolsProtocol):
     _is_stalled = False
     # `cycle` is the newest request's: other requests may wait between the two.
     _running: RequestResponseCycle | None = None
+    # What a request waits for before it begins.
+    _begins: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,6 +78,8 @@ class HttpConnection(HttpToolsProtocol):
         self._is_lost = True
         self._arrived()
         self._left.clear()
+        if self._begins is not None:
+            self._begins.cancel()
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -186,6 +190,11 @@ class HttpConnection(HttpToolsProtocol):
             self._expect()
         self._parse()
 
+    def _cancel_when_lost(self, begins: asyncio.Future[None]) -> None:
+        self._begins = begins
+        if self._is_lost:
+            begins.cancel()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
 
@@ -199,7 +208,7 @@ class HttpConnection(HttpToolsProtocol):
                 await self._drain()
                 await send({**message, "body": bytes(body)} if body else message)
 
-            scope["state"]["taken"] = self._taken
+            scope["state"] |= {"taken": self._taken, "cancel_when_lost": self._cancel_when_lost}
             await app(scope, receive, send_within_time)
 
         super()._start_asgi_task(cycle, limited)

@@ -5,11 +5,16 @@ import asyncio
 from edge.turns import Turns
 
 
+async def taken(turns: Turns, client: str) -> None:
+    if (begins := turns.take(client)) is not None:
+        await begins
+
+
 async def test_the_first_request_begins_at_once_and_the_clients_take_turns():
     turns, begun = Turns(), []
 
     async def request(client: str, number: int) -> None:
-        await turns.take(client)
+        await taken(turns, client)
         begun.append(f"{client}{number}")
 
     async with asyncio.TaskGroup() as group:
@@ -23,7 +28,7 @@ async def test_one_request_begins_in_a_turn_of_the_loop():
     turns, begun, turn = Turns(), [], 0
 
     async def request() -> None:
-        await turns.take("client")
+        await taken(turns, "client")
         begun.append(turn)
 
     tasks = [asyncio.create_task(request()) for _ in range(5)]
@@ -37,7 +42,7 @@ async def test_a_request_whose_client_has_left_takes_no_turn():
     turns, begun = Turns(), []
 
     async def request(name: str) -> None:
-        await turns.take("client")
+        await taken(turns, "client")
         begun.append(name)
 
     first, gone, last = (asyncio.create_task(request(name)) for name in ("first", "gone", "last"))
@@ -45,4 +50,4 @@ async def test_a_request_whose_client_has_left_takes_no_turn():
     gone.cancel()
     await asyncio.gather(first, gone, last, return_exceptions=True)
     assert begun == ["first", "last"]
-    await asyncio.wait_for(turns.take("client"), 60)
+    await asyncio.wait_for(taken(turns, "client"), 60)

@@ -366,6 +366,21 @@ async def test_a_connection_above_the_limit_is_closed_and_the_others_are_served(
         assert int(words[1]) == 200
 
 
+async def test_what_a_request_waits_for_is_cancelled_when_its_client_leaves():
+    begins = asyncio.get_running_loop().create_future()
+
+    async def waits(scope, receive, send) -> None:
+        scope["state"]["cancel_when_lost"](begins)
+        await asyncio.wait((begins,))
+
+    async with served(waits) as port, connected(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        client.writer.close()
+        async with asyncio.timeout(SECONDS):
+            await asyncio.wait((begins,))
+        assert begins.cancelled()
+
+
 UNREAD = 32 << 20
 
 
