@@ -58,7 +58,8 @@ def build(
         most=config.max_bytes_in_flight,
         most_per_client=config.max_bytes_in_flight_per_client,
         what="bytes of requests and answers",
-        spared=SPARED_BYTES,
+        # A session can be opened beside other calls, too.
+        spared=SPARED_BYTES + methods.METHODS["Watch"].max_request_bytes,
     )
     messages = InFlight(
         most=config.max_bytes_in_flight // 2,

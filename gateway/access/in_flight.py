@@ -4,6 +4,7 @@ Owns the counts: requests, streams, sessions, or bytes. Limits of a request's si
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ class InFlight:
         self._clients: dict[str, int] = {}
         # By client, in the order of their turns: what waits until the client is not crowded.
         self._waiting: dict[str, dict[asyncio.Event, None]] = {}
+        # By client: what waits for the client's next leave().
+        self._leaving: dict[str, deque[asyncio.Future[None]]] = {}
         self.total = 0
 
     def enter(self, client: str, amount: int = 1) -> None:
@@ -47,6 +50,25 @@ class InFlight:
             self._clients.pop(client, None)
         if self._waiting:
             self._wake(client)
+        if self._leaving:
+            self._pass_on(client)
+
+    async def enter_in_turn(self, client: str, amount: int) -> None:
+        """As enter(), after a wait while the client is crowded, or has something in flight and others fill the limit.
+
+        Raises OverloadedError where nothing of the client is in flight: the wait might have no end.
+        """
+        while True:
+            await self.room(client)
+            try:
+                self.enter(client, amount)
+            except OverloadedError:
+                if client not in self._clients:
+                    self._pass_on(client)
+                    raise
+            else:
+                return
+            await self._next_leave(client)
 
     @property
     def clients(self) -> int:
@@ -81,6 +103,32 @@ class InFlight:
             del waiting[event]
             event.set()
             asyncio.get_running_loop().call_soon(self._wake, client)
+
+    async def _next_leave(self, client: str) -> None:
+        left = asyncio.get_running_loop().create_future()
+        self._leaving.setdefault(client, deque()).append(left)
+        try:
+            await left
+        except asyncio.CancelledError:
+            queue = self._leaving.get(client)
+            if not left.cancelled():
+                self._pass_on(client)
+            elif queue and left in queue:
+                queue.remove(left)
+                if not queue:
+                    del self._leaving[client]
+            raise
+
+    def _pass_on(self, client: str) -> None:
+        """Wake the first that waits for a leave(). With what it takes, or gives back, the next one is woken."""
+        queue = self._leaving.get(client)
+        while queue:
+            left = queue.popleft()
+            if not queue:
+                del self._leaving[client]
+            if not left.done():
+                left.set_result(None)
+                return
 
     @contextmanager
     def slot(self, client: str) -> Iterator[None]:

@@ -198,16 +198,15 @@ class Servicer:
         """The opening, whose bytes are held until call.release(). Raises ServiceError.
 
         The bytes of the largest opening are held while the opening comes, so that a client's openings come one after
-        the other once they fill half of the client's bytes.
+        the other once they fill half of the client's bytes, or other clients fill the gateway's.
         """
         client, memory = call.client.name, self._pipeline.memory
         try:
             async with asyncio.timeout(self._default_timeout):
-                await memory.room(client)
+                await memory.enter_in_turn(client, call.method.max_request_bytes)
         except TimeoutError as error:
             what = f"the client's other calls left no room for an opening within {self._default_timeout:g} s"
             raise OverloadedError(what, retry_after=1.0) from error
-        memory.enter(client, call.method.max_request_bytes)
         call.memory, call.held_bytes = memory, call.method.max_request_bytes
         raw = await _first_message(context, self._default_timeout)
         call.size_bytes = len(raw)

@@ -85,6 +85,35 @@ async def test_one_that_waits_for_room_and_leaves_holds_up_nobody():
         await gone
 
 
+async def test_while_others_fill_the_limit_those_of_a_spared_client_enter_one_after_the_other():
+    held, order = InFlight(most=100, most_per_client=100, spared=10), []
+    held.enter("other", 100)
+
+    async def enter(number: int) -> None:
+        await held.enter_in_turn("a", 10)
+        order.append(number)
+
+    waiting = [asyncio.create_task(enter(number)) for number in range(6)]
+    await settle()
+    assert order == [0]
+    waiting[1].cancel()
+    held.leave("a", 10)  # wakes the second, which leaves: before it is told, the turn is the third's
+    await settle()
+    assert order == [0, 2]
+    held.leave("a", 10)
+    waiting[3].cancel()  # has been woken: passes its turn on
+    await settle()
+    assert order == [0, 2, 4]
+    waiting[5].cancel()
+    await settle()
+    held.leave("a", 10)
+    assert not held._leaving
+    assert held.total == 100
+    with pytest.raises(OverloadedError):
+        await held.enter_in_turn("a", 11)
+    assert [task.cancelled() for task in waiting] == [False, True, False, True, False, True]
+
+
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
