@@ -54,12 +54,12 @@ class InFlight:
             self._pass_on(client)
 
     async def enter_in_turn(self, client: str, amount: int) -> None:
-        """As enter(), after a wait while the client is crowded, or has something in flight and others fill the limit.
+        """As enter(), after a wait while a limit is full and the client has something in flight.
 
         Raises OverloadedError where nothing of the client is in flight: the wait might have no end.
         """
+        waited = False
         while True:
-            await self.room(client)
             try:
                 self.enter(client, amount)
             except OverloadedError:
@@ -67,8 +67,10 @@ class InFlight:
                     self._pass_on(client)
                     raise
             else:
+                self._pass_on(client)  # there may be room for the next one, too
                 return
-            await self._next_leave(client)
+            await self._next_leave(client, first=waited)
+            waited = True
 
     @property
     def clients(self) -> int:
@@ -104,23 +106,24 @@ class InFlight:
             event.set()
             asyncio.get_running_loop().call_soon(self._wake, client)
 
-    async def _next_leave(self, client: str) -> None:
+    async def _next_leave(self, client: str, *, first: bool) -> None:
+        """Wait for a leave() of the client behind the others that wait, or before them."""
         left = asyncio.get_running_loop().create_future()
-        self._leaving.setdefault(client, deque()).append(left)
+        queue = self._leaving.setdefault(client, deque())
+        queue.appendleft(left) if first else queue.append(left)
         try:
             await left
         except asyncio.CancelledError:
-            queue = self._leaving.get(client)
             if not left.cancelled():
                 self._pass_on(client)
-            elif queue and left in queue:
+            elif left in queue:
                 queue.remove(left)
                 if not queue:
                     del self._leaving[client]
             raise
 
     def _pass_on(self, client: str) -> None:
-        """Wake the first that waits for a leave(). With what it takes, or gives back, the next one is woken."""
+        """Wake the first that waits for a leave(); what it takes, or gives back, wakes the next one."""
         queue = self._leaving.get(client)
         while queue:
             left = queue.popleft()

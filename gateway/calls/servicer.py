@@ -203,6 +203,7 @@ class Servicer:
         client, memory = call.client.name, self._pipeline.memory
         try:
             async with asyncio.timeout(self._default_timeout):
+                await memory.room(client)
                 await memory.enter_in_turn(client, call.method.max_request_bytes)
         except TimeoutError as error:
             what = f"the client's other calls left no room for an opening within {self._default_timeout:g} s"

@@ -6,7 +6,8 @@ meaning of a bar are the inference service's.
 
 What waits counts with its bytes, per client and in all: the opening until its answer, a bar until its answer has left,
 answers and refusals until they have left. A message after the opening is small by a limit of its own, and fields that
-the contract does not know end here. While the client has half of its bytes in flight, its sessions are not read.
+the contract does not know end here. While the client has half of its bytes in flight, its sessions are read bar by bar:
+the next one after the answer to the last one.
 """
 
 import asyncio
@@ -199,20 +200,21 @@ class Watch:
 
     async def _read_one(self, context: Any) -> bool:
         """Read a message and send its bar; False after the last one. No message is kept while the next is awaited."""
-        while self._unanswered >= self._window:
+        while self._unanswered >= (1 if self._memory.crowded(self._client) else self._window):
             self._place_free.clear()
-            await self._place_free.wait()
-        if self._memory.crowded(self._client):
-            await self._memory.room(self._client)
+            if self._memory.crowded(self._client):
+                await self._memory.wait(self._client, self._place_free)
+            else:
+                await self._place_free.wait()
         raw = await context.read()
         if not isinstance(raw, bytes):  # grpc.aio.EOF
             return False
         self._last_bar = deadline.now()
-        self._memory.enter(self._client, BAR_BYTES)
-        self._held_bytes += BAR_BYTES
-        self._unanswered += 1
         bar = _bar(raw)
         del raw
+        await self._memory.enter_in_turn(self._client, BAR_BYTES)
+        self._held_bytes += BAR_BYTES
+        self._unanswered += 1
         await self._charge()
         self._take(bar)
         return True

@@ -114,6 +114,27 @@ async def test_while_others_fill_the_limit_those_of_a_spared_client_enter_one_af
     assert [task.cancelled() for task in waiting] == [False, True, False, True, False, True]
 
 
+async def test_one_leave_is_enough_for_all_that_have_room_then():
+    held, order = InFlight(most=100, most_per_client=100), []
+    held.enter("a", 1)
+    held.enter("a", 99)
+
+    async def enter(number: int, amount: int) -> None:
+        await held.enter_in_turn("a", amount)
+        order.append(number)
+
+    waiting = [asyncio.create_task(enter(number, amount)) for number, amount in enumerate((30, 30, 50, 1))]
+    await settle()
+    assert order == []
+    held.leave("a", 99)
+    await settle()
+    assert order == [0, 1]  # nobody passes the one with the largest amount
+    held.leave("a", 30)
+    await asyncio.gather(*waiting)
+    assert order == [0, 1, 2, 3]
+    assert not held._leaving
+
+
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)

@@ -322,7 +322,7 @@ async def test_bars_and_refusals_count_until_their_answers_have_left():
     assert run.memory.total == 0
 
 
-async def test_a_session_is_not_read_while_its_client_has_half_of_its_bytes_in_flight():
+async def test_a_session_is_read_bar_by_bar_while_its_client_has_half_of_its_bytes_in_flight():
     memory = InFlight(most=1 << 30, most_per_client=5 * BAR_BYTES)
     first, second = await Running(memory=memory).opened(), await Running(memory=memory).opened()
     first.caller.send(1, 2, 3, 4)
@@ -340,6 +340,25 @@ async def test_a_session_is_not_read_while_its_client_has_half_of_its_bytes_in_f
         run.task.cancel()
         await asyncio.wait({run.task})
     assert memory.total == 0
+
+
+async def test_other_calls_of_the_client_neither_stop_nor_end_a_session():
+    memory = InFlight(most=1 << 30, most_per_client=1 << 20)
+    run = await Running(memory=memory).opened()
+    memory.enter("", 1 << 20)
+    run.caller.send(1, 2, 3)
+    await run.settle()
+    assert run.link.bars == []
+    memory.leave("", 2 * BAR_BYTES)
+    for sequence in (1, 2, 3):
+        await run.settle()
+        assert run.link.bars == list(range(1, sequence + 1))
+        run.link.update(sequence)
+    await run.settle()
+    assert [answer.sequence for answer in run.caller.got] == [1, 2, 3]
+    run.task.cancel()
+    await asyncio.wait({run.task})
+    assert memory.total == (1 << 20) - 2 * BAR_BYTES
 
 
 async def test_a_bar_that_waits_for_the_rate_counts_and_a_large_message_does_not_wait_with_its_bytes():
