@@ -112,7 +112,10 @@ TRAINING = Dashboard(
                     "Datasets by state",
                     "Of all owners.",
                     "short",
-                    (Query(_most("market_training_datasets", "state"), "{{state}}"),),
+                    (
+                        Query(_most("market_training_datasets", "state"), "{{state}}"),
+                        Query(f"max(market_training_datasets_given_up_total{{{HERE}}})", "without an answer"),
+                    ),
                     THIRD,
                 ),
                 Panel(
