@@ -65,11 +65,13 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
-            self.connections.discard(self)
-            transport.abort()
-        # With the limit, uvicorn refuses the requests of all connections while there are so many, idle ones included.
-        self.limit_concurrency = None
+        if self.limit_concurrency is not None:
+            if len(self.connections) > self.limit_concurrency:
+                self.connections.discard(self)
+                transport.abort()
+            # uvicorn refuses all requests while there are so many connections, idle ones included, which is never now,
+            # or so many requests under way: clients that have left leave some behind.
+            self.limit_concurrency += 1
         # Not parsed yet, in order.
         self._left: deque[memoryview] = deque()
         self._expect()

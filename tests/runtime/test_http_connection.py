@@ -366,6 +366,28 @@ async def test_a_connection_above_the_limit_is_closed_and_the_others_are_served(
         assert int(words[1]) == 200
 
 
+async def test_requests_of_clients_that_have_left_count_against_the_limit():
+    begun, left, released = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+
+    async def held(scope, receive, send) -> None:
+        begun.release()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.release()
+        await released.wait()
+
+    async with served(held, limit_concurrency=2) as port, asyncio.timeout(SECONDS):
+        for _ in range(3):
+            async with connected(port) as gone:
+                await gone.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                await begun.acquire()
+            await left.acquire()
+        async with connected(port) as last:
+            await last.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert (await last.reader.readline()).split()[1] == b"503"
+        released.set()
+
+
 async def test_what_a_request_waits_for_is_cancelled_when_its_client_leaves():
     begins = asyncio.get_running_loop().create_future()
 
