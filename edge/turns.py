@@ -1,18 +1,19 @@
-"""Turns of the clients at the event loop: a client with many requests at once delays nobody else's.
+"""Turns of the clients at the event loop: many requests of one client at once delay no requests of other clients.
 
-Owns the order in which requests begin. A request costs the loop a millisecond before it waits for the gateway, or is
-refused; without turns, all other requests and answers would wait until every request that has come is begun.
+Owns the order of the beginnings. A request costs the loop a millisecond before the call to the gateway or the refusal.
+Without turns, all other requests and answers would wait for the beginning of every request that has come.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+
+from runtime.round_robin import RoundRobin
 
 
 class Turns:
-    """A queue of waiting requests for each client. One request begins in a turn of the event loop."""
+    """One request begins in a turn of the event loop, and the clients take turns."""
 
     def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
         self._taken = False
 
     def take(self, client: str) -> asyncio.Future[None] | None:
@@ -26,18 +27,13 @@ class Turns:
             loop.call_soon(self._next)
             return None
         begins = loop.create_future()
-        self._queues.setdefault(client, deque()).append(begins)
+        self._waiting.add(client, begins)
         return begins
 
     def _next(self) -> None:
-        """Begin a request of the client whose turn it is."""
-        while self._queues:
-            client, queue = next(iter(self._queues.items()))
-            begins = queue.popleft()
-            if queue:
-                self._queues.move_to_end(client)
-            else:
-                del self._queues[client]
+        """Begin a request of the next client."""
+        while self._waiting:
+            begins = self._waiting.pop()
             if not begins.cancelled():
                 begins.set_result(None)
                 asyncio.get_running_loop().call_soon(self._next)

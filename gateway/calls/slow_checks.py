@@ -6,13 +6,13 @@ explanations: slow checks run in short slices, with breaks in proportion, and cl
 """
 
 from asyncio import Future, TimerHandle, get_running_loop
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from market_inference.contract import deadline
 from market_inference.contract.errors import InvalidRequestError, Violation
+from runtime.round_robin import RoundRobin
 
 SLICE_SECONDS: Final = 0.0005
 """Slow checks run without a break for at most this time and one check."""
@@ -42,14 +42,14 @@ class SlowChecks:
 
     def __init__(self, share: float = SHARE) -> None:
         self._share = share
-        self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._waiting: RoundRobin[Callable[[], None]] = RoundRobin()
         self._next_slice = 0.0
         self._timer: TimerHandle | None = None
         self._running = False
 
     def add(self, client: str, check: Callable[[], None]) -> None:
         """Run `check` in the client's turn, now or later. `check` raises nothing."""
-        self._queues.setdefault(client, deque()).append(check)
+        self._waiting.add(client, check)
         if self._timer is None and not self._running:
             self._run_or_wait()
 
@@ -75,10 +75,8 @@ class SlowChecks:
 
     def finish(self) -> None:
         """Run all checks that wait."""
-        while self._queues:
-            _, queue = self._queues.popitem()
-            for check in queue:
-                check()
+        while self._waiting:
+            self._waiting.pop()()
 
     def _run_or_wait(self) -> None:
         wait = self._next_slice - deadline.now()
@@ -91,18 +89,12 @@ class SlowChecks:
         self._timer, self._running = None, True
         began = now = deadline.now()
         try:
-            while self._queues and now - began < SLICE_SECONDS:
-                client, queue = next(iter(self._queues.items()))
-                check = queue.popleft()
-                if queue:
-                    self._queues.move_to_end(client)
-                else:
-                    del self._queues[client]
-                check()
+            while self._waiting and now - began < SLICE_SECONDS:
+                self._waiting.pop()()
                 now = deadline.now()
         finally:
             # After a bug in a check the others go on.
             self._running = False
             self._next_slice = now + (now - began) * (1 / self._share - 1)
-            if self._queues:
+            if self._waiting:
                 self._timer = get_running_loop().call_later(self._next_slice - now, self._run)

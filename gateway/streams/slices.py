@@ -6,10 +6,10 @@ clients a slice is shorter; alone, a longer slice lets more calls share a reques
 """
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from market_inference.contract import deadline
+from runtime.round_robin import RoundRobin
 
 TURN_SECONDS = 0.002
 """The time for the requests of all streams in one turn of the event loop."""
@@ -26,14 +26,13 @@ class Slices:
         # Seconds that are left in this turn of the loop, and whether the next turn will renew them.
         self._left = self._seconds
         self._renewal_due = False
-        # The streams that wait, by client. The first client is the next.
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
 
     async def begin(self, client: str) -> float:
         """Wait for a slice; returns the instant at which the slice ends. end() must follow."""
         if self._left <= 0 or self._waiting:
             turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(client, deque()).append(turn)
+            self._waiting.add(client, turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -59,10 +58,7 @@ class Slices:
     def _grant(self) -> None:
         """Wake the next stream that waits."""
         while self._waiting:
-            client, turns = self._waiting.popitem(last=False)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[client] = turns
+            turn = self._waiting.pop()
             if not turn.done():
                 turn.set_result(None)
                 return
