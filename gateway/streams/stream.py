@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
@@ -42,6 +42,7 @@ from market_inference.contract.metadata import PRIORITIES
 from market_inference.contract.validation import bounds
 from market_inference.contract.validation.check import SMALL_BYTES
 
+Value = TypeVar("Value")
 CREDITS = inference_pb2.StreamCredits(in_flight=1024, bytes=32 << 20)
 # A message takes no more results once it holds this many bytes, so that a large result delays few others.
 MESSAGE_BYTES = 256 << 10
@@ -215,7 +216,7 @@ class Stream:
 
     async def _take(self, message: requests_pb2.StreamColumns, size_bytes: int) -> None:
         """Take the requests of a message of so many bytes."""
-        share, mistakes = size_bytes // max(1, len(message.requests)), Mistakes()
+        share, mistakes = size_bytes // len(message.requests), Mistakes()
         client, requests = self._call.client.name, deque(message.requests)
         while requests:
             await self._wait_for_credit()
@@ -228,27 +229,22 @@ class Stream:
                 )
                 continue
             # The calls of other clients take their turn between the requests of a large message.
-            ends = await self._slices.begin(client)
-            began = deadline.now()
-            try:
-                self._take_some(requests, share, mistakes, ends)
-            finally:
-                self._slices.end(began)
+            await self._in_slice(partial(self._take_some, requests, share, mistakes))
+
+    async def _in_slice(self, work: Callable[[float], Value]) -> Value:
+        """The value of work(ends) in a slice that ends at the instant `ends`."""
+        ends = await self._slices.begin(self._call.client.name)
+        began = deadline.now()
+        try:
+            return work(ends)
+        finally:
+            self._slices.end(began)
 
     async def _requests_of(self, raw: bytes) -> requests_pb2.StreamColumns:
         """The requests of a message, one at least. Raises InvalidRequestError or DecodeError."""
-        client = self._call.client.name
-        if len(raw) <= _SHORT_BYTES:
-            message = read(raw)
-        else:
-            await self._slices.begin(client)
-            began = deadline.now()
-            try:
-                message = read(raw)
-            finally:
-                self._slices.end(began)
+        message = read(raw) if len(raw) <= _SHORT_BYTES else await self._in_slice(lambda _: read(raw))
         if message is None:
-            message = await self._slow_checks.turn(client, partial(read_slowly, raw))
+            message = await self._slow_checks.turn(self._call.client.name, partial(read_slowly, raw))
         if not message.requests:
             raise _mistake("requests", "at least 1 value (got 0)", "repeated.min_items")
         return message
