@@ -81,8 +81,8 @@ class Guard:
 class _Answer:
     """Sends on, notes the status and adds the request id.
 
-    A large answer goes out in pieces, as its reader reads: the server would keep all of an answer in memory, and free
-    the request's place. `unread`: the bytes of such answers by owner.
+    The server sends a large answer in pieces, as the client reads (runtime/http_connection.py), and all of the answer
+    stays in memory until the last piece. `unread`: the bytes of such answers by owner.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, unread: Counter[str]) -> None:
@@ -112,9 +112,7 @@ class _Answer:
         try:
             while self._start:
                 await self._send(self._start.pop())
-            for place in range(0, len(body), SPARED_BYTES) or [0]:
-                piece, rest = body[place : place + SPARED_BYTES], len(body) - place > SPARED_BYTES
-                await self._send({**message, "body": piece, "more_body": rest or message.get("more_body", False)})
+            await self._send(message)
         finally:
             self._unread -= Counter({owner: size})
 

@@ -20,7 +20,7 @@ from training.plane.schema import uploads
 
 
 class Exchange:
-    """One request to the guard; the server takes pieces of the answer while `reads` is set."""
+    """One request to the guard; the server sends an answer in pieces, and the next one while `reads` is set."""
 
     def __init__(self, guarded: Guard, owner: str, size: int) -> None:
         self.reads, self.began = asyncio.Event(), asyncio.Event()
@@ -32,12 +32,16 @@ class Exchange:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def _send(self, message: Message) -> None:
-        self.sent.append(message)
-        if "body" not in message:
-            return
-        self.began.set()
-        if len(message["body"]) == SPARED_BYTES:
+        while len(body := message.get("body", b"")) > SPARED_BYTES:
+            await self._write({**message, "body": body[:SPARED_BYTES], "more_body": True})
             await self.reads.wait()
+            message = {"more_body": False, **message, "body": body[SPARED_BYTES:]}
+        await self._write(message)
+
+    async def _write(self, message: Message) -> None:
+        self.sent.append(message)
+        if "body" in message:
+            self.began.set()
 
     @property
     def status(self) -> int:
