@@ -4,10 +4,9 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
-import grpc
 import pytest
 import websockets
 from google.rpc import code_pb2
@@ -17,39 +16,27 @@ from edge import body as bodies
 from edge.admission import SMALL
 from edge.body import counts as body_counts
 from edge.caller import Caller
-from edge.config import Config
 from edge.server import Server
 from edge.tables import columns
 from market_inference.contract.errors import OverloadedError, RemoteError
 from market_inference.contract.generated.inference_pb2 import ListModelsResponse
-from market_inference.contract.generated.inference_pb2_grpc import (
-    MarketInferenceServiceServicer,
-    add_MarketInferenceServiceServicer_to_server,
-)
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceServicer
+from tests.edge.servers import Start, edges, gateway
 from tests.edge.test_watch import BARS, OPEN
 from tests.eventually import eventually_async
 
 SECONDS = 60.0
 LEAST_BYTES = 1 << 20
 LINES = "application/x-ndjson"
-Start = Callable[..., Awaitable[Server]]
 
 
 @pytest.fixture
 async def start(pair) -> AsyncIterator[Start]:
     """Edges of this process, with small limits, before the pair's gateway."""
-    servers = []
-
-    async def made(**settings: object) -> Server:
-        own = {"gateway": pair.target, "max_bytes_in_flight": LEAST_BYTES, "drain_seconds": 0}
-        own |= {"body_seconds": 250.0} | settings  # a body without an end lasts as long as its test
-        servers.append(server := Server(Config(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", **own)))
-        await server.start()
-        return server
-
-    yield made
-    for server in servers:
-        await server.stop()
+    usual = {"gateway": pair.target, "max_bytes_in_flight": LEAST_BYTES, "drain_seconds": 0}
+    # A body without an end lasts as long as its test.
+    async with edges(**usual, body_seconds=250.0) as start:
+        yield start
 
 
 def gauge(server: Server, name: str) -> float | None:
@@ -322,17 +309,14 @@ class Busy(MarketInferenceServiceServicer):
 
 
 async def test_a_full_gateway_makes_no_key_known(start):
-    gateway, servicer = grpc.aio.server(), Busy()
-    add_MarketInferenceServiceServicer_to_server(servicer, gateway)
-    port = gateway.add_insecure_port("127.0.0.1:0")
-    await gateway.start()
-    server = await start(gateway=f"127.0.0.1:{port}")
-    for _ in range(2):
-        reader, writer = await send(server, "/v1/predict", "stranger", b'{"time_series": [1, 2], "horizon": 1}')
-        assert await status(reader) == 429
-        writer.close()
-    assert servicer.calls == ["ListModels", "ListModels"]
-    await gateway.stop(0)
+    servicer = Busy()
+    async with gateway(servicer) as address:
+        server = await start(gateway=address)
+        for _ in range(2):
+            reader, writer = await send(server, "/v1/predict", "stranger", b'{"time_series": [1, 2], "horizon": 1}')
+            assert await status(reader) == 429
+            writer.close()
+        assert servicer.calls == ["ListModels", "ListModels"]
 
 
 class Asked(MarketInferenceServiceServicer):
@@ -349,21 +333,18 @@ class Asked(MarketInferenceServiceServicer):
 
 
 async def test_the_gateway_is_asked_once_for_all_requests_with_a_new_key(start):
-    gateway, servicer = grpc.aio.server(), Asked()
-    add_MarketInferenceServiceServicer_to_server(servicer, gateway)
-    port = gateway.add_insecure_port("127.0.0.1:0")
-    await gateway.start()
-    server = await start(gateway=f"127.0.0.1:{port}")
-    requests = server._admission.requests
-    waiting = [await send(server, "/v1/sentiment", "key", b"[]") for _ in range(8)]
-    await eventually_async(lambda: requests.now == 8 and servicer.calls)
-    waiting[0][1].close()
-    servicer.known.set()
-    assert [await status(reader) for reader, _ in waiting[1:]] == [400] * 7
-    assert servicer.calls == 1
-    for _, writer in waiting:
-        writer.close()
-    await gateway.stop(0)
+    servicer = Asked()
+    async with gateway(servicer) as address:
+        server = await start(gateway=address)
+        requests = server._admission.requests
+        waiting = [await send(server, "/v1/sentiment", "key", b"[]") for _ in range(8)]
+        await eventually_async(lambda: requests.now == 8 and servicer.calls)
+        waiting[0][1].close()
+        servicer.known.set()
+        assert [await status(reader) for reader, _ in waiting[1:]] == [400] * 7
+        assert servicer.calls == 1
+        for _, writer in waiting:
+            writer.close()
 
 
 async def test_requests_without_a_key_delay_no_answer_of_another_client(start, pair):

@@ -6,16 +6,12 @@ The gateway here is a real gRPC server whose Predict never answers, so that the 
 import asyncio
 from collections.abc import AsyncIterator
 
-import grpc
 import pytest
 
-from edge.config import Config
 from edge.server import Server
 from market_inference.contract.generated import inference_pb2
-from market_inference.contract.generated.inference_pb2_grpc import (
-    MarketInferenceServiceServicer,
-    add_MarketInferenceServiceServicer_to_server,
-)
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceServicer
+from tests.edge.servers import edges, gateway
 from tests.eventually import eventually_async
 
 BODY = b'{"time_series": [1, 2, 3], "horizon": 1}'
@@ -49,15 +45,9 @@ class Slow(MarketInferenceServiceServicer):
 
 @pytest.fixture
 async def slow() -> AsyncIterator[tuple[Slow, Server]]:
-    gateway, servicer = grpc.aio.server(), Slow()
-    add_MarketInferenceServiceServicer_to_server(servicer, gateway)
-    port = gateway.add_insecure_port("127.0.0.1:0")
-    await gateway.start()
-    server = Server(Config(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", gateway=f"127.0.0.1:{port}"))
-    await server.start()
-    yield servicer, server
-    await server.stop()
-    await gateway.stop(0)
+    servicer = Slow()
+    async with gateway(servicer) as address, edges(gateway=address) as start:
+        yield servicer, await start()
 
 
 @pytest.mark.parametrize(("request_bytes", "route"), [(POST, "/v1/predict"), (GET, "/v1/status")])

@@ -5,21 +5,17 @@ The gateway here is a real gRPC server with large answers, so that the sizes are
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import grpc
 import orjson
 import pytest
 
-from edge.config import Config
 from edge.server import Server
 from market_inference.contract.generated import inference_pb2 as pb
-from market_inference.contract.generated.inference_pb2_grpc import (
-    MarketInferenceServiceServicer,
-    add_MarketInferenceServiceServicer_to_server,
-)
+from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceServicer
 from market_inference.contract.json_form import encode
+from tests.edge.servers import Start, edges, gateway
 from tests.edge.test_admission import gauge
 from tests.eventually import eventually_async
 
@@ -27,7 +23,6 @@ SECONDS = 60.0
 BUDGET = 32 << 20
 CSV, ARROW = "text/csv", "application/vnd.apache.arrow.stream"
 SMALL = pb.AnalyzeSentimentResponse(sentiments=[pb.TextSentiment(sentiment=pb.Sentiment(score=0.5))])
-Start = Callable[..., Awaitable[Server]]
 
 
 def outputs(count: int, length: int = 10_000) -> pb.ComputeIndicatorsResponse:
@@ -68,21 +63,11 @@ class Gateway(MarketInferenceServiceServicer):
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    gateway, servers = grpc.aio.server(options=[("grpc.max_send_message_length", -1)]), []
-    add_MarketInferenceServiceServicer_to_server(Gateway(), gateway)
-    port = gateway.add_insecure_port("127.0.0.1:0")
-    await gateway.start()
-
-    async def made(**settings: object) -> Server:
-        own = {"gateway": f"127.0.0.1:{port}", "max_bytes_in_flight": BUDGET, "drain_seconds": 0} | settings
-        servers.append(server := Server(Config(listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", **own)))
-        await server.start()
-        return server
-
-    yield made
-    for server in servers:
-        await server.stop()
-    await gateway.stop(0)
+    async with (
+        gateway(Gateway()) as address,
+        edges(gateway=address, max_bytes_in_flight=BUDGET, drain_seconds=0) as start,
+    ):
+        yield start
 
 
 class Client:

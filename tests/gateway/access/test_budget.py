@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from gateway.access.auth import Client
 from gateway.access.budget import Allowance, Limits, LocalBudget
 from gateway.access.shared_budget import SharedBudget
 from market_inference.contract.errors import QuotaExceededError, RateLimitedError
+from tests.silent_port import silent_port
 
 NOON = 43_200.0
 RATE = Allowance(per_second=10, burst=100, per_day=0)
@@ -429,13 +429,8 @@ async def test_an_answer_from_before_an_outage_opens_no_second_quota(redis, monk
 
 
 async def test_a_timeout_while_connecting_leaves_a_debt():
-    with contextlib.ExitStack() as sockets:
-        server = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # until the queue of the listening socket is full
-            waiting = sockets.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(server.getsockname())
-        budget = SharedBudget(f"redis://127.0.0.1:{server.getsockname()[1]}", timeout=0.05)
+    with silent_port() as port:
+        budget = SharedBudget(f"redis://127.0.0.1:{port}", timeout=0.05)
         try:
             await budget.spend("c", THOUSAND, 10)
             assert budget.away

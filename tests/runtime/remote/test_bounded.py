@@ -1,6 +1,5 @@
 """Redirects and dead addresses: the rules are the same for every client of a web server."""
 
-import contextlib
 import socket
 import time
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from gateway.access.fetch import FetchError, fetch
 from runtime.remote.http import Http, RemoteError
 from tests.gateway.test_tls import Authority
 from tests.runtime.remote.answers import answering
+from tests.silent_port import silent_port
 
 
 @pytest.fixture
@@ -45,13 +45,8 @@ def test_every_client_follows_a_redirect_to_https(tls, first):
 @pytest.fixture
 def dead():
     """A port of loopback where no connection is accepted or refused."""
-    with contextlib.ExitStack() as sockets:
-        server = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # until the queue of the listening socket is full
-            waiting = sockets.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(server.getsockname())
-        yield server.getsockname()[1]
+    with silent_port() as port:
+        yield port
 
 
 @pytest.fixture
