@@ -1,7 +1,7 @@
-"""Answers as text: a large one in parts, each made when the client has taken the part before.
+"""Answers as text: a large answer in parts, and no part is made before the client has taken the part before.
 
-Owns the size of the parts, and the memory that an answer counts while the client takes the answer. The text of a large
-answer is not in memory as a whole; runtime/http_connection.py bounds what waits in a connection.
+Owns the size of the parts, and the count of an answer's memory while the client takes the answer. The text of a large
+answer is never in memory as a whole; runtime/http_connection.py bounds the waiting bytes of a connection.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from edge.caller import Caller
 
 PART_BYTES: Final = 256 << 10
 _WHOLE: Final = 16
-"""The memory for a byte of the message while its text is made at once: the values, the text, the socket's copy."""
+"""The memory for a byte of the message while the whole text is made: the values, the text, the socket's copy."""
 
 
 class Parts:
@@ -26,20 +26,20 @@ class Parts:
         self._admission = admission
 
     def hold(self, request: Request, memory: int) -> None:
-        """Count the memory of an answer whose text is not made yet. Raises OverloadedError."""
+        """Count the memory of an answer before the text is made. Raises OverloadedError."""
         caller: Caller = request.state.caller
         self._admission.hold_answer(caller, max(memory, _WHOLE * caller.answer_held if _is_old(request) else 0))
 
     async def made(
         self, request: Request, pieces: Iterable[bytes], kind: str, headers: Mapping[str, str] | None = None
     ) -> Response:
-        """The answer of a text whose pieces a thread makes, after hold()."""
+        """The answer of a text in pieces, made by a thread. Call hold() before."""
         if _is_old(request):
             return Response(await asyncio.to_thread(b"".join, pieces), headers=headers, media_type=kind)
         return StreamingResponse(_parts(pieces), headers=headers, media_type=kind)
 
     def whole(self, request: Request, text: bytes, kind: str, headers: Mapping[str, str] | None = None) -> Response:
-        """The answer of a text that is in memory, beside nothing else. Raises OverloadedError."""
+        """The answer of a text in memory; only the text counts from now on. Raises OverloadedError."""
         self._admission.hold_answer(request.state.caller, len(text))
         return Response(text, headers=headers, media_type=kind)
 

@@ -21,9 +21,9 @@ class InFlight:
         self._most = most
         self._most_per_client = most_per_client
         self._clients: dict[str, int] = {}
-        # By client, in the order of their turns: what waits until the client is not crowded.
+        # By client, in the order of the turns: events to set when the client is no longer crowded.
         self._waiting: dict[str, dict[asyncio.Event, None]] = {}
-        # By client: what waits for the client's next leave().
+        # By client: futures for the client's next leave().
         self._leaving: dict[str, deque[asyncio.Future[None]]] = {}
         self.total = 0
 
@@ -54,9 +54,9 @@ class InFlight:
             self._pass_on(client)
 
     async def enter_in_turn(self, client: str, amount: int) -> None:
-        """As enter(), after a wait while a limit is full and the client has something in flight.
+        """As enter(), after a wait while a limit is full and the client has an amount in flight.
 
-        Raises OverloadedError where nothing of the client is in flight: the wait might have no end.
+        Raises OverloadedError for a client without an amount in flight: the wait might have no end.
         """
         waited = False
         while True:
@@ -67,14 +67,14 @@ class InFlight:
                     self._pass_on(client)
                     raise
             else:
-                self._pass_on(client)  # there may be room for the next one, too
+                self._pass_on(client)  # there may be room for another amount
                 return
             await self._next_leave(client, first=waited)
             waited = True
 
     @property
     def clients(self) -> int:
-        """The clients with something in flight."""
+        """The number of clients with an amount in flight."""
         return len(self._clients)
 
     def crowded(self, client: str) -> bool:
@@ -87,7 +87,7 @@ class InFlight:
             await self.wait(client, asyncio.Event())
 
     async def wait(self, client: str, event: asyncio.Event) -> None:
-        """Of a crowded client: wait for an event, which is set, too, when the client is no longer crowded."""
+        """Wait for an event of a crowded client. The end of the crowd sets the event, too."""
         waiting = self._waiting.setdefault(client, {})
         waiting[event] = None
         try:
@@ -98,7 +98,10 @@ class InFlight:
                 del self._waiting[client]
 
     def _wake(self, client: str) -> None:
-        """Wake one; after what this one has taken the next: thousands may wait, and most would have to wait again."""
+        """Set the first event, and the next event in a later turn of the loop: the first waiter may crowd the client.
+
+        Thousands may wait, and most would have to wait again.
+        """
         waiting = self._waiting.get(client)
         if waiting and not self.crowded(client):
             event = next(iter(waiting))
@@ -107,7 +110,7 @@ class InFlight:
             asyncio.get_running_loop().call_soon(self._wake, client)
 
     async def _next_leave(self, client: str, *, first: bool) -> None:
-        """Wait for a leave() of the client behind the others that wait, or before them."""
+        """Wait for a leave() of the client, behind the other waiters or, with `first`, before all."""
         left = asyncio.get_running_loop().create_future()
         queue = self._leaving.setdefault(client, deque())
         queue.appendleft(left) if first else queue.append(left)
@@ -123,7 +126,7 @@ class InFlight:
             raise
 
     def _pass_on(self, client: str) -> None:
-        """Wake the first that waits for a leave(); what it takes, or gives back, wakes the next one."""
+        """Wake the first waiter for a leave(). The enter() or leave() of the waiter wakes the next waiter."""
         queue = self._leaving.get(client)
         while queue:
             left = queue.popleft()

@@ -1,8 +1,8 @@
 """The memory of answers that are being computed or wait to be sent.
 
-Owns the bound: a request is refused before its answer is computed if the answers in memory would exceed it. An answer
-may be hundreds of times as large as its request. One client may hold half of the bound. The inputs of sessions'
-forecasts have a bound of their own (sessions/service.py).
+Owns the bound: a request is refused before the computation if the answers in memory would exceed the bound. An answer
+may be hundreds of times as large as the request. A client may hold half of the bound. The inputs of sessions'
+forecasts have another bound (sessions/service.py).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ CLIENT_SHARE = 0.5
 
 
 class AnswerMemory:
-    """Bytes of answers, or of `what` waits in their place: at most `limit`, and `share` of the limit for one client.
+    """Bytes of answers, or of other memory named `what`: at most `limit`, and `share` of the limit for a client.
 
     `unsent()` gives the bytes of complete answers that are not sent yet.
     """
@@ -51,7 +51,7 @@ class AnswerMemory:
     def release(self, client: str, size_bytes: int) -> None:
         """Release the bytes of an answer that is complete, or will never be."""
         self.held_bytes -= size_bytes
-        # Absent after an answer of 0 bytes, beside which no other is left.
+        # Absent after an answer of 0 bytes while no other answer is left.
         remaining = self._held.get(client, 0) - size_bytes
         if remaining:
             self._held[client] = remaining

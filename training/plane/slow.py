@@ -1,7 +1,7 @@
 """Threads for requests whose time follows the bytes and rows of a caller, or the answer of another service.
 
 Owns the shares of owners. All other requests, /health and the reports of machines among them, have the threads of the
-HTTP framework and never wait for these.
+HTTP framework and never wait for slow requests.
 """
 
 import functools
@@ -17,16 +17,16 @@ T = TypeVar("T")
 THREADS: Final = 8
 """Threads of a worker for such requests."""
 EACH: Final = 2
-"""Threads that one owner may have of these; further requests of the owner wait without a thread."""
+"""Threads of an owner, of THREADS; further requests of the owner wait without a thread."""
 MOST: Final = 50
-"""Such requests of one owner in a worker, at work or waiting; more are refused."""
+"""Slow requests of an owner in a worker, at work or waiting; more are refused."""
 PIECES: Final = 16
 """Threads of a worker for the pieces of uploads and downloads of the folder store."""
 
 
 @dataclass(slots=True)
 class _Owner:
-    """The requests of one owner, each by the name of the resource that it works on."""
+    """The requests of an owner, by the names of the resources."""
 
     threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(EACH))
     requests: list[str] = field(default_factory=list)
@@ -42,8 +42,8 @@ class Slow:
     async def run(self, owner: str, work: Callable[[], T], name: str = "") -> T:
         """The result of work(), in a thread of the owner's share.
 
-        `name`: a resource of the owner that one request may work on at a time. Raises ConflictError for a second
-        request, OverloadedError.
+        `name`: a resource of the owner for one request at a time. Raises ConflictError for a second request,
+        OverloadedError.
         """
         mine = self._owners.setdefault(owner, _Owner())
         if name and name in mine.requests:
@@ -60,9 +60,9 @@ class Slow:
                 del self._owners[owner]
 
     def route(self, named: str = "") -> Callable[[Callable[..., T]], Callable[..., Any]]:
-        """A decorator of a route's function with a parameter `user` or `pod`: its calls are run().
+        """A decorator of a route's function with a parameter `user` or `pod`: run() runs the calls.
 
-        `named`: the parameter with the id of the resource that one call may work on at a time.
+        `named`: the parameter with the id of a resource for one call at a time.
         """
 
         def decorate(work: Callable[..., T]) -> Callable[..., Any]:
