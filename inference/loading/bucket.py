@@ -9,17 +9,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from inference.loading.location import Location
 from inference.loading.source import Listing, SourceAwayError
 from models.manifest import FILE_NAME, MOST_BYTES, Manifest, digest, verify
 from models.model import ModelUnavailableError
 from runtime.extra import ExtraMissingError
+from runtime.remote import s3
 
 FILES = ".files"
 _CHUNK_BYTES = 1 << 20
-_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+_MOST_FOLDERS = 10_000
 
 
 class BucketSource:
@@ -28,25 +28,12 @@ class BucketSource:
     def __init__(self, location: Location, cache: Path) -> None:
         """Raises ExtraMissingError without boto3."""
         try:
-            import boto3
-            from botocore.config import Config
+            self._s3 = s3.client(location.endpoint, location.region)
         except ImportError as error:
             raise ExtraMissingError("MARKET_INFERENCE_REGISTRY=s3://...", "bucket") from error
         self._location = location
         self._cache = cache
         self._manifests: dict[str, tuple[str, bytes]] = {}
-        timeouts = Config(
-            signature_version="s3v4",
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"max_attempts": 2},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        # The default session keeps the credentials of its first client.
-        self._s3: Any = boto3.Session().client(
-            "s3", endpoint_url=location.endpoint, region_name=location.region, config=timeouts
-        )
 
     def listed(self) -> Listing:
         """Raises SourceAwayError when the bucket does not answer."""
@@ -60,7 +47,11 @@ class BucketSource:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._location.bucket, Prefix=self._location.prefix, Delimiter="/"
         )
-        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        found: list[str] = []
+        for number, page in enumerate(pages):
+            found += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+            if max(number, len(found)) > _MOST_FOLDERS:
+                raise SourceAwayError(f"the registry bucket lists more than {_MOST_FOLDERS} folders, or pages of them")
         names = [prefix.removeprefix(self._location.prefix).rstrip("/") for prefix in found]
         return sorted(name for name in names if not name.startswith("."))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inference.loading.catalog import Catalog, Shadow
-from inference.loading.source import Source, SourceAwayError
+from inference.loading.source import Listing, Source, SourceAwayError
 from market_inference.contract.errors import ServiceUnavailableError
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 Loader = Callable[[Manifest, Path], Any]
 Key: TypeAlias = tuple[str, str]
 """Engine and name of a model."""
+LIST_SECONDS = 60.0
+"""A listing of the source that takes longer has failed. The next listing begins after its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Registry:
         # is replaced file by file has no manifest for a moment.
         self._missed: set[Key] = set()
         self._failed: dict[str, str] = {}
+        self._listing: asyncio.Future[Listing] | None = None
 
     def watcher(self, interval: float) -> Watcher:
         """Scans every `interval` seconds. A scan may take as long as the models take to load."""
@@ -73,7 +76,7 @@ class Registry:
         A model that failed to load is tried again at the next scan: memory was short, or a file was incomplete. A
         malformed manifest is read again when it changes. Raises SourceAwayError: then all models stay as they are.
         """
-        listing = await asyncio.to_thread(self._source.listed)
+        listing = await self._listed()
         before, self._failed = self._failed, dict(listing.unreadable)
         self._read = {
             folder: known
@@ -96,6 +99,16 @@ class Registry:
                 await self._take(key, same[0], self._read[same[0]], before)
         await self._forget(folders, listing.unreadable)
         self._catalog.set_shadows(dict(self._shadows()))
+
+    async def _listed(self) -> Listing:
+        """The source's listing. Raises SourceAwayError; a listing without an end keeps one thread, not one a scan."""
+        if self._listing is None:
+            self._listing = asyncio.ensure_future(asyncio.to_thread(self._source.listed))
+        done, _ = await asyncio.wait({self._listing}, timeout=LIST_SECONDS)
+        if not done:
+            raise SourceAwayError(f"the registry did not list its models within {LIST_SECONDS:g} s")
+        finished, self._listing = self._listing, None
+        return finished.result()
 
     def _found(self, folder: str, content: bytes) -> Found:
         try:

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from runtime.remote import s3
 from training.plane.objects import CHUNK_BYTES, ObjectMissingError, ObjectsAwayError, ObjectsFullError, SignedUpload
-
-_CONNECT_SECONDS, _READ_SECONDS = 5, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +34,12 @@ class Location:
         return cls(parts.netloc, query.get("endpoint", [None])[0], query.get("region", ["us-east-1"])[0])
 
 
-def client(location: Location) -> Any:
-    """A client of S3 that signs by version 4 and gives up in seconds."""
-    return boto3.Session().client(
-        "s3",
-        endpoint_url=location.endpoint,
-        region_name=location.region,
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"max_attempts": 2},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
 class BucketObjects:
     """Objects of one bucket."""
 
     def __init__(self, location: Location) -> None:
         self._bucket = location.bucket
-        self._s3 = client(location)
+        self._s3 = s3.client(location.endpoint, location.region)
 
     def upload_url(self, key: str, size: int, seconds: float) -> SignedUpload:
         bound = {"Bucket": self._bucket, "Key": key, "ContentLength": size, "IfNoneMatch": "*"}

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from runtime.remote import s3
+
 MANIFEST = "manifest.json"
 _KEPT = 3
 """Versions of a model that stay in the folder: a replica may be loading the one before."""
@@ -138,13 +140,13 @@ class BucketRegistry:
 
     def __init__(self, address: str) -> None:
         """`address` is s3://bucket/prefix?endpoint=URL&region=NAME. Raises ValueError."""
-        from training.plane.bucket import Location, client  # boto3 takes a third of a second
+        from training.plane.bucket import Location  # boto3 takes a third of a second
 
         parts = urlsplit(address)
         location = Location.of(parts._replace(path="").geturl())
         self._bucket = location.bucket
         self._prefix = f"{prefix}/" if (prefix := parts.path.strip("/")) else ""
-        self._s3: Any = client(location)
+        self._s3: Any = s3.client(location.endpoint, location.region)
 
     def manifest(self, name: str) -> bytes | None:
         with _answering():

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import shutil
+import threading
 import weakref
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from inference.loading.catalog import Catalog, Slot
 from inference.loading.folder import FolderSource
 from inference.loading.registry import Registry
+from inference.loading.source import Listing
 from inference.status import Status
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from market_inference.contract.generated import inference_pb2
@@ -76,6 +78,36 @@ async def test_an_unchanged_folder_is_not_loaded_again(catalog, registry, tmp_pa
     first = await catalog.get("e", "m")
     await registry.scan()
     assert await catalog.get("e", "m") is first
+
+
+async def test_a_listing_without_an_end_is_a_failure_of_the_watcher_and_keeps_one_thread(catalog, monkeypatch):
+    """As of a bucket that answers a byte in 20 seconds, or a folder of a server that is away."""
+
+    class Hanging:
+        listings = 0
+        end = threading.Event()
+
+        def listed(self) -> Listing:
+            self.listings += 1
+            self.end.wait()
+            return Listing({"m": Manifest("e", "any", "m", "2", "Apache-2.0", "float32", {}).text().encode()})
+
+        def fetch(self, name: str, manifest: Manifest) -> Path:
+            return Path(name)
+
+    source = Hanging()
+    registry = Registry(source, catalog, {"e": lambda manifest, folder: Versioned(manifest.version)})
+    watcher = registry.watcher(1.0)
+    monkeypatch.setattr("inference.loading.registry.LIST_SECONDS", 0.01)
+    for _ in range(2):
+        await watcher.look()
+        assert watcher.failure == "the registry did not list its models within 0.01 s"
+    assert source.listings == 1
+    source.end.set()
+    monkeypatch.setattr("inference.loading.registry.LIST_SECONDS", 60.0)
+    await watcher.look()
+    assert not watcher.failure
+    assert (await catalog.get("e", "m")).version == "2"
 
 
 async def test_a_folder_with_a_new_name_is_a_new_model_and_nonsense_is_passed_over(catalog, registry, tmp_path):

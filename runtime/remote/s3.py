@@ -1,0 +1,86 @@
+"""A client of an S3 server, bounded in time and memory, whatever the server answers.
+
+Owns the limits of boto3's client: seconds for a connection and for a single read, and bytes of an answer in memory.
+The bodies of objects are streams, which their readers bound.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+MOST_BYTES: Final = 8 << 20
+"""A longer answer fails. A page of a listing has 1,000 names of at most 1,024 bytes; botocore has no limit."""
+_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+
+
+def client(endpoint: str | None, region: str) -> Any:
+    """A client that signs by version 4, with the credentials that boto3 finds. Raises ImportError without boto3."""
+    import boto3
+    from botocore.config import Config
+
+    # The default session keeps the credentials of its first client.
+    made = boto3.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=region,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"max_attempts": 2},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    # botocore offers no public way; tests/runtime/remote/test_s3.py fails where another botocore has another way.
+    made._endpoint.http_session = _Bounded(made._endpoint.http_session)
+    return made
+
+
+class _Bounded:
+    """botocore's HTTP session. An answer above MOST_BYTES fails as a lost connection does."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        from botocore.awsrequest import AWSResponse
+
+        is_stream, request.stream_output = request.stream_output, True
+        answer = self._session.send(request)
+        if is_stream and answer.status_code < 300:
+            return answer
+        return AWSResponse(answer.url, answer.status_code, answer.headers, _Content(_read(answer.raw, request)))
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class _Content:
+    """What botocore reads an answer from."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._content
+
+
+def _read(raw: Any, request: Any) -> bytes:
+    """The whole body. Raises ConnectionClosedError, ReadTimeoutError."""
+    from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import ReadTimeoutError as SilentError
+
+    content = bytearray()
+    try:
+        for chunk in raw.stream():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raw.close()
+                raise ConnectionClosedError(request=request, endpoint_url=request.url)
+    except SilentError as error:
+        raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+    except HTTPError as error:
+        raise ConnectionClosedError(request=request, endpoint_url=request.url) from error
+    raw.release_conn()
+    return bytes(content)

@@ -1,0 +1,111 @@
+"""A server that speaks to S3's client without an end. The client beside a real S3 server: tests of its users."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from inference.loading import bucket
+from inference.loading.bucket import BucketSource
+from inference.loading.location import Location
+from inference.loading.source import SourceAwayError
+from runtime.remote import s3
+from tests.http_thread import running
+
+PREFIX = b"<CommonPrefixes><Prefix>model/</Prefix></CommonPrefixes>"
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AK")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SK")
+
+
+@contextmanager
+def endless(status: int) -> Iterator[tuple[str, list[int]]]:
+    """The address of a server whose answers have no end, and the bytes that each answer got rid of."""
+    sent: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            sent.append(0)
+            with suppress(ConnectionError):
+                self.wfile.write(b'<?xml version="1.0"?><ListBucketResult>')
+                while sent[-1] < 100 * s3.MOST_BYTES:
+                    sent[-1] += self.wfile.write(PREFIX * 1000)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}", sent
+
+
+def test_a_listing_without_an_end_takes_no_memory_without_an_end(tmp_path: Any) -> None:
+    with endless(200) as (address, sent):
+        source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
+        with pytest.raises(SourceAwayError, match="does not answer: ConnectionClosedError"):
+            source.listed()
+    # One try and two more, each with what the sockets hold.
+    assert len(sent) == 3
+    assert max(sent) < 4 * s3.MOST_BYTES
+
+
+def test_the_body_of_an_error_is_bounded_where_the_object_would_be_a_stream() -> None:
+    with endless(404) as (address, sent), pytest.raises(ConnectionClosedError):
+        s3.client(address, "us-east-1").get_object(Bucket="b", Key="k")
+    assert max(sent) < 4 * s3.MOST_BYTES
+
+
+def test_a_short_error_is_read() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<Error><Code>NoSuchKey</Code></Error>"
+            self.send_response(404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        client = s3.client(f"http://127.0.0.1:{server.server_port}", "us-east-1")
+        with pytest.raises(ClientError, match="NoSuchKey"):
+            client.get_object(Bucket="b", Key="k")
+
+
+@pytest.mark.parametrize("names", [0, 1000])
+def test_pages_without_an_end_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
+    monkeypatch.setattr(bucket, "_MOST_FOLDERS", 20)
+    pages = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal pages
+            pages += 1
+            found = b"".join(
+                b"<CommonPrefixes><Prefix>m%d-%d/</Prefix></CommonPrefixes>" % (pages, n) for n in range(names)
+            )
+            body = (
+                b'<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated>'
+                b"<NextContinuationToken>%d</NextContinuationToken>%b</ListBucketResult>" % (pages, found)
+            )
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        source = BucketSource(Location("b", "", f"http://127.0.0.1:{server.server_port}", "us-east-1"), tmp_path)
+        with pytest.raises(SourceAwayError, match="more than 20 folders"):
+            source.listed()
+    assert pages <= 22
