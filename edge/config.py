@@ -31,7 +31,7 @@ class Config(BaseSettings):
     allow_plaintext: bool = Field(
         False, description="listen to other machines without TLS, which a proxy in front must provide"
     )
-    tls_certificate: Path | None = Field(None, description="PEM chain for HTTP clients")
+    tls_certificate: Path | None = Field(None, description="PEM chain for HTTP clients; read again when it changes")
     tls_key: Path | None = Field(None, description="the private key of the certificate")
     cors_origins: str = Field(
         "", description="origins of other sites whose pages may call, separated by commas; none by default"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from edge.health import Health
 from edge.metrics import Metrics
 from edge.upstream import Upstream
 from edge.websocket import counted
-from runtime import http_connection
+from runtime import http_connection, tls
 from runtime.http_server import HttpServer, listening
 from runtime.listen import is_loopback
 from runtime.metrics.scrape import MetricsServer
 from runtime.tracing import Traces
+from runtime.watcher import Watcher, WatcherCollector
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ VERSION = version("market-inference")
 _CONNECT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+_LOOK_SECONDS = 1.0
 
 
 class ConfigurationError(ValueError):
@@ -43,6 +46,12 @@ class Server:
         self._config = config
         own_key = _own_key(config)
         _check_plaintext(config)
+        try:
+            self._own = tls.Files(config.tls_certificate, config.tls_key)
+            self._to_gateway = tls.Files(config.gateway_tls_certificate, config.gateway_tls_key, config.gateway_tls_ca)
+            self._tls = tls.context(self._own) if self._own else None
+        except tls.TlsError as error:
+            raise ConfigurationError(str(error)) from error
         self._socket = listening(config.listen, backlog=_BACKLOG, reader_seconds=config.reader_seconds)
         self.address = f"{config.listen.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
         self.metrics_address = ""
@@ -51,6 +60,8 @@ class Server:
         self._admission = admission = Admission(config, self._upstream)
         self._health = Health(self._upstream)
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "edge", VERSION)
+        self._watchers = self._watchers_of_files()
+        self._metrics.registry.register(WatcherCollector("edge", self._watchers))
         self._metrics.build.labels(VERSION).set(1)
         self._metrics.watch(
             lambda: admission.requests.now,
@@ -81,10 +92,9 @@ class Server:
             limit_concurrency=config.max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
-            ssl_certfile=config.tls_certificate,
-            ssl_keyfile=config.tls_key,
         )
-        self._http = HttpServer(settings)
+        self._http = HttpServer(settings, self._tls)
+        self._watching = [asyncio.create_task(watcher.run()) for watcher in self._watchers]
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         await self._http.up.wait()
         with contextlib.suppress(TimeoutError):
@@ -94,11 +104,22 @@ class Server:
         """Fail readiness, let requests end within the grace time, then close."""
         self._health.draining = True
         self._http.should_exit = True
+        for watching in self._watching:
+            watching.cancel()
         await self._serving
         await self._upstream.close()
         if self._traces is not None:
             await self._traces.close(0.0)
         self._scraped.close()
+
+    def _watchers_of_files(self) -> list[Watcher]:
+        """New certificates serve new connections."""
+        found = []
+        if self._tls is not None:
+            found.append(tls.watcher(self._own, _LOOK_SECONDS, partial(tls.read_again, self._tls, self._own)))
+        if self._to_gateway:
+            found.append(tls.watcher(self._to_gateway, _LOOK_SECONDS, self._upstream.renew, "gateway_certificates"))
+        return found
 
 
 def _own_key(config: Config) -> str:

@@ -35,12 +35,16 @@ class Upstream:
     """Belongs to one event loop. Raises market_inference.errors.ArgumentError."""
 
     def __init__(self, config: Config) -> None:
-        tls = None
-        if config.gateway_tls or config.gateway_tls_ca or config.gateway_tls_certificate:
-            tls = TLS(config.gateway_tls_ca, config.gateway_tls_certificate, config.gateway_tls_key)
-        self._connection = Connection(config.gateway, "", tls)
+        self._config = config
+        self._connection = _connection(config)
         self._channel = self._connection.aio_channel()
         self._channels = Channels(self._connection.aio_channel, self._channel)
+
+    def renew(self) -> None:
+        """Connect anew, by the present content of the TLS files, for further calls. Raises ArgumentError."""
+        self._connection = _connection(self._config)
+        self._channel = self._connection.aio_channel()
+        self._channels.replace(self._connection.aio_channel, self._channel)
 
     @property
     def ready(self) -> bool:
@@ -98,6 +102,13 @@ class Upstream:
             window=_WATCH_WINDOW,
             buffer=_WATCH_BUFFER,
         )
+
+
+def _connection(config: Config) -> Connection:
+    tls = None
+    if config.gateway_tls or config.gateway_tls_ca or config.gateway_tls_certificate:
+        tls = TLS(config.gateway_tls_ca, config.gateway_tls_certificate, config.gateway_tls_key)
+    return Connection(config.gateway, "", tls)
 
 
 def _start(stub: Any, method: Method, message: Message, caller: Caller, timeout: float) -> Any:

@@ -6,28 +6,109 @@ Owns the start and the socket. The application and the limits of requests belong
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
 
 from runtime.listen import bind, split
 
+HANDSHAKE_SECONDS: Final = 10.0
+"""The time for a TLS handshake."""
+
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers (runtime/process.py handles the signals), and with an event for the start."""
+    """uvicorn without signal handlers (runtime/process.py handles the signals), and with an event for the start.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    With `tls`, the limit of connections counts a connection before the handshake, too.
+    """
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
+        self._tls = tls
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept requests."""
+        if self._tls is not None:
+            connection: Any = self.config.http_protocol_class
+            secured: Any = partial(_secured, self, connection, self._tls)
+            self.config.http_protocol_class = secured
         await super().startup(sockets)
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end, and close all connections."""
+        for handshake in self._handshakes:
+            handshake.cancel()
+        await super().shutdown(sockets)
+
+    def shake(self, handshake: "_Handshake", transport: asyncio.Transport) -> None:
+        """Begin the handshake of a new connection, or close the connection above the limit."""
+        most = self.config.limit_concurrency
+        if most is not None and len(self._handshakes) + len(self.server_state.connections) >= most:
+            transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(handshake.run(transport))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
         yield
+
+
+def _secured(
+    server: HttpServer, connection: Callable[..., asyncio.Protocol], context: ssl.SSLContext, **settings: Any
+) -> "_Handshake":
+    return _Handshake(server, connection(**settings), context)
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection until the end of its TLS handshake. Afterwards `connection` takes over."""
+
+    def __init__(self, server: HttpServer, connection: asyncio.Protocol, context: ssl.SSLContext) -> None:
+        self._server = server
+        self._connection = connection
+        self._context = context
+        # What comes with the end of the handshake.
+        self._received: list[bytes] = []
+        self._is_at_end = self._is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
+        transport.pause_reading()
+        self._server.shake(self, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received.append(data)
+
+    def eof_received(self) -> None:
+        self._is_at_end = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+
+    async def run(self, transport: asyncio.Transport) -> None:
+        """Shake hands. A failure closes the connection."""
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, self, self._context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except OSError:
+            return
+        if secured is None or self._is_lost:
+            return
+        secured.set_protocol(self._connection)
+        self._connection.connection_made(secured)
+        for data in self._received:
+            self._connection.data_received(data)
+        if self._is_at_end:
+            self._connection.eof_received()
 
 
 def listening(address: str, *, backlog: int, reader_seconds: float | None = None) -> socket.socket:

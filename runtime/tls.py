@@ -5,6 +5,7 @@ Owns the conversion of PEM files to gRPC credentials. Each service's configurati
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +86,19 @@ def check(files: Files) -> None:
         raise TlsError(f"{names}: {error}") from error
 
 
-def watcher(files: Files, interval: float) -> Watcher:
-    """Checks the changed files of server(), for the operator: new connections read the files themselves."""
+def watcher(
+    files: Files, interval: float, use: Callable[[], object] = lambda: None, name: str = "certificates"
+) -> Watcher:
+    """Checks changed files, for the operator, and calls `use` after a good check. server() reads the files itself."""
     watched = Watched(files.paths)
 
     async def look() -> None:
         if watched.changed():
             check(files)
+            use()
             watched.used()
 
-    return Watcher("certificates", look, interval=interval)
+    return Watcher(name, look, interval=interval)
 
 
 def add_port(server_: grpc.aio.Server, files: Files, address: str) -> int:
@@ -107,6 +111,21 @@ def add_port(server_: grpc.aio.Server, files: Files, address: str) -> int:
 def channel(files: Files) -> grpc.ChannelCredentials:
     """Credentials of a connection to a server, from the files' present content. Raises TlsError."""
     return grpc.ssl_channel_credentials(_read(files.ca), _read(files.key), _read(files.certificate))
+
+
+def context(files: Files) -> ssl.SSLContext:
+    """For a listening socket outside gRPC. Raises TlsError."""
+    check(files)
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    read_again(made, files)
+    return made
+
+
+def read_again(context: ssl.SSLContext, files: Files) -> None:
+    """Show the files' present content in further handshakes. Raises TlsError, OSError."""
+    if files.certificate is None:
+        raise TlsError("a server needs a certificate")
+    context.load_cert_chain(files.certificate, files.key, password="")
 
 
 def _configuration(files: Files) -> grpc.ServerCertificateConfiguration:

@@ -67,7 +67,7 @@ class Watcher:
 
 
 class WatcherCollector(Collector):
-    """The metrics of a process's watchers; `service` is gateway or inference."""
+    """The metrics of a process's watchers; `service`: gateway, inference or edge."""
 
     def __init__(self, service: str, watchers: Sequence[Watcher]) -> None:
         self._service = service

@@ -4,7 +4,6 @@ Owns the parts made from keys, tokens and certificates, and the looks at their s
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import grpc
 
@@ -14,7 +13,6 @@ from gateway.config import Config
 from market_inference.contract import keys
 from runtime import tls
 from runtime.listen import is_loopback
-from runtime.watched import Watched
 from runtime.watcher import Watcher
 
 LOOK_SECONDS = 1.0
@@ -37,7 +35,6 @@ class Security:
                 tls.server(self.files)
             self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
             tls.check(self._to_replicas)
-            self._replica_files = Watched(self._to_replicas.paths)
         except (OSError, ValueError, tls.TlsError) as error:
             raise ConfigurationError(str(error)) from error
         self.authenticator = Authenticator(self._keys, self._tokens)
@@ -65,19 +62,12 @@ class Security:
         if self.files:
             found.append(tls.watcher(self.files, LOOK_SECONDS))
         if self._to_replicas:
-            look = partial(self._look_at_replica_certificates, reconnect)
-            found.append(Watcher("replica_certificates", look, interval=LOOK_SECONDS))
+            found.append(tls.watcher(self._to_replicas, LOOK_SECONDS, reconnect, "replica_certificates"))
         return found
 
     async def _look_at_keys(self) -> None:
         if isinstance(self._keys, Keyring):
             self._keys.refresh()
-
-    async def _look_at_replica_certificates(self, reconnect: Callable[[], None]) -> None:
-        if self._replica_files.changed():
-            tls.check(self._to_replicas)
-            reconnect()
-            self._replica_files.used()
 
 
 def _refuse_open_doors(config: Config) -> None:

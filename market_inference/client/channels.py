@@ -62,6 +62,12 @@ class Channels:
         finally:
             self.leave(channel)
 
+    def replace(self, make: Callable[[], Any], *made: Any) -> None:
+        """Use other channels for further calls. A channel from before closes after its last call, without a user."""
+        with self._lock:
+            self._make = make
+            self._channels = [SharedChannel(channel) for channel in made]
+
     def close(self) -> list[Any]:
         """Take no more calls; returns the gRPC channels, for the caller to close."""
         with self._lock:

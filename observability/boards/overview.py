@@ -262,6 +262,10 @@ OVERVIEW = Dashboard(
                             rate("market_inference_watcher_failures_total", "instance, watcher"),
                             "{{instance}} {{watcher}}",
                         ),
+                        Query(
+                            rate("market_edge_watcher_failures_total", "instance, watcher"),
+                            "{{instance}} {{watcher}}",
+                        ),
                     ),
                     HALF,
                 ),

@@ -2,65 +2,25 @@
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import os
 import socket
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from benchmarks.fleet import LIGHT, Fleet
 from benchmarks.pressure import predictions
 from gateway.transport import grpcio
 from market_inference.contract.generated import inference_pb2_grpc
 from runtime.listen import split
+from tests.authority import Authority
 from tests.eventually import eventually
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.environ.get("MARKET_GATEWAY_TRANSPORT") == "native", reason="native speaks no TLS"),
 ]
-_HOUR = datetime.timedelta(hours=1)
-PEM, PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
-
-
-class Authority:
-    """Signs certificates for 127.0.0.1 into a folder."""
-
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
-        self.certificate = self._sign(self._key, self._name, ca=True).public_bytes(PEM)
-
-    def _sign(self, key, subject: x509.Name, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - _HOUR).not_valid_after(now + _HOUR)
-        builder = builder.add_extension(local, critical=False)
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        return builder.sign(self._key, hashes.SHA256())
-
-    def issue(self, folder: Path, name: str) -> dict[str, Path]:
-        """Write name.crt and name.key, in place of those that were there."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        files = {"certificate": folder / f"{name}.crt", "key": folder / f"{name}.key"}
-        pem = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, PLAIN)
-        for kind, content in (("key", pem), ("certificate", self._sign(key, _name(name), ca=False).public_bytes(PEM))):
-            fresh = files[kind].with_suffix(".fresh")
-            fresh.write_bytes(content)
-            fresh.replace(files[kind])
-        return files
-
-
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def test_mutual_tls_on_both_hops_survives_new_certificates(tmp_path):

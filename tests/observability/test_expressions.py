@@ -52,7 +52,7 @@ def collectors() -> list[Any]:
     over_http.watch(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0)
     registries = (outside.registry, inside.registry, over_http.registry)
     found = [collector for registry in registries for collector in registry._collector_to_names]
-    watchers = [WatcherCollector(service, []) for service in ("gateway", "inference")]
+    watchers = [WatcherCollector(service, []) for service in ("gateway", "inference", "edge")]
     return [*found, *watchers, training.plane.metrics.Figures(None, 0.0)]
 
 
