@@ -3,7 +3,8 @@
 Owns the memory of a connection before the session reads a message. uvicorn bounds a message, but thousands of
 connections may each hold a message, or the beginning of a message, without a time limit. One read may also bring
 thousands of small messages: reads are short here, and a read is parsed as the session takes the messages. A connection
-with small messages therefore stays below SMALL at any rate, and is never closed for the budget.
+with small messages therefore stays below _BAR at any rate, and is never closed for the budget. Pings, pongs and
+fragments give the session nothing to take: beyond a few, connections take turns.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from websockets.frames import CloseCode, Frame
 
 from edge.admission import Count, Held
 from edge.caller import Caller
+from edge.turns import Turns
 from market_inference.contract.errors import OverloadedError, code_name
 from runtime.logs import fields
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 _READ: Final = 8 << 10
 _PIECE: Final = 256
 """Bytes of one read, and bytes parsed at once: forty messages at most."""
+_IDLE_FRAMES: Final = 16
+"""Pings, pongs and fragments of a connection before the next connection's turn."""
 _BAR: Final = 1 << 10
 """Bytes without a count: a session takes bars one by one, and each bar would be added and removed."""
 _MESSAGE: Final = 350
@@ -74,6 +78,7 @@ class _Reader(asyncio.BufferedProtocol):
 
 def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
     """The class of connections for uvicorn. A connection above the budget is closed with TRY_AGAIN_LATER (1013)."""
+    turns = Turns()
 
     class Connection(WebSocketsSansIOProtocol):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -81,6 +86,8 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
             self.queue = self._unread = _Unread()
             self._rest = b""
             self._fragments = 0
+            self._idle_frames = 0
+            self._turn: asyncio.Future[None] | None = None
             self._held = memory.of("")
             self._refused = False
 
@@ -93,8 +100,14 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
                 self.transport.set_protocol(_Reader(self))
 
         def connection_lost(self, exc: Exception | None) -> None:
+            if self._turn is not None:
+                self._turn.cancel()
             self._drop()
             super().connection_lost(exc)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._parse_on()
 
         def data_received(self, data: bytes) -> None:
             if self._refused:
@@ -107,10 +120,7 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
 
         async def receive(self) -> Any:
             message = await self.queue.get()
-            self._parse()
-            if self.read_paused and not self._rest and self.queue.empty() and not self.transport.is_closing():
-                self.read_paused = False
-                self.transport.resume_reading()
+            self._parse_on()
             return message
 
         async def send(self, message: Any) -> None:
@@ -120,14 +130,42 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
             if self.close_sent and self._rest:
                 self._parse()
 
+        def _parse_on(self) -> None:
+            """Parse what is left, and then read again."""
+            self._parse()
+            if self.read_paused and not self._rest and self.queue.empty() and not self.transport.is_closing():
+                self.read_paused = False
+                self.transport.resume_reading()
+
         def _parse(self) -> None:
             """Parse until a message waits; after the session's end parse everything, since uvicorn drops messages."""
-            at, data = 0, self._rest
-            while at < len(data) and (self.close_sent or self.queue.empty()) and not self.transport.is_closing():
-                super().data_received(data[at : at + _PIECE])
-                at += _PIECE
-            self._rest = data[at:]
+            while self._rest and self._may_parse():
+                piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
+                super().data_received(piece)
+                if self._idle_frames >= _IDLE_FRAMES:
+                    self._idle_frames = 0
+                    self._turn = turns.take(self._name())
+                    if self._turn is not None:
+                        self._turn.add_done_callback(self._take_turn)
             self._count()
+
+        def _may_parse(self) -> bool:
+            """Pongs that the client does not read fill the transport's buffer: then no further ping is parsed."""
+            is_idle = self.close_sent or self.queue.empty()
+            return is_idle and self._turn is None and self.writable.is_set() and not self.transport.is_closing()
+
+        def _take_turn(self, turn: asyncio.Future[None]) -> None:
+            self._turn = None
+            if not turn.cancelled():
+                self._parse_on()
+
+        def handle_ping(self) -> None:
+            self._idle_frames += 1
+            super().handle_ping()
+
+        def handle_pong(self, event: Frame) -> None:
+            self._idle_frames += 1
+            super().handle_pong(event)
 
         def handle_text(self, event: Frame) -> None:
             self._fragments = len(event.data) + _FRAGMENT
@@ -138,6 +176,7 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
             super().handle_bytes(event)
 
         def handle_cont(self, event: Frame) -> None:
+            self._idle_frames += 1
             self._fragments += len(event.data) + _FRAGMENT
             super().handle_cont(event)
 
@@ -168,6 +207,12 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
         def _caller(self) -> Caller | None:
             found: Any = getattr(self, "scope", {}).get("state", {}).get("caller")
             return found if isinstance(found, Caller) else None
+
+        def _name(self) -> str:
+            caller = self._caller()
+            return (
+                caller.credential if caller is not None and caller.credential else str(self.client and self.client[0])
+            )
 
         def _refuse(self, error: OverloadedError) -> None:
             """Tell the client and the operator, and give the memory back at once."""

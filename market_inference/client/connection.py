@@ -83,7 +83,8 @@ def methods(channel: Any) -> dict[str, Any]:
 class TLS:
     """Files in PEM form. Without `roots` the system's are used; `certificate` and `private_key` are for mutual TLS.
 
-    The client reads the files once, when it is made. `server_name` is the name expected in the server's certificate, when the target has another name.
+    The client reads the files once, when it is made. `server_name` is the name expected in the server's certificate,
+    when the target has another name.
     """
 
     roots: str | Path | None = None
