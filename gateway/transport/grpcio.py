@@ -6,7 +6,7 @@ Owns the grpc.aio server, its options, and the way of a result into a grpc.aio c
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 from google.rpc import status_pb2
@@ -16,6 +16,7 @@ from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
 from gateway.calls.slow_checks import SlowChecks
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
+from gateway.transport.resets import Resets, Turn
 from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
@@ -82,6 +83,7 @@ class GrpcioTransport:
             self._options.append(("grpc.max_connection_age_ms", int(max_connection_age * 1000)))
             self._options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._strangers = _Strangers(servicer)
+        self._resets = Resets()
         self._servers: list[grpc.aio.Server] = []
 
     def add_port(self, address: str) -> int:
@@ -108,7 +110,7 @@ class GrpcioTransport:
             ("grpc.server.max_pending_requests_hard_limit", pending[1]),
         ]
         server = grpc.aio.server(options=[*self._options, *options])
-        server.add_generic_rpc_handlers((_Handlers(self._servicer, self._strangers),))
+        server.add_generic_rpc_handlers((_Handlers(self._servicer, self._strangers, self._resets),))
         self._register(server)
         server.add_generic_rpc_handlers((_Unknown(self._strangers),))
         return server
@@ -119,6 +121,7 @@ class GrpcioTransport:
 
     async def stop(self, grace: float) -> None:
         self._strangers.close()
+        self._resets.close()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
 
@@ -129,16 +132,17 @@ class _Handlers(grpc.GenericRpcHandler):
     refusal of a stranger needs no request, and the wait for a request has a time limit.
     """
 
-    def __init__(self, servicer: Servicer, strangers: "_Strangers") -> None:
+    def __init__(self, servicer: Servicer, strangers: "_Strangers", resets: Resets) -> None:
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         handler: grpc.RpcMethodHandler[Any, Any]
         requests = _Requests()
         streamed = {"Stream": servicer.stream, "Watch": servicer.watch}
         for method in methods.METHODS.values():
             if serve := streamed.get(method.name):
-                handler = grpc.stream_stream_rpc_method_handler(_streaming(servicer, method, serve, strangers))
+                handler = grpc.stream_stream_rpc_method_handler(_known(servicer, method, serve, strangers, resets))
             else:
-                handler = grpc.stream_unary_rpc_method_handler(_unary(servicer, method, requests, strangers))
+                unary = _unary(servicer, requests)
+                handler = grpc.stream_unary_rpc_method_handler(_known(servicer, method, unary, strangers, resets))
             self._table[method.path] = handler
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -162,15 +166,6 @@ class _Unknown(grpc.GenericRpcHandler):
         status = NotImplementedYetError("the service has no RPC of this name").status(request_id)
         trailers = ((metadata.REQUEST_ID, request_id), (metadata.STATUS_DETAILS, status.SerializeToString()))
         return Result(b"", trailers, status)
-
-
-class _Turn(asyncio.Future[Result]):
-    """A refusal that waits for its turn. A call that is reset keeps its place until then: resets would have no limit
-    otherwise. The handler's task is cancelled after the wait.
-    """
-
-    def cancel(self, msg: Any = None) -> bool:
-        return False
 
 
 class _Strangers:
@@ -207,7 +202,7 @@ class _Strangers:
         if self._waiting < self._most:
             self._waiting += 1
             try:
-                result = await self._turns.later(context.peer().rpartition(":")[0], refusal, _Turn())
+                result = await self._turns.later(context.peer().rpartition(":")[0], refusal, Turn())
             finally:
                 self._waiting -= 1
         else:
@@ -215,11 +210,33 @@ class _Strangers:
         await codes.end(context, cast("status_pb2.Status", result.status), result.trailers)
 
 
-def _unary(servicer: Servicer, method: Method, requests: "_Requests", strangers: _Strangers) -> Any:
-    async def handler(_: Any, context: Any) -> bytes:
+Serve: TypeAlias = Callable[[Method, Caller, Any], Awaitable[Any]]
+"""Serves a call of a known caller, by the call's context; the response's bytes, or None for a method that streams."""
+
+
+def _known(servicer: Servicer, method: Method, serve: Serve, strangers: _Strangers, resets: Resets) -> Any:
+    """The handler of a method: refuses callers that are not known, and lets the calls of slow clients wait."""
+
+    async def handler(_: Any, context: Any) -> Any:
         caller = servicer.caller(tuple(context.invocation_metadata() or ()))
         if not caller.known:
             await strangers.refuse(method, caller, context)
+        client, reset = caller.admitted().name, False
+        try:
+            if (turn := resets.turn(client)) is not None:
+                await turn
+            return await serve(method, caller, context)
+        except asyncio.CancelledError:
+            reset = True
+            raise
+        finally:
+            resets.ended(client, reset=reset)
+
+    return handler
+
+
+def _unary(servicer: Servicer, requests: "_Requests") -> Serve:
+    async def serve(method: Method, caller: Caller, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[Result] = loop.create_future()
 
@@ -245,7 +262,7 @@ def _unary(servicer: Servicer, method: Method, requests: "_Requests", strangers:
         context.set_trailing_metadata(result.trailers)
         return result.response
 
-    return handler
+    return serve
 
 
 class _Requests:
@@ -288,15 +305,3 @@ class _Requests:
             if late is not None and now >= late:
                 self._waiting[task] = None
                 task.cancel()
-
-
-def _streaming(
-    servicer: Servicer, method: Method, serve: Callable[[Method, Caller, Any], Awaitable[None]], strangers: _Strangers
-) -> Any:
-    async def handler(_: Any, context: Any) -> None:  # reads and writes through the context
-        caller = servicer.caller(tuple(context.invocation_metadata() or ()))
-        if not caller.known:
-            await strangers.refuse(method, caller, context)
-        await serve(method, caller, context)
-
-    return handler
