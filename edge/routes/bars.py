@@ -32,7 +32,7 @@ def router(parts: Parts, reader: Bodies, tables: Tables, admission: Admission) -
         kind = bodies.media_type(request)
         raw = await reader.read(request)
         reader.hold_table(await asyncio.to_thread(sized, raw, kind), request.state.caller)
-        found = await tables.bars(raw, kind, request.query_params)
+        found = await tables.bars(raw, kind, request.query_params, request.state.caller)
         shown = await asyncio.to_thread(_shown, found)
         return parts.whole(request, shown, JSON)
 

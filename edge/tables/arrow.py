@@ -10,6 +10,8 @@ MOST_ROWS: Final = 1 << 20
 """The most rows of a table, CSV too: as many values as the largest request holds."""
 MOST_CELLS: Final = 8 * MOST_ROWS
 """The most values of an Arrow stream; the memory is counted as well (tables/size.py)."""
+MOST_COLUMNS: Final = 4096
+"""The most columns of a table, CSV too: reading one takes 0.1 ms, and a wide table has some ten for each instrument."""
 MOST_FIELDS: Final = MOST_ROWS
 """The most fields of CSV: reading as many takes a core for some seconds."""
 MOST_BYTES: Final = 64 << 20
@@ -33,7 +35,9 @@ def check(raw: bytes) -> tuple[int, int, int]:
             if batch is not None:
                 length = _count(_int64(raw, _field(raw, batch, 0)))
                 rows += length
-                cells += length * _columns(raw, batch)
+                count = _columns(raw, batch)
+                check_columns(count)
+                cells += length * count
                 lengths = _buffers(raw, batch, buffers)
                 buffers -= len(lengths)
                 size += _size(raw, batch, body, lengths)
@@ -50,6 +54,12 @@ def check_categories(size: int, rows: int) -> None:
     """Raises ValueError for categories that the headers do not show: rows refer to these by numbers."""
     if size > (most := max(1 << 20, CATEGORY_BYTES * rows)):
         raise ValueError(f"an Arrow IPC stream with too many bytes of categories in its rows (max {most}, got {size})")
+
+
+def check_columns(count: int) -> None:
+    """Raises ValueError above the limit."""
+    if count > MOST_COLUMNS:
+        raise ValueError(f"an Arrow IPC stream with too many columns (max {MOST_COLUMNS}, got {count})")
 
 
 def check_bytes(size: int) -> None:

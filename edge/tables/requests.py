@@ -8,9 +8,10 @@ import asyncio
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from google.protobuf.message import Message
@@ -23,6 +24,7 @@ from edge.caller import Caller
 from edge.parts import Parts
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
 from edge.tables import columns, size
+from edge.tables.arrow import MOST_COLUMNS
 from edge.tables.columns import ARROW, CSV, Times
 from market_inference.client import arrays
 from market_inference.client.files import Bars, FileError, Options, read
@@ -35,6 +37,7 @@ from market_inference.errors import ArgumentError
 
 TABLES: Final = ("Predict", "AnalyzeSentiment", "ComputeIndicators")
 Query = Mapping[str, str]
+Value = TypeVar("Value")
 _TEXTS: Final = ("text", "headline", "title", "news", "body", "content")
 _MOST_TEXT: Final = 1 << 17
 _MOST_TEXTS: Final[int] = field_rules(pb.AnalyzeSentimentRequest.DESCRIPTOR.fields_by_name["texts"]).repeated.max_items
@@ -56,28 +59,30 @@ def sized(raw: bytes, kind: str) -> size.Size:
 
 
 class Tables:
-    """Reads and writes tables in threads, a few at a time."""
+    """Reads and writes tables in threads, a few at a time, and one table of a client at a time."""
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(_READERS)
+        # By client, as long as a request holds or awaits the lock.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def bars(self, raw: bytes, kind: str, query: QueryParams) -> dict[str, Bars]:
+    async def bars(self, raw: bytes, kind: str, query: QueryParams, caller: Caller) -> dict[str, Bars]:
         """The instruments of a table of bars. Raises InvalidRequestError, NoArrowError."""
         check_query(query, FILE_PARAMETERS)
-        return await self._bars(raw, kind, query)
+        return await self._in_turn(caller, bars, raw, kind, query)
 
-    async def _bars(self, raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
-        async with self._room:
-            return await asyncio.to_thread(bars, raw, kind, query)
+    async def _in_turn(self, caller: Caller, work: Callable[..., Value], *given: Any) -> Value:
+        """Run `work` in a thread. Of each client one request at most waits for a free thread, in order of arrival."""
+        async with self._locks.setdefault(caller.counted_as or "", asyncio.Lock()), self._room:
+            return await asyncio.to_thread(work, *given)
 
     async def read(self, rpc: str, raw: bytes, kind: str, query: QueryParams, caller: Caller) -> tuple[Message, Times]:
         """The message of a table, and the times of its rows. Raises InvalidRequestError, NoArrowError."""
         check_query(query, TABLE_PARAMETERS[rpc])
         if rpc == "AnalyzeSentiment":
             caller.names = {"texts": "row"}
-            async with self._room:
-                return await asyncio.to_thread(_sentiment, raw, kind, query), {}
-        found = await self._bars(raw, kind, query)
+            return await self._in_turn(caller, _sentiment, raw, kind, query), {}
+        found = await self._in_turn(caller, bars, raw, kind, query)
         caller.names = {}
         # A hundred thousand rows take tens of milliseconds, which the event loop does not have.
         return await asyncio.to_thread(_message, rpc, found, query)
@@ -116,7 +121,7 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
             query.get("date_format") or None,
             query.get("symbol") or None,
         )
-        return read(io.BytesIO(data), options, instruments=_MOST_SERIES)
+        return read(io.BytesIO(data), options, instruments=_MOST_SERIES, most_columns=MOST_COLUMNS)
     except FileError as error:
         raise invalid("body", str(error)) from None
     except ValueError as error:

@@ -1,8 +1,10 @@
 """CSV and Arrow in and out."""
 
+import asyncio
 import csv
 import io
 import struct
+import threading
 import tracemalloc
 
 import numpy as np
@@ -10,6 +12,7 @@ import polars
 import pytest
 from google.rpc import status_pb2
 
+from edge.caller import Caller
 from edge.tables import arrow, columns, requests, size
 from market_inference.contract.generated import inference_pb2 as pb
 
@@ -384,6 +387,40 @@ def test_arrow_rows_of_long_categories_are_not_taken_for_small_ones():
         columns.parquet_of(stream(polars.DataFrame({"text": column})))
     short = polars.Series("symbol", ["AAPL", "MSFT"] * 50_000, dtype=polars.Categorical)
     assert columns.read_arrow(stream(polars.DataFrame({"symbol": short})))["symbol"][-1] == "MSFT"
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_arrow_stream_with_too_many_columns_is_refused(rows):
+    raw = stream(polars.DataFrame({f"c{at}": [1.0] * rows for at in range(arrow.MOST_COLUMNS + 1)}))
+    with pytest.raises(ValueError, match=r"too many columns \(max 4096, got 4097\)"):
+        columns.parquet_of(raw)
+
+
+def test_a_csv_with_too_many_columns_is_refused(edge):
+    wide = ",".join(map("c{}".format, range(60_000))) + "\n" + ",".join(["1"] * 60_000)
+    answer = edge.post("/v1/predict", wide.encode(), content_type="text/csv")
+    assert answer.status == 400
+    assert b"too many columns (max 4096, got 60000)" in answer.raw
+
+
+async def test_the_tables_of_one_client_wait_for_one_thread_and_other_clients_do_not():
+    tables, done = requests.Tables(), []
+    first = threading.Event()
+
+    def work(name: str, until: threading.Event | None = None) -> None:
+        if until is not None:
+            until.wait()
+        done.append(name)
+
+    many, other = Caller("1", "", "", counted_as="many"), Caller("2", "", "", counted_as="other")
+    waiting = [asyncio.create_task(tables._in_turn(many, work, "many", first)) for _ in range(5)]
+    await tables._in_turn(other, work, "other")
+    await tables._in_turn(other, work, "other")
+    assert done == ["other"] * 2
+    first.set()
+    await asyncio.gather(*waiting)
+    assert done == ["other"] * 2 + ["many"] * 5
+    assert not tables._locks
 
 
 def test_arrow_values_without_bytes_are_counted():

@@ -19,6 +19,7 @@ from market_inference.client.files.numerals import looks_like_number, missing
 
 _CANDIDATES = (",", ";", "\t", "|")
 _SAMPLE_LINES = 60
+_SAMPLE_CELLS = 64
 _SAMPLE_ROWS = 200
 _HEADER_LINES = 3
 _TICKER_WORDS = {"ticker", "tickers", "symbol", "symbols"}
@@ -64,12 +65,18 @@ def check_size(rows: int, cells: int) -> None:
         raise FileError(f"too large: {rows} rows or more with {cells} cells ({most}): divide the file")
 
 
-def read(text: str, delimiter: str | None) -> Grid:
+def check_columns(count: int, most: int) -> None:
+    """Raises FileError."""
+    if count > most:
+        raise FileError(f"too many columns (max {most}, got {count}): give one row for each time, or divide the file")
+
+
+def read(text: str, delimiter: str | None, most_columns: int) -> Grid:
     """The table in delimited text. Raises FileError."""
     if _MARKUP.match(text):
         raise FileError("an HTML or XML page, not data: was the download a login or error page?")
     chosen = delimiter or _detected(text)
-    rows, numbers = _parsed(text, chosen)
+    rows, numbers = _parsed(text, chosen, most_columns)
     if not rows:
         raise FileError("no rows")
     grid = _framed(rows, numbers)
@@ -112,7 +119,7 @@ def _detected(text: str) -> str:
         if not count:
             continue
         regular = [row for row in rows if len(row) == width]
-        cells = [cell for row in regular for cell in row]
+        cells = [cell for row in regular for cell in row[:_SAMPLE_CELLS]]
         good = sum(_recognised(cell) for cell in cells) / len(cells)
         score = good * count / len(sample) + min(width, 12) / 1000 - (0.2 if candidate == " " else 0.0)
         if score > best:
@@ -134,7 +141,7 @@ def _recognised(cell: str) -> bool:
     return missing(text) or looks_like_number(text) or looks_like_time(text) or looks_like_clock(text)
 
 
-def _parsed(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
+def _parsed(text: str, delimiter: str, most_columns: int) -> tuple[list[list[str]], list[int]]:
     """All rows that are not blank, and the line on which each row begins."""
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -149,6 +156,7 @@ def _parsed(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
             rows.append([cell.strip() for cell in row])
             numbers.append(at)
             cells += len(row)
+            check_columns(len(row), most_columns)
             check_size(len(rows), cells)
     return rows, numbers
 

@@ -7,13 +7,13 @@ from datetime import date, datetime
 from typing import Any
 
 from market_inference.client.files.error import FileError
-from market_inference.client.files.grid import MOST_CELLS, ROW, Grid, check_size, from_columns
+from market_inference.client.files.grid import MOST_CELLS, ROW, Grid, check_columns, check_size, from_columns
 from market_inference.client.files.source import LARGEST
 
 MAGIC = b"PAR1"
 
 
-def read(data: bytes) -> Grid:
+def read(data: bytes, most_columns: int) -> Grid:
     """The table in a parquet file; values become text. Raises FileError."""
     for library, loaded in (("polars", _polars), ("pyarrow.parquet", _pyarrow)):
         try:
@@ -22,7 +22,7 @@ def read(data: bytes) -> Grid:
             continue
         try:
             # Column by column: numbers of all columns beside their texts would take a quarter more memory.
-            columns = {name: [_text(value) for value in values] for name, values in loaded(module, data)}
+            columns = {name: [_text(value) for value in values] for name, values in loaded(module, data, most_columns)}
         except FileError:
             raise
         except _failures(module) as error:
@@ -39,8 +39,9 @@ def _failures(module: Any) -> tuple[type[BaseException], ...]:
     return Exception, panic
 
 
-def _polars(module: Any, data: bytes) -> Iterator[tuple[str, list[Any]]]:
+def _polars(module: Any, data: bytes, most_columns: int) -> Iterator[tuple[str, list[Any]]]:
     schema = module.read_parquet_schema(io.BytesIO(data))
+    check_columns(len(schema), most_columns)
     flat = [name for name, kind in schema.items() if not kind.is_nested()]
     # One row above the limit tells a file of any number of rows: a row group of equal values takes a few bytes.
     frame = module.read_parquet(io.BytesIO(data), columns=flat, n_rows=MOST_CELLS // (ROW + len(schema)) + 1)
@@ -50,8 +51,9 @@ def _polars(module: Any, data: bytes) -> Iterator[tuple[str, list[Any]]]:
     return ((column.name, column.to_list()) for column in frame)
 
 
-def _pyarrow(module: Any, data: bytes) -> Iterator[tuple[str, list[Any]]]:
+def _pyarrow(module: Any, data: bytes, most_columns: int) -> Iterator[tuple[str, list[Any]]]:
     known = module.read_metadata(io.BytesIO(data))
+    check_columns(known.num_columns, most_columns)
     _check(known.num_rows, known.num_columns, 0)
     flat = [field.name for field in known.schema.to_arrow_schema() if not field.type.num_fields]
     # Many rows may refer to the same long text: as categories, the texts are in memory once.

@@ -24,6 +24,8 @@ MOST_BARS = 10_000
 """The default limit of bars: the most that a request may hold."""
 MOST_INSTRUMENTS = 10_000
 """The default limit of instruments that are read at once; of a file with more, `symbol` names one."""
+MOST_COLUMNS = 160_000
+"""The default limit of columns: every column is read before the table is understood, 0.1 ms each."""
 _MOST_SHARED = 1 << 24
 """The most cells that the instruments of a file hold together: each holds the columns that belong to none."""
 _SHOWN = 20
@@ -70,9 +72,10 @@ def read(
     *,
     limit: int | None = MOST_BARS,
     instruments: int = MOST_INSTRUMENTS,
+    most_columns: int = MOST_COLUMNS,
     details: dict[str, str] | None = None,
 ) -> dict[str, Bars]:
-    """The bars of every instrument in a file, by symbol. A file with more than `instruments` is refused.
+    """The bars of every instrument in a file, by symbol. A file with more instruments or columns is refused.
 
     `details` receives facts on the file as soon as they are known, also if reading fails later. Raises FileError.
     """
@@ -80,8 +83,9 @@ def read(
     facts: dict[str, str] = {} if details is None else details
     loaded = source.load(file)
     try:
-        table, symbol = _table(loaded, options, facts)
+        table, symbol = _table(loaded, options, facts, most_columns)
         facts.update(table.details)
+        grid.check_columns(len(table.names), most_columns)
         parts = _instruments(table, symbol or loaded.stem, options, instruments)
         if len(parts) > 1:
             facts["instruments"] = _named(parts)
@@ -90,38 +94,38 @@ def read(
         raise FileError(f"{loaded.name}: {error}") from None
 
 
-def _table(loaded: source.Source, options: Options, facts: dict[str, str]) -> tuple[Grid, str]:
+def _table(loaded: source.Source, options: Options, facts: dict[str, str], most: int) -> tuple[Grid, str]:
     """The cells of the file, and the symbol that the file names outside of the cells."""
     if loaded.compression:
         facts["compression"] = loaded.compression
     if loaded.data.startswith(parquet.MAGIC):
-        return parquet.read(loaded.data), ""
+        return parquet.read(loaded.data, most), ""
     content, encoding = text.decode(loaded.data, options.encoding)
     facts["encoding"] = encoding
     if content.lstrip()[:1] in ("{", "["):
         return document.read(content)
     notes = []
-    if encoding == text.GUESSED and not options.encoding and _known(content, options) < 2:
+    if encoding == text.GUESSED and not options.encoding and _known(content, options, most) < 2:
         for alternative in text.ALTERNATIVES:
             try:
                 other = text.decode(loaded.data, alternative)[0]
             except FileError:
                 continue
-            if _known(other, options) >= 2:
+            if _known(other, options, most) >= 2:
                 content, facts["encoding"] = other, alternative
                 notes = [f"encoding {alternative}: the only one with known names of columns"]
                 break
-    table = grid.read(content, options.delimiter)
+    table = grid.read(content, options.delimiter, most)
     table.notes += notes
     table.details["format"] = "delimited text"
     return table, ""
 
 
-def _known(content: str, options: Options) -> int:
+def _known(content: str, options: Options, most: int) -> int:
     """The number of columns with a known name, by the beginning of the text: a table for each encoding is too much."""
     end = content.rfind("\n", 0, _HEAD) + 1 if len(content) > _HEAD else len(content)
     try:
-        table = grid.read(content[: end or _HEAD], options.delimiter)
+        table = grid.read(content[: end or _HEAD], options.delimiter, most)
     except FileError:
         return 0
     return sum(names.role(name) is not None for name in table.names)

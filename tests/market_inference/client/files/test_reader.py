@@ -308,6 +308,26 @@ def test_instruments_of_a_header_are_counted_and_chosen_before_the_division():
     assert found["T7"]["close"].tolist() == [8.0] * 3
 
 
+@pytest.mark.parametrize("width", [101, 100_000])
+def test_a_table_with_too_many_columns_is_refused_before_its_columns_are_read(width):
+    text = f"{','.join(map('c{}'.format, range(width)))}\n{','.join(['1'] * width)}\n"
+
+    def refused():
+        with pytest.raises(FileError, match=rf"too many columns \(max 100, got {width}\)"):
+            read(file(text), most_columns=100)
+
+    assert cpu(refused) < 5
+
+
+@pytest.mark.needs("polars")
+def test_a_parquet_file_with_too_many_columns_is_refused_by_its_schema():
+    polars = importlib.import_module("polars")
+    content = io.BytesIO()
+    polars.DataFrame({f"c{at}": [1.0] for at in range(101)}).write_parquet(content)
+    with pytest.raises(FileError, match=r"too many columns \(max 100, got 101\)"):
+        read(io.BytesIO(content.getvalue()), most_columns=100)
+
+
 def test_the_columns_of_many_instruments_are_divided_in_one_pass():
     count = 4_000
     found = read(file(wide(count)))
@@ -446,9 +466,9 @@ def test_the_bytes_of_a_text_are_counted_in_each_row(monkeypatch, kind, library)
         values.new_from_index(0, rows).to_frame().write_parquet(content)
         if refused:
             with pytest.raises(FileError, match="larger than 1 MiB once read"):
-                parquet.read(content.getvalue())
+                parquet.read(content.getvalue(), 9)
         else:
-            assert parquet.read(content.getvalue()).rows[-1] == [text]
+            assert parquet.read(content.getvalue(), 9).rows[-1] == [text]
 
 
 @pytest.mark.needs("polars")
@@ -479,8 +499,8 @@ def test_pyarrow_reads_what_polars_reads_and_no_file_of_few_bytes_that_is_huge(m
             if library == "pyarrow":
                 without.setitem(sys.modules, "polars", None)
             with pytest.raises(FileError, match="larger than 512 MiB once read"):
-                parquet.read(files[0].getvalue())
-            grid_ = parquet.read(files[1].getvalue())
+                parquet.read(files[0].getvalue(), 9)
+            grid_ = parquet.read(files[1].getvalue(), 9)
         assert grid_.details["format"] == f"parquet (read by {library})"
         read_by[library] = grid_.names, grid_.rows
     assert read_by["polars"] == read_by["pyarrow"]
