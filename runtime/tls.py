@@ -3,8 +3,11 @@
 Owns the conversion of PEM files to gRPC credentials. Each service's configuration decides who presents a certificate.
 """
 
+import contextlib
 import logging
+import math
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,9 @@ from runtime.watched import Watched
 from runtime.watcher import LookError, Watcher
 
 log = logging.getLogger(__name__)
+
+# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_OUT_OF_DATE = (9, 10)
 
 
 class TlsError(LookError):
@@ -72,29 +78,62 @@ def server(files: Files) -> grpc.ServerCredentials:
     )
 
 
-def check(files: Files) -> None:
-    """Raises TlsError for a file that is missing, no PEM, or a key that does not belong to its certificate."""
+def check(files: Files) -> float:
+    """The instant of time.time() at which the certificate expires; infinite without one.
+
+    Raises TlsError for a file that is missing, no PEM, a key that does not belong to its certificate, or an expired
+    certificate.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        if files.certificate is not None and files.key is not None:
-            # The password is never asked for on a terminal.
-            context.load_cert_chain(files.certificate, files.key, password="")
         if files.ca is not None:
             context.load_verify_locations(cafile=files.ca)
+        if files.certificate is None or files.key is None:
+            return math.inf
+        # The password is never asked for on a terminal.
+        context.load_cert_chain(files.certificate, files.key, password="")
+        return _expiry(context, files.certificate)
     except (OSError, ValueError) as error:
         names = ", ".join(path.name for path in files.paths)
         raise TlsError(f"{names}: {error}") from error
 
 
+def _expiry(context: ssl.SSLContext, certificate: Path) -> float:
+    """Python reads a certificate's dates in a handshake only: one in memory, with a client that trusts the certificate.
+
+    Raises SSLError.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cafile=certificate)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = trusting.wrap_bio(down, up), context.wrap_bio(up, down, server_side=True)
+    try:
+        for side in (client, server, client):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _OUT_OF_DATE:
+            raise
+        return math.inf  # a certificate for clients only, which says nothing about its dates
+    return ssl.cert_time_to_seconds(str((client.getpeercert() or {})["notAfter"]))
+
+
 def watcher(
     files: Files, interval: float, use: Callable[[], object] = lambda: None, name: str = "certificates"
 ) -> Watcher:
-    """Checks changed files, for the operator, and calls `use` after a good check. server() reads the files itself."""
+    """Checks changed files and the certificate's expiry, for the operator, and calls `use` after a good check.
+
+    server() reads the files itself. Raises TlsError.
+    """
     watched = Watched(files.paths)
+    expires = check(files)
 
     async def look() -> None:
-        if watched.changed():
-            check(files)
+        nonlocal expires
+        if watched.changed() or time.time() >= expires:
+            expires = check(files)
             use()
             watched.used()
 

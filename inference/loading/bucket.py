@@ -5,7 +5,9 @@ loaded, never at a listing, and are kept under their digests, so that versions s
 """
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +114,9 @@ class BucketSource:
             try:
                 with self._answering():
                     key = f"{self._location.prefix}{FILES}/{sha256}"
-                    with contextlib.closing(self._s3.get_object(Bucket=self._location.bucket, Key=key)["Body"]) as body:
+                    answer = self._s3.get_object(Bucket=self._location.bucket, Key=key)
+                    with contextlib.closing(answer["Body"]) as body:
+                        _check_room(answer.get("ContentLength"), kept.parent)
                         for chunk in body.iter_chunks(_CHUNK_BYTES):
                             fresh.write(chunk)
                 fresh.flush()
@@ -122,6 +126,14 @@ class BucketSource:
                 Path(fresh.name).unlink(missing_ok=True)
                 raise
         return kept
+
+
+def _check_room(size: int | None, folder: Path) -> None:
+    """Raises SourceAwayError for an answer that might never end, and OSError for a file larger than the room for it."""
+    if size is None:
+        raise SourceAwayError("the registry bucket does not say how long a file is")
+    if size > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _link(target: Path, link: Path) -> None:

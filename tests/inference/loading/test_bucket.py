@@ -1,6 +1,7 @@
 """The registry in a real S3 server."""
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_a_file_with_other_bytes_is_refused_and_not_kept(source: BucketSource, l
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="SHA-256"):
             source.fetch("m", manifest("1", "0" * 64))
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(
+    source: BucketSource, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(source, location, f".files/{digest(WEIGHTS)}", WEIGHTS)
+    monkeypatch.setattr("inference.loading.bucket.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    with pytest.raises(ModelUnavailableError, match="no room for 'm' in the cache: No space left on device"):
+        source.fetch("m", manifest("1"))
 
 
 def test_a_missing_file_is_named(source: BucketSource) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from inference.loading import bucket
 from inference.loading.bucket import BucketSource
 from inference.loading.location import Location
 from inference.loading.source import SourceAwayError
+from models.manifest import Manifest
+from models.model import ModelUnavailableError
 from runtime.remote import s3
 from tests.http_thread import running
 
@@ -46,7 +49,7 @@ def endless(status: int) -> Iterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{server.server_port}", sent
 
 
-def test_a_listing_without_an_end_takes_no_memory_without_an_end(tmp_path: Any) -> None:
+def test_a_listing_without_an_end_takes_no_memory_without_an_end(tmp_path: Path) -> None:
     with endless(200) as (address, sent):
         source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
         with pytest.raises(SourceAwayError, match="does not answer: ConnectionClosedError"):
@@ -54,6 +57,16 @@ def test_a_listing_without_an_end_takes_no_memory_without_an_end(tmp_path: Any) 
     # One try and two more, each with what the sockets hold.
     assert len(sent) == 3
     assert max(sent) < 4 * s3.MOST_BYTES
+
+
+def test_a_file_of_unknown_length_is_not_fetched(tmp_path: Path) -> None:
+    model = Manifest("sentiment", "any", "m", "1", "Apache-2.0", "float32", {"w": "0" * 64})
+    with endless(200) as (address, sent):
+        source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
+        with pytest.raises(ModelUnavailableError, match="does not say how long a file is"):
+            source.fetch("m", model)
+    assert max(sent) < s3.MOST_BYTES
+    assert not [path for path in (tmp_path / "files").iterdir() if path.is_file()]
 
 
 def test_the_body_of_an_error_is_bounded_where_the_object_would_be_a_stream() -> None:
@@ -81,7 +94,7 @@ def test_a_short_error_is_read() -> None:
 
 
 @pytest.mark.parametrize("names", [0, 1000])
-def test_pages_without_an_end_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
+def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
     monkeypatch.setattr(bucket, "_MOST_FOLDERS", 20)
     pages = 0
 
