@@ -26,7 +26,7 @@ from market_inference.contract.generated.inference_pb2_grpc import MarketInferen
 from runtime.listen import split
 
 LONGEST = 10_000
-FAILURES = (grpc.aio.AioRpcError, OSError)
+FAILURES = (grpc.aio.AioRpcError, OSError, EOFError)
 
 
 class Attacker:
@@ -208,8 +208,8 @@ async def costly_bars(attacker: Attacker) -> None:
     await attacker.repeat(once, 4)
 
 
-_HEADERS, _RESET, _SETTINGS = 1, 3, 4
-_END_HEADERS, _ACK = 4, 1
+_DATA, _HEADERS, _RESET, _SETTINGS, _WINDOW_UPDATE = 0, 1, 3, 4, 8
+_END_HEADERS, _END_STREAM, _ACK = 4, 1, 1
 
 
 def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
@@ -290,6 +290,36 @@ async def _flood(attacker: Attacker, call: Callable[[int], bytes]) -> None:
     await attacker.repeat(connection, 3)
 
 
+async def calls_in_flight(attacker: Attacker) -> None:
+    """800 forecasts of 256 points in flight on eight connections, each followed by the next one at its answer."""
+    values = 100 * np.exp(np.cumsum(np.random.default_rng(6).normal(0, 0.01, 256)))
+    message = pb.PredictRequest(series=[pb.Series(values=values)], horizon=5).SerializeToString()
+    body = b"\x00" + len(message).to_bytes(4, "big") + message
+    ((name, key),) = attacker.metadata
+    block = _BLOCK + _field(name, key)
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection(*split(attacker.target))
+        with contextlib.closing(writer):
+            room = (2**31 - 2**16 - 1).to_bytes(4, "big")
+            writer.write(_PREFACE + _frame(_WINDOW_UPDATE, 0, 0, room))
+            streams = itertools.count(1, 2)
+            while head := await reader.readexactly(9):
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                kind, flags, more = head[3], head[4], 0
+                if kind == _SETTINGS and not flags & _ACK:
+                    writer.write(_frame(_SETTINGS, _ACK, 0))
+                    more = 100
+                elif kind == _HEADERS and flags & _END_STREAM:
+                    more = 1
+                for stream in itertools.islice(streams, more):
+                    writer.write(_frame(_HEADERS, _END_HEADERS, stream, block))
+                    writer.write(_frame(_DATA, _END_STREAM, stream, body))
+                await writer.drain()
+
+    await attacker.repeat(connection, 8)
+
+
 async def load_models(target: str, key: str) -> None:
     """Load the models of the attacks, so that loading is no part of an attack's time and memory."""
     attacker = Attacker(target, key, 60.0)
@@ -323,6 +353,7 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         open_calls,
         reset_calls,
         reset_own_calls,
+        calls_in_flight,
     )
 }
 CONTROL = busy.__name__
