@@ -7,17 +7,21 @@ chooses neither rows nor outcomes nor quantile levels, and computes no measure o
 
 import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Row, RowMapping, select
 
 from runtime.logs import fields
 from training.plane import database, versions
 from training.plane.champion import Champion, ChampionAwayError
+from training.plane.checks import report as checks
+from training.plane.checks import rows
 from training.plane.claims import Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
@@ -35,6 +39,10 @@ from training.recipes.run import DataRefusedError
 
 log = logging.getLogger(__name__)
 
+MOST_JUDGED: Final = 20_000
+"""Rows or origins that a verdict is made of; of more that are held back, a draw."""
+_SEED = 1
+_RENEW_SECONDS = 5.0
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -73,63 +81,73 @@ class Gatekeeper:
         if evaluation.NAME not in version["files"]:
             return verdict.undecided(f"the job has made no {evaluation.NAME}")
         recipe = recipes.of(job["recipe"])
+        given = _Given(self._objects, data, version["files"][evaluation.NAME], self._renew(lease))
         try:
-            with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-                content, answers = Path(folder) / "data.csv", Path(folder) / evaluation.NAME
-                self._fetch(data, content, lease)
-                self._fetch(version["files"][evaluation.NAME], answers, lease)
-                if isinstance(recipe, Sentiment | Classifier):
-                    return self._judge_texts(version, recipe, content, answers, lease)
-                return self._judge_bands(version, recipe, content, answers, lease)
+            if isinstance(recipe, Sentiment | Classifier):
+                return self._judge_texts(version, recipe, given)
+            return self._judge_bands(version, recipe, given)
         except (EvaluationError, DataRefusedError) as error:
             return Report(Verdict.REJECTED, [str(error)])
         except (ChampionAwayError, ObjectMissingError) as error:
             return verdict.undecided(str(error))
 
-    def _judge_texts(
-        self, version: RowMapping, recipe: Sentiment | Classifier, data: Path, answers: Path, lease: Lease
-    ) -> Report:
-        divided = split.divide(texts.read(data, len(LABELS)), recipe.split, recipe.seed)
-        if not divided.gate:
+    def _judge_texts(self, version: RowMapping, recipe: Sentiment | Classifier, given: "_Given") -> Report:
+        if too_many := given.too_many(rows.MOST_TEXTS):
+            return too_many
+        columns = texts.columns(given.data(), len(LABELS), recipe.seed)
+        divided = split.parts(columns, recipe.split, range(texts.FIRST_ROW, len(columns.labels) + texts.FIRST_ROW))
+        if not len(divided.gate):
             return verdict.undecided("the recipe holds nothing back: split.gate is 0")
-        held = divided.gate
-        labels = np.array([row.label for row in held])
-        candidate = evaluation.read_texts(answers, [row.row for row in held], len(LABELS))
+        kept = _sample(len(divided.gate))
+        held = divided.gate[kept]
+        labels = columns.labels[held].astype(np.int64)
+        candidate = evaluation.read_texts(given.answers(), divided.gate + texts.FIRST_ROW, len(LABELS), kept)
         if isinstance(recipe, Classifier):
             candidate = candidate[:, _label_order(recipe.labels)]
-            labels = np.array([_place(recipe.labels, row.label) for row in held])
-        looks = self._look(version, [str(row.row) for row in held])
+            labels = np.array([_place(recipe.labels, label) for label in labels.tolist()])
+        looks = self._look(version, [str(row) for row in (held + texts.FIRST_ROW).tolist()])
         if looks is None:
             return self._used_up()
+        order = np.argsort(held)
+        picked = dict(zip(order.tolist(), texts.picked(given.data(), held[order].tolist()), strict=True))
+        asked = [picked[place] for place in range(len(held))]
         assert self._champion is not None  # noqa: S101 -- narrows the type
-        name, champion = self._champion.texts(version["name"], [row.text for row in held], self._renew(lease))
-        trained = np.array([row.label for row in divided.train])
+        name, champion = self._champion.texts(version["name"], asked, given.alive)
+        trained = columns.labels[divided.train].astype(np.int64)
         baseline = baselines.label_shares(trained, len(LABELS), len(held))
         report = verdict.of_texts(candidate, champion, baseline, labels, looks=looks, names=LABELS)
+        report.figures["held_back"] = len(divided.gate)
         return self._with_champion(version, report, name)
 
-    def _judge_bands(self, version: RowMapping, recipe: Any, data: Path, answers: Path, lease: Lease) -> Report:
-        closes = bars.read(data)
-        held = [(symbol, int(end)) for symbol, c in sorted(closes.items()) for end in origins.held_back(recipe, len(c))]
-        if not held:
+    def _judge_bands(self, version: RowMapping, recipe: Any, given: "_Given") -> Report:
+        if too_many := given.too_many(rows.MOST_BARS):
+            return too_many
+        closes = dict(sorted(bars.closes(given.data()).items()))
+        ends = {symbol: origins.held_back(recipe, len(values)) for symbol, values in closes.items()}
+        held_back = sum(map(len, ends.values()))
+        if not held_back:
             return verdict.undecided("the recipe holds nothing back")
         levels = tuple(sorted(set(recipe.levels)))
         if missing := [level for level in verdict.COVERED if level not in levels]:
             return verdict.undecided(f"the gate needs the quantile {missing[0]:g}, the recipe's levels lack it")
-        candidate = evaluation.read_bands(answers, held, levels)
+        kept = _sample(held_back)
+        held = _at(ends, kept)
+        candidate = evaluation.read_bands(given.answers(), ends, levels, kept)
         looks = self._look(version, [f"{symbol} {end}" for symbol, end in held])
         if looks is None:
             return self._used_up()
         # Symbols are aligned at their newest bars.
         times = np.array([end - len(closes[symbol]) for symbol, end in held])
-        champion_of: dict[tuple[str, int], Floats] = {}
-        moments = np.unique(times)
-        asked = [[one for one, time in zip(held, times, strict=True) if time == moment] for moment in moments]
-        contexts = [{symbol: closes[symbol][:end] for symbol, end in together} for together in asked]
+        together: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for one, moment in zip(held, times.tolist(), strict=True):
+            together[moment].append(one)
+        asked = [together[moment] for moment in sorted(together)]
+        contexts = [{symbol: closes[symbol][:end] for symbol, end in one} for one in asked]
         assert self._champion is not None  # noqa: S101 -- narrows the type
-        name, found = self._champion.bands(version["name"], contexts, recipe.horizon, levels, self._renew(lease))
-        for together, bands in zip(asked, found, strict=True):
-            champion_of |= {(symbol, end): bands[symbol] for symbol, end in together}
+        name, found = self._champion.bands(version["name"], contexts, recipe.horizon, levels, given.alive)
+        champion_of: dict[tuple[str, int], Floats] = {}
+        for one, bands in zip(asked, found, strict=True):
+            champion_of |= {(symbol, end): bands[symbol] for symbol, end in one}
         report = verdict.of_bands(
             candidate,
             np.array([champion_of[one] for one in held]),
@@ -140,6 +158,7 @@ class Gatekeeper:
             times,
             looks=looks,
         )
+        report.figures["held_back"] = held_back
         return self._with_champion(version, report, name)
 
     def _with_champion(self, version: RowMapping, report: Report, answered: str) -> Report:
@@ -151,19 +170,8 @@ class Gatekeeper:
         report.figures["champion"] = answered
         return report
 
-    def _fetch(self, stored: Mapping[Any, Any], path: Path, lease: Lease) -> None:
-        """Raises ObjectMissingError, EvaluationError for other bytes than those that were declared."""
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for chunk in at_most(self._objects.read(stored["key"]), stored["bytes"]):
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != stored["sha256"]:
-            raise EvaluationError(f"{path.name}: the stored bytes have another SHA-256")
-        self._renew(lease)()
-
-    def _look(self, version: RowMapping, rows: Sequence[str]) -> int | None:
-        content = "\n".join([version["dataset_sha256"], *sorted(rows)])
+    def _look(self, version: RowMapping, judged: Sequence[str]) -> int | None:
+        content = "\n".join([version["dataset_sha256"], *sorted(judged)])
         holdout = hashlib.sha256(content.encode()).hexdigest()
         with self._store.begin() as connection:
             return versions.look(connection, holdout, version["id"], self._clock.now(), self._most_looks)
@@ -172,11 +180,78 @@ class Gatekeeper:
         return verdict.undecided(f"{self._most_looks} versions were judged on these rows: bring newer data")
 
     def _renew(self, lease: Lease) -> Callable[[], None]:
+        """Called often; the lease is renewed now and then."""
+        newest = time.monotonic()
+
         def renew() -> None:
-            with self._store.begin() as connection:
-                database.write(connection, lease, self._clock.now(), {})
+            nonlocal newest
+            if time.monotonic() - newest > _RENEW_SECONDS:
+                with self._store.begin() as connection:
+                    database.write(connection, lease, self._clock.now(), {})
+                newest = time.monotonic()
 
         return renew
+
+
+class _Given:
+    """The dataset's file and the machine's answers, read in bounded memory: no file is written or held."""
+
+    def __init__(
+        self, objects: Objects, data: RowMapping, answers: Mapping[str, Any], alive: Callable[[], None]
+    ) -> None:
+        self._objects = objects
+        self._data = data
+        self._answers = answers
+        self.alive = alive
+
+    def too_many(self, most: int) -> Report | None:
+        """The verdict on a dataset that was checked before the checks had this limit."""
+        if (self._data["rows"] or 0) <= most:
+            return None
+        return verdict.undecided(f"the dataset has {self._data['rows']} rows, the gate reads at most {most}")
+
+    def data(self) -> Iterator[str]:
+        """The lines of the dataset. Raises as _lines()."""
+        return self._lines(self._data, "the dataset")
+
+    def answers(self) -> Iterator[str]:
+        """The lines of evaluation.csv. Raises as _lines()."""
+        return self._lines(self._answers, evaluation.NAME)
+
+    def _lines(self, stored: Mapping[Any, Any], name: str) -> Iterator[str]:
+        """Raises ObjectMissingError, EvaluationError for other bytes than were declared, and for no text."""
+        report = checks.Report()
+        try:
+            yield from rows.lines(self._chunks(stored, name), report)
+        except rows.UnreadableError:
+            raise EvaluationError(f"{name}: {report.reason}") from None
+
+    def _chunks(self, stored: Mapping[Any, Any], name: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for chunk in at_most(self._objects.read(stored["key"]), stored["bytes"]):
+            digest.update(chunk)
+            self.alive()
+            yield chunk
+        if digest.hexdigest() != stored["sha256"]:
+            raise EvaluationError(f"{name}: the stored bytes have another SHA-256")
+
+
+def _sample(count: int) -> npt.NDArray[np.int64]:
+    """The places that are judged, of so many: all, or a draw that is the same each time. The places increase."""
+    if count <= MOST_JUDGED:
+        return np.arange(count)
+    return np.array(sorted(random.Random(_SEED).sample(range(count), MOST_JUDGED)))  # noqa: S311 -- no secrecy
+
+
+def _at(ends: Mapping[str, npt.NDArray[np.int64]], places: npt.NDArray[np.int64]) -> list[tuple[str, int]]:
+    """The origins at these places, counted over all symbols in their order."""
+    symbols = list(ends)
+    starts = np.cumsum([0, *map(len, ends.values())])
+    found = np.searchsorted(starts, places, "right") - 1
+    return [
+        (symbols[at], int(ends[symbols[at]][place - starts[at]]))
+        for at, place in zip(found.tolist(), places.tolist(), strict=True)
+    ]
 
 
 def _label_order(labels: Sequence[str]) -> list[int]:

@@ -6,17 +6,19 @@ was decided at or after the first time of a later part, or when the row lies wit
 plane divides the dataset by the same function, so that no machine chooses the rows that judge it.
 """
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from training.recipes.recipe import Split
 from training.recipes.run import DataRefusedError
-from training.recipes.texts import Text
+from training.recipes.texts import Columns, Text, draw
 
 _DAY = 86_400.0
 FEWEST = 5
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,45 +36,63 @@ class Divided:
         return self.gate or self.validate
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The places of the rows of each part, in the order of time, else of the file."""
+
+    train: Places
+    validate: Places
+    gate: Places
+
+
 def divide(rows: Sequence[Text], split: Split, seed: int) -> Divided:
     """By time where every row has one, else by a draw. Raises DataRefusedError when a part has too few rows."""
-    timed = [row for row in rows if not math.isnan(row.time)]
-    if timed and len(timed) < len(rows):
-        missing = next(row.row for row in rows if math.isnan(row.time))
-        raise DataRefusedError(f"row {missing}: has no time, and other rows have one")
-    divided = _by_time(timed, split) if timed else _by_draw(rows, split, seed)
-    parts = [("train on", divided.train), ("validate on", divided.validate)]
-    for name, part in parts if not split.gate else [*parts, ("hold back for the gate", divided.gate)]:
-        if len(part) < FEWEST:
-            raise DataRefusedError(f"{len(part)} rows to {name}, at least {FEWEST} are needed")
-    return divided
-
-
-def _by_time(rows: Sequence[Text], split: Split) -> Divided:
-    ordered = sorted(rows, key=lambda row: (row.time, row.row))
-    before, gate = _newest(ordered, split.gate, split.embargo_days) if split.gate else (ordered, [])
-    train, validate = _newest(before, split.validation, split.embargo_days) if before else ([], [])
+    columns = Columns(
+        np.array([row.label for row in rows], np.uint16),
+        np.array([row.time for row in rows], np.float64),
+        np.array([row.label_time for row in rows], np.float64),
+        np.array([draw(row.text, seed) for row in rows], np.uint64),
+    )
+    found = parts(columns, split, [row.row for row in rows])
+    train, validate, gate = ([rows[place] for place in part] for part in (found.train, found.validate, found.gate))
     return Divided(train, validate, len(rows) - len(train) - len(validate) - len(gate), gate)
 
 
-def _newest(ordered: Sequence[Text], share: float, embargo_days: float) -> tuple[list[Text], list[Text]]:
-    """The older rows that know nothing of the newest share, and the newest share."""
-    cut = ordered[len(ordered) - max(1, round(share * len(ordered)))].time
-    newest = [row for row in ordered if row.time >= cut]
-    older = [row for row in ordered if row.time < cut - embargo_days * _DAY and row.label_time < cut]
-    return older, newest
+def parts(columns: Columns, split: Split, numbers: Sequence[int]) -> Parts:
+    """As divide(), by the columns; `numbers` are the rows' numbers in the file."""
+    missing = np.isnan(columns.times)
+    if missing.any() and not missing.all():
+        raise DataRefusedError(f"row {numbers[int(missing.argmax())]}: has no time, and other rows have one")
+    found = _by_draw(columns.draws, split) if missing.all() else _by_time(columns, split)
+    sizes = [("train on", len(found.train)), ("validate on", len(found.validate))]
+    for name, size in sizes if not split.gate else [*sizes, ("hold back for the gate", len(found.gate))]:
+        if size < FEWEST:
+            raise DataRefusedError(f"{size} rows to {name}, at least {FEWEST} are needed")
+    return found
 
 
-def _by_draw(rows: Sequence[Text], split: Split, seed: int) -> Divided:
-    """The same text never stands on two sides."""
-    texts = sorted({row.text for row in rows})
-    random.Random(seed).shuffle(texts)  # noqa: S311 -- a division needs no secrecy
-    held = max(1, round(split.gate * len(texts))) if split.gate else 0
-    gate, rest = set(texts[:held]), texts[held:]
-    chosen = set(rest[: max(1, round(split.validation * len(rest)))])
-    return Divided(
-        [row for row in rows if row.text not in chosen and row.text not in gate],
-        [row for row in rows if row.text in chosen],
-        purged=0,
-        gate=[row for row in rows if row.text in gate],
+def _by_time(columns: Columns, split: Split) -> Parts:
+    ordered = np.argsort(columns.times, kind="stable")
+    before, gate = _newest(columns, ordered, split.gate, split.embargo_days) if split.gate else (ordered, ordered[:0])
+    train, validate = (
+        _newest(columns, before, split.validation, split.embargo_days) if len(before) else (before, before)
     )
+    return Parts(train, validate, gate)
+
+
+def _newest(columns: Columns, ordered: Places, share: float, embargo_days: float) -> tuple[Places, Places]:
+    """The older rows that know nothing of the newest share, and the newest share."""
+    times = columns.times[ordered]
+    cut = times[len(ordered) - max(1, round(share * len(ordered)))]
+    older = (times < cut - embargo_days * _DAY) & (columns.label_times[ordered] < cut)
+    return ordered[older], ordered[times >= cut]
+
+
+def _by_draw(draws: npt.NDArray[np.uint64], split: Split) -> Parts:
+    """The same text never stands on two sides."""
+    texts = np.unique(draws)
+    held = max(1, round(split.gate * len(texts))) if split.gate else 0
+    chosen = max(1, round(split.validation * (len(texts) - held)))
+    part = np.searchsorted(np.array([held, held + chosen]), np.searchsorted(texts, draws), "right")
+    gate, validate, train = (np.flatnonzero(part == number) for number in range(3))
+    return Parts(train, validate, gate)

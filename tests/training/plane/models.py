@@ -44,7 +44,7 @@ class Champion:
 
 
 def texts_csv(count: int = 200) -> bytes:
-    lines = [f"text {n},{n % 3},2024-{1 + n // 28:02d}-{1 + n % 28:02d}" for n in range(count)]
+    lines = [f"text {n},{n % 3},{2024 + n // 336}-{1 + n % 336 // 28:02d}-{1 + n % 28:02d}" for n in range(count)]
     return "\n".join(["text,label,time", *lines, ""]).encode()
 
 

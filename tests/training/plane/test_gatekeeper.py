@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, select, update
 
 from tests.training.plane.conftest import NOW, OWNER
 from tests.training.plane.models import Champion, add_version_job, evaluation, folder_objects, texts_csv
-from training.plane import database, versions
+from training.plane import database, gatekeeper, versions
+from training.plane.checks.rows import MOST_TEXTS
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.errors import ConflictError, NotFoundError
+from training.plane.folder import FolderObjects
 from training.plane.gatekeeper import Gatekeeper
 from training.plane.model_tables import versions as table
-from training.plane.schema import jobs
+from training.plane.objects import CHUNK_BYTES
+from training.plane.schema import datasets, jobs
 from training.recipes import split, texts
 from training.recipes.recipe import Split
 
@@ -182,6 +185,64 @@ def test_a_forecaster_is_judged_on_the_datasets_closes(store: Database, objects:
     assert found["report"]["origins"] == 140
     assert found["report"]["times"] == 70
     assert found["report"]["loss_ratio"]["champion"] < 1
+
+
+def test_a_draw_of_what_is_held_back_is_judged_and_each_answer_is_needed(
+    store: Database, objects: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatekeeper, "MOST_JUDGED", 32)
+    data = texts_csv(400)
+    rows = held(tmp_path, data)
+    answers = evaluation([row.row for row in rows], lambda row: sure((row - 2) % 3))
+    version = registered(store, objects, add_version_job(store, objects, RECIPE, data, {"evaluation.csv": answers}))
+    champion = Champion()
+    found = judged(store, objects, version, champion)
+    assert (found["report"]["rows"], found["report"]["held_back"]) == (32, 80)
+    assert found["state"] == "passed", found["report"]
+    places = [[row.text for row in rows].index(text) for text in champion.asked]
+    assert places == sorted(set(places)), "in the order of time"
+    with store.begin() as connection:
+        versions.judge_again(connection, versions.get(connection, OWNER, "desk", "1"), NOW)
+    again = Champion()
+    assert judged(store, objects, version, again)["report"]["looks_before"] == 0
+    assert again.asked == champion.asked
+    less = evaluation([row.row for row in rows[:-1]], lambda row: sure((row - 2) % 3))
+    version = registered(store, objects, add_version_job(store, objects, RECIPE, data, {"evaluation.csv": less}))
+    reasons = judged(store, objects, version, Champion())["report"]["reasons"]
+    assert "80 rows were held back, 79 are answered" in reasons[0]
+
+
+def test_a_draw_of_origins_is_judged(store: Database, objects: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatekeeper, "MOST_JUDGED", 100)
+    found = judged(store, objects, add_forecaster(store, objects, [0.1, 0.5, 0.9]), Champion("auto 1.1"))
+    assert found["state"] == "passed", found["report"]
+    assert (found["report"]["origins"], found["report"]["held_back"]) == (100, 140)
+    assert 50 < found["report"]["times"] <= 70
+
+
+def test_a_lease_lasts_while_a_large_dataset_is_read(
+    store: Database, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One renewal behind a file of gigabytes came when another worker had taken the version over."""
+    monkeypatch.setattr(gatekeeper, "_RENEW_SECONDS", 0.0)
+    data = texts_csv(10_000)
+    rows = held(tmp_path, data)
+    answers = evaluation([row.row for row in rows], lambda row: sure((row - 2) % 3))
+    version = registered(store, objects, add_version_job(store, objects, RECIPE, data, {"evaluation.csv": answers}))
+    renewed = []
+    write = database.write
+    monkeypatch.setattr(database, "write", lambda *given: renewed.append(given) or write(*given))
+    judged(store, objects, version, Champion())
+    assert len(renewed) > 2 * len(data) / CHUNK_BYTES
+
+
+def test_a_dataset_above_the_limit_of_rows_is_undecided(store: Database, objects: object) -> None:
+    version = registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {"evaluation.csv": b""}))
+    with store.begin() as connection:
+        connection.execute(update(datasets).values(rows=MOST_TEXTS + 1))
+    found = judged(store, objects, version, Champion())
+    why = ["the dataset has 10000001 rows, the gate reads at most 10000000"]
+    assert (found["state"], found["report"]["reasons"]) == ("undecided", why)
 
 
 def test_levels_that_a_machine_chooses_are_refused(store: Database, objects: object) -> None:

@@ -76,8 +76,10 @@ def test_a_whole_run_writes_a_table_and_the_newest_intervals(tmp_path: Path) -> 
     assert (served.name, served.version) == ("auto_calibrated", "1")
     with (made.out / evaluation.NAME).open() as file:
         assert len(list(csv.DictReader(file))) == outcome.measures["origins"]
-    held = [(symbol, int(end)) for symbol in ("S0", "S1") for end in held_back(of({"kind": "calibration"}), 200)]
-    bands = evaluation.read_bands(made.out / evaluation.NAME, held, (0.05, 0.1, 0.5, 0.9, 0.95))
+    held = {symbol: held_back(of({"kind": "calibration"}), 200) for symbol in ("S0", "S1")}
+    kept = np.arange(sum(map(len, held.values())))
+    with (made.out / evaluation.NAME).open(newline="") as file:
+        bands = evaluation.read_bands(file, held, (0.05, 0.1, 0.5, 0.9, 0.95), kept)
     assert (bands > 50).all()
 
 

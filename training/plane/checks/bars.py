@@ -45,7 +45,7 @@ class _Series:
 
 def check(chunks: Iterable[bytes], report: Report, alive: Callable[[], None]) -> None:
     """Read the file once; `alive` is called now and then."""
-    header, found = rows.table(chunks, report)
+    header, found = rows.table(chunks, report, rows.MOST_BARS)
     if missing := [name for name in ("time", *PRICES) if name not in header]:
         report.error("columns", 1, f"no column {missing[0]!r}; there are: {', '.join(header)[:200]}")
         return

@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from training.plane.checks.report import Report
+from training.recipes.table import records
 
+MOST_TEXTS = 10_000_000
+MOST_BARS = 50_000_000
+"""Rows of a dataset: the gate holds 26 bytes of each text and 8 of each bar."""
 MOST_FIELD_CHARACTERS = 100_000
 MOST_COLUMNS = 200
 _LONGEST_LINE = 1 << 20
@@ -40,13 +44,14 @@ def lines(chunks: Iterable[bytes], report: Report) -> Iterator[str]:
         yield rest
 
 
-def table(chunks: Iterable[bytes], report: Report) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The names in the header, and the rows with their numbers. Rows with another number of fields are reported.
+def table(chunks: Iterable[bytes], report: Report, most: int) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The names in the header, and at most `most` rows with their numbers.
 
-    Raises UnreadableError for a header that is missing, too wide or has a name twice, and for lines other than CSV.
+    Rows with another number of fields are reported. Raises UnreadableError for a header that is missing, too wide or
+    has a name twice, for lines other than CSV, and for more rows.
     """
     csv.field_size_limit(MOST_FIELD_CHARACTERS)
-    reader = csv.reader(lines(chunks, report), strict=True)
+    reader = records(lines(chunks, report))
     header = [name.strip().lower() for name in _next(reader, report) or []]
     if not header:
         report.error("empty", 0, "the file is empty")
@@ -57,13 +62,16 @@ def table(chunks: Iterable[bytes], report: Report) -> tuple[list[str], Iterator[
     if twice := sorted({name for name in header if header.count(name) > 1}):
         report.error("columns", 1, f"the header names {twice[0][:40]!r} twice")
         raise UnreadableError
-    return header, _rows(reader, len(header), report)
+    return header, _rows(reader, len(header), report, most)
 
 
-def _rows(reader: Iterator[list[str]], width: int, report: Report) -> Iterator[tuple[int, list[str]]]:
+def _rows(reader: Iterator[list[str]], width: int, report: Report, most: int) -> Iterator[tuple[int, list[str]]]:
     row = 1
     while (fields := _next(reader, report)) is not None:
         row += 1
+        if row > most + 1:
+            report.error("rows", row, f"at most {most} rows")
+            raise UnreadableError
         if len(fields) != width:
             report.error("fields", row, f"{len(fields)} fields where the header has {width}")
         else:

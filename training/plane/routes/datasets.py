@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 
 from gateway.access.auth import Client
 from training.plane import dataset, token
+from training.plane.checks.rows import MOST_BARS, MOST_TEXTS
 from training.plane.dataset import DatasetState
 from training.plane.errors import ConflictError, OverloadedError, TokenRefusedError, TooLargeError
 from training.plane.objects import ObjectMissingError
@@ -28,7 +29,7 @@ class NewDataset(Body):
     """A dataset to be uploaded. `bytes` is bound by the signature of the upload's address."""
 
     name: ShownName
-    kind: Literal["texts", "bars"]
+    kind: Literal["texts", "bars"] = Field(description=f"at most {MOST_TEXTS} rows of texts, {MOST_BARS} of bars")
     bytes: int = Field(gt=0)
     sha256: Sha256
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.plane.checks.cells import CELLS, content, must_be_storable
-from training.plane.checks import leakage, texts
+from training.plane.checks import leakage, rows, texts
 from training.plane.checks.leakage import LeakProbe
 from training.plane.checks.report import Report
 from training.plane.checks.rows import UnreadableError
+from training.recipes.table import MOST_ROW_CHARACTERS
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -54,6 +55,22 @@ def test_the_newest_months_alone_are_counted_in_any_order() -> None:
     counted = check(table(rows, "text,label,time")).facts["labels_by_month"]
     assert list(counted) == sorted(months)[-texts.MOST_MONTHS :]
     assert {sum(counts.values()) for counts in counted.values()} == {2}
+
+
+def test_more_rows_than_the_gate_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_TEXTS", 40)
+    assert not check(table(honest(40))).errors
+    assert check(table(honest(41))).reason == "row 42: at most 40 rows"
+
+
+def test_a_row_of_many_quoted_lines_is_refused_in_little_memory() -> None:
+    """Each line is short and each field is small: the fields of one row took 60 bytes for 5 of the file."""
+    tracemalloc.start()
+    report = check("text,label\n" + '"\n",' * 2_000_000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report.reason == f"not CSV: a row of more than {MOST_ROW_CHARACTERS} characters"
+    assert most < 80e6  # of these 20 MB are the content of this test
 
 
 @pytest.mark.parametrize(
