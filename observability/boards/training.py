@@ -109,12 +109,13 @@ TRAINING = Dashboard(
             "The plane",
             (
                 Panel(
-                    "Datasets by state",
+                    "Datasets and versions by state",
                     "Of all owners.",
                     "short",
                     (
                         Query(_most("market_training_datasets", "state"), "{{state}}"),
                         Query(f"max(market_training_datasets_given_up_total{{{HERE}}})", "without an answer"),
+                        Query(_most("market_training_versions", "state"), "version {{state}}"),
                     ),
                     THIRD,
                 ),

@@ -42,6 +42,8 @@ LEASE_SECONDS: Final = 30.0
 # No row is put off by more than this. A later time means that the clock was ahead when the row was written.
 LONGEST_WAIT_SECONDS: Final = 900.0
 _BUSY_SECONDS = 30.0
+# How long a transaction waits for one of the connections: a caller is told to come again before the caller gives up.
+_POOL_SECONDS = 10.0
 _READING = "training_reading"
 _MIGRATION_LOCK = 4_207_849_484_125_923_118
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -62,13 +64,17 @@ class Lease:
 
 
 class Database:
-    """Transactions on a database. Raises sqlalchemy.exc.DBAPIError when the database is away."""
+    """Transactions on a database.
+
+    Raises sqlalchemy.exc.DBAPIError when the database is away, sqlalchemy.exc.TimeoutError when all connections are in
+    use.
+    """
 
     def __init__(self, url: str) -> None:
         """`url` as SQLAlchemy reads it: sqlite:////path/file.db or postgresql+psycopg://host/name."""
         self.url = url
         self.sqlite = url.startswith("sqlite")
-        self.engine = _sqlite(url) if self.sqlite else create_engine(url, pool_pre_ping=True, pool_size=10)
+        self.engine = _sqlite(url) if self.sqlite else _postgresql(url)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -98,8 +104,14 @@ class Database:
         self.engine.dispose()
 
 
+def _postgresql(url: str) -> Engine:
+    # Without the parameters of a statement in its errors: the log shows no value of a caller.
+    return create_engine(url, pool_pre_ping=True, pool_size=10, pool_timeout=_POOL_SECONDS, hide_parameters=True)
+
+
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    connect = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, connect_args=connect, pool_timeout=_POOL_SECONDS, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
@@ -158,6 +170,8 @@ def _claim(table: Table, only: tuple[str, ...] | None) -> ReturningUpdate[Any]:
     lease: dict[str, Any] = {
         "lease_token": bindparam("token"), "lease_owner": bindparam("worker"), "lease_until": bindparam("until"),
     }  # fmt: skip
+    if "tries" in table.c:
+        lease["tries"] = table.c.tries + 1
     return update(table).where(key == first).values(lease).returning(*table.c)
 
 
@@ -191,8 +205,13 @@ def write(connection: Connection, lease: Lease, now: float, values: Mapping[str,
 
 
 def release(connection: Connection, lease: Lease, due_at: float | None, **values: Any) -> None:
-    """Give the row back, due again at `due_at`, or at once when the row was poked meanwhile. Raises LeaseLostError."""
+    """Give the row back, due again at `due_at`, or at once when the row was poked meanwhile. Raises LeaseLostError.
+
+    The row's work has ended, unless `values` say how many tries have not.
+    """
     columns = lease.table.c
+    if "tries" in columns:
+        values = {"tries": 0, **values}
     due = case((columns.pokes == lease.pokes, due_at), else_=0.0)
     _update(connection, lease, {**values, "due_at": due, "lease_until": None, "lease_token": None, "lease_owner": None})
 

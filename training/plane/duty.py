@@ -4,11 +4,13 @@ Owns the schedule. The work of the duties belongs to sweep.py.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from sqlalchemy import insert, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from runtime.logs import fields
 from training.plane import database
@@ -19,7 +21,9 @@ from training.plane.schema import duties
 
 log = logging.getLogger(__name__)
 
+MOST_FAILURES: Final = 10
 _MOST_ERROR_CHARACTERS = 500
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,30 @@ class Duty:
 
     seconds: float
     work: Callable[[], None]
+
+
+class UndoneError(Exception):
+    """The work on some rows failed; the log has the errors, the text has the first one."""
+
+
+def each(rows: Iterable[T], work: Callable[[T], None]) -> None:
+    """Do the work on every row: a row with a bug, or whose object cannot be reached, must not stop the rows behind it.
+
+    Ends early after MOST_FAILURES, when the store or a platform is away. Raises UndoneError at the end, DBAPIError.
+    """
+    failures: list[Exception] = []
+    for row in rows:
+        try:
+            work(row)
+        except (OperationalError, InterfaceError, PoolTimeoutError):
+            raise
+        except Exception as error:
+            log.exception("row of a duty failed")
+            failures.append(error)
+            if len(failures) >= MOST_FAILURES:
+                break
+    if failures:
+        raise UndoneError(f"{len(failures)} rows, the first: {failures[0]!r}") from failures[0]
 
 
 class Duties:

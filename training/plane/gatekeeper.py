@@ -22,7 +22,7 @@ from training.plane import database, versions
 from training.plane.champion import Champion, ChampionAwayError
 from training.plane.checks import report as checks
 from training.plane.checks import rows
-from training.plane.claims import Claims
+from training.plane.claims import Bound, Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
 from training.plane.gate import baselines, verdict
@@ -39,6 +39,8 @@ from training.recipes.run import DataRefusedError
 
 log = logging.getLogger(__name__)
 
+MOST_TRIES: Final = 5
+"""Tries of a verdict that may end without one: some end with their worker, at a restart."""
 MOST_JUDGED: Final = 20_000
 """Rows or origins that a verdict is made of; of more that are held back, a draw."""
 _SEED = 1
@@ -57,7 +59,7 @@ class Gatekeeper:
         self._champion = champion
         self._most_looks = most_looks
         self._clock = clock
-        self._claims = Claims(store, table, worker, clock, by_owner=True)
+        self._claims = Claims(store, table, worker, clock, by_owner=True, bound=Bound(MOST_TRIES, self._give_up))
 
     def turn(self) -> bool:
         """Judge the next version that is due; False without one."""
@@ -68,6 +70,10 @@ class Gatekeeper:
         with self._store.begin() as connection:
             versions.judged(connection, lease, report, self._clock.now())
         log.info("version judged", extra=fields(model=row.name, version=row.label, verdict=str(report.verdict)))
+
+    def _give_up(self, row: Row[Any], lease: Lease, why: str) -> None:
+        with self._store.begin() as connection:
+            versions.given_up(connection, lease, why, self._clock.now())
 
     def _judge(self, version: RowMapping, lease: Lease) -> Report:
         if self._champion is None:
@@ -142,12 +148,12 @@ class Gatekeeper:
         for one, moment in zip(held, times.tolist(), strict=True):
             together[moment].append(one)
         asked = [together[moment] for moment in sorted(together)]
-        contexts = [{symbol: closes[symbol][:end] for symbol, end in one} for one in asked]
+        contexts = [{symbol: closes[symbol][:end] for symbol, end in at_once} for at_once in asked]
         assert self._champion is not None  # noqa: S101 -- narrows the type
         name, found = self._champion.bands(version["name"], contexts, recipe.horizon, levels, given.alive)
         champion_of: dict[tuple[str, int], Floats] = {}
-        for one, bands in zip(asked, found, strict=True):
-            champion_of |= {(symbol, end): bands[symbol] for symbol, end in one}
+        for at_once, bands in zip(asked, found, strict=True):
+            champion_of |= {(symbol, end): bands[symbol] for symbol, end in at_once}
         report = verdict.of_bands(
             candidate,
             np.array([champion_of[one] for one in held]),

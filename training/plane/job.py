@@ -60,6 +60,7 @@ class Cause(StrEnum):
     LINGERED = "lingered"
     IMPOSSIBLE = "impossible"
     RECIPE = "recipe"
+    GIVEN_UP = "given_up"
 
 
 # Losses of the infrastructure. Another attempt may do better, and the recipe is not to blame.

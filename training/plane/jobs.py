@@ -23,6 +23,8 @@ from training.plane.terms import Terms
 
 # A job token outlives the attempt's deadline by as long as a pod may hold its artifacts.
 HOLD_SECONDS: Final = 3600.0
+GIVEN_UP: Final = "given_up"
+"""The event of a job that fails because of a bug."""
 _LIVE: Final = [state for state in AttemptState if state is not AttemptState.GONE]
 # Made once: each look at a job asks both.
 _JOB: Final = (
@@ -297,6 +299,22 @@ def finish(connection: Connection, lease: Lease, now: float, action: Finish) -> 
     final = {"state": action.state, "reason": action.reason, "ended_at": now, **progress}
     database.write(connection, lease, now, final)
     event.append(connection, lease.id, None, now, action.state, **({"reason": action.reason} if action.reason else {}))
+
+
+def given_up(connection: Connection, lease: Lease, now: float, why: str) -> None:
+    """Fail a job whose steps end by an error each time, and count its machine as gone: the reaper ends the machine."""
+    job = connection.execute(select(jobs.c.owner).where(jobs.c.id == lease.id)).one()
+    live = select(attempts).where(attempts.c.job == lease.id, attempts.c.state != AttemptState.GONE)
+    for row in connection.execute(live).mappings().all():
+        used = 0.0 if row["created_at"] is None else max(0.0, now - row["created_at"])
+        budget.charge(connection, job.owner, lease.id, row["n"], terms.cost(row["usd_per_hour"], used), now)
+        same = (attempts.c.job == lease.id, attempts.c.n == row["n"])
+        gone = {"state": AttemptState.GONE, "gone_at": now, "cause": row["cause"] or Cause.GIVEN_UP}
+        connection.execute(update(attempts).where(*same).values(**gone))
+    token.revoke(connection, now, job=lease.id)
+    event.append(connection, lease.id, None, now, GIVEN_UP)
+    event.append(connection, lease.id, None, now, JobState.FAILED, reason=why)
+    database.release(connection, lease, None, state=JobState.FAILED, reason=why, ended_at=now)
 
 
 def _attempt(connection: Connection, attempt: Attempt, values: dict[str, Any]) -> None:

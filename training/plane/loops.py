@@ -7,10 +7,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
-
 from runtime.logs import fields
-from training.plane.objects import ObjectsAwayError
+from training.plane.claims import AWAY
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class Loops:
         while not self._ending.is_set():
             try:
                 pause = 0.0 if turn() else self._poll
-            except (DBAPIError, ObjectsAwayError) as error:
+            except AWAY as error:
                 log.error("store away", extra=fields(loop=name, error=type(error).__name__))  # noqa: TRY400 -- no bug
                 pause = _AWAY_SECONDS
             except Exception:  # a bug in one job's turn must not end the work on all others

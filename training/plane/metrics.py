@@ -17,9 +17,11 @@ from training.plane import budget
 from training.plane.checker import MOST_CHECKS
 from training.plane.database import Database
 from training.plane.job import FINAL, AttemptState
-from training.plane.model_tables import promotions
+from training.plane.jobs import GIVEN_UP as GIVEN_UP_JOB
+from training.plane.model_tables import promotions, versions
 from training.plane.promotion import Action, Cause
 from training.plane.schema import attempts, datasets, duties, events, jobs, ledger, tokens, totals
+from training.plane.versions import FAILED
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TOKEN_STATES = ("used", "revoked")
@@ -57,11 +59,13 @@ DATASETS: Final = Family("market_training_datasets", "Datasets by state.", "stat
 GIVEN_UP: Final = Family(
     "market_training_datasets_given_up", "Datasets refused because no check ended with an answer.", counter=True
 )
+VERSIONS: Final = Family("market_training_versions", "Versions of models by state.", "state")
 MACHINES: Final = Family("market_training_machines", "Machines not yet seen gone.")
 LAG: Final = Family("market_training_lag_seconds", "How long the job that is due first has been due.")
 DUTY_AGE: Final = Family("market_training_duty_age_seconds", "Time since a duty last went well.", "duty")
 FAMILIES: Final = (
-    EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, GIVEN_UP, MACHINES, LAG, DUTY_AGE,
+    EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, GIVEN_UP, VERSIONS, MACHINES, LAG,
+    DUTY_AGE,
 )  # fmt: skip
 
 
@@ -95,9 +99,10 @@ class Figures(Collector):
             yield RESERVED.of({"": round(connection.execute(held).scalar() or 0.0, 6)})
             yield TOKENS.of({outcome: _tokens(connection, outcome, swept) for outcome in TOKEN_STATES})
             yield ROLLBACKS.of(_rollbacks(connection))
-            for family, table in ((JOBS, jobs), (DATASETS, datasets)):
+            for family, table in ((JOBS, jobs), (DATASETS, datasets), (VERSIONS, versions)):
                 counted = select(table.c.state, func.count()).group_by(table.c.state)
-                yield family.of(dict(connection.execute(counted).all()))
+                always = {FAILED: 0.0} if family is VERSIONS else {}
+                yield family.of({**always, **dict(connection.execute(counted).all())})
             given_up = select(func.count()).select_from(datasets).where(datasets.c.checks > MOST_CHECKS)
             yield GIVEN_UP.of({"": connection.execute(given_up).scalar_one()})
             live = select(func.count()).select_from(attempts).where(attempts.c.state != AttemptState.GONE)
@@ -114,7 +119,8 @@ class Figures(Collector):
 
 def _events(connection: Connection, swept: Mapping[str, float]) -> dict[str, float]:
     counted = select(events.c.kind, func.count()).group_by(events.c.kind)
-    return _plus({kind: float(count) for kind, count in connection.execute(counted)}, swept, "event:")
+    found = {GIVEN_UP_JOB: 0.0, **{kind: float(count) for kind, count in connection.execute(counted)}}
+    return _plus(found, swept, "event:")
 
 
 def machines_gone(connection: Connection, *which: ColumnElement[bool]) -> tuple[dict[str, float], dict[str, float]]:

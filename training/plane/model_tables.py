@@ -5,7 +5,7 @@ Owns names, types and indexes of columns, beside schema.py. `promotions` is appe
 
 from sqlalchemy import JSON, Column, Double, Index, Integer, String, Table, UniqueConstraint
 
-from training.plane.schema import Counter, Told, claimable, metadata
+from training.plane.schema import Counter, Told, claimable, metadata, tries
 
 models = Table(
     "models",
@@ -41,6 +41,7 @@ versions = Table(
     Column("report", JSON),
     Column("created_at", Double, nullable=False),
     Column("judged_at", Double),
+    tries(),
     *claimable(),
     UniqueConstraint("name", "number", name="versions_number"),
     UniqueConstraint("name", "job", name="versions_job"),

@@ -80,7 +80,7 @@ def shadow(
         _set(connection, locked, shadow="", shadow_share=0.0)
         _append(connection, locked, Action.UNSHADOW, locked["shadow"], "", author, now)
         return
-    if version["state"] in {versions.JUDGING, "rejected"}:
+    if version["state"] in {versions.JUDGING, versions.FAILED, "rejected"}:
         raise ConflictError(f"the version is {version['state']}")
     if version["label"] == locked["champion"]:
         raise ConflictError(f"{version['label']} is the champion")

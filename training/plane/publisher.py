@@ -13,12 +13,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Row, RowMapping, select
+from sqlalchemy import Row, RowMapping, func, select
 
 from runtime.logs import fields
 from training.plane import event
 from training.plane.clock import Clock
 from training.plane.database import Database
+from training.plane.duty import each
 from training.plane.model_tables import models, versions
 from training.plane.objects import ObjectMissingError, Objects, at_most
 from training.plane.registry import ForeignModelError, Registry, RegistryError, text
@@ -41,15 +42,18 @@ class Publisher:
         self._clock = clock
 
     def everything(self) -> None:
-        """Publish every model whose registry entry differs from its alias. Raises RegistryError at the end."""
+        """Publish each model whose registry entry differs from its alias. Raises RegistryError, UndoneError."""
         with self._store.read() as connection:
-            names = connection.execute(select(models.c.name)).scalars().all()
+            names = connection.execute(select(models.c.name).order_by(func.random())).scalars().all()
         failures = []
-        for name in names:
+
+        def publish(name: str) -> None:
             try:
                 self.publish(name)
             except RegistryError as error:
                 failures.append(f"{name}: {error}")
+
+        each(names, publish)
         if failures:
             raise RegistryError("; ".join(failures))
 

@@ -7,14 +7,14 @@ worker may end between any two lines; the next worker reads the rows, looks at t
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from runtime.logs import fields
 from runtime.remote.http import LONGEST_WAIT_SECONDS
 from training.plane import budget, database, jobs, terms
-from training.plane.claims import Claims
+from training.plane.claims import Bound, Claims
 from training.plane.clock import Clock
 from training.plane.database import Database, Lease
 from training.plane.job import Attempt, AttemptState, Cause, Job
@@ -50,6 +50,8 @@ from training.plane.terms import Terms
 
 log = logging.getLogger(__name__)
 
+MOST_TRIES: Final = 30
+"""Tries to advance a job that may end by an error: about six hours, since a job that trains loses its machine."""
 _MOST_STEPS = 20
 _CREATE_AGAIN_SECONDS = 2.0
 _AWAY_SECONDS = 5.0
@@ -88,7 +90,7 @@ class Reconciler:
         self._machines = machines
         self._plane = plane
         self._clock = clock
-        self._claims = Claims(store, table, worker, clock)
+        self._claims = Claims(store, table, worker, clock, bound=Bound(MOST_TRIES, self._give_up))
 
     def turn(self) -> bool:
         """Bring one job that is due as far as it goes now. Whether there was one."""
@@ -116,6 +118,10 @@ class Reconciler:
         with self._store.begin() as connection:
             due = None if seconds is None else database.later(self._clock.now(), seconds)
             database.release(connection, lease, due)
+
+    def _give_up(self, row: Row[Any], lease: Lease, why: str) -> None:
+        with self._store.begin() as connection:
+            jobs.given_up(connection, lease, self._clock.now(), why)
 
     def _look(self, attempt: Attempt | None) -> Seen:
         if attempt is None or attempt.state is AttemptState.GONE:

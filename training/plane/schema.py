@@ -50,6 +50,11 @@ def claimable() -> list[Column[object]]:
     ]
 
 
+def tries() -> Column[int]:
+    """Claims of the row whose work has not ended: by a bug, or with the worker. A release sets the number to 0."""
+    return Column("tries", Integer, nullable=False, server_default="0")
+
+
 datasets = Table(
     "datasets",
     metadata,
@@ -124,6 +129,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),
+    tries(),
     *claimable(),
     UniqueConstraint("owner", "idempotency_key", name="jobs_idempotency"),
     Index("jobs_owner", "owner", "id"),

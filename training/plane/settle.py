@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, and_, or_, select, upd
 
 from runtime.logs import fields
 from training.plane import budget
+from training.plane.duty import each
 from training.plane.job import AttemptState
 from training.plane.launcher import Handle, LauncherAwayError
 from training.plane.schema import attempts, events, jobs
@@ -52,9 +53,8 @@ def bills(services: Services) -> None:
     found = select(attempts, jobs.c.owner).join(jobs, jobs.c.id == attempts.c.job)
     with services.store.read() as connection:
         rows = connection.execute(found.where(*due).order_by(attempts.c.gone_at).limit(_AT_ONCE)).mappings().all()
-    for row in rows:
-        if row["launcher"] in services.machines.launchers:
-            _settle(services, row, now)
+    known = [row for row in rows if row["launcher"] in services.machines.launchers]
+    each(known, lambda row: _settle(services, row, now))
 
 
 def _settle(services: Services, row: RowMapping, now: float) -> None:

@@ -4,19 +4,21 @@ Owns the order: bytes go before the row that names them, so that a sweep that is
 counters are counted from are added to `totals` in the same transaction.
 """
 
+import functools
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, not_, select, update
+from sqlalchemy import Connection, Row, RowMapping, delete, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runtime.logs import fields
 from training.plane import event, settle, terms
 from training.plane.dataset import DatasetState
-from training.plane.duty import Duty
+from training.plane.duty import Duty, each
 from training.plane.job import FINAL, AttemptState
-from training.plane.launcher import Handle, LauncherAwayError
+from training.plane.launcher import Handle, Launcher, LauncherAwayError
 from training.plane.metrics import TOKEN_STATES, machines_gone, machines_settled
 from training.plane.model_tables import versions
 from training.plane.schema import attempts, checkpoints, datasets, events, jobs, measurements, tokens, totals, uploads
@@ -69,7 +71,8 @@ def tokens_ended(services: Services) -> None:
 def uploads_ended(services: Services) -> None:
     """Delete files after their time, complete or not."""
     with services.store.read() as connection:
-        found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now()).limit(_AT_ONCE)
+        found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now())
+        found = found.order_by(func.random()).limit(_AT_ONCE)
         rows = connection.execute(found).all()
     _forget(services, rows)
 
@@ -79,14 +82,18 @@ def datasets_unfinished(services: Services) -> None:
     before = services.clock.now() - _UNFINISHED_SECONDS
     waiting = (datasets.c.state == DatasetState.UPLOADING, datasets.c.created_at < before)
     with services.store.read() as connection:
-        rows = connection.execute(select(datasets).where(*waiting).limit(_AT_ONCE)).mappings().all()
-    for row in rows:
+        found = select(datasets).where(*waiting).order_by(func.random()).limit(_AT_ONCE)
+        rows = connection.execute(found).mappings().all()
+
+    def refuse(row: RowMapping) -> None:
         if row["upload"]:
             services.objects.abort_parts(row["key"], row["upload"])
         services.objects.delete(row["key"])
         given_up = {"state": DatasetState.REFUSED, "reason": "the upload was not completed"}
         with services.store.begin() as connection:
             connection.execute(update(datasets).where(datasets.c.id == row["id"], *waiting).values(**given_up))
+
+    each(rows, refuse)
 
 
 def datasets_deleted(services: Services) -> None:
@@ -96,8 +103,7 @@ def datasets_deleted(services: Services) -> None:
     with services.store.read() as connection:
         found = select(datasets.c.key).where(datasets.c.state == DatasetState.DELETED, *in_time)
         keys = connection.execute(found).scalars().all()
-    for key in keys:
-        services.objects.delete(key)
+    each(keys, services.objects.delete)
 
 
 def checkpoints_superseded(services: Services) -> None:
@@ -107,17 +113,22 @@ def checkpoints_superseded(services: Services) -> None:
         rows = connection.execute(
             found.join(jobs, jobs.c.id == checkpoints.c.job).order_by(checkpoints.c.job, checkpoints.c.step.desc())
         ).all()
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    superseded = []
     for row in rows:
-        place = seen.get(row.job, 0)
-        seen[row.job] = place + 1
-        if row.state in FINAL or place >= _KEPT_CHECKPOINTS:
-            with services.store.begin() as connection:
-                same = (checkpoints.c.job == row.job, checkpoints.c.step == row.step)
-                connection.execute(delete(checkpoints).where(*same))
-                files = select(uploads.c.id, uploads.c.key).where(uploads.c.id.in_(row.files.values()))
-                gone = connection.execute(files).all()
-            _forget(services, gone)
+        seen[row.job] += 1
+        if row.state in FINAL or seen[row.job] > _KEPT_CHECKPOINTS:
+            superseded.append(row)
+
+    def forget(row: Row[Any, Any, Any, Any]) -> None:
+        with services.store.begin() as connection:
+            same = (checkpoints.c.job == row.job, checkpoints.c.step == row.step)
+            connection.execute(delete(checkpoints).where(*same))
+            files = select(uploads.c.id, uploads.c.key).where(uploads.c.id.in_(row.files.values()))
+            gone = connection.execute(files).all()
+        _forget(services, gone)
+
+    each(superseded, forget)
 
 
 def jobs_old(services: Services) -> None:
@@ -127,14 +138,18 @@ def jobs_old(services: Services) -> None:
     # The job of a version stays: the version's files and lineage are the job's.
     kept = select(versions.c.job)
     billed_later = select(attempts.c.job).where(settle.unsettled(), attempts.c.gone_at > now - _REMAINS_SECONDS)
-    found = select(jobs.c.id).where(*over, jobs.c.id.not_in(kept), jobs.c.id.not_in(billed_later)).limit(_AT_ONCE)
+    found = select(jobs.c.id).where(*over, jobs.c.id.not_in(kept), jobs.c.id.not_in(billed_later))
+    found = found.order_by(func.random()).limit(_AT_ONCE)
     with services.store.read() as connection:
         old = connection.execute(found).scalars().all()
-    for job in old:
+
+    def forget(job: str) -> None:
         try:
             _forget_job(services, job)
         except LauncherAwayError as error:  # the rows stay until the platform answers
             _log_away("sweep_jobs", error)
+
+    each(old, forget)
 
 
 def _forget_job(services: Services, job: str) -> None:
@@ -168,12 +183,15 @@ def machines_stray(services: Services) -> None:
         except LauncherAwayError as error:
             _log_away("reap_machines", error)
             continue
-        for machine in _strays(services, found):
-            _write_stray(services, machine)
-            try:
-                launcher.stop(machine, now=True)
-            except LauncherAwayError as error:
-                _log_away("reap_machines", error, machine.name)
+        each(_strays(services, found), functools.partial(_end_stray, services, launcher))
+
+
+def _end_stray(services: Services, launcher: Launcher, machine: Handle) -> None:
+    _write_stray(services, machine)
+    try:
+        launcher.stop(machine, now=True)
+    except LauncherAwayError as error:
+        _log_away("reap_machines", error, machine.name)
 
 
 def _write_stray(services: Services, machine: Handle) -> None:
@@ -212,11 +230,15 @@ def machines_remains(services: Services) -> None:
     )
     with services.store.read() as connection:
         rows = connection.execute(select(attempts.c.launcher, attempts.c.name, attempts.c.handle).where(*over)).all()
-    for launcher, name, handle in rows:
+
+    def forget(row: Row[Any, Any, Any]) -> None:
+        launcher, name, handle = row
         try:
             _forget_machine(services, launcher, Handle(name, handle))
         except LauncherAwayError as error:
             _log_away("sweep_machines", error, name)
+
+    each(rows, forget)
 
 
 def _log_away(duty: str, error: LauncherAwayError, machine: str = "") -> None:
@@ -230,10 +252,13 @@ def _forget_machine(services: Services, launcher: str, machine: Handle) -> None:
 
 
 def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:
-    for upload, key in rows:
+    def forget(row: tuple[str, str]) -> None:
+        upload, key = row
         services.objects.delete(key)
         with services.store.begin() as connection:
             connection.execute(delete(uploads).where(uploads.c.id == upload))
+
+    each(rows, forget)
 
 
 def _keep_count(connection: Connection, kind: str, count: float) -> None:

@@ -26,6 +26,8 @@ from training.plane.schema import datasets, uploads
 NAME: Final = "^[a-z][a-z0-9_-]{0,63}$"
 MANIFEST: Final = "manifest.json"
 JUDGING: Final = "judging"
+FAILED: Final = "failed"
+"""The gate has given the version up: a bug. No version that failed is promoted or runs in the shadow."""
 KINDS: Final = ("sentiment", "forecast")
 _MOST_MANIFEST_BYTES = 1 << 20
 _FOREVER = 1e12
@@ -170,6 +172,11 @@ def judged(connection: Connection, lease: Lease, report: Report, now: float) -> 
     """Write the verdict and give the row back. Raises LeaseLostError."""
     values = {"state": str(report.verdict), "report": report.as_json(), "judged_at": now}
     database.release(connection, lease, None, **values)
+
+
+def given_up(connection: Connection, lease: Lease, why: str, now: float) -> None:
+    """End the judging without a verdict: the version may be judged again. Raises LeaseLostError."""
+    database.release(connection, lease, None, state=FAILED, report={"verdict": FAILED, "reasons": [why]}, judged_at=now)
 
 
 def locked(connection: Connection, version: str) -> RowMapping:

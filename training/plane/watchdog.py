@@ -15,6 +15,7 @@ from runtime.logs import fields
 from training.plane import promotion, watch
 from training.plane.clock import Clock
 from training.plane.database import Database
+from training.plane.duty import each
 from training.plane.errors import ConflictError
 from training.plane.model_tables import models
 from training.plane.promotion import Author, Cause
@@ -40,7 +41,7 @@ class Watchdog:
         self._clock = clock
 
     def look(self) -> None:
-        """Look at every watched model once. Raises ReplicasAwayError."""
+        """Look at every watched model once. Raises ReplicasAwayError, UndoneError."""
         watched = (models.c.watched_until > self._clock.now(), models.c.champion != "")
         with self._store.read() as connection:
             names = connection.execute(select(models.c.name).where(*watched)).scalars().all()
@@ -49,8 +50,7 @@ class Watchdog:
         texts = {replica: text for replica in self._replicas if (text := _scraped(replica))}
         if not texts:
             raise ReplicasAwayError(f"no metrics at {', '.join(self._replicas)}")
-        for name in names:
-            self._look_at(name, texts)
+        each(names, lambda name: self._look_at(name, texts))
 
     def _look_at(self, name: str, texts: Mapping[str, str]) -> None:
         looks = {replica: watch.read(text, name) for replica, text in texts.items()}

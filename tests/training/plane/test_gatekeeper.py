@@ -1,5 +1,6 @@
 """The gate on a real store: the plane chooses the rows and the outcomes, so that no machine passes itself."""
 
+import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from sqlalchemy import RowMapping, select, update
 
 from tests.training.plane.conftest import NOW, OWNER
 from tests.training.plane.models import Champion, add_version_job, evaluation, folder_objects, texts_csv
-from training.plane import database, gatekeeper, versions
+from training.plane import database, gatekeeper, metrics, versions
 from training.plane.checks.rows import MOST_TEXTS
 from training.plane.clock import Clock
 from training.plane.database import Database
@@ -243,6 +244,60 @@ def test_a_dataset_above_the_limit_of_rows_is_undecided(store: Database, objects
     found = judged(store, objects, version, Champion())
     why = ["the dataset has 10000001 rows, the gate reads at most 10000000"]
     assert (found["state"], found["report"]["reasons"]) == ("undecided", why)
+
+
+def test_a_bug_of_the_gate_is_tried_some_times_then_the_version_fails(
+    store: Database, objects: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version was judged again every 30 s, without an end."""
+    version = registered(store, objects, add_version_job(store, objects, RECIPE, texts_csv(), {"evaluation.csv": b""}))
+    times, pauses = Times(), []
+
+    def fails(*_: object) -> None:
+        pauses.append(times.at)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Gatekeeper, "_judge", fails)
+    worker = Gatekeeper(store, objects, Champion(), 20, "w", times)
+    for _ in range(gatekeeper.MOST_TRIES):
+        with pytest.raises(ZeroDivisionError):
+            worker.turn()
+        while not database_due(store, times.at):
+            times.at += 10.0
+    assert [later - before for before, later in itertools.pairwise(pauses)] == [30.0, 60.0, 120.0, 240.0]
+    assert failed(store) == 0
+    assert worker.turn()
+    with store.read() as connection:
+        found = versions.get(connection, OWNER, "desk", "1")
+    why = "5 tries ended without an answer; the log of the plane has the error"
+    assert (found["state"], found["report"]["reasons"], failed(store)) == ("failed", [why], 1)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["row given up"]
+    times.at += 1000.0
+    assert not worker.turn()
+    monkeypatch.undo()
+    with store.begin() as connection:
+        versions.judge_again(connection, found, times.at)
+    assert judged(store, objects, version, Champion())["state"] == "rejected"
+    assert failed(store) == 0
+
+
+class Times(Clock):
+    """A clock of the test."""
+
+    def __init__(self) -> None:
+        self.at = NOW
+        super().__init__(lambda: self.at)
+
+
+def database_due(store: Database, now: float) -> bool:
+    with store.read() as connection:
+        return database.is_due(connection, table, now)
+
+
+def failed(store: Database) -> float:
+    lines = metrics.exposition(store, NOW).decode().splitlines()
+    line = next(line for line in lines if line.startswith('market_training_versions{state="failed"}'))
+    return float(line.split()[1])
 
 
 def test_levels_that_a_machine_chooses_are_refused(store: Database, objects: object) -> None:

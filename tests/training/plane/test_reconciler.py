@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from tests.training.plane.conftest import NOW
 from tests.training.plane.forks import Forks
-from training.plane import budget, event, jobs, reports, terms
+from training.plane import budget, event, jobs, reconciler, reports, terms
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.launcher import (
@@ -187,6 +187,50 @@ def test_a_row_is_given_back_once_the_database_is_there_again(
     assert not worker.turn()  # the row is given back, due in a second
     with store.begin() as connection:
         assert connection.execute(select(table.c.lease_token).where(table.c.id == job)).scalar() is None
+
+
+class Broken(ProcessLauncher):
+    """A bug in the look at each machine."""
+
+    def look(self, handle: Handle) -> Seen:
+        raise ZeroDivisionError
+
+
+def test_a_job_with_a_bug_is_tried_some_times_then_fails_without_a_live_machine(
+    store: Database, add_job: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job was tried every 30 s, without an end."""
+    monkeypatch.setattr(reconciler, "MOST_TRIES", 3)
+    broken, other = add_job(), add_job()
+    (tmp_path / "script.sh").write_text("sleep 600")
+    machines = Machines("mi", {"process": Broken(tmp_path / "machines", tmp_path / "script.sh")})
+    at = [NOW]
+    worker = Reconciler(store, machines, Plane("http://127.0.0.1:1", 64), "w", Clock(lambda: at[0]))
+    with store.begin() as connection:
+        connection.execute(update(table).where(table.c.id == other).values(due_at=None))
+        running = {
+            "job": broken, "n": 1, "name": "mi-x-1", "state": "running", "requested_at": NOW, "created_at": NOW,
+            "starts": 1, "step": 0, "deadline": NOW + 60, "launcher": "process", "usd_per_hour": 3600.0,
+        }  # fmt: skip
+        connection.execute(insert(attempts).values(**running))
+        connection.execute(update(table).where(table.c.id == broken).values(state="running", attempt=1))
+    for pause in (30.0, 60.0, 120.0):
+        with pytest.raises(ZeroDivisionError):
+            worker.turn()
+        at[0] += pause - 1.0
+        assert not worker.turn()
+        at[0] += 2.0
+    assert worker.turn()
+    assert not worker.turn()
+    with store.read() as connection:
+        job = connection.execute(select(table).where(table.c.id == broken)).mappings().one()
+        attempt = connection.execute(select(attempts).where(attempts.c.job == broken)).mappings().one()
+        spent = budget.spent(connection, broken)
+        told = [one.kind for one in event.after(connection, broken, 0, 10)]
+    why = "3 tries ended without an answer; the log of the plane has the error"
+    assert (job["state"], job["reason"], job["tries"]) == ("failed", why, 0)
+    assert (attempt["state"], attempt["cause"], spent) == ("gone", "given_up", pytest.approx(213.0))
+    assert told[-2:] == ["given_up", "failed"]
 
 
 def test_tokens_end_with_the_attempt(store: Database, add_job: Callable[..., str], launcher: ProcessLauncher) -> None:

@@ -15,13 +15,13 @@ from training.plane import budget, dataset, event, metrics, settle, sweep, token
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
-from training.plane.duty import Duties, Duty
+from training.plane.duty import MOST_FAILURES, Duties, Duty, UndoneError, each
 from training.plane.folder import FolderObjects
 from training.plane.launcher import Handle, Offer, PodSpec, Presence
 from training.plane.launchers.dstack import DstackLauncher
 from training.plane.launchers.process import ProcessLauncher
 from training.plane.machines import Machines
-from training.plane.objects import ObjectMissingError
+from training.plane.objects import ObjectMissingError, ObjectsAwayError
 from training.plane.schema import attempts, checkpoints, datasets, duties, jobs, tokens, uploads
 from training.plane.services import Services
 from training.plane.signature import Signer
@@ -293,6 +293,38 @@ def test_a_duty_that_fails_is_written_down_and_done_again(store: Database) -> No
     assert rows["good"]["last_error"] == ""
     assert rows["good"]["last_ok_at"]
     assert rows["bad"]["due_at"] > time.time()
+
+
+def test_one_bad_row_stops_no_other_row(
+    services: Services, add_job: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that could not be deleted stopped the deletion of all files behind it, at each sweep."""
+    job = add_job()
+    files = [add_file(services, job, lives=-60.0) for _ in range(5)]
+    bad, delete = files[0][1], services.objects.delete
+
+    def refuses(key: str) -> None:
+        if key == bad:
+            raise ObjectsAwayError("Operation not permitted")
+        delete(key)
+
+    monkeypatch.setattr(services.objects, "delete", refuses)
+    with pytest.raises(UndoneError, match="1 rows, the first: ObjectsAwayError"):
+        sweep.uploads_ended(services)
+    assert [there(services, key) for _, key in files] == [True, False, False, False, False]
+    assert count(services, uploads) == 1
+
+
+def test_rows_end_early_when_nothing_goes() -> None:
+    asked = []
+
+    def fails(row: int) -> None:
+        asked.append(row)
+        raise ObjectsAwayError
+
+    with pytest.raises(UndoneError):
+        each(range(1000), fails)
+    assert len(asked) == MOST_FAILURES
 
 
 @pytest.mark.parametrize("seconds", [60.0, 3600.0, DAY])
