@@ -8,6 +8,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from training.plane import problem
+from training.plane.claims import AWAY, REFUSED
 from training.plane.errors import (
     ConflictError,
     InternalError,
@@ -18,7 +19,7 @@ from training.plane.errors import (
 )
 from training.plane.folder import FolderObjects
 from training.plane.guard import Guard
-from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
+from training.plane.objects import ObjectMissingError, ObjectsFullError
 from training.plane.routes import datasets, jobs, models, money, objects, operations, pods
 from training.plane.services import Services
 
@@ -39,12 +40,12 @@ def application(services: Services) -> FastAPI:
     app.include_router(operations.router(services))
     if isinstance(services.objects, FolderObjects):
         app.include_router(objects.router(services, services.objects))
-    for kind in (PlaneError, RequestValidationError, HTTPException, DBAPIError, Exception, *_OBJECT_ERRORS):
+    for kind in (PlaneError, RequestValidationError, HTTPException, DBAPIError, *AWAY, Exception, *_OBJECT_ERRORS):
         app.add_exception_handler(kind, _answer)
     return app
 
 
-_OBJECT_ERRORS = (ObjectMissingError, ObjectsAwayError, ObjectsFullError)
+_OBJECT_ERRORS = (ObjectMissingError, ObjectsFullError)
 
 
 def _answer(request: Request, error: Exception) -> Response:
@@ -67,7 +68,7 @@ def _translated(error: Exception) -> PlaneError:
         return ConflictError("the object is gone")
     if isinstance(error, ObjectsFullError):
         return StorageFullError("the disk of the object store is full")
-    if isinstance(error, ObjectsAwayError | DBAPIError):
+    if isinstance(error, AWAY) and not isinstance(error, REFUSED):
         log.error("store away", extra={"fields": {"error": type(error).__name__}})
         return UnavailableError("the store does not answer; try again", retry_after=_RETRY_SECONDS)
     log.error("bug", exc_info=error)
