@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, RowMapping, delete, func, not_, select, update
+from sqlalchemy import Connection, Row, RowMapping, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runtime.logs import fields
-from training.plane import event, settle, terms
+from training.plane import event, settle, terms, token
+from training.plane.checker import MOST_CHECKS
 from training.plane.dataset import DatasetState
 from training.plane.duty import Duty, each
 from training.plane.job import FINAL, AttemptState
 from training.plane.launcher import Handle, Launcher, LauncherAwayError
-from training.plane.metrics import TOKEN_STATES, machines_gone, machines_settled
+from training.plane.metrics import GIVEN_UP_KIND, TOKEN_STATES, machines_gone, machines_settled
 from training.plane.model_tables import versions
 from training.plane.schema import attempts, checkpoints, datasets, events, jobs, measurements, tokens, totals, uploads
 from training.plane.services import Services
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _DAY: Final = 86_400.0
 _AT_ONCE: Final = 500
+_MEASUREMENTS_AT_ONCE: Final = 5000
 # Longer than a signed address for an upload is valid, counted from the declaration of the dataset.
 _UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
@@ -57,24 +59,34 @@ def reaper(services: Services) -> dict[str, Duty]:
 
 
 def tokens_ended(services: Services) -> None:
-    """Delete tokens a day after their end."""
-    ended = tokens.c.expires_at < services.clock.now() - _KEPT_TOKEN_SECONDS
-    with services.store.begin() as connection:
-        for outcome in TOKEN_STATES:
-            column = tokens.c[f"{outcome}_at"]
-            found = select(func.count()).select_from(tokens)
-            found = found.where(ended, tokens.c.kind == "download", column.is_not(None))
-            _keep_count(connection, f"token:{outcome}", connection.execute(found).scalar_one())
-        connection.execute(delete(tokens).where(ended))
+    """Delete tokens a day after their end, some hundred in a transaction."""
+    before = services.clock.now() - _KEPT_TOKEN_SECONDS
+    found = select(tokens.c.digest, tokens.c.kind, *(tokens.c[f"{outcome}_at"] for outcome in TOKEN_STATES))
+    found = found.where(or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)).limit(_AT_ONCE)
+    full = True
+    while full:
+        with services.store.begin() as connection:
+            rows = connection.execute(found).mappings().all()
+            digests = [row["digest"] for row in rows]
+            # Of two workers at once one deletes a row, and counts the row.
+            same = delete(tokens).where(tokens.c.digest.in_(digests)).returning(tokens.c.digest)
+            gone = set(connection.execute(same).scalars())
+            for outcome in TOKEN_STATES:
+                ended = [row for row in rows if row["digest"] in gone and row["kind"] == token.DOWNLOAD]
+                _keep_count(connection, f"token:{outcome}", sum(row[f"{outcome}_at"] is not None for row in ended))
+        full = len(rows) == _AT_ONCE
 
 
 def uploads_ended(services: Services) -> None:
     """Delete files after their time, complete or not."""
-    with services.store.read() as connection:
-        found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now())
-        found = found.order_by(func.random()).limit(_AT_ONCE)
-        rows = connection.execute(found).all()
-    _forget(services, rows)
+    found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now())
+    found = found.order_by(func.random()).limit(_AT_ONCE)
+    full = True
+    while full:
+        with services.store.read() as connection:
+            rows = connection.execute(found).all()
+        _forget(services, rows)
+        full = len(rows) == _AT_ONCE
 
 
 def datasets_unfinished(services: Services) -> None:
@@ -104,6 +116,29 @@ def datasets_deleted(services: Services) -> None:
         found = select(datasets.c.key).where(datasets.c.state == DatasetState.DELETED, *in_time)
         keys = connection.execute(found).scalars().all()
     each(keys, services.objects.delete)
+    _rows_of_deleted(services)
+
+
+def _rows_of_deleted(services: Services) -> None:
+    """Delete the rows of deleted datasets that no job and no version names, once no address of theirs is valid."""
+    before = services.clock.now() - max(services.config.keep_days * _DAY, _UNFINISHED_SECONDS + _DAY)
+    old = (datasets.c.state == DatasetState.DELETED, datasets.c.created_at < before)
+    named = [datasets.c.id.not_in(select(table.c.dataset)) for table in (jobs, versions)]
+    found = select(datasets.c.id, datasets.c.key).where(*old, *named).order_by(func.random()).limit(_AT_ONCE)
+
+    def forget(row: Row[Any, Any]) -> None:
+        services.objects.delete(row.key)  # a deletion may have been cut off
+        with services.store.begin() as connection:
+            gone = delete(datasets).where(datasets.c.id == row.id, *old, *named).returning(datasets.c.checks)
+            checks = connection.execute(gone).scalar()
+            _keep_count(connection, GIVEN_UP_KIND, int(checks is not None and checks > MOST_CHECKS))
+
+    full = True
+    while full:
+        with services.store.read() as connection:
+            rows = connection.execute(found).all()
+        each(rows, forget)
+        full = len(rows) == _AT_ONCE
 
 
 def checkpoints_superseded(services: Services) -> None:
@@ -160,6 +195,7 @@ def _forget_job(services: Services, job: str) -> None:
     _forget(services, files)
     for launcher, name, handle in rows:
         _forget_machine(services, launcher, Handle(name, handle))
+    _forget_many(services, job)
     with services.store.begin() as connection:
         counted = select(events.c.kind, func.count()).where(events.c.job == job).group_by(events.c.kind)
         for kind, count in connection.execute(counted.order_by(events.c.kind)).all():
@@ -173,6 +209,17 @@ def _forget_job(services: Services, job: str) -> None:
             connection.execute(delete(table).where(table.c.job == job))
         connection.execute(delete(tokens).where(tokens.c.job == job))
         connection.execute(delete(jobs).where(jobs.c.id == job))
+
+
+def _forget_many(services: Services, job: str) -> None:
+    """Delete the measurements of a job, some thousand in a transaction: a job may have millions."""
+    key = (measurements.c.name, measurements.c.step)
+    full = True
+    while full:
+        with services.store.begin() as connection:
+            some = select(*key).where(measurements.c.job == job).limit(_MEASUREMENTS_AT_ONCE)
+            same = (measurements.c.job == job, tuple_(*key).in_(some))
+            full = connection.execute(delete(measurements).where(*same)).rowcount == _MEASUREMENTS_AT_ONCE
 
 
 def machines_stray(services: Services) -> None:

@@ -78,6 +78,12 @@ def complete(connection: Connection, upload: str, now: float, expires_at: float)
     connection.execute(update(uploads).where(uploads.c.id == upload).values(**values))
 
 
+def supersede_logs(connection: Connection, holder: Holder, upload: str, now: float) -> None:
+    """Let the earlier logs of the attempt end: a machine may send as many as it likes."""
+    same = (uploads.c.job == holder.job, uploads.c.attempt == holder.attempt, uploads.c.kind == UploadKind.LOG)
+    connection.execute(update(uploads).where(*same, uploads.c.id < upload).values(expires_at=now))
+
+
 def checkpoint(connection: Connection, holder: Holder, step: int, files: Mapping[str, str], now: float) -> None:
     """Take a checkpoint in, its files by name and upload id. Raises ConflictError unless every file is complete."""
     event.lock(connection, holder.job)

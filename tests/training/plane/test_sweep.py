@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.event import listens_for
 
 from tests.training.plane.conftest import OWNER, add_dataset
 from tests.training.plane.launchers.test_dstack import Dstack, serving
@@ -22,7 +23,7 @@ from training.plane.launchers.dstack import DstackLauncher
 from training.plane.launchers.process import ProcessLauncher
 from training.plane.machines import Machines
 from training.plane.objects import ObjectMissingError, ObjectsAwayError
-from training.plane.schema import attempts, checkpoints, datasets, duties, jobs, tokens, uploads
+from training.plane.schema import attempts, checkpoints, datasets, duties, jobs, measurements, tokens, uploads
 from training.plane.services import Services
 from training.plane.signature import Signer
 from training.plane.token import Holder
@@ -86,6 +87,65 @@ def test_tokens_go_a_day_after_their_end_and_stay_counted(services: Services) ->
     assert figures(services)['market_training_tokens_total{outcome="used"}'] == before == 1
 
 
+def test_tokens_go_in_batches_and_revoked_ones_before_their_end(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction for all held the lock of SQLite; a revoked token of a job stayed for its 30 days."""
+    now = time.time()
+    monkeypatch.setattr(sweep, "_AT_ONCE", 3)
+    with services.store.begin() as connection:
+        for _ in range(7):
+            token.issue(connection, token.DOWNLOAD, OWNER, now, now + 30 * DAY, dataset="D")
+        connection.execute(update(tokens).values(revoked_at=now - 2 * DAY))
+        token.issue(connection, token.DOWNLOAD, OWNER, now, now + 30 * DAY, dataset="E")
+    statements = count_of_deletes(services)
+    sweep.tokens_ended(services)
+    assert count(services, tokens) == 1
+    assert len(statements) == 3
+    assert figures(services)['market_training_tokens_total{outcome="revoked"}'] == 7
+
+
+def count_of_deletes(services: Services) -> list[str]:
+    """The DELETE statements from now on."""
+    found: list[str] = []
+
+    @listens_for(services.store.engine, "before_cursor_execute")
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("DELETE"):
+            found.append(statement)
+
+    return found
+
+
+def test_rows_of_deleted_datasets_go_but_for_those_with_a_job(services: Services, add_job: Callable[..., str]) -> None:
+    job = add_job()
+    made = [add_dataset(services.store, state) for state in ("deleted", "deleted", "ready", "refused")]
+    with services.store.begin() as connection:
+        named = connection.execute(select(jobs.c.dataset).where(jobs.c.id == job)).scalar_one()
+        connection.execute(update(datasets).values(created_at=time.time() - 31 * DAY))
+        connection.execute(update(datasets).where(datasets.c.id == named).values(state="deleted"))
+        connection.execute(update(datasets).where(datasets.c.id == made[0]).values(checks=6))
+        connection.execute(update(datasets).where(datasets.c.id == made[1]).values(created_at=time.time() - 29 * DAY))
+    services.objects.put(f"datasets/{made[0]}", b"left behind")
+    before = figures(services)["market_training_datasets_given_up_total"]
+    sweep.datasets_deleted(services)
+    with services.store.read() as connection:
+        assert set(connection.execute(select(datasets.c.id)).scalars()) == {named, *made[1:]}
+    assert not there(services, f"datasets/{made[0]}")
+    assert figures(services)["market_training_datasets_given_up_total"] == before == 1
+
+
+def test_an_attempt_keeps_its_newest_log(services: Services, add_job: Callable[..., str]) -> None:
+    """Each call kept another MiB for 30 days."""
+    job = add_job()
+    made = [add_file(services, job, UploadKind.LOG, lives=DAY)[0] for _ in range(3)]
+    with services.store.begin() as connection:
+        upload.supersede_logs(connection, Holder(OWNER, job, 1), made[2], time.time() - 1.0)
+    sweep.uploads_ended(services)
+    with services.store.read() as connection:
+        assert connection.execute(select(uploads.c.id)).scalars().all() == [made[2]]
+
+
 def test_files_go_when_their_time_is_over(services: Services, add_job: Callable[..., str]) -> None:
     job = add_job()
     _, kept = add_file(services, job)
@@ -134,18 +194,24 @@ def test_the_newest_two_checkpoints_of_a_live_job_stay(services: Services, add_j
     assert count(services, checkpoints) == 0
 
 
-def test_old_jobs_go_with_all_that_is_theirs_and_stay_counted(services: Services, add_job: Callable[..., str]) -> None:
+def test_old_jobs_go_with_all_that_is_theirs_and_stay_counted(
+    services: Services, add_job: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, live = add_job(), add_job()
     _, key = add_file(services, old)
     with services.store.begin() as connection:
         event.append(connection, old, None, time.time(), "succeeded")
         spent = {"created_at": 100.0, "gone_at": 3700.0, "usd_per_hour": 2.5, "cause": "lost"}
+        points = [{"job": old, "name": "loss", "step": n, "attempt": 1, "at": 0.0, "value": 1.0} for n in range(7)]
+        connection.execute(insert(measurements).values(points))
         row = {"job": old, "requested_at": 0.0, "deadline": 0.0, "starts": 0, "step": 0, "n": 1, "name": "m"}
         connection.execute(insert(attempts).values(**row, **spent, state="gone"))
         ended = {"state": "succeeded", "ended_at": time.time() - 31 * DAY}
         connection.execute(update(jobs).where(jobs.c.id == old).values(**ended))
     before = figures(services)
+    monkeypatch.setattr(sweep, "_MEASUREMENTS_AT_ONCE", 3)
     sweep.jobs_old(services)
+    assert count(services, measurements) == 0
     with services.store.begin() as connection:
         assert connection.execute(select(jobs.c.id)).scalars().all() == [live]
         assert event.after(connection, old, 0, 10) == []

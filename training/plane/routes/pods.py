@@ -197,6 +197,7 @@ def router(services: Services) -> APIRouter:
         objects.put(key, content)
         with store.begin() as connection:
             upload.complete(connection, made, now, now + config.keep_days * _DAY)
+            upload.supersede_logs(connection, pod, made, now)
 
     @routes.post("/jobs/{job}/end")
     def end(job: Id, sent: End, pod: Pod) -> dict[str, Any]:
