@@ -1,13 +1,14 @@
 """Objects as files of a folder, with addresses signed by this plane.
 
 Owns the files. The route that receives and serves the files is routes/objects.py. A file appears under its key only
-when it is whole: bytes go to a temporary file, and the key is then linked to that file. An object that came in parts is
-a folder. The name of a part's file is the number and the digest of the part, so that the completion of an upload reads
-and copies nothing.
+when it is whole: bytes go to a temporary file, one for an object or a part, and the key is then linked to that file. An
+object that came in parts is a folder. The name of a part's file is the number and the digest of the part, so that the
+completion of an upload reads and copies nothing.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -34,6 +35,10 @@ _PART: Final = re.compile("([1-9][0-9]*)[.][0-9a-f]{64}")
 
 class ObjectExistsError(Exception):
     """An object is written once."""
+
+
+class ObjectBusyError(Exception):
+    """Another upload of the object is under way."""
 
 
 class Incoming:
@@ -122,29 +127,30 @@ class FolderObjects:
     def receive(self, key: str, upload: str = "", part: int = 0) -> Iterator[Incoming]:
         """A file to write. The file becomes the object, or a part of the object, when the block ends well.
 
-        Raises ObjectExistsError, ObjectMissingError for a part of an upload that has ended, ObjectsFullError,
+        One writer at a time, of all processes: the bytes of an object need the room of one object. Raises
+        ObjectExistsError, ObjectBusyError, ObjectMissingError for a part of an upload that has ended, ObjectsFullError,
         ObjectsAwayError.
         """
         final = self._path(key)
         home = self._parts(key, upload) if upload else final.parent
-        fresh = home / f".{final.name}.{secrets.token_hex(4)}"
+        fresh = home / f".{final.name}.{part}"
         with _translated(key):
-            try:
-                if not upload:
-                    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with fresh.open("xb") as file:
-                    incoming = Incoming(file)
-                    yield incoming
-                    file.flush()
-                    os.fsync(file.fileno())
+            if not upload:
+                home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if final.exists():
+                    raise ObjectExistsError(key)
+            with _alone(fresh, key) as file:
+                incoming = Incoming(file)
+                yield incoming
+                file.flush()
+                os.fsync(file.fileno())
                 if upload:
                     self._replace(fresh, home, part, incoming.sha256)
                 else:
-                    final.hardlink_to(fresh)
-            except FileExistsError:
-                raise ObjectExistsError(key) from None
-            finally:
-                fresh.unlink(missing_ok=True)
+                    try:
+                        final.hardlink_to(fresh)
+                    except FileExistsError:
+                        raise ObjectExistsError(key) from None
 
     def _replace(self, fresh: Path, home: Path, part: int, sha256: str) -> None:
         """Put a part in its place; the newest upload of a part counts."""
@@ -170,6 +176,24 @@ class FolderObjects:
     def _parts(self, key: str, upload: str) -> Path:
         whole = self._path(key)
         return whole.with_name(f"{whole.name}.{upload}")
+
+
+@contextlib.contextmanager
+def _alone(path: Path, key: str) -> Iterator[BinaryIO]:
+    """An empty file to write, of no other writer; away in the end. What a killed process has left is written over."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:  # or the writer before has just ended, and taken the file away
+            raise ObjectBusyError(key)
+        try:
+            file.truncate(0)
+            yield file
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _chunks(key: str, files: Mapping[Path, int], start: int, end: int) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ from training.plane.clock import JUMP_SECONDS, Clock
 from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.errors import ConfigurationError
-from training.plane.folder import FolderObjects, ObjectExistsError
+from training.plane.folder import FolderObjects, ObjectBusyError, ObjectExistsError
 from training.plane.objects import ObjectMissingError, ObjectsFullError
 from training.plane.signature import Signer
 
@@ -134,7 +134,7 @@ def test_of_two_writers_of_one_object_one_wins(objects: FolderObjects) -> None:
         barrier.wait(60)
         try:
             objects.put(KEY, f"writer {number}".encode())
-        except ObjectExistsError:
+        except (ObjectExistsError, ObjectBusyError):
             lost.append(number)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
@@ -144,6 +144,32 @@ def test_of_two_writers_of_one_object_one_wins(objects: FolderObjects) -> None:
         thread.join(60)
     [winner] = {0, 1, 2, 3} - set(lost)
     assert b"".join(objects.read(KEY)) == f"writer {winner}".encode()
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_object_has_one_writer_at_a_time(objects: FolderObjects, tmp_path: Path, parts: bool) -> None:
+    """Each of any number of writers took the room of the object on the disk."""
+    upload = objects.begin_parts(KEY) if parts else ""
+    with objects.receive(KEY, upload, int(parts)) as first:
+        first.write(b"first")
+        with pytest.raises(ObjectBusyError), objects.receive(KEY, upload, int(parts)):
+            pytest.fail("a second writer")
+    if parts:
+        objects.complete_parts(KEY, upload, [first.sha256])
+    else:
+        with pytest.raises(ObjectExistsError), objects.receive(KEY):
+            pytest.fail("a write that cannot succeed")
+    assert b"".join(objects.read(KEY)) == b"first"
+    assert [path.name for path in (tmp_path / "objects").rglob(".*")] == []
+
+
+def test_what_a_killed_writer_has_left_is_written_over(objects: FolderObjects, tmp_path: Path) -> None:
+    left = tmp_path / "objects" / KEY.replace(KEY.rpartition("/")[2], f".{KEY.rpartition('/')[2]}.0")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half of a longer content")
+    objects.put(KEY, b"whole")
+    assert b"".join(objects.read(KEY)) == b"whole"
+    assert not left.exists()
 
 
 def test_parts_become_the_object_without_being_read(

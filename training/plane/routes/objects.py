@@ -13,11 +13,12 @@ from training.plane.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
+    OverloadedError,
     StorageFullError,
     TooLargeError,
     UnavailableError,
 )
-from training.plane.folder import FolderObjects, ObjectExistsError
+from training.plane.folder import FolderObjects, ObjectBusyError, ObjectExistsError
 from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
 from training.plane.routes import ranges
 from training.plane.services import Services
@@ -60,6 +61,8 @@ def router(services: Services, folder: FolderObjects) -> APIRouter:
                     raise InvalidRequestError.at("body", f"{size} bytes were signed, {got} came", size)
         except ObjectExistsError:
             raise ConflictError("the object was uploaded before; an object is written once") from None
+        except ObjectBusyError:
+            raise OverloadedError("another upload of the object is under way", retry_after=5.0) from None
         except ObjectMissingError:
             raise ConflictError("the upload was completed or given up before") from None
         except ObjectsFullError:
