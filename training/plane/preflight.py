@@ -4,6 +4,7 @@ Owns the checks and the order of the checks. All checks run: one answer names ev
 """
 
 import ipaddress
+import os
 import re
 import socket
 import urllib.parse
@@ -26,7 +27,8 @@ OUTSIDE: Final = frozenset({"runpod", "dstack"})
 # Machines of this launcher are the plane's own computer.
 HERE: Final = "process"
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Neither part begins with a point: `../name` is a folder beside the machine's.
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REACH_SECONDS = 5.0
 
 
@@ -93,20 +95,24 @@ def run(config: Config, store: Database, launcher: Launcher, asked: Question, no
     with store.read() as connection:
         estimates = estimate.table(connection, asked.launcher, offers, known)
         account = budget.account(connection, asked.owner, now, config.budget_usd)
-    checks = [*_model(asked), _machine(offers, asked.wanted), *_money(estimates, account)]
+    checks = [*_model(asked, config), _machine(offers, asked.wanted), *_money(estimates, account)]
     if asked.launcher != HERE:
         checks += [_image(config.image), *_address(config, asked.launcher)]
     return Report(checks, estimates)
 
 
-def _model(asked: Question) -> Iterator[Check]:
-    """The recipe's base model: a rented machine has no folder of this computer."""
+def _model(asked: Question, config: Config) -> Iterator[Check]:
+    """The recipe's base model: a rented machine has no folder of this computer.
+
+    A folder must lie in one of the configured folders: the answer for any other one says nothing of this computer.
+    """
     base = getattr(asked.recipe, "base", None)
     if base is None:
         return
     if asked.launcher == HERE:
-        known = Path(base).is_dir() if Path(base).is_absolute() else bool(_HUB_ID.fullmatch(base))
-        yield Check("recipe.base", known, base if known else f"{base!r} is no folder of this computer and no hub id")
+        known = _is_offered(base, config.bases) if Path(base).is_absolute() else bool(_HUB_ID.fullmatch(base))
+        why = f"{base!r} is no hub id, and no folder with a model in MARKET_TRAINING_BASES"
+        yield Check("recipe.base", known, base if known else why)
         return
     if not _HUB_ID.fullmatch(base):
         yield Check(
@@ -116,6 +122,17 @@ def _model(asked: Question) -> Iterator[Check]:
         yield Check("recipe.revision", False, "name the hub's commit: a branch may change under the job")
     else:
         yield Check("recipe.base", True, base)
+
+
+def _is_offered(base: str, bases: str) -> bool:
+    """Whether the folder is there and lies in one of the bases, as written and by its real path."""
+    offered = [Path(os.path.normpath(one.strip())) for one in bases.split(",") if one.strip()]
+    asked = Path(os.path.normpath(base))
+    # The path as written is looked at first: no other folder of this computer is touched.
+    if "\0" in base or not any(asked.is_relative_to(one) for one in offered):
+        return False
+    real = asked.resolve()
+    return real.is_dir() and any(real.is_relative_to(one.resolve()) for one in offered)
 
 
 def _machine(offers: Sequence[Offer], wanted: Wanted) -> Check:

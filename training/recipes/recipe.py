@@ -108,7 +108,7 @@ class _Tuned(_Envelope):
     """The fields of recipes with a base model."""
 
     version: str = Field("1", min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
-    base: str = Field(min_length=1, max_length=500, description="a folder of the machine, or a hub id")
+    base: str = Field(min_length=1, max_length=500, description="a folder that the plane offers, or a hub id")
     revision: str = Field("", max_length=100, description="the hub's commit")
     epochs: int = Field(3, ge=1, le=100)
     steps: int = Field(0, ge=0, le=10_000_000, description="end after so many steps; 0 for all epochs")

@@ -86,7 +86,8 @@ def test_a_job_that_can_run_passes_with_its_costs(store: Database, health: str) 
             "recipe.machine: no machine is offered now with 1 GPU(s), one of B200",
         ),
         ("{kind: sentiment, machine: {max_usd_per_hour: 0.1}}", "at most 0.1 USD an hour"),
-        ("{kind: classifier, base: /nowhere}", "recipe.base: '/nowhere' is no folder of this computer and no hub id"),
+        ("{kind: classifier, base: /nowhere}", "recipe.base: '/nowhere' is no hub id, and no folder with a model in"),
+        ("{kind: classifier, base: ../beside}", "recipe.base: '../beside' is no hub id, and no folder with a model in"),
         (
             "{kind: sentiment, max_seconds: 900000}",
             "budget: at most 100.10 USD, and 50.00 of 50.00 USD are left in 2027-01",
@@ -158,7 +159,21 @@ def test_a_base_model_that_a_rented_machine_cannot_have_is_refused(
 
 
 def test_a_folder_of_this_computer_is_known_here(store: Database, tmp_path: Path) -> None:
-    assert run(store, f"{{kind: classifier, base: {tmp_path}}}").passed
+    (tmp_path / "bases" / "finbert").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "bases" / "link").symlink_to(tmp_path / "other")
+    bases = f"/nowhere, {tmp_path}/bases"
+
+    def said(base: str, bases: str = bases) -> str:
+        checks = run(store, f"{{kind: classifier, base: {base}}}", bases=bases).checks
+        return next(check.text for check in checks if check.field == "recipe.base").replace(base, "BASE")
+
+    assert said(f"{tmp_path}/bases/finbert") == "BASE"
+    refusals = {
+        said(f"{tmp_path}/bases/{name}") for name in ("none", "link", "../other", "../none", "link/../../other")
+    } | {said(base) for base in ("/etc", "/nowhere/x", "/root/.ssh")}
+    assert len(refusals) == 1, "an answer tells no caller which folders there are"
+    assert said(f"{tmp_path}/bases/finbert", bases="") in refusals
 
 
 def test_a_platform_that_is_away_is_no_refusal(store: Database) -> None:
