@@ -83,6 +83,8 @@ def _messages(raw: bytes) -> list[tuple[int, int]]:
         if mark != _CONTINUATION or length < 0:
             raise IndexError
         if length == 0:
+            if at + 8 < len(raw):
+                raise ValueError(f"an Arrow IPC stream with {len(raw) - at - 8} bytes behind its end")
             break
         message = _table(raw, at + 8)
         body = at + 8 + length

@@ -5,6 +5,7 @@ Owns the names of the columns and the two formats. Missing values are empty in C
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -27,6 +28,7 @@ MEDIA_TYPES: Final = (CSV, ARROW)
 _COVERAGE: Final = ("coverage_nominal", "coverage_measured", "coverage_origins", "phase_measured", "phase_origins")
 _PART: Final = 1 << 12
 _LINES: Final = 256
+_FORMULA: Final = frozenset("=+-@")
 Times = dict[str, list[str]]
 """The times of the rows by symbol, as ISO 8601; a symbol without times is absent."""
 Reals = NDArray[np.float64]
@@ -177,8 +179,19 @@ def _cells(column: list[Any] | Reals) -> list[Any]:
 
 
 def _harmless(cell: Any) -> Any:
-    """A spreadsheet takes text that begins so for a formula; symbols and errors hold what callers wrote."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    """A spreadsheet takes text that begins so for a formula; symbols and errors hold what callers wrote.
+
+    Spreadsheets drop what is blank or not shown before a formula, and take the full-width forms for the ASCII ones.
+    """
+    if not isinstance(cell, str) or cell[:1].isalnum():
+        return cell
+    begins = next((character for character in cell if not _is_blank(character)), "")
+    formula = cell[:1] in {"\t", "\r"} or unicodedata.normalize("NFKC", begins)[:1] in _FORMULA
+    return f"'{cell}" if formula else cell
+
+
+def _is_blank(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}
 
 
 def _arrow(columns: Columns) -> bytes:

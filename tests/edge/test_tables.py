@@ -124,6 +124,31 @@ def test_a_symbol_cannot_become_a_formula_of_a_spreadsheet(edge):
     assert found[0]["symbol"] == "'=HYPERLINK(1)"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["=1", "+1", "-1", "@a", "\t1", "\r1", "\n=1", "\t=1", "\r=1", " =1", "\u00a0 =1", "\u200b=1", "\x00=1", "\ufeff@a",
+     "\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", " \uff1d1", "\ufe621", "\u207a1", "\u208c1"],
+)  # fmt: skip
+def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_quoted(text):
+    assert columns._harmless(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n", "AAPL", "1=2", "a\n=1", "'=1", "\u00e9=", "\u2014", "(=1)", "#1", None, 1.5, -1]
+)
+def test_other_cells_stay(text):
+    assert columns._harmless(text) is text
+
+
+@pytest.mark.parametrize("behind", [b"\0", b"PK\3\4", None])
+def test_bytes_behind_the_end_of_an_arrow_stream_are_refused(behind):
+    """The bytes were ignored: a second table in the same body, for one."""
+    raw = stream(polars.DataFrame({"close": [1.0, 2.0]}))
+    behind = raw if behind is None else behind
+    with pytest.raises(ValueError, match=f"with {len(behind)} bytes behind its end"):
+        columns.read_arrow(raw + behind)
+
+
 def test_a_file_of_bars_comes_back_as_columns_with_notes(edge):
     found = edge.post("/v1/bars", table("alpha vantage", True), content_type="text/csv").json
     [one] = found["instruments"]
@@ -455,13 +480,10 @@ def test_a_date_that_polars_cannot_give_to_python_is_refused(edge, path, dates):
 def of_one_batch(messages: int, buffers: int, padding: int = 0) -> bytes:
     """An Arrow IPC stream whose messages all point to the same batch, with so many empty buffers."""
     each = 12 + padding
-    tables = each * messages + 8
+    tables = each * messages  # in the header of the last message
     message, batch, vector = tables + 12, tables + 40, tables + 56
-    heads = [struct.pack("<IiI", 0xFFFFFFFF, 4 + padding, message - (each * i + 8)) for i in range(messages)]
-    return b"".join(
+    shared = b"".join(
         (
-            *[head + bytes(padding) for head in heads],
-            struct.pack("<Ii", 0xFFFFFFFF, 0),
             struct.pack("<HHHHHxx", 10, 16, 0, 4, 8),
             struct.pack("<iB3xI4x", message - tables, 3, batch - message - 8),
             struct.pack("<HHHHHxx", 10, 16, 0, 0, 4),
@@ -470,6 +492,9 @@ def of_one_batch(messages: int, buffers: int, padding: int = 0) -> bytes:
             bytes(16 * buffers),
         )
     )
+    lengths = [4 + padding] * (messages - 1) + [4 + padding + len(shared)]
+    heads = [struct.pack("<IiI", 0xFFFFFFFF, n, message - (each * i + 8)) for i, n in enumerate(lengths)]
+    return b"".join((*[head + bytes(padding) for head in heads], shared, struct.pack("<Ii", 0xFFFFFFFF, 0)))
 
 
 def test_arrow_batches_that_share_a_list_of_buffers_are_counted_each():
