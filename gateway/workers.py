@@ -105,11 +105,11 @@ class Workers:
         self._totals = Totals()
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; returns once every worker has drained. Raises WorkerFailedError."""
+        """Serve until one of process.ending_signals(), and until all workers have drained. Raises WorkerFailedError."""
         family = socket.AF_INET6 if "[" in self._config.listen else socket.AF_INET
         with socket.socket(family) as holder, copy_for_workers(self._config.jwt_key_set) as self._key_set:
             address = bind(lambda address: _hold(holder, address), self._config.listen)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in process.ending_signals():
                 signal.signal(number, self._stop)
             metrics = _serve(self._config.metrics_listen, self._scrape)
             try:

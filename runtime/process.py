@@ -33,12 +33,25 @@ class Server(Protocol):
     async def stop(self) -> None: ...
 
 
+def ending_signals() -> list[signal.Signals]:
+    """The signals after which a process drains and ends: SIGTERM, SIGINT, and SIGHUP unless it is ignored.
+
+    SIGHUP comes when the terminal or the session is closed; nohup ignores it. It reloads nothing: files of keys and
+    certificates are read again by themselves.
+    """
+    found = [signal.SIGTERM, signal.SIGINT]
+    hang_up: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        found.append(hang_up)
+    return found
+
+
 async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
-    """Make a server on the event loop, serve until SIGTERM or SIGINT, then drain. Raises the errors of start()."""
+    """Make a server on the event loop, serve until one of ending_signals(), drain. Raises the errors of start()."""
     malloc.keep_freed()
     _allow_files()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = make()
     await server.start()

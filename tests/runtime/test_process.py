@@ -3,6 +3,8 @@
 import queue
 import resource
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -21,6 +23,36 @@ def test_a_signal_that_interrupts_no_wait_is_handled(request: pytest.FixtureRequ
     other.start()
     assert next_of(items) == "stop"
     other.join()
+
+
+SERVER = """
+import asyncio, logging
+from runtime import process
+class Server:
+    address = metrics_address = "127.0.0.1:0"
+    async def start(self): pass
+    async def stop(self): print("drained", flush=True)
+asyncio.run(process.serve(Server, logging.getLogger()))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_process_drains_and_ends(number: signal.Signals) -> None:
+    """SIGHUP ended the process at once, with every request in flight."""
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert "listen" in child.stdout.readline()
+        child.send_signal(number)
+        assert child.stdout.read() == "drained\n"
+    assert child.returncode == 0
+
+
+def test_a_process_under_nohup_outlives_its_terminal(request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
+    assert signal.SIGHUP in process.ending_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert process.ending_signals() == [signal.SIGTERM, signal.SIGINT]
 
 
 def test_a_service_may_open_as_many_files_as_the_system_allows(request: pytest.FixtureRequest) -> None:

@@ -15,7 +15,7 @@ log = logging.getLogger("training.plane")
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until one of process.ending_signals()."""
     try:
         config = Config()
         logs.configure(config.log_level)

@@ -42,12 +42,12 @@ class Workers:
         self._workers: list[_Worker] = []
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises WorkerFailedError, CannotListenError."""
+        """Serve until one of process.ending_signals(). Raises WorkerFailedError, CannotListenError."""
         key_set = copy_for_workers(self._config.jwt_key_set)
         with listening(self._config.listen, backlog=BACKLOG) as held, key_set as self._key_set:
             host, _ = listen.split(self._config.listen)
             address = f"{host}:{held.getsockname()[1]}"
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in process.ending_signals():
                 signal.signal(number, self._stop)
             try:
                 self._workers = [self._started(held.fileno(), address) for _ in range(self._config.workers)]
