@@ -20,7 +20,7 @@ import uuid
 from typing import Any, NamedTuple
 
 import redis.asyncio as redis
-from redis._parsers import _AsyncRESP2Parser
+from redis import __version__ as redis_version
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as UnreachableError
@@ -30,6 +30,17 @@ from redis.exceptions import TimeoutError as TimedOutError
 from gateway.access.budget import MOST_CLIENTS, Allowance, LocalBudget, Remaining, refusal, remaining
 from market_inference.contract import deadline
 from runtime.logs import fields
+
+try:
+    # The library has no public bound on an answer. A parser that lacks what Parser overrides would read without one.
+    from redis._parsers import _AsyncRESP2Parser
+
+    _OVERRIDDEN = [getattr(_AsyncRESP2Parser, name) for name in ("read_response", "_readline", "_read")]
+except (ImportError, AttributeError) as error:
+    raise ImportError(
+        f"redis {redis_version} reads answers in another way than gateway/access/shared_budget.py bounds ({error}): "
+        "install a version that constraints/runtime.txt names"
+    ) from error
 
 log = logging.getLogger(__name__)
 

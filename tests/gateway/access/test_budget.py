@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import __version__ as redis_version
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004
 
+from gateway.access import shared_budget
 from gateway.access.auth import Client
 from gateway.access.budget import Allowance, Limits, LocalBudget
 from gateway.access.shared_budget import SharedBudget
@@ -533,3 +537,17 @@ async def test_an_answer_above_the_limit_ends_the_connection(answer, caplog):
             assert (line.message, line.fields) == ("shared budget away", {"reason": "InvalidResponse"})
         finally:
             await budget.close()
+
+
+@pytest.mark.parametrize("name", ["_readline", "_read", ""])
+def test_a_library_with_another_parser_is_refused_at_import(name, monkeypatch):
+    """An upgrade that renames a private method would take the bound on an answer away without a word."""
+    parsers = sys.modules["redis._parsers"]
+    if name:
+        base = next(one for one in parsers._AsyncRESP2Parser.__mro__ if name in vars(one))
+        monkeypatch.delattr(base, name)
+    else:
+        monkeypatch.delattr(parsers, "_AsyncRESP2Parser")
+    spec = importlib.util.spec_from_file_location("upgraded", shared_budget.__file__)
+    with pytest.raises(ImportError, match=f"redis {redis_version} reads answers in another way"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
