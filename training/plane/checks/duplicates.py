@@ -14,6 +14,7 @@ import numpy.typing as npt
 from training.plane.checks.report import Report
 
 MOST_EXACT = 2_000_000
+MOST_LABELS = 1000
 MOST_NEAR = 200_000
 NEAR = 0.75  # of the 64 hashes: an index of 0.8 is estimated with a standard deviation of 0.05
 _BANDS, _PER_BAND = 16, 4
@@ -39,7 +40,7 @@ class Duplicates:
     """Fed with rows in order, then asked once. The report says how many rows were compared."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, int]] = {}
+        self._seen: dict[int, int] = {}  # row and label in one number: a tuple of both takes 50 bytes more
         self._near = _Signatures()
         self.exact = 0
         self.conflicting = 0
@@ -53,7 +54,7 @@ class Duplicates:
 
     def _compare(self, row: int, found: list[str], label: int, report: Report) -> None:
         key = _number(" ".join(found))
-        first, known = self._seen.setdefault(key, (row, label))
+        first, known = divmod(self._seen.setdefault(key, row * MOST_LABELS + label), MOST_LABELS)
         if first == row:
             return
         self.exact += 1

@@ -8,12 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 from training.plane.checks import rows
-from training.plane.checks.duplicates import Duplicates, words
+from training.plane.checks.duplicates import MOST_LABELS, Duplicates, words
 from training.plane.checks.leakage import LeakProbe
 from training.plane.checks.report import Report
 
 MOST_CHARACTERS = 10_000
-MOST_LABELS = 1000
 MOST_MONTHS = 120
 """The newest months whose labels are counted."""
 FEWEST_ROWS = 20
