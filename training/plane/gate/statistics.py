@@ -18,6 +18,7 @@ _SMALLEST = 1e-12
 _DRAWS = 2000
 _SEED = 20
 _BINS = 15
+_MOST_EXACT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,16 @@ def _interval(differences: Floats, alpha: float, length: int) -> Interval:
 
 
 def binomial_tails(hits: int, count: int, share: float) -> tuple[float, float]:
-    """The probabilities of at most, and of at least, so many hits out of `count` with chance `share`."""
+    """The probabilities of at most, and of at least, so many hits out of `count` with chance `share`.
+
+    Above 100,000 by the normal distribution, in constant time and memory.
+    """
     if not 0 < share < 1:
         raise ValueError("the share must be above 0 and below 1")
+    if count > _MOST_EXACT:  # the watchdog counts the items of a day
+        deviation = math.sqrt(2 * count * share * (1 - share))
+        over = hits - count * share
+        return 0.5 * math.erfc(-(over + 0.5) / deviation), 0.5 * math.erfc((over - 0.5) / deviation)
     places = np.arange(count + 1)
     choose = np.array([math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in places])
     chances = np.exp(choose + places * math.log(share) + (count - places) * math.log1p(-share))

@@ -1,5 +1,7 @@
 """Measures against scipy, scikit-free references, and intervals that hold what they promise."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -40,6 +42,24 @@ def test_tails_equal_scipys(hits: int, count: int, share: float) -> None:
     low, high = statistics.binomial_tails(hits, count, share)
     assert low == pytest.approx(stats.binom.cdf(hits, count, share))
     assert high == pytest.approx(stats.binom.sf(hits - 1, count, share))
+
+
+@pytest.mark.parametrize("deviations", [-3, -1, 0, 2, 3])
+@pytest.mark.parametrize(("count", "share"), [(100_001, 0.01), (3_000_000, 0.8)])
+def test_tails_of_large_counts_are_near_scipys(deviations: int, count: int, share: float) -> None:
+    hits = round(count * share + deviations * (count * share * (1 - share)) ** 0.5)
+    low, high = statistics.binomial_tails(hits, count, share)
+    assert low == pytest.approx(stats.binom.cdf(hits, count, share), rel=0.3)
+    assert high == pytest.approx(stats.binom.sf(hits - 1, count, share), rel=0.3)
+
+
+def test_the_tails_of_a_days_items_take_little_memory() -> None:
+    """A list of a number for each item took the watchdog some seconds and gigabytes, at each look."""
+    tracemalloc.start()
+    statistics.binomial_tails(2_200_000, 200_000_000, 0.01)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000
 
 
 def test_an_interval_of_independent_differences_holds_the_mean_about_as_often_as_it_says() -> None:
