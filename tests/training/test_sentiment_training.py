@@ -17,12 +17,14 @@ from models.sentiment.company import MASK
 from models.sentiment.encoder import Classifier
 from models.sentiment.minilm import plain, tokenizer
 from models.sentiment.weights import Shape
+from training.sentiment.__main__ import arguments
 from training.sentiment.export import export
-from training.sentiment.fit import Distillation, Fitted, Run, divergence, fit, temperature
+from training.sentiment.fit import Distillation, Fitted, Run, anchored, divergence, fit, temperature
 from training.sentiment.mean import mean
 from training.sentiment.measures import Measures, calibration_error
-from training.sentiment.phrases import headlines, phrases, towards
+from training.sentiment.phrases import headlines, headlines_of, phrases, towards
 from training.sentiment.rows import (
+    UNLABELLED,
     Encoded,
     Row,
     encode,
@@ -73,6 +75,22 @@ def test_headlines_are_distinct_filled_and_reproducible() -> None:
     assert not [row for row in rows if "{" in row.text or "}" in row.text]
     assert min(np.bincount([row.label for row in rows])) > 500
     assert rows == headlines(2000, seed=3) != headlines(2000, seed=4)
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("law", [50, 0, 50]), ("in_line", [0, 100, 0])])
+def test_headlines_of_a_kind_are_pairs_or_neutral_distinct_and_reproducible(kind: str, labels: list[int]) -> None:
+    rows = headlines_of(kind, 100, seed=3)
+    assert len({row.text for row in rows}) == 100
+    assert not [row for row in rows if "{" in row.text or "}" in row.text]
+    assert np.bincount([row.label for row in rows], minlength=3).tolist() == labels
+    assert rows == headlines_of(kind, 100, seed=3) != headlines_of(kind, 100, seed=4)
+
+
+@pytest.mark.parametrize("drill", ["weather=5", "law", "law=", "law=many", "law=-1"])
+def test_a_bad_drill_is_refused(drill: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments().parse_args(["--validate", "rows.csv", "--out", "out", "--drill", drill])
+    assert f"argument --drill: {drill!r}" in capsys.readouterr().err
 
 
 def test_headlines_towards_a_party_mask_the_party_and_are_reproducible() -> None:
@@ -192,6 +210,26 @@ def test_a_student_follows_its_teacher_against_the_labels() -> None:
     recipe = Distillation(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9, taught=10.0)
     fitted = fit(Classifier(SMALL, labels=3), rows, {"own": easy(90, 2)}, recipe, quiet)
     assert fitted.measures["own"].accuracy < 0.05
+
+
+def test_an_anchor_teaches_its_answers_in_place_of_the_labels() -> None:
+    torch.manual_seed(0)
+    recipe = Distillation(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9)
+    model, wrong = Classifier(SMALL, labels=3), [replace(row, label=(row.label + 1) % 3) for row in easy(600, 1)]
+    fit(model, easy(600, 1), {"own": easy(90, 2)}, recipe, quiet)
+    rows = anchored(model, wrong, "float32")
+    assert {row.label for row in rows} == {UNLABELLED}
+    fitted = fit(Classifier(SMALL, labels=3), rows, {"own": easy(90, 2)}, recipe, quiet)
+    assert fitted.measures["own"].accuracy > 0.95
+
+
+def test_training_in_bfloat16_keeps_float32_parameters_and_learns() -> None:
+    torch.manual_seed(0)
+    recipe = Distillation(epochs=1, rank=4, adapter_rate=1e-2, head_rate=1e-2, averaging=0.9, dtype="bfloat16")
+    model = Classifier(SMALL, labels=3)
+    fitted = fit(model, easy(600, 1), {"own": easy(90, 2)}, recipe, quiet)
+    assert fitted.measures["own"].accuracy > 0.95
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
 def test_a_teachers_answers_reach_the_rows_of_the_same_text(tmp_path: Path) -> None:

@@ -7,18 +7,19 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.sentiment.adapter import adapt, stored
 from models.sentiment.encoder import Classifier, Packed
 from training.sentiment.measures import Labels, Measures
-from training.sentiment.rows import Encoded, batches
+from training.sentiment.rows import UNLABELLED, Encoded, batches
 
 _REPORT_EVERY = 50
 
@@ -41,6 +42,8 @@ class Recipe:
     averaging: float = 0.995
     length: int = 64
     seed: int = 1
+    dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
+    """The dtype of the forward pass; the trained parameters are float32. bfloat16 is faster on CPUs with AMX."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,10 @@ class Run:
             return judged(self._model, validate, epoch)
 
     def _step(self, packed: Packed, labels: Tensor, taught: Tensor) -> float:
-        logits = self._model(packed)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.smoothing)
+        # The CPU kernel of flash attention is slower backward than the plain products.
+        with sdpa_kernel(SDPBackend.MATH), precision(self._recipe.dtype):
+            logits = self._model(packed).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.smoothing, reduction="sum") / len(labels)
         loss = loss + self._recipe.taught * divergence(logits, taught, self._recipe.softening)
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -190,6 +195,24 @@ def logits(model: Classifier, rows: Sequence[Encoded]) -> tuple[Tensor, Labels]:
         parts = [(model(packed), labels) for packed, labels, _ in batches(rows, 64, random.Random(0))]  # noqa: S311
     model.train()
     return torch.cat([part for part, _ in parts]), torch.cat([labels for _, labels in parts]).numpy()
+
+
+def precision(dtype: str) -> torch.autocast:
+    """The context of a forward pass in a dtype by its name; float32 changes nothing."""
+    return torch.autocast("cpu", getattr(torch, dtype), enabled=dtype != "float32")
+
+
+def anchored(model: Classifier, rows: Sequence[Encoded], dtype: str) -> list[Encoded]:
+    """The rows with the model's answers in place of their labels, ordered by length."""
+    model.eval()
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    found = []
+    with torch.inference_mode(), precision(dtype):
+        for start in range(0, len(ordered), 64):
+            part = ordered[start : start + 64]
+            answers = model(Packed.of([row.ids for row in part])).float()
+            found += [replace(row, label=UNLABELLED, taught=own) for row, own in zip(part, answers, strict=True)]
+    return found
 
 
 def divergence(logits: Tensor, taught: Tensor, softening: float) -> Tensor:

@@ -13,6 +13,7 @@ labels, one of them masked.
 import itertools
 import random
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from models.sentiment.company import MASK
 from training.sentiment.rows import Row
 
 _PHRASES = Path(__file__).with_name("phrases.toml")
-_HEADLINES = Path(__file__).with_name("headlines.toml")
+_OWN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("headlines.toml").read_text(encoding="utf-8"))
+KINDS = (*_OWN["pairs"], *_OWN["neutral"])
+"""The kinds of headlines from our own templates: of minimal pairs, and of neutral headlines."""
 # The repeating order of labels: of ten sentences three are negative, four neutral, three positive.
 _MIX = (0, 1, 2, 1, 0, 1, 2, 1, 0, 2)
 
@@ -44,6 +47,15 @@ def headlines(count: int, seed: int) -> list[Row]:
         rows.update((row.text, row) for row in write())
         if len(rows) >= count:
             break
+    return list(rows.values())[:count]
+
+
+def headlines_of(kind: str, count: int, seed: int) -> list[Row]:
+    """`count` distinct headlines of one of the KINDS: pairs, or neutral headlines; reproducible by the seed."""
+    author = HeadlineAuthor(seed)
+    rows: dict[str, Row] = {}
+    while len(rows) < count:
+        rows.update((row.text, row) for row in author.of(kind))
     return list(rows.values())[:count]
 
 
@@ -117,14 +129,24 @@ class HeadlineAuthor(Author):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        own = tomllib.loads(_HEADLINES.read_text(encoding="utf-8"))
-        self._parts |= {"words": self._parts["words"] | own["words"], "sentences": own["sentences"]}
-        self._pairs = [pair for pairs in own["pairs"].values() for pair in pairs]
-        self._towards = [headline for headlines in own["towards"].values() for headline in headlines]
+        neutral = [template for templates in _OWN["neutral"].values() for template in templates]
+        sentences = _OWN["sentences"] | {"neutral": neutral}
+        self._parts |= {"words": self._parts["words"] | _OWN["words"], "sentences": sentences}
+        self._pairs = [pair for pairs in _OWN["pairs"].values() for pair in pairs]
+        self._towards = [headline for headlines in _OWN["towards"].values() for headline in headlines]
 
     def pair(self) -> list[Row]:
         """A negative and a positive headline with the same words."""
-        slots, (negative, positive) = self._slots(), self._chance.choice(self._pairs)
+        return self._pair(self._pairs)
+
+    def of(self, kind: str) -> list[Row]:
+        """A pair of the kind, or a neutral headline."""
+        if kind in _OWN["pairs"]:
+            return self._pair(_OWN["pairs"][kind])
+        return [self._filled(self._chance.choice(_OWN["neutral"][kind]), 1, self._slots())]
+
+    def _pair(self, pairs: Sequence[Sequence[str]]) -> list[Row]:
+        slots, (negative, positive) = self._slots(), self._chance.choice(pairs)
         return [self._filled(negative, 0, slots), self._filled(positive, 2, slots)]
 
     def neutral(self) -> list[Row]:

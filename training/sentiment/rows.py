@@ -16,6 +16,9 @@ from models.sentiment.company import MASK, masked, mentions
 from models.sentiment.encoder import Packed
 from models.sentiment.text import clean
 
+UNLABELLED = -100
+"""The label of a row that only a teacher's answers teach; torch's cross entropy leaves such rows out."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A row: int64 token ids [n], the label, and a teacher's float32 logits [labels] (NaN without a teacher)."""
+    """A row: int64 token ids [n], the label or UNLABELLED, a teacher's float32 logits [labels] (NaN without one)."""
 
     ids: Tensor
     label: int
