@@ -145,6 +145,11 @@ class PlaneProcess(_Stopped):
         for machine in machines.mine():
             machines.stop(machine, now=True)
 
+    @property
+    def store_url(self) -> str:
+        """The address of the plane's database."""
+        return self._settings.get("MARKET_TRAINING_DATABASE_URL", f"sqlite:///{self.folder}/plane/store.db")
+
     def client(self, owner: str = "desk") -> Client:
         return Client(self.url, self.keys[owner])
 

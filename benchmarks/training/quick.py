@@ -96,6 +96,12 @@ def stubborn(rest: str, started: dict) -> int:
     return 0
 
 
+def wait(rest: str, started: dict) -> int:
+    """Nothing, until the machine is ended."""
+    signal.pause()
+    return 0
+
+
 def kill_itself(rest: str, started: dict) -> int:
     """The first attempt dies with its whole machine; the second succeeds."""
     if os.environ["ATTEMPT"] == "1":
@@ -105,7 +111,7 @@ def kill_itself(rest: str, started: dict) -> int:
 
 BEHAVIOURS = {
     "succeed": succeed, "sleep": sleep, "fail": fail, "checkpoint": checkpoint_then_fail, "twice": start_twice,
-    "stubborn": stubborn, "die": kill_itself,
+    "stubborn": stubborn, "die": kill_itself, "wait": wait,
 }  # fmt: skip
 
 code = main()

@@ -91,6 +91,9 @@ class BucketObjects:
         with _translated(key):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=content)
 
+    def empty(self, key: str) -> None:
+        self.put(key, b"")
+
     def delete(self, key: str) -> None:
         with contextlib.suppress(ObjectMissingError), _translated(key):
             self._s3.delete_object(Bucket=self._bucket, Key=key)

@@ -36,6 +36,9 @@ class Config(BaseSettings):
     allow_plaintext: bool = Field(False, description="listen to other machines; TLS must end in front of the plane")
     max_dataset_bytes: int = Field(20_000_000_000, ge=1, description="a larger dataset is refused")
     max_artifact_bytes: int = Field(5_000_000_000, ge=1, description="a larger artifact is refused")
+    max_attempt_bytes: int = Field(
+        50_000_000_000, ge=1, description="a machine keeps no more: its artifacts and the newest checkpoints"
+    )
     multipart_bytes: int = Field(5_000_000_000, ge=1, description="a larger dataset is uploaded in parts")
     part_bytes: int = Field(500_000_000, ge=1, description="bytes of a part")
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")

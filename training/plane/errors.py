@@ -107,6 +107,19 @@ class ConflictError(PlaneError):
     reason = "CONFLICT"
 
 
+class LimitReachedError(PlaneError):
+    """The job, the attempt or the owner has used up what there is of something; the same request passes no later."""
+
+    status = 409
+    reason = "LIMIT_REACHED"
+
+    @classmethod
+    def at(cls, field: str, limit: int, what: str) -> "LimitReachedError":
+        """`what` there are at most `limit` of."""
+        text = f"at most {limit} {what}"
+        return cls(f"{field}: {text}", Violation(field, text, limit))
+
+
 class OverloadedError(PlaneError):
     """Refused at once; the same request passes later."""
 

@@ -115,6 +115,14 @@ class FolderObjects:
         with self.receive(key) as file:
             file.write(content)
 
+    def empty(self, key: str) -> None:
+        path = self._path(key)
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with _translated(key):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh.touch(mode=0o600)
+            fresh.replace(path)
+
     def delete(self, key: str) -> None:
         path = self._path(key)
         with contextlib.suppress(ObjectMissingError), _translated(key):

@@ -73,6 +73,9 @@ class Objects(Protocol):
     def put(self, key: str, content: bytes) -> None:
         """Write a small object."""
 
+    def empty(self, key: str) -> None:
+        """Put an empty object in the place of the object, or of none: no address of an upload writes the key again."""
+
     def delete(self, key: str) -> None:
         """No error when there is no such object."""
 

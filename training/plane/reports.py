@@ -1,24 +1,33 @@
 """Reports of pods: start, measurements, result, and end.
 
 Owns the pod's side of `jobs` and `attempts`, guarded by the attempt: a report of an attempt that is not the newest one,
-or that has ended, is a conflict. Every verb makes the job due, so that the reconciler acts at once.
+or that has ended, is a conflict. Every verb makes the job due, so that the reconciler acts at once. What a machine may
+report again and again has a bound: the store keeps no more of a job, whatever its machines send.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from training.plane import database, event
-from training.plane.errors import ConflictError, InvalidRequestError
+from training.plane.errors import ConflictError, InvalidRequestError, LimitReachedError, TooLargeError
 from training.plane.job import Attempt, AttemptState
 from training.plane.schema import attempts, checkpoints, jobs, measurements, uploads
 from training.plane.token import Holder
 
 MOST_MEASUREMENTS: Final = 1000
+"""Measurements of a report."""
+MOST_NAMES: Final = 200
+"""Names of the measurements of a job."""
+MOST_KEPT: Final = 50_000
+"""Measurements that a job keeps. The store thins them out above."""
+MOST_RESULT_BYTES: Final = 32 << 10
+"""Bytes of a result as JSON: lists of jobs show the results, and the event of the result repeats its measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +58,13 @@ class Orders:
 
 
 def start(connection: Connection, holder: Holder, now: float) -> RowMapping:
-    """The job's row, once for each attempt. Raises ConflictError for a second start and for an attempt that is over."""
+    """The job's row, once for each attempt. Raises ConflictError for an attempt that is over.
+
+    The second start is written down, and later ones are not.
+    """
     job, attempt = _current(connection, holder)
+    if attempt["starts"] > 1:
+        return job
     _attempt(connection, holder, {"starts": attempt["starts"] + 1})
     if attempt["starts"]:
         database.poke(connection, jobs, holder.job)
@@ -87,7 +101,7 @@ def newest_checkpoint(connection: Connection, job: str) -> RowMapping | None:
 
 
 def report(connection: Connection, holder: Holder, sent: Report, now: float) -> Orders:
-    """Take in a heartbeat with its measurements. Raises ConflictError, InvalidRequestError."""
+    """Take in a heartbeat with its measurements. Raises ConflictError, InvalidRequestError, LimitReachedError."""
     _check(sent)
     job, attempt = _current(connection, holder)
     _attempt(connection, holder, {"heartbeat_at": now, "step": max(attempt["step"], sent.step)})
@@ -104,9 +118,17 @@ def result(
 ) -> None:
     """Take in the outcome of the training: measures, and the names of the artifacts. All artifacts must be complete.
 
-    Raises ConflictError naming an artifact that is missing.
+    An attempt has one result: the same one again changes nothing. Raises ConflictError for another result, and naming
+    an artifact that is missing; TooLargeError.
     """
-    _current(connection, holder)
+    job, _ = _current(connection, holder)
+    outcome = {"measures": dict(measures), "artifacts": sorted(names), "attempt": holder.attempt}
+    if (size := len(json.dumps(outcome))) > MOST_RESULT_BYTES:
+        raise TooLargeError.over("result", MOST_RESULT_BYTES, size)
+    if has_result(job, holder):
+        if job["result"] != outcome:
+            raise ConflictError(f"attempt {holder.attempt} of the job has reported another result")
+        return
     kept = select(uploads.c.name).where(
         uploads.c.job == holder.job,
         uploads.c.attempt == holder.attempt,
@@ -116,9 +138,13 @@ def result(
     complete = set(connection.execute(kept).scalars())
     if missing := sorted(set(names) - complete):
         raise ConflictError(f"artifacts are not complete: {', '.join(missing[:5])}")
-    values = {"result": {"measures": dict(measures), "artifacts": sorted(names), "attempt": holder.attempt}}
-    connection.execute(update(jobs).where(jobs.c.id == holder.job).values(**values))
+    connection.execute(update(jobs).where(jobs.c.id == holder.job).values(result=outcome))
     event.append(connection, holder.job, holder.attempt, now, "result", **measures)
+
+
+def has_result(job: RowMapping, holder: Holder) -> bool:
+    """Whether the attempt has reported its result."""
+    return bool((job["result"] or {}).get("attempt") == holder.attempt)
 
 
 def end(connection: Connection, holder: Holder, exit_code: int, line: int, command: str, now: float) -> None:
@@ -167,6 +193,7 @@ def _measure(connection: Connection, holder: Holder, points: Sequence[Point]) ->
     """A repeated measurement, as after a resume, replaces the previous measurement."""
     if not points:
         return
+    _check_names(connection, holder.job, points)
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     rows = {(p.name, p.step): p for p in points}
     values = [
@@ -176,3 +203,36 @@ def _measure(connection: Connection, holder: Holder, points: Sequence[Point]) ->
     statement = insert(measurements).values(values)
     new = {column: statement.excluded[column] for column in ("attempt", "at", "value")}
     connection.execute(statement.on_conflict_do_update(index_elements=["job", "name", "step"], set_=new))
+    counted = select(func.count()).select_from(measurements).where(measurements.c.job == holder.job)
+    if connection.execute(counted).scalar_one() > MOST_KEPT:
+        _thin_out(connection, holder.job)
+
+
+def _check_names(connection: Connection, job: str, points: Sequence[Point]) -> None:
+    """Raises LimitReachedError when the points bring more names than a job may have."""
+    sent = {point.name for point in points}
+    names = select(measurements.c.name).where(measurements.c.job == job)
+    known = set(connection.execute(names.where(measurements.c.name.in_(sent)).distinct()).scalars())
+    if sent <= known:
+        return
+    others = names.where(measurements.c.name.not_in(sent)).distinct().limit(MOST_NAMES + 1).subquery()
+    if len(sent) + connection.execute(select(func.count()).select_from(others)).scalar_one() > MOST_NAMES:
+        raise LimitReachedError.at("metrics", MOST_NAMES, "names of measurements of a job")
+
+
+def _thin_out(connection: Connection, job: str) -> None:
+    """Keep about half of MOST_KEPT: the steps of each name fall into parts of one length, and the newest of each stays.
+
+    Every second measurement would go by age: the beginning of a long training would vanish.
+    """
+    columns, mine = measurements.c, measurements.c.job == job
+    names = select(func.count(columns.name.distinct())).where(mine)
+    parts = max(1, MOST_KEPT // (2 * connection.execute(names).scalar_one()))
+    first = func.min(columns.step).over(partition_by=columns.name)
+    length = 1 + (func.max(columns.step).over(partition_by=columns.name) - first) // parts
+    placed = select(columns.name, columns.step, ((columns.step - first) // length).label("part")).where(mine).subquery()
+    parted = (placed.c.name, placed.c.part)
+    place = func.row_number().over(partition_by=parted, order_by=placed.c.step.desc()).label("place")
+    ranked = select(placed.c.name, placed.c.step, place).subquery()
+    gone = select(ranked.c.name, ranked.c.step).where(ranked.c.place > 1)
+    connection.execute(delete(measurements).where(mine, tuple_(columns.name, columns.step).in_(gone)))

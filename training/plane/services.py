@@ -11,6 +11,7 @@ from training.plane.database import Database
 from training.plane.machines import Machines
 from training.plane.objects import Objects
 from training.plane.publisher import Publisher
+from training.plane.rates import Rates
 from training.plane.signature import Signer
 from training.plane.slow import Slow
 
@@ -28,6 +29,7 @@ class Services:
     clock: Clock
     publisher: Publisher | None = None
     slow: Slow = field(default_factory=Slow)
+    rates: Rates = field(default_factory=Rates)
 
 
 def worker_name() -> str:

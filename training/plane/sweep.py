@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, RowMapping, delete, func, not_, or_, sel
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runtime.logs import fields
-from training.plane import event, settle, terms, token
+from training.plane import event, settle, terms, token, upload
 from training.plane.checker import MOST_CHECKS
 from training.plane.dataset import DatasetState
 from training.plane.duty import Duty, each
@@ -33,7 +33,7 @@ _MEASUREMENTS_AT_ONCE: Final = 5000
 # Longer than a signed address for an upload is valid, counted from the declaration of the dataset.
 _UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
-_KEPT_CHECKPOINTS: Final = 2
+_KEPT_CHECKPOINTS: Final = upload.KEPT_CHECKPOINTS
 _KEPT_REMAINS_SECONDS: Final = 3600.0
 # For so long after their end machines are asked for bills and have remains that can be deleted.
 _REMAINS_SECONDS: Final = 7 * _DAY
@@ -300,10 +300,10 @@ def _forget_machine(services: Services, launcher: str, machine: Handle) -> None:
 
 def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:
     def forget(row: tuple[str, str]) -> None:
-        upload, key = row
+        file, key = row
         services.objects.delete(key)
         with services.store.begin() as connection:
-            connection.execute(delete(uploads).where(uploads.c.id == upload))
+            connection.execute(delete(uploads).where(uploads.c.id == file))
 
     each(rows, forget)
 

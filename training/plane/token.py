@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from training.plane.errors import TokenRefusedError
+from training.plane.errors import LimitReachedError, TokenRefusedError
 from training.plane.schema import tokens
 
 DOWNLOAD: Final = "download"
@@ -19,6 +19,8 @@ JOB: Final = "job"
 LIFETIME_SECONDS: Final = 2 * 3600.0
 LARGE_LIFETIME_SECONDS: Final = 6 * 3600.0
 LARGE_BYTES: Final = 5_000_000_000
+MOST_DOWNLOADS: Final = 100
+"""Download tokens of an attempt: each try of a download takes one."""
 _TOKEN_BYTES = 32
 
 
@@ -46,6 +48,15 @@ def issue(connection: Connection, kind: str, owner: str, now: float, expires_at:
     row = {"digest": digest(token), "kind": kind, "owner": owner, "created_at": now, "expires_at": expires_at, **bound}
     connection.execute(insert(tokens).values(**row))
     return token
+
+
+def issue_download(connection: Connection, holder: Holder, dataset: str, now: float, expires_at: float) -> str:
+    """A download token for the machine of an attempt. Raises LimitReachedError."""
+    same = {"job": holder.job, "attempt": holder.attempt}
+    mine = [tokens.c[name] == value for name, value in {**same, "kind": DOWNLOAD}.items()]
+    if connection.execute(select(func.count()).select_from(tokens).where(*mine)).scalar_one() >= MOST_DOWNLOADS:
+        raise LimitReachedError.at("tokens", MOST_DOWNLOADS, "download tokens of an attempt")
+    return issue(connection, DOWNLOAD, holder.owner, now, expires_at, dataset=dataset, **same)
 
 
 def consume(connection: Connection, token: str, now: float) -> str:

@@ -205,6 +205,16 @@ def test_parts_become_the_object_without_being_read(
     assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
 
 
+def test_bytes_for_an_object_that_exists_take_no_room(objects: FolderObjects) -> None:
+    objects.put(KEY, b"once")
+    with pytest.raises(ObjectExistsError), objects.receive(KEY):
+        pytest.fail("the bytes would be written beside the object")
+    objects.empty(KEY)
+    assert objects.size(KEY) == 0
+    with pytest.raises(ObjectExistsError), objects.receive(KEY):
+        pytest.fail("an address of an upload is valid after the file was replaced")
+
+
 def test_an_upload_in_parts_is_given_up_while_a_part_comes(objects: FolderObjects, tmp_path: Path) -> None:
     upload = objects.begin_parts(KEY)
     with pytest.raises(ObjectMissingError), objects.receive(KEY, upload, 1) as file:

@@ -61,10 +61,11 @@ def add_file(
     """Id and key of a complete file."""
     now = time.time()
     with services.store.begin() as connection:
-        made, key = upload.declare(connection, Holder(OWNER, job, 1), NewUpload(kind, "f", "0" * 64, 3), now, now)
-        upload.complete(connection, made, now, now + lives)
-    services.objects.put(key, b"abc")
-    return made, key
+        new = NewUpload(kind, f"f{time.monotonic_ns()}", "0" * 64, 3)
+        made = upload.declare(connection, Holder(OWNER, job, 1), new, now, 1000)
+        upload.complete(connection, made.id, now, now + lives)
+    services.objects.put(made.key, b"abc")
+    return made.id, made.key
 
 
 def there(services: Services, key: str) -> bool:
@@ -135,17 +136,6 @@ def test_rows_of_deleted_datasets_go_but_for_those_with_a_job(services: Services
     assert figures(services)["market_training_datasets_given_up_total"] == before == 1
 
 
-def test_an_attempt_keeps_its_newest_log(services: Services, add_job: Callable[..., str]) -> None:
-    """Each call kept another MiB for 30 days."""
-    job = add_job()
-    made = [add_file(services, job, UploadKind.LOG, lives=DAY)[0] for _ in range(3)]
-    with services.store.begin() as connection:
-        upload.supersede_logs(connection, Holder(OWNER, job, 1), made[2], time.time() - 1.0)
-    sweep.uploads_ended(services)
-    with services.store.read() as connection:
-        assert connection.execute(select(uploads.c.id)).scalars().all() == [made[2]]
-
-
 def test_files_go_when_their_time_is_over(services: Services, add_job: Callable[..., str]) -> None:
     job = add_job()
     _, kept = add_file(services, job)
@@ -185,7 +175,8 @@ def test_the_newest_two_checkpoints_of_a_live_job_stay(services: Services, add_j
         file, key = add_file(services, job, UploadKind.CHECKPOINT)
         keys.append(key)
         with services.store.begin() as connection:
-            upload.checkpoint(connection, Holder(OWNER, job, 1), step, {"f": file}, time.time())
+            row = {"job": job, "step": step, "attempt": 1, "files": {"f": file}, "complete_at": time.time()}
+            connection.execute(insert(checkpoints).values(**row))
     sweep.checkpoints_superseded(services)
     assert [there(services, key) for key in keys] == [False, True, True]
     with services.store.begin() as connection:

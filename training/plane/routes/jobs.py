@@ -199,11 +199,12 @@ def router(services: Services) -> APIRouter:
             elif quiet >= 15.0:
                 quiet = 0.0
                 yield ": alive\n\n"
-            if not found and now["state"] in FINAL:
+            if found:  # more may follow
+                continue
+            if now["state"] in FINAL:
                 return
             quiet += _POLL_SECONDS
-            if len(found) < _EVENTS_AT_ONCE:
-                await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     @routes.get("/jobs/{job}/logs", response_class=Response)
     @slow.route()

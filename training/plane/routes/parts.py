@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.access.auth import Client
-from training.plane import caller, identifier, problem
+from training.plane import caller, identifier, problem, rates
 from training.plane.errors import InvalidRequestError, TooLargeError
 from training.plane.services import Services
 from training.plane.token import Holder
@@ -44,10 +44,14 @@ class Callers:
         return self._client(request, caller.BUDGET)
 
     def pod(self, request: Request) -> Holder:
-        """The attempt that a job token speaks for, of the job in the path where the path names one."""
+        """The attempt that a job token speaks for, of the job in the path where the path names one.
+
+        Raises TokenRefusedError, OverloadedError.
+        """
         job = request.path_params.get("job", "")
         found = caller.pod(self._services.store, request.headers, job, self._services.clock.now())
         request.state.owner = found.owner
+        self._services.rates.spend(f"{found.job} {found.attempt}", rates.MACHINE)
         return found
 
     def _client(self, request: Request, scope: str) -> Client:

@@ -2,11 +2,14 @@
 
 import hashlib
 import math
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticKnownError
 from sqlalchemy import RowMapping, select
+from starlette.concurrency import run_in_threadpool
 
 from training.plane import reports, token, upload
 from training.plane.errors import ConflictError, InvalidRequestError, TooLargeError
@@ -16,12 +19,22 @@ from training.plane.routes.parts import Body, Callers, FileName, Id, Sha256
 from training.plane.schema import datasets, jobs
 from training.plane.services import Services
 from training.plane.token import Holder
-from training.plane.upload import NewUpload, UploadKind
+from training.plane.upload import UPLOAD_SECONDS, NewUpload, UploadKind
 
-UPLOAD_SECONDS = 3600.0
 _DAY = 86_400.0
 _LAST_STEP = 2**63 - 1
 _MetricName = Annotated[str, Field(min_length=1, max_length=100)]
+_MOST_TEXT = 200
+
+
+def _short(measure: float | str) -> float | str:
+    """A limit at the type of the union's text would be one of two errors, behind "not a number"."""
+    if isinstance(measure, str) and len(measure) > _MOST_TEXT:
+        raise PydanticKnownError("string_too_long", {"max_length": _MOST_TEXT})
+    return measure
+
+
+_Measure = Annotated[float | str, AfterValidator(_short)]
 
 
 class Metric(Body):
@@ -61,7 +74,7 @@ class Sent(Body):
 class File(Body):
     """A file that the pod will upload."""
 
-    kind: UploadKind
+    kind: Literal[UploadKind.ARTIFACT, UploadKind.CHECKPOINT]
     name: FileName
     sha256: Sha256
     bytes: int = Field(ge=0)
@@ -76,10 +89,13 @@ class Checkpoint(Body):
 
 
 class Outcome(Body):
-    """The outcome of the training. The artifacts are named as they were uploaded."""
+    """The outcome of the training, once for each attempt. The artifacts are named as they were uploaded."""
 
-    measures: dict[_MetricName, float | str] = Field(max_length=200)
-    artifacts: list[FileName] = Field(max_length=1000)
+    measures: dict[_MetricName, _Measure] = Field(
+        max_length=200,
+        description=f"a text has at most {_MOST_TEXT} characters; with the artifacts {reports.MOST_RESULT_BYTES} bytes",
+    )
+    artifacts: list[FileName] = Field(max_length=upload.MOST_ARTIFACTS)
 
 
 class End(Body):
@@ -128,8 +144,7 @@ def router(services: Services) -> APIRouter:
             row = connection.execute(select(jobs.c.dataset).where(jobs.c.id == pod.job)).one()
             data = connection.execute(select(datasets).where(datasets.c.id == row.dataset)).mappings().one()
             ends = now + token.lifetime(data["bytes"])
-            bound = {"dataset": data["id"], "job": pod.job, "attempt": pod.attempt}
-            made = token.issue(connection, token.DOWNLOAD, pod.owner, now, ends, **bound)
+            made = token.issue_download(connection, pod, data["id"], now, ends)
         url = f"{config.url}/api/training/download/{made}"
         return Response(f"{url} {data['sha256']} {data['bytes']}\n", media_type="text/plain")
 
@@ -143,16 +158,27 @@ def router(services: Services) -> APIRouter:
         return {"stop": orders.stop, "seconds_left": round(orders.seconds_left, 1)}
 
     @routes.post("/jobs/{job}/uploads", status_code=201)
-    def declare(job: Id, new: File, pod: Pod) -> dict[str, Any]:
-        """Where to upload a file."""
+    async def declare(job: Id, new: File, pod: Pod) -> dict[str, Any]:
+        """Where to upload a file. An artifact of the same name is replaced."""
         if new.bytes > config.max_artifact_bytes:
             raise TooLargeError.over("bytes", config.max_artifact_bytes, new.bytes)
-        now = clock.now()
-        wanted = NewUpload(new.kind, new.name, new.sha256, new.bytes, new.step)
+        made = await run_in_threadpool(_declare, pod, NewUpload(**new.model_dump()))
+        await _empty(pod, made.replaced)
+        signed = await run_in_threadpool(objects.upload_url, made.key, new.bytes, UPLOAD_SECONDS)
+        return {"id": made.id, "method": signed.method, "url": signed.url, "headers": signed.headers}
+
+    def _declare(pod: Holder, new: NewUpload) -> upload.Declared:
         with store.begin() as connection:
-            made, key = upload.declare(connection, pod, wanted, now, now + 2 * UPLOAD_SECONDS)
-        signed = objects.upload_url(key, new.bytes, UPLOAD_SECONDS)
-        return {"id": made, "method": signed.method, "url": signed.url, "headers": signed.headers}
+            return upload.declare(connection, pod, new, clock.now(), config.max_attempt_bytes)
+
+    async def _empty(pod: Holder, keys: Sequence[str]) -> None:
+        """Free the bytes of files that were replaced. What fails here is done by the sweep."""
+        if keys:
+            await slow.run(pod.owner, lambda: _empty_now(keys))
+
+    def _empty_now(keys: Sequence[str]) -> None:
+        for key in keys:
+            objects.empty(key)
 
     @routes.post("/jobs/{job}/uploads/{file}/complete")
     @slow.route("file")
@@ -167,22 +193,25 @@ def router(services: Services) -> APIRouter:
         return {"id": file, "complete": True}
 
     @routes.post("/jobs/{job}/checkpoints", status_code=201)
-    def checkpoint(job: Id, sent: Checkpoint, pod: Pod) -> dict[str, Any]:
-        """Take a checkpoint in."""
-        with store.begin() as connection:
-            upload.checkpoint(connection, pod, sent.step, sent.files, clock.now())
+    async def checkpoint(job: Id, sent: Checkpoint, pod: Pod) -> dict[str, Any]:
+        """Take a checkpoint in. The job keeps the newest two."""
+        await _empty(pod, await run_in_threadpool(_take, pod, sent))
         return {"step": sent.step}
+
+    def _take(pod: Holder, sent: Checkpoint) -> list[str]:
+        with store.begin() as connection:
+            return upload.checkpoint(connection, pod, sent.step, sent.files, clock.now())
 
     @routes.post("/jobs/{job}/result")
     def result(job: Id, sent: Outcome, pod: Pod) -> dict[str, Any]:
-        """Take in the outcome of the training."""
+        """Take in the outcome of the training. The same outcome again changes nothing, another one is refused."""
         with store.begin() as connection:
             reports.result(connection, pod, sent.measures, sent.artifacts, clock.now())
         return {"taken": True}
 
     @routes.post("/jobs/{job}/log")
     async def log(job: Id, request: Request, pod: Pod) -> dict[str, Any]:
-        """The end of the machine's log, at most 1 MiB."""
+        """The end of the machine's log, at most 1 MiB, in the place of the attempt's log before."""
         content = await request.body()
         if len(content) > MOST_LOG_BYTES:
             raise TooLargeError.over("log", MOST_LOG_BYTES, len(content))
@@ -192,12 +221,11 @@ def router(services: Services) -> APIRouter:
     def _keep_log(pod: Holder, content: bytes) -> None:
         now = clock.now()
         new = NewUpload(UploadKind.LOG, "run.log", hashlib.sha256(content).hexdigest(), len(content))
+        made = _declare(pod, new)
+        objects.put(made.key, content)
         with store.begin() as connection:
-            made, key = upload.declare(connection, pod, new, now, now + config.keep_days * _DAY)
-        objects.put(key, content)
-        with store.begin() as connection:
-            upload.complete(connection, made, now, now + config.keep_days * _DAY)
-            upload.supersede_logs(connection, pod, made, now)
+            before = upload.complete_log(connection, pod, made.id, now, now + config.keep_days * _DAY)
+        _empty_now(before)
 
     @routes.post("/jobs/{job}/end")
     def end(job: Id, sent: End, pod: Pod) -> dict[str, Any]:
