@@ -42,6 +42,7 @@ class Config(BaseSettings):
     multipart_bytes: int = Field(5_000_000_000, ge=1, description="a larger dataset is uploaded in parts")
     part_bytes: int = Field(500_000_000, ge=1, description="bytes of a part")
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
+    max_kept_jobs_per_owner: int = Field(10_000, ge=1, description="jobs of one owner, with final ones that are kept")
     max_datasets_per_owner: int = Field(1000, ge=1, description="datasets of one owner that are not deleted")
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker, a quarter for one owner")
     max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")

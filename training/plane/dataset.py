@@ -63,6 +63,12 @@ def count(connection: Connection, owner: str) -> int:
     return connection.execute(select(func.count()).select_from(datasets).where(*mine)).scalar_one()
 
 
+def declared_since(connection: Connection, owner: str, since: float) -> int:
+    """The number of the owner's datasets declared after a time, deleted ones among these."""
+    mine = (datasets.c.owner == owner, datasets.c.created_at > since)
+    return connection.execute(select(func.count()).select_from(datasets).where(*mine)).scalar_one()
+
+
 def set_upload(connection: Connection, dataset: str, upload: str) -> None:
     connection.execute(update(datasets).where(datasets.c.id == dataset).values(upload=upload))
 

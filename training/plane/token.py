@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from training.plane.errors import LimitReachedError, TokenRefusedError
+from training.plane.errors import LimitReachedError, OverloadedError, TokenRefusedError, Violation
 from training.plane.schema import tokens
 
 DOWNLOAD: Final = "download"
@@ -21,6 +21,8 @@ LARGE_LIFETIME_SECONDS: Final = 6 * 3600.0
 LARGE_BYTES: Final = 5_000_000_000
 MOST_DOWNLOADS: Final = 100
 """Download tokens of an attempt: each try of a download takes one."""
+MOST_OF_DATASET: Final = 1000
+"""Download tokens that the owner of a dataset has asked for, until the sweep deletes these a day after their end."""
 _TOKEN_BYTES = 32
 
 
@@ -52,11 +54,23 @@ def issue(connection: Connection, kind: str, owner: str, now: float, expires_at:
 
 def issue_download(connection: Connection, holder: Holder, dataset: str, now: float, expires_at: float) -> str:
     """A download token for the machine of an attempt. Raises LimitReachedError."""
-    same = {"job": holder.job, "attempt": holder.attempt}
-    mine = [tokens.c[name] == value for name, value in {**same, "kind": DOWNLOAD}.items()]
-    if connection.execute(select(func.count()).select_from(tokens).where(*mine)).scalar_one() >= MOST_DOWNLOADS:
+    if _count(connection, tokens.c.job == holder.job, tokens.c.attempt == holder.attempt) >= MOST_DOWNLOADS:
         raise LimitReachedError.at("tokens", MOST_DOWNLOADS, "download tokens of an attempt")
-    return issue(connection, DOWNLOAD, holder.owner, now, expires_at, dataset=dataset, **same)
+    bound = {"dataset": dataset, "job": holder.job, "attempt": holder.attempt}
+    return issue(connection, DOWNLOAD, holder.owner, now, expires_at, **bound)
+
+
+def issue_to_owner(connection: Connection, owner: str, dataset: str, now: float, expires_at: float) -> str:
+    """A download token for the owner of a dataset. Raises OverloadedError."""
+    if _count(connection, tokens.c.dataset == dataset, tokens.c.job.is_(None)) >= MOST_OF_DATASET:
+        text = f"at most {MOST_OF_DATASET} download tokens of a dataset, until a day after their end"
+        raise OverloadedError(text, Violation("tokens", text, MOST_OF_DATASET), retry_after=3600.0)
+    return issue(connection, DOWNLOAD, owner, now, expires_at, dataset=dataset)
+
+
+def _count(connection: Connection, *which: ColumnElement[bool]) -> int:
+    found = select(func.count()).select_from(tokens).where(tokens.c.kind == DOWNLOAD, *which)
+    return connection.execute(found).scalar_one()
 
 
 def consume(connection: Connection, token: str, now: float) -> str:

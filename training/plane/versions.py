@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from training.plane import database, identifier, upload
 from training.plane.database import Lease
-from training.plane.errors import ConflictError, InvalidRequestError, NotFoundError
+from training.plane.errors import ConflictError, InvalidRequestError, LimitReachedError, NotFoundError
 from training.plane.gate.verdict import Report, Verdict
 from training.plane.job import JobState
 from training.plane.model_tables import looks, models, versions
@@ -29,6 +29,8 @@ JUDGING: Final = "judging"
 FAILED: Final = "failed"
 """The gate has given the version up: a bug. No version that failed is promoted or runs in the shadow."""
 KINDS: Final = ("sentiment", "forecast")
+MOST_OF_JOB: Final = 20
+"""Versions of a job: each has a name of its own."""
 _MOST_MANIFEST_BYTES = 1 << 20
 _FOREVER = 1e12
 _LABEL = re.compile(r"(\d{1,9})(-[0-9a-f]{8})?")
@@ -73,13 +75,16 @@ def register(
     """Make a version of the job, due to be judged; the same job under the same name is the same version.
 
     `image` is what the machine ran, empty for a process of this computer. The job's files are kept for good. Raises
-    ConflictError for a name of another owner or kind.
+    ConflictError for a name of another owner or kind, LimitReachedError.
     """
     model = _model(connection, name, job["owner"], manifest["kind"], now)
     same = select(versions).where(versions.c.name == name, versions.c.job == job["id"])
     found = connection.execute(same).mappings().first()
     if found is not None:
         return found
+    others = select(func.count()).select_from(versions).where(versions.c.job == job["id"])
+    if connection.execute(others).scalar_one() >= MOST_OF_JOB:
+        raise LimitReachedError.at("job", MOST_OF_JOB, "versions of a job, under all names")
     number = connection.execute(select(func.max(versions.c.number)).where(versions.c.name == name)).scalar() or 0
     digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
     sha256 = connection.execute(select(datasets.c.sha256).where(datasets.c.id == job["dataset"])).scalar() or ""

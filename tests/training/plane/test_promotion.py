@@ -18,7 +18,7 @@ from tests.training.plane.test_gatekeeper import RECIPE, registered
 from training.plane import promotion, versions
 from training.plane.clock import Clock
 from training.plane.database import Database
-from training.plane.errors import ConflictError
+from training.plane.errors import ConflictError, LimitReachedError, NotFoundError
 from training.plane.model_tables import versions as table
 from training.plane.promotion import Author
 from training.plane.publisher import REFUSED, Publisher
@@ -134,6 +134,17 @@ def test_a_verdict_that_comes_during_a_promotion_counts(desk: Desk) -> None:
         connection.execute(update(table).where(table.c.id == passed["id"]).values(state="rejected"))
     with pytest.raises(ConflictError, match="rejected"), desk.store.begin() as connection:
         promotion.promote(connection, versions.model(connection, OWNER, "desk"), passed, PERSON, NOW, 100.0)
+
+
+def test_a_job_has_a_bounded_number_of_versions(store: Database, tmp_path: Path) -> None:
+    objects = folder_objects(store, tmp_path)
+    job = add_version_job(store, objects, RECIPE, texts_csv(), {"w": b"weights"})
+    first, *_ = [registered(store, objects, job, f"desk{number}") for number in range(versions.MOST_OF_JOB)]
+    with pytest.raises(LimitReachedError, match=f"at most {versions.MOST_OF_JOB} versions of a job"):
+        registered(store, objects, job, "more")
+    assert registered(store, objects, job, "desk0")["id"] == first["id"]
+    with store.read() as connection, pytest.raises(NotFoundError):
+        versions.model(connection, OWNER, "more")
 
 
 @pytest.mark.parametrize("number", [3, 4])

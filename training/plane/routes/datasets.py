@@ -22,6 +22,8 @@ from training.plane.services import Services
 UPLOAD_SECONDS = 3600.0
 DOWNLOAD_SECONDS = 900.0
 MOST_PARTS = 10_000
+DECLARED_A_DAY = 10
+"""Datasets that an owner may declare in a day, as a multiple of what an owner may have: deleted ones stay as rows."""
 _SHOWN = ("id", "name", "kind", "state", "reason", "sha256", "bytes", "rows", "first_time", "last_time", "created_at")
 
 
@@ -58,6 +60,9 @@ def router(services: Services) -> APIRouter:
         with store.begin() as connection:
             if dataset.count(connection, user.name) >= config.max_datasets_per_owner:
                 raise OverloadedError(f"at most {config.max_datasets_per_owner} datasets; delete one")
+            most = DECLARED_A_DAY * config.max_datasets_per_owner
+            if dataset.declared_since(connection, user.name, now - 86_400.0) >= most:
+                raise OverloadedError(f"at most {most} datasets within a day, with deleted ones", retry_after=3600.0)
             made = dataset.declare(connection, user.name, new.name, new.kind, new.sha256, new.bytes, parts, now)
         key = f"datasets/{made}"
         if parts == 1:
@@ -140,7 +145,7 @@ def router(services: Services) -> APIRouter:
             if row["state"] != DatasetState.READY:
                 raise ConflictError(f"the dataset is {row['state']}")
             ends = now + token.lifetime(row["bytes"])
-            made = token.issue(connection, token.DOWNLOAD, user.name, now, ends, dataset=dataset_id)
+            made = token.issue_to_owner(connection, user.name, dataset_id, now, ends)
         return {"token": made, "url": f"{config.url}/api/training/download/{made}", "expires_at": ends}
 
     @routes.delete("/datasets/{dataset_id}/tokens")

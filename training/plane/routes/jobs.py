@@ -116,11 +116,14 @@ def router(services: Services) -> APIRouter:
         return check(services, owner, asked, rows)
 
     def _refuse_too_many(connection: Any, owner: str) -> None:
-        live = select(func.count()).select_from(table).where(table.c.owner == owner, table.c.state.not_in(FINAL))
-        most = services.config.max_jobs_per_owner
+        counted = select(func.count()).select_from(table).where(table.c.owner == owner)
+        most, most_kept = services.config.max_jobs_per_owner, services.config.max_kept_jobs_per_owner
         database.lock_owner(connection, owner)
-        if connection.execute(live).scalar_one() >= most:
+        if connection.execute(counted.where(table.c.state.not_in(FINAL))).scalar_one() >= most:
             raise OverloadedError(f"at most {most} jobs that are not final", retry_after=60.0)
+        if connection.execute(counted).scalar_one() >= most_kept:
+            text = f"at most {most_kept} jobs; final ones go after {services.config.keep_days:g} days"
+            raise OverloadedError(text, retry_after=3600.0)
 
     @routes.get("/jobs")
     def list_jobs(user: User, before: str = "", state: str = "", limit: PageSize = 50) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -263,3 +264,25 @@ def test_expired_is_refused_before_use(store: Database) -> None:
         assert secret not in str(dict(row))
         connection.execute(update(tokens).values(expires_at=20.0))
         assert token.consume(connection, secret, 11.0) == "D"
+
+
+def test_datasets_that_are_deleted_at_once_have_a_bounded_number(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path, MAX_DATASETS_PER_OWNER=1) as plane:
+        for _ in range(10):
+            made = declare(plane, b"abc")["id"]
+            assert plane.ask("DELETE", f"/datasets/{made}").status == 204
+        refused = plane.ask("POST", "/datasets", declared(b"abc"))
+        assert (refused.status, refused.json["reason"], refused.headers["Retry-After"]) == (429, "OVERLOADED", "3600")
+        assert refused.json["detail"] == "at most 10 datasets within a day, with deleted ones"
+
+
+def test_download_tokens_of_a_dataset_are_counted(tmp_path: Path) -> None:
+    few = "from training.plane import token\ntoken.MOST_OF_DATASET, token.MOST_DOWNLOADS = 2, 5"
+    with PlaneProcess(tmp_path, first=few) as plane:
+        dataset = plane.dataset()
+        for _ in range(2):
+            new_token(plane, dataset)
+        assert plane.ask("DELETE", f"/datasets/{dataset}/tokens").json == {"revoked": 2}
+        refused = plane.ask("POST", f"/datasets/{dataset}/tokens")
+        assert (refused.status, refused.json["reason"], refused.json["errors"][0]["limit"]) == (429, "OVERLOADED", 2)
+        assert plane.finished(plane.job("succeed", dataset))["state"] == "succeeded"  # machines have their own number

@@ -226,6 +226,18 @@ def test_lists_are_paged_and_filtered(plane: PlaneProcess) -> None:
     assert plane.ask("GET", "/jobs?state=lost").json["errors"][0]["field"] == "state"
 
 
+def test_jobs_that_are_cancelled_at_once_have_a_bounded_number(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path, MAX_KEPT_JOBS_PER_OWNER=2) as plane:
+        dataset = plane.dataset()
+        for _ in range(2):
+            job = plane.job("succeed", dataset)
+            plane.ask("POST", f"/jobs/{job}/cancel")
+            plane.finished(job)
+        refused = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n")
+        assert (refused.status, refused.json["reason"], refused.headers["Retry-After"]) == (429, "OVERLOADED", "3600")
+        assert refused.json["detail"] == "at most 2 jobs; final ones go after 30 days"
+
+
 def test_logs_can_be_read(plane: PlaneProcess) -> None:
     job = plane.job("fail 65")
     plane.finished(job)
