@@ -159,9 +159,9 @@ def checkpoints_superseded(services: Services) -> None:
         with services.store.begin() as connection:
             same = (checkpoints.c.job == row.job, checkpoints.c.step == row.step)
             connection.execute(delete(checkpoints).where(*same))
-            files = select(uploads.c.id, uploads.c.key).where(uploads.c.id.in_(row.files.values()))
-            gone = connection.execute(files).all()
-        _forget(services, gone)
+            gone = upload.retire(connection, row.files.values())
+        for key in gone:  # an address of an upload may be valid for an hour
+            services.objects.empty(key)
 
     each(superseded, forget)
 

@@ -83,7 +83,7 @@ def declare(connection: Connection, holder: Holder, new: NewUpload, now: float, 
     job = connection.execute(select(jobs).where(jobs.c.id == holder.job)).mappings().one()
     if new.kind is UploadKind.ARTIFACT and reports.has_result(job, holder):
         raise ConflictError(f"attempt {holder.attempt} of the job has reported its result")
-    replaced = _retire(connection, _same(connection, holder, new))
+    replaced = retire(connection, _same(connection, holder, new))
     _check_room(connection, holder, new, most_bytes)
     made = identifier.new()
     row = {
@@ -128,7 +128,7 @@ def _named(found: Iterable[RowMapping]) -> set[str]:
     return {file for row in found for file in row["files"].values()}
 
 
-def _retire(connection: Connection, ids: Collection[str]) -> list[str]:
+def retire(connection: Connection, ids: Collection[str]) -> list[str]:
     """Take the files out of use; the keys, whose objects the caller empties."""
     if not ids:
         return []
@@ -174,7 +174,7 @@ def complete_log(connection: Connection, holder: Holder, log: str, now: float, e
     event.lock(connection, holder.job)
     complete(connection, log, now, expires_at)
     before = (*_of(holder), uploads.c.kind == UploadKind.LOG, uploads.c.complete_at.is_not(None), uploads.c.id != log)
-    return _retire(connection, list(connection.execute(select(uploads.c.id).where(*before)).scalars()))
+    return retire(connection, list(connection.execute(select(uploads.c.id).where(*before)).scalars()))
 
 
 def checkpoint(connection: Connection, holder: Holder, step: int, files: Mapping[str, str], now: float) -> list[str]:
@@ -207,7 +207,7 @@ def _supersede(connection: Connection, job: str, files: set[str]) -> list[str]:
     newest = newest_checkpoints(connection, job)
     old = [row["step"] for row in newest[KEPT_CHECKPOINTS:]]
     connection.execute(delete(checkpoints).where(checkpoints.c.job == job, checkpoints.c.step.in_(old)))
-    return _retire(connection, (files | _named(newest)) - _named(newest[:KEPT_CHECKPOINTS]))
+    return retire(connection, (files | _named(newest)) - _named(newest[:KEPT_CHECKPOINTS]))
 
 
 def checkpoint_files(connection: Connection, found: RowMapping) -> list[tuple[str, RowMapping]]:

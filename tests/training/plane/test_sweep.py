@@ -17,7 +17,7 @@ from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.duty import MOST_FAILURES, Duties, Duty, UndoneError, each
-from training.plane.folder import FolderObjects
+from training.plane.folder import FolderObjects, ObjectExistsError
 from training.plane.launcher import Handle, Offer, PodSpec, Presence
 from training.plane.launchers.dstack import DstackLauncher
 from training.plane.launchers.process import ProcessLauncher
@@ -183,6 +183,15 @@ def test_the_newest_two_checkpoints_of_a_live_job_stay(services: Services, add_j
         connection.execute(update(jobs).values(state="succeeded"))
     sweep.checkpoints_superseded(services)
     assert count(services, checkpoints) == 0
+    for key in keys:  # the addresses of the uploads are valid for a while
+        assert not there(services, key)
+        with pytest.raises(ObjectExistsError), services.objects.receive(key):
+            pytest.fail("no row names these bytes")
+    assert count(services, uploads) == 3
+    with services.store.begin() as connection:
+        connection.execute(update(uploads).values(expires_at=uploads.c.expires_at - upload.UNFINISHED_SECONDS))
+    sweep.uploads_ended(services)
+    assert count(services, uploads) == 0
 
 
 def test_old_jobs_go_with_all_that_is_theirs_and_stay_counted(
