@@ -120,9 +120,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def own_remains() -> Iterator[None]:
-    """Collect the garbage of a file's tests at the end of the file, so that its ResourceWarning names the file."""
+    """Collect the garbage of a file's tests at the end of the file, so that its ResourceWarning names the file.
+
+    What is left stays for long, such as imported modules and shared services: later passes skip these objects.
+    """
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -174,6 +178,7 @@ def quick_stop() -> Iterator[None]:
 def nothing_left() -> Iterator[None]:
     """Fail when a child process, a non-daemon thread or a listening port outlives the session."""
     yield
+    gc.unfreeze()
     gc.collect()
     us = psutil.Process()
     children = us.children(recursive=True)
