@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# By path prefix, the first match counts. A group shares a pair of real services or a serverless worker with models.
+# By path prefix, the first match counts. A group shares a pair of real services, a serverless worker with models, or a
+# database and an object store.
 GROUPS = {
+    "tests/edge/": "edge",
     "tests/pair/test_lost_processes.py": "lost processes",
     "tests/pair/test_profiles.py": "observed pair",
     "tests/pair/test_traces.py": "observed pair",
@@ -20,11 +22,15 @@ GROUPS = {
     "tests/serverless/test_handler.py": "serverless worker",
     "tests/serverless/test_limits.py": "serverless worker",
     "tests/serverless/test_streams.py": "serverless worker",
+    "tests/training/plane/": "training plane",
 }
 # All other tests follow in the order of collection.
 FIRST = (
     "tests/pair/",
     "tests/training/",
+    "tests/edge/",
+    "tests/test_guard.py",
+    "tests/test_conftest.py",
     "tests/market_inference/client/test_types.py",
     "tests/market_inference/cli/training/",
     "tests/market_inference/cli/test_pair_real.py",
