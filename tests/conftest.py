@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from tests import extras, guard, workers
 
@@ -164,6 +165,16 @@ def quick_collections() -> None:
     """Set the imported modules aside from the garbage collector, as the services do: a full pass takes 0.25 s."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Give numpy's matrix products one thread, as the inference service does: waiting threads spin.
+
+    On busy cores the spinning took two thirds of the CPU of the forecasters' tests.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
