@@ -42,8 +42,6 @@ class Recipe:
     averaging: float = 0.995
     length: int = 64
     seed: int = 1
-    dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
-    """The dtype of the forward pass; the trained parameters are float32. bfloat16 is faster on CPUs with AMX."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class Distillation(Recipe):
     """The weight of the divergence from the teacher's answers, beside 1 for the labels."""
     softening: float = 2.0
     """The temperature of both answers in the divergence."""
+    dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
+    """The dtype of the forward pass; the trained parameters are float32. bfloat16 is faster on CPUs with AMX."""
 
 
 @dataclass(frozen=True)
