@@ -3,7 +3,7 @@
 import urllib.error
 import urllib.request
 
-from runtime.remote import bounded
+from market_inference.contract import bounded
 
 
 class FetchError(Exception):

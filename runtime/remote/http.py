@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
-from runtime.remote import bounded
+from market_inference.contract import bounded
 
 T = TypeVar("T")
 LONGEST_WAIT_SECONDS: Final = 60.0
@@ -100,9 +100,14 @@ class Http:
             {"Content-Type": "application/json", **self._headers, **(headers or {})},
             method=method or None,
         )
-        limits = {"seconds": seconds, "silent_seconds": silent_seconds}
         try:
-            with bounded.opened(request, redirects=_Redirects(), context=self._context, **limits) as response:
+            with bounded.opened(
+                request,
+                seconds=seconds,
+                redirects=_Redirects(),
+                silent_seconds=silent_seconds,
+                context=self._context,
+            ) as response:
                 if isinstance(response, urllib.error.HTTPError):
                     raise _refusal(host, response)
                 yield response

@@ -307,10 +307,12 @@ def _print_warnings(dataset: Any) -> None:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """The plane's refusals as one clear line and exit status 1."""
+    """The plane's refusals, and files that cannot be read or written, as one clear line and exit status 1."""
     from market_inference.cli.training.plane import PlaneError
 
     try:
         yield
-    except PlaneError as error:
+    except BrokenPipeError:  # click's: nobody reads the output
+        raise
+    except (PlaneError, OSError) as error:
         raise click.ClickException(str(error)) from None

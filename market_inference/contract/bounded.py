@@ -31,15 +31,19 @@ def opened(
     redirects: "Redirects",
     silent_seconds: float | None = None,
     context: ssl.SSLContext | None = None,
+    direct: bool = False,
 ) -> Iterator[http.client.HTTPResponse | urllib.error.HTTPError]:
     """The answer to a request, an HTTPError for a status that is no success.
 
     Blocks for at most `seconds` beside the DNS query, reading included, and `silent_seconds` for a single read.
-    Raises ExpiredError, OSError, HTTPException.
+    `direct`: without the proxies of the environment. Raises ExpiredError, OSError, HTTPException.
     """
     until = time.monotonic() + seconds
     connection = _Connection(until)
-    opener = urllib.request.build_opener(_Http(connection), _Https(connection, context), redirects)
+    handlers = [_Http(connection), _Https(connection, context), redirects]
+    if direct:
+        handlers.append(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(*handlers)
     timer = Timer(seconds, connection.shut_down)
     timer.daemon = True
     timer.start()
