@@ -1,8 +1,9 @@
 """JSON over HTTP with retries.
 
 Owns the list of transient statuses, the waiting times, and the bounds of an answer in bytes and time. Errors name the
-host, the status and the server's own explanation, never a header of the request, because a header holds the API key;
-for the same reason no header follows a redirect to another server.
+host, the status and the server's own explanation, never a header of the request, because a header holds the API key: an
+explanation that repeats the key has *** in the key's place. For the same reason no header follows a redirect to another
+server.
 """
 
 import http.client
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -27,6 +28,8 @@ _MOST_DETAIL_BYTES = 64 << 10
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 _MOST_DETAIL_CHARACTERS = 500
+_LEAST_SECRET = 6
+"""Shorter words are no keys, and stand in texts by chance."""
 
 
 class RemoteError(RuntimeError):
@@ -52,22 +55,38 @@ class Http:
         self._timeout = timeout
         self._context = ssl.create_default_context(cafile=authority or None)
 
-    def json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = "") -> Any:
+    def json(
+        self,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "",
+        timeout: float | None = None,
+    ) -> Any:
         """Send one request and parse the answer; None for an answer without content. Raises RemoteError."""
-        content = self.exchange(url, body, headers, method=method)[1]
+        content = self.exchange(url, body, headers, method=method, timeout=timeout)[1]
         try:
             return json.loads(content, parse_constant=_refuse_constant) if content else None
         except (ValueError, RecursionError):
             raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered without JSON") from None
 
     def exchange(
-        self, url: str, body: Any = None, headers: Mapping[str, str] | None = None, *, method: str = ""
+        self,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "",
+        timeout: float | None = None,
     ) -> tuple[Mapping[str, str], bytes]:
         """Send one request without a retry: `method`, else POST with a body and GET without one.
 
-        Returns the answer's headers and bytes. Raises RemoteError.
+        `timeout`: seconds for the whole request, by default the client's. Returns the answer's headers and bytes.
+        Raises RemoteError.
         """
-        with self._open(url, body, headers, method, self._timeout, self._timeout) as response:
+        seconds = self._timeout if timeout is None else timeout
+        with self._open(url, body, headers, method, seconds, seconds) as response:
             content = bounded.content(response, MOST_BYTES)
             if len(content) > MOST_BYTES:
                 raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered more than {MOST_BYTES} bytes")
@@ -94,11 +113,9 @@ class Http:
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
             raise RemoteError(f"not an HTTP address: {url}")
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        secrets = {**self._headers, **(headers or {})}
         request = urllib.request.Request(  # noqa: S310 -- the scheme is checked above
-            url,
-            data,
-            {"Content-Type": "application/json", **self._headers, **(headers or {})},
-            method=method or None,
+            url, data, {"Content-Type": "application/json", **secrets}, method=method or None
         )
         try:
             with bounded.opened(
@@ -109,7 +126,7 @@ class Http:
                 context=self._context,
             ) as response:
                 if isinstance(response, urllib.error.HTTPError):
-                    raise _refusal(host, response)
+                    raise _refusal(host, response, secrets.values())
                 yield response
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{host} cannot be reached: {getattr(error, 'reason', error)}") from None
@@ -135,13 +152,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _refusal(host: str, error: urllib.error.HTTPError) -> RemoteError:
+def _refusal(host: str, error: urllib.error.HTTPError, secrets: Iterable[str]) -> RemoteError:
     kind = TransientError if error.code in _TRANSIENT else RemoteError
-    detail = _detail(error)
-    text = f"{host} answered {error.code} {error.reason}" + (f": {detail}" if detail else "")
+    detail = _hidden(_detail(error), secrets)[:_MOST_DETAIL_CHARACTERS]
+    reason = _hidden(str(error.reason), secrets)[:_MOST_DETAIL_CHARACTERS]
+    text = f"{host} answered {error.code} {reason}" + (f": {detail}" if detail else "")
     refusal = kind(text, error.code, detail=detail, retry_after=_seconds(error.headers.get("Retry-After")))
-    refusal.add_note(error.headers.get("WWW-Authenticate", ""))
+    refusal.add_note(_hidden(error.headers.get("WWW-Authenticate", ""), secrets))
     return refusal
+
+
+def _hidden(text: str, secrets: Iterable[str]) -> str:
+    """The server's text without the values of the request's headers, nor their last words: `Bearer KEY` and `KEY`."""
+    words = {word for secret in secrets for word in (secret, *secret.split()[-1:]) if len(word) >= _LEAST_SECRET}
+    for word in sorted(words, key=len, reverse=True):
+        text = text.replace(word, "***")
+    return text
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
@@ -154,7 +180,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return ""
     errors = document.get("errors")
     found = [str(document.get("detail") or ""), *map(str, errors if isinstance(errors, list) else ())]
-    return "; ".join(one for one in found if one)[:_MOST_DETAIL_CHARACTERS]
+    return "; ".join(one for one in found if one)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -1,5 +1,6 @@
 """The HTTP client: explanations of refusals, waits between tries, answers that do not end."""
 
+import json
 import time
 
 import pytest
@@ -131,3 +132,17 @@ def test_an_explanation_of_any_form_is_no_failure_of_its_own(detail):
     with answering(detail, 400) as server, pytest.raises(http.RemoteError) as refused:
         client().json(server.url)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("repeated", [f"Bearer {KEY}", KEY, f"{'x' * 495}{KEY}"])
+def test_an_explanation_that_repeats_the_key_is_told_without_the_key(repeated):
+    answer = {"detail": repeated, "errors": [{"authorization": repeated}]}
+    headers = {"WWW-Authenticate": repeated[-200:]}
+    with (
+        answering(json.dumps(answer).encode(), 400, headers) as server,
+        pytest.raises(http.RemoteError) as refused,
+    ):
+        client().json(server.url)
+    told = f"{refused.value} {refused.value.detail} {refused.value.__notes__}"
+    assert KEY[:5] not in told
+    assert "***" in told
