@@ -1,8 +1,9 @@
 """A connection of the HTTP server: uvicorn's, with limits before a request reaches the application.
 
-Owns the limits of headers in bytes, number and time, the end of a connection whose client takes nothing of an answer or
-still sends after the answer, the wait of requests that are sent before the answer to another one, and the answer to an
-Upgrade that the server does not offer. The limits of bodies belong to the service.
+Owns the limits of headers in bytes, number and time, the refusal of headers that two servers may read in two ways, the
+end of a connection whose client takes nothing of an answer or still sends after the answer, the wait of requests that
+are sent before the answer to another one, and the answer to an Upgrade that the server does not offer. The limits of
+bodies belong to the service.
 """
 
 import asyncio
@@ -28,18 +29,24 @@ HEADER_SECONDS: Final = 30.0
 READER_SECONDS: Final = 30.0
 """A client that takes nothing of an answer for this time loses the connection."""
 _PIECE: Final = 1 << 10
-"""Bytes parsed at once: a parsed request takes a hundred times the memory of its 18 bytes."""
+"""Bytes parsed at once: a parsed request takes some seventy times the memory of its 25 bytes."""
 _CONTENT_PIECE: Final = 64 << 10
 """Bytes of a chunk's content that are parsed at once."""
 _LAST_CHUNK: Final = re.compile(rb"\n0")
 """The size 0 of a body's last chunk comes after the end of a line. The content may have these bytes, too."""
 _WRITE: Final = 64 << 10
 """The most bytes of a body that wait for the client beside those of the application."""
+_TOO_LARGE: Final = "The headers are too large."
 _UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
 
 
-class _HeadersTooLargeError(Exception):
-    """Raised in a callback of the parser."""
+class _RefusedError(Exception):
+    """Raised in a callback of the parser: the answer to a request that is refused by its headers."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -131,13 +138,13 @@ class HttpConnection(HttpToolsProtocol):
             self._left.appendleft(part[upgrade.args[0] :])
             self._left.appendleft(memoryview(self._without_upgrade()))
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, _HeadersTooLargeError):
-                self._refuse(431, "The headers are too large.")
+            if isinstance(error.__context__, _RefusedError):
+                self._refuse(error.__context__.status, error.__context__.text)
             else:
                 self._refuse(400, "Invalid HTTP request received.")
             return
         if self._pending > HEADER_BYTES:
-            self._refuse(431, "The headers are too large.")
+            self._refuse(431, _TOO_LARGE)
 
     def on_message_begin(self) -> None:
         self._restart()
@@ -151,13 +158,14 @@ class HttpConnection(HttpToolsProtocol):
         self._count(name, value)
         self._header_count += 1
         if self._header_count > HEADERS:
-            raise _HeadersTooLargeError
+            raise _RefusedError(431, _TOO_LARGE)
         # Trailers are dropped: a proxy in front checks and replaces headers, and a trailer would come after its check.
         if not self._in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._restart()
+        self._check_headers()
         if self.parser.should_upgrade():  # feed_data() raises HttpParserUpgrade now
             if self._should_upgrade():
                 super().on_headers_complete()
@@ -166,6 +174,21 @@ class HttpConnection(HttpToolsProtocol):
         self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self._arrived()
         super().on_headers_complete()
+
+    def _check_headers(self) -> None:
+        """Refuse what a proxy in front may read in another way (RFC 9112, 3.2 and 6.1); httptools takes it.
+
+        The parser finds an unknown transfer coding after the request has begun, and takes `gzip, chunked` for chunked.
+        """
+        old = self.parser.get_http_version() == "1.0"
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or not (hosts or old):
+            raise _RefusedError(400, "A request has one Host header.")
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and old:
+            raise _RefusedError(400, "HTTP/1.0 has no Transfer-Encoding.")
+        if codings not in ([], [b"chunked"]):
+            raise _RefusedError(501, "The only Transfer-Encoding is chunked.")
 
     def on_body(self, body: bytes) -> None:
         self._restart()
@@ -272,7 +295,7 @@ class HttpConnection(HttpToolsProtocol):
     def _count(self, *parts: bytes) -> None:
         self._header_bytes += sum(map(len, parts)) + len(parts)
         if self._header_bytes > HEADER_BYTES:
-            raise _HeadersTooLargeError
+            raise _RefusedError(431, _TOO_LARGE)
 
     def _restart(self) -> None:
         self._pending = self._header_bytes = self._header_count = 0

@@ -137,6 +137,47 @@ async def test_more_headers_are_refused_by_status(client, extra):
     assert await client.ended()
 
 
+@pytest.mark.parametrize("path", [b"/early", b"/x"])
+@pytest.mark.parametrize(
+    ("version", "headers", "status"),
+    [
+        (b"1.1", b"", 400),
+        (b"1.1", b"host: a\r\nhost: a\r\n", 400),
+        (b"1.1", b"host: a\r\nx: 1\r\nHost: b\r\n", 400),
+        (b"1.0", b"host: a\r\nhost: b\r\n", 400),
+        (b"1.1", b"connection: upgrade\r\nupgrade: h2c\r\n", 400),
+        (b"1.1", b"host: a\r\nhost: b\r\nconnection: upgrade\r\nupgrade: websocket\r\n", 400),
+        (b"1.0", b"host: a\r\ntransfer-encoding: chunked\r\n", 400),
+        (b"1.1", b"host: a\r\ntransfer-encoding: xchunked\r\n", 501),
+        (b"1.1", b"host: a\r\ntransfer-encoding: gzip\r\n", 501),
+        (b"1.1", b"host: a\r\ntransfer-encoding: identity\r\n", 501),
+        (b"1.1", b"host: a\r\ntransfer-encoding: gzip, chunked\r\n", 501),
+        (b"1.1", b"host: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", 501),
+        (b"1.1", b"host: a\r\ntransfer-encoding: \r\n", 400),
+    ],
+)
+async def test_headers_that_servers_read_in_two_ways_are_refused_before_the_request_begins(
+    client, path, version, headers, status
+):
+    await client.send(b"POST %b HTTP/%b\r\n%b\r\n" % (path, version, headers))
+    assert await client.answer() == (status, {})
+    assert await client.ended()
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        (b"1.0", b"content-length: 0\r\n"),
+        (b"1.1", b"host: \r\ncontent-length: 0\r\n"),
+        (b"1.1", b"HOST: a\r\nTransfer-Encoding: Chunked\r\n"),
+    ],
+)
+async def test_headers_that_have_one_meaning_are_taken(client, version, headers):
+    body = b"0\r\n\r\n" if b"Chunked" in headers else b""
+    await client.send(b"POST /x HTTP/%b\r\n%b\r\n%b" % (version, headers, body))
+    assert (await client.answer())[0] == 200
+
+
 async def test_the_limit_of_headers_is_for_each_request(client):
     for _ in range(3):
         await client.send(POST + b"x: %b\r\n" % (b"a" * (HEADER_BYTES - 256)) + b"content-length: 0\r\n\r\n")
@@ -302,7 +343,7 @@ async def test_the_content_of_a_chunk_is_parsed_in_large_pieces(client, monkeypa
 @pytest.mark.parametrize(
     "kind",
     [
-        b"GET /held HTTP/1.1\r\n\r\n",
+        b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n",
         chunked(b"hello", 5, b"/held"),
         chunked(b"a" * 200_000, 200_000, b"/held"),
         chunked(b"a" * 3_000, 3_000, b"/held", b"a: b\r\n"),
@@ -314,7 +355,9 @@ async def test_requests_before_the_answer_to_another_one_wait_as_bytes(kind):
     app = Held()
     async with served(app) as port, connected(port) as client:
         before = cycles()
-        client.writer.write(kind + b"GET / HTTP/1.1\r\n\r\n" * 100_000 + b"GET /last HTTP/1.1\r\n\r\n")
+        client.writer.write(
+            kind + b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 100_000 + b"GET /last HTTP/1.1\r\nhost: a\r\n\r\n"
+        )
         async with asyncio.timeout(SECONDS):
             await app.begun.wait()
         for _ in range(100):  # the server may read in each turn of the loop
@@ -328,7 +371,7 @@ async def test_requests_before_the_answer_to_another_one_wait_as_bytes(kind):
 async def test_the_departure_of_a_client_is_noticed_while_its_further_requests_wait():
     app = Held()
     async with served(app) as port, connected(port) as client:
-        await client.send(b"GET /held HTTP/1.1\r\n\r\n" + b"GET / HTTP/1.1\r\n\r\n" * 9)
+        await client.send(b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n" + b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 9)
         async with asyncio.timeout(SECONDS):
             await app.begun.wait()
             client.writer.close()
@@ -338,10 +381,10 @@ async def test_the_departure_of_a_client_is_noticed_while_its_further_requests_w
 
 async def test_a_websocket_does_not_overtake_the_answer_to_an_earlier_request():
     app = Held()
-    upgrade = b"GET /x HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    upgrade = b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     upgrade += b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     async with served(app) as port, connected(port) as client:
-        await client.send(b"GET /held HTTP/1.1\r\n\r\n" + upgrade)
+        await client.send(b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n" + upgrade)
         async with asyncio.timeout(SECONDS):
             await app.begun.wait()
         app.released.set()
@@ -360,7 +403,7 @@ async def test_a_connection_above_the_limit_is_closed_and_the_others_are_served(
         words = []
         while not words:  # until the server has seen the ends of the others
             async with connected(port) as last:
-                await last.send(get.replace(b"host: a", b"connection: close"))
+                await last.send(get.replace(b"host: a", b"host: a\r\nconnection: close"))
                 with contextlib.suppress(ConnectionError):
                     words = (await last.reader.read()).split()
         assert int(words[1]) == 200
