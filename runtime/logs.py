@@ -3,8 +3,8 @@
 Owns the form of a line: `time`, `level`, `logger`, `event`, then the fields given in `extra={"fields": {...}}`. Callers
 pass ids, codes, sizes and timings, never keys, tokens, texts or series.
 
-Writing a line never blocks. Lines that stderr does not accept, such as those for a pipe without a reader, wait in a
-buffer; once the buffer is full new lines are dropped, and a later line says how many.
+Writing a line never blocks. Lines that stderr does not accept, such as those for a pipe without a reader or for a full
+disk, wait in a buffer; once the buffer is full new lines are dropped, and a later line says how many.
 """
 
 import asyncio
@@ -42,7 +42,8 @@ class _Writer:
         mode = os.fstat(descriptor).st_mode
         reopened = _reopened(descriptor, mode)
         self._descriptor = descriptor if reopened is None else reopened
-        self._may_block = reopened is None and not stat.S_ISREG(mode)
+        self._is_file = stat.S_ISREG(mode)
+        self._may_block = reopened is None and not self._is_file
 
     def write(self, line: bytes) -> None:
         """Add a line to the buffer, or drop the line if the buffer is full."""
@@ -59,8 +60,8 @@ class _Writer:
                 while self._waiting and self._write_some():
                     pass
             except OSError:
-                # No reader will ever come: a closed pipe.
-                self._waiting.clear()
+                if not self._is_file:  # No reader will ever come: a closed pipe. A disk has room again some day.
+                    self._waiting.clear()
             if self._dropped and not self._waiting:
                 dropped, self._dropped = self._dropped, 0
                 head = _head(int(time.time() * 1000), logging.WARNING, __name__, "log lines dropped")

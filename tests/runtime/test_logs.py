@@ -85,6 +85,40 @@ def test_a_pipe_that_nobody_reads_delays_no_line_and_the_dropped_lines_are_count
     assert next(line["count"] for line in lines if line["event"] == "log lines dropped") > 10_000
 
 
+FULL = """
+import asyncio, logging, resource
+from runtime import logs
+
+log = logging.getLogger("gateway.request")
+
+async def main():
+    logs.configure("info")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, most))
+    for number in range(10_000):
+        logs.event(log, logging.INFO, "request", {"number": number, "text": "x" * 200})
+        log.warning("from a thread or a library")
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    log.warning("there is room again")
+    logging.shutdown()
+
+asyncio.run(main())
+"""
+
+
+def test_lines_for_a_full_disk_are_written_later_or_counted(tmp_path):
+    """A limit of the file's size stands for the disk's."""
+    file = tmp_path / "log"
+    with file.open("wb") as stderr:
+        subprocess.run([sys.executable, "-c", FULL], stderr=stderr, check=True, timeout=250)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (dropped,) = [line["count"] for line in lines if line["event"] == "log lines dropped"]
+    assert dropped > 10_000
+    assert len(lines) - 1 + dropped == 20_001
+
+
 CLOSED = """
 import logging, os
 from runtime import listen, logs
