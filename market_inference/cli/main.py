@@ -4,6 +4,10 @@ Owns the group of commands. Each command is a file of commands/. A failure is on
 usage is exit status 2.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import click
 
 from market_inference import __version__
@@ -21,9 +25,34 @@ from market_inference.cli.commands.status import status
 from market_inference.cli.commands.top import top
 from market_inference.cli.commands.train import train
 from market_inference.cli.commands.watch import watch
+from market_inference.cli.printable import printable
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands; a refusal quotes files, names and servers without their control characters."""
+
+    def make_context(self, *given: Any, **more: Any) -> click.Context:
+        """Read the arguments before the name of a command."""
+        with _printable():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _printable():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        # Another exception in its place would print no usage.
+        error.message = printable(error.message)  # type: ignore[misc]
+        raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, package_name="market-inference", message="%(prog)s %(version)s")
 def main() -> None:
     """Forecasts with calibrated uncertainty, financial sentiment and technical indicators.

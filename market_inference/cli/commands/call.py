@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from market_inference.cli.commands.options import Number
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers
@@ -76,7 +77,7 @@ def _show_warning(
     file: object = None,
     line: object = None,
 ) -> None:
-    click.echo(f"Note: {message}", err=True)
+    echo(f"Note: {message}", err=True)
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +122,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def fail_if_any_failed(answers: "Answers[Any]") -> None:
     """Exit status 1, with a line on stderr for every item that failed alone."""
     for error in answers.errors.values():
-        click.echo(f"Error: {explain(error)}", err=True)
+        echo(f"Error: {explain(error)}", err=True)
     if answers.errors:
         sys.exit(1)
 

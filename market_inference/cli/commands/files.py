@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from market_inference.cli.printable import echo
+
 if TYPE_CHECKING:
     from market_inference.client.files import Bars, Options
 
@@ -57,7 +59,7 @@ class Reading:
             raise click.UsageError(str(error)) from None
         notes = dict.fromkeys(note for bars in found.values() for note in bars.notes)
         for note in notes:
-            click.echo(f"Note: {'standard input' if path == '-' else path}: {note}", err=True)
+            echo(f"Note: {'standard input' if path == '-' else path}: {note}", err=True)
         return found
 
     def bars(self, path: str, symbol: str | None = None, limit: int | None = None) -> "Bars":

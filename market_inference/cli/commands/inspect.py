@@ -3,6 +3,7 @@
 import click
 
 from market_inference.cli.commands.files import Reading, reading_options
+from market_inference.cli.printable import echo
 
 EXAMPLES = """
 \b
@@ -34,7 +35,7 @@ def inspect(path: str, reading: Reading) -> None:
         from market_inference.client.files import report
 
         if many:
-            click.echo(f"\n{symbol}")
+            echo(f"\n{symbol}")
         _print(dict(bars.details))
         _print({"span": report.span(bars)})
         for label, lines in (("note", bars.notes), ("gap", report.gaps(bars)), ("jump", report.jumps(bars))):
@@ -49,4 +50,4 @@ def inspect(path: str, reading: Reading) -> None:
 
 def _print(facts: dict[str, str]) -> None:
     for name, value in facts.items():
-        click.echo(f"{name + ':':13}{value}")
+        echo(f"{name + ':':13}{value}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from market_inference.cli.commands.options import Number
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def issue(
             units_per_day=units_per_day,
         )
         known.append(key)
-    click.echo(secret)
+    echo(secret)
 
 
 @keys.command("list")
@@ -84,7 +85,7 @@ def list_keys(path: Path) -> None:
     for key in known:
         end = datetime.fromtimestamp(key.expires, UTC).isoformat(timespec="seconds") if key.expires else "never"
         state = "  expired" if key.expired(time.time()) else ""
-        click.echo(f"{key.prefix}  {key.owner}  {','.join(key.scopes)}  ends {end}{state}")
+        echo(f"{key.prefix}  {key.owner}  {','.join(key.scopes)}  ends {end}{state}")
 
 
 @keys.command()
@@ -96,7 +97,7 @@ def revoke(path: Path, prefix: str) -> None:
 
     with _edited(path) as known:
         key = store.revoke(known, prefix)
-    click.echo(f"revoked {key.prefix} of {key.owner}", err=True)
+    echo(f"revoked {key.prefix} of {key.owner}", err=True)
 
 
 @keys.command()
@@ -109,7 +110,7 @@ def rotate(path: Path, prefix: str, overlap_hours: float) -> None:
 
     with _edited(path) as known:
         secret, _ = store.rotate(known, prefix, overlap_hours * 3600.0)
-    click.echo(secret)
+    echo(secret)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import click
 
 from market_inference.cli.commands.call import Service, service_options
 from market_inference.cli.commands.train import as_json, plane_url
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from market_inference.cli.training.plane import Plane
@@ -191,19 +192,19 @@ def _show_version(found: Any, raw: bool) -> None:
         print_json(found)
         return
     report = found.get("report") or {}
-    click.echo(f"{found['name']} {found['label']}  {found['state']}")
+    echo(f"{found['name']} {found['label']}  {found['state']}")
     for why in report.get("reasons", []):
-        click.echo(f"  {why}")
+        echo(f"  {why}")
     for name in ("job", "dataset", "dataset_sha256", "recipe_sha256", "image"):
-        click.echo(f"{name}  {found.get(name, '')}".rstrip())
-    click.echo(f"base  {found['base'].get('package') or found['base'].get('base', '')}".rstrip())
+        echo(f"{name}  {found.get(name, '')}".rstrip())
+    echo(f"base  {found['base'].get('package') or found['base'].get('base', '')}".rstrip())
     for move in found["promotions"]:
-        click.echo(f"{_time(move['at'])}  {move['action']} by {move['author']}: {move['reason']}")
+        echo(f"{_time(move['at'])}  {move['action']} by {move['author']}: {move['reason']}")
 
 
 def _say(model: Any) -> None:
     shadow = f", {model['shadow']} in the shadow" if model.get("shadow") else ""
-    click.echo(f"{model['name']}: {model.get('champion', 'the configured model')} is in service{shadow}", err=True)
+    echo(f"{model['name']}: {model.get('champion', 'the configured model')} is in service{shadow}", err=True)
 
 
 def _time(at: float) -> str:

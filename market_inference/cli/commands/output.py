@@ -1,6 +1,7 @@
 """The output of commands: console, tables, numbers and JSON.
 
-Owns the form of the output; the commands own the content of tables.
+Owns the form of the output, and keeps control characters of files, names and servers away from the terminal; the
+commands own the content of tables.
 """
 
 import json
@@ -8,11 +9,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import click
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from market_inference.cli.printable import echo, printable
 
 PLAIN_WIDTH = 160
 SIGNIFICANT_DIGITS = 6
@@ -20,6 +23,15 @@ _LEAST_DECIMALS, _MOST_DECIMALS = 2, 12
 # From here on, such as for volumes, decimals have no meaning.
 _WHOLE = 1e7
 _LEAST_TEXT = 6
+
+
+class PlainConsole(Console):
+    """A console that shows control characters of texts as escapes; styles and the console's own controls work."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of an object."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 class PlainTable(Table):
@@ -32,8 +44,8 @@ class PlainTable(Table):
 
 def console() -> Console:
     """Standard output; without a terminal, plain text of full width."""
-    found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH, no_color=True)
+    found = PlainConsole(highlight=False, markup=False)
+    return found if found.is_terminal else PlainConsole(highlight=False, markup=False, width=PLAIN_WIDTH, no_color=True)
 
 
 def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainTable:
@@ -49,7 +61,7 @@ def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainT
 
 def print_json(value: object) -> None:
     """Print a JSON document. JSON has no NaN and no infinities: such numbers become null."""
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+    echo(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def decimals(values: Iterable[float]) -> int:

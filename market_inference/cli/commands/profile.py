@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from market_inference.cli.printable import echo
+
 ENDINGS = {"flamegraph": "svg", "speedscope": "speedscope.json", "folded": "txt", "device": "trace.json"}
 # Seconds that taking a profile may need beyond the profile's own.
 PATIENCE_SECONDS = 60.0
@@ -66,4 +68,4 @@ def profile(target: str, seconds: int, kind: str, engine: str, output: Path | No
             raise click.ClickException(f"{target}: {from_rpc(failure, '').message}") from None
     file = output or Path(f"profile.{ENDINGS[kind]}")
     file.write_bytes(taken.profile)
-    click.echo(f"{file}: {len(taken.profile)} bytes, process {taken.process_id}")
+    echo(f"{file}: {len(taken.profile)} bytes, process {taken.process_id}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from market_inference.cli.commands.call import Service, explain, service_options
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers, Sentiment
@@ -69,7 +70,7 @@ def sentiment(
     else:
         _print_table(wanted, found)
     for at, error in found.errors.items():
-        click.echo(f"Error: {wanted[at].place}: {explain(error)}", err=True)
+        echo(f"Error: {wanted[at].place}: {explain(error)}", err=True)
     if found.errors:
         raise SystemExit(1)
 

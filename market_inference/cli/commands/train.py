@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from market_inference.cli.commands.signals import end_on_signals
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from market_inference.cli.training.plane import Plane
@@ -97,7 +98,7 @@ def run(recipe: Path, data: Path | None, dataset: str, kind: str | None, dry_run
         if dry_run:
             _show_checks(made)
         elif detach:
-            click.echo(made["id"])
+            echo(made["id"])
         else:
             _watch(plane, made["id"])
 
@@ -107,7 +108,7 @@ def _show_checks(report: dict[str, Any]) -> None:
     from market_inference.cli.commands.output import console, table
 
     for check in report["checks"]:
-        click.echo(f"{'ok    ' if check['passed'] else 'FAILED'} {check['field']}: {check['text']}")
+        echo(f"{'ok    ' if check['passed'] else 'FAILED'} {check['field']}: {check['text']}")
     shown = table("what a job costs", "machine", "USD/h", "expected", "at most", "by", left=1)
     for offer in report["offers"]:
         costs = (f"{offer[name]:.2f}" for name in ("usd_per_hour", "usd_expected", "usd_most"))
@@ -130,7 +131,7 @@ def budget(raw: bool, url: str) -> None:
         print_json(found)
         return
     amounts = ", ".join(f"{found[f'{name}_usd']:.2f} {name}" for name in ("charged", "reserved", "left"))
-    click.echo(f"{found['owner']}, {found['period']}: {amounts} of {found['limit_usd']:.2f} USD")
+    echo(f"{found['owner']}, {found['period']}: {amounts} of {found['limit_usd']:.2f} USD")
 
 
 @train.command("list")
@@ -175,14 +176,14 @@ def show(job: str, raw: bool, url: str) -> None:
     if raw:
         print_json(found)
         return
-    click.echo(f"{found['id']}  {found['name']}  {found['state']}  {found.get('reason', '')}".rstrip())
+    echo(f"{found['id']}  {found['name']}  {found['state']}  {found.get('reason', '')}".rstrip())
     shown = table("attempts", "n", "state", "cause", "exit code", "step", left=3)
     for one in found["attempts"]:
         code = str(one.get("exit_code", ""))
         shown.add_row(str(one["n"]), one["state"], one.get("cause", ""), code, str(one["step"]))
     console().print(shown)
     for name, value in (found.get("result") or {}).get("measures", {}).items():
-        click.echo(f"{name}  {value}")
+        echo(f"{name}  {value}")
 
 
 @train.command()
@@ -191,7 +192,7 @@ def show(job: str, raw: bool, url: str) -> None:
 def logs(job: str, url: str) -> None:
     """Print the log of the JOB's newest attempt."""
     with _refusals():
-        click.echo(_plane(url).exchange("GET", f"/jobs/{job}/logs", None, {}).decode(errors="replace"), nl=False)
+        echo(_plane(url).exchange("GET", f"/jobs/{job}/logs", None, {}).decode(errors="replace"), nl=False)
 
 
 @train.command()
@@ -201,7 +202,7 @@ def cancel(job: str, url: str) -> None:
     """Ask the JOB to end."""
     with _refusals():
         found = _plane(url).json("POST", f"/jobs/{job}/cancel")
-    click.echo(f"{found['id']} is {found['state']}", err=True)
+    echo(f"{found['id']} is {found['state']}", err=True)
 
 
 @train.command()
@@ -218,7 +219,7 @@ def artifacts(job: str, out: Path | None, raw: bool, url: str) -> None:
         found = plane.json("GET", f"/jobs/{job}/artifacts")["artifacts"]
         if out is not None:
             for artifact in found:
-                click.echo(str(plane.download(artifact, out)))
+                echo(str(plane.download(artifact, out)))
             return
     if raw:
         print_json(found)
@@ -245,7 +246,7 @@ def datasets(upload: Path | None, kind: str, shown_id: str, deleted_id: str, raw
         if upload is not None:
             made = plane.upload(upload, kind)
             _wait_checked(plane, made)
-            click.echo(made)
+            echo(made)
             return
         if deleted_id:
             plane.json("DELETE", f"/datasets/{deleted_id}")
@@ -280,7 +281,7 @@ def _watch(plane: "Plane", job: str) -> None:
     if done["state"] != "succeeded":
         raise click.ClickException(f"the job {done['state']}: {done.get('reason', '')}".rstrip(": "))
     for name, value in done["result"]["measures"].items():
-        click.echo(f"{name}  {value:.4f}" if isinstance(value, float) else f"{name}  {value}")
+        echo(f"{name}  {value:.4f}" if isinstance(value, float) else f"{name}  {value}")
 
 
 def _wait_checked(plane: "Plane", dataset: str) -> None:
@@ -302,7 +303,7 @@ def _print_warnings(dataset: Any) -> None:
     for code, count in report.get("warnings", {}).items():
         first = report["places"][code][0]
         where = f"row {first['row']}: " if first["row"] else ""
-        click.echo(f"warning  {code} ({count}): {where}{first['why']}", err=True)
+        echo(f"warning  {code} ({count}): {where}{first['why']}", err=True)
 
 
 @contextmanager

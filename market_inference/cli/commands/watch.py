@@ -11,6 +11,7 @@ import click
 from market_inference.cli.commands.call import Service, service_options
 from market_inference.cli.commands.files import Reading, reading_options
 from market_inference.cli.commands.options import Number
+from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -108,7 +109,7 @@ def watch(
     if not 1 <= history < len(times):
         raise click.UsageError(f"--history must be between 1 and {len(times) - 1}: the file has {len(times)} bars")
     if note := _pace(times[history:], speed):
-        click.echo(f"Note: {note}", err=True)
+        echo(f"Note: {note}", err=True)
     forecast = ForecastEvery(horizon, quantiles=(0.1, 0.5, 0.9), every=every) if horizon else None
     started = {name: values[:history] for name, values in bars.items()}
     with (
