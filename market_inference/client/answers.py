@@ -3,7 +3,7 @@
 Owns the values that users get, except forecast.py's. decode.py and bulk.py make them from messages.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -179,12 +179,23 @@ class Answers(Generic[T]):
         symbols: tuple[str, ...] = (),
         request_id: str = "",
         source: Source = Source(),  # noqa: B008  # frozen
+        models: Collection[tuple[str, str]] = (),
     ) -> None:
+        """`models`: name and version of each model that answered, in the order of the items."""
         self._items = items
+        self._models = tuple(models)
         self._positions = {symbol: at for at, symbol in enumerate(symbols)}
         self.symbols = symbols
         self.request_id = request_id
         self.source = source
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That several models or versions answered, where the service changed its model between the call's requests."""
+        if len(self._models) < 2:
+            return ()
+        named = ", ".join(f"{name} {version}" for name, version in self._models)
+        return (f"the requests of this call were answered by different models: {named}",)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -275,7 +286,8 @@ class Answers(Generic[T]):
     def __repr__(self) -> str:
         failed = len(self.errors)
         names = f": {', '.join(self.symbols[:5])}{', ...' if len(self.symbols) > 5 else ''}" if self.symbols else ""
-        return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{names})"
+        mixed = f", {len(self._models)} models" if self.notes else ""
+        return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{mixed}{names})"
 
     def _position(self, symbol: str) -> int:
         if symbol not in self._positions:

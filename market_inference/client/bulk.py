@@ -53,6 +53,8 @@ class Items(Sequence[T | MarketInferenceError]):
         # Of each item: the other fields of the response, the source, and the number of items in earlier requests.
         self._places: list[tuple[Any, Source, int]] = []
         self.request_id = ""
+        # Name and version of each model that answered, in order.
+        self.models: dict[tuple[str, str], None] = {}
         for part in parts:
             before, rest = len(self._raw), None
             if isinstance(part.answer, MarketInferenceError):
@@ -61,6 +63,8 @@ class Items(Sequence[T | MarketInferenceError]):
             else:
                 items, rest = response.read(self._response, part.answer, len(part.items))
                 self.request_id = self.request_id or rest.request_id
+                if rest.model:
+                    self.models[rest.model, rest.model_version] = None
                 self._raw += items
                 self._read += [_UNREAD] * len(items)
             self._places += [(rest, item.source, before) for item in part.items]

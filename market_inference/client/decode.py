@@ -36,7 +36,7 @@ class AnalysisGiven:
 def forecasts(parts: Sequence[Part[Series]], source: Source) -> ForecastAnswers:
     """One Forecast, or error, per series."""
     items = Forecasts(parts)
-    return ForecastAnswers(items, _symbols(parts), items.request_id, source)
+    return ForecastAnswers(items, _symbols(parts), items.request_id, source, items.models)
 
 
 def forecast(raw: bytes, series: Series) -> Forecast:
@@ -48,24 +48,27 @@ def sentiments(parts: Sequence[Part[Text]], source: Source) -> Answers[Sentiment
     """One Sentiment, or error, per text."""
     found: list[Sentiment | MarketInferenceError] = []
     request_id = ""
+    models: dict[tuple[str, str], None] = {}
     for part in parts:
         if isinstance(part.answer, MarketInferenceError):
             found += [part.answer] * len(part.items)
             continue
         answer, before = response.parse(pb.AnalyzeSentimentResponse, part.answer), len(found)
         request_id = request_id or answer.request_id
+        if answer.model:
+            models[answer.model, answer.model_version] = None
         for item, text in zip(answer.sentiments, part.items, strict=True):
             if item.WhichOneof("result") == "error":
                 found.append(item_error(errors.from_status(item.error, answer.request_id), text.source, before))
             else:
                 found.append(_sentiment(answer, item.sentiment, text.source))
-    return Answers(found, _symbols(parts), request_id, source)
+    return Answers(found, _symbols(parts), request_id, source, models)
 
 
 def indicators(parts: Sequence[Part[Panel]], source: Source, labels: Labels) -> IndicatorAnswers:
     """One Indicators, or error, per panel."""
     items = Panels(parts, labels)
-    return IndicatorAnswers(items, _symbols(parts), items.request_id, source)
+    return IndicatorAnswers(items, _symbols(parts), items.request_id, source, items.models)
 
 
 def indicator_set(raw: bytes, panel: Panel, labels: Labels) -> Indicators:

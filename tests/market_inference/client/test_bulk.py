@@ -136,6 +136,47 @@ def test_items_are_read_once_when_they_are_reached_for(monkeypatch: pytest.Monke
     assert (read.count(pb.Forecast), read.count(pb.SeriesForecast)) == (8, 1)
 
 
+def versions(*given: str) -> list[pb.PredictResponse]:
+    """Responses to the requests of a call of 600 series, each of a version; no model named for an empty one."""
+    made = [predicted([""] * size, set()) for size in (256, 256, 88)]
+    for answer, version in zip(made, given, strict=True):
+        answer.model_version = version
+        answer.model = "walk" if version else ""
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("3", "3", "3"), ""),
+        (("3", "", "3"), ""),
+        (("3", "4", "4"), "walk 3, walk 4"),
+        (("4", "3", "4"), "walk 4, walk 3"),
+    ],
+)
+def test_answers_of_several_models_say_so(given: tuple[str, ...], says: str) -> None:
+    found = read_predicted(versions(*given), [""] * 600)
+    assert found.notes == ((f"the requests of this call were answered by different models: {says}",) if says else ())
+    assert ("2 models" in repr(found)) == bool(says)
+    assert pickle.loads(pickle.dumps(found)).notes == found.notes  # noqa: S301
+
+
+def test_indicators_and_sentiments_of_several_models_say_so() -> None:
+    parts = []
+    for version in ("1", "2"):
+        answer = panels([40] * 64)
+        answer.model_version = version
+        parts.append(answer.SerializeToString())
+    assert "ta 1, ta 2" in calls.indicators([SERIES] * 128, ["RSI:timeperiod=14", "MACD"], 0).read(parts).notes[0]
+    texts = [
+        pb.AnalyzeSentimentResponse(
+            sentiments=[pb.TextSentiment(sentiment=pb.Sentiment(label=1))] * 100, model="mood", model_version=version
+        ).SerializeToString()
+        for version in ("1", "2")
+    ]
+    assert "mood 1, mood 2" in calls.sentiment(["profit rose"] * 200, "").read(texts).notes[0]
+
+
 def test_requests_of_one_call_are_one_array_and_a_lost_request_is_rows_of_nan() -> None:
     symbols = [f"S{at}" for at in range(600)]
     lost = UnavailableError("away", code="UNAVAILABLE")
