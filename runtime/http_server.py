@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 
@@ -80,9 +80,10 @@ class _Handshake(asyncio.Protocol):
         self._is_at_end = self._is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- narrows the type
-        transport.pause_reading()
-        self._server.shake(self, transport)
+        # uvloop's transports derive from no class of asyncio.
+        accepted = cast("asyncio.Transport", transport)
+        accepted.pause_reading()
+        self._server.shake(self, accepted)
 
     def data_received(self, data: bytes) -> None:
         self._received.append(data)
@@ -95,8 +96,12 @@ class _Handshake(asyncio.Protocol):
 
     async def run(self, transport: asyncio.Transport) -> None:
         """Shake hands. A failure closes the connection."""
+        loop = asyncio.get_running_loop()
+        if transport.is_closing():
+            return
+        loop.call_soon(self._give_early, transport)
         try:
-            secured = await asyncio.get_running_loop().start_tls(
+            secured = await loop.start_tls(
                 transport, self, self._context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
         except OSError:
@@ -109,6 +114,14 @@ class _Handshake(asyncio.Protocol):
             self._connection.data_received(data)
         if self._is_at_end:
             self._connection.eof_received()
+
+    def _give_early(self, transport: asyncio.Transport) -> None:
+        """Give the loop's TLS protocol what came before: uvloop reads after connection_made(), paused or not."""
+        shaking = cast("asyncio.BufferedProtocol", transport.get_protocol())
+        early, self._received = self._received, []
+        for data in early:
+            memoryview(shaking.get_buffer(len(data)))[: len(data)] = data
+            shaking.buffer_updated(len(data))
 
 
 def listening(address: str, *, backlog: int, reader_seconds: float | None = None) -> socket.socket:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from edge.server import ConfigurationError
-from runtime import http_server, tls
+from runtime import http_server, loop, tls
 from runtime.listen import split
 from tests.authority import Authority
 from tests.edge.servers import Start, edges
@@ -64,11 +64,27 @@ async def test_half_handshakes_count_as_connections_and_end(start: Start, monkey
     assert await live(server.address, untrusting()) == b"HTTP/1.1 200 OK\r\n"
 
 
-async def test_requests_right_after_the_handshake_are_answered(start: Start) -> None:
-    server = await start()
-    lines = await asyncio.gather(*(live(server.address, untrusting()) for _ in range(8)))
-    assert set(lines) == {b"HTTP/1.1 200 OK\r\n"}
-    assert not server._http._handshakes
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, loop.new], ids=["asyncio", "service"])
+def test_clients_are_answered_and_half_handshakes_end_with_the_edge(
+    make: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    async def check() -> None:
+        files = Authority("ours").issue(tmp_path, "edge")
+        async with edges(gateway="127.0.0.1:9", tls_certificate=files["certificate"], tls_key=files["key"]) as start:
+            server = await start()
+            lines = await asyncio.gather(*(live(server.address, untrusting()) for _ in range(8)))
+            assert set(lines) == {b"HTTP/1.1 200 OK\r\n"}
+            await eventually_async(lambda: not server._http._handshakes)
+            reader, writer = await asyncio.open_connection(*split(server.address))
+            writer.write(HALF_HELLO)
+            await eventually_async(lambda: server._http._handshakes)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert not server._http._handshakes
+        writer.close()
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(check())
 
 
 async def test_new_connections_show_the_new_certificate(start: Start, tmp_path: Path) -> None:
