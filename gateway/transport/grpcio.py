@@ -222,9 +222,10 @@ def _known(servicer: Servicer, method: Method, serve: Serve, strangers: _Strange
         if not caller.known:
             await strangers.refuse(method, caller, context)
         client, reset = caller.admitted().name, False
+        if (turn := resets.turn(client)) is not None:
+            await turn
+            return await serve(method, caller, context)
         try:
-            if (turn := resets.turn(client)) is not None:
-                await turn
             return await serve(method, caller, context)
         except asyncio.CancelledError:
             reset = True

@@ -38,7 +38,8 @@ class Resets:
     """The slow clients of one transport.
 
     A client is slow once more than MOST_RESETS calls of a window, and more than half of the client's calls, are reset.
-    After a window without such a majority the client is no longer slow.
+    After a window without such a majority the client is no longer slow. Calls that waited for a turn are not counted:
+    they may run into time-outs because they waited, and the client would be slow for ever.
     """
 
     def __init__(self) -> None:
@@ -52,12 +53,8 @@ class Resets:
         self._timer: asyncio.TimerHandle | None = None
 
     def ended(self, client: str, *, reset: bool) -> None:
-        """Count a call of the client."""
-        now = deadline.now()
-        if now >= self._window_ends:
-            self._slow = {name for name in self._slow if _majority(*self._counts.get(name, (0, 0)))}
-            self._counts.clear()
-            self._window_ends = now + WINDOW_SECONDS
+        """Count a call of the client that had no turn."""
+        self._look_at_window()
         calls, resets = self._counts.get(client, (0, 0))
         calls, resets = self._counts[client] = calls + 1, resets + reset
         if resets > MOST_RESETS and _majority(calls, resets) and client not in self._slow:
@@ -66,6 +63,7 @@ class Resets:
 
     def turn(self, client: str) -> Turn | None:
         """None when a call of the client may begin at once, else a future that is done when the call may begin."""
+        self._look_at_window()
         if client not in self._slow or self._waiting >= self._most:
             return None
         turn = Turn()
@@ -82,6 +80,13 @@ class Resets:
             self._timer.cancel()
         while self._turns:
             self._begin()
+
+    def _look_at_window(self) -> None:
+        now = deadline.now()
+        if now >= self._window_ends:
+            self._slow = {name for name in self._slow if _majority(*self._counts.get(name, (0, 0)))}
+            self._counts.clear()
+            self._window_ends = now + WINDOW_SECONDS
 
     def _next(self) -> None:
         self._timer = None

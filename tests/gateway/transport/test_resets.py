@@ -19,9 +19,10 @@ MOST = 10
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """A few resets are many. A call of a slow client begins in hours."""
+    """A few resets are many. A call of a slow client begins in hours, and a window is longer than the test."""
     monkeypatch.setattr(resets, "MOST_RESETS", MOST)
     monkeypatch.setattr(resets, "PACE_SECONDS", 1e5)
+    monkeypatch.setattr(resets, "WINDOW_SECONDS", 1e5)
 
 
 @pytest.fixture
@@ -73,7 +74,6 @@ async def test_a_client_is_slow_until_a_window_without_a_majority_of_resets(cloc
     end(counts, "mends", reset=1, answered=1)
     assert counts.turn("mends") is not None
     clock[0] += resets.WINDOW_SECONDS
-    end(counts, "other", answered=1)
     assert counts.turn("mends") is None
     counts.close()
 
@@ -163,3 +163,22 @@ async def test_a_client_that_cancels_half_of_its_calls_at_once_is_served_as_befo
         assert slow.turn("desk") is None
         replica.behave = reply
         await gateway.predict()
+
+
+async def test_calls_that_are_reset_because_they_waited_do_not_keep_a_client_slow(start, monkeypatch):
+    async with start(1, transport="grpcio") as gateway:
+        slow = gateway.server._transport._resets
+        end(slow, "desk", reset=MOST + 1)
+        calls = [gateway.predict() for _ in range(2 * MOST)]
+        await eventually_async(lambda: slow._waiting == 2 * MOST)
+        for call in calls:
+            call.cancel()
+        slow._window_ends = 0.0
+        monkeypatch.setattr(resets, "PACE_SECONDS", 0.0)
+        slow._timer.cancel()
+        slow._next()
+        await gateway.predict()  # waits: the window before had the resets
+        assert slow._counts == {}
+        slow._window_ends = 0.0
+        await gateway.predict()
+        assert slow._counts == {"desk": (1, 0)}
