@@ -303,6 +303,7 @@ def finish(connection: Connection, lease: Lease, now: float, action: Finish) -> 
 
 def given_up(connection: Connection, lease: Lease, now: float, why: str) -> None:
     """Fail a job whose steps end by an error each time, and count its machine as gone: the reaper ends the machine."""
+    event.lock(connection, lease.id)
     job = connection.execute(select(jobs.c.owner).where(jobs.c.id == lease.id)).one()
     live = select(attempts).where(attempts.c.job == lease.id, attempts.c.state != AttemptState.GONE)
     for row in connection.execute(live).mappings().all():
