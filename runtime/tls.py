@@ -92,32 +92,51 @@ def check(files: Files) -> float:
             return math.inf
         # The password is never asked for on a terminal.
         context.load_cert_chain(files.certificate, files.key, password="")
-        return _expiry(context, files.certificate)
+        return _expiry(context, files.certificate, files.key)
     except (OSError, ValueError) as error:
         names = ", ".join(path.name for path in files.paths)
         raise TlsError(f"{names}: {error}") from error
 
 
-def _expiry(context: ssl.SSLContext, certificate: Path) -> float:
-    """Python reads a certificate's dates in a handshake only: one in memory, with a client that trusts the certificate.
+def _expiry(context: ssl.SSLContext, certificate: Path, key: Path) -> float:
+    """Python reads a certificate's dates in a handshake only: one in memory, with a side that trusts the certificate.
 
-    Raises SSLError.
+    That side is a client. For a certificate of clients only, it is a server. Raises SSLError.
     """
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    trusting.load_verify_locations(cafile=certificate)
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client, server = trusting.wrap_bio(down, up), context.wrap_bio(up, down, server_side=True)
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asking.check_hostname = False
+    _trust(asking, certificate)
     try:
-        for side in (client, server, client):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
+        return _shown_expiry(asking, context, server_asks=False)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in _OUT_OF_DATE:
             raise
-        return math.inf  # a certificate for clients only, which says nothing about its dates
-    return ssl.cert_time_to_seconds(str((client.getpeercert() or {})["notAfter"]))
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    shown.check_hostname, shown.verify_mode = False, ssl.CERT_NONE
+    shown.load_cert_chain(certificate, key, password="")
+    context.verify_mode = ssl.CERT_REQUIRED
+    _trust(context, certificate)
+    try:
+        return _shown_expiry(shown, context, server_asks=True)
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _OUT_OF_DATE:
+            raise
+        return math.inf  # a certificate for something else, which says nothing about its dates
+
+
+def _trust(context: ssl.SSLContext, certificate: Path) -> None:
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cafile=certificate)
+
+
+def _shown_expiry(client: ssl.SSLContext, server: ssl.SSLContext, *, server_asks: bool) -> float:
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)
+    for _ in range(2):
+        for side in sides:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return ssl.cert_time_to_seconds(str((sides[server_asks].getpeercert() or {})["notAfter"]))
 
 
 def watcher(

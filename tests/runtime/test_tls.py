@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from runtime import tls
 from tests.authority import Authority
@@ -23,6 +24,18 @@ def test_the_expiry_is_known(tmp_path: Path) -> None:
 def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(tls.TlsError, match=r"server\.crt, server\.key: .*certificate has expired"):
         tls.check(files(tmp_path, timedelta(minutes=-1)))
+
+
+def test_the_expiry_of_a_certificate_for_clients_only_is_known(tmp_path: Path) -> None:
+    def clients(valid: timedelta) -> tls.Files:
+        ours = Authority("ours")
+        (tmp_path / "ca.crt").write_bytes(ours.certificate)
+        made = ours.issue(tmp_path, "client", valid, [ExtendedKeyUsageOID.CLIENT_AUTH])
+        return tls.Files(made["certificate"], made["key"], tmp_path / "ca.crt")
+
+    assert tls.check(clients(timedelta(hours=1))) == pytest.approx(time.time() + 3600, abs=60)
+    with pytest.raises(tls.TlsError, match="certificate has expired"):
+        tls.check(clients(timedelta(minutes=-1)))
 
 
 async def test_a_certificate_that_expires_in_service_is_a_failure_of_the_watcher(
