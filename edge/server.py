@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -112,11 +111,14 @@ class Server:
             await self._traces.close(0.0)
         self._scraped.close()
 
+    def _renew(self) -> None:
+        self._http.tls = tls.context(self._own)
+
     def _watchers_of_files(self) -> list[Watcher]:
         """New certificates serve new connections."""
         found = []
         if self._tls is not None:
-            found.append(tls.watcher(self._own, _LOOK_SECONDS, partial(tls.read_again, self._tls, self._own)))
+            found.append(tls.watcher(self._own, _LOOK_SECONDS, self._renew))
         if self._to_gateway:
             found.append(tls.watcher(self._to_gateway, _LOOK_SECONDS, self._upstream.renew, "gateway_certificates"))
         return found

@@ -23,20 +23,21 @@ HANDSHAKE_SECONDS: Final = 10.0
 class HttpServer(uvicorn.Server):
     """uvicorn without signal handlers (runtime/process.py handles the signals), and with an event for the start.
 
-    With `tls`, the limit of connections counts a connection before the handshake, too.
+    With `tls`, the limit of connections counts a connection before the handshake, too. Another context in its place is
+    for new connections.
     """
 
     def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
-        self._tls = tls
+        self.tls = tls
         self._handshakes: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept requests."""
-        if self._tls is not None:
+        if self.tls is not None:
             connection: Any = self.config.http_protocol_class
-            secured: Any = partial(_secured, self, connection, self._tls)
+            secured: Any = partial(_secured, self, connection)
             self.config.http_protocol_class = secured
         await super().startup(sockets)
         self.up.set()
@@ -62,19 +63,16 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def _secured(
-    server: HttpServer, connection: Callable[..., asyncio.Protocol], context: ssl.SSLContext, **settings: Any
-) -> "_Handshake":
-    return _Handshake(server, connection(**settings), context)
+def _secured(server: HttpServer, connection: Callable[..., asyncio.Protocol], **settings: Any) -> "_Handshake":
+    return _Handshake(server, connection(**settings))
 
 
 class _Handshake(asyncio.Protocol):
     """A connection until the end of its TLS handshake. Afterwards `connection` takes over."""
 
-    def __init__(self, server: HttpServer, connection: asyncio.Protocol, context: ssl.SSLContext) -> None:
+    def __init__(self, server: HttpServer, connection: asyncio.Protocol) -> None:
         self._server = server
         self._connection = connection
-        self._context = context
         # What comes with the end of the handshake.
         self._received: list[bytes] = []
         self._is_at_end = self._is_lost = False
@@ -97,12 +95,12 @@ class _Handshake(asyncio.Protocol):
     async def run(self, transport: asyncio.Transport) -> None:
         """Shake hands. A failure closes the connection."""
         loop = asyncio.get_running_loop()
-        if transport.is_closing():
+        if self._server.tls is None or transport.is_closing():
             return
         loop.call_soon(self._give_early, transport)
         try:
             secured = await loop.start_tls(
-                transport, self, self._context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                transport, self, self._server.tls, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
         except OSError:
             return

@@ -172,18 +172,13 @@ def channel(files: Files) -> grpc.ChannelCredentials:
 
 
 def context(files: Files) -> ssl.SSLContext:
-    """For a listening socket outside gRPC. Raises TlsError."""
+    """For a listening socket outside gRPC. Raises TlsError, OSError."""
     check(files)
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    read_again(made, files)
-    return made
-
-
-def read_again(context: ssl.SSLContext, files: Files) -> None:
-    """Show the files' present content in further handshakes. Raises TlsError, OSError."""
     if files.certificate is None:
         raise TlsError("a server needs a certificate")
-    context.load_cert_chain(files.certificate, files.key, password="")
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(files.certificate, files.key, password="")
+    return made
 
 
 def _configuration(files: Files) -> grpc.ServerCertificateConfiguration:

@@ -105,6 +105,18 @@ async def test_new_connections_show_the_new_certificate(start: Start, tmp_path: 
     assert await live(server.address, trusted) == b"HTTP/1.1 200 OK\r\n"
 
 
+async def test_files_that_change_between_check_and_use_leave_the_last_good_pair(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start()
+    monkeypatch.setattr(tls, "check", lambda _: float("inf"))
+    (certificates,) = server._watchers
+    (tmp_path / "edge.key").write_bytes(b"no key")
+    (tmp_path / "edge.crt").write_bytes(Authority("other").certificate)
+    await eventually_async(lambda: certificates.failures > 1)
+    assert await live(server.address, untrusting()) == b"HTTP/1.1 200 OK\r\n"
+
+
 async def test_the_connection_to_the_gateway_follows_a_new_authority(tmp_path: Path) -> None:
     def issue(authority: Authority) -> dict[str, Path]:
         (tmp_path / "ca.crt").write_bytes(authority.certificate)
