@@ -1,19 +1,43 @@
 """The edge's configuration: read once from the environment, then frozen."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
 
 from runtime.listen import Address
+from runtime.settings import Settings
 from runtime.tracing import Endpoint
 
+# As a browser sends an origin: in lower case, without a path, and without the port that the scheme implies.
+_ORIGIN: Final = re.compile(r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 
-class Config(BaseSettings):
+
+def split_origins(origins: str) -> tuple[str, ...]:
+    """The origins between commas."""
+    return tuple(origin.strip() for origin in origins.split(",") if origin.strip())
+
+
+def _check_origins(origins: str) -> str:
+    for origin in split_origins(origins):
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin!r} is no origin: write scheme and host as browsers do, such as https://desk.example, in "
+                "lower case, without a path, a wildcard or the scheme's own port"
+            )
+    return origins
+
+
+Origins = Annotated[str, AfterValidator(_check_origins)]
+"""Origins, separated by commas."""
+
+
+class Config(Settings):
     """Every setting is an environment variable `MARKET_EDGE_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MARKET_EDGE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MARKET_EDGE_")
 
     listen: Address = Field("127.0.0.1:8472", description="where HTTP clients and browsers connect")
     metrics_listen: Address = Field("127.0.0.1:9472", description="where Prometheus scrapes /metrics")
@@ -33,7 +57,7 @@ class Config(BaseSettings):
     )
     tls_certificate: Path | None = Field(None, description="PEM chain for HTTP clients; read again when it changes")
     tls_key: Path | None = Field(None, description="the private key of the certificate")
-    cors_origins: str = Field(
+    cors_origins: Origins = Field(
         "", description="origins of other sites whose pages may call, separated by commas; none by default"
     )
     max_body_bytes: int = Field(32 << 20, ge=1 << 10, description="bytes of a request's body; more are refused")
@@ -65,4 +89,4 @@ class Config(BaseSettings):
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`."""
-        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+        return split_origins(self.cors_origins)

@@ -3,12 +3,10 @@
 import logging
 import sys
 
-from pydantic import ValidationError
-
 from edge.config import Config
 from edge.server import ConfigurationError, Server
 from market_inference.errors import ArgumentError
-from runtime import listen, logs, loop, process
+from runtime import listen, logs, loop, process, settings
 from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("edge")
@@ -16,10 +14,10 @@ log = logging.getLogger("edge")
 
 def main() -> None:
     try:
-        config = Config()
+        config = settings.read(Config)
         logs.configure(config.log_level)
         loop.run(process.serve(lambda: Server(config), log))
-    except ValidationError as error:
-        sys.exit(f"edge: bad configuration\n{error}")
+    except settings.SettingsError as error:
+        sys.exit("\n".join(f"edge: {problem}" for problem in error.problems))
     except (ArgumentError, ConfigurationError, listen.CannotListenError, ExtraMissingError) as error:
         sys.exit(f"edge: {error}")

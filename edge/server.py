@@ -145,8 +145,6 @@ def _text(path: Path) -> str:
 
 def _check_plaintext(config: Config) -> None:
     """Raises ConfigurationError."""
-    if (config.tls_certificate is None) != (config.tls_key is None):
-        raise ConfigurationError("MARKET_EDGE_TLS_CERTIFICATE needs MARKET_EDGE_TLS_KEY, and the key the certificate")
     if not (is_loopback(config.listen) or config.tls_certificate or config.allow_plaintext):
         raise ConfigurationError(
             f"MARKET_EDGE_LISTEN={config.listen} is open to other machines without TLS, and requests carry API keys: "

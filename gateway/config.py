@@ -1,19 +1,33 @@
 """The gateway's configuration: read once from the environment, then frozen."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
 
 from runtime.listen import Address, Loopback
+from runtime.settings import Settings
 from runtime.tracing import Endpoint
 
+_REDIS: Final = re.compile(r"(redis|rediss)://([^/?#]*@)?[^/?#@:]+(:\d+)?(/\d*)?(\?.*)?|unix://.+")
 
-class Config(BaseSettings):
+
+def _redis(url: str) -> str:
+    if url and not _REDIS.fullmatch(url):
+        raise ValueError("must be redis://host:port/db, rediss:// for TLS, or unix:///path")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis)]
+"""The URL of a Redis; empty for none."""
+
+
+class Config(Settings):
     """Every setting is an environment variable `MARKET_GATEWAY_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MARKET_GATEWAY_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MARKET_GATEWAY_")
 
     listen: Address = Field("127.0.0.1:8470", description="where clients connect")
     metrics_listen: Address = Field("127.0.0.1:9470", description="where Prometheus scrapes /metrics")
@@ -54,7 +68,7 @@ class Config(BaseSettings):
     units_per_second: float = Field(0.0, ge=0, description="units per second of a client; 0 is no limit")
     burst_seconds: float = Field(10.0, gt=0, description="seconds whose units a client may use at once")
     units_per_day: float = Field(0.0, ge=0, description="units per day (UTC) of a client; 0 is no limit")
-    redis_url: str = Field("", description="redis://host:port/db: rates and quotas shared by all gateways")
+    redis_url: RedisUrl = Field("", description="redis://host:port/db: rates and quotas shared by all gateways")
     max_streams_per_client: int = Field(64, ge=1, description="Stream calls of one client")
     max_sessions: int = Field(4096, ge=1, description="live sessions (Watch calls) in all")
     max_sessions_per_client: int = Field(2048, ge=1, description="live sessions of one client")

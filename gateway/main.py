@@ -3,13 +3,11 @@
 import logging
 import sys
 
-from pydantic import ValidationError
-
 from gateway.access.security import ConfigurationError
 from gateway.config import Config
 from gateway.server import Server
 from gateway.workers import WorkerFailedError, Workers, follow_parent
-from runtime import listen, logs, loop, process
+from runtime import listen, logs, loop, process, settings
 from runtime.extra import ExtraMissingError
 
 log = logging.getLogger("gateway")
@@ -17,7 +15,7 @@ log = logging.getLogger("gateway")
 
 def main() -> None:
     try:
-        config = Config()
+        config = settings.read(Config)
         logs.configure(config.log_level)
         if config.workers > 1:
             Workers(config).run()
@@ -25,7 +23,7 @@ def main() -> None:
             if config.share_port:
                 follow_parent()
             loop.run(process.serve(lambda: Server(config), log))
-    except ValidationError as error:
-        sys.exit(f"gateway: bad configuration\n{error}")
+    except settings.SettingsError as error:
+        sys.exit("\n".join(f"gateway: {problem}" for problem in error.problems))
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError, ExtraMissingError) as error:
         sys.exit(f"gateway: {error}")

@@ -43,6 +43,7 @@ from market_inference.contract.state import state_dir
 from models import forecast, indicators, sentiment
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
+from runtime.settings import SettingsError
 from runtime.tracing import Traces
 
 VERSION = version("market-inference")
@@ -101,7 +102,7 @@ class Components:
 def build(config: Config, traces: Traces | None = None, load_sentiment: SentimentLoader | None = None) -> Components:
     """Make and connect the parts. Called on the event loop that will serve.
 
-    `load_sentiment`: a loader that may have begun, else one is made.
+    `load_sentiment`: a loader that may have begun, else one is made. Raises SettingsError, ExtraMissingError.
     """
     device, metrics = pick_device(config.device), Metrics()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -202,6 +203,11 @@ def _source(config: Config) -> Source:
 
 
 def _slots(config: Config, device: str, load_sentiment: SentimentLoader) -> list[Slot]:
+    """Raises SettingsError for a forecaster that does not exist."""
+    for name, _ in model_list(config.forecast_models):
+        if name not in forecast.NAMES:
+            variable = Config.variable("forecast_models")
+            raise SettingsError([f"{variable}: {forecast.UnknownForecasterError(name)}"])
     return [
         *_engine_slots(
             "forecast",

@@ -1,20 +1,42 @@
 """The inference service's configuration: read once from the environment, then frozen."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from inference.loading.location import Location
 from runtime.listen import Address, AnyAddress, Loopback, is_loopback, is_unix
+from runtime.settings import Settings
 from runtime.tracing import Endpoint
 
 
-class Config(BaseSettings):
+def _check_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+    return device
+
+
+def _check_registry(registry: str) -> str:
+    if "://" in registry:
+        Location.of(registry)
+    elif registry and not Path(registry).is_dir():
+        raise ValueError("no such folder: make the folder first, or name a bucket as s3://bucket/prefix")
+    return registry
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
+"""A device, or `auto`."""
+Source = Annotated[str, AfterValidator(_check_registry)]
+"""A folder that exists or the address of a bucket; empty for none."""
+
+
+class Config(Settings):
     """Every setting is an environment variable `MARKET_INFERENCE_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MARKET_INFERENCE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MARKET_INFERENCE_")
 
     listen: AnyAddress = Field(
         "127.0.0.1:8471", description="where gateways connect: host:port, or unix:/path for gateways of this machine"
@@ -26,7 +48,7 @@ class Config(BaseSettings):
         None, description="PEM authorities that must have signed a gateway's certificate (mTLS)"
     )
     allow_plaintext: bool = Field(False, description="accept connections from other machines without mTLS")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     device_memory_fraction: float = Field(
         0.9, gt=0, le=1, description="share of a CUDA device's memory that this process may use"
     )
@@ -35,7 +57,7 @@ class Config(BaseSettings):
         "auto,vol_rw,ridge_ar,fracast,auto_fracast", description="NAME or NAME=SOURCE, the default first"
     )
     sentiment_models: str = Field("minilm", description="NAME, or NAME=folder or hub id, the default first")
-    registry: str = Field(
+    registry: Source = Field(
         "",
         description="model registry, watched: a folder of model folders, or s3://bucket/prefix?endpoint=URL&region=NAME",
     )
@@ -87,12 +109,6 @@ class Config(BaseSettings):
         "", description="address of the profile service, on loopback only, such as 127.0.0.1:8481; none by default"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @model_validator(mode="after")
-    def _refuse_a_mistaken_registry(self) -> Self:
-        if "://" in self.registry:
-            Location.of(self.registry)
-        return self
 
     @model_validator(mode="after")
     def _refuse_open_plaintext(self) -> Self:

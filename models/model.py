@@ -24,7 +24,7 @@ def require(needed_by: str, extra: str, *packages: str) -> None:
         if find_spec(package) is None:
             raise ModelUnavailableError(
                 f"{needed_by} needs the package {package}, which is not installed: "
-                f"pip install 'market-inference[{extra}]'"
+                f"pip install -c constraints/runtime.txt -e '.[{extra}]' in the checkout"
             )
 
 

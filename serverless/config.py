@@ -6,15 +6,16 @@ The inference service in the same process has a separate configuration, `MARKET_
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from runtime.listen import Address
+from runtime.settings import Settings
 
 
-class Config(BaseSettings):
+class Config(Settings):
     """Every setting is an environment variable `MARKET_SERVERLESS_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MARKET_SERVERLESS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MARKET_SERVERLESS_")
 
     streaming: Literal["off", "aggregated", "only"] = Field(
         "off", description="how results are posted: whole; as they are ready and whole at the end; as they are ready"

@@ -20,7 +20,9 @@ from market_inference.contract.errors import (
     ServiceUnavailableError,
     reason_of,
 )
+from runtime.extra import ExtraMissingError
 from runtime.logs import fields
+from runtime.settings import SettingsError
 from serverless import concurrency as policy
 from serverless import limits, replies
 from serverless import request as incoming
@@ -120,8 +122,11 @@ class Handler:
         except ModuleNotFoundError as error:
             self._building = None
             raise ServiceUnavailableError(
-                f"this worker's image lacks the Python package {error.name!r}: install market-inference[serverless]"
+                f"this worker's image lacks the Python package {error.name!r}: install the extra `serverless`"
             ) from error
+        except (SettingsError, ExtraMissingError) as error:
+            self._building = None
+            raise ServiceUnavailableError(f"this worker cannot start: {error}") from error
         except BaseException:
             self._building = None
             raise

@@ -7,10 +7,9 @@ if no handler exists, and at the SDK's default level DEBUG logs the inputs of jo
 import os
 import sys
 
-from pydantic import ValidationError
-
 from inference.config import Config as ServiceConfig
-from runtime import logs
+from runtime import logs, settings
+from runtime.extra import install
 from serverless.config import Config
 from serverless.handler import Handler
 
@@ -18,15 +17,15 @@ from serverless.handler import Handler
 def main() -> None:
     """Run the worker until SIGTERM; with the SDK's options, run one job (--test_input) or an HTTP server."""
     try:
-        config, service = Config(), ServiceConfig()
-    except ValidationError as error:
-        sys.exit(f"serverless: bad configuration\n{error}")
+        config, service = settings.read(Config), settings.read(ServiceConfig)
+    except settings.SettingsError as error:
+        sys.exit("\n".join(f"serverless: {problem}" for problem in error.problems))
     logs.configure(config.log_level)
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     try:
         import runpod
     except ModuleNotFoundError as error:
-        sys.exit(f"serverless: the Python package {error.name!r} is missing: install market-inference[serverless]")
+        sys.exit(f"serverless: the Python package {error.name!r} is missing: {install('serverless')}")
     handler = Handler(config, service)
     runpod.serverless.start(
         {

@@ -29,14 +29,17 @@ class Security:
         _refuse_open_doors(config)
         try:
             self._keys = keys.development_key()[1] if config.keys_file is None else Keyring(config.keys_file)
+        except (OSError, ValueError) as error:
+            source = "MARKET_INFERENCE_STATE_DIR" if config.keys_file is None else "MARKET_GATEWAY_KEYS_FILE"
+            raise ConfigurationError(f"{source}: {error}") from error
+        try:
             self._tokens = _tokens(config)
-            self.files = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
-            if self.files:
-                tls.server(self.files)
-            self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
-            tls.check(self._to_replicas)
-        except (OSError, ValueError, tls.TlsError) as error:
-            raise ConfigurationError(str(error)) from error
+        except ValueError as error:
+            raise ConfigurationError(f"MARKET_GATEWAY_JWT_KEY_SET: {error}") from error
+        self.files = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
+        self._to_replicas = tls.Files(config.replica_tls_certificate, config.replica_tls_key, config.replica_tls_ca)
+        _check("MARKET_GATEWAY_TLS_CERTIFICATE, _KEY and _CLIENT_CA", self.files)
+        _check("MARKET_GATEWAY_REPLICA_TLS_CERTIFICATE, _KEY and _CA", self._to_replicas)
         self.authenticator = Authenticator(self._keys, self._tokens)
 
     def replica_credentials(self) -> grpc.ChannelCredentials | None:
@@ -68,6 +71,14 @@ class Security:
     async def _look_at_keys(self) -> None:
         if isinstance(self._keys, Keyring):
             self._keys.refresh()
+
+
+def _check(settings: str, files: tls.Files) -> None:
+    """Raises ConfigurationError with the names of the settings."""
+    try:
+        tls.check(files)
+    except tls.TlsError as error:
+        raise ConfigurationError(f"{settings}: {error}") from error
 
 
 def _refuse_open_doors(config: Config) -> None:

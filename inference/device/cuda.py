@@ -15,6 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from runtime.extra import ExtraMissingError, install
+from runtime.settings import SettingsError
+
 log = logging.getLogger(__name__)
 
 _DRIVERS = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1",)
@@ -22,17 +25,32 @@ _AMD_DRIVER = Path("/dev/kfd")
 
 
 def pick_device(asked: str) -> str:
-    """The device of the setting: `auto` is CUDA if available, else the CPU; any other value is returned unchanged."""
+    """The device of the setting: `auto` is CUDA if available, else the CPU; any other value is returned unchanged.
+
+    Raises ExtraMissingError for a CUDA device without torch, SettingsError for one that torch does not find.
+    """
+    if asked.startswith("cuda"):
+        _require(asked)
     if asked != "auto":
         return asked
     if not _driver():
         return "cpu"
     if find_spec("torch") is None:
-        log.warning("a GPU's driver is here and torch is not: pip install 'market-inference[cuda]' to use it")
+        log.warning("a GPU's driver is here and torch is not, so the CPU is used: %s", install("cuda"))
         return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _require(asked: str) -> None:
+    if find_spec("torch") is None:
+        raise ExtraMissingError(f"MARKET_INFERENCE_DEVICE={asked}", "cuda")
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(asked.partition(":")[2] or 0) >= found:
+        raise SettingsError([f"MARKET_INFERENCE_DEVICE={asked}: PyTorch finds {found} CUDA devices on this machine"])
 
 
 def _driver() -> bool:

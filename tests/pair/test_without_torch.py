@@ -103,7 +103,7 @@ def test_sentiment_is_that_of_torch(client: market_inference.Client) -> None:
 
 def test_a_model_that_needs_an_extra_is_listed_with_the_command(client: market_inference.Client) -> None:
     found = {model.name: model for model in client.models()}
-    command = "pip install 'market-inference[pretrained]'"
+    command = "pip install -c constraints/runtime.txt -e '.[pretrained]' in the checkout"
     assert found["fracast"].state == "failed" and command in found["fracast"].message
     assert found["auto_fracast"].state == "failed" and command in found["auto_fracast"].message
     assert {found[name].state for name in ("auto", "minilm", "ta-lib")} == {"ready"}

@@ -64,7 +64,8 @@ def test_an_endpoint_without_the_package_is_a_clear_error_at_the_start(room, tmp
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
-        f"{setting} needs packages that are not installed: pip install 'market-inference[traces]'"
+        f"{setting} needs packages that are not installed: pip install "
+        "-c constraints/runtime.txt -e '.[traces]' in the checkout"
     )
 
 

@@ -94,7 +94,7 @@ def test_a_missing_package_is_named_and_the_next_job_retries_the_build(runner, m
     monkeypatch.setattr("importlib.import_module", missing)
     for result in runner.run(twice()):
         assert result["error_type"] == "service_unavailable"
-        assert "lacks the Python package 'torch': install market-inference[serverless]" in result["error"]
+        assert "lacks the Python package 'torch': install the extra `serverless`" in result["error"]
 
 
 def test_metrics_count_jobs_by_known_action_and_outcome_only(runner, handler, ask):

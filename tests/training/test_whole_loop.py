@@ -94,6 +94,7 @@ class Load:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    (tmp_path / "registry").mkdir()
     monkeypatch.setenv("MARKET_INFERENCE_REGISTRY", str(tmp_path / "registry"))
     monkeypatch.setenv("MARKET_INFERENCE_REGISTRY_INTERVAL", "0.2")
     with Pair(state=tmp_path / "state", device="cpu") as started:

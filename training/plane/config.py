@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from market_inference.contract.state import state_dir
 from runtime.listen import Address
 from runtime.remote import runpod
+from runtime.settings import Settings
 
 
-class Config(BaseSettings):
+class Config(Settings):
     """Every setting is an environment variable `MARKET_TRAINING_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MARKET_TRAINING_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MARKET_TRAINING_")
 
     listen: Address = Field("127.0.0.1:8475", description="where clients and pods connect")
     public_url: str = Field("", description="the address that pods call; by default http://LISTEN")

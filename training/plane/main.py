@@ -3,9 +3,7 @@
 import logging
 import sys
 
-from pydantic import ValidationError
-
-from runtime import listen, logs, loop, process
+from runtime import listen, logs, loop, process, settings
 from training.plane.config import Config
 from training.plane.errors import ConfigurationError
 from training.plane.server import Server
@@ -17,7 +15,7 @@ log = logging.getLogger("training.plane")
 def main() -> None:
     """Serve until one of process.ending_signals()."""
     try:
-        config = Config()
+        config = settings.read(Config)
         logs.configure(config.log_level)
         for noisy in ("alembic", "botocore", "boto3", "urllib3", "s3transfer"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -27,7 +25,7 @@ def main() -> None:
             if config.socket >= 0:
                 follow_parent()
             loop.run(process.serve(lambda: Server(config), log))
-    except ValidationError as error:
-        sys.exit(f"training.plane: bad configuration\n{error}")
+    except settings.SettingsError as error:
+        sys.exit("\n".join(f"training.plane: {problem}" for problem in error.problems))
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
         sys.exit(f"training.plane: {error}")

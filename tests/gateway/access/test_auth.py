@@ -195,8 +195,13 @@ async def test_a_key_set_that_cannot_be_had_is_an_error_and_http_is_a_mistake(tm
         ({"listen": "0.0.0.0:0"}, "KEYS_FILE"),
         ({"listen": "0.0.0.0:0", "allow_development_key": True}, "in the clear"),
         ({"jwt_issuer": ISSUER}, "belong together"),
-        ({"tls_certificate": "a.pem"}, "needs its key"),
-        ({"keys_file": "missing.json"}, "missing.json"),
+        ({"keys_file": "missing.json"}, "^MARKET_GATEWAY_KEYS_FILE: .*missing.json"),
+        (
+            {"jwt_key_set": "http://x", "jwt_issuer": ISSUER, "jwt_audience": "x"},
+            "^MARKET_GATEWAY_JWT_KEY_SET: .*https",
+        ),
+        ({"tls_certificate": "a.pem", "tls_key": "k.pem"}, "^MARKET_GATEWAY_TLS_CERTIFICATE, _KEY .*a.pem"),
+        ({"replica_tls_ca": "c.pem"}, "^MARKET_GATEWAY_REPLICA_TLS_CERTIFICATE, _KEY .*c.pem"),
     ],
 )
 def test_a_configuration_that_leaves_a_door_open_is_refused(settings, why, tmp_path, monkeypatch):

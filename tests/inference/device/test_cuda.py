@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from inference.device import cuda
+from runtime.extra import ExtraMissingError
+
 USE = """
 import sys, threading
 from inference.device import cuda
@@ -24,3 +29,9 @@ def test_torch_in_the_middle_of_its_import_is_not_used(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", USE], env=environment, check=False, capture_output=True, timeout=250)
     assert done.returncode == 0, done.stderr
+
+
+def test_cuda_without_torch_names_the_setting_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    with pytest.raises(ExtraMissingError, match=r"^MARKET_INFERENCE_DEVICE=cuda needs .*'\.\[cuda\]'"):
+        cuda.pick_device("cuda")
