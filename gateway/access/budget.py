@@ -6,6 +6,7 @@ A rate is a token bucket that may go into debt: a request passes while the bucke
 delays the next request. So no request is too big for a rate, and the mean rate holds. A quota is never exceeded.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
@@ -58,6 +59,15 @@ class Budget(Protocol):
         """Take units from a client's account. Raises RateLimitedError or QuotaExceededError, and then takes none."""
         ...
 
+    def give_back(
+        self, client: str, allowance: Allowance, units: float, ago: float
+    ) -> Coroutine[Any, Any, None] | None:
+        """Put units back that were taken at most `ago` seconds ago; of another day, into the bucket alone.
+
+        A shared account gives a coroutine, which raises nothing.
+        """
+        ...
+
 
 class Limits:
     """The allowances of clients: a client's own, else the gateway's."""
@@ -67,6 +77,7 @@ class Limits:
         self._per_second = per_second
         self._burst_seconds = burst_seconds
         self._per_day = per_day
+        self._giving_back: set[asyncio.Task[None]] = set()
 
     def allowance(self, client: Client) -> Allowance | None:
         """None for a client without a limit: the client has no account."""
@@ -78,6 +89,14 @@ class Limits:
 
     def spend(self, client: str, allowance: Allowance, units: float) -> Spent:
         return self._budget.spend(client, allowance, units)
+
+    def give_back(self, client: str, allowance: Allowance, units: float, ago: float) -> None:
+        """Put the units of a call back that the service failed. A shared account gets the units a moment later."""
+        work = self._budget.give_back(client, allowance, units, ago)
+        if work is not None:
+            task = asyncio.get_running_loop().create_task(work)
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
 
 
 def refusal(client: str, allowance: Allowance, level: float, used: float, units: float, at: float) -> Exception:
@@ -127,8 +146,18 @@ class LocalBudget:
         account.used += units
         return remaining(allowance, account.level, account.used)
 
-    def day(self) -> int:
-        return int(self._clock() // DAY_SECONDS)
+    def give_back(self, client: str, allowance: Allowance, units: float, ago: float) -> None:
+        account, at = self._accounts.get(client), self._monotonic()
+        if account is None:
+            return
+        account.level = min(allowance.burst, self.level(client, allowance, at) + units)
+        account.at = at
+        if account.day == self.day(ago):
+            account.used = max(0.0, account.used - units)
+
+    def day(self, ago: float = 0.0) -> int:
+        """The day, in days since 1970, `ago` seconds ago."""
+        return int((self._clock() - ago) // DAY_SECONDS)
 
     def level(self, client: str, allowance: Allowance, at: float) -> float:
         """The bucket's level at an instant `at` of the monotonic clock."""

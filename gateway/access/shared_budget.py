@@ -86,6 +86,22 @@ end
 return {refused and 1 or 0, string.format('%.17g', level), string.format('%.17g', used), string.format('%.17g', at)}
 """
 
+# A request to give units back: nothing is refused, an unknown account stays unknown, no account exceeds its allowance.
+GIVE_BACK = """
+local clock = redis.call('TIME')
+local at = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local units, ago = tonumber(ARGV[3]), tonumber(ARGV[4])
+local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
+if not kept[1] then return 0 end
+local level = tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate
+local used = tonumber(kept[4])
+if tonumber(kept[3]) == math.floor((at - ago) / 86400) then used = math.max(0, used - units) end
+redis.call('HSET', KEYS[1], 'level', string.format('%.17g', math.min(burst, level + units)),
+           'at', string.format('%.17g', at), 'used', string.format('%.17g', used))
+return 1
+"""
+
 
 class Debt(NamedTuple):
     """Units that a process has counted for itself on a day (days since 1970). The name is unique."""
@@ -153,6 +169,7 @@ class SharedBudget:
         )
         self._redis = redis.Redis.from_pool(pool)
         self._spend = self._redis.register_script(SCRIPT)
+        self._give_back = self._redis.register_script(GIVE_BACK)
         self._timeout = timeout
         self._local = LocalBudget()
         self._debts: dict[str, Debt] = {}
@@ -186,6 +203,22 @@ class SharedBudget:
             raise refusal(client, allowance, level, used, units, at)
         # The answer lacks the units that this process has counted since the request.
         return remaining(allowance, level, used) if known else self._local.spend(client, allowance, units, charged=True)
+
+    async def give_back(self, client: str, allowance: Allowance, units: float, ago: float) -> None:
+        """Units that this process has counted for itself come off its debt. Units lost with an answer stay lost."""
+        self._local.give_back(client, allowance, units, ago)
+        debt = self._debts.get(client)
+        if debt is not None:
+            if debt.day == self._local.day(ago):
+                self._debts[client] = debt._replace(units=max(0.0, debt.units - units))
+            return
+        if self.away:
+            return
+        arguments = [allowance.per_second, allowance.burst, units, ago]
+        try:
+            await self._give_back(keys=[f"market-inference:budget:{client}"], args=arguments)
+        except (RedisError, OSError, *_GARBAGE) as error:
+            self._note(away=True, reason=type(error).__name__)
 
     async def _answers(self) -> bool:
         """Whether a Redis that was away answers again; one caller asks, once in RETRY_SECONDS."""

@@ -5,18 +5,21 @@ of a call are pipeline.py's; the request to a replica is request.py's.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 
 from gateway.access.auth import ANONYMOUS, Client
-from gateway.access.budget import Allowance, Remaining
+from gateway.access.budget import Allowance, Limits, Remaining, Spent
 from gateway.access.in_flight import InFlight
 from gateway.calls.asked import NOTHING, Asked
 from gateway.calls.slow_checks import Mistakes
-from market_inference.contract.errors import AnswerTooLargeError
+from market_inference.contract.deadline import now
+from market_inference.contract.errors import AnswerTooLargeError, OverloadedError, RemoteError, ServiceError, reason_of
 from market_inference.contract.generated.exchange_pb2 import Timing
 from market_inference.contract.methods import Method
 from market_inference.contract.validation.check import Checked
@@ -60,6 +63,8 @@ class Call:
     logged: bool = True
     # Model, items and units of the request, for the log line; NOTHING where no line is expected.
     asked: Asked = NOTHING
+    # Who was charged, until the units are back or the work has begun.
+    charged: Limits | None = None
     # Units that remain for the client, when the client has a limit.
     remaining: Remaining | None = None
     span: Span | None = None
@@ -98,7 +103,31 @@ class Call:
         self.raw, self.items, self.message, self.checked, self.task = b"", (), None, None, None
         if not isinstance(outcome, bytes):
             self.release()
+            self.give_back(outcome)
         on_finish(self, outcome)
+
+    def charge(self, limits: Limits, allowance: Allowance, units: int) -> Spent:
+        """Take the call's units from the client's budget. Raises RateLimitedError or QuotaExceededError."""
+        self.units = units
+        spent = limits.spend(self.client.name, allowance, units)
+        self.charged = limits
+        return spent
+
+    def opened(self) -> None:
+        """The first answer of a session: the opening was read, and the work has begun."""
+        self.charged = None
+        self.release()
+
+    def give_back(self, error: BaseException) -> None:
+        """Give the units back, if the call failed by a fault of the service, and no replica has worked for the call."""
+        limits, self.charged = self.charged, None
+        if limits is None or self.allowance is None or not _without_work(error, self.attempts):
+            return
+        units, self.units = self.units, 0
+        limits.give_back(self.client.name, self.allowance, units, now() - self.began)
+        if self.remaining is not None:
+            burst = min(self.allowance.burst, self.remaining.burst + units) if self.allowance.per_second else math.inf
+            self.remaining = Remaining(burst, self.remaining.day + units)
 
     def release(self) -> None:
         """The answer has left the gateway, or there is none: give the bytes back."""
@@ -139,3 +168,16 @@ class Call:
     def device_seconds(self) -> float:
         """The call's share of the device's time."""
         return self.timing.device_us * 1e-6 / self.request.shared_by if self.request is not None else 0.0
+
+
+def _without_work(error: BaseException, attempts: int) -> bool:
+    """Whether the service is at fault for an error, and no replica has worked for the call.
+
+    Some requests may fail INTERNAL on every replica: after an attempt, INTERNAL stays charged.
+    """
+    if isinstance(error, RemoteError):
+        return error.carried.code == code_pb2.UNAVAILABLE or reason_of(error.carried) == OverloadedError.reason
+    if isinstance(error, ServiceError):
+        failed = error.code == code_pb2.UNAVAILABLE or isinstance(error, OverloadedError)
+        return failed or (not attempts and error.code in (code_pb2.INTERNAL, code_pb2.DEADLINE_EXCEEDED))
+    return isinstance(error, Exception) and not attempts

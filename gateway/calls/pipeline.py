@@ -182,10 +182,12 @@ class Pipeline:
         """Take a call's units from the client's budget, before anything is computed."""
         if mistake is not None:
             # Mistakes cost units, too: sending them would be free otherwise.
-            call.units = units.of_mistake(call.size_bytes, len(mistake.violations) + mistake.more)
+            cost = units.of_mistake(call.size_bytes, len(mistake.violations) + mistake.more)
         elif call.checked is not None:
-            call.units = max(1, call.method.units(call.message or call.checked.message))
-        spent = self.limits.spend(call.client.name, allowance, call.units)
+            cost = max(1, call.method.units(call.message or call.checked.message))
+        else:
+            raise AssertionError("a call is charged after its check")
+        spent = call.charge(self.limits, allowance, cost)
         if isinstance(spent, Remaining):
             self._charged(call, spent, mistake)
         else:

@@ -191,7 +191,7 @@ class Servicer:
             idle_seconds=self._session_idle_seconds,
             writes=self._writes,
             charge=charge,
-            on_opened=call.release,
+            on_opened=call.opened,
         )
 
     async def _read_open(self, call: Call, context: Any) -> inference_pb2.WatchOpen:
@@ -220,8 +220,8 @@ class Servicer:
         """Raises RateLimitedError or QuotaExceededError."""
         limits = self._pipeline.limits
         if (allowance := limits.allowance(call.client)) is not None:
-            call.units = max(1, cost_units)
-            spent = limits.spend(call.client.name, allowance, call.units)
+            call.allowance = allowance
+            spent = call.charge(limits, allowance, max(1, cost_units))
             call.remaining = spent if isinstance(spent, Remaining) else await spent
 
     async def _charge_bars(self, client: Client, units_of_bar: int, bars: int) -> None:
@@ -242,6 +242,7 @@ class Servicer:
             ending = completion.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- reported and logged by completion.py
+            call.give_back(error)
             status = completion.status_of(error, call, context.peer)
             ending = completion.of_status(status)
             await codes.end(context, status, completion.failure_trailers(call, status))

@@ -55,6 +55,7 @@ class Attempt:
         seconds = default_timeout if timeout is None else arguments.seconds(timeout, "timeout")
         self._deadline = time.monotonic() + seconds
         self._tried = 0
+        self._first: MarketInferenceError | None = None
         self.request_id = metadata.request_id() if request_id in (None, "") else arguments.request_id(request_id)
         self.priority = arguments.one_of(priority, "priority", PRIORITIES)
         self.traceparent = trace.active() if traceparent is None else arguments.traceparent(traceparent)
@@ -82,7 +83,7 @@ class Attempt:
     @property
     def too_late(self) -> MarketInferenceError:
         """The error of a call without an answer within its timeout."""
-        return errors.too_late(self.request_id)
+        return self._with_cause(errors.too_late(self.request_id))
 
     @property
     def timeout(self) -> float | None:
@@ -93,7 +94,7 @@ class Attempt:
         """The next request of the call starts with all its tries. Raises DeadlineExceededError: the answer is late."""
         if time.monotonic() > self._deadline:
             raise self.too_late
-        self._tried = 0
+        self._tried, self._first = 0, None
 
     def pause_after(self, failure: grpc.RpcError | MarketInferenceError) -> float:
         """Seconds to wait before the next try; raises the typed error when another try is pointless."""
@@ -102,5 +103,13 @@ class Attempt:
         left = math.inf if self.timeout is None else self.timeout
         pause = self._retries.pause(error, self._tried, left, random.random())  # noqa: S311  # jitter
         if pause is None:
-            raise self._connection.explain(error) from None
+            raise self._with_cause(self._connection.explain(error)) from None
+        self._first = self._first or error
         return pause
+
+    def _with_cause(self, error: MarketInferenceError) -> MarketInferenceError:
+        """The error of the last try, with the error of the first try where the two differ."""
+        first = self._first
+        if first is not None and first.reason != error.reason:
+            error.extend(f"the first try failed with {first.reason}: {first.message}")
+        return error

@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from market_inference.contract import methods
@@ -60,3 +61,13 @@ async def test_a_session_that_is_being_opened_when_the_drain_begins_is_refused(s
         assert (await call.code(), await call.details()) == (grpc.StatusCode.UNAVAILABLE, "the gateway is draining")
         await draining
         assert servicer.memory == gateway.replicas[0].asked == 0
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_a_session_that_no_replica_opens_costs_nothing(start):
+    opening = pb.WatchRequest(open=pb.WatchOpen(history=pb.Panel(close=[1.0] * 40)))
+    async with start(0, replicas="127.0.0.1:9", units_per_day=2000) as gateway:
+        call = gateway.channel.stream_stream(methods.METHODS["Watch"].path)(metadata=gateway.metadata)
+        await call.write(opening.SerializeToString())
+        assert await call.code() == grpc.StatusCode.UNAVAILABLE
+        assert dict(await call.trailing_metadata())["x-quota-remaining"] == "2000"

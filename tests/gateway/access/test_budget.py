@@ -99,6 +99,30 @@ def test_a_clients_own_limits_come_before_the_gateways_and_none_at_all_is_no_cou
     assert Limits(LocalBudget(), per_second=0, burst_seconds=10, per_day=0).allowance(Client("c", frozenset())) is None
 
 
+def test_units_given_back_can_be_spent_again_and_no_account_exceeds_its_allowance():
+    clock = Clock()
+    budget = LocalBudget(clock, clock)
+    both = Allowance(per_second=10, burst=100, per_day=1000)
+    budget.spend("c", both, 60)
+    budget.give_back("c", both, 60, 1)
+    assert (budget.spend("c", both, 10).burst, budget.spend("c", both, 0).day) == (90, 990)
+    clock.at += 5  # the bucket is full again meanwhile
+    budget.give_back("c", both, 10, 5)
+    assert (budget.spend("c", both, 1).burst, budget.spend("c", both, 0).day) == (99, 999)
+    budget.give_back("unknown", both, 10, 1)
+    assert budget.spend("unknown", both, 1) == budget.spend("another", both, 1)
+
+
+def test_units_of_yesterday_are_no_units_of_today():
+    clock = Clock(86_399.0)
+    budget = LocalBudget(clock, clock)
+    budget.spend("c", QUOTA, 60)
+    clock.at += 2
+    assert budget.spend("c", QUOTA, 10).day == 90
+    budget.give_back("c", QUOTA, 60, 2)
+    assert budget.spend("c", QUOTA, 0).day == 90
+
+
 # Seconds. The speed of this machine is not under test: a budget counts for itself when an answer takes longer.
 PATIENCE = 30.0
 
@@ -199,6 +223,47 @@ async def test_while_redis_is_away_each_gateway_counts_on_for_itself_and_asks_ag
         redis.start()  # without memory, Redis knows the debt of 5 and the new 5 units only
         assert (await budget.spend("c", QUOTA, 5)).day == 90
         assert not budget.away
+    finally:
+        await budget.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_units_given_back_to_redis_can_be_spent_by_every_gateway(redis):
+    first, second = (SharedBudget(redis.url, timeout=PATIENCE) for _ in range(2))
+    both = Allowance(per_second=1e-3, burst=100, per_day=1000)
+    try:
+        await first.spend("c", both, 60)
+        await first.give_back("c", both, 60, 1)
+        left = await second.spend("c", both, 10)
+        assert (left.burst, left.day) == (pytest.approx(90, abs=1), 990)
+        await second.give_back("c", both, 500, 1)  # more than was taken
+        left = await first.spend("c", both, 1)
+        assert (left.burst, left.day) == (pytest.approx(99, abs=1), 999)
+        await first.give_back("c", both, 1, 100_000)  # of another day
+        left = await first.spend("c", both, 1)
+        assert (left.burst, left.day) == (pytest.approx(99, abs=1), 998)
+        await first.spend("c", both, 250)  # a debt delays the next request, not the units that come back
+        await first.give_back("c", both, 250, 1)
+        assert (await first.spend("c", both, 1)).burst == pytest.approx(98, abs=1)
+        await first.give_back("unknown", both, 10, 1)
+        assert (await first.spend("unknown", both, 10)).day == 990
+    finally:
+        await first.close()
+        await second.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_units_given_back_while_redis_is_away_come_off_the_debt(redis, monkeypatch):
+    monkeypatch.setattr("gateway.access.shared_budget.RETRY_SECONDS", 0.0)
+    budget = SharedBudget(redis.url, timeout=PATIENCE)
+    try:
+        redis.stop()
+        await budget.spend("c", QUOTA, 30)
+        await budget.spend("c", QUOTA, 20)
+        await budget.give_back("c", QUOTA, 30, 1)
+        assert (await budget.spend("c", QUOTA, 5)).day == 75
+        redis.start()
+        assert (await budget.spend("c", QUOTA, 5)).day == 70
     finally:
         await budget.close()
 

@@ -16,8 +16,16 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.server import build
-from market_inference.contract import keys, methods
-from market_inference.contract.errors import reason_of
+from market_inference.contract import keys, metadata, methods
+from market_inference.contract.errors import (
+    DeadlineExceededError,
+    InternalError,
+    OverloadedError,
+    ServiceError,
+    ServiceUnavailableError,
+    UnknownModelError,
+    reason_of,
+)
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.validation import bounds
@@ -169,6 +177,56 @@ async def test_too_large_answers_of_large_requests_use_up_the_quota():
     calls = [gateway.call(large) for _ in range(20)]
     assert calls[0].units > 10_000
     assert [reason_of(gateway.ends[at].status) for at in (0, -1)] == ["ANSWER_TOO_LARGE", "QUOTA_EXCEEDED"]
+
+
+def told(error: ServiceError) -> exchange_pb2.Reply:
+    return exchange_pb2.Reply(error=error.status(""))
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts", "back"),
+    [
+        (ServiceUnavailableError("no inference replica is ready"), 0, True),
+        (ServiceUnavailableError("the replica that served this request was lost"), 2, True),
+        (told(ServiceUnavailableError("the model is not available")), 1, True),
+        (OverloadedError("the replicas have as much in flight as they may"), 0, True),
+        (told(OverloadedError("the queue is full")), 1, True),
+        (DeadlineExceededError("the deadline passed while no replica was ready"), 0, True),
+        (DeadlineExceededError("the deadline passed"), 1, False),
+        (told(InternalError()), 1, False),
+        (told(UnknownModelError("forecast", "m", [])), 1, False),
+        (exchange_pb2.Reply(response=b""), 1, False),
+    ],
+)
+@pytest.mark.usefixtures("one_day")
+async def test_a_call_that_the_service_failed_before_any_work_costs_nothing(answer, attempts, back):
+    gateway = Gateway(units_per_second=1e-9, burst_seconds=1e12, units_per_day=2000)
+    account = gateway.servicer._pipeline.limits._budget
+    spent = []
+
+    def send(request):
+        request.attempts = attempts
+        spent.append(account.spend("me", request.calls[0].allowance, 0))
+        request.answer(answer)
+
+    gateway.replicas.send = send
+    call = gateway.call()
+    left = account.spend("me", call.allowance, 0)
+    assert spent[0].day < 2000
+    assert spent[0].burst < 1000
+    assert left.day == (2000 if back else spent[0].day)
+    assert left.burst == pytest.approx(1000 if back else spent[0].burst)
+    trailers = dict(gateway.ends[0].trailers)
+    assert trailers[metadata.QUOTA_REMAINING] == f"{left.day:.0f}"
+    assert trailers[metadata.RATE_REMAINING] == f"{left.burst:.0f}"
+
+
+async def test_a_call_whose_caller_leaves_stays_charged():
+    gateway = Gateway(units_per_day=2000)
+    (call,) = await gateway.calls(1, 0)
+    units = call.units
+    call.cancel()
+    assert gateway.servicer._pipeline.limits._budget.spend("me", call.allowance, 0).day == 2000 - units
 
 
 async def test_bytes_are_held_until_the_answer_has_left_or_there_is_none(gateway):

@@ -55,3 +55,21 @@ def test_an_answer_after_the_deadline_is_refused() -> None:
     with pytest.raises(errors.DeadlineExceededError):
         attempt.answered()
     Attempt(Connection("127.0.0.1:1", None, None), Retries(), math.inf).answered()
+
+
+def test_the_error_of_the_last_try_names_that_of_the_first() -> None:
+    attempt = Attempt(Connection("127.0.0.1:1", None, None), Retries(), 30.0)
+    attempt.pause_after(errors.UnavailableError("no inference replica is ready", reason="UNAVAILABLE"))
+    attempt.pause_after(errors.UnavailableError("the gateway is draining", reason="DRAINING"))
+    with pytest.raises(errors.RateLimitedError) as raised:
+        attempt.pause_after(errors.RateLimitedError("2000 units a day", reason="QUOTA_EXCEEDED", retry_after=9000.0))
+    first = "the first try failed with UNAVAILABLE: no inference replica is ready"
+    assert raised.value.message == f"2000 units a day; {first}"
+    assert attempt.too_late.message.endswith(first)
+
+
+def test_the_same_error_again_is_told_once() -> None:
+    attempt = Attempt(Connection("127.0.0.1:1", None, None), Retries(attempts=1), 30.0)
+    attempt.pause_after(errors.UnavailableError("no replica", reason="UNAVAILABLE"))
+    with pytest.raises(errors.UnavailableError, match=r"^no replica$"):
+        attempt.pause_after(errors.UnavailableError("no replica", reason="UNAVAILABLE"))
