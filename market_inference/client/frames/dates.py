@@ -138,7 +138,9 @@ def _of_calendar(index: Any, horizon: int, name: str) -> Any:
     pandas = import_module("pandas")
     zone = getattr(index, "tz", None)
     wall = times.instants(index.tz_localize(None) if zone is not None else index, "index")
-    start = pandas.Timestamp(int(wall[0])).normalize()
+    day = pandas.Timedelta(days=1)
+    # West of the index's zone, the newest row may belong to the session of the day before.
+    start = pandas.Timestamp(int(wall[0])).normalize() - day
     last = pandas.Timestamp(int(wall[-1])).normalize()
     span = pandas.Timedelta(days=_DAYS_PER_SESSION * horizon + 30)
     try:
@@ -154,6 +156,11 @@ def _of_calendar(index: Any, horizon: int, name: str) -> Any:
         )
     steps, counts = np.unique(np.diff(times.instants(index, "index")), return_counts=True)
     bars = exchange.trading_index(
-        last, last + span, pandas.Timedelta(int(steps[counts.argmax()])), intervals=False, closed="left"
+        # The calendar begins and ends with a session, and refuses days beyond.
+        max(last - day, exchange.first_session),
+        exchange.last_session,
+        pandas.Timedelta(int(steps[counts.argmax()])),
+        intervals=False,
+        closed="left",
     )
     return bars[bars > index[-1]][:horizon].tz_convert(zone).rename(index.name)

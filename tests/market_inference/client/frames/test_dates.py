@@ -87,6 +87,21 @@ def test_the_end_of_the_month_stays_the_end():
     assert [str(day.date()) for day in following(index, 2)] == ["2024-02-29", "2024-03-31"]
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("horizon", range(1, 8))
+@pytest.mark.parametrize("newest", ["2024-03-14 15:55", "2024-03-15 15:55", "2024-03-18 11:00"])
+def test_a_look_ahead_to_a_day_without_a_session_is_no_error(newest, horizon, zone):
+    """The calendar ends with a session: horizons of all weekdays, from series of one day and of one bar before."""
+    index = pd.date_range(end=pd.Timestamp(newest, tz="America/New_York"), periods=4, freq="5min").tz_convert(zone)
+    index.freq = None
+    found = following(index, horizon, "XNYS")
+    nyse = pd.DatetimeIndex(found).tz_convert("America/New_York")
+    assert len(nyse) == horizon
+    first = {"2024-03-14 15:55": "2024-03-15 09:30", "2024-03-15 15:55": "2024-03-18 09:30"}.get(newest)
+    assert nyse[0] == (pd.Timestamp(first, tz="America/New_York") if first else index[-1] + pd.Timedelta("5min"))
+    assert str(found.tz) == zone
+
+
 def test_a_calendar_that_cannot_serve_is_refused():
     with pytest.raises(ArgumentError, match="no calendar 'NOWHERE'"):
         following(pd.bdate_range("2024-01-02", periods=40), 3, "NOWHERE")
