@@ -79,6 +79,7 @@ class Status:
             status.message = slot.failure or "loading"
             return status
         status.model_version = slot.model.version
+        status.message = remark(slot)
         began = deadline.now()
         try:
             await self._run(name, slot.model)
@@ -118,9 +119,14 @@ def model_info(slot: Slot) -> inference_pb2.ModelInfo:
         version=slot.model.version if slot.model else "",
         state=_state(slot),
         is_default=slot.is_default,
-        message=slot.failure,
+        message=slot.failure or remark(slot),
         takes=slot.takes if slot.model is None else getattr(slot.model, "takes", ()),
     )
+
+
+def remark(slot: Slot) -> str:
+    """What an operator should know of a model that serves."""
+    return f"of the registry, in place of the configured version {slot.replaces}" if slot.replaces else ""
 
 
 def _state(slot: Slot) -> inference_pb2.ModelState.ValueType:

@@ -29,6 +29,8 @@ RETRY_FAILED_AFTER = 30.0
 # garbage collector 120 ms.
 _MANY_MODULES = 100
 
+_NOT_LOADED = "(not loaded)"
+
 Adopt = Callable[[str, Any], Awaitable[None]]
 """(engine, model): prepares a loaded model for requests. Raises if the model must not serve."""
 
@@ -52,6 +54,8 @@ class Slot:
     """The loader from the configuration, while the registry offers another; None for a model of the registry alone."""
     offered: bool = False
     """Whether the loader comes from the registry."""
+    replaces: str = ""
+    """The version of the configured model in whose place the registry's model serves."""
     model: Any = None
     failure: str = ""
     retry_at: float = 0.0
@@ -157,14 +161,21 @@ class Catalog:
         """
         slot = self._slots.get((engine, name))
         if slot is not None and (slot.model is not None or slot.loading is not None or slot.is_default):
-            configured = slot.load if slot.configured is None and not slot.offered else slot.configured
+            if slot.loading is not None:
+                await asyncio.wait({slot.loading})
+            own = not slot.offered  # the configured model serves
+            configured = slot.load if own else slot.configured
+            before = slot.model.version if slot.model is not None else _NOT_LOADED
             await self.replace(engine, name, load)
             slot.configured, slot.offered = configured, True
+            if own:
+                _replaced(slot, before, slot.model.version)
         elif slot is None:
             self._slots[engine, name] = Slot(engine, name, load, offered=True)
         else:
             if not slot.offered:
                 slot.configured = slot.load
+                _replaced(slot, _NOT_LOADED, _NOT_LOADED)
             slot.load, slot.offered, slot.failure, slot.retry_at = load, True, "", 0.0
 
     async def withdraw(self, engine: str, name: str) -> None:
@@ -182,6 +193,7 @@ class Catalog:
         if slot.model is not None or slot.loading is not None:
             await self.replace(engine, name, slot.configured)
         slot.load, slot.configured, slot.offered, slot.failure, slot.retry_at = slot.configured, None, False, "", 0.0
+        slot.replaces = ""
 
     def unload(self, slot: Slot) -> None:
         """Unload a model. Running batches complete with it; the next request that names the model loads it again."""
@@ -226,6 +238,15 @@ class Catalog:
     async def load_defaults(self) -> None:
         """Load every default in parallel. Failures are logged."""
         await asyncio.gather(*(self.load(slot) for slot in self._defaults.values()), return_exceptions=True)
+
+
+def _replaced(slot: Slot, before: str, version: str) -> None:
+    """Tell the operator that the registry's model has taken the name of a configured one, perhaps by mistake."""
+    slot.replaces = before
+    log.warning(
+        "a model of the registry replaces the configured one",
+        extra=fields(engine=slot.engine, model=slot.name, version=version, replaced=before),
+    )
 
 
 async def _loaded(slot: Slot) -> Any:

@@ -26,6 +26,8 @@ from training.sentiment.phrases import phrases
 from training.sentiment.rows import Encoded, Row, encode
 
 LABELS = 3
+NAME = "minilm_tuned"
+"""The model's name in requests: the name of the embedded model would replace that model in a registry."""
 
 
 def train(recipe: Sentiment, around: Surroundings) -> Outcome:
@@ -87,7 +89,7 @@ def _export(
     model.load_state_dict({name: value.float() for name, value in best.tensors.items()}, strict=False)
     fitted = fit.Fitted(dict(best.tensors), temperature, epoch, {})
     settings = {option.name: getattr(recipe, option.name) for option in fields(fit.Recipe)}
-    export(fitted, fit.Recipe(**settings), recipe.version, out)
+    export(fitted, fit.Recipe(**settings), recipe.version, out, name=NAME)
     rows = [row.row for row in divided.judged]
     evaluation.write_texts(out, rows, _answers(model, temperature, held))
     numbers = {name: float(value) for name, value in best.facts.items()}

@@ -24,9 +24,12 @@ _PROBES = (
 )
 
 
-def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path, *, masks: bool = False) -> None:
+def export(
+    fitted: Fitted, recipe: Recipe, version: str, folder: Path, *, name: str = "minilm", masks: bool = False
+) -> None:
     """Write adapter, expected answers of the self-test, and manifest; creates the folder if needed.
 
+    `name`: in requests. In a registry, a model with the name of a configured one replaces that model.
     `masks`: the rows taught the sentiment towards the company behind the mask token.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,7 @@ def export(fitted: Fitted, recipe: Recipe, version: str, folder: Path, *, masks:
     manifest = Manifest(
         kind="sentiment",
         architecture=ARCHITECTURE,
-        name="minilm",
+        name=name,
         version=version,
         licence="Apache-2.0",
         dtype="float16",

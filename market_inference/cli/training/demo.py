@@ -3,6 +3,7 @@
 Owns the steps and the temporary folder. The plane, the machine and the recipe are the real ones.
 """
 
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -29,6 +30,8 @@ batch: 16
 split: {validation: 0.2}
 checkpoint_seconds: 15
 """
+MODEL = "minilm_tuned"
+"""The name of the recipe's model in requests."""
 NEEDS = ("peft", "sqlalchemy", "torch")
 """Packages of the plane and of the recipe; their extras bring the others."""
 _START_SECONDS = 60.0
@@ -72,7 +75,12 @@ def _walk(plane: Plane, folder: Path, console: Console, out: Path | None) -> Non
         plane.download(artifact, target)
         console.print(f"artifact {artifact['name']}  {artifact['bytes']:,} bytes", markup=False)
     if out is not None:
-        console.print(f"The model is in {out}; the inference service loads it from a registry folder.", markup=False)
+        folder = out.absolute()
+        console.print(f"The model is in {folder}. To serve the model beside the embedded one:", markup=False)
+        console.print(
+            f"  MARKET_INFERENCE_REGISTRY={shlex.quote(str(folder.parent))} market-inference serve", markup=False
+        )
+        console.print(f'  market-inference sentiment --model {MODEL} "Profit rose sharply"', markup=False)
 
 
 def _measures(job: Any) -> Any:

@@ -1714,7 +1714,7 @@ class ModelInfo(_message.Message):
     is_default: _builtins.bool
     """True for the model of requests without a model."""
     message: _builtins.str
-    """The reason of a failure to load."""
+    """The reason of a failure to load, or a remark, such as that a model of the registry replaces the configured one."""
     @_builtins.property
     def takes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The optional fields of a forecast's request that the model takes: "period", "times", "covariates", "groups". A

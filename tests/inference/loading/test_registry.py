@@ -13,7 +13,7 @@ from inference.loading.catalog import Catalog, Slot
 from inference.loading.folder import FolderSource
 from inference.loading.registry import Registry
 from inference.loading.source import Listing
-from inference.status import Status
+from inference.status import Status, model_info
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from market_inference.contract.generated import inference_pb2
 from models.manifest import Manifest
@@ -259,6 +259,33 @@ async def test_a_removed_model_is_unloaded_and_forgotten_after_two_scans_without
         await catalog.get("e", "other")
     gc.collect()
     assert loaded() is None
+
+
+async def test_a_model_that_takes_the_name_of_the_configured_one_is_told(serving, registry, tmp_path, caplog):
+    """Also with a lower version: the registry does not compare versions."""
+    put(tmp_path / "m", "0")
+    await registry.scan()
+    (line,) = [record for record in caplog.records if "replaces the configured one" in record.message]
+    assert line.levelname == "WARNING"
+    assert line.fields == {"engine": "e", "model": "m", "version": "0", "replaced": "1"}
+    (info,) = [model_info(slot) for slot in serving]
+    assert (info.version, info.message) == ("0", "of the registry, in place of the configured version 1")
+    put(tmp_path / "m", "2")  # the second version of the registry replaces no configured one
+    await registry.scan()
+    assert len([record for record in caplog.records if "replaces the configured one" in record.message]) == 1
+    assert [model_info(slot).message for slot in serving] == ["of the registry, in place of the configured version 1"]
+    shutil.rmtree(tmp_path / "m")
+    await registry.scan()
+    await registry.scan()
+    assert [(model_info(slot).version, model_info(slot).message) for slot in serving] == [("1", "")]
+
+
+async def test_a_configured_model_that_is_not_loaded_is_replaced_with_a_word_too(registry, catalog, tmp_path, caplog):
+    catalog._slots["e", "other"] = Slot("e", "other", lambda: Versioned("1"))
+    put(tmp_path / "other", "2", name="other")
+    await registry.scan()
+    assert [record.fields["model"] for record in caplog.records if "replaces" in record.message] == ["other"]
+    assert model_info(catalog.slot("e", "other")).message.startswith("of the registry, in place of")
 
 
 async def test_the_configured_model_returns_when_the_registrys_is_removed(serving, registry, tmp_path):

@@ -148,6 +148,7 @@ def test_indicators_prints_one_column_an_output_newest_bars_last(run: Run, bars:
 def test_status_shows_replicas_and_engines_and_exits_with_1_unless_all_is_healthy(run: Run) -> None:
     result = run("status")
     assert result.exit_code == 1
+    assert re.search(r"is degraded, (version \S+, )?at 20\d\d-", result.stdout)
     for expected in ("degraded", "sentiment", "unhealthy", "cpu test", "3.0 ms"):
         assert expected in result.stdout
     document = run("status", "--json")

@@ -36,6 +36,7 @@ def test_interrupted_resumed_and_served(data: Path, tmp_path: Path) -> None:
     for name in ("adapter.safetensors", "manifest.json", "evaluation.csv"):
         assert (whole.out / name).read_bytes() == (second.out / name).read_bytes(), name
     served = load(str(second.out), dtype="float32")
+    assert served.name == sentiment.NAME != "minilm"
     served.check()
     assert served.version == "9"
     with (second.out / "evaluation.csv").open() as file:

@@ -127,6 +127,10 @@ def test_the_demo_does_the_whole_loop_and_leaves_nothing_behind(
     assert found.exit_code == 0, found.output
     assert "accuracy" in found.output
     assert {path.name for path in (tmp_path / "model").iterdir()} >= {"manifest.json", "adapter.safetensors"}
+    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["name"] == demo.MODEL != "minilm"
+    said = found.output.replace("\n", " ")
+    assert f"MARKET_INFERENCE_REGISTRY={tmp_path} market-inference serve" in said
+    assert f"--model {demo.MODEL} " in said
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
