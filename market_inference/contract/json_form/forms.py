@@ -24,10 +24,21 @@ _COVARIATES = ("past_covariates", "future_covariates")
 _BESIDE = (*_COVARIATES, "times")
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _NUMBER_OR_NULL = {int, float, type(None)}
+_LONGEST_NAME = 64
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def predict(body: Body) -> tuple[dict[str, Any], Names]:
+    """The full form; a request without a horizon is refused last. Raises InvalidRequestError."""
+    _check_names(body, "Predict", "time_series", "symbol", *_BESIDE)
+    expanded = _predict(body)
+    if body.get("horizon") is None:
+        most = field_rules(_field("Predict", "horizon")).uint32.lte
+        raise invalid("horizon", f"is missing: the number of steps ahead, from 1 to {most}")
+    return expanded
+
+
+def _predict(body: Body) -> tuple[dict[str, Any], Names]:
     """Expand `time_series` to a list of one series, covariates by name to columns, and times as text to nanoseconds."""
     if isinstance(series := body.get("series"), list):  # before each is looked at: 256 KiB hold 87,000 empty ones
         decode.check_length(_field("Predict", "series"), series, "series")
@@ -137,6 +148,7 @@ def _check_lengths(columns: dict[str, list[float]], size: int, of: str, path: st
 
 def sentiment(body: Body) -> tuple[dict[str, Any], Names]:
     """Expand `text` to a list `texts` of one text; `about`, a company or several, asks for the text towards each."""
+    _check_names(body, "AnalyzeSentiment", "text")
     if "text" not in body:
         return dict(body), {}
     full = _without(body, "text", instead_of="texts")
@@ -165,6 +177,7 @@ def _check_copies(text: Any, about: list[Any]) -> None:
 
 def indicators(body: Body) -> tuple[dict[str, Any], Names]:
     """Expand `ohlcv`, an object of columns, with an optional `symbol` to one panel, and indicator names to specs."""
+    _check_names(body, "ComputeIndicators", "ohlcv", "symbol")
     full, names = dict(body), Names()
     if "ohlcv" in body:
         columns = body["ohlcv"]
@@ -176,11 +189,30 @@ def indicators(body: Body) -> tuple[dict[str, Any], Names]:
     specs = body.get("indicators")
     if isinstance(specs, list):
         decode.check_length(_field("ComputeIndicators", "indicators"), specs, "indicators")
-        full["indicators"] = [{"name": spec} if isinstance(spec, str) else spec for spec in specs]
+        full["indicators"] = [
+            _indicator(spec, f"indicators[{at}]") if isinstance(spec, str) else spec for at, spec in enumerate(specs)
+        ]
         names |= {
             f"indicators[{at}].name": f"indicators[{at}]" for at, spec in enumerate(specs) if isinstance(spec, str)
         }
     return full, names
+
+
+def _indicator(text: str, path: str) -> dict[str, Any]:
+    """An indicator as text, such as "RSI" or "SMA:timeperiod=5", as a message. Raises InvalidRequestError."""
+    name, colon, rest = text.partition(":")
+    if not colon:
+        return {"name": name}
+    params = {}
+    for pair in rest.split(","):
+        key, _, value = pair.partition("=")
+        try:
+            params[key.strip()] = number = float(value)
+        except ValueError:
+            number = math.nan
+        if not key.strip() or not math.isfinite(number):
+            raise invalid(path, "must be NAME or NAME:parameter=number,parameter=number")
+    return {"name": name.strip(), "params": params}
 
 
 def analyze(body: Body) -> tuple[dict[str, Any], Names]:
@@ -205,6 +237,15 @@ _PARTS: dict[str, Callable[[Body], tuple[dict[str, Any], Names]]] = {
     "sentiment": sentiment,
     "indicators": indicators,
 }
+
+
+def _check_names(body: Body, rpc: str, *short: str) -> None:
+    """Refuse the first name that is neither a field of the request nor of its short form."""
+    fields: Any = METHODS[rpc].request.DESCRIPTOR
+    for name in body:
+        if not (name in short or name in fields.fields_by_name or name in fields.fields_by_camelcase_name):
+            known = dict.fromkeys((*fields.fields_by_name, *short))
+            raise invalid(name[:_LONGEST_NAME], f"is not a field; there are: {', '.join(known)}")
 
 
 def _field(rpc: str, name: str) -> FieldDescriptor:

@@ -158,6 +158,12 @@ REFUSED = [
     ("sentiment", {"texts": ["x"] * 101}, "texts", "too long (max 100, got 101)"),
     ("analyze", {"sentiment": {"text": "x", "about": ["A"] * 101}}, "sentiment.about", "too long (max 100, got 101)"),
     ("analyze", {"indicators": {"ohlcv": []}}, "indicators.ohlcv", "must be an object of columns"),
+    ("indicators", {"indicators": ["RSI", "SMA:5"]}, "indicators[1]", "must be NAME or NAME:parameter=number"),
+    ("indicators", {"indicators": ["SMA:timeperiod=nan"]}, "indicators[0]", "must be NAME or NAME:parameter=number"),
+    ("indicators", {"indicators": ["SMA:"]}, "indicators[0]", "must be NAME or NAME:parameter=number"),
+    ("predict", {"series": []}, "horizon", "is missing: the number of steps ahead, from 1 to 365"),
+    ("predict", {"time_series": [1], "horizon": None}, "horizon", "is missing"),
+    ("analyze", {"predict": {"time_series": [1]}}, "predict.horizon", "is missing"),
     ("indicators", {"indicators": ["RSI"] * 101}, "indicators", "too long (max 100, got 101)"),
     ("indicators", {"panels": [{}] * 65}, "panels", "too long (max 64, got 65)"),
     ("predict", {"series": [{}] * 257}, "series", "too long (max 256, got 257)"),
@@ -277,9 +283,39 @@ def test_a_horizon_beyond_the_contract_multiplies_nothing():
 def test_times_are_texts_or_nanoseconds():
     texts = ["2026-01-01T09:30:00Z", "2026-01-01T12:00:00+02:00", "2026-01-01 10:30"]
     expected = [1_767_259_800 * 10**9, 1_767_261_600 * 10**9, 1_767_263_400 * 10**9]
-    assert list(predicted({"time_series": [1, 2, 3], "times": texts}).series[0].times) == expected
-    assert list(predicted({"series": [{"values": [1], "times": expected}]}).series[0].times) == expected
+    assert list(predicted({"time_series": [1, 2, 3], "times": texts, "horizon": 1}).series[0].times) == expected
+    assert list(predicted({"series": [{"values": [1], "times": expected}], "horizon": 1}).series[0].times) == expected
     with pytest.raises(InvalidRequestError, match=r"^times\[1\]: must be a time in ISO 8601"):
         predicted({"time_series": [1, 2], "times": [texts[0], "noon"]})
     with pytest.raises(InvalidRequestError, match=r"^series\[0\].times\[0\]: must be a whole number from -9"):
-        predicted({"series": [{"values": [1], "times": [1.5]}]})
+        predicted({"series": [{"values": [1], "times": [1.5]}], "horizon": 1})
+
+
+def test_an_indicator_may_be_a_text_with_parameters():
+    body = {
+        "ohlcv": {"close": [1]},
+        "indicators": ["RSI", "SMA:timeperiod=5", " MACD : fastperiod=8 , slowperiod = 20"],
+    }
+    expanded, names = forms.indicators(body)
+    found = [(one.name, dict(one.params)) for one in decode.message(pb.ComputeIndicatorsRequest, expanded).indicators]
+    assert found == [("RSI", {}), ("SMA", {"timeperiod": 5}), ("MACD", {"fastperiod": 8, "slowperiod": 20})]
+    assert names["indicators[1].name"] == "indicators[1]"
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "field", "words"),
+    [
+        ("predict", {"horizn": 5}, "horizn", "there are: series, horizon, quantiles"),
+        ("predict", {"symbl": "A"}, "symbl", "time_series, symbol, past_covariates, future_covariates, times"),
+        ("sentiment", {"txt": "x"}, "txt", ", text"),
+        ("indicators", {"ohlc": {}}, "ohlc", ", ohlcv, symbol"),
+        ("analyze", {"predict": {"horizn": 5}}, "predict.horizn", ", time_series"),
+    ],
+)
+def test_an_unknown_name_is_told_with_those_of_the_short_form(action, body, field, words):
+    with pytest.raises(InvalidRequestError) as caught:
+        WAYS[action][0](body)
+    [broken] = caught.value.violations
+    assert broken.field == field
+    assert broken.description.startswith("is not a field; there are: ")
+    assert words in broken.description
