@@ -197,8 +197,9 @@ class Client:
         such as a calendar. `groups`: series to forecast together, from each other: True for all, a mapping of symbol
         to label, or a label for each series.
 
-        Missing values before the first value, and in a frame of several symbols all missing values, are left out, and
-        `forecast.notes` says so; others are refused by row. `forecast.warnings` holds the doubts of the service.
+        Missing values before the first value, and in a frame of several symbols those after a symbol's last value, are
+        left out, and `forecast.notes` says so; others are refused by row. `forecast.warnings` holds the doubts of the
+        service.
         """
         return self._run(
             calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),

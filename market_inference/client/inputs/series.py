@@ -82,7 +82,7 @@ def _of_table(table: Table) -> Iterable[Series]:
         return [_one(values, str(name), str(name)) for name, values in wide.columns.items()]
     rows = rows_of(table, FIELD)
     several = len(wide.columns) > 1
-    return [_cleaned(values, str(name), rows, drop=several) for name, values in wide.columns.items()]
+    return [_cleaned(values, str(name), rows, of_several=several) for name, values in wide.columns.items()]
 
 
 def _long(table: Table) -> Iterable[Series]:
@@ -97,7 +97,7 @@ def _long(table: Table) -> Iterable[Series]:
     name = "y" if "y" in values else values[0]
     for symbol, part in by_symbol(table):
         rows = rows_of(part, symbol, symbol)
-        yield _cleaned(part.columns[name], symbol, rows, drop=False)
+        yield _cleaned(part.columns[name], symbol, rows)
 
 
 def by_symbol(table: Table) -> Iterable[tuple[str, Table]]:
@@ -154,8 +154,8 @@ def _one(values: Any, symbol: str, field: str) -> Series:
             raise ArgumentError(
                 field or FIELD, f"expected one column of numbers, got columns {table.names}: give one of them"
             )
-        return _cleaned(next(iter(rest.columns.values())), symbol, rows, drop=False, field=field)
-    return _cleaned(values, symbol, index_rows(values, field, symbol), drop=False, field=field)
+        return _cleaned(next(iter(rest.columns.values())), symbol, rows, field=field)
+    return _cleaned(values, symbol, index_rows(values, field, symbol), field=field)
 
 
 def is_flat(values: Any) -> bool:
@@ -174,11 +174,11 @@ def index_rows(values: Any, field: str, symbol: str) -> Rows:
     return rows_of(Table({}, index, library), field, symbol)
 
 
-def _cleaned(values: Any, symbol: str, rows: Rows, *, drop: bool, field: str = "") -> Series:
-    """The series oldest first, without missing values before the first value; with `drop` without any missing value.
+def _cleaned(values: Any, symbol: str, rows: Rows, *, of_several: bool = False, field: str = "") -> Series:
+    """The series oldest first, without the missing values before the first value.
 
-    In a frame of several symbols a missing value means no value of the symbol at the time, such as before the listing
-    or on a holiday of the exchange. In a lone series a missing value is a hole, and the service refuses holes.
+    In a frame of several symbols, a symbol may also end before the others: the missing values after the last value are
+    left out, too. A missing value between others is a hole, and the service refuses holes.
     """
     found: Floats = column(_own_rows(values, rows), field or symbol or FIELD)
     source = rows.source.named(symbol)
@@ -190,20 +190,18 @@ def _cleaned(values: Any, symbol: str, rows: Rows, *, drop: bool, field: str = "
     if missing.all():
         return Series(found, replace(source, missing=("every row",)))
     first = int(np.argmin(missing))
-    kept = ~missing if drop else np.arange(len(found)) >= first
-    left_out = int((~kept).sum())
-    if left_out:
-        index = take(source.index, np.flatnonzero(kept))
+    last = len(found) - int(np.argmin(missing[::-1])) if of_several else len(found)
+    if (first, last) != (0, len(found)):
+        index = take(source.index, np.arange(first, last))
         prefix = f"{symbol}: " if symbol else ""
-        leading = "before its first value " if left_out == first else ""
-        source = replace(source, index=index).noting(
-            f"{prefix}{left_out} missing {'value' if left_out == 1 else 'values'} {leading}"
-            f"{'was' if left_out == 1 else 'were'} left out",
-            usual=True,
-        )
-        if missing[-1] and drop and index is not None and len(index):
+        source = replace(source, index=index)
+        for left_out, place in ((first, "before its first"), (len(found) - last, "after its last")):
+            if left_out:
+                words = "value {} value was" if left_out == 1 else "values {} value were"
+                source = source.noting(f"{prefix}{left_out} missing {words.format(place)} left out", usual=True)
+        if last < len(found) and index is not None:
             source = source.noting(f"{prefix}the newest value is of {str(index[-1]).removesuffix(' 00:00:00')}")
-        found = found[kept]
+        found = found[first:last]
     holes = np.flatnonzero(np.isnan(found))
     return Series(found, replace(source, missing=tuple(row_label(source, at) for at in holes[:_SHOWN_LABELS])))
 

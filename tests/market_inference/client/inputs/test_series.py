@@ -313,6 +313,20 @@ def test_a_wide_frame_has_for_each_symbol_the_rows_with_its_values() -> None:
     assert gone.source.notes[-1] not in gone.source.usual
 
 
+def test_a_hole_inside_a_wide_frame_is_kept_for_the_service_to_refuse_by_row() -> None:
+    days = pd.date_range("2026-01-01", periods=5)
+    frame = pd.DataFrame({"A": [1.0, 2, 3, 4, 5], "B": [np.nan, 2.0, np.nan, 4.0, np.nan]}, index=days)
+    good, holed = series(frame).items
+    assert (good.source.missing, good.source.notes) == ((), ())
+    np.testing.assert_array_equal(holed.values, [2.0, np.nan, 4.0])
+    assert holed.source.missing == ("row 1 (2026-01-03)",)
+    assert holed.source.notes == (
+        "B: 1 missing value before its first value was left out",
+        "B: 1 missing value after its last value was left out",
+        "B: the newest value is of 2026-01-04",
+    )
+
+
 def test_named_tuples_as_rows_are_refused() -> None:
     row = namedtuple("row", "a b")
     with pytest.raises(ArgumentError):
