@@ -34,6 +34,7 @@ BUFFER = 1024
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 RECONNECT_SECONDS = 300.0
 """How long a lost session is reopened, counted from the loss."""
+FINISHED = "this session takes no more bars after finish()"
 
 
 def pause(tried: int, draw: float) -> float:
@@ -160,7 +161,7 @@ class AsyncWatch:
         return message.sequence
 
     async def finish(self) -> None:
-        """No more bars: iteration ends after the last update."""
+        """No more bars: iteration ends after the last update. A later append() raises ClosedError."""
         self._ending = True
         await self._notify()
 
@@ -189,6 +190,8 @@ class AsyncWatch:
 
     async def _room(self) -> None:
         self._require_entered()
+        if self._ending:
+            raise ClosedError(FINISHED)
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._record.pending) < self._window or self._failure)
         if self._failure:
@@ -297,7 +300,7 @@ class Watch:
         self._updates: deque[Update] = deque()
         self._outbox: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
         self._call: Any = None
-        self._closed = False
+        self._closed = self._ending = False
         self.reconnects = 0
 
     def __enter__(self) -> Self:
@@ -341,6 +344,10 @@ class Watch:
         self._make_room()
         return self._send(self._record.correct(bar, as_of))
 
+    def finish(self) -> None:
+        """As AsyncWatch.finish."""
+        self._ending = True
+
     def __iter__(self) -> Iterator[Update]:
         """The updates of the bars sent so far."""
         return self
@@ -365,6 +372,8 @@ class Watch:
 
     def _make_room(self) -> None:
         self._require_open()
+        if self._ending:
+            raise ClosedError(FINISHED)
         while len(self._record.pending) >= WINDOW:
             self._receive()
 

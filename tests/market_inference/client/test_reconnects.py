@@ -125,6 +125,27 @@ def test_a_session_on_a_connection_that_died_silently_is_taken_up_again(forwarde
         assert session.reconnects >= 1
 
 
+def test_a_finished_session_gives_the_updates_in_flight_and_takes_no_more_bars(forwarder: Forwarder) -> None:
+    with Client(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+        session.append(101.5)
+        session.append(102.5)
+        session.finish()
+        for refused in (lambda: session.append(103.5), lambda: session.correct(102.0)):
+            with pytest.raises(errors.ClosedError, match="no more bars"):
+                refused()
+        assert [update["SMA"] for update in session] == [101.5, 102.5]
+
+    async def run() -> list[float]:
+        async with AsyncClient(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+            await session.append(101.5)
+            await session.finish()
+            with pytest.raises(errors.ClosedError, match="no more bars"):
+                await session.append(103.5)
+            return [update["SMA"] async for update in session]
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == [101.5]
+
+
 def test_an_idle_session_notices_a_dead_connection_without_a_bar(forwarder: Forwarder) -> None:
     async def run() -> None:
         async with AsyncClient(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
