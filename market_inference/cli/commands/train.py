@@ -81,7 +81,7 @@ def demo(out: Path | None) -> None:
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A CSV file to upload.")
 @click.option("--dataset", default="", help="The id of a dataset that is uploaded already.")
-@click.option("--kind", type=click.Choice(KINDS), help="What the rows of --data are; by default texts.")
+@click.option("--kind", type=click.Choice(KINDS), help="What the rows of --data are; by default what the recipe needs.")
 @click.option("--dry-run", is_flag=True, help="Check recipe and dataset; make no job.")
 @click.option("--detach", is_flag=True, help="Print the job's id and end, instead of watching the job.")
 @plane_url
@@ -91,10 +91,14 @@ def run(recipe: Path, data: Path | None, dataset: str, kind: str | None, dry_run
         raise click.UsageError("give either --data FILE or --dataset ID")
     with _refusals():
         plane = _plane(url)
+        document = recipe.read_bytes()
         if data is not None:
-            dataset = plane.upload(data, kind or KINDS[0])
+            needed = plane.dataset_kind(document)  # before the upload, which may take long
+            if kind not in (None, needed):
+                raise click.UsageError(f"--kind {kind}: this recipe needs a dataset of {needed}")
+            dataset = plane.upload(data, needed)
             _wait_checked(plane, dataset)
-        made = plane.run(recipe.read_bytes(), dataset, dry_run=dry_run)
+        made = plane.run(document, dataset, dry_run=dry_run)
         if dry_run:
             _show_checks(made)
         elif detach:

@@ -70,6 +70,11 @@ class Plane:
             etags.append(files.put(signed, self.url, file, start, min(each, size - start)))
         return etags
 
+    def dataset_kind(self, recipe: bytes) -> str:
+        """The kind of dataset that a recipe needs. Raises PlaneError for a bad recipe."""
+        found = json.loads(self.exchange("POST", "/recipes", recipe, {"Content-Type": "application/yaml"}))
+        return str(found["dataset"])
+
     def run(self, recipe: bytes, dataset: str, idempotency_key: str = "", *, dry_run: bool = False) -> Any:
         """Make a job of a recipe, YAML or JSON. Raises PlaneError."""
         query = urlencode({"dataset": dataset, **({"dry_run": "true"} if dry_run else {})})

@@ -125,6 +125,13 @@ def router(services: Services) -> APIRouter:
             text = f"at most {most_kept} jobs; final ones go after {services.config.keep_days:g} days"
             raise OverloadedError(text, retry_after=3600.0)
 
+    @routes.post("/recipes")
+    async def check_recipe(request: Request, user: User) -> dict[str, Any]:
+        """Check a recipe in the body, YAML or JSON, and tell the kind of dataset that it needs. Makes nothing."""
+        text = await request.body()
+        asked = await slow.run(user.name, lambda: read_recipe(text))
+        return {"recipe": asked.model_dump(mode="json"), "dataset": recipes.DATASETS[asked.kind]}
+
     @routes.get("/jobs")
     def list_jobs(user: User, before: str = "", state: str = "", limit: PageSize = 50) -> dict[str, Any]:
         """The caller's jobs, the newest first."""

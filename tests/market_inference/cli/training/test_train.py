@@ -75,10 +75,28 @@ def test_a_bad_recipe_and_bad_data_are_one_clear_line(run: Run, files: tuple[Pat
     recipe, data = files
     recipe.write_text("kind: sentiment\nepoch: 3\n")
     assert "epoch" in run("run", recipe, "--data", data, "--dry-run", status=1).output
+    recipe.write_text("kind: sentiment\n")
     data.write_text("text,label\nfine,?\n")
     assert "row 2: the label must be a whole number" in run("run", recipe, "--data", data, status=1).output
     run("run", recipe, status=2)
     run("show", "01M8HA6MDY93G3J7MXWPK51RN5", status=1)
+
+
+def test_the_recipe_is_read_before_the_upload_and_names_the_kind_of_the_dataset(
+    run: Run, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe, data = files
+    before = run("datasets", "--json").output
+    recipe.write_text("kind: sentiment\nepoch: 3\n")
+    assert "epoch" in run("run", recipe, "--data", data, status=1).output
+    recipe.write_text("kind: calibration\n")
+    assert "needs a dataset of bars" in run("run", recipe, "--data", data, "--kind", "texts", status=2).output
+    assert run("datasets", "--json").output == before
+    bars = tmp_path / "bars.csv"
+    rows = (f"2024-{1 + at // 28:02}-{1 + at % 28:02},10,11,9,10.5,A\n" for at in range(200))
+    bars.write_text("time,open,high,low,close,symbol\n" + "".join(rows))
+    run("run", recipe, "--data", bars, "--dry-run")
+    assert json.loads(run("datasets", "--json").output)[0]["kind"] == "bars"
 
 
 def test_a_failed_job_is_exit_status_1_and_a_cancelled_one_too(run: Run, files: tuple[Path, Path]) -> None:
