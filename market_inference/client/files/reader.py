@@ -59,7 +59,7 @@ def read_bars(
     found = read(file, options, limit=limit)
     if len(found) > 1:
         shown = ", ".join(list(found)[:10])
-        raise FileError(f"{file}: {len(found)} instruments ({shown}): give symbol=, or --symbol on the command line")
+        raise FileError(f"{file}: {len(found)} instruments ({shown}): give symbol=")
     bars = next(iter(found.values()))
     if "close" not in bars:
         bars.column("close")  # raises the reason
