@@ -41,6 +41,22 @@ CONNECT_MILLISECONDS = 5000
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:", "vsock:")
 _PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY_VARIABLES = ("no_grpc_proxy", "no_proxy")
+_TLS_CAUSES = {
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of {target} is not trusted (or has expired): give the authority's "
+    "file with tls=TLS(roots=...) (--tls-ca on the command line)",
+    "Hostname Verification": "the certificate of {target} is not for {host}: give a name that the certificate has, as "
+    "target or with TLS(server_name=...)",
+    "WRONG_VERSION_NUMBER": "{target} answers without TLS: leave tls= out (--tls, --tls-ca)",
+    "Socket closed": "{target} closed the connection: does it ask for a certificate, TLS(certificate=..., "
+    "private_key=...)?",
+}
+_CAUSES = {
+    "Socket closed": "{target} closed the connection: does it expect TLS, tls=True (--tls, or --tls-ca FILE)?",
+    "Failed parsing HTTP/2": "{target} does not speak gRPC: the gateway's port is 8470 by default, 8472 the edge's",
+    "refused": "nothing answers at {target} (connection refused): start a service with `market-inference serve`, or "
+    "give another target",
+}
+"""Parts of gRPC's text, and what they mean."""
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:
@@ -144,13 +160,22 @@ class Connection:
                     f"connections to {self.target} go through the proxy {address} of ${variable}: "
                     f"set no_proxy={_host(self.target)} to go around it"
                 )
-            elif isinstance(error, UnavailableError) and "refused" in error.message:
-                error.message = (
-                    f"nothing answers at {self.target} (connection refused): start a service with `market-inference "
-                    "serve`, or give another target"
-                )
+            elif isinstance(error, UnavailableError) and (cause := self._cause(error.message)):
+                error.message = cause
                 error.args = (error.message,)
         return error
+
+    def _cause(self, said: str) -> str:
+        """Cause and remedy of a connection that was not made, from gRPC's text; "" where the text shows neither."""
+        if "failed to connect" not in said:
+            return ""
+        for sign, cause in _TLS_CAUSES.items() if self._tls else ():
+            if sign in said:
+                return cause.format(target=self.target, host=_host(self.target))
+        for sign, cause in _CAUSES.items():
+            if sign in said:
+                return cause.format(target=self.target)
+        return ""
 
 
 def check_target(target: object) -> str:

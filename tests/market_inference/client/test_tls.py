@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from market_inference import TLS, Client, Retries, errors
 from market_inference.contract.generated.inference_pb2_grpc import add_MarketInferenceServiceServicer_to_server
+from tests.runtime.remote.answers import answering
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +60,30 @@ def test_files_make_a_mutually_trusted_connection(target: str, certificate: tupl
             assert client.status().version == "0.1.0"
 
 
-@pytest.mark.parametrize("tls", [None, True])
-def test_plain_text_and_the_system_s_roots_do_not_reach_it(target: str, tls: bool | None) -> None:
-    with Client(target, tls=tls, retries=Retries(attempts=0)) as client, pytest.raises(errors.UnavailableError):
-        client.status()
+def refusal(target: str, tls: TLS | bool | None) -> str:
+    with Client(target, tls=tls, api_key="k", retries=Retries(attempts=0)) as client:
+        with pytest.raises(errors.UnavailableError) as raised:
+            client.status()
+        return raised.value.message
 
 
-def test_another_name_in_the_certificate_is_not_trusted(target: str, certificate: tuple[Path, Path]) -> None:
+def test_a_connection_that_is_not_made_tells_cause_and_remedy(target: str, certificate: tuple[Path, Path]) -> None:
     pem, private = certificate
-    tls = TLS(pem, pem, private, server_name="other.example")
-    with Client(target, tls=tls, retries=Retries(attempts=0)) as client, pytest.raises(errors.UnavailableError):
-        client.status()
+    assert "expect TLS, tls=True (--tls, or --tls-ca FILE)?" in refusal(target, None)
+    assert refusal(target, True).startswith(f"the certificate of {target} is not trusted")
+    assert "TLS(certificate=..., private_key=...)?" in refusal(target, TLS(pem))
+    named = refusal(target, TLS(pem, pem, private, server_name="other.example"))
+    assert named.startswith(f"the certificate of {target} is not for 127.0.0.1: ")
+
+
+def test_a_port_without_tls_or_without_grpc_is_told() -> None:
+    server = grpc.server(ThreadPoolExecutor(2))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert refusal(f"127.0.0.1:{port}", True).startswith(f"127.0.0.1:{port} answers without TLS: leave tls= out")
+    finally:
+        server.stop(None).wait(60)
+    with answering(b"{}") as edge:
+        address = edge.url.removeprefix("http://").partition("/")[0]
+        assert refusal(address, None).startswith(f"{address} does not speak gRPC: the gateway's port is 8470")
