@@ -4,6 +4,7 @@ Owns reading and the media type. JSON becomes Python values here; tables belong 
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,6 +28,10 @@ TABLE_SHARE: Final = 7 / 16
 _PART: Final = 256 << 10
 # Below, bytes.count() is faster.
 _FEW: Final = 8 << 10
+_NO_NUMBER: Final = re.compile(r"\b(NaN|nan|Infinity|inf)\b")
+# Characters around a mistake, and at the beginning of a body, that are looked at.
+_AROUND: Final = 9
+_FIRST: Final = 64
 _T = TypeVar("_T")
 
 
@@ -171,7 +176,17 @@ def loads(raw: bytes | str) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise _invalid(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise _invalid(f"is not JSON: {where}{_remedy(raw, error.doc, error.pos)}") from None
+
+
+def _remedy(raw: bytes | str, text: str, at: int) -> str:
+    """What the caller may have meant."""
+    if raw[:_FIRST].lstrip()[:1] not in (b"{", b"[", "{", "["):
+        return "; a table needs the header Content-Type: text/csv"
+    if _NO_NUMBER.search(text[max(0, at - _AROUND) : at + _AROUND]):
+        return "; JSON has no NaN and no infinity: write null for a missing value"
+    return ""
 
 
 def _invalid(description: str) -> InvalidRequestError:
