@@ -140,9 +140,8 @@ class SessionState:
             )
         self._check_place(message.sequence, message.bar.time)
         if message.as_of and message.bar.time > message.as_of:
-            raise FutureBarError(
-                [Violation("bar.time", f"is after as_of ({message.bar.time} > {message.as_of})", "look_ahead")]
-            )
+            what = f"is after as_of ({_said(message.bar.time)} > {_said(message.as_of)})"
+            raise FutureBarError([Violation("bar.time", what, "look_ahead")])
         bar = {name: getattr(message.bar, name) for name in self._live.bars.columns}
         for name, value in bar.items():
             if not abs(value) < np.inf or (name == "volume" and value < 0):
@@ -167,13 +166,20 @@ class SessionState:
         if self._time is None or (sequence == self.sequence and time == self._time):
             return
         if sequence == self.sequence:
-            what = f"must be the newest bar's, which this corrects ({self._time}, got {time})"
+            what = f"must be the newest bar's, which this corrects ({_said(self._time)}, got {_said(time)})"
             raise BarOutOfOrderError([Violation("bar.time", what, "time")])
         if time == self._time:
-            raise DuplicateBarError([Violation("bar.time", f"is the newest bar's ({time})", "time")])
+            raise DuplicateBarError([Violation("bar.time", f"is the newest bar's ({_said(time)})", "time")])
         if time < self._time:
-            what = f"is before the newest bar's ({self._time}, got {time})"
+            what = f"is before the newest bar's ({_said(self._time)}, got {_said(time)})"
             raise BarOutOfOrderError([Violation("bar.time", what, "time")])
+
+
+def _said(nanoseconds: int) -> str:
+    """A time in ISO 8601, to the second or the first digits that differ from zero; UTC."""
+    instant = np.datetime64(nanoseconds, "ns")
+    whole = nanoseconds % 10**9 == 0
+    return f"{np.datetime_as_string(instant, unit='s') if whole else str(instant).rstrip('0')}Z"
 
 
 def panel_of(panel: inference_pb2.Panel) -> indicators.Panel:

@@ -498,6 +498,23 @@ async def test_a_long_window_costs_its_newest_value_alone_beside_an_indicator_th
         setup.close()
 
 
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (1_710_532_500 * 10**9, "is before the newest bar's (2024-03-15T20:00:00Z, got 2024-03-15T19:55:00Z)"),
+        (1_710_532_799_250_000_000, "2024-03-15T19:59:59.25Z"),
+        (1_710_532_800 * 10**9, "is the newest bar's (2024-03-15T20:00:00Z)"),
+    ],
+)
+async def test_a_bar_out_of_order_is_told_by_times(setup, time, text):
+    session, replies = setup.open()
+    assert (await replies.next()).HasField("opened")
+    setup.sessions.bar(session, pb.WatchBar(sequence=1, bar=pb.Bar(time=1_710_532_800 * 10**9, close=1.0)))
+    assert (await replies.next()).HasField("update")
+    setup.sessions.bar(session, pb.WatchBar(sequence=2, bar=pb.Bar(time=time, close=1.0)))
+    assert text in (await replies.next()).error.message
+
+
 async def test_a_bar_without_a_time_is_refused_and_one_before_1970_is_not(setup):
     session, replies = setup.open()
     assert (await replies.next()).HasField("opened")
