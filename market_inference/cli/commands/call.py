@@ -3,6 +3,7 @@
 Owns the options for target, key, TLS and timeout, the client made of them, and the text of a failure.
 """
 
+import math
 import os
 import sys
 import warnings
@@ -127,8 +128,22 @@ def fail_if_any_failed(answers: "Answers[Any]") -> None:
         sys.exit(1)
 
 
+def span(seconds: float) -> str:
+    """A time in the two largest units, rounded up: "0.5 s", "12 s", "3 min 20 s", "9 h 55 min"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = math.ceil(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes + (rest > 0), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
 def explain(error: "MarketInferenceError") -> str:
     """One line: the cause, the way out where known, and the request id of a call that reached the service."""
-    hint = f"; try again in {error.retry_after:.3g} s" if error.retry_after is not None else ""
+    hint = f"; try again in {span(error.retry_after)}" if error.retry_after is not None else ""
     reached = f" (request id {error.request_id})" if error.request_id and error.reached else ""
     return f"{' '.join((error.message or error.code).split())}{hint}{reached}"

@@ -45,11 +45,16 @@ def keys() -> None:
 @keys_file
 @click.option("--owner", required=True, help="The client's name in logs, limits and fair shares.")
 @click.option("--scope", "scopes", multiple=True, help="A right of the key. Repeatable. By default all but training.")
-@click.option("--days", type=Number(least=0), default=0.0, help="Lifetime; by default the key does not expire.")
-@click.option("--units-per-second", type=Number(least=0), default=0.0, help="Rate instead of the gateway's.")
-@click.option("--units-per-day", type=Number(least=0), default=0.0, help="Quota instead of the gateway's.")
+@click.option("--days", type=Number(above=0), help="Lifetime; by default the key does not expire.")
+@click.option("--units-per-second", type=Number(above=0), help="Rate instead of the gateway's.")
+@click.option("--units-per-day", type=Number(above=0), help="Quota instead of the gateway's.")
 def issue(
-    path: Path, owner: str, scopes: tuple[str, ...], days: float, units_per_second: float, units_per_day: float
+    path: Path,
+    owner: str,
+    scopes: tuple[str, ...],
+    days: float | None,
+    units_per_second: float | None,
+    units_per_day: float | None,
 ) -> None:
     """Make a new key and print it."""
     import time
@@ -61,9 +66,9 @@ def issue(
         secret, key = store.issue(
             owner,
             scopes or methods.SCOPES,
-            expires=time.time() + days * DAY if days else 0.0,
-            units_per_second=units_per_second,
-            units_per_day=units_per_day,
+            expires=0.0 if days is None else time.time() + days * DAY,
+            units_per_second=units_per_second or 0.0,
+            units_per_day=units_per_day or 0.0,
         )
         known.append(key)
     echo(secret)

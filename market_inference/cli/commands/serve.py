@@ -89,7 +89,17 @@ def serve(
     except KeyboardInterrupt:
         out.print("stopped")
     except (NoCheckoutError, ServiceProcessError, TimeoutError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(f"{error}{_remedy(str(error))}") from None
+
+
+def _remedy(failure: str) -> str:
+    """The way out of a port that is taken, by another `serve` most likely."""
+    if "cannot listen on" not in failure:
+        return ""
+    return (
+        "\nIs another `market-inference serve` running? For a second service choose other ports: --port, "
+        "--metrics-port, --inference-metrics-port, --http-port, --http-metrics-port (0 for any free port)."
+    )
 
 
 def _run(pair: "Pair", out: "Console") -> None:

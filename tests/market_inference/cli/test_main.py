@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from market_inference import errors
+from market_inference.cli.commands.call import explain
 from market_inference.cli.commands.watch import _pace
 from market_inference.cli.main import main
 from market_inference.contract.errors import InvalidRequestError, OverloadedError, UnauthenticatedError, Violation
@@ -340,6 +342,11 @@ def test_prices_are_shown_with_their_digits(run: Run, closes: list[float], shown
         (["watch", "--csv", "{bars}", "--speed", "inf"], "is no speed such as 100x"),
         (["serve", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["serve", "--metrics-port", "-1"], "-1 is not in the range 0<=x<=65535"),
+        (["keys", "issue", "--file", "k", "--owner", "x", "--days", "0"], "expected a number above 0, got '0'"),
+        (
+            ["keys", "issue", "--file", "k", "--owner", "x", "--units-per-day", "0"],
+            "expected a number above 0, got '0'",
+        ),
         (["top", "--interval", "nan"], "nan"),
         (["profile", "--target", "gateway"], "without a port"),
     ],
@@ -372,6 +379,28 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(
     result = run("serve")
     assert result.exit_code == 1
     assert result.stderr == f"Error: the state folder {tmp_path}/file/state cannot be made: Not a directory\n"
+
+
+def test_a_second_serve_names_the_first_and_the_options(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("serve", "--inference-metrics-port", port, "--no-http", "--device", "cpu")
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+    assert "Is another `market-inference serve` running?" in result.stderr
+    assert "--inference-metrics-port, --http-port" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.5, "0.5 s"), (9.99, "10 s"), (11.2, "12 s"), (99.5, "100 s"), (200, "3 min 20 s"), (35_700, "9 h 55 min"),
+     (35_641, "9 h 55 min"), (3_599.5, "1 h"), (86_400, "24 h")],
+)  # fmt: skip
+def test_a_time_to_wait_is_told_in_its_own_units(seconds: float, words: str) -> None:
+    assert explain(errors.OverloadedError("full", retry_after=seconds)) == f"full; try again in {words}"
 
 
 def test_a_replay_whose_bars_come_slowly_says_so(bars: str) -> None:
