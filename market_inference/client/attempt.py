@@ -53,6 +53,7 @@ class Attempt:
         self._connection = connection
         self._retries = retries
         seconds = default_timeout if timeout is None else arguments.seconds(timeout, "timeout")
+        self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._tried = 0
         self._first: MarketInferenceError | None = None
@@ -83,7 +84,7 @@ class Attempt:
     @property
     def too_late(self) -> MarketInferenceError:
         """The error of a call without an answer within its timeout."""
-        return self._with_cause(errors.too_late(self.request_id))
+        return errors.too_late(self.request_id)
 
     @property
     def timeout(self) -> float | None:
@@ -93,7 +94,7 @@ class Attempt:
     def answered(self) -> None:
         """The next request of the call starts with all its tries. Raises DeadlineExceededError: the answer is late."""
         if time.monotonic() > self._deadline:
-            raise self.too_late
+            raise self._with_cause(self.too_late)
         self._tried, self._first = 0, None
 
     def pause_after(self, failure: grpc.RpcError | MarketInferenceError) -> float:
@@ -109,6 +110,8 @@ class Attempt:
 
     def _with_cause(self, error: MarketInferenceError) -> MarketInferenceError:
         """The error of the last try, with the error of the first try where the two differ."""
+        if error.message == errors.TOO_LATE:
+            error.extend(f"timeout={self._seconds:g} s (--timeout on the command line)")
         first = self._first
         if first is not None and first.reason != error.reason:
             error.extend(f"the first try failed with {first.reason}: {first.message}")

@@ -7,6 +7,7 @@ from typing import Any
 from market_inference.client.inputs.items import Source
 from market_inference.errors import MarketInferenceError
 
+_TOO_LONG = re.compile(r"too long \(max (\d+), ")
 _POSITION = re.compile(r"\b(series|texts|panels)\[(\d+)\]")
 
 
@@ -27,6 +28,10 @@ def item_error(error: MarketInferenceError, source: Source, before: int) -> Mark
     error.violations = [(shifted(field), text) for field, text in error.violations]
     error.message = f"{source.symbol}: {shifted(error.message)}" if source.symbol else shifted(error.message)
     error.args = (error.message,)
+    for field, text in error.violations:
+        if (most := _TOO_LONG.match(text)) is not None and field.endswith((".values", ".close")):
+            error.extend(f"send the newest {most[1]}, such as [-{most[1]}:]")
+            break
     if source.missing:
         error.extend(
             f"{', '.join(source.missing)} without a value: fill such rows (ffill()) or leave them out (dropna())"

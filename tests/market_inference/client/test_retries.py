@@ -65,7 +65,17 @@ def test_the_error_of_the_last_try_names_that_of_the_first() -> None:
         attempt.pause_after(errors.RateLimitedError("2000 units a day", reason="QUOTA_EXCEEDED", retry_after=9000.0))
     first = "the first try failed with UNAVAILABLE: no inference replica is ready"
     assert raised.value.message == f"2000 units a day; {first}"
-    assert attempt.too_late.message.endswith(first)
+
+
+def test_the_error_of_a_timeout_names_the_timeout_and_the_first_error() -> None:
+    attempt = Attempt(Connection("127.0.0.1:1", None, None), Retries(), 30.0, timeout=2.5)
+    attempt.pause_after(errors.UnavailableError("no replica", reason="UNAVAILABLE"))
+    with pytest.raises(errors.DeadlineExceededError) as raised:
+        attempt.pause_after(attempt.too_late)
+    assert raised.value.message == (
+        "the timeout passed before the answer was there; timeout=2.5 s (--timeout on the command line); "
+        "the first try failed with UNAVAILABLE: no replica"
+    )
 
 
 def test_the_same_error_again_is_told_once() -> None:
