@@ -146,7 +146,7 @@ async def test_a_request_above_the_limit_is_refused_with_the_limit(native):
 )
 async def test_what_it_cannot_do_is_refused(settings, why, tmp_path, monkeypatch):
     monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr(security.tls, "server", lambda files: None)
+    monkeypatch.setattr(security.tls, "check", lambda files: None)
     with pytest.raises(ConfigurationError, match=why):
         Server(Config(transport="native", **settings))
 
