@@ -156,7 +156,7 @@ def _translated(error: RemoteError) -> ServiceError:
     if error.status == 429:
         return OverloadedError(text, retry_after=retry_after)
     if isinstance(error, TransientError):
-        return ServiceUnavailableError(f"the training plane is away: {text}", retry_after=retry_after)
+        return ServiceUnavailableError(f"the training plane cannot be reached: {text}", retry_after=retry_after)
     if error.status == 409:
         return PlaneConflictError(text)
     return InvalidRequestError([Violation("input", text)])

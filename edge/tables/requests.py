@@ -123,7 +123,8 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
         )
         return read(io.BytesIO(data), options, instruments=_MOST_SERIES, most_columns=MOST_COLUMNS)
     except FileError as error:
-        raise invalid("body", str(error)) from None
+        # The reader names a file without a name.
+        raise invalid("body", f"is not understood: {str(error).removeprefix('the file: ')}") from None
     except ValueError as error:
         raise invalid("body", f"is not understood: {error}") from None
 

@@ -118,7 +118,7 @@ def _broken(one: requests_pb2.SeriesColumns, index: int, request: requests_pb2.P
             text = f"must have {rows} covariates x {width} {of} = {rows * width} values, or none (got {count})"
             return Violation(f"series[{index}].{name}", text, "equal_length")
     if (count := len(one.times) // NUMBER_BYTES) not in {0, values}:
-        text = f"must have as many values as values, or none ({values}, got {count})"
+        text = f"must have one time for each value of the series, or none ({values}, got {count})"
         return Violation(f"series[{index}].times", text, "equal_length")
     if one.times and (text := not_nanoseconds(int(_instants(one.times)[-1]))):
         return Violation(f"series[{index}].times", text, "nanoseconds")

@@ -191,7 +191,7 @@ def _legend(one: "Forecast", interval: float) -> str:
     if not one.coverage.origins:
         return text
     text += (
-        f"; on this series the {100 * one.coverage.nominal:g}% interval held {one.coverage.measured:.0%} of "
+        f"; on this series the {100 * one.coverage.nominal:g}% interval held in {one.coverage.measured:.0%} of "
         f"{one.coverage.origins} backtests"
     )
     return text if abs(interval - one.coverage.nominal) < 1e-9 else f"{text} ({100 * interval:g}% is not measured)"

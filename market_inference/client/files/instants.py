@@ -268,7 +268,7 @@ def _ordered(
     if not readings:
         at = max(failed.values())
         raise FileError(
-            f"row {rows[at]}: {cells[at][:40]!r} is not a date in the order of the rows before; mixed orders"
+            f"row {rows[at]}: {cells[at][:40]!r} is not a date with day, month and year placed as in the rows before"
         )
     dotted = "." in split[0][0]
     order, note = _decided(readings, split, rows, cells, dotted=dotted)
@@ -297,7 +297,7 @@ def _decided(
         return "DMY", "dates with dots are read as day.month.year"
     sorted_ones = [order for order in left if _monotonic(readings[order], split)]
     if len(sorted_ones) == 1:
-        return sorted_ones[0], f"dates are read as {sorted_ones[0]}: only this order is sorted"
+        return sorted_ones[0], f"dates are read as {sorted_ones[0]}: only then the rows are sorted by time"
     shown = " or ".join(f"{readings[order][0]:%d %b %Y} ({order})" for order in left)
     raise FileError(
         f"row {rows[0]}: {cells[0][:40]!r} may be {shown}, and no row decides; give --date-format {' or '.join(left)}"

@@ -36,7 +36,7 @@ def _refuse_duplicates(instants: Instants, rows: Sequence[int]) -> None:
     if len(equal):
         first, second = sorted((int(order[equal[0]]), int(order[equal[0] + 1])))
         raise FileError(
-            f"row {rows[second]}: {shown(instants[second])} stands already in row {rows[first]}; two files joined, "
+            f"row {rows[second]}: {shown(instants[second])} is the time of row {rows[first]}, too; two files joined, "
             "several instruments, or local time at the end of daylight saving time?"
         )
 

@@ -197,7 +197,7 @@ async def test_times_are_refused_by_name_where_a_model_takes_none(parts):
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        (range(FIRST, FIRST + 59), "must have as many values as values, or none (60, got 59)"),
+        (range(FIRST, FIRST + 59), "must have one time for each value of the series, or none (60, got 59)"),
         (range(1_767_225_600, 1_767_225_660),
          "must be nanoseconds since the epoch (got 1767225659, which is 1970-01-01T00:00:01.767225659)"),
     ],

@@ -111,7 +111,7 @@ def test_inspect_of_an_unreadable_file_shows_the_facts_and_the_reason(run: Run, 
     assert done.exit_code == 1
     assert "delimiter:   tab" in done.stdout
     assert done.stderr == (
-        f"Error: {path}: row 3: 2024-01-02 stands already in row 2; two files joined, several instruments, or local "
+        f"Error: {path}: row 3: 2024-01-02 is the time of row 2, too; two files joined, several instruments, or local "
         "time at the end of daylight saving time?\n"
     )
 

@@ -53,7 +53,7 @@ def test_predict_prints_the_median_and_the_interval_of_every_step(run: Run, bars
     assert "AAPL (model walk)" in result.stdout
     assert "AAPL (model walk), after 2026-02-09" in result.stdout
     assert re.search(r"2026-02-12 │ 140\.00 │ 139\.25 │ 140\.75", result.stdout)
-    said = "the central 50% interval; on this series the 80% interval held 75% of 12 backtests (50% is not measured)"
+    said = "the central 50% interval; on this series the 80% interval held in 75% of 12 backtests (50% is not measured)"
     assert said in result.stdout
 
 

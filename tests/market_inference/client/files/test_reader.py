@@ -99,7 +99,7 @@ def test_two_columns_of_one_name_need_a_choice():
 
 
 def test_a_duplicated_time_is_refused_by_row_wherever_it_stands():
-    with pytest.raises(FileError, match="row 4: 2024-01-02 stands already in row 2"):
+    with pytest.raises(FileError, match="row 4: 2024-01-02 is the time of row 2, too"):
         read_bars(file("Date,Close\n2024-01-02,1\n2024-01-03,2\n2024-01-02,3\n"))
 
 

@@ -789,7 +789,7 @@ def duplicated() -> Case:
         lines("Date,Close", *rows),
         bars,
         columns=("close",),
-        refused="row 33: 2024-02-26 stands already in row 32",
+        refused="row 33: 2024-02-26 is the time of row 32, too",
     )
 
 
