@@ -23,12 +23,15 @@ from market_inference.client.watch import AsyncWatch
 from market_inference.contract.errors import RemoteError, is_sound
 from market_inference.contract.metadata import STATUS_DETAILS
 from market_inference.contract.methods import Method
+from runtime.watcher import LookError
 
 READY = grpc.ChannelConnectivity.READY
 # Updates without a reader, and bars without an answer, that the edge holds for one watch.
 _WATCH_BUFFER = 2
 _WATCH_WINDOW = 8
 _WATCH_RECONNECT_SECONDS = 20.0
+# Less than a watcher waits for a look.
+_RENEWAL_SECONDS = 20.0
 
 
 class Upstream:
@@ -40,11 +43,23 @@ class Upstream:
         self._channel = self._connection.aio_channel()
         self._channels = Channels(self._connection.aio_channel, self._channel)
 
-    def renew(self) -> None:
-        """Connect anew, by the present content of the TLS files, for further calls. Raises ArgumentError."""
-        self._connection = _connection(self._config)
-        self._channel = self._connection.aio_channel()
-        self._channels.replace(self._connection.aio_channel, self._channel)
+    async def renew(self) -> None:
+        """Connect anew, by the present content of the TLS files, for further calls.
+
+        Until the new connection is ready, the one before serves. Raises ArgumentError, LookError.
+        """
+        connection = _connection(self._config)
+        channel = connection.aio_channel()
+        try:
+            async with asyncio.timeout(_RENEWAL_SECONDS):
+                await channel.channel_ready()
+        except BaseException as error:
+            await channel.close()
+            if isinstance(error, TimeoutError):
+                raise LookError(f"no connection to the gateway by the new files in {_RENEWAL_SECONDS:g} s") from None
+            raise
+        self._connection, self._channel = connection, channel
+        self._channels.replace(connection.aio_channel, channel)
 
     @property
     def ready(self) -> bool:

@@ -4,6 +4,7 @@ Owns the conversion of PEM files to gRPC credentials. Each service's configurati
 """
 
 import contextlib
+import inspect
 import logging
 import math
 import ssl
@@ -144,7 +145,7 @@ def watcher(
 ) -> Watcher:
     """Checks changed files and the certificate's expiry, for the operator, and calls `use` after a good check.
 
-    server() reads the files itself. Raises TlsError.
+    An awaitable that `use` returns is awaited. server() reads the files itself. Raises TlsError.
     """
     watched = Watched(files.paths)
     expires = check(files)
@@ -153,7 +154,8 @@ def watcher(
         nonlocal expires
         if watched.changed() or time.time() >= expires:
             expires = check(files)
-            use()
+            if inspect.isawaitable(using := use()):
+                await using
             watched.used()
 
     return Watcher(name, look, interval=interval)

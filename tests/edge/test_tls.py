@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from edge import upstream
 from edge.server import ConfigurationError
 from runtime import http_server, loop, tls
 from runtime.listen import split
@@ -141,6 +142,31 @@ async def test_the_connection_to_the_gateway_follows_a_new_authority(tmp_path: P
         await server.stop(0)
         server, _ = await serve(f"127.0.0.1:{port}")
         await eventually_async(lambda: edge._upstream.ready)
+    await server.stop(0)
+
+
+async def test_a_connection_that_the_gateway_refuses_takes_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "_RENEWAL_SECONDS", 0.5)
+    ours = Authority("ours")
+    (tmp_path / "ca.crt").write_bytes(ours.certificate)
+    files, _ = ours.issue(tmp_path, "edge"), ours.issue(tmp_path, "gateway")
+    server = grpc.aio.server()
+    certificates = tls.Files(tmp_path / "gateway.crt", tmp_path / "gateway.key", tmp_path / "ca.crt")
+    port = tls.add_port(server, certificates, "127.0.0.1:0")
+    await server.start()
+    settings = {"gateway_tls_certificate": files["certificate"], "gateway_tls_key": files["key"]}
+    async with edges(gateway=f"127.0.0.1:{port}", gateway_tls_ca=tmp_path / "ca.crt", **settings) as start:
+        edge = await start()
+        Authority("other").issue(tmp_path, "edge")
+        (watcher,) = edge._watchers
+        await eventually_async(lambda: "no connection to the gateway by the new files" in watcher.failure)
+        assert edge._upstream.ready
+        monkeypatch.setattr(upstream, "_RENEWAL_SECONDS", 60.0)
+        ours.issue(tmp_path, "edge")
+        await eventually_async(lambda: not watcher.failure)
+        assert edge._upstream.ready
     await server.stop(0)
 
 
