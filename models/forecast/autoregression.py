@@ -205,22 +205,15 @@ def room(points: int, horizon: int) -> int:
     return min(max(steps - max(-(-steps // 2), LEAST_STEPS), 0) // horizon, MOST_ORIGINS)
 
 
-def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
-    """Median and deviation, [b, O], one ``horizon`` (int64 [b], at most ``steps``) after past ``ends``.
+def backtest(path: Path, ends: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
+    """Median and deviation, [b, O, steps], after past ``ends``.
 
     ``ends`` (int64 [1 or b, O]) are columns in the latest half of path.level. The coefficients are from the older half
     alone: one fit serves all origins. Sigma follows the errors up to the origin, as in predict().
     """
-    xp, rows = namespace(path.step), len(path.step)
-    origins = xp.broadcast_to(ends, (rows, ends.shape[1]))
+    origins = namespace(path.step).broadcast_to(ends, (len(path.step), ends.shape[1]))
     fitted, error, known = early(path)
-    median, deviation = iterate(fitted, path, origins, sigma(error, known, origins), steps)
-    row, column = (
-        xp.arange(rows, device=path.step.device)[:, None],
-        xp.arange(origins.shape[1], device=path.step.device),
-    )
-    last = (horizon - 1)[:, None]
-    return median[row, column, last], deviation[row, column, last]
+    return iterate(fitted, path, origins, sigma(error, known, origins), steps)
 
 
 def early_steps(path: Path) -> AnyArray:

@@ -16,6 +16,7 @@ from models.forecast.arrays import AnyArray, Device, host, namespace, put, runni
 from models.forecast.clock import Clock, clock_of
 from models.forecast.coverage import Coverage, blend
 from models.forecast.path import make_path, pack
+from models.forecast.scale import natural
 from models.forecast.season import Season, make_season
 from models.forecast.series import Forecast, Phases, Series
 from models.forecast.structure import Structure
@@ -95,10 +96,14 @@ class Batch:
         edges = self.walk.spread[:, :, None] * self.walk_reach
         return Outlook(self.path.last[:, None] * _ones(self.steps, self.device), self.path.prices(edges))
 
-    def structured(self, rows: AnyArray, structure: Structure) -> Outlook:
-        """The structured model of ``rows`` (int64 [b]) alone."""
+    def structured(self, rows: AnyArray, structure: Structure, width: AnyArray | None = None) -> Outlook:
+        """The structured model of ``rows`` (int64 [b]) alone, with ``width`` [b] as factor of its deviations."""
         path = self.path.select(rows)
+        if structure.judged:
+            path = natural(path)
         median, deviation = structure.predict(path, self.steps)
+        if width is not None:
+            deviation = deviation * width[:, None]
         reach = self._reach(student.table)
         reach = reach if len(reach) == 1 else reach[rows]
         return Outlook(path.prices(median), path.prices(median[:, :, None] + deviation[:, :, None] * reach))
@@ -109,9 +114,17 @@ class Batch:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def answers(
-        self, outlook: Outlook, gates: Sequence[float], coverage: Coverage, warnings: Mapping[int, Warnings]
+        self,
+        outlook: Outlook,
+        gates: Sequence[float],
+        coverage: Coverage,
+        warnings: Mapping[int, Warnings],
+        plain: Sequence[int] = (),
     ) -> list[Forecast]:
-        """Forecasts on the host, cut to the items' horizons and levels; ``warnings`` are about the data, by row."""
+        """Forecasts on the host, cut to the items' horizons and levels.
+
+        ``warnings`` are about the data, by row; ``plain`` are rows of which plain values have the larger share.
+        """
         medians, bands = list(host(outlook.point)), list(host(outlook.quantiles))
         if min(self.horizons) < self.steps or min(self.widths) < self.columns:
             medians = [median[:horizon] for median, horizon in zip(medians, self.horizons, strict=True)]
@@ -119,6 +132,8 @@ class Batch:
             bands = [np.ascontiguousarray(band[:horizon, :width]) for band, horizon, width in sizes]
         logs, shares, counts = self.path.logs.tolist(), coverage.shares(), coverage.counts
         doubts = list(map(of_coverage, shares, counts))
+        for row in plain:
+            logs[row] = False
         for row, found in warnings.items():
             doubts[row] = found + doubts[row]
         forecasts = list(map(Forecast, medians, bands, gates, logs, self.lengths, shares, counts, doubts))

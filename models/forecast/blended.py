@@ -3,15 +3,14 @@
 Owns the mixture over the horizon. Rows with a closed gate get the random walk and never reach the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from models.forecast.arrays import back, namespace
 from models.forecast.backtests import BACKTESTS, with_coverage
 from models.forecast.batch import Batch, Outlook
-from models.forecast.coverage import Coverage
-from models.forecast.embedded import Embedded
+from models.forecast.embedded import Embedded, Judged
 from models.forecast.pretrained import Foundation, outlook
 from models.forecast.series import Forecast, Series
 
@@ -40,13 +39,13 @@ class Blended(Embedded):
         return answers
 
     @torch.inference_mode()
-    def _structured(self, batch: Batch, rows: Sequence[int]) -> Outlook:
+    def _structured(self, batch: Batch, rows: Sequence[int], widths: Mapping[int, float]) -> Outlook:
         found = outlook(self._foundation, [[batch.items[row]] for row in rows], batch.steps, batch.columns)
         network = Outlook(back(found.point, batch.device), back(found.quantiles, batch.device))
         xp = namespace(network.point)
         ahead = xp.arange(batch.steps, dtype=xp.float64, device=batch.device)
         share = 1 - (0.7 * xp.exp(-ahead / 8) + 0.3)
-        return super()._structured(batch, rows).mixed(batch.vector(range(len(rows))), share[None], network)
+        return super()._structured(batch, rows, widths).mixed(batch.vector(range(len(rows))), share[None], network)
 
-    def _coverage(self, batch: Batch, rows: Sequence[int], gates: Sequence[float]) -> Coverage:
-        return self._walk_coverage(batch)
+    def _judged(self, batch: Batch, rows: Sequence[int], gates: list[float]) -> Judged:
+        return Judged(self._walk_coverage(batch), {}, ())

@@ -7,10 +7,12 @@ count is small, and independent.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from models.forecast import student
+from models.forecast import student, trial
 from models.forecast.arrays import AnyArray, Device, namespace, with_rows
 from models.forecast.path import Path
+from models.forecast.scale import natural
 from models.forecast.season import Season
 from models.forecast.structure import AUTOREGRESSION, Structure
 from models.forecast.volatility import Backtest
@@ -29,6 +31,10 @@ class Coverage:
         self.hits = with_rows(self.hits, places, other.hits)
         for row, count in zip(rows, other.counts, strict=True):
             self.counts[row] = count
+
+    def select(self, rows: Sequence[int], places: AnyArray) -> "Coverage":
+        """The results of ``rows`` (``places`` on the device)."""
+        return Coverage(self.hits[places], [self.counts[row] for row in rows])
 
     def shares(self) -> list[float]:
         """Hits over counts, NaN without origins."""
@@ -59,6 +65,19 @@ def _counted(kept: AnyArray, test: Backtest, counts: list[int]) -> Coverage:
     return Coverage((kept if test.real is None else kept & test.real).sum(1), counts)
 
 
+class Mixture(NamedTuple):
+    """The coverage of rows with the structured model mixed in, and what the backtests say of the model.
+
+    ``weight`` [b]: of the structured model, at most the gate's. ``width`` [b]: the factor of its deviations. ``logs``
+    [b]: whether it works on logarithms.
+    """
+
+    coverage: Coverage
+    weight: AnyArray
+    width: AnyArray
+    logs: AnyArray
+
+
 def mixture(
     path: Path,
     horizon: AnyArray,
@@ -68,20 +87,28 @@ def mixture(
     walk: Walk = EWMA,
     structure: Structure = AUTOREGRESSION,
     season: Season | None = None,
-) -> Coverage:
+) -> Mixture:
     """As random_walk(), for rows with the structured model mixed in at ``weight`` [b]; ``steps``: the longest horizon.
 
     The structured model is fitted once, on the older half of the context, and judged on the latest half. Gate and
     logarithms come from the whole context.
     """
+    xp, width = namespace(horizon), 1.0 + 0 * weight
+    own = natural(path) if structure.judged else path
     if max(counts) == 0:
-        return Coverage(namespace(horizon).zeros_like(horizon), counts)
+        return Mixture(Coverage(xp.zeros_like(horizon), counts), weight, width, own.logs)
     test = walk.backtest(path, horizon, counts, 1, None, season)
-    median, deviation = structure.backtest(path, test.ends, horizon, steps)
+    median, deviation = structure.backtest(own, test.ends, steps)
+    if structure.judged:
+        tried = trial.judge(own, test, horizon, median, deviation)
+        weight, width = weight * tried.share, tried.width
     device = horizon.device
+    row, column = xp.arange(len(median), device=device)[:, None], xp.arange(median.shape[1], device=device)
+    last = (horizon - 1)[:, None]
     edge, far = _upper_edge(student.table, horizon, device), test.sigma * _upper_edge(walk.edges, horizon, device)
+    middle, reach = median[row, column, last], deviation[row, column, last] * (width[:, None] * edge)
     target = path.prices(test.target)
     share = weight[:, None]
-    low = blend(path.prices(test.start - far), path.prices(median - deviation * edge), share)
-    high = blend(path.prices(test.start + far), path.prices(median + deviation * edge), share)
-    return _counted((low <= target) & (target <= high), test, counts)
+    low = blend(path.prices(test.start - far), own.prices(middle - reach), share)
+    high = blend(path.prices(test.start + far), own.prices(middle + reach), share)
+    return Mixture(_counted((low <= target) & (target <= high), test, counts), weight, width, own.logs)

@@ -20,6 +20,10 @@ LARGEST_SHARE = 0.6
 # Mean over root mean square of errors, at which the deviation is not narrowed: .71 for the Student t with 4 degrees of
 # freedom, .80 for the normal distribution. The autoregression fits many lags, and its bands are too wide more often.
 FULL_WIDTH, FULL_WIDTH_REVERTING = 0.86, 0.80
+# Near steps have the heaviest tails in student.py, whose 80% edge lies inside that of the normal distribution: the
+# deviation at step h of normal errors is larger by the share NEAR / h^FASTER, that of heavy-tailed errors is not. The
+# share grows over NEAR_TAILS by the mean over root mean square of errors.
+NEAR, FASTER, NEAR_TAILS = 0.2, 1.3, (0.68, 0.80)
 NARROWEST = 0.7
 # Mean errors in path units: both models without an error share the forecast.
 SMALLEST_ERROR = 1e-12
@@ -36,16 +40,20 @@ class Predict(Protocol):
 class Backtests(Protocol):
     """The forecasts of a structured model at past origins."""
 
-    def __call__(self, path: Path, ends: AnyArray, horizon: AnyArray, steps: int, /) -> tuple[AnyArray, AnyArray]:
-        """Median and deviation, [b, O], one horizon after past columns ``ends``; see autoregression.backtest()."""
+    def __call__(self, path: Path, ends: AnyArray, steps: int, /) -> tuple[AnyArray, AnyArray]:
+        """Median and deviation, [b, O, steps], after past columns ``ends``; see autoregression.backtest()."""
         ...
 
 
 class Structure(NamedTuple):
-    """A structured model: its forecast, and its forecasts at past origins."""
+    """A structured model: its forecast, and its forecasts at past origins.
+
+    ``judged``: the model works on the natural scale of scale.py, and the errors at past origins judge it (trial.py).
+    """
 
     predict: Predict
     backtest: Backtests
+    judged: bool = False
 
 
 def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
@@ -60,19 +68,15 @@ def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
     return median[:, 0], deviation[:, 0]
 
 
-def backtest(path: Path, ends: AnyArray, horizon: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
+def backtest(path: Path, ends: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
     """The mixture at past origins, as autoregression.backtest()."""
-    xp, rows, device = namespace(path.step), len(path.step), path.step.device
-    origins = xp.broadcast_to(ends, (rows, ends.shape[1]))
+    origins = namespace(path.step).broadcast_to(ends, (len(path.step), ends.shape[1]))
     pull = gate.reverting(path)
     fitted, error, known = autoregression.early(path, pull)
     reverting = reversion.early(path)
     first = autoregression.iterate(fitted, path, origins, autoregression.sigma(error, known, origins), steps)
     second = reversion.forecast(reverting, path, origins, steps)
-    median, deviation = _mixed(fitted._replace(error=error, known=known), reverting, first, second, pull)
-    row, column = xp.arange(rows, device=device)[:, None], xp.arange(origins.shape[1], device=device)
-    last = (horizon - 1)[:, None]
-    return median[row, column, last], deviation[row, column, last]
+    return _mixed(fitted._replace(error=error, known=known), reverting, first, second, pull)
 
 
 def _mixed(
@@ -86,22 +90,27 @@ def _mixed(
 
     Without evidence of reversion (``pull`` [b] zero), the level has no part.
     """
-    mean, width = _errors(fitted.error * fitted.scale[:, None], fitted.known, FULL_WIDTH)
-    other, other_width = _errors(reverting.error, fitted.known, FULL_WIDTH_REVERTING)
+    mean, tails = _errors(fitted.error * fitted.scale[:, None], fitted.known)
+    other, other_tails = _errors(reverting.error, fitted.known)
+    width = (tails / FULL_WIDTH).clip(NARROWEST, 1.0)
+    other_width = (other_tails / FULL_WIDTH_REVERTING).clip(NARROWEST, 1.0)
     ratio = (mean / (mean + other)) ** (2 * POWER)
     share = (LARGEST_SHARE * pull * ratio / (ratio + (other / (mean + other)) ** (2 * POWER)))[:, None, None]
     median = (1 - share) * first[0] + share * second[0]
     deviation = (1 - share) * width[:, None, None] * first[1] + share * other_width[:, None, None] * second[1]
-    return median, deviation
+    xp = namespace(deviation)
+    ahead = xp.arange(1, deviation.shape[2] + 1, dtype=xp.float64, device=deviation.device)
+    least, full = NEAR_TAILS
+    near = NEAR * ((tails - least) / (full - least)).clip(0, 1)
+    return median, deviation * (1 + near[:, None, None] * ahead**-FASTER)
 
 
-def _errors(error: AnyArray, known: AnyArray, full: float) -> tuple[AnyArray, AnyArray]:
-    """The mean size of errors [b], and the factor of the deviation [b]: heavy tails narrow the middle of the band."""
+def _errors(error: AnyArray, known: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The mean size of errors, and the mean size over the root mean square, both [b]: heavy tails make it small."""
     xp, count = namespace(error), known.sum(1)
     mean = (abs(error) * known).sum(1) / count + SMALLEST_ERROR
-    square = xp.sqrt((error * error * known).sum(1) / count) + SMALLEST_ERROR
-    return mean, (mean / square / full).clip(NARROWEST, 1.0)
+    return mean, mean / (xp.sqrt((error * error * known).sum(1) / count) + SMALLEST_ERROR)
 
 
 AUTOREGRESSION = Structure(autoregression.predict, autoregression.backtest)
-MIXED = Structure(predict, backtest)
+MIXED = Structure(predict, backtest, judged=True)

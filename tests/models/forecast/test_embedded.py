@@ -230,7 +230,7 @@ def test_no_tensor_is_made_on_another_device() -> None:
         horizon = batch.vector(batch.horizons)
         outlook = batch.random_walk().mixed(rows, weight[rows][:, None], batch.structured(rows, structure))
         kept = coverage.random_walk(horizon, [5, 4, 3], batch.walk, walk.edges)
-        mixed = coverage.mixture(batch.path, horizon, [5, 4, 3], weight, batch.steps, walk, structure)
+        mixed = coverage.mixture(batch.path, horizon, [5, 4, 3], weight, batch.steps, walk, structure).coverage
         assert {tensor.device.type for tensor in (outlook.quantiles, kept.hits, mixed.hits)} == {"meta"}
 
 

@@ -1,0 +1,55 @@
+"""The trial of a structured model by its own errors at past origins, against the last value.
+
+Owns what the errors say of the gate and of the bands. The gate looks for structure in the whole context; structure that
+does not last, such as growth that ends, makes forecasts worse than the last value.
+"""
+
+from typing import NamedTuple
+
+from models.forecast.arrays import AnyArray, gather, namespace
+from models.forecast.path import Path
+from models.forecast.volatility import Backtest
+
+# The gate closes from LOSES_AT on, over CLOSES_OVER, by the ratio of mean absolute errors to those of the last value.
+# The trial's fit knows half of the context, and few origins tell little: each counts for DOUBT less.
+LOSES_AT, CLOSES_OVER, DOUBT = 1.1, 0.3, 2.0
+# The bands are widened where errors over their deviations are larger on average: .8 for the normal distribution.
+NARROW_AT, NARROW_DOUBT = 1.0, 1.5
+WIDEST, LARGEST_ERROR = 4.0, 8.0
+# The oldest origin counts e^-FADING of the newest: growth that ends is over at the newest origins.
+FADING = 2.0
+SMALLEST_WEIGHT = 1e-9
+# In path units: errors of rounding are none.
+SMALLEST_ERROR = 1e-8
+
+
+class Trial(NamedTuple):
+    """``share`` [b] of the gate that stays, from 0 to 1; ``width`` [b], the factor of the deviations, from 1."""
+
+    share: AnyArray
+    width: AnyArray
+
+
+def judge(path: Path, test: Backtest, horizon: AnyArray, median: AnyArray, deviation: AnyArray) -> Trial:
+    """The trial of forecasts ``median`` and ``deviation`` [b, O, H] after the origins of ``test``, in path units.
+
+    Steps from 1 to ``horizon`` (int64 [b]) count. Origins lie one horizon apart: every value counts once.
+    """
+    xp, (rows, origins, steps) = namespace(median), median.shape
+    ahead = xp.arange(1, steps + 1, device=median.device)
+    ends = xp.broadcast_to(test.ends, (rows, origins))
+    place = (ends[:, :, None] + ahead).clip(max=path.level.shape[1] - 1)
+    target = gather(path.level, place.reshape(rows, -1)).reshape(place.shape)
+    age = xp.arange(origins - 1, -1, -1, dtype=xp.float64, device=median.device)
+    real = 1.0 + 0 * median[:, :, 0] if test.real is None else test.real * 1.0
+    weight = real * xp.exp(-FADING / real.sum(1).clip(1)[:, None] * age)
+    known = weight.sum(1) ** 2 / (weight * weight).sum(1).clip(SMALLEST_WEIGHT)
+    weight = weight[:, :, None] * (ahead <= horizon[:, None])[:, None, :]
+    total = weight.sum((1, 2)).clip(SMALLEST_WEIGHT)
+    error = abs(target - median)
+    last = abs(target - gather(path.level, ends)[:, :, None])
+    ratio = (weight * error).sum((1, 2)) / ((weight * last).sum((1, 2)) + SMALLEST_ERROR * total)
+    doubt = 1 / known.clip(1)
+    share = 1 - ((ratio - LOSES_AT - DOUBT * doubt) / CLOSES_OVER).clip(0, 1)
+    size = (weight * (error / deviation).clip(max=LARGEST_ERROR)).sum((1, 2)) / total
+    return Trial(share, (size / (NARROW_AT + NARROW_DOUBT * doubt)).clip(1, WIDEST))
