@@ -19,6 +19,7 @@ class WarningCode(StrEnum):
     TEXT_NOT_ENGLISH = "TEXT_NOT_ENGLISH"
     TEXT_MOSTLY_NUMBERS = "TEXT_MOSTLY_NUMBERS"
     TEXT_LONG = "TEXT_LONG"
+    SUSPECTED_BAD_VALUE = "SUSPECTED_BAD_VALUE"
 
 
 class AnswerWarning(NamedTuple):

@@ -1,6 +1,6 @@
-"""The warnings of a forecast: outliers, suspected split, stale tail, few backtests, coverage far from nominal.
+"""The warnings of a forecast: outliers, suspected split or bad value, stale tail, few backtests, coverage off nominal.
 
-Owns the conditions and the texts. The searches are in outliers.py and splits.py.
+Owns the conditions and the texts. The searches are in outliers.py, splits.py and faults.py.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from models.forecast import outliers, splits
+from models.forecast import faults, outliers, splits
 from models.forecast.profile import make_profile
 from models.forecast.series import Array, Series
 from models.warning import AnswerWarning, WarningCode
@@ -24,6 +24,8 @@ NOMINAL = 0.8
 FAR = 0.15
 LEAST_CHANCE = 1e-4
 MOST_POSITIONS = 16
+_TOO_NARROW = "; the bands may be too narrow for the first move after it"
+_RESTING = "; the bands rest on the volatility before"
 _OF_COVERAGE = (WarningCode.FEW_BACKTESTS, WarningCode.COVERAGE_OFF_NOMINAL)
 
 Warnings: TypeAlias = tuple[AnswerWarning, ...]
@@ -39,9 +41,11 @@ def examine(item: Series) -> tuple[Series, Warnings]:
         warnings.append(_treated(positions.tolist()))
         item = item._replace(values=outliers.replaced(item.values, positions, logs=profile.logs))
         profile = make_profile(item.values)
-    split = splits.find(profile)
+    split, fault = splits.find(profile), faults.find(item.values, profile)
     if split:
         warnings.append(_split(split))
+    if fault and not (split and split.bars_ago == fault.bars_ago):
+        warnings.append(_fault(fault))
     if bars >= LEAST_STALE:
         warnings.append(_tail(bars))
     return item, tuple(warnings)
@@ -78,13 +82,33 @@ def _split(split: splits.Split) -> AnswerWarning:
     )
 
 
+def _fault(fault: faults.Fault) -> AnswerWarning:
+    where = "the newest value" if fault.bars_ago == 0 else f"the value {fault.bars_ago} bars before the newest"
+    if fault.ratio > 1:
+        what = f"{where} is {fault.ratio:.3g} times the one before"
+    elif fault.ratio > 0:
+        what = f"{where} is 1/{1 / fault.ratio:.3g} of the one before"
+    else:
+        what = f"{where} is {fault.value:.6g} in a series of positive values"
+    return AnswerWarning(
+        WarningCode.SUSPECTED_BAD_VALUE,
+        f"{what} and was kept; if the source is wrong there (unit, decimal point, fill value, split), "
+        "the forecast is wrong, too",
+        (("ratio", (fault.ratio,)), ("bars_ago", (float(fault.bars_ago),)), ("value", (fault.value,))),
+    )
+
+
 def _tail(bars: int) -> AnswerWarning:
     return AnswerWarning(
         WarningCode.STALE_TAIL,
-        f"the newest {bars} values are equal, as in a trading halt or a stale feed; "
-        "the bands rest on the volatility before",
+        f"the newest {bars} values are equal, as in a trading halt or a stale feed{_TOO_NARROW}",
         (("bars", (float(bars),)),),
     )
+
+
+def resting(warnings: Warnings) -> Warnings:
+    """``warnings`` of a forecast whose bands leave halts out (halts.py)."""
+    return tuple(found._replace(message=found.message.replace(_TOO_NARROW, _RESTING)) for found in warnings)
 
 
 @lru_cache(maxsize=4096)

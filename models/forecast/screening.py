@@ -3,12 +3,13 @@
 Owns a cheap test that passes nearly all clean rows by. answer_warnings.py examines suspect rows.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 
-from models.forecast import outliers, splits
+from models.forecast import faults, outliers, splits
 from models.forecast.answer_warnings import LEAST_STALE
 from models.forecast.arrays import AnyArray, host
 from models.forecast.path import Path
@@ -17,6 +18,7 @@ from models.forecast.path import Path
 # steps on. In a short series an outlier is a large part of the mean, so that a share of the sum is the limit.
 LARGEST_ROUGHNESS = 14.0
 LARGEST_PART = 0.2
+LARGEST_NEWS = math.log(faults.LEAST_FACTOR)
 
 
 def suspects(path: Path) -> Sequence[int]:
@@ -28,11 +30,11 @@ def suspects(path: Path) -> Sequence[int]:
 
 
 def _reverses(step: AnyArray, limit: float) -> bool:
-    """Whether a step of ``step`` [W] above ``limit`` is taken back within a short run, or has the ratio of a split."""
+    """Whether a step of ``step`` [W] above ``limit`` is taken back within a short run, or has the size of a fault."""
     step = host(step)
     for place in np.flatnonzero(abs(step) > limit).tolist():
         jump, *after = step[place : place + 1 + outliers.LONGEST_RUN].tolist()
         sums = accumulate(after, initial=jump)
-        if splits.ratio_of(-jump) or any(abs(total) < abs(jump) / 2 for total in sums):
+        if abs(jump) > LARGEST_NEWS or splits.ratio_of(-jump) or any(abs(total) < abs(jump) / 2 for total in sums):
             return True
     return False

@@ -54,6 +54,10 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     """The text has more digits than letters, or no words. Evidence: letters, digits."""
     WARNING_CODE_TEXT_LONG: _WarningCode.ValueType  # 8
     """The text is longer than the model's window: the answer is a mean over windows. Evidence: tokens, windows."""
+    WARNING_CODE_SUSPECTED_BAD_VALUE: _WarningCode.ValueType  # 9
+    """A value that is likely a fault, such as another unit, a lost decimal point or a fill value, was not replaced, since only
+    later values can tell. Evidence: ratio (to the value before), bars_ago, value.
+    """
 
 class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper): ...
 
@@ -78,6 +82,10 @@ WARNING_CODE_TEXT_MOSTLY_NUMBERS: WarningCode.ValueType  # 7
 """The text has more digits than letters, or no words. Evidence: letters, digits."""
 WARNING_CODE_TEXT_LONG: WarningCode.ValueType  # 8
 """The text is longer than the model's window: the answer is a mean over windows. Evidence: tokens, windows."""
+WARNING_CODE_SUSPECTED_BAD_VALUE: WarningCode.ValueType  # 9
+"""A value that is likely a fault, such as another unit, a lost decimal point or a fill value, was not replaced, since only
+later values can tell. Evidence: ratio (to the value before), bars_ago, value.
+"""
 Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
 
 class _SentimentLabel:
