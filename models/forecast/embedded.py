@@ -8,8 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from models.forecast import autoregression, coverage, gate
-from models.forecast.answer_warnings import Warnings, examine
+from models.forecast import autoregression, coverage, gate, halts
+from models.forecast.answer_warnings import Warnings, examine, resting
 from models.forecast.arrays import AnyArray, Device, settings
 from models.forecast.batch import Batch, Outlook
 from models.forecast.coverage import Coverage
@@ -77,14 +77,39 @@ class Embedded:
         """Forecasts in the order of the items. An answer is the same alone and in any batch, to 1e-9 of its scale."""
         with settings(self._device):
             batch = Batch(items, self._device, self.walk)
-            suspect = suspects(batch.path)
-            if not suspect:
-                return self._run(batch, (), {})
-            current, warnings = list(items), {}
-            for row in suspect:
-                current[row], warnings[row] = examine(items[row])
+            suspect, current, warnings = suspects(batch.path), items, dict[int, Warnings]()
+            if suspect:
+                current = list(items)
+                for row in suspect:
+                    current[row], warnings[row] = examine(items[row])
             treated = [row for row in suspect if current[row] is not items[row]]
-            return self._run(Batch(current, self._device, self.walk) if treated else batch, treated, warnings)
+            if treated:
+                batch = Batch(current, self._device, self.walk)
+            answers = self._run(batch, treated, warnings)
+            if self.walk is POOLED and batch.path.still >= halts.LEAST_RUN:
+                return self._resumed(batch, answers, warnings)
+            return answers
+
+    def _resumed(self, batch: Batch, answers: list[Forecast], warnings: Mapping[int, Warnings]) -> list[Forecast]:
+        """``answers`` with the random walk of series with halts taken from their moving values alone.
+
+        Phases need all values, and so does structure.
+        """
+        short = dict[int, Series]()
+        for row in halts.candidates(batch.path):
+            item = batch.items[row]
+            if answers[row].gate or item.period or item.times is not None:
+                continue
+            kept = halts.moving(item.values)
+            if kept is not None:
+                short[row] = item._replace(values=item.values[kept])
+        if short:
+            moving = Batch([*short.values()], self._device, self.walk)
+            found = moving.answers(moving.random_walk(), [0.0] * len(short), self._walk_coverage(moving), {})
+            for row, answer in zip(short, found, strict=True):
+                known = resting(warnings.get(row, ())) + answer.warnings
+                answers[row] = answer._replace(context=answers[row].context, warnings=known)
+        return answers
 
     def _run(self, batch: Batch, treated: Sequence[int], warnings: Mapping[int, Warnings]) -> list[Forecast]:
         """The answers; ``treated`` rows had outliers, ``warnings`` are about the data, by row."""
@@ -118,7 +143,10 @@ class Embedded:
 
         The trial of a judged model lowers their ``gates``.
         """
-        found, widths, plain = self._walk_coverage(batch), dict[int, float](), list[int]()
+        found = self._walk_coverage(batch)
+        if not rows:
+            return Judged(found, {}, ())
+        widths, plain = dict[int, float](), list[int]()
         for part in batch.parts(rows):
             places = batch.vector(part)
             horizons = [batch.horizons[row] for row in part]

@@ -4,6 +4,7 @@ Owns packing, the choice of logarithms and the return to the series' units. Pred
 volatility.py and autoregression.py.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Path:
         unit: [B], the divisor of a path of differences; None where all paths are known to be logarithmic.
         peak: [B], the largest size of a step.
         distance: [B], the sum of the sizes of all steps.
+        still: at least the number of zero steps of all rows, padding aside; infinite for tensors, which are not read.
+            Only for skipping work.
     """
 
     level: AnyArray
@@ -42,6 +45,7 @@ class Path:
     unit: AnyArray | None
     peak: AnyArray
     distance: AnyArray
+    still: float
 
     def select(self, rows: AnyArray) -> "Path":
         """The paths at ``rows`` (int64 [b])."""
@@ -55,6 +59,7 @@ class Path:
             None if self.unit is None else self.unit[rows],
             self.peak[rows],
             self.distance[rows],
+            self.still,
         )
 
     def masked(self, steps: AnyArray) -> AnyArray:
@@ -70,7 +75,7 @@ class Path:
         mask = real_steps(count, self.step.shape[1])
         step = level[:, 1:] - level[:, :-1]
         size = abs(step)
-        return Path(level, step, mask, count, self.logs, self.last, self.unit, largest(size), size.sum(1))
+        return Path(level, step, mask, count, self.logs, self.last, self.unit, largest(size), size.sum(1), self.still)
 
     def prices(self, level: AnyArray) -> AnyArray:
         """Path levels [B, ...] in the series' own units, finite also where the true value would overflow."""
@@ -118,10 +123,20 @@ def make_path(values: AnyArray, count: AnyArray, *, padded: bool) -> Path:
     peak = largest(size)
     logs = peak < LARGEST_LOG_STEP
     if holds(logs):
-        return Path(level - level[:, -1:], step, mask, count, logs, last, None, peak, size.sum(1))
+        still = _still(step, mask, count)
+        return Path(level - level[:, -1:], step, mask, count, logs, last, None, peak, size.sum(1), still)
     largest_value = largest(abs(values))
     unit = xp.where(largest_value > 0, largest_value, 1.0)
     level = xp.where(logs[:, None], level, values / unit[:, None])
     step = level[:, 1:] - level[:, :-1]
     size = abs(step)
-    return Path(level - level[:, -1:], step, mask, count, logs, last, unit, largest(size), size.sum(1))
+    still = _still(step, mask, count)
+    return Path(level - level[:, -1:], step, mask, count, logs, last, unit, largest(size), size.sum(1), still)
+
+
+def _still(step: AnyArray, mask: AnyArray | None, count: AnyArray) -> float:
+    """The number of zero steps in ``step`` [B, W], padding aside; infinite for tensors."""
+    if not isinstance(step, np.ndarray):
+        return math.inf
+    zeros = float(np.count_nonzero(step == 0))
+    return zeros if mask is None else zeros - step.size + float(count.sum())

@@ -23,12 +23,13 @@ import numpy as np
 
 from models.cache import cache_of_device, sized_cache
 from models.forecast import memory, student
-from models.forecast.arrays import AnyArray, Device, dot, namespace, put
+from models.forecast.arrays import AnyArray, Device, dot, holds, namespace, put
 from models.forecast.path import Path
 from models.forecast.season import Season
 from models.forecast.volatility import (
     DECAYS,
     LARGEST_PRODUCT,
+    LEAST_STEPS,
     SMALLEST_SHARE,
     SMALLEST_SIGMA,
     Backtest,
@@ -45,6 +46,10 @@ SQUARES = (0.999, *DECAYS)
 SIZES = (0.94,)
 TAPS, QUICK, LEAN = 8, 0.7, 0.8
 FEATURES = 7
+# The place of the mean size among the features.
+SIZE = 4
+# Series with this share of steps that are not zero, such as closes, are as those of the fit.
+MOVING = 0.8
 LARGEST_LOG = 4.0
 LARGEST_EXPONENT = 1.5
 # Horizons are compared on a logarithmic scale with 24 steps as unit; beyond LONGEST the factor stays.
@@ -123,8 +128,31 @@ def backtest(
     if excess is not None:
         spread *= memory.growth(excess, steps)
         root = root * memory.growth_over(excess, horizon if found.every is None else found.every)
+    moving = None if season is not None else _moving(path)
+    if moving is not None:
+        ahead = xp.arange(1, steps + 1, dtype=xp.float64, device=device)
+        spread *= _widened(moving, ahead)
+        root = root * _widened(moving, horizon[:, None])
     over = sigma[:, :-1] * xp.exp(_clipped(exponents[:, 0, :-1] + exponents[:, 1, :-1] * growth)) * root
     return Backtest(spread, found.ends[:, :-1], found.level[:, :-1], found.level[:, 1:], over, found.real)
+
+
+def _moving(path: Path) -> AnyArray | None:
+    """[B, 1]: the share of steps that are not zero over MOVING, at most 1; None where all are known to be 1."""
+    if path.still <= (1 - MOVING) * LEAST_STEPS:
+        return None
+    share = ((path.step != 0).sum(1) + 1) / (MOVING * (path.count + 1))
+    return None if holds(share >= 1) else share.clip(max=1)[:, None]
+
+
+def _widened(moving: AnyArray, horizon: AnyArray) -> AnyArray:
+    """[B, H]: the factor of the deviation over ``horizon`` steps, by ``moving`` of _moving().
+
+    The feature of the mean size is small where most steps are zero, and means calm there to the table, fitted on series
+    that move at every step. Over few steps, of which most are zero, the narrow band is right.
+    """
+    xp = namespace(moving)
+    return xp.exp(-constants()["now"][1 + SIZE] * xp.log(moving) * (1 - xp.exp(-MOVING * moving * horizon)))
 
 
 def _clipped(exponent: AnyArray) -> AnyArray:
