@@ -17,8 +17,8 @@ from market_inference.errors import InternalError
 class Coverage:
     """The coverage of the central interval in backtests inside the series itself.
 
-    `nominal`: the promised share, 0.8. `measured`: the observed share, NaN without origins. `origins`: backtests behind
-    `measured`; few make thin evidence.
+    `nominal`: the promised share, 0.8. `measured`: the observed share at the last step alone, `horizon` steps after
+    each origin, NaN without origins. `origins`: backtests behind `measured`; few make thin evidence.
 
     With a period: `by_phase` [period] is the observed share one step ahead at each phase, NaN without origins, and
     `phase_origins` [period] the backtests behind it. Phase 0 is the newest value's; the value h steps ahead has the

@@ -36,7 +36,7 @@ Examples:
     "quantiles",
     type=SHARE,
     multiple=True,
-    help="A level for --json, beside the interval's. Repeatable.",
+    help="A level for --json, beside the interval's. Repeatable; the answer has the levels ascending.",
 )
 @click.option(
     "--context",

@@ -255,7 +255,9 @@ class PredictRequest(_message.Message):
 
     @_builtins.property
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Quantile levels wanted, each strictly between 0 and 1. None given: 0.1, 0.2, ... 0.9."""
+        """Quantile levels wanted, each strictly between 0 and 1, in any order: the answer has them ascending (`quantile_levels`).
+        None given: 0.1, 0.2, ... 0.9.
+        """
 
     @_builtins.property
     def covariates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -476,7 +478,9 @@ class Coverage(_message.Message):
     nominal: _builtins.float
     """The share promised, 0.8."""
     measured: _builtins.float
-    """The share observed; NaN when there were no origins."""
+    """The share observed: of past origins, `horizon` steps apart, those whose value `horizon` steps later was inside the
+    interval of that last step. Nearer steps are not counted. NaN when there were no origins.
+    """
     origins: _builtins.int
     """The number of backtest origins behind `measured`: few make it thin evidence."""
     @_builtins.property
