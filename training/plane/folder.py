@@ -192,8 +192,8 @@ def _alone(path: Path, key: str) -> Iterator[BinaryIO]:
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except (BlockingIOError, FileNotFoundError):
+            held = _is_at(path, file)
+        except BlockingIOError:
             held = False
         if not held:  # or the writer before has just ended, and taken the file away
             raise ObjectBusyError(key)
@@ -201,7 +201,15 @@ def _alone(path: Path, key: str) -> Iterator[BinaryIO]:
             file.truncate(0)
             yield file
         finally:
-            path.unlink(missing_ok=True)
+            if _is_at(path, file):  # a part has left already, and the next writer may have come
+                path.unlink()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _chunks(key: str, files: Mapping[Path, int], start: int, end: int) -> Iterator[bytes]:

@@ -163,6 +163,28 @@ def test_an_object_has_one_writer_at_a_time(objects: FolderObjects, tmp_path: Pa
     assert [path.name for path in (tmp_path / "objects").rglob(".*")] == []
 
 
+def test_a_part_that_comes_while_the_one_before_ends_is_kept(
+    objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the first writer took the file of the second writer away."""
+    upload = objects.begin_parts(KEY)
+    replace, ending = objects._replace, contextlib.ExitStack()
+    written = []
+
+    def replace_slowly(fresh: Path, home: Path, part: int, sha256: str) -> None:
+        replace(fresh, home, part, sha256)
+        monkeypatch.undo()
+        written.append(ending.enter_context(objects.receive(KEY, upload, 1)))
+
+    monkeypatch.setattr(objects, "_replace", replace_slowly)
+    with objects.receive(KEY, upload, 1) as first:
+        first.write(b"first")
+    written[0].write(b"second")
+    ending.close()
+    objects.complete_parts(KEY, upload, [written[0].sha256])
+    assert b"".join(objects.read(KEY)) == b"second"
+
+
 def test_what_a_killed_writer_has_left_is_written_over(objects: FolderObjects, tmp_path: Path) -> None:
     left = tmp_path / "objects" / KEY.replace(KEY.rpartition("/")[2], f".{KEY.rpartition('/')[2]}.0")
     left.parent.mkdir(parents=True)
