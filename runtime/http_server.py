@@ -49,9 +49,10 @@ class HttpServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def shake(self, handshake: "_Handshake", transport: asyncio.Transport) -> None:
-        """Begin the handshake of a new connection, or close the connection above the limit."""
+        """Begin the handshake of a new connection, or close the connection: above the limit, and in a drain."""
         most = self.config.limit_concurrency
-        if most is not None and len(self._handshakes) + len(self.server_state.connections) >= most:
+        full = most is not None and len(self._handshakes) + len(self.server_state.connections) >= most
+        if full or self.should_exit:
             transport.abort()
             return
         task = asyncio.get_running_loop().create_task(handshake.run(transport))

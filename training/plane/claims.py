@@ -103,7 +103,7 @@ class Claims:
 
     def _pause(self, row: Row[Any], lease: Lease) -> None:
         due = database.later(self._clock.now(), _FIRST_PAUSE_SECONDS * 2.0 ** min(row.tries - 1, 10))
-        with contextlib.suppress(LeaseLostError, DBAPIError), self._store.begin() as connection:
+        with contextlib.suppress(LeaseLostError, *AWAY), self._store.begin() as connection:
             database.release(connection, lease, due, tries=row.tries)
 
     def _take(self) -> tuple[Row[Any], Lease] | None:
