@@ -26,19 +26,27 @@ EXTRAS = {
     "gpu": ("inference", "cuda", "pretrained", "bucket", "serverless", "profile", "traces"),
 }
 OURS = {"edge", "gateway", "inference", "models", "runtime", "serverless", "training", "market_inference"}
+# runtime/remote/s3.py is imported by the inference service and the training plane alone.
+S3 = {"boto3", "botocore", "urllib3"}
 # Imported inside functions that name the missing package and the extra.
 ON_DEMAND = {
     # Health and validation are imported by modules of runtime/ and of the contract that the edge does not use.
-    "edge": {"matplotlib", "bokeh_sampledata", "pandas", "grpc_health", "protovalidate", "py_spy"},
+    "edge": {"matplotlib", "bokeh_sampledata", "pandas", "grpc_health", "protovalidate", "py_spy"} | S3,
     # runtime/http_server.py and http_connection.py are imported by the edge and the training plane alone.
-    "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"},
+    "gateway": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"} | S3,
     "cpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"}
     | {"torch", "transformers", "fracast", "chronos", "pynvml"}
     | {"protovalidate"},  # the gateway's and the serverless worker's
     "gpu": {"matplotlib", "bokeh_sampledata", "pandas", "polars", "uvicorn", "httptools"},
 }
 # Module -> declared distribution with this module as part of the interface.
-COMES_WITH = {"pydantic": "pydantic-settings", "botocore": "boto3", "chronos": "chronos-forecasting"}
+COMES_WITH = {
+    "pydantic": "pydantic-settings",
+    "pydantic_core": "pydantic-settings",
+    "botocore": "boto3",
+    "urllib3": "boto3",
+    "chronos": "chronos-forecasting",
+}
 
 
 distributions = cache(packages_distributions)

@@ -23,6 +23,11 @@ from tests.eventually import eventually_async
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "NAMES", (*forecast.NAMES, "faulty"))
+
+
 class Faulty:
     """A forecaster with a fault in the series that begin with 666."""
 

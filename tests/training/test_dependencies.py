@@ -28,7 +28,6 @@ def test_every_import_is_declared(way: str) -> None:
     comes_with = {
         **COMES_WITH,
         "starlette": "fastapi",
-        "botocore": "boto3",
         "yaml": "pyyaml",
         "typing_extensions": "pydantic",
     }

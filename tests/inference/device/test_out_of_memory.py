@@ -20,6 +20,11 @@ ROOM = 8 * (64 + 5 * 9)
 """Padded points: eight series of up to 65 points with five steps and nine levels."""
 
 
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "NAMES", (*forecast.NAMES, "tight"))
+
+
 class Tight:
     """A forecaster on a device with room for a number of padded points; records the batches."""
 

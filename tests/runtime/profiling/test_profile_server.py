@@ -172,7 +172,7 @@ async def test_a_failure_of_the_sampler_is_in_the_log_and_not_in_the_answer(stub
 
 def test_without_the_sampler_the_service_does_not_start(monkeypatch):
     monkeypatch.setattr(sampler.shutil, "which", lambda *arguments, **more: None)
-    with pytest.raises(ExtraMissingError, match=r"SETTING needs .* pip install 'market-inference\[profile\]'"):
+    with pytest.raises(ExtraMissingError, match=r"SETTING needs .* pip install .* -e '\.\[profile\]'"):
         Sampler("SETTING")
 
 
