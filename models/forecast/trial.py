@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from models.forecast.arrays import AnyArray, gather, namespace
 from models.forecast.path import Path
-from models.forecast.volatility import Backtest
+from models.forecast.volatility import LEAST_STEPS, Backtest
 
 # The gate closes from LOSES_AT on, over CLOSES_OVER, by the ratio of mean absolute errors to those of the last value.
-# The trial's fit knows half of the context, and few origins tell little: each counts for DOUBT less.
-LOSES_AT, CLOSES_OVER, DOUBT = 1.1, 0.3, 2.0
+# Few origins tell little: the limit is larger by DOUBT over their number. The trial's fit knows the older half of the
+# context alone, and of a short half its errors are far larger than those of the fit on all of the context: the limit is
+# larger by SHORT over the steps of the half.
+LOSES_AT, CLOSES_OVER, DOUBT, SHORT = 1.1, 0.3, 2.0, 20.0
 # The bands are widened where errors over their deviations are larger on average: .8 for the normal distribution.
 NARROW_AT, NARROW_DOUBT = 1.0, 1.5
 WIDEST, LARGEST_ERROR = 4.0, 8.0
@@ -50,6 +52,7 @@ def judge(path: Path, test: Backtest, horizon: AnyArray, median: AnyArray, devia
     last = abs(target - gather(path.level, ends)[:, :, None])
     ratio = (weight * error).sum((1, 2)) / ((weight * last).sum((1, 2)) + SMALLEST_ERROR * total)
     doubt = 1 / known.clip(1)
-    share = 1 - ((ratio - LOSES_AT - DOUBT * doubt) / CLOSES_OVER).clip(0, 1)
+    limit = LOSES_AT + DOUBT * doubt + SHORT / (path.count / 2).clip(LEAST_STEPS)
+    share = 1 - ((ratio - limit) / CLOSES_OVER).clip(0, 1)
     size = (weight * (error / deviation).clip(max=LARGEST_ERROR)).sum((1, 2)) / total
     return Trial(share, (size / (NARROW_AT + NARROW_DOUBT * doubt)).clip(1, WIDEST))
