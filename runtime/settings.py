@@ -98,6 +98,7 @@ def _problem(kind: type[Settings], error: ErrorDetails) -> str:
         return said
     field = str(error["loc"][0])
     secret = kind.model_fields[field].annotation in (SecretStr, SecretStr | None)
-    # An address may hold a password.
-    shown = "" if secret or "@" in str(error["input"]) else f"={error['input']}"
+    value = str(error["input"])
+    # An address may hold a password. A line end, as in a file of variables from Windows, must be seen.
+    shown = "" if secret or "@" in value else f"={value if value.isprintable() else repr(value)}"
     return f"{kind.variable(field)}{shown}: {said[:1].lower()}{said[1:]}"

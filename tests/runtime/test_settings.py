@@ -107,6 +107,8 @@ def test_the_variables_of_the_client_are_complete():
         (GatewayConfig, "MAX_IN_FLIGHT", "abc", "=abc: input should be a valid integer"),
         (GatewayConfig, "WORKERS", "0", "=0: input should be greater than or equal to 1"),
         (GatewayConfig, "LISTEN", "nowhere", "=nowhere: must be host:port"),
+        (GatewayConfig, "LOG_LEVEL", "info\r", r"='info\r': input should be 'debug'"),
+        (GatewayConfig, "WORKERS", "2\x1b[2J\n3", r"='2\x1b[2J\n3': input should be a valid integer"),
         (GatewayConfig, "REDIS_URL", "localhost", "=localhost: must be redis://host:port/db"),
         (GatewayConfig, "REDIS_URL", "redis://me:secret@localhost:x", ": must be redis://host:port/db"),
         (GatewayConfig, "TLS_CERTIFICATE", "c.pem", "=c.pem needs MARKET_GATEWAY_TLS_KEY"),
@@ -130,7 +132,7 @@ def test_a_refused_value_is_one_line_with_the_name_of_the_variable(kind, name, v
     (problem,) = problems(kind, monkeypatch, **{variable: value})
     assert problem.startswith(f"{variable}{text[: text.index(' ')]}") or text == "is no origin"
     assert text in problem
-    assert "\n" not in problem
+    assert problem.isprintable()
     assert "pydantic" not in problem
     assert "secret" not in problem
 
