@@ -1,7 +1,8 @@
 """Halts: runs of equal values in a series that moves otherwise, such as a suspended stock or a feed that stopped.
 
 Owns finding the runs and the series without them. In a halt prices are unknown, not calm: its zero steps say nothing of
-the volatility. In a series that trades seldom equal values are the rule, and stay.
+the volatility. In a series that trades seldom equal values are the rule, and stay. So do zeros: volumes at night and an
+empty stock are known.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def moving(values: Array) -> NDArray[np.int64] | None:
     starts, sizes = edges[::2], edges[1::2] - edges[::2]
     outside = zero.sum() - sizes
     share = (outside + 1) / (len(zero) - sizes + 2)
-    halted = (sizes >= LEAST_RUN) & (len(zero) * share**sizes < CHANCE)
+    halted = (sizes >= LEAST_RUN) & (len(zero) * share**sizes < CHANCE) & (values[starts] != 0)
     if not halted.any() or len(values) - sizes[halted].sum() <= LEAST_STEPS:
         return None
     kept = np.ones(len(values), dtype=bool)

@@ -85,6 +85,16 @@ def test_bands_of_series_that_trade_seldom_hold(share: float) -> None:
     assert np.mean(inside) > 0.68
 
 
+def test_zeros_are_values_and_no_halts() -> None:
+    """Amounts in stock that run out, and volumes with a night."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        stock = np.maximum(0, 5 + np.cumsum(3 * rng.normal(size=256) - 0.2))
+        volume = np.where(np.arange(256) % 24 < 9, 0, np.exp(5 + 0.5 * rng.normal(size=256)))
+        assert halts.moving(stock) is None
+        assert halts.moving(volume) is None
+
+
 def test_every_halt_is_a_candidate_and_padding_is_none() -> None:
     rows = [walk(40), np.r_[walk(100), np.full(4, walk(100)[-1]), walk(30)], walk(700), np.full(50, 3.0)]
     with arrays.settings("cpu"):
