@@ -20,6 +20,8 @@ LEAST_FREEDOM = 0.05
 TIE = 1e-9
 DECAYS = (0.97, 0.99, 1.0)
 LARGEST_RESPONSE = 5.0
+# One less the sum of the lags is from SMALLEST_MEMORY on.
+SMALLEST_MEMORY = 0.05
 # Forecast steps are bounded in units of the series' own: an explosive fit would overflow within a year.
 LARGEST_STEP = 1e3
 MOST_ORIGINS = 64
@@ -111,8 +113,11 @@ def fit(path: Path, pull: AnyArray | None = None) -> Fit:
 
     slope_of_level = _divide(slope[:, -1], level_deviation)
     centre = level_mean + design_mean[:, -1] * level_deviation
-    error = pad_left(_divide(missed[row, best], root), most)
-    return Fit(slope[:, :-1], slope_of_level, _drift(y, path), centre, scale, error, pad_left(recent, most))
+    error, known = pad_left(_divide(missed[row, best], root), most), pad_left(recent, most)
+    lags, mean, variance = slope[:, :-1], *_moments(y, path)
+    if pull is not None:
+        variance = xp.minimum(variance, _of_the_mean(lags, error, known))
+    return Fit(lags, slope_of_level, _drift(mean, variance, count), centre, scale, error, known)
 
 
 def _last_smallest(losses: AnyArray) -> AnyArray:
@@ -123,12 +128,28 @@ def _last_smallest(losses: AnyArray) -> AnyArray:
     return xp.amax(near * (order + 1), 1) - 1
 
 
-def _drift(y: AnyArray, path: Path) -> AnyArray:
-    """[b]: the mean of y, shrunk by the t-statistic of the mean; zero below t = 2."""
+def _moments(y: AnyArray, path: Path) -> tuple[AnyArray, AnyArray]:
+    """The mean and the variance of y, [b]."""
     mean = y.sum(1) / path.count
     gap = path.masked(y - mean[:, None])
-    variance = namespace(y).linalg.vecdot(gap, gap) / path.count
-    return mean * (1 - 4 * variance / (path.count * mean * mean).clip(1e-300)).clip(0)
+    return mean, namespace(y).linalg.vecdot(gap, gap) / path.count
+
+
+def _of_the_mean(lags: AnyArray, error: AnyArray, known: AnyArray) -> AnyArray:
+    """[b]: the variance of y that the mean of y has, times the number of steps.
+
+    The steps of a season and of noise about a level take each other back: their sum moves far less than independent
+    steps of their size would, and a trend beside them is certain. The sum of steps moves by each error over one less
+    the sum of the lags.
+    """
+    square = (error * error * known).sum(1) / known.sum(1)
+    return square / (1 - lags.sum(1)).clip(SMALLEST_MEMORY) ** 2
+
+
+def _drift(mean: AnyArray, variance: AnyArray, count: AnyArray) -> AnyArray:
+    """[b]: ``mean``, shrunk by its t-statistic; zero below t = 2."""
+    found: AnyArray = mean * (1 - 4 * variance / (count * mean * mean).clip(1e-300)).clip(0)
+    return found
 
 
 def sigma(error: AnyArray, known: AnyArray, ends: AnyArray) -> AnyArray:

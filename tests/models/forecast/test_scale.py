@@ -91,3 +91,18 @@ def test_tensors_choose_as_arrays_do() -> None:
         tensors = natural(Batch(items, device).path)
     assert tensors.logs.tolist() == plain.logs.tolist()
     np.testing.assert_allclose(tensors.level.numpy(), plain.level, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", [100.0, 1000.0])
+def test_the_trend_beside_a_season_is_continued(start: float) -> None:
+    """The steps of a season are large beside the trend, and take each other back."""
+    rng, time = np.random.default_rng(0), np.arange(280)
+    series = [
+        start + 0.5 * time + 20 * np.sin(2 * np.pi * (time + rng.integers(12)) / 12) + 3 * rng.normal(size=280)
+        for _ in range(40)
+    ]
+    found = load("auto").run([Series(values[:256].copy(), 24, LEVELS) for values in series])
+    after = np.array([values[256:] for values in series])
+    assert np.abs(np.array([one.point for one in found]) - after).mean() < 1.5 * 3
+    quantiles = np.array([one.quantiles for one in found])
+    assert np.mean((quantiles[:, :, 0] <= after) & (after <= quantiles[:, :, 2])) > 0.8
