@@ -170,14 +170,17 @@ class Call:
         return self.timing.device_us * 1e-6 / self.request.shared_by if self.request is not None else 0.0
 
 
+_OURS = (code_pb2.UNAVAILABLE, code_pb2.INTERNAL, code_pb2.DEADLINE_EXCEEDED)
+
+
 def _without_work(error: BaseException, attempts: int) -> bool:
     """Whether the service is at fault for an error, and no replica has worked for the call.
 
-    Some requests may fail INTERNAL on every replica: after an attempt, INTERNAL stays charged.
+    A request may fail INTERNAL on every replica, or cost each its life: after an attempt, INTERNAL and a lost replica
+    stay charged.
     """
     if isinstance(error, RemoteError):
         return error.carried.code == code_pb2.UNAVAILABLE or reason_of(error.carried) == OverloadedError.reason
     if isinstance(error, ServiceError):
-        failed = error.code == code_pb2.UNAVAILABLE or isinstance(error, OverloadedError)
-        return failed or (not attempts and error.code in (code_pb2.INTERNAL, code_pb2.DEADLINE_EXCEEDED))
+        return isinstance(error, OverloadedError) or (not attempts and error.code in _OURS)
     return isinstance(error, Exception) and not attempts

@@ -187,7 +187,7 @@ def told(error: ServiceError) -> exchange_pb2.Reply:
     ("answer", "attempts", "back"),
     [
         (ServiceUnavailableError("no inference replica is ready"), 0, True),
-        (ServiceUnavailableError("the replica that served this request was lost"), 2, True),
+        (ServiceUnavailableError("the replica that served this request was lost"), 2, False),
         (told(ServiceUnavailableError("the model is not available")), 1, True),
         (OverloadedError("the replicas have as much in flight as they may"), 0, True),
         (told(OverloadedError("the queue is full")), 1, True),
