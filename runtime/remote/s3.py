@@ -1,7 +1,7 @@
-"""A client of an S3 server, bounded in time and memory, whatever the server answers.
+"""A client of an S3 server, bounded in time and memory for any answer of the server.
 
 Owns the limits of boto3's client: seconds for a connection and for a single read, and bytes of an answer in memory.
-The bodies of objects are streams, which their readers bound.
+Bodies of objects are streams; the readers bound these.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 
 
 def client(endpoint: str | None, region: str) -> Any:
-    """A client that signs by version 4, with the credentials that boto3 finds. Raises ImportError without boto3."""
+    """A client for signatures of version 4, with the credentials of boto3. Raises ImportError without boto3."""
     import boto3
     from botocore.config import Config
 
@@ -56,7 +56,7 @@ class _Bounded:
 
 
 class _Content:
-    """What botocore reads an answer from."""
+    """The source of an answer's bytes for botocore."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
