@@ -38,10 +38,10 @@ STRANGERS_SHARE = 0.02
 MOST_STRANGERS = 4_096
 # grpc.aio servers on one port. gRPC hands the calls of a server over one after the other, and a call waits behind all
 # calls that have come before: so only behind those of connections that the kernel has given to the same server.
-QUEUES = 64
+QUEUES = 16
 # Calls of one queue that have come and are not handled yet: above the first number some are dropped, above the second
 # all. A connection may have 100. A queue of all connections holds more than one of QUEUES.
-PENDING_CALLS = (256, 512)
+PENDING_CALLS = (512, 1_024)
 PENDING_CALLS_ALONE = (4_096, 8_192)
 
 
