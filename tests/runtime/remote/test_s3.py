@@ -1,6 +1,6 @@
 """A server that speaks to S3's client without an end. The client beside a real S3 server: tests of its users."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,6 +49,25 @@ def endless(status: int) -> Iterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{server.server_port}", sent
 
 
+@contextmanager
+def answering(status: int, body: Callable[[], bytes]) -> Iterator[str]:
+    """The address of a server whose answers are short."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = body()
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
 def test_a_listing_without_an_end_takes_no_memory_without_an_end(tmp_path: Path) -> None:
     with endless(200) as (address, sent):
         source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
@@ -76,19 +95,8 @@ def test_the_body_of_an_error_is_bounded_where_the_object_would_be_a_stream() ->
 
 
 def test_a_short_error_is_read() -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b"<Error><Code>NoSuchKey</Code></Error>"
-            self.send_response(404)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        client = s3.client(f"http://127.0.0.1:{server.server_port}", "us-east-1")
+    with answering(404, lambda: b"<Error><Code>NoSuchKey</Code></Error>") as address:
+        client = s3.client(address, "us-east-1")
         with pytest.raises(ClientError, match="NoSuchKey"):
             client.get_object(Bucket="b", Key="k")
 
@@ -98,27 +106,19 @@ def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(bucket, "_MOST_FOLDERS", 20)
     pages = 0
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            nonlocal pages
-            pages += 1
-            found = b"".join(
-                b"<CommonPrefixes><Prefix>m%d-%d/</Prefix></CommonPrefixes>" % (pages, n) for n in range(names)
-            )
-            body = (
-                b'<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated>'
-                b"<NextContinuationToken>%d</NextContinuationToken>%b</ListBucketResult>" % (pages, found)
-            )
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def page() -> bytes:
+        nonlocal pages
+        pages += 1
+        found = b"".join(
+            b"<CommonPrefixes><Prefix>m%d-%d/</Prefix></CommonPrefixes>" % (pages, n) for n in range(names)
+        )
+        return (
+            b'<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated>'
+            b"<NextContinuationToken>%d</NextContinuationToken>%b</ListBucketResult>" % (pages, found)
+        )
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        source = BucketSource(Location("b", "", f"http://127.0.0.1:{server.server_port}", "us-east-1"), tmp_path)
+    with answering(200, page) as address:
+        source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
         with pytest.raises(SourceAwayError, match="more than 20 folders"):
             source.listed()
     assert pages <= 22
