@@ -49,17 +49,17 @@ class Server:
             self._own = tls.Files(config.tls_certificate, config.tls_key)
             self._to_gateway = tls.Files(config.gateway_tls_certificate, config.gateway_tls_key, config.gateway_tls_ca)
             self._tls = tls.context(self._own) if self._own else None
+            self._upstream = Upstream(config)
+            self._watchers = self._watchers_of_files()
         except tls.TlsError as error:
             raise ConfigurationError(str(error)) from error
         self._socket = listening(config.listen, backlog=_BACKLOG, reader_seconds=config.reader_seconds)
         self.address = f"{config.listen.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
         self.metrics_address = ""
         self._metrics = Metrics()
-        self._upstream = Upstream(config)
         self._admission = admission = Admission(config, self._upstream)
         self._health = Health(self._upstream)
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "edge", VERSION)
-        self._watchers = self._watchers_of_files()
         self._metrics.registry.register(WatcherCollector("edge", self._watchers))
         self._metrics.build.labels(VERSION).set(1)
         self._metrics.watch(

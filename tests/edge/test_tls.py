@@ -170,6 +170,15 @@ async def test_a_connection_that_the_gateway_refuses_takes_no_place(
     await server.stop(0)
 
 
+async def test_a_certificate_for_the_gateway_that_does_not_fit_its_key_is_refused_at_the_start(tmp_path: Path) -> None:
+    files = Authority("ours").issue(tmp_path, "edge")
+    other = Authority("ours").issue(tmp_path, "other")
+    pair = {"gateway_tls_certificate": files["certificate"], "gateway_tls_key": other["key"]}
+    async with edges(gateway="127.0.0.1:9", **pair) as start:
+        with pytest.raises(ConfigurationError, match=r"edge\.crt, other\.key"):
+            await start()
+
+
 async def test_a_certificate_that_cannot_be_used_is_refused_at_the_start(start: Start, tmp_path: Path) -> None:
     (tmp_path / "edge.crt").write_bytes(b"no certificate")
     with pytest.raises(ConfigurationError, match=r"edge\.crt"):
