@@ -18,6 +18,6 @@ def main() -> None:
         logs.configure(config.log_level)
         loop.run(process.serve(lambda: Server(config), log))
     except settings.SettingsError as error:
-        sys.exit("\n".join(f"edge: {problem}" for problem in error.problems))
+        sys.exit(error.of("edge"))
     except (ArgumentError, ConfigurationError, listen.CannotListenError, ExtraMissingError) as error:
         sys.exit(f"edge: {error}")

@@ -24,6 +24,6 @@ def main() -> None:
                 follow_parent()
             loop.run(process.serve(lambda: Server(config), log))
     except settings.SettingsError as error:
-        sys.exit("\n".join(f"gateway: {problem}" for problem in error.problems))
+        sys.exit(error.of("gateway"))
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError, ExtraMissingError) as error:
         sys.exit(f"gateway: {error}")

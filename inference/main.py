@@ -18,8 +18,10 @@ def main() -> None:
         config = settings.read(Config)
         logs.configure(config.log_level)
         load_sentiment = SentimentLoader(config, pick_device(config.device))
-    except (settings.SettingsError, ExtraMissingError) as error:
-        sys.exit("\n".join(f"inference: {problem}" for problem in str(error).splitlines()))
+    except settings.SettingsError as error:
+        sys.exit(error.of("inference"))
+    except ExtraMissingError as error:
+        sys.exit(f"inference: {error}")
     load_sentiment.begin()
     # These imports take as long as the model.
     from inference.server import Server

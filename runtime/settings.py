@@ -36,6 +36,10 @@ class SettingsError(Exception):
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
 
+    def of(self, service: str) -> str:
+        """The problems as lines that begin with the name of the service."""
+        return "\n".join(f"{service}: {problem}" for problem in self.problems)
+
 
 class Settings(BaseSettings):
     """A frozen configuration: every field is the environment variable of the prefix and the field's name."""

@@ -19,7 +19,7 @@ def main() -> None:
     try:
         config, service = settings.read(Config), settings.read(ServiceConfig)
     except settings.SettingsError as error:
-        sys.exit("\n".join(f"serverless: {problem}" for problem in error.problems))
+        sys.exit(error.of("serverless"))
     logs.configure(config.log_level)
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     try:

@@ -26,6 +26,6 @@ def main() -> None:
                 follow_parent()
             loop.run(process.serve(lambda: Server(config), log))
     except settings.SettingsError as error:
-        sys.exit("\n".join(f"training.plane: {problem}" for problem in error.problems))
+        sys.exit(error.of("training.plane"))
     except (ConfigurationError, WorkerFailedError, listen.CannotListenError) as error:
         sys.exit(f"training.plane: {error}")
