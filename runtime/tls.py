@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from runtime.logs import fields
+from runtime.tls_records import ServerContext
 from runtime.watched import Watched
 from runtime.watcher import LookError, Watcher
 
@@ -178,7 +179,7 @@ def context(files: Files) -> ssl.SSLContext:
     check(files)
     if files.certificate is None:
         raise TlsError("a server needs a certificate")
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(files.certificate, files.key, password="")
     return made
 
