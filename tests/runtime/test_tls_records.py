@@ -1,4 +1,4 @@
-"""Records that give no data end a connection; records with data never do, in whatever pieces the bytes come."""
+"""Records without data and long handshakes end a connection; data does not, in whatever pieces the bytes come."""
 
 import _ssl
 import ssl
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime import tls
-from runtime.tls_records import MOST_EMPTY
+from runtime.tls_records import HANDSHAKE_BYTES, MOST_EMPTY
 from tests.authority import Authority
 
 if not hasattr(_ssl, "__file__"):
@@ -136,3 +136,23 @@ def test_a_client_hello_in_tiny_records_ends_the_connection(server: Server) -> N
     server.incoming.write(b"".join(b"\x16\x03\x01\x00\x01" + bytes([byte]) for byte in hello))
     with pytest.raises(ssl.SSLError, match="records without data"):
         server.tls.do_handshake()
+
+
+@pytest.mark.parametrize("record", [16_000, 2_000])
+def test_a_long_client_hello_ends_the_connection_before_openssl_has_it(record: int, server: Server) -> None:
+    header = b"\x16\x03\x01" + record.to_bytes(2)
+    body = b"\x01" + (62_000).to_bytes(3) + bytes(62_000)
+    for number in range(HANDSHAKE_BYTES // record):
+        server.incoming.write(header + body[number * record : (number + 1) * record])
+        with pytest.raises(ssl.SSLWantReadError):
+            server.tls.do_handshake()
+    server.incoming.write(header)
+    with pytest.raises(ssl.SSLError, match=f"more than {HANDSHAKE_BYTES} bytes in a handshake"):
+        server.tls.do_handshake()
+
+
+def test_data_after_the_handshake_has_no_limit(server: Server, client: UpdatingClient) -> None:
+    client.write(b"x" * 16_000)
+    client.write(b"y" * 16_000)
+    server.incoming.write(client.sent())
+    assert server.read() == b"x" * 16_000 + b"y" * 16_000
