@@ -16,6 +16,8 @@ LOST_SECONDS: Final = 600.0
 CANCEL_GRACE_SECONDS: Final = 30.0
 END_GRACE_SECONDS: Final = 60.0
 KILL_AFTER_SECONDS: Final = 30.0
+# A clock that jumps for a moment ends no job.
+CLOCK_GRACE_SECONDS: Final = 60.0
 MOST_LOSSES: Final = 10
 BACKOFF_SECONDS: Final = (0.0, 60.0, 120.0, 300.0, 600.0)
 WAIT_SECONDS: Final = (60.0, 120.0, 300.0, 600.0)
@@ -105,7 +107,7 @@ def step(job: Job, attempt: Attempt | None, seen: Seen, now: float, steady_since
     """The next action. `seen` is the look at the attempt's machine, absent without an attempt.
 
     `steady_since` is when the clock last jumped: silence is counted from there, since a heartbeat from before the jump
-    has a time of another clock.
+    has a time of another clock. Deadlines hold again CLOCK_GRACE_SECONDS later.
     """
     if job.state in FINAL:
         return Wait(None)
@@ -185,11 +187,12 @@ def _cause(attempt: Attempt, exit_code: int | None) -> Cause:
 
 
 def _with_machine(job: Job, attempt: Attempt, seen: Seen, now: float, steady_since: float) -> Action:
-    spent = _is_spent(attempt, seen, now)
+    is_steady = now > steady_since + CLOCK_GRACE_SECONDS
+    spent = is_steady and _is_spent(attempt, seen, now)
     if attempt.stop_at is not None:
         kill = spent or now > attempt.stop_at + KILL_AFTER_SECONDS or now < attempt.stop_at
         return Stop(attempt.cause, kill=True) if kill else Wait(STOP_POLL_SECONDS)
-    if cause := _why_stop(job, attempt, seen, now, steady_since, late=spent or now > attempt.deadline):
+    if cause := _why_stop(job, attempt, seen, now, steady_since, late=spent or (is_steady and now > attempt.deadline)):
         return Stop(cause, kill=spent)
     wanted = _mark(job, attempt, seen)
     if wanted != Mark(attempt.state, job.state):

@@ -215,6 +215,13 @@ def test_a_machine_that_may_have_cost_what_is_reserved_is_ended_by_force(
     assert step(job(), attempt(**{"asked_at": NOW - 3600, **changes}), seen, NOW) == expected
 
 
+def test_a_clock_that_jumps_ahead_for_a_moment_passes_no_deadline() -> None:
+    ahead = attempt().deadline + 1
+    assert step(job(), attempt(), RUNNING, ahead, steady_since=ahead) == Wait(steps.POLL_SECONDS)
+    later = ahead + steps.CLOCK_GRACE_SECONDS + 1
+    assert step(job(), attempt(heartbeat_at=later), RUNNING, later, steady_since=ahead) == Stop(Cause.DEADLINE)
+
+
 def test_a_clock_that_jumps_ahead_makes_no_pod_silent() -> None:
     later = NOW + 3000
     assert step(job(), attempt(), RUNNING, later) == Stop(Cause.SILENT)
