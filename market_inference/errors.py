@@ -23,6 +23,8 @@ from market_inference.contract.errors import code_name
 from market_inference.contract.metadata import STATUS_DETAILS
 
 TOO_LATE = "the timeout passed before the answer was there"
+WRONG_ANSWER = "WRONG_ANSWER"
+"""The reason of an InternalError that the client makes of a wrong answer."""
 
 
 class MarketInferenceError(Exception):
@@ -142,7 +144,12 @@ class UnimplementedError(MarketInferenceError):
 
 
 class InternalError(MarketInferenceError):
-    """A bug in the service; the service's log has the trace under the request id."""
+    """A bug in the service; the service's log has the trace under the request id.
+
+    With the reason WRONG_ANSWER the client refused an answer: another number of items, steps or levels than asked for,
+    another symbol or indicator, NaN, crossed quantiles, probabilities without the sum 1, no coverage. `violations` has
+    the field, with what was expected and what came.
+    """
 
 
 _BY_CODE: dict[int, type[MarketInferenceError]] = {

@@ -1,6 +1,6 @@
 """Float64 arrays into and out of `repeated double` fields.
 
-Owns the two directions. Both copy memory and make no Python object per number.
+Owns the two directions, which make no Python object per number.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from market_inference.contract.encoding import wireformat
+from market_inference.contract.encoding.wireformat import NUMBER_BYTES
+from market_inference.errors import WRONG_ANSWER, InternalError
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +30,15 @@ def write(message: Message, field: str, values: Floats) -> None:
 
 def read(column: Iterable[float] | bytes) -> Floats:
     """A `repeated double` field, or the bytes that a twin has in its place, as a new array [n] float64."""
+    found = view(column)
+    return found.copy() if isinstance(column, bytes) else found
+
+
+def view(column: Iterable[float] | bytes) -> Floats:
+    """As read(), over the memory of bytes. Raises InternalError for a part of a number, as protobuf does."""
     if isinstance(column, bytes):
-        return np.frombuffer(column, "<f8").copy()
+        if len(column) % NUMBER_BYTES:
+            raise InternalError("the service sent a part of a number", code="INTERNAL", reason=WRONG_ANSWER)
+        return np.frombuffer(column, "<f8")
     field: Any = column
     return np.array(field, dtype=np.float64)

@@ -6,20 +6,22 @@ in the bytes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from market_inference import errors
-from market_inference.client import arrays, forecast, response
+from market_inference.client import arrays, checks, forecast, response
 from market_inference.client.answers import Answers, Indicators
 from market_inference.client.arrays import Floats
+from market_inference.client.checks import AskedForecast, AskedIndicators
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Labels
-from market_inference.client.inputs.items import Panel, Source
+from market_inference.client.inputs.items import Panel, Series, Source
 from market_inference.client.item_error import item_error
+from market_inference.contract.encoding import split
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import MarketInferenceError
 
@@ -39,6 +41,9 @@ class Part(Generic[I]):
 class Items(Sequence[T | MarketInferenceError]):
     """The answers to the items of a call, over all requests of the call. An answer is read at the first access.
 
+    Every answer is checked when it arrives: sound answers in the usual form together, others one by one. A wrong answer
+    is the error of its item.
+
     Pickles and copies hold the answers instead of the responses' bytes.
     """
 
@@ -48,39 +53,55 @@ class Items(Sequence[T | MarketInferenceError]):
     _body: Any
 
     def __init__(self, parts: Sequence[Part[Any]]) -> None:
-        self._raw: list[memoryview | MarketInferenceError | None] = []
+        # The bytes of each answer that is not read yet, else None.
+        self._bodies: list[memoryview | None] = []
         self._read: list[Any] = []
-        # Of each item: the other fields of the response, the source, and the number of items in earlier requests.
-        self._places: list[tuple[Any, Source, int]] = []
+        # Of each item: the other fields of the response, and the source.
+        self._places: list[tuple[Any, Source]] = []
         self.request_id = ""
         # Name and version of each model that answered, in order.
         self.models: dict[tuple[str, str], None] = {}
         for part in parts:
-            before, rest = len(self._raw), None
+            rest = None
             if isinstance(part.answer, MarketInferenceError):
-                self._raw += [None] * len(part.items)
+                self._bodies += [None] * len(part.items)
                 self._read += [part.answer] * len(part.items)
             else:
                 items, rest = response.read(self._response, part.answer, len(part.items))
                 self.request_id = self.request_id or rest.request_id
                 if rest.model:
                     self.models[rest.model, rest.model_version] = None
-                self._raw += items
-                self._read += [_UNREAD] * len(items)
-            self._places += [(rest, item.source, before) for item in part.items]
+                self._add(items, rest, part.items)
+            self._places += [(rest, item.source) for item in part.items]
+
+    def _add(self, found: Sequence[memoryview], rest: Any, items: Sequence[Any]) -> None:
+        """The answers of one response, checked."""
+        self._check_rest(rest)
+        before = len(self._bodies)
+        bodies = [response.result_of(raw, item.source.symbol) for raw, item in zip(found, items, strict=True)]
+        usual = [at for at, body in enumerate(bodies) if body is not None]
+        sound = self._sound([cast(memoryview, bodies[at]) for at in usual], [items[at] for at in usual])
+        unread = {at for at, is_sound in zip(usual, sound, strict=True) if is_sound}
+        for at, item in enumerate(items):
+            if at in unread:
+                self._read.append(_UNREAD)
+                continue
+            bodies[at] = None
+            self._read.append(self._look(response.twin(self._item, bytes(found[at])), rest, item, at, before))
+        self._bodies += bodies
 
     @classmethod
     def of(cls, answers: Sequence[Any], *more: Any) -> Self:
         """Answers without bytes to read."""
         made = cls((), *more)
-        made._raw, made._read = [None] * len(answers), list(answers)
+        made._bodies, made._read = [None] * len(answers), list(answers)
         return made
 
     def __reduce__(self) -> Any:
         return type(self).of, (list(self),)
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self._read)
 
     @overload
     def __getitem__(self, at: int) -> T | MarketInferenceError: ...
@@ -100,17 +121,9 @@ class Items(Sequence[T | MarketInferenceError]):
         return map(self.__getitem__, range(len(self)))
 
     @cached_property
-    def bodies(self) -> list[memoryview | None]:
-        """The bytes of each answer; None for an error, and for bytes in an unusual order."""
-        return [response.result_of(raw) if isinstance(raw, memoryview) else None for raw in self._raw]
-
-    @cached_property
     def failed(self) -> NDArray[np.bool_]:
         """Whether each item failed [n]."""
-        return np.array(
-            [body is None and isinstance(self[at], MarketInferenceError) for at, body in enumerate(self.bodies)],
-            dtype=bool,
-        )
+        return np.array([isinstance(found, MarketInferenceError) for found in self._read], dtype=bool)
 
     @cached_property
     def answered(self) -> list[int]:
@@ -130,33 +143,54 @@ class Items(Sequence[T | MarketInferenceError]):
 
     def bytes_of(self) -> list[memoryview] | None:
         """The bytes of the answered items; None if the bytes of an item are unknown."""
-        found = [self.bodies[at] for at in self.answered]
+        found = [self._bodies[at] for at in self.answered]
         return None if any(body is None for body in found) else cast(list[memoryview], found)
 
-    def _answer(self, at: int) -> T | MarketInferenceError:
-        rest, source, before = self._places[at]
-        body = self.bodies[at]
-        if body is not None:
-            return self._value(response.twin(self._body, bytes(body)), rest, source)
-        item = response.twin(self._item, bytes(cast(memoryview, self._raw[at])))
-        return self._result(item, rest, source, before)
+    def _answer(self, at: int) -> T:
+        rest, source = self._places[at]
+        return self._value(response.twin(self._body, bytes(cast(memoryview, self._bodies[at]))), rest, source)
 
-    def _result(self, item: Any, rest: Any, source: Source, before: int) -> T | MarketInferenceError:
-        which = item.WhichOneof("result")
+    def _look(self, found: Any, rest: Any, item: Any, at: int, before: int = 0) -> T | MarketInferenceError:
+        """The answer, or error, in an item of a response; `before` items went with earlier requests."""
+        try:
+            return self._checked(found, rest, item, f"{split.ITEMS[self._response]}[{at}]")
+        except MarketInferenceError as error:
+            return item_error(error, item.source, before)
+
+    def _checked(self, found: Any, rest: Any, item: Any, place: str) -> T:
+        """The answer in an item of a response. Raises the item's error, and InternalError for a wrong answer."""
+        which = found.WhichOneof("result")
+        # The content of a refused item does not come back, so that its symbol may be missing.
+        if which != "error" or found.symbol:
+            checks.symbol(found.symbol, item.source.symbol, place, rest.request_id)
         if which == "error":
-            return item_error(errors.from_status(item.error, rest.request_id), source, before)
+            raise errors.from_status(found.error, rest.request_id)
         if which is None:
-            raise errors.InternalError("the service sent an item without a result", code="INTERNAL")
-        return self._value(getattr(item, which), rest, source)
+            raise checks.wrong(place, "an answer or an error", "neither", rest.request_id)
+        body = getattr(found, which)
+        self._check(body, item, f"{place}.{which}", rest.request_id)
+        return self._value(body, rest, item.source)
 
     @classmethod
     def one(cls, answer: bytes, item: Any, *more: Any) -> T:
         """The answer to the only item of a call, without the parts for many. Raises the item's error."""
-        found = response.single(cls._response, answer)
-        result = cls((), *more)._result(found.items[0], found.rest, item.source, 0)
+        found, made = response.single(cls._response, answer), cls((), *more)
+        made._check_rest(found.rest)
+        result = made._look(found.items[0], found.rest, item, 0)
         if isinstance(result, MarketInferenceError):
             raise result
         return result
+
+    def _check_rest(self, rest: Any) -> None:
+        """Check the fields of a response beside its items. Raises InternalError."""
+
+    def _sound(self, bodies: Sequence[memoryview], items: Sequence[Any]) -> Sequence[bool]:
+        """Whether the answer to each item keeps the rules; False also for bytes in another form than the service's."""
+        raise NotImplementedError
+
+    def _check(self, body: Any, item: Any, place: str, request_id: str) -> None:
+        """Check the answer to an item in its message's twin. Raises InternalError."""
+        raise NotImplementedError
 
     def _value(self, body: Any, rest: Any, source: Source) -> T:
         """The answer from its message's twin; `rest`: the response's other fields."""
@@ -170,6 +204,30 @@ class Forecasts(Items[Forecast]):
     _item = pb.SeriesForecast
     _body = pb.Forecast
 
+    def __init__(self, parts: Sequence[Part[Series]], asked: AskedForecast) -> None:
+        self._asked = asked
+        super().__init__(parts)
+
+    def __reduce__(self) -> Any:
+        return type(self).of, (list(self), self._asked)
+
+    def _check_rest(self, rest: Any) -> None:
+        self._asked.check_levels(rest.quantile_levels, rest.request_id)
+
+    def _sound(self, bodies: Sequence[memoryview], items: Sequence[Series]) -> Sequence[bool]:
+        asked = self._asked
+        found = response.forecasts(bodies, asked.horizon, len(asked.levels)) if bodies else None
+        if found is None or not checks.sound(found.point, found.quantiles, median=asked.median):
+            return [False] * len(bodies)
+        return [
+            checks.is_rest_sound(bytes(body[found.end :]), asked, len(item.values), timed=item.times is not None)
+            for body, item in zip(bodies, items, strict=True)
+        ]
+
+    def _check(self, body: Any, item: Series, place: str, request_id: str) -> None:
+        timed = item.times is not None
+        checks.forecast(body, self._asked, len(item.values), timed=timed, place=place, request_id=request_id)
+
     def _value(self, body: Any, rest: Any, source: Source) -> Forecast:
         return forecast.read(body, arrays.read(rest.quantile_levels), source, rest, rest.request_id)
 
@@ -179,10 +237,12 @@ class Forecasts(Items[Forecast]):
         horizon, levels = self._first.quantiles.shape
         bodies = self.bytes_of()
         found = None if bodies is None else response.forecasts(bodies, horizon, levels)
-        if found is None:
-            read = [cast(Forecast, self[at]) for at in self.answered]
-            found = np.stack([one.point for one in read]), np.stack([one.quantiles for one in read])
-        return self.spread(found[0]), self.spread(found[1])
+        if found is not None:
+            return self.spread(found.point), self.spread(found.quantiles)
+        read = [cast(Forecast, self[at]) for at in self.answered]
+        return self.spread(np.stack([one.point for one in read])), self.spread(
+            np.stack([one.quantiles for one in read])
+        )
 
     @property
     def levels(self) -> Floats:
@@ -201,31 +261,42 @@ class Panels(Items[Indicators]):
     _item = pb.PanelIndicators
     _body = pb.IndicatorSet
 
-    def __init__(self, parts: Sequence[Part[Panel]], labels: Labels) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Sequence[Part[Panel]], labels: Labels, asked: AskedIndicators) -> None:
         self._labels = labels
+        self._asked = asked
+        super().__init__(parts)
 
     def __reduce__(self) -> Any:
-        return type(self).of, (list(self), self._labels)
+        return type(self).of, (list(self), self._labels, self._asked)
 
-    def _answer(self, at: int) -> Indicators | MarketInferenceError:
-        body = self.bodies[at] if len(self) > 1 else None
+    def _sound(self, bodies: Sequence[memoryview], items: Sequence[Panel]) -> Sequence[bool]:
+        layouts = map(response.Layout.known, bodies)
+        return [
+            layout is not None and _fits(layout, self._asked, len(item.columns["close"]))
+            for layout, item in zip(layouts, items, strict=True)
+        ]
+
+    def _check(self, body: Any, item: Panel, place: str, request_id: str) -> None:
+        checks.indicators(checks.shape_of(body), self._asked, len(item.columns["close"]), place, request_id)
+
+    def _answer(self, at: int) -> Indicators:
+        body = self._bodies[at] if len(self) > 1 else None
         if body is None or self._block is None:
             return super()._answer(at)
         layout, _ = self._block
-        rest, source, _ = self._places[at]
+        rest, source = self._places[at]
         return self._placed(layout, body, rest, source)
 
     @classmethod
     def one(cls, answer: bytes, item: Any, *more: Any) -> Indicators:
         """As Items.one, at half of the cost: the columns are read from their places in the bytes."""
-        labels: Labels = more[0]
         (raw,), rest = response.read(cls._response, answer, 1)
-        body = response.result_of(raw)
+        body = response.result_of(raw, item.source.symbol)
         layout = None if body is None else response.Layout.known(body)
-        if body is None or layout is None or layout.indicators != len(labels.names):
-            return super().one(answer, item, labels)
-        return cls((), labels)._placed(layout, body, rest, item.source)
+        made = cls((), *more)
+        if body is None or layout is None or not _fits(layout, made._asked, len(item.columns["close"])):
+            return super().one(answer, item, *more)
+        return made._placed(layout, body, rest, item.source)
 
     def _placed(self, layout: response.Layout, body: memoryview, rest: Any, source: Source) -> Indicators:
         outputs: dict[str, dict[str, Floats]] = {name: {} for name in self._labels.names}
@@ -253,12 +324,10 @@ class Panels(Items[Indicators]):
     @cached_property
     def _block(self) -> tuple[response.Layout, response.Bytes] | None:
         """The common layout of all answered items, and the bytes [m, size]; None without a common layout."""
-        known = [body for body in self.bodies if body is not None]
+        known = [body for body in self._bodies if body is not None]
         layout = response.Layout.of(known[0]) if known else None
-        if layout is None or layout.indicators != len(self._labels.names):
-            return None
-        block = layout.block(known)
-        return None if block is None else (layout, block)
+        block = None if layout is None else layout.block(known)
+        return None if layout is None or block is None else (layout, block)
 
     def column(self, name: str) -> Floats:
         """One output of one indicator [n, bars], NaN for items that failed.
@@ -281,6 +350,16 @@ class Panels(Items[Indicators]):
                 "each item"
             )
         return self.spread(np.stack(values))
+
+
+@lru_cache(maxsize=256)
+def _fits(layout: response.Layout, asked: AskedIndicators, bars: int) -> bool:
+    """Whether the indicators of a layout are those asked for, of so many bars."""
+    try:
+        checks.indicators(layout.shape, asked, bars, "", "")
+    except errors.InternalError:
+        return False
+    return True
 
 
 class ForecastAnswers(Answers[Forecast]):

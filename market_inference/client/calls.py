@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from market_inference.client import batches, decode, encode, response, status
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers, Part
+from market_inference.client.checks import AskedForecast, AskedIndicators
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Asked, Indicator
 from market_inference.client.inputs import arguments, beside
@@ -98,12 +99,10 @@ def predict(
         fields = pb.PredictRequest(covariates=names, groups=labels).SerializeToString()
         rest = replace(rest, raw=rest.raw + fields)
         if labels:
-            request = encode.predict(_only(given, "Predict", "series", _GROUPED, rest), rest.raw)
-            return _call("Predict", given, [given.items], [request], decode.forecasts, decode.forecast)
+            only = _only(given, "Predict", "series", _GROUPED, rest)
+            return _forecasts(given, [only], [encode.predict(only, rest.raw)], rest.forecast)
     parts = _cut(given, "Predict", "series", rest)
-    return _call(
-        "Predict", given, parts, [encode.predict(part, rest.raw) for part in parts], decode.forecasts, decode.forecast
-    )
+    return _forecasts(given, parts, [encode.predict(part, rest.raw) for part in parts], rest.forecast)
 
 
 def sentiment(texts: object, model: str, about: object = None) -> Call[Sentiment | Answers[Sentiment]]:
@@ -120,14 +119,15 @@ def indicators(bars: object, specs: object, last: int) -> Call[Indicators | Indi
     labels = asked.labels
     given = noted(panels(bars, asked.columns))
     rest = _indicators_rest(asked.indicators, last)
+    wanted = rest.indicators
     parts = _cut(given, "ComputeIndicators", "panels", rest)
     return _call(
         "ComputeIndicators",
         given,
         parts,
         [encode.indicators(part, rest.raw) for part in parts],
-        lambda found, source: decode.indicators(found, source, labels),
-        lambda answer, item: decode.indicator_set(answer, item, labels),
+        lambda found, source: decode.indicators(found, source, labels, wanted),
+        lambda answer, item: decode.indicator_set(answer, item, labels, wanted),
     )
 
 
@@ -149,25 +149,41 @@ class AnalyzeParts:
 def analyze(parts: AnalyzeParts) -> Call[Analysis]:
     """The three under one deadline; see Client.analyze."""
     request: list[bytes] = []
-    series, texts, bars = Given[Series]((), False), Given[Text]((), False), Given[Panel]((), False)
+    readers: dict[str, Callable[[bytes], Any]] = {}
     if parts.series is not None:
         series = noted(series_of(parts.series))
         rest = _predict_rest(parts.horizon, parts.quantiles, None, parts.forecast_model)
         only_series = _only(series, "Predict", "series", _alone("predict"), rest)
         request += wireformat.pieces(_ANALYZE["predict"], encode.predict(only_series, rest.raw))
+        readers["predict"] = lambda raw: decode.forecasts([Part(raw, series.items)], series.source, rest.forecast)
     if parts.texts is not None:
         texts = noted(texts_of(parts.texts))
         only = _only(texts, "AnalyzeSentiment", "texts", _alone("sentiment"), None)
         request += wireformat.pieces(_ANALYZE["sentiment"], _sentiment_request(only, parts.sentiment_model))
+        readers["sentiment"] = lambda raw: decode.sentiments([Part(raw, texts.items)], texts.source)
     asked = Asked.of(parts.indicators)
-    labels = asked.labels
     if parts.bars is not None:
         bars = noted(panels(parts.bars, asked.columns))
         specs = _indicators_rest(asked.indicators, parts.last)
         only_bars = _only(bars, "ComputeIndicators", "panels", _alone("indicators"), specs)
         request += wireformat.pieces(_ANALYZE["indicators"], encode.indicators(only_bars, specs.raw))
-    given = decode.AnalysisGiven(series, texts, bars, labels)
-    return Call("Analyze", (b"".join(request),), lambda found: decode.analysis(found[0], given))
+        readers["indicators"] = lambda raw: decode.indicators(
+            [Part(raw, bars.items)], bars.source, asked.labels, specs.indicators
+        )
+    return Call("Analyze", (b"".join(request),), lambda found: decode.analysis(found[0], readers))
+
+
+def _forecasts(
+    given: Given[Series], parts: Sequence[tuple[Series, ...]], requests: Sequence[bytes], asked: AskedForecast
+) -> Call[Forecast | ForecastAnswers]:
+    return _call(
+        "Predict",
+        given,
+        parts,
+        requests,
+        lambda found, source: decode.forecasts(found, source, asked),
+        lambda answer, item: decode.forecast(answer, item, asked),
+    )
 
 
 def get_status() -> Call[status.ServiceStatus]:
@@ -202,13 +218,22 @@ def _call(
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """The bytes of a request's fields beside its items.
-
-    `outputs`: of each indicator the newest values wanted, 0 for a value at every bar, and the number of outputs.
-    """
+    """The bytes of a request's fields beside its items."""
 
     raw: bytes
-    outputs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _PredictRest(_Rest):
+    forecast: AskedForecast
+
+
+@dataclass(frozen=True, slots=True)
+class _IndicatorsRest(_Rest):
+    """`outputs`: of each indicator the number of outputs."""
+
+    indicators: AskedIndicators
+    outputs: tuple[int, ...]
 
 
 def _cut(given: Given[Any], method: str, field: str, rest: _Rest | None) -> list[tuple[Any, ...]]:
@@ -237,7 +262,7 @@ def _only(given: Given[I], method: str, field: str, advice: str, rest: _Rest | N
     return parts[0]
 
 
-def _sizes(items: Sequence[Any], rest: _Rest) -> list[tuple[int, int]]:
+def _sizes(items: Sequence[Any], rest: Any) -> list[tuple[int, int]]:
     """The bytes of each item and of its answer, estimated from above."""
     heads = [_ITEM_BYTES + 4 * len(item.source.symbol) for item in items]
     if isinstance(items[0], Series):
@@ -267,10 +292,11 @@ def _panel_bytes(item: Panel) -> int:
     return len(item.columns) * (_NUMBER_BYTES * len(item.columns["close"]) + _ITEM_BYTES)
 
 
-def _answer_bytes(item: Panel, rest: _Rest) -> int:
+def _answer_bytes(item: Panel, rest: _IndicatorsRest) -> int:
     bars = len(item.columns["close"])
     return sum(
-        count * (_ANSWER_BYTES + _NUMBER_BYTES * (min(bars, last) if last else bars)) for last, count in rest.outputs
+        count * (_ANSWER_BYTES + _NUMBER_BYTES * (min(bars, last) if last else bars))
+        for last, count in zip(rest.indicators.newest, rest.outputs, strict=True)
     )
 
 
@@ -292,7 +318,9 @@ def noted(given: Given[I]) -> Given[I]:
     return given
 
 
-def _predict_rest(horizon: object, quantiles: object, interval: object, model: object, period: object = 0) -> _Rest:
+def _predict_rest(
+    horizon: object, quantiles: object, interval: object, model: object, period: object = 0
+) -> _PredictRest:
     levels = arguments.levels(quantiles)
     if interval is not None:
         levels = sorted({*levels, 0.5, *arguments.central_levels(interval)})
@@ -302,9 +330,10 @@ def _predict_rest(horizon: object, quantiles: object, interval: object, model: o
 
 
 @lru_cache(maxsize=1024)
-def _predict_fields(horizon: int, levels: tuple[float, ...], model: str, period: int) -> _Rest:
+def _predict_fields(horizon: int, levels: tuple[float, ...], model: str, period: int) -> _PredictRest:
     """Programs ask for the same steps and levels again and again."""
-    return _Rest(pb.PredictRequest(horizon=horizon, model=model, quantiles=levels, period=period).SerializeToString())
+    request = pb.PredictRequest(horizon=horizon, model=model, quantiles=levels, period=period)
+    return _PredictRest(request.SerializeToString(), AskedForecast(horizon, levels, period))
 
 
 def _sentiment_request(given: Iterable[Text], model: object) -> bytes:
@@ -315,16 +344,17 @@ def _sentiment_request(given: Iterable[Text], model: object) -> bytes:
     return request.SerializeToString()
 
 
-def _indicators_rest(asked: Iterable[Indicator], last: object) -> _Rest:
+def _indicators_rest(asked: Iterable[Indicator], last: object) -> _IndicatorsRest:
     newest = arguments.whole(last, "last")
     return _indicators_fields(tuple((one.name, tuple(one.params.items()), one.last or newest) for one in asked))
 
 
 @lru_cache(maxsize=1024)
-def _indicators_fields(asked: tuple[tuple[str, tuple[tuple[str, float], ...], int], ...]) -> _Rest:
+def _indicators_fields(asked: tuple[tuple[str, tuple[tuple[str, float], ...], int], ...]) -> _IndicatorsRest:
     """Programs ask for the same indicators again and again."""
     request = pb.ComputeIndicatorsRequest()
     for name, params, last in asked:
         request.indicators.add(name=name, params=dict(params), last=last)
-    outputs = tuple((last, answer_size.OUTPUTS.get(name.upper(), 1)) for name, _, last in asked)
-    return _Rest(request.SerializeToString(), outputs=outputs)
+    wanted = AskedIndicators(tuple(name.upper() for name, _, _ in asked), tuple(last for _, _, last in asked))
+    outputs = tuple(answer_size.OUTPUTS.get(name, 1) for name in wanted.functions)
+    return _IndicatorsRest(request.SerializeToString(), wanted, outputs)

@@ -4,44 +4,32 @@ Owns the way from the bytes of a call's responses to answers. bulk.py reads item
 reaches for them. The status of a failed item becomes the typed error in the item's place.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from market_inference import errors
-from market_inference.client import response, warning
+from market_inference.client import checks, response, warning
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.bulk import ForecastAnswers, Forecasts, IndicatorAnswers, Panels, Part
+from market_inference.client.checks import AskedForecast, AskedIndicators
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Labels
-from market_inference.client.inputs.items import Given, Panel, Series, Source, Text
+from market_inference.client.inputs.items import Panel, Series, Source, Text
 from market_inference.client.item_error import item_error
 from market_inference.contract.generated import answers_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.errors import MarketInferenceError
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class AnalysisGiven:
-    """The items of an Analyze call."""
-
-    series: Given[Series]
-    texts: Given[Text]
-    bars: Given[Panel]
-    labels: Labels
-
-
-def forecasts(parts: Sequence[Part[Series]], source: Source) -> ForecastAnswers:
+def forecasts(parts: Sequence[Part[Series]], source: Source, asked: AskedForecast) -> ForecastAnswers:
     """One Forecast, or error, per series."""
-    items = Forecasts(parts)
+    items = Forecasts(parts, asked)
     return ForecastAnswers(items, _symbols(parts), items.request_id, source, items.models)
 
 
-def forecast(raw: bytes, series: Series) -> Forecast:
+def forecast(raw: bytes, series: Series, asked: AskedForecast) -> Forecast:
     """The forecast of one series. Raises the item's error."""
-    return Forecasts.one(raw, series)
+    return Forecasts.one(raw, series, asked)
 
 
 def sentiments(parts: Sequence[Part[Text]], source: Source) -> Answers[Sentiment]:
@@ -57,40 +45,36 @@ def sentiments(parts: Sequence[Part[Text]], source: Source) -> Answers[Sentiment
         request_id = request_id or answer.request_id
         if answer.model:
             models[answer.model, answer.model_version] = None
-        for item, text in zip(answer.sentiments, part.items, strict=True):
-            if item.WhichOneof("result") == "error":
-                found.append(item_error(errors.from_status(item.error, answer.request_id), text.source, before))
-            else:
-                found.append(_sentiment(answer, item.sentiment, text.source))
+        if len(answer.sentiments) != len(part.items):
+            raise checks.wrong("sentiments", f"{len(part.items)} answers", len(answer.sentiments), request_id)
+        for at, (item, text) in enumerate(zip(answer.sentiments, part.items, strict=True)):
+            try:
+                found.append(_sentiment(answer, item, text.source, f"sentiments[{at}]"))
+            except MarketInferenceError as error:
+                found.append(item_error(error, text.source, before))
     return Answers(found, _symbols(parts), request_id, source, models)
 
 
-def indicators(parts: Sequence[Part[Panel]], source: Source, labels: Labels) -> IndicatorAnswers:
+def indicators(
+    parts: Sequence[Part[Panel]], source: Source, labels: Labels, asked: AskedIndicators
+) -> IndicatorAnswers:
     """One Indicators, or error, per panel."""
-    items = Panels(parts, labels)
+    items = Panels(parts, labels, asked)
     return IndicatorAnswers(items, _symbols(parts), items.request_id, source, items.models)
 
 
-def indicator_set(raw: bytes, panel: Panel, labels: Labels) -> Indicators:
+def indicator_set(raw: bytes, panel: Panel, labels: Labels, asked: AskedIndicators) -> Indicators:
     """The indicators of one panel. Raises the item's error."""
-    return Panels.one(raw, panel, labels)
+    return Panels.one(raw, panel, labels, asked)
 
 
-def analysis(raw: bytes, given: AnalysisGiven) -> Analysis:
-    """The parts that were asked for."""
+def analysis(raw: bytes, readers: Mapping[str, Callable[[bytes], Any]]) -> Analysis:
+    """The parts that were asked for; `readers`: of each of these."""
     answer = response.parse(answers_pb2.AnalyzeAnswer, raw)
     return Analysis(
-        forecasts=_part(
-            answer, "predict", lambda part: forecasts([Part(part, given.series.items)], given.series.source)
-        ),
-        sentiments=_part(
-            answer, "sentiment", lambda part: sentiments([Part(part, given.texts.items)], given.texts.source)
-        ),
-        indicators=_part(
-            answer,
-            "indicators",
-            lambda part: indicators([Part(part, given.bars.items)], given.bars.source, given.labels),
-        ),
+        forecasts=_part(answer, "predict", readers),
+        sentiments=_part(answer, "sentiment", readers),
+        indicators=_part(answer, "indicators", readers),
         request_id=answer.request_id,
     )
 
@@ -101,16 +85,27 @@ def _symbols(parts: Sequence[Part[Any]]) -> tuple[str, ...]:
     return symbols if any(symbols) else ()
 
 
-def _part(answer: Any, name: str, read: Callable[[Any], T]) -> T | MarketInferenceError | None:
-    which = answer.WhichOneof(f"{name}_result")
+def _part(answer: Any, name: str, readers: Mapping[str, Callable[[bytes], Any]]) -> Any:
+    which, read = answer.WhichOneof(f"{name}_result"), readers.get(name)
+    if (which is None) != (read is None):
+        expected = "nothing" if read is None else "an answer or an error"
+        raise checks.wrong(name, expected, which or "nothing", answer.request_id)
     if which == f"{name}_error":
         return errors.from_status(getattr(answer, which), answer.request_id)
-    return read(getattr(answer, which)) if which else None
+    return None if read is None else read(getattr(answer, str(which)))
 
 
-def _sentiment(answer: pb.AnalyzeSentimentResponse, found: pb.Sentiment, source: Source) -> Sentiment:
+def _sentiment(answer: pb.AnalyzeSentimentResponse, item: pb.TextSentiment, source: Source, place: str) -> Sentiment:
+    """The sentiment of one text. Raises the item's error."""
+    which = item.WhichOneof("result")
+    if which == "error":
+        raise errors.from_status(item.error, answer.request_id)
+    if which is None:
+        raise checks.wrong(place, "an answer or an error", "neither", answer.request_id)
+    found = item.sentiment
+    checks.sentiment(found, f"{place}.{which}", answer.request_id)
     return Sentiment(
-        label=pb.SentimentLabel.Name(found.label).removeprefix("SENTIMENT_LABEL_").lower(),
+        label=checks.LABELS[found.label - 1],
         score=found.score,
         negative=found.negative,
         neutral=found.neutral,

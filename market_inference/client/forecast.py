@@ -10,7 +10,6 @@ from market_inference.client import arrays, warning
 from market_inference.client.arrays import Floats
 from market_inference.client.inputs.items import Source
 from market_inference.client.warning import AnswerWarning
-from market_inference.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +150,12 @@ _forecast: Callable[..., Forecast] = _maker(Forecast)
 
 
 def read(found: Any, levels: Floats, source: Source, model: Any, request_id: str) -> Forecast:
-    """A Forecast from its message or the message's twin; `model` is a message with `model` and `model_version`.
+    """A Forecast from its message or the message's twin, which checks.forecast() has passed.
 
-    Raises InternalError for quantiles that are not one for each step and level.
+    `model` is a message with `model` and `model_version`.
     """
     point, coverage = arrays.read(found.point), found.coverage
     quantiles = arrays.read(found.quantiles)
-    if len(quantiles) != len(point) * len(levels):
-        raise InternalError(
-            f"the service sent {len(quantiles)} quantiles for {len(point)} steps and {len(levels)} levels",
-            code="INTERNAL",
-        )
     return _forecast(
         symbol=source.symbol,
         point=point,

@@ -8,7 +8,7 @@ from market_inference.client.inputs.items import Source
 from market_inference.errors import MarketInferenceError
 
 _TOO_LONG = re.compile(r"too long \(max (\d+), ")
-_POSITION = re.compile(r"\b(series|texts|panels)\[(\d+)\]")
+_POSITION = re.compile(r"\b(series|texts|panels|forecasts|sentiments)\[(\d+)\]")
 
 
 def request_error(error: MarketInferenceError, items: Sequence[Any], before: int) -> MarketInferenceError:

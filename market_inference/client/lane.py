@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from market_inference import errors
-from market_inference.client import response
+from market_inference.client import checks, response
 from market_inference.client.connection import Connection, methods
 from market_inference.client.watch import failure_of, metadata, pause
 from market_inference.contract.encoding import wireformat
@@ -65,12 +65,16 @@ class Waiter(Protocol):
 
 
 class Asked:
-    """One request on the lane; `pieces`: the bytes of its StreamItem as a field of a StreamRequest."""
+    """One request on the lane; `pieces`: the bytes of its StreamItem as a field of a StreamRequest.
 
-    __slots__ = ("deadline", "number", "pieces", "request_id", "tried", "waiter")
+    `kind`: the field of the request, and of its answer.
+    """
 
-    def __init__(self, number: int, request_id: str, pieces: tuple[bytes, ...], waiter: Waiter) -> None:
+    __slots__ = ("deadline", "kind", "number", "pieces", "request_id", "tried", "waiter")
+
+    def __init__(self, number: int, kind: str, request_id: str, pieces: tuple[bytes, ...], waiter: Waiter) -> None:
         self.number = number
+        self.kind = kind
         # An instant of the monotonic clock, for the end of the request.
         self.deadline = _FOREVER
         self.request_id = request_id
@@ -149,7 +153,13 @@ class Lane:
             # A passed deadline is the shortest timeout: the service refuses 0 as a mistake of the caller.
             head.timeout.seconds, head.timeout.nanos = divmod(max(1, int(timeout * 1e9)), 1_000_000_000)
         body = wireformat.pieces(_BODIES[method], request)
-        asked = Asked(number, request_id, wireformat.pieces(_REQUESTS, head.SerializeToString(), *body), waiter)
+        asked = Asked(
+            number,
+            METHODS[method].field,
+            request_id,
+            wireformat.pieces(_REQUESTS, head.SerializeToString(), *body),
+            waiter,
+        )
         self._waiting.append(asked)
         self._wake.set()
         if timeout is not None:
@@ -326,11 +336,10 @@ class Lane:
     def _outcome(self, answer: Any, asked: Asked) -> Any:
         """The bytes of an answer's result, or the answer's error."""
         kind = answer.WhichOneof("result")
-        if kind is None:
-            text = "the service sent an answer without a result"
-            return errors.InternalError(text, code="INTERNAL", request_id=asked.request_id)
         if kind == "error":
             return self._connection.explain(errors.from_status(answer.error, asked.request_id))
+        if kind != asked.kind:
+            return checks.wrong("answers.result", f"{asked.kind} or error", kind, asked.request_id)
         return getattr(answer, kind)
 
     def _end_when_idle(self) -> None:

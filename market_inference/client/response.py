@@ -6,17 +6,19 @@ protobuf's writers do, is found by comparing tags and lengths, and read item by 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
+from market_inference.client import checks
 from market_inference.client.arrays import Floats
 from market_inference.contract.encoding import split, twins, wireformat
 from market_inference.contract.encoding.wireformat import NUMBER_BYTES
 from market_inference.contract.generated import answers_pb2 as answers
-from market_inference.errors import InternalError
+from market_inference.errors import WRONG_ANSWER, InternalError
 
 M = TypeVar("M", bound=Message)
 Bytes = NDArray[np.uint8]
@@ -34,6 +36,7 @@ RESULT: Final = _number(answers.SeriesForecastAnswer, "forecast")
 _POINT: Final = _number(answers.ForecastAnswer, "point")
 _QUANTILES: Final = _number(answers.ForecastAnswer, "quantiles")
 _INDICATORS: Final = _number(answers.IndicatorSetAnswer, "indicators")
+_NAME: Final = _number(answers.IndicatorAnswer, "name")
 _OUTPUTS: Final = _number(answers.IndicatorAnswer, "outputs")
 _OUTPUT_NAME: Final = _number(answers.IndicatorOutputAnswer, "name")
 _OUTPUT_VALUES: Final = _number(answers.IndicatorOutputAnswer, "values")
@@ -44,7 +47,8 @@ def parse(kind: type[M], raw: bytes) -> M:
     try:
         return kind.FromString(raw)
     except DecodeError:
-        raise InternalError(f"the service sent bytes that are no {kind.DESCRIPTOR.name}", code="INTERNAL") from None
+        text = f"the service sent bytes that are no {kind.DESCRIPTOR.name}"
+        raise InternalError(text, code="INTERNAL", reason=WRONG_ANSWER) from None
 
 
 def twin(kind: type[Message], raw: bytes) -> Any:
@@ -69,7 +73,10 @@ def read(kind: type[Message], raw: bytes, count: int) -> Response:
     if found is None or len(found.items) != count:
         found = split.split_items(kind, twins.rewrite(parse(kind, raw)))
     if found is None or len(found.items) != count:
-        raise _wrong_count("no" if found is None else len(found.items), count)
+        sent = twin(kind, raw)
+        raise checks.wrong(
+            split.ITEMS[kind], f"{count} answers", len(getattr(sent, split.ITEMS[kind])), sent.request_id
+        )
     return Response(found.items, twin(kind, found.rest))
 
 
@@ -78,33 +85,43 @@ def single(kind: type[Message], raw: bytes) -> Response:
     message = twin(kind, raw)
     items = getattr(message, split.ITEMS[kind])
     if len(items) != 1:
-        raise _wrong_count(len(items), 1)
+        raise checks.wrong(split.ITEMS[kind], "1 answer", len(items), message.request_id)
     return Response(items, message)
 
 
-def _wrong_count(answers: object, items: int) -> InternalError:
-    return InternalError(f"the service sent {answers} answers to {items} items", code="INTERNAL")
+def result_of(item: memoryview, symbol: str) -> memoryview | None:
+    """The bytes of the answer in an item (field RESULT) with the symbol.
 
-
-def result_of(item: memoryview) -> memoryview | None:
-    """The bytes of the answer in an item (field RESULT); None for an error, and for an item in another order."""
+    None for an error, another symbol, and an item in another order.
+    """
+    head = _heads(symbol)
+    at = len(head)
+    if item[:at] != head:
+        return None
     try:
-        tag, at = item[0], 0
-        if tag == _SYMBOL << 3 | 2:
-            size, at = wireformat.read_varint(item, 1)
-            at += size
-            tag = item[at]
-        size, at = wireformat.read_varint(item, at + 1)
+        size, at = wireformat.read_varint(item, at)
     except IndexError:
         return None
-    return item[at:] if tag == RESULT << 3 | 2 and at + size == len(item) else None
+    return item[at:] if at + size == len(item) else None
 
 
-def forecasts(bodies: Sequence[memoryview], horizon: int, levels: int) -> tuple[Floats, Floats] | None:
-    """`point` [n, horizon] and `quantiles` [n, horizon, levels] of Forecast messages in their bytes.
+@lru_cache(maxsize=4096)
+def _heads(symbol: str) -> bytes:
+    """The bytes of an item before the length of the answer."""
+    name = symbol.encode()
+    return b"".join((*(wireformat.pieces(_SYMBOL, name) if name else ()), wireformat.header(RESULT, 0)[:1]))
 
-    None where one of them does not begin with the two columns.
-    """
+
+class Columns(NamedTuple):
+    """`point` [n, horizon] and `quantiles` [n, horizon, levels] of many forecasts; `end`: the bytes of both in each."""
+
+    point: Floats
+    quantiles: Floats
+    end: int
+
+
+def forecasts(bodies: Sequence[memoryview], horizon: int, levels: int) -> Columns | None:
+    """The columns of Forecast messages in their bytes. None where one of them does not begin with the two columns."""
     numbers = horizon * levels
     heads = (
         wireformat.header(_POINT, horizon * NUMBER_BYTES),
@@ -121,7 +138,8 @@ def forecasts(bodies: Sequence[memoryview], horizon: int, levels: int) -> tuple[
     for head, at in zip(heads, (0, middle), strict=True):
         if (block[:, at : at + len(head)] != np.frombuffer(head, np.uint8)).any():
             return None
-    return doubles(block[:, start:middle]), doubles(block[:, second:end]).reshape(len(bodies), horizon, levels)
+    quantiles = doubles(block[:, second:end]).reshape(len(bodies), horizon, levels)
+    return Columns(doubles(block[:, start:middle]), quantiles, end)
 
 
 def doubles(raw: Bytes) -> Floats:
@@ -147,7 +165,8 @@ class Layout:
     """
 
     size: int
-    indicators: int
+    names: tuple[str, ...]
+    """Of the indicators."""
     columns: tuple[Column, ...]
     edges: NDArray[np.intp]
     frame: bytes
@@ -157,21 +176,24 @@ class Layout:
     def of(cls, raw: memoryview) -> "Layout | None":
         """The layout of one IndicatorSet; None for bytes in another form than protobuf writes."""
         columns: list[Column] = []
-        position = -1
+        names: list[str] = []
         try:
             for position, (number, start, stop) in enumerate(wireformat.places(raw, 0, len(raw))):
                 if number != _INDICATORS:
                     return None
+                names.append("")
                 for inner, first, last in wireformat.places(raw, start, stop):
                     if inner == _OUTPUTS:
                         columns.append(_column(raw, position, first, last))
+                    elif inner == _NAME:
+                        names[-1] = str(raw[first:last], "utf-8")
         except (ValueError, IndexError):
             return None
         numbers = np.zeros(len(raw), dtype=bool)
         for column in columns:
             numbers[column.start : column.stop] = True
         edges = np.flatnonzero(~numbers)
-        return cls(len(raw), position + 1, tuple(columns), edges, np.frombuffer(raw, np.uint8)[edges].tobytes())
+        return cls(len(raw), tuple(names), tuple(columns), edges, np.frombuffer(raw, np.uint8)[edges].tobytes())
 
     @classmethod
     def known(cls, raw: memoryview) -> "Layout | None":
@@ -193,6 +215,14 @@ class Layout:
         block = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), self.size)
         edges = block[:, self.edges]
         return block if (edges == edges[0]).all() else None
+
+    @property
+    def shape(self) -> checks.Shape:
+        """The names and sizes of the columns."""
+        outputs: list[list[tuple[str, int]]] = [[] for _ in self.names]
+        for column in self.columns:
+            outputs[column.indicator].append((column.output, (column.stop - column.start) // NUMBER_BYTES))
+        return tuple(zip(self.names, map(tuple, outputs), strict=True))
 
     @staticmethod
     def values(body: memoryview, column: Column) -> Floats:

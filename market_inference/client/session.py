@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from market_inference import errors
-from market_inference.client import arrays
+from market_inference.client import arrays, checks
 from market_inference.client import forecast as forecasts
 from market_inference.client.calls import noted
+from market_inference.client.checks import AskedForecast
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import Indicator, IndicatorSpecs, Labels, columns_read, read_all
 from market_inference.client.inputs import arguments, times
@@ -86,6 +87,11 @@ class ForecastEvery:
         if not isinstance(self.by_time, bool):
             raise arguments.refuse("forecast.by_time", "True or False", self.by_time)
 
+    @property
+    def asked(self) -> AskedForecast:
+        """The question of every forecast."""
+        return AskedForecast(int(self.horizon), tuple(arguments.levels(self.quantiles)), int(self.period))
+
     def message(self) -> pb.WatchForecast:
         """The contract's form."""
         return pb.WatchForecast(
@@ -133,6 +139,7 @@ class Record:
         if forecast is not None and forecast.by_time and history.times is None:
             raise ArgumentError("times", "the forecast is by time: give the times of the bars")
         self._forecast = forecast
+        self._asked = None if forecast is None else forecast.asked
         self._delivery = arguments.one_of(delivery, "delivery", _DELIVERIES)
         self._opened: pb.WatchOpened | None = None
         self._names: tuple[str, ...] = ()
@@ -145,7 +152,7 @@ class Record:
 
     def open(self) -> pb.WatchRequest:
         """The message that opens the session at its last answered bar."""
-        self._taken = 0
+        self._taken, self._opened = 0, None
         message = pb.WatchOpen(
             symbol=self._symbol,
             times=self._times,
@@ -202,13 +209,15 @@ class Record:
     def read(self, response: pb.WatchResponse) -> Update | None:
         """The update of an answer; None for the answer that opens the session.
 
-        Raises InternalError for an answer that does not fit the session: the bars in flight are then unknown.
+        Raises InternalError for a wrong answer: the bars in flight are then unknown, and the session has to end.
         """
+        opened = self._opened
         if response.HasField("opened"):
-            self._opened = response.opened
-            self._names = _named(response.opened.columns, self._labels)
+            self._open_with(response)
             return None
-        self._require_fitting(response)
+        if opened is None:
+            raise checks.wrong("result", "opened, before any other answer", response.WhichOneof("result"))
+        self._check(response, opened)
         accepted = response.HasField("update")
         time: Any = None
         while self._taken < response.taken:
@@ -218,7 +227,7 @@ class Record:
             if accepted or self._taken < response.taken:
                 self._accept(bar)
                 self._newest_time = time
-        request_id = self._opened.request_id if self._opened else ""
+        request_id = opened.request_id
         if not accepted:
             return Update(response.sequence, {}, error=errors.from_status(response.error, request_id), time=time)
         update = response.update
@@ -226,16 +235,53 @@ class Record:
         if update.HasField("forecast_error"):
             failure = errors.from_status(update.forecast_error, request_id)
             return Update(response.sequence, values, error=failure, time=time)
-        return Update(response.sequence, values, self._read_forecast(update), time=time)
+        if not update.HasField("forecast"):
+            return Update(response.sequence, values, time=time)
+        source = Source(self._symbol)
+        found = forecasts.read(update.forecast, arrays.read(opened.quantile_levels), source, opened, request_id)
+        return Update(response.sequence, values, found, time=time)
 
-    def _require_fitting(self, response: pb.WatchResponse) -> None:
-        kind = response.WhichOneof("result")
+    def _open_with(self, response: pb.WatchResponse) -> None:
+        """Take the answer that opens the session. Raises InternalError."""
+        opened = response.opened
+        if self._opened is not None:
+            raise checks.wrong("result", "an answer to a bar", "opened for the second time", opened.request_id)
+        names = _named(opened.columns, self._labels, self._indicators, opened.request_id)
+        if self._asked is not None:
+            levels = np.array(opened.quantile_levels, dtype="<f8").tobytes()
+            self._asked.check_levels(levels, opened.request_id)
+        self._opened, self._names = opened, names
+
+    def _check(self, response: pb.WatchResponse, opened: pb.WatchOpened) -> None:
+        """An answer is to bars in flight, with every value and the forecast that is due. Raises InternalError."""
+        request_id, kind = opened.request_id, response.WhichOneof("result")
         if kind is None:
-            raise _misfit("an answer without a result")
-        if response.taken - self._taken > len(self.pending):
-            raise _misfit(f"an answer to {response.taken - self._taken} bars of {len(self.pending)}")
-        if kind == "update" and len(response.update.indicators) != len(self._names):
-            raise _misfit(f"{len(response.update.indicators)} values for {len(self._names)} columns")
+            raise checks.wrong("result", "an update or an error", "neither", request_id)
+        answered = response.taken - self._taken
+        if not 1 <= answered <= len(self.pending):
+            raise checks.wrong("taken", f"1 to {len(self.pending)} bars in flight", f"{answered} bars", request_id)
+        sequence = self.pending[answered - 1].sequence
+        if response.sequence != sequence:
+            raise checks.wrong("sequence", sequence, response.sequence, request_id)
+        if kind == "error":
+            return
+        update, due = response.update, self._forecast
+        if len(update.indicators) != len(self._names):
+            expected = f"{len(self._names)} values"
+            raise checks.wrong("update.indicators", expected, len(update.indicators), request_id)
+        is_due = due is not None and sequence % (due.every or 1) == 0
+        which = update.WhichOneof("forecast_result")
+        if is_due != (which is not None):
+            raise checks.wrong("update.forecast", "a forecast" if is_due else "none", which or "none", request_id)
+        if which == "forecast" and due is not None and self._asked is not None:
+            checks.forecast(
+                update.forecast,
+                self._asked,
+                _MOST_BARS,
+                timed=bool(due.by_time),
+                place="update.forecast",
+                request_id=request_id,
+            )
 
     def _accept(self, message: pb.WatchBar) -> None:
         values = tuple(getattr(message.bar, name) for name in self._columns)
@@ -248,12 +294,6 @@ class Record:
         if len(self._bars) > self._keep:
             self._bars.popleft()
             self._times.popleft()
-
-    def _read_forecast(self, update: pb.WatchUpdate) -> Forecast | None:
-        if not update.HasField("forecast") or self._opened is None:
-            return None
-        levels = arrays.read(self._opened.quantile_levels)
-        return forecasts.read(update.forecast, levels, Source(self._symbol), self._opened, self._opened.request_id)
 
 
 def _timed(history: Panel, at: Times) -> Panel:
@@ -270,23 +310,24 @@ def _timed(history: Panel, at: Times) -> Panel:
     return Panel(columns, instants[rows], source)
 
 
-def _misfit(what: str) -> MarketInferenceError:
-    return errors.InternalError(f"the service sent {what}", code="INTERNAL")
+def _named(sent: Sequence[str], labels: Labels, asked: Sequence[Indicator], request_id: str) -> tuple[str, ...]:
+    """The service's columns under the client's labels: an indicator in the request twice carries its parameters.
 
-
-def _named(sent: Sequence[str], labels: Labels) -> tuple[str, ...]:
-    """The service's columns under the client's labels: an indicator in the request twice carries its parameters."""
+    Raises InternalError for columns of other indicators.
+    """
     names: list[str] = []
-    places = iter(labels.names)
-    label, function = "", ""
+    functions: list[str] = []
     seen: set[str] = set()
     for column in sent:
         name, _, output = column.partition(".")
-        if name != function or not output or output in seen:
-            label, function = next(places, ""), name
-            if not label:
-                raise _misfit(f"columns of more than {len(labels.names)} indicators")
+        if not functions or name != functions[-1] or not output or output in seen:
+            functions.append(name)
             seen = set()
         seen.add(output)
-        names.append(f"{label}.{output}" if output else label)
+        if len(functions) <= len(labels.names):
+            label = labels.names[len(functions) - 1]
+            names.append(f"{label}.{output}" if output else label)
+    expected = [one.name.upper() for one in asked]
+    if [name.upper() for name in functions] != expected:
+        raise checks.wrong("opened.columns", f"columns of {', '.join(expected) or 'nothing'}", [*sent], request_id)
     return tuple(names)

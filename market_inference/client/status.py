@@ -6,7 +6,11 @@ Owns the decoding of GetStatus and ListModels answers.
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from market_inference.client import checks
 from market_inference.contract.generated import inference_pb2 as pb
+
+_YEAR_10000 = 253_402_300_800
+"""Seconds since 1970, where Python's dates end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,15 @@ class ModelInfo:
 
 
 def read_status(answer: pb.GetStatusResponse) -> ServiceStatus:
+    request_id = answer.request_id
+    if not 0 < answer.time.seconds < _YEAR_10000:
+        raise checks.wrong("time", "the service's time", f"{answer.time.seconds} s since 1970", request_id)
     return ServiceStatus(
-        health=_health(answer.health),
+        health=_health(answer.health, "health", request_id),
         time=answer.time.ToDatetime(tzinfo=UTC),
         version=answer.version,
-        replicas=tuple(_replica(replica) for replica in answer.replicas),
-        request_id=answer.request_id,
+        replicas=tuple(_replica(replica, f"replicas[{at}]", request_id) for at, replica in enumerate(answer.replicas)),
+        request_id=request_id,
     )
 
 
@@ -97,25 +104,27 @@ def read_models(answer: pb.ListModelsResponse) -> list[ModelInfo]:
             name=model.name,
             engine=model.engine,
             version=model.version,
-            state=pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
+            state=checks.word(pb.ModelState, model.state, f"models[{at}].state", answer.request_id),
             is_default=model.is_default,
             message=model.message,
             takes=tuple(model.takes),
         )
-        for model in answer.models
+        for at, model in enumerate(answer.models)
     ]
 
 
-def _health(value: pb.Health.ValueType) -> str:
-    return pb.Health.Name(value).removeprefix("HEALTH_").lower()
+def _health(value: int, place: str, request_id: str) -> str:
+    return checks.word(pb.Health, value, place, request_id)
 
 
-def _replica(replica: pb.ReplicaStatus) -> ReplicaStatus:
+def _replica(replica: pb.ReplicaStatus, place: str, request_id: str) -> ReplicaStatus:
     return ReplicaStatus(
         name=replica.name,
-        health=_health(replica.health),
+        health=_health(replica.health, f"{place}.health", request_id),
         device=_device(replica.device),
-        engines=tuple(_engine(engine) for engine in replica.engines),
+        engines=tuple(
+            _engine(engine, f"{place}.engines[{at}]", request_id) for at, engine in enumerate(replica.engines)
+        ),
         message=replica.message,
         uptime_seconds=replica.uptime_seconds,
         version=replica.version,
@@ -133,10 +142,10 @@ def _device(device: pb.Device) -> Device:
     )
 
 
-def _engine(engine: pb.EngineStatus) -> EngineStatus:
+def _engine(engine: pb.EngineStatus, place: str, request_id: str) -> EngineStatus:
     return EngineStatus(
         name=engine.name,
-        health=_health(engine.health),
+        health=_health(engine.health, f"{place}.health", request_id),
         model=engine.model,
         model_version=engine.model_version,
         loaded=engine.loaded,

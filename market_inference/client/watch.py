@@ -409,6 +409,9 @@ class Watch:
             self._pause(lost)
             self._open()
             return
+        except MarketInferenceError:  # a wrong answer: the bars in flight are unknown
+            self.close()
+            raise
         if update is not None:
             self._updates.append(update)
 

@@ -36,7 +36,7 @@ class Echo(MarketInferenceServiceServicer):
             yield pb.WatchResponse(sequence=request.bar.sequence, update=update, taken=taken)
 
     def GetStatus(self, request: Any, context: grpc.ServicerContext) -> pb.GetStatusResponse:  # noqa: N802
-        return pb.GetStatusResponse(health=pb.HEALTH_HEALTHY)
+        return pb.GetStatusResponse(health=pb.HEALTH_HEALTHY, time={"seconds": 1})
 
 
 class Forwarder:
