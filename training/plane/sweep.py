@@ -7,10 +7,10 @@ counters are counted from are added to `totals` in the same transaction.
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, RowMapping, delete, func, not_, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, RowMapping, Select, delete, func, not_, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runtime.logs import fields
@@ -80,13 +80,7 @@ def tokens_ended(services: Services) -> None:
 def uploads_ended(services: Services) -> None:
     """Delete files after their time, complete or not."""
     found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now())
-    found = found.order_by(func.random()).limit(_AT_ONCE)
-    full = True
-    while full:
-        with services.store.read() as connection:
-            rows = connection.execute(found).all()
-        _forget(services, rows)
-        full = len(rows) == _AT_ONCE
+    _each_found(services, found.order_by(func.random()), functools.partial(_forget_file, services))
 
 
 def datasets_unfinished(services: Services) -> None:
@@ -124,7 +118,7 @@ def _rows_of_deleted(services: Services) -> None:
     before = services.clock.now() - max(services.config.keep_days * _DAY, _UNFINISHED_SECONDS + _DAY)
     old = (datasets.c.state == DatasetState.DELETED, datasets.c.created_at < before)
     named = [datasets.c.id.not_in(select(table.c.dataset)) for table in (jobs, versions)]
-    found = select(datasets.c.id, datasets.c.key).where(*old, *named).order_by(func.random()).limit(_AT_ONCE)
+    found = select(datasets.c.id, datasets.c.key).where(*old, *named).order_by(func.random())
 
     def forget(row: Row[Any, Any]) -> None:
         services.objects.delete(row.key)  # a deletion may have been cut off
@@ -133,12 +127,7 @@ def _rows_of_deleted(services: Services) -> None:
             checks = connection.execute(gone).scalar()
             _keep_count(connection, GIVEN_UP_KIND, int(checks is not None and checks > MOST_CHECKS))
 
-    full = True
-    while full:
-        with services.store.read() as connection:
-            rows = connection.execute(found).all()
-        each(rows, forget)
-        full = len(rows) == _AT_ONCE
+    _each_found(services, found, forget)
 
 
 def checkpoints_superseded(services: Services) -> None:
@@ -192,7 +181,7 @@ def _forget_job(services: Services, job: str) -> None:
         files = connection.execute(select(uploads.c.id, uploads.c.key).where(uploads.c.job == job)).all()
         machines = select(attempts.c.launcher, attempts.c.name, attempts.c.handle).where(attempts.c.job == job)
         rows = connection.execute(machines).all()
-    _forget(services, files)
+    each(files, functools.partial(_forget_file, services))
     for launcher, name, handle in rows:
         _forget_machine(services, launcher, Handle(name, handle))
     _forget_many(services, job)
@@ -298,14 +287,21 @@ def _forget_machine(services: Services, launcher: str, machine: Handle) -> None:
         services.machines.launcher(launcher).forget(machine)
 
 
-def _forget(services: Services, rows: Iterable[tuple[str, str]]) -> None:
-    def forget(row: tuple[str, str]) -> None:
-        file, key = row
-        services.objects.delete(key)
-        with services.store.begin() as connection:
-            connection.execute(delete(uploads).where(uploads.c.id == file))
+def _each_found(services: Services, found: Select[Any], forget: Callable[[Any], None]) -> None:
+    """Forget the rows, some hundred at a time, until fewer are found."""
+    full = True
+    while full:
+        with services.store.read() as connection:
+            rows = connection.execute(found.limit(_AT_ONCE)).all()
+        each(rows, forget)
+        full = len(rows) == _AT_ONCE
 
-    each(rows, forget)
+
+def _forget_file(services: Services, row: tuple[str, str]) -> None:
+    file, key = row
+    services.objects.delete(key)
+    with services.store.begin() as connection:
+        connection.execute(delete(uploads).where(uploads.c.id == file))
 
 
 def _keep_count(connection: Connection, kind: str, count: float) -> None:
