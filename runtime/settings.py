@@ -42,9 +42,12 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """A frozen configuration: every field is the environment variable of the prefix and the field's name."""
+    """A frozen configuration: every field is the environment variable of the prefix and the field's name.
 
-    model_config = SettingsConfigDict(frozen=True)
+    An empty variable is unset: templates of Helm and Compose write a variable without a value so.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
     @classmethod
     def variable(cls, field: str) -> str:

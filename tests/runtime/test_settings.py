@@ -77,9 +77,14 @@ def test_a_port_of_ones_own_is_no_variable_of_kubernetes(monkeypatch):
     )
 
 
-def test_an_empty_variable_is_unset(monkeypatch):
-    monkeypatch.setenv("MARKET_GATEWAY_NONE_OF_MINE", "")
-    read(GatewayConfig)
+@pytest.mark.parametrize("kind", SERVICES)
+def test_an_empty_variable_is_unset(monkeypatch, kind):
+    """As Helm and Compose write a variable without a value."""
+    expected = read(kind)
+    for field in kind.model_fields:
+        monkeypatch.setenv(kind.variable(field), "")
+    monkeypatch.setenv(f"{kind.model_config['env_prefix']}NONE_OF_MINE", "")
+    assert read(kind) == expected
 
 
 def test_the_variables_of_the_client_pass(monkeypatch):

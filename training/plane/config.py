@@ -65,7 +65,7 @@ class Config(Settings):
         Path("/var/run/secrets/kubernetes.io/serviceaccount/token"), description="the service account's token"
     )
     kubernetes_ca_file: str = Field(
-        "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", description="whom to trust; empty for the system's"
+        "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", description="whom to trust; `system` for the system's"
     )
     kubernetes_gpus: str = Field("", description="comma-separated values of nvidia.com/gpu.product; none for CPUs")
     kubernetes_usd_per_hour: float = Field(0.0, ge=0, description="what a GPU of the cluster is charged with")

@@ -52,7 +52,7 @@ def _kubernetes(config: Config, prefix: str) -> Launcher:
         config.kubernetes_usd_per_hour,
         disk=f"{config.disk_gb}Gi",
     )
-    authority = config.kubernetes_ca_file
+    authority = "" if config.kubernetes_ca_file == "system" else config.kubernetes_ca_file
     try:
         return KubernetesLauncher(
             config.kubernetes_api, config.kubernetes_token_file, cluster, prefix, authority=authority
