@@ -166,6 +166,10 @@ class Admission:
         """The credential if the gateway has accepted it before, else the name of all other callers."""
         return caller.credential if self._digest(caller) in self._known else STRANGERS
 
+    def in_turn(self, caller: Caller | None, address: tuple[str, int] | None) -> str:
+        """Whose turn it is: the credential if the gateway has accepted it before, else the address's host."""
+        return (self.client(caller) if caller is not None else STRANGERS) or (address[0] if address else "")
+
     @contextmanager
     def place(self, caller: Caller) -> Iterator[None]:
         """Count a request for the time of a block. Raises OverloadedError above a limit.

@@ -101,7 +101,7 @@ class Guard:
 
     async def _turn(self, scope: Scope, caller: Caller) -> None:
         """Return when the request may begin. Raises ClientGoneError."""
-        begins = self._turns.take(self._admission.client(caller) or _address(scope))
+        begins = self._turns.take(self._admission.in_turn(caller, scope["client"]))
         if begins is None:
             return
         scope["state"]["cancel_when_lost"](begins)
@@ -217,11 +217,6 @@ def note(caller: Caller, status: Any) -> None:
 def route_of(scope: Scope) -> str:
     """The template of the route, "other" where no route has the path: paths are chosen by callers."""
     return str(getattr(scope.get("route"), "path", "other"))
-
-
-def _address(scope: Scope) -> str:
-    host, _ = scope["client"] or ("", 0)
-    return str(host)
 
 
 def _headers(scope: Scope, *names: bytes) -> dict[bytes, str]:

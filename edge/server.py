@@ -80,7 +80,7 @@ class Server:
         settings = uvicorn.Config(
             self._app,
             http=http_connection.within(config.reader_seconds),
-            ws=counted(self._admission.messages),
+            ws=counted(self._admission),
             ws_max_size=MESSAGE_BYTES,
             ws_per_message_deflate=False,
             log_config=None,

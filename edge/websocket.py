@@ -16,7 +16,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from edge.admission import Count, Held
+from edge.admission import Admission, Held
 from edge.caller import Caller
 from edge.turns import Turns
 from market_inference.contract.errors import OverloadedError, code_name
@@ -76,9 +76,9 @@ class _Reader(asyncio.BufferedProtocol):
         self._connection.data_received(bytes(_BUFFER[:nbytes]))
 
 
-def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
+def counted(admission: Admission) -> type[WebSocketsSansIOProtocol]:
     """The class of connections for uvicorn. A connection above the budget is closed with TRY_AGAIN_LATER (1013)."""
-    turns = Turns()
+    memory, turns = admission.messages, Turns()
 
     class Connection(WebSocketsSansIOProtocol):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -144,7 +144,7 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
                 super().data_received(piece)
                 if self._idle_frames >= _IDLE_FRAMES:
                     self._idle_frames = 0
-                    self._turn = turns.take(self._name())
+                    self._turn = turns.take(admission.in_turn(self._caller(), self.client))
                     if self._turn is not None:
                         self._turn.add_done_callback(self._take_turn)
             self._count()
@@ -207,12 +207,6 @@ def counted(memory: Count) -> type[WebSocketsSansIOProtocol]:
         def _caller(self) -> Caller | None:
             found: Any = getattr(self, "scope", {}).get("state", {}).get("caller")
             return found if isinstance(found, Caller) else None
-
-        def _name(self) -> str:
-            caller = self._caller()
-            return (
-                caller.credential if caller is not None and caller.credential else str(self.client and self.client[0])
-            )
 
         def _refuse(self, error: OverloadedError) -> None:
             """Tell the client and the operator, and give the memory back at once."""

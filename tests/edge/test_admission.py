@@ -13,6 +13,7 @@ from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from edge import body as bodies
+from edge import caller as callers
 from edge.admission import SMALL
 from edge.body import counts as body_counts
 from edge.caller import Caller
@@ -345,6 +346,19 @@ async def test_the_gateway_is_asked_once_for_all_requests_with_a_new_key(start):
         assert servicer.calls == 1
         for _, writer in waiting:
             writer.close()
+
+
+async def test_invented_keys_take_the_turns_of_their_address(start, pair):
+    """Requests and WebSockets alike: an invented key for each has no turns of its own."""
+    server, address = await start(), ("10.0.0.7", 5000)
+    reader, writer = await send(server, "/v1/sentiment", pair.key, b'{"text": "Shares rise"}')
+    assert await status(reader) == 200
+    writer.close()
+    keys = {key: callers.read([(b"x-api-key", key.encode())], "") for key in (pair.key, "invented", "another")}
+    turns = {key: server._admission.in_turn(one, address) for key, one in keys.items()}
+    assert turns == {pair.key: f"Bearer {pair.key}", "invented": "10.0.0.7", "another": "10.0.0.7"}
+    assert server._admission.in_turn(None, address) == "10.0.0.7"
+    assert server._admission.in_turn(None, None) == ""
 
 
 async def test_requests_without_a_key_delay_no_answer_of_another_client(start, pair):
