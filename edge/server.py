@@ -48,9 +48,9 @@ class Server:
         try:
             self._own = tls.Files(config.tls_certificate, config.tls_key)
             self._to_gateway = tls.Files(config.gateway_tls_certificate, config.gateway_tls_key, config.gateway_tls_ca)
-            self._tls = tls.context(self._own) if self._own else None
             self._upstream = Upstream(config)
             self._watchers = self._watchers_of_files()
+            self._tls = tls.context(self._own) if self._own else None
         except tls.TlsError as error:
             raise ConfigurationError(str(error)) from error
         self._socket = listening(config.listen, backlog=_BACKLOG, reader_seconds=config.reader_seconds)
@@ -117,7 +117,7 @@ class Server:
     def _watchers_of_files(self) -> list[Watcher]:
         """New certificates serve new connections."""
         found = []
-        if self._tls is not None:
+        if self._own:
             found.append(tls.watcher(self._own, _LOOK_SECONDS, self._renew))
         if self._to_gateway:
             found.append(tls.watcher(self._to_gateway, _LOOK_SECONDS, self._upstream.renew, "gateway_certificates"))

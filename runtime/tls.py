@@ -175,8 +175,7 @@ def channel(files: Files) -> grpc.ChannelCredentials:
 
 
 def context(files: Files) -> ssl.SSLContext:
-    """For a listening socket outside gRPC. Raises TlsError, OSError."""
-    check(files)
+    """For a listening socket outside gRPC, of files that check() or watcher() has passed. Raises TlsError, OSError."""
     if files.certificate is None:
         raise TlsError("a server needs a certificate")
     made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
