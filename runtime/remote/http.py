@@ -28,6 +28,8 @@ _MOST_DETAIL_BYTES = 64 << 10
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 _MOST_DETAIL_CHARACTERS = 500
+_PLAIN = {"accept", "content-type"}
+"""Headers without a secret: an explanation may repeat the values."""
 _LEAST_SECRET = 6
 """Shorter words are no keys, and stand in texts by chance."""
 
@@ -65,7 +67,7 @@ class Http:
         timeout: float | None = None,
     ) -> Any:
         """Send one request and parse the answer; None for an answer without content. Raises RemoteError."""
-        content = self.exchange(url, body, headers, method=method, timeout=timeout)[1]
+        content = self.exchange(url, body, headers, method=method, timeout=timeout)
         try:
             return json.loads(content, parse_constant=_refuse_constant) if content else None
         except (ValueError, RecursionError):
@@ -79,18 +81,18 @@ class Http:
         *,
         method: str = "",
         timeout: float | None = None,
-    ) -> tuple[Mapping[str, str], bytes]:
+    ) -> bytes:
         """Send one request without a retry: `method`, else POST with a body and GET without one.
 
-        `timeout`: seconds for the whole request, by default the client's. Returns the answer's headers and bytes.
-        Raises RemoteError.
+        `timeout`: seconds for the whole request, by default the client's. Returns the answer's bytes. Raises
+        RemoteError.
         """
         seconds = self._timeout if timeout is None else timeout
         with self._open(url, body, headers, method, seconds, seconds) as response:
             content = bounded.content(response, MOST_BYTES)
             if len(content) > MOST_BYTES:
                 raise TransientError(f"{urllib.parse.urlsplit(url).netloc} answered more than {MOST_BYTES} bytes")
-            return dict(response.headers), content
+            return content
 
     def tail(self, url: str, headers: Mapping[str, str], *, most: int, seconds: float) -> bytes:
         """The first `most` bytes of an answer without an end, read until no byte came for `seconds`.
@@ -113,10 +115,9 @@ class Http:
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
             raise RemoteError(f"not an HTTP address: {url}")
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        secrets = {**self._headers, **(headers or {})}
-        request = urllib.request.Request(  # noqa: S310 -- the scheme is checked above
-            url, data, {"Content-Type": "application/json", **secrets}, method=method or None
-        )
+        sent = {"Content-Type": "application/json", **self._headers, **(headers or {})}
+        secrets = [value for name, value in sent.items() if name.lower() not in _PLAIN]
+        request = urllib.request.Request(url, data, sent, method=method or None)  # noqa: S310 -- the scheme is checked
         try:
             with bounded.opened(
                 request,
@@ -126,7 +127,7 @@ class Http:
                 context=self._context,
             ) as response:
                 if isinstance(response, urllib.error.HTTPError):
-                    raise _refusal(host, response, secrets.values())
+                    raise _refusal(host, response, secrets)
                 yield response
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{host} cannot be reached: {getattr(error, 'reason', error)}") from None
@@ -163,7 +164,7 @@ def _refusal(host: str, error: urllib.error.HTTPError, secrets: Iterable[str]) -
 
 
 def _hidden(text: str, secrets: Iterable[str]) -> str:
-    """The server's text without the values of the request's headers, nor their last words: `Bearer KEY` and `KEY`."""
+    """The server's text without the secrets, nor their last words: `Bearer KEY` and `KEY`."""
     words = {word for secret in secrets for word in (secret, *secret.split()[-1:]) if len(word) >= _LEAST_SECRET}
     for word in sorted(words, key=len, reverse=True):
         text = text.replace(word, "***")

@@ -146,3 +146,11 @@ def test_an_explanation_that_repeats_the_key_is_told_without_the_key(repeated):
     told = f"{refused.value} {refused.value.detail} {refused.value.__notes__}"
     assert KEY[:5] not in told
     assert "***" in told
+
+
+def test_an_explanation_may_name_the_type_of_the_content():
+    with (
+        answering(b'{"detail": "application/json is not taken here"}', 415) as server,
+        pytest.raises(http.RemoteError, match="application/json is not taken here"),
+    ):
+        client().json(server.url, {}, {"Accept": "text/plain", "content-type": "application/json"})

@@ -117,7 +117,7 @@ class KubernetesLauncher:
             pods = self._ask("GET", f"{self._core}/pods?{_selector(f'job-name={machine.name}')}")["items"]
             if pods:
                 url = f"{self._core}/pods/{pods[-1]['metadata']['name']}/log?limitBytes={most}&tailLines=5000"
-                return self._http.exchange(url, headers=self._headers())[1]
+                return self._http.exchange(url, headers=self._headers())
         return None
 
     def forget(self, machine: Handle) -> None:
