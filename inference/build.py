@@ -29,7 +29,6 @@ from inference.device.nvml import Gpu
 from inference.loading.bucket import BucketSource
 from inference.loading.catalog import Catalog, Slot
 from inference.loading.folder import FolderSource
-from inference.loading.location import Location
 from inference.loading.registry import Loader, Registry
 from inference.loading.sentiment import SentimentLoader
 from inference.loading.source import Source
@@ -43,6 +42,7 @@ from market_inference.contract.state import state_dir
 from models import forecast, indicators, sentiment
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
+from runtime.remote.location import Location
 from runtime.settings import SettingsError
 from runtime.tracing import Traces
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from inference.loading.location import Location
 from runtime.listen import Address, AnyAddress, Loopback, is_loopback, is_unix
+from runtime.remote.location import Location
 from runtime.settings import Settings
 from runtime.tracing import Endpoint
 

@@ -9,15 +9,16 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from inference.loading.location import Location
-from inference.loading.source import Listing, SourceAwayError
+from inference.loading.source import LIST_SECONDS, Listing, SourceAwayError
 from models.manifest import FILE_NAME, MOST_BYTES, Manifest, digest, verify
 from models.model import ModelUnavailableError
 from runtime.extra import ExtraMissingError
 from runtime.remote import s3
+from runtime.remote.location import Location
 
 FILES = ".files"
 _CHUNK_BYTES = 1 << 20
@@ -38,19 +39,26 @@ class BucketSource:
         self._manifests: dict[str, tuple[str, bytes]] = {}
 
     def listed(self) -> Listing:
-        """Raises SourceAwayError when the bucket does not answer."""
+        """Raises SourceAwayError when the bucket does not answer, or answers without an end.
+
+        The process waits at its end for the request in flight, and not for the whole listing.
+        """
+        until = time.monotonic() + LIST_SECONDS
         with self._answering():
-            folders = self._folders()
-            known = {name: self._manifest(name) for name in folders}
+            known = {}
+            for name in self._folders(until):
+                _require_time(until)
+                known[name] = self._manifest(name)
         self._manifests = {name: read for name, read in known.items() if read is not None}
         return Listing({name: content for name, (_, content) in self._manifests.items()})
 
-    def _folders(self) -> list[str]:
+    def _folders(self, until: float) -> list[str]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._location.bucket, Prefix=self._location.prefix, Delimiter="/"
         )
         found: list[str] = []
         for number, page in enumerate(pages):
+            _require_time(until)
             found += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
             if max(number, len(found)) > _MOST_FOLDERS:
                 raise SourceAwayError(f"the registry bucket lists more than {_MOST_FOLDERS} folders, or pages of them")
@@ -134,6 +142,11 @@ def _check_room(size: int | None, folder: Path) -> None:
         raise SourceAwayError("the registry bucket does not say how long a file is")
     if size > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _require_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise SourceAwayError(f"the registry bucket did not list its models within {LIST_SECONDS:g} s")
 
 
 def _link(target: Path, link: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inference.loading.catalog import Catalog, Shadow
-from inference.loading.source import Listing, Source, SourceAwayError
+from inference.loading.source import LIST_SECONDS, Listing, Source, SourceAwayError
 from market_inference.contract.errors import ServiceUnavailableError
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 Loader = Callable[[Manifest, Path], Any]
 Key: TypeAlias = tuple[str, str]
 """Engine and name of a model."""
-LIST_SECONDS = 60.0
-"""A listing of the source that takes longer has failed. The next listing begins after its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from models.manifest import Manifest
 
+LIST_SECONDS = 60.0
+"""A listing of the source that takes longer has failed. The next listing begins after its end."""
+
 
 class SourceAwayError(Exception):
     """The source cannot be listed now; the text says why. Models known from earlier stay."""

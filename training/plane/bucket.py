@@ -6,32 +6,14 @@ a larger body nor a second upload passes.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runtime.remote import s3
+from runtime.remote.location import Location
 from training.plane.objects import CHUNK_BYTES, ObjectMissingError, ObjectsAwayError, ObjectsFullError, SignedUpload
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """s3://bucket or s3://bucket?endpoint=http://host:port&region=name, with the credentials that boto3 finds."""
-
-    bucket: str
-    endpoint: str | None
-    region: str
-
-    @classmethod
-    def of(cls, address: str) -> "Location":
-        """Raises ValueError when this is no such address."""
-        parts = urlsplit(address)
-        if parts.scheme != "s3" or not parts.netloc or parts.path.strip("/"):
-            raise ValueError("must be s3://bucket, with ?endpoint=URL&region=NAME where needed")
-        query = parse_qs(parts.query)
-        return cls(parts.netloc, query.get("endpoint", [None])[0], query.get("region", ["us-east-1"])[0])
 
 
 class BucketObjects:

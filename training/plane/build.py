@@ -6,6 +6,7 @@ from gateway.access.auth import Authenticator, Keyring
 from gateway.access.tokens import Tokens
 from market_inference.contract import keys
 from runtime.listen import is_loopback
+from runtime.remote.location import Location
 from training.plane import registry
 from training.plane.champion import Champion
 from training.plane.clock import Clock
@@ -99,10 +100,10 @@ def model_duties(services: Services) -> dict[str, Duty]:
 def _objects(config: Config, signer: Signer) -> Objects:
     if not config.objects:
         return FolderObjects(config.root / "objects", signer, config.url)
-    from training.plane.bucket import BucketObjects, Location  # boto3 takes a third of a second
+    from training.plane.bucket import BucketObjects  # boto3 takes a third of a second
 
     try:
-        return BucketObjects(Location.of(config.objects))
+        return BucketObjects(Location.of(config.objects, whole=True))
     except ValueError as error:
         raise ConfigurationError(f"MARKET_TRAINING_OBJECTS: {error}") from error
 

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from runtime.remote import s3
+from runtime.remote.location import Location
 
 MANIFEST = "manifest.json"
 _KEPT = 3
@@ -140,12 +140,8 @@ class BucketRegistry:
 
     def __init__(self, address: str) -> None:
         """`address` is s3://bucket/prefix?endpoint=URL&region=NAME. Raises ValueError."""
-        from training.plane.bucket import Location  # boto3 takes a third of a second
-
-        parts = urlsplit(address)
-        location = Location.of(parts._replace(path="").geturl())
-        self._bucket = location.bucket
-        self._prefix = f"{prefix}/" if (prefix := parts.path.strip("/")) else ""
+        location = Location.of(address)
+        self._bucket, self._prefix = location.bucket, location.prefix
         self._s3: Any = s3.client(location.endpoint, location.region)
 
     def manifest(self, name: str) -> bytes | None:

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.training.planes import S3Server
 from inference.loading.bucket import BucketSource
-from inference.loading.location import Location
 from inference.loading.source import SourceAwayError
 from models.manifest import Manifest, digest
 from models.model import ModelUnavailableError
+from runtime.remote.location import Location
 
 WEIGHTS = b"weights of a model"
 

@@ -11,11 +11,11 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from inference.loading import bucket
 from inference.loading.bucket import BucketSource
-from inference.loading.location import Location
 from inference.loading.source import SourceAwayError
 from models.manifest import Manifest
 from models.model import ModelUnavailableError
 from runtime.remote import s3
+from runtime.remote.location import Location
 from tests.http_thread import running
 
 PREFIX = b"<CommonPrefixes><Prefix>model/</Prefix></CommonPrefixes>"
@@ -122,3 +122,23 @@ def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(SourceAwayError, match="more than 20 folders"):
             source.listed()
     assert pages <= 22
+
+
+def test_a_listing_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread lists on for a process that ends."""
+    monkeypatch.setattr(bucket, "LIST_SECONDS", 0.0)
+    pages = 0
+
+    def page() -> bytes:
+        nonlocal pages
+        pages += 1
+        return (
+            b'<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated>'
+            b"<NextContinuationToken>%d</NextContinuationToken></ListBucketResult>" % pages
+        )
+
+    with answering(200, page) as address:
+        source = BucketSource(Location("b", "", address, "us-east-1"), tmp_path)
+        with pytest.raises(SourceAwayError, match="did not list its models within 0 s"):
+            source.listed()
+    assert pages == 1

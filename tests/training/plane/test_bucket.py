@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from runtime.remote.location import Location
 from tests.runtime.remote.answers import Write, answering
-from training.plane.bucket import BucketObjects, Location
+from training.plane.bucket import BucketObjects
 from training.plane.objects import ObjectsAwayError, at_most, content
 
 DECLARED = {"key": "uploads/x", "bytes": 5, "sha256": hashlib.sha256(b"bytes").hexdigest()}
@@ -21,7 +22,7 @@ VERBS: dict[str, Callable[[BucketObjects], object]] = {
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], BucketObjects]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    return lambda url: BucketObjects(Location("b", url, "us-east-1"))
+    return lambda url: BucketObjects(Location("b", "", url, "us-east-1"))
 
 
 def test_the_stored_bytes_are_read(bucket: Callable[[str], BucketObjects]) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy import update
 
 from benchmarks.training.planes import S3Server
 from inference.loading.bucket import BucketSource
-from inference.loading.location import Location
 from models.manifest import Manifest, digest
+from runtime.remote.location import Location
 from tests.training.plane.conftest import NOW, OWNER
 from tests.training.plane.models import add_version_job, folder_objects, texts_csv
 from tests.training.plane.test_gatekeeper import RECIPE, registered

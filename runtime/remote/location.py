@@ -1,4 +1,4 @@
-"""The address of a registry in a bucket."""
+"""The address of a bucket, or of a folder in a bucket."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -14,13 +14,14 @@ class Location:
     region: str
 
     @classmethod
-    def of(cls, address: str) -> "Location":
-        """Raises ValueError when this is no such address."""
+    def of(cls, address: str, *, whole: bool = False) -> "Location":
+        """`whole`: an address without a prefix. Raises ValueError when this is no such address."""
         parts = urlsplit(address)
-        if parts.scheme != "s3" or not parts.netloc:
-            raise ValueError("must be s3://bucket/prefix, with ?endpoint=URL&region=NAME where needed")
-        query = parse_qs(parts.query)
         prefix = parts.path.strip("/")
+        if parts.scheme != "s3" or not parts.netloc or (whole and prefix):
+            form = "s3://bucket" if whole else "s3://bucket/prefix"
+            raise ValueError(f"must be {form}, with ?endpoint=URL&region=NAME where needed")
+        query = parse_qs(parts.query)
         return cls(
             parts.netloc,
             f"{prefix}/" if prefix else "",
