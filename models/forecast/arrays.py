@@ -66,12 +66,22 @@ def holds(condition: AnyArray) -> bool:
 
     Only for skipping work. The answer must not depend on the result.
     """
-    return isinstance(condition, np.ndarray) and bool(condition.all())
+    return isinstance(condition, np.ndarray) and np.count_nonzero(condition) == condition.size
 
 
 def columns(array: AnyArray, index: AnyArray) -> AnyArray:
     """array[:, index]; numpy's indexing is slower, and its memory order slows down later operations."""
     return array.take(index, axis=1) if isinstance(array, np.ndarray) else array[:, index]
+
+
+def at_most(array: AnyArray, limit: float) -> AnyArray:
+    """``array`` clipped at ``limit``; numpy's clip() takes twice the time of minimum()."""
+    return np.minimum(array, limit) if isinstance(array, np.ndarray) else array.clip(max=limit)
+
+
+def at_least(array: AnyArray, limit: float) -> AnyArray:
+    """``array`` clipped below ``limit``, as at_most()."""
+    return np.maximum(array, limit) if isinstance(array, np.ndarray) else array.clip(limit)
 
 
 def with_rows(array: AnyArray, rows: AnyArray, values: AnyArray) -> AnyArray:
@@ -105,7 +115,16 @@ def running_min(array: AnyArray) -> AnyArray:
 
 def gather(array: AnyArray, index: AnyArray) -> AnyArray:
     """[B, I]: the elements of every row of ``array`` [B, W] at the places ``index`` (int64 [B, I])."""
-    return np.take_along_axis(array, index, 1) if isinstance(array, np.ndarray) else array.gather(1, index)
+    if not isinstance(array, np.ndarray):
+        return array.gather(1, index)
+    # A third of the time of numpy's take_along_axis().
+    return array[np.arange(len(array))[:, None], index]
+
+
+def per_row(index: AnyArray, array: AnyArray) -> AnyArray:
+    """[B, I]: ``index`` (int64 [1 or B, I]) for every row of ``array`` [B, ...]."""
+    rows = len(array)
+    return index if len(index) == rows else namespace(index).broadcast_to(index, (rows, index.shape[1]))
 
 
 def windows(array: AnyArray, size: int) -> AnyArray:
@@ -116,7 +135,10 @@ def windows(array: AnyArray, size: int) -> AnyArray:
 def pad_left(array: AnyArray, places: int) -> AnyArray:
     """``array`` [B, W] with ``places`` zeros before every row."""
     if isinstance(array, np.ndarray):
-        return np.pad(array, ((0, 0), (places, 0)))
+        # A tenth of the time of numpy's pad().
+        padded = np.zeros((len(array), places + array.shape[1]), dtype=array.dtype)
+        padded[:, places:] = array
+        return padded
     import torch
 
     return torch.nn.functional.pad(array, (places, 0))

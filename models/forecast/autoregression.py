@@ -7,7 +7,17 @@ long.
 
 from typing import NamedTuple
 
-from models.forecast.arrays import AnyArray, gather, namespace, pad_left, running_max, running_min, whole, windows
+from models.forecast.arrays import (
+    AnyArray,
+    gather,
+    namespace,
+    pad_left,
+    per_row,
+    running_max,
+    running_min,
+    whole,
+    windows,
+)
 from models.forecast.path import Path
 from models.forecast.volatility import LEAST_STEPS, SMALLEST_SIGMA
 
@@ -177,6 +187,7 @@ def iterate(fitted: Fit, path: Path, ends: AnyArray, error_sigma: AnyArray, step
     memory = xp.zeros((rows, lanes, lags + steps), dtype=xp.float64, device=device)
     window = (ends[:, :, None] - xp.arange(lags, 0, -1, device=device)).clip(0)
     recent = gather(scaled(path, fitted.scale), window.reshape(rows, -1)).reshape(window.shape)
+    weights, pull = fitted.lags[:, :, None], fitted.pull[:, None]
     memory[:, :-1, :lags] = recent - fitted.drift[:, None, None]
     memory[:, -1, lags - 1] = 1.0
     forecast = xp.arange(lanes, device=device) < lanes - 1
@@ -186,8 +197,7 @@ def iterate(fitted: Fit, path: Path, ends: AnyArray, error_sigma: AnyArray, step
     levels = xp.empty((rows, lanes, steps + 1), dtype=xp.float64, device=device)
     levels[:, :, 0] = level
     for step in range(steps):
-        pulled = fitted.pull[:, None] * (level - centre)
-        value = _times(memory[:, :, step : step + lags], fitted.lags) + pulled
+        value = (memory[:, :, step : step + lags] @ weights)[:, :, 0] + pull * (level - centre)
         value = value.clip(-LARGEST_STEP, LARGEST_STEP)
         memory[:, :, lags + step] = value
         level = level + scale * (value + drift)
@@ -232,7 +242,7 @@ def backtest(path: Path, ends: AnyArray, steps: int) -> tuple[AnyArray, AnyArray
     ``ends`` (int64 [1 or b, O]) are columns in the latest half of path.level. The coefficients are from the older half
     alone: one fit serves all origins. Sigma follows the errors up to the origin, as in predict().
     """
-    origins = namespace(path.step).broadcast_to(ends, (len(path.step), ends.shape[1]))
+    origins = per_row(ends, path.step)
     fitted, error, known = early(path)
     return iterate(fitted, path, origins, sigma(error, known, origins), steps)
 

@@ -5,7 +5,7 @@ Owns the shapes of a batch. Items of different contexts, horizons and level sets
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from models.forecast.scale import natural
 from models.forecast.season import Season, make_season
 from models.forecast.series import Forecast, Phases, Series
 from models.forecast.structure import Structure
+from models.forecast.volatility import Backtest
 from models.forecast.walk import EWMA, POOLED, Edges, Walk
 
 _NO_TIMES = {type(None)}
@@ -60,7 +61,8 @@ class Batch:
         self.widths = list(map(len, self.levels))
         self.columns = max(self.widths)
         padded = min(self.lengths) < max(self.lengths)
-        self.path = make_path(put(pack(series), device), self.numbers(self.lengths) - 1, padded=padded)
+        steps = self.numbers([length - 1 for length in self.lengths])
+        self.path = make_path(put(pack(series), device), steps, padded=padded)
         self.walk_reach = self._reach(walk.edges)
         self.horizon = self.vector(self.horizons)
         self.origins = list(map(volatility.room, self.lengths, self.horizons))
@@ -70,7 +72,12 @@ class Batch:
         if walk is POOLED and (any(periods) or set(map(type, times)) != _NO_TIMES):
             self.clocks = [clock_of(item, self.steps) for item in items]
             self.season = make_season(self.path, self.clocks, self.steps, device) if any(self.clocks) else None
-        self.walk = walk.backtest(self.path, self.horizon, self.origins, self.steps, self.every, self.season)
+        self._walk = walk
+
+    @cached_property
+    def walk(self) -> Backtest:
+        """The deviations of the random walk, now and at past origins; series with faults or halts never need them."""
+        return self._walk.backtest(self.path, self.horizon, self.origins, self.steps, self.every, self.season)
 
     def vector(self, numbers: Sequence[int]) -> AnyArray:
         """Numbers of the host as int64 [n] on the device."""
@@ -110,6 +117,8 @@ class Batch:
 
     def parts(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """``rows`` in parts small enough for the memory of the autoregression."""
+        if not rows:
+            return []
         size = autoregression.rows_at_once(self.path.step.shape[1])
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 

@@ -7,8 +7,10 @@ count is small, and independent.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
+from models.cache import cache_of_device
 from models.forecast import student, trial
 from models.forecast.arrays import AnyArray, Device, namespace, with_rows
 from models.forecast.path import Path
@@ -49,6 +51,12 @@ def blend(first: AnyArray, second: AnyArray, weight: AnyArray) -> AnyArray:
 
 def _upper_edge(edges: Edges, horizon: int | AnyArray, device: Device) -> AnyArray:
     """[B, 1] or [1]: the edge of the central 80% interval in deviations."""
+    return _common_edge(edges, horizon, device) if isinstance(horizon, int) else edges((0.9,), device)[horizon - 1]
+
+
+@cache_of_device(lru_cache(maxsize=1024))
+def _common_edge(edges: Edges, horizon: int, device: Device) -> AnyArray:
+    """[1]: the edge of the central 80% interval over one horizon."""
     return edges((0.9,), device)[horizon - 1]
 
 

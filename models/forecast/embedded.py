@@ -85,35 +85,38 @@ class Embedded:
             treated = [row for row in suspect if current[row] is not items[row]]
             if treated:
                 batch = Batch(current, self._device, self.walk)
-            answers = self._run(batch, treated, warnings)
-            if self.walk is POOLED and batch.path.still >= halts.LEAST_RUN:
-                return self._resumed(batch, answers, warnings)
+            gates, moving = self._gates(batch, treated), self._moving(batch)
+            if len(moving) == len(items) and not any(gates):
+                return self._resumed(batch, moving, warnings)
+            answers = self._run(batch, gates, warnings)
+            halted = {row: item for row, item in moving.items() if not answers[row].gate}
+            if halted:
+                for row, answer in zip(halted, self._resumed(batch, halted, warnings), strict=True):
+                    answers[row] = answer
             return answers
 
-    def _resumed(self, batch: Batch, answers: list[Forecast], warnings: Mapping[int, Warnings]) -> list[Forecast]:
-        """``answers`` with the random walk of series with halts taken from their moving values alone.
+    def _moving(self, batch: Batch) -> dict[int, Series]:
+        """By row, the items that have halts, without their halts. Phases need all values."""
+        found = dict[int, Series]()
+        if self.walk is POOLED and batch.path.still >= halts.LEAST_RUN:
+            for row in halts.candidates(batch.path):
+                item = batch.items[row]
+                kept = None if item.period or item.times is not None else halts.moving(item.values)
+                if kept is not None:
+                    found[row] = item._replace(values=item.values[kept])
+        return found
 
-        Phases need all values, and so does structure.
-        """
-        short = dict[int, Series]()
-        for row in halts.candidates(batch.path):
-            item = batch.items[row]
-            if answers[row].gate or item.period or item.times is not None:
-                continue
-            kept = halts.moving(item.values)
-            if kept is not None:
-                short[row] = item._replace(values=item.values[kept])
-        if short:
-            moving = Batch([*short.values()], self._device, self.walk)
-            found = moving.answers(moving.random_walk(), [0.0] * len(short), self._walk_coverage(moving), {})
-            for row, answer in zip(short, found, strict=True):
-                known = resting(warnings.get(row, ())) + answer.warnings
-                answers[row] = answer._replace(context=answers[row].context, warnings=known)
-        return answers
+    def _resumed(self, batch: Batch, moving: Mapping[int, Series], warnings: Mapping[int, Warnings]) -> list[Forecast]:
+        """The answers of rows with a closed gate by the random walk of their ``moving`` values alone."""
+        short = Batch([*moving.values()], self._device, self.walk)
+        found = short.answers(short.random_walk(), [0.0] * len(moving), self._walk_coverage(short), {})
+        return [
+            answer._replace(context=batch.lengths[row], warnings=resting(warnings.get(row, ())) + answer.warnings)
+            for row, answer in zip(moving, found, strict=True)
+        ]
 
-    def _run(self, batch: Batch, treated: Sequence[int], warnings: Mapping[int, Warnings]) -> list[Forecast]:
-        """The answers; ``treated`` rows had outliers, ``warnings`` are about the data, by row."""
-        gates = self._gates(batch, treated)
+    def _run(self, batch: Batch, gates: list[float], warnings: Mapping[int, Warnings]) -> list[Forecast]:
+        """The answers; ``warnings`` are about the data, by row."""
         opened = [row for row, share in enumerate(gates) if share > 0]
         judged = self._judged(batch, opened, gates)
         outlook = batch.random_walk()

@@ -118,10 +118,12 @@ def doubtful(path: Path, level: float, least: float) -> NDArray[np.int64]:
         found = _may_open(step, path.level, mask, path.count, _chance(path.count)[1], level, least)
     else:
         width = step.shape[1]
-        # Of one row, numbers instead of arrays of one number: half of the time.
-        one = 0 if len(step) == 1 else slice(None)
-        found = _may_open(step[one], path.level[one], None, float(width), _chance_of(width), level, least)
-    return np.flatnonzero(found)
+        chance = _chance_of(width)
+        if len(step) == 1:
+            return np.arange(int(_may_open(step[0], path.level[0], None, float(width), chance, level, least)))
+        found = _may_open(step, path.level, None, float(width), chance, level, least)
+    rows: NDArray[np.int64] = found.nonzero()[0]
+    return rows
 
 
 @lru_cache(maxsize=1 << 12)
@@ -146,60 +148,75 @@ def _may_open(
 
     Only for skipping work, by half the digits in a fraction of the time. Every part of the evidence is at least that of
     _evidence(), and MARGIN is far above the rounding error of single precision. The sum of step_t L_(t-1) follows
-    from sums: -(L_0^2 + sum of step^2) / 2.
+    from sums: -(L_0^2 + sum of step^2) / 2. Of one row, statistics are numbers: Python's max() and float() take a tenth
+    of numpy's time for arrays of one number.
     """
-    width = step.shape[-1]
+    width, one = step.shape[-1], step.ndim == 1
+    larger, column = (max, float) if one else (np.maximum, _single_column)
     longest, middle = min(width // 3, MOST_LAGS), (width - 1) // 2
     first, total = level[..., 0], level.sum(-1)
     square, level_square = np.vecdot(step, step), np.vecdot(level, level)
-    values, limit = step.astype(np.float32), theta
+    limit: AnyArray = theta
     floor: AnyArray = SMALLEST_SHARE**2 * count
+    padded = np.zeros((*step.shape[:-1], -(-width // LANES) * LANES + longest), dtype=np.float32)
+    values = padded[..., :width]
+    values[:] = step
     if mask is None:
-        values -= np.sort(values)[..., middle, None]
-        robust = np.sort(abs(values))[..., middle]
+        ordered = values.copy()
+        ordered.sort()
+        values -= ordered[..., middle, None]
+        ordered = abs(values)
+        ordered.sort()
+        robust = ordered[..., middle]
     else:
         mask = mask.astype(np.float32)
-        values = (values - lower_median(values, mask, count)) * mask
+        values -= lower_median(values, mask, count)
+        values *= mask
         robust = lower_median(abs(values), mask, count)[:, 0]
         total = total - (width - count) * first
         level_square = level_square - (width - count) * (first * first)
         limit, floor = np.asarray(theta)[:, None], floor[:, None]
-    drift = (first / count) ** 2
+    drift = first / count
+    drift = drift * drift
     variance = square / count - drift + (SMALLEST_SHARE**2 * drift + SMALLEST_SPREAD**2)
-    values *= (1 / np.maximum(1.4826 * robust, 0.1 * np.sqrt(variance))).astype(np.float32)[..., None]
-    values = values.clip(-CLIP, CLIP, out=values)
-    values -= (values.sum(-1) / count).astype(np.float32)[..., None]
+    values *= column(1 / larger(1.4826 * robust, 0.1 * np.sqrt(variance)))
+    values.clip(-CLIP, CLIP, out=values)
+    values -= column(values.sum(-1) / count)
     if mask is not None:
         values *= mask
-    products = _lagged(values.reshape(-1, width), longest)
+    products = _lagged(padded, longest)
     correlation = products[..., 1:] / (products[..., :1] + floor)
     excess = np.maximum(correlation * correlation - limit, 0)
     if mask is not None:
         excess *= np.arange(1, longest + 1) <= np.asarray(count)[:, None] / 3
     spread = level_square - total * total / count
-    across = np.maximum((first * first + square) / 2 - total * first / count, 0)
+    across = larger((first * first + square) / 2 - total * first / count, 0)
     explained = across * across / (spread + SMALLEST_SPREAD**2 * count)
     left = variance * count
     reversion = explained * (count - 2) / (abs(left - explained) + SMALLEST_SHARE**2 * left)
-    evidence = excess.sum(-1) + np.maximum(drift / variance - theta, 0)
-    evidence += (np.maximum(reversion - reverts_at, 0) - 2) / count
+    evidence = excess.sum(-1) + larger(drift / variance - theta, 0) + (larger(reversion - reverts_at, 0) - 2) / count
     return ~((evidence <= least - MARGIN) & (spread >= LEAST_SPREAD * level_square))
 
 
-def _lagged(values: AnyArray, longest: int) -> AnyArray:
-    """[B, longest + 1]: as _products(), from matrix products of blocks; numpy alone.
+def _single_column(numbers: AnyArray) -> AnyArray:
+    """Numbers [B] as float32 [B, 1]."""
+    return numbers.astype(np.float32)[:, None]
+
+
+def _lagged(padded: AnyArray, longest: int) -> AnyArray:
+    """[..., longest + 1]: as _products(), from matrix products of blocks; numpy alone.
+
+    ``padded`` [..., n LANES + longest], the latest ``longest`` places zero.
 
     Entry [i, j] of the product of the blocks of LANES values with all values from the start t of each block on is the
     sum of v_(t + i) v_(t + j) over t: the diagonals add up to the sums by lag.
     """
-    rows, width = values.shape
-    blocks, reach, size, kind = -(-width // LANES), longest + LANES, values.itemsize, values.dtype
-    padded = np.zeros((rows, blocks * LANES + longest), dtype=kind)
-    padded[:, :width] = values
-    onward = np.ndarray((rows, blocks, reach), kind, padded, 0, (padded.strides[0], LANES * size, size)).copy()
-    products = onward[:, :, :LANES].mT @ onward
-    row, line, _ = products.strides
-    return np.ndarray((rows, LANES, longest + 1), kind, products, 0, (row, line + size, size)).sum(1)
+    (*rows, width), (*row, size) = padded.shape, padded.strides
+    blocks = ((width - longest) // LANES, longest + LANES)
+    onward = np.ndarray((*rows, *blocks), padded.dtype, padded, 0, (*row, LANES * size, size)).copy()
+    products = onward[..., :LANES].mT @ onward
+    *row, line, _ = products.strides
+    return np.ndarray((*rows, LANES, longest + 1), padded.dtype, products, 0, (*row, line + size, size)).sum(-2)
 
 
 def reverting(path: Path) -> AnyArray:

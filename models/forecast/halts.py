@@ -37,7 +37,9 @@ def moving(values: Array) -> NDArray[np.int64] | None:
     None where there is no halt, or too little is left for a forecast.
     """
     zero = values[1:] == values[:-1]
-    edges = np.flatnonzero(np.diff(zero, prepend=False, append=False))
+    around = np.zeros(len(zero) + 2, dtype=bool)
+    around[1:-1] = zero
+    edges = np.flatnonzero(around[1:] != around[:-1])
     starts, sizes = edges[::2], edges[1::2] - edges[::2]
     outside = zero.sum() - sizes
     share = (outside + 1) / (len(zero) - sizes + 2)

@@ -25,13 +25,12 @@ LEAST_GROWTH = 0.25
 SMALLEST_STEP = 1e-6
 
 
-def excess(path: Path) -> AnyArray | None:
+def excess(path: Path, squares: AnyArray) -> AnyArray | None:
     """[B, 1]: twice the autocorrelation of successive steps, shrunk; None where all are known to be zero.
 
-    The excess of the variance over many steps, relative to a random walk's.
+    The excess of the variance over many steps, relative to a random walk's. ``squares`` [B, W]: of the steps.
     """
     xp, step = namespace(path.step), path.step
-    squares = step * step
     products = dot(step[:, 1:], step[:, :-1])
     evidence = products * products - CHANCE * dot(squares[:, 1:], squares[:, :-1])
     if holds(evidence <= 0):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.forecast.arrays import AnyArray, gather, holds, largest, namespace
+from models.forecast.arrays import AnyArray, at_most, gather, holds, largest, namespace
 from models.forecast.series import Array
 
 # A hair above 2: a step of exactly a factor of e^2 never depends on how a logarithm is rounded.
@@ -83,8 +83,9 @@ class Path:
         shape = (-1,) + (1,) * (level.ndim - 1)
         last = self.last.reshape(shape)
         values = last * xp.exp(level)
-        if self.unit is not None:
-            values = xp.where(self.logs.reshape(shape), values, last + self.unit.reshape(shape) * level)
+        if self.unit is None:
+            return at_most(values, LARGEST)
+        values = xp.where(self.logs.reshape(shape), values, last + self.unit.reshape(shape) * level)
         return values.clip(-LARGEST, LARGEST)
 
 
@@ -96,7 +97,9 @@ def real_steps(count: AnyArray, width: int) -> AnyArray:
 
 
 def pack(series: Sequence[Array]) -> Array:
-    """Right-aligned values [B, W + 1], the left filled with the oldest value of the row."""
+    """Right-aligned values [B, W + 1], the left filled with the oldest value of the row; a view of a lone series."""
+    if len(series) == 1:
+        return series[0][None]
     lengths = list(map(len, series))
     longest = max(lengths)
     if min(lengths) == longest:
@@ -138,5 +141,4 @@ def _still(step: AnyArray, mask: AnyArray | None, count: AnyArray) -> float:
     """The number of zero steps in ``step`` [B, W], padding aside; infinite for tensors."""
     if not isinstance(step, np.ndarray):
         return math.inf
-    zeros = float(np.count_nonzero(step == 0))
-    return zeros if mask is None else zeros - step.size + float(count.sum())
+    return float(step.size if mask is None else count.sum()) - np.count_nonzero(step)

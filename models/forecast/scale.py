@@ -6,7 +6,7 @@ shrink in logarithms; a regression on such steps continues the line as an expone
 
 from dataclasses import replace
 
-from models.forecast.arrays import AnyArray, largest, namespace
+from models.forecast.arrays import AnyArray, holds, largest, namespace
 from models.forecast.path import Path
 
 # Plain values are chosen where the density of the steps (normal, independent) is higher by MARGIN per step, in
@@ -25,6 +25,8 @@ def natural(path: Path) -> Path:
     step = level[:, 1:] - level[:, :-1]
     gain = xp.log(_spread(path, path.step) / _spread(path, step)) / 2 + path.masked(relative[:, 1:]).sum(1) / count
     plain = path.logs & (gain > MARGIN)
+    if holds(~plain):
+        return path
     chosen = plain[:, None]
     level, step = xp.where(chosen, level, path.level), xp.where(chosen, step, path.step)
     unit = xp.where(plain, path.last * xp.exp(top[:, 0]), 1.0 if path.unit is None else path.unit)

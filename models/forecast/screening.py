@@ -11,7 +11,7 @@ import numpy as np
 
 from models.forecast import faults, outliers, splits
 from models.forecast.answer_warnings import LEAST_STALE
-from models.forecast.arrays import AnyArray, host
+from models.forecast.arrays import AnyArray, at_most, host
 from models.forecast.path import Path
 
 # A step is suspect above a multiple of the mean step: a single outlier of 20 deviations reaches 17 mean steps from 60
@@ -23,7 +23,7 @@ LARGEST_NEWS = math.log(faults.LEAST_FACTOR)
 
 def suspects(path: Path) -> Sequence[int]:
     """The suspect rows, ascending. Waits for the device."""
-    limit = (LARGEST_ROUGHNESS / path.count).clip(max=LARGEST_PART) * path.distance
+    limit = at_most(LARGEST_ROUGHNESS / path.count, LARGEST_PART) * path.distance
     rough, stale = path.peak > limit, path.level[:, -LEAST_STALE] == 0
     rows: list[int] = host(rough | stale).nonzero()[0].tolist()
     return [row for row in rows if stale[row] or not path.logs[row] or _reverses(path.step[row], float(limit[row]))]

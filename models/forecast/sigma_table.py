@@ -23,7 +23,7 @@ import numpy as np
 
 from models.cache import cache_of_device, sized_cache
 from models.forecast import memory, student
-from models.forecast.arrays import AnyArray, Device, dot, holds, namespace, put
+from models.forecast.arrays import AnyArray, Device, at_least, dot, holds, namespace, put
 from models.forecast.path import Path
 from models.forecast.season import Season
 from models.forecast.volatility import (
@@ -111,7 +111,8 @@ def backtest(
     xp, device = namespace(path.step), path.step.device
     found = origins(path, horizon, counts, every)
     calm = path if season is None else season.calmed(path)
-    sigma, features = measures(calm, found)
+    squares = calm.step * calm.step
+    sigma, features = measures(calm, squares, found)
     weights = _coefficients(device)
     exponents = weights[:, 1:] @ features + weights[:, :1]
     growth, root = _ahead(steps, device)
@@ -124,7 +125,7 @@ def backtest(
         growth, root = _at(found.every)
     if season is not None:
         root = xp.sqrt(season.between(found.ends[:, :-1], horizon))
-    excess = memory.excess(calm)
+    excess = memory.excess(calm, squares)
     if excess is not None:
         spread *= memory.growth(excess, steps)
         root = root * memory.growth_over(excess, horizon if found.every is None else found.every)
@@ -159,12 +160,15 @@ def _clipped(exponent: AnyArray) -> AnyArray:
     return exponent.clip(-LARGEST_EXPONENT, LARGEST_EXPONENT)
 
 
-def measures(path: Path, found: Origins) -> tuple[AnyArray, AnyArray]:
-    """s per step [B, O + 1], and the features [B, 7, O + 1], at the origins and at the end of the path."""
+def measures(path: Path, squares: AnyArray, found: Origins) -> tuple[AnyArray, AnyArray]:
+    """s per step [B, O + 1], and the features [B, 7, O + 1], at the origins and at the end of the path.
+
+    ``squares`` [B, W]: of the steps.
+    """
     xp = namespace(path.step)
-    means = _means(path, found)
+    means = _means(path, squares, found)
     rms = xp.sqrt(dot(path.step, path.step) / path.count)
-    smallest = (SMALLEST_SHARE * rms).clip(SMALLEST_SIGMA)
+    smallest = at_least(SMALLEST_SHARE * rms, SMALLEST_SIGMA)
     sigma = xp.maximum(xp.sqrt(means[:, 2:5]).sum(1) * (1 / len(DECAYS)), smallest[:, None])
     inverse = (1 / sigma)[:, None]
     # The mean of sizes takes the place of the squares with the longest memory of s, which is no feature.
@@ -175,10 +179,10 @@ def measures(path: Path, found: Origins) -> tuple[AnyArray, AnyArray]:
     return sigma, means[:, :FEATURES]
 
 
-def _means(path: Path, found: Origins) -> AnyArray:
+def _means(path: Path, squares: AnyArray, found: Origins) -> AnyArray:
     """[B, 8, O + 1]: means of squares (the newest 8, four decays), of sizes, of the newest 8 steps; the newest step."""
     xp, step, (rows, width) = namespace(path.step), path.step, path.step.shape
-    squares, device, most = step * step, step.device, found.ends.shape[1] - 1
+    device, most = step.device, found.ends.shape[1] - 1
     if found.every is not None and path.mask is None:
         size = power_of_two(width)
         places = room(size + 1, found.every) + 1
@@ -195,10 +199,13 @@ def _means(path: Path, found: Origins) -> AnyArray:
     row = xp.arange(rows, device=device)[:, None, None]
     newest = step[row, found.ends[:, :, None] - xp.arange(TAPS, 0, -1, device=device)]
     taps = _taps(device)
-    decayed = discounted(squares, path.count, SQUARES, found.ends)
-    sizes = discounted(abs(step), path.count, SIZES, found.ends)
+    decayed = discounted(squares, path, SQUARES, found)
+    sizes = discounted(abs(step), path, SIZES, found)
     near, lean = newest * newest @ taps[0], newest @ taps[1]
-    return xp.stack([near, *decayed, *sizes, lean, newest[:, :, -1]], 1)
+    means = xp.empty((rows, 8, most + 1), dtype=xp.float64, device=device)
+    means[:, 0], means[:, 6], means[:, 7] = near, lean, newest[:, :, -1]
+    means[:, 1:5], means[:, 5] = decayed.swapaxes(0, 1), sizes[0]
+    return means
 
 
 @cache_of_device(lru_cache(maxsize=8))

@@ -8,7 +8,7 @@ errors inside the context choose the shares.
 from typing import NamedTuple, Protocol
 
 from models.forecast import autoregression, gate, reversion
-from models.forecast.arrays import AnyArray, namespace, whole
+from models.forecast.arrays import AnyArray, namespace, per_row, whole
 from models.forecast.autoregression import Fit
 from models.forecast.path import Path
 from models.forecast.reversion import Reversion
@@ -70,7 +70,7 @@ def predict(path: Path, steps: int) -> tuple[AnyArray, AnyArray]:
 
 def backtest(path: Path, ends: AnyArray, steps: int) -> tuple[AnyArray, AnyArray]:
     """The mixture at past origins, as autoregression.backtest()."""
-    origins = namespace(path.step).broadcast_to(ends, (len(path.step), ends.shape[1]))
+    origins = per_row(ends, path.step)
     pull = gate.reverting(path)
     fitted, error, known = autoregression.early(path, pull)
     reverting = reversion.early(path)

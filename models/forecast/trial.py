@@ -6,7 +6,7 @@ does not last, such as growth that ends, makes forecasts worse than the last val
 
 from typing import NamedTuple
 
-from models.forecast.arrays import AnyArray, gather, namespace
+from models.forecast.arrays import AnyArray, gather, namespace, per_row
 from models.forecast.path import Path
 from models.forecast.volatility import LEAST_STEPS, Backtest
 
@@ -39,7 +39,7 @@ def judge(path: Path, test: Backtest, horizon: AnyArray, median: AnyArray, devia
     """
     xp, (rows, origins, steps) = namespace(median), median.shape
     ahead = xp.arange(1, steps + 1, device=median.device)
-    ends = xp.broadcast_to(test.ends, (rows, origins))
+    ends = per_row(test.ends, median)
     place = (ends[:, :, None] + ahead).clip(max=path.level.shape[1] - 1)
     target = gather(path.level, place.reshape(rows, -1)).reshape(place.shape)
     age = xp.arange(origins - 1, -1, -1, dtype=xp.float64, device=median.device)

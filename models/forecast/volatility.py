@@ -70,10 +70,10 @@ def _weights(size: int, horizon: int, most: int, device: Device) -> AnyArray:
 
 
 @cache_of_device(lru_cache(maxsize=1024))
-def _columns(width: int, horizon: int, most: int, device: Device) -> tuple[AnyArray, AnyArray]:
-    """The latest columns one horizon apart, int64 [1, most + 1], and the sum of all weights there, [3, 1, most + 1]."""
+def _columns(decays: Decays, width: int, horizon: int, most: int, device: Device) -> tuple[AnyArray, AnyArray]:
+    """The latest columns one horizon apart, int64 [1, most + 1], and the sum of all weights there, [K, 1, most + 1]."""
     ends = np.arange(width - most * horizon, width + 1, horizon)[None]
-    mass = _mass(DECAYS, _fade(DECAYS, width, "cpu")[:, ends - 1], np.array([float(width)]))
+    mass = _mass(decays, _fade(decays, width, "cpu")[:, ends - 1], np.array([float(width)]))
     return put(ends, device), put(mass, device)
 
 
@@ -81,30 +81,6 @@ def _mass(decays: Decays, weight: AnyArray, count: AnyArray) -> AnyArray:
     """[K, B, O]: lambda^age + ... + lambda^(count - 1), given ``weight`` lambda^age [K, B, O] and ``count`` [B]."""
     decay = _decays(decays, count.device)
     return (weight - decay ** count[:, None]) / (1 - decay)
-
-
-def discounted(values: AnyArray, count: AnyArray, decays: Decays, ends: AnyArray) -> AnyArray:
-    """[K, B, O]: the discounted means of ``values`` [B, W], one per step, before columns ``ends`` (int64 [1 or B, O]).
-
-    ``count`` [B]: real steps; the values before them are zero. ``decays``: from .94, so that no weight underflows.
-
-    Inside blocks the sums are a matrix product. Sums of whole blocks are weighted at the end of the path, and
-    add up; for contexts of up to ten thousand points the weights stay far above the smallest float64.
-    """
-    xp, device, (rows, width) = namespace(values), values.device, values.shape
-    padding = -width % BLOCK
-    padded = xp.zeros((rows, padding + width), dtype=xp.float64, device=device)
-    padded[:, padding:] = values
-    inside = (padded.reshape(-1, BLOCK) @ _inside(decays, device)).reshape(len(decays), rows, -1)
-    fade = _fade(decays, padding + width, device)
-    blocks = inside[:, :, BLOCK - 1 :: BLOCK] * fade[:, None, BLOCK - 1 :: BLOCK]
-    before = xp.zeros_like(blocks)
-    before[:, :, 1:] = blocks[:, :, :-1].cumsum(2)
-    row, place = xp.arange(rows, device=device)[:, None], ends + (padding - 1)
-    weight = columns(fade, place)
-    sums = columns(inside.reshape(len(decays), -1), row * (padding + width) + place) * weight
-    sums += columns(before.reshape(len(decays), -1), row * blocks.shape[2] + place // BLOCK)
-    return sums / _mass(decays, weight, count)
 
 
 def _sigma(path: Path, mean: AnyArray) -> AnyArray:
@@ -169,12 +145,38 @@ def origins(path: Path, horizon: AnyArray, counts: Sequence[int], every: int | N
     xp, device, (rows, width), most = namespace(path.step), path.step.device, path.step.shape, max(counts)
     if every is not None and min(counts) == most:
         every = min(every, width)
-        ends, _ = _columns(width, every, most, device)
+        ends, _ = _columns(DECAYS, width, every, most, device)
         return Origins(ends, path.level[:, width - most * every :: every], None, every)
     order = xp.arange(most, -1, -1, device=device)
     known = order <= put(np.array(counts), device)[:, None]
     ends = xp.where(known, width - order * horizon[:, None], width)
     return Origins(ends, path.level[xp.arange(rows, device=device)[:, None], ends], known[:, :-1], None)
+
+
+def discounted(values: AnyArray, path: Path, decays: Decays, found: Origins) -> AnyArray:
+    """[K, B, O + 1]: the discounted means of ``values`` [B, W], one per step, before the origins and at the end.
+
+    Values in padding are zero. ``decays``: from .94, so that no weight underflows.
+
+    Inside blocks the sums are a matrix product. Sums of whole blocks are weighted at the end of the path, and
+    add up; for contexts of up to ten thousand points the weights stay far above the smallest float64.
+    """
+    xp, device, (rows, width) = namespace(values), values.device, values.shape
+    padding = -width % BLOCK
+    padded = xp.zeros((rows, padding + width), dtype=xp.float64, device=device)
+    padded[:, padding:] = values
+    inside = (padded.reshape(-1, BLOCK) @ _inside(decays, device)).reshape(len(decays), rows, -1)
+    fade = _fade(decays, padding + width, device)
+    blocks = inside[:, :, BLOCK - 1 :: BLOCK] * fade[:, None, BLOCK - 1 :: BLOCK]
+    before = xp.zeros(blocks.shape, dtype=xp.float64, device=device)
+    before[:, :, 1:] = blocks[:, :, :-1].cumsum(2)
+    row, place = xp.arange(rows, device=device)[:, None], found.ends + (padding - 1)
+    weight = columns(fade, place)
+    sums = columns(inside.reshape(len(decays), -1), row * (padding + width) + place) * weight
+    sums += columns(before.reshape(len(decays), -1), row * blocks.shape[2] + place // BLOCK)
+    if found.every is None or path.mask is not None:
+        return sums / _mass(decays, weight, path.count)
+    return sums / _columns(decays, width, found.every, found.ends.shape[1] - 1, device)[1]
 
 
 def backtest(
@@ -205,6 +207,6 @@ def _mean_squares(path: Path, found: Origins) -> AnyArray:
         all_origins = room(size + 1, found.every)
         if size * (all_origins + 1) <= LARGEST_PRODUCT:
             weights = _weights(size, found.every, all_origins, path.step.device)
-            _, mass = _columns(width, found.every, most, path.step.device)
+            _, mass = _columns(DECAYS, width, found.every, most, path.step.device)
             return squares @ weights[:, size - width :, all_origins - most :] / mass
-    return discounted(squares, path.count, DECAYS, found.ends)
+    return discounted(squares, path, DECAYS, found)

@@ -55,7 +55,7 @@ def block(values: Floats, context: int, every: int) -> list[Floats]:
     windows = np.stack([values[start : start + context] for start in starts])
     path = make_path(windows, np.full(len(windows), context - 1.0), padded=False)
     end = np.array([[context - 1]])
-    sigma, features = sigma_table.measures(path, Origins(end, path.level[:, -1:], None, None))
+    sigma, features = sigma_table.measures(path, path.step * path.step, Origins(end, path.level[:, -1:], None, None))
     logs = np.log(values)
     ahead = np.stack([logs[start + context - 1 + HORIZONS] - logs[start + context - 1] for start in starts])
     weight = np.repeat(windows[:, -1:], len(HORIZONS), axis=1)

@@ -37,7 +37,8 @@ def bounced(rows: int, length: int, seed: int) -> Array:
 def growth(values: Array) -> Array:
     """[B]: the growth over HORIZON steps."""
     with arrays.settings("cpu"):
-        found = memory.excess(path_of(values))
+        path = path_of(values)
+        found = memory.excess(path, path.step * path.step)
         return np.ones(len(values)) if found is None else memory.growth(found, HORIZON)[:, -1]
 
 
@@ -80,7 +81,8 @@ def test_two_large_steps_in_a_row_are_no_evidence() -> None:
 
 
 def test_one_step_ahead_there_is_no_growth() -> None:
-    found = memory.excess(path_of(monthly_means(5, 256, 3)))
+    path = path_of(monthly_means(5, 256, 3))
+    found = memory.excess(path, path.step * path.step)
     assert found is not None
     np.testing.assert_array_equal(memory.growth(found, 1), 1)
     np.testing.assert_array_equal(memory.growth_over(found, 9), memory.growth(found, 9)[:, -1:])
