@@ -126,7 +126,8 @@ def fit(path: Path, pull: AnyArray | None = None) -> Fit:
     error, known = pad_left(_divide(missed[row, best], root), most), pad_left(recent, most)
     lags, mean, variance = slope[:, :-1], *_moments(y, path)
     if pull is not None:
-        variance = xp.minimum(variance, _of_the_mean(lags, error, known))
+        settled = target_mean - (design_mean[:, :-1] * lags).sum(1)
+        mean, variance = _settled(mean, variance, settled, lags, error, known)
     return Fit(lags, slope_of_level, _drift(mean, variance, count), centre, scale, error, known)
 
 
@@ -145,15 +146,22 @@ def _moments(y: AnyArray, path: Path) -> tuple[AnyArray, AnyArray]:
     return mean, namespace(y).linalg.vecdot(gap, gap) / path.count
 
 
-def _of_the_mean(lags: AnyArray, error: AnyArray, known: AnyArray) -> AnyArray:
-    """[b]: the variance of y that the mean of y has, times the number of steps.
+def _settled(
+    mean: AnyArray, variance: AnyArray, constant: AnyArray, lags: AnyArray, error: AnyArray, known: AnyArray
+) -> tuple[AnyArray, AnyArray]:
+    """The mean of y, and the variance of one y behind the mean, both [b], by the autoregression where it knows better.
 
     The steps of a season and of noise about a level take each other back: their sum moves far less than independent
-    steps of their size would, and a trend beside them is certain. The sum of steps moves by each error over one less
-    the sum of the lags.
+    steps of their size would, and a trend beside them is certain. The autoregression's own mean is its ``constant``
+    [b] over one less the sum of the lags, with the errors over the same. A swing that fades has a mean of steps far
+    from it: the swing's start, and no trend. So has a season that ends at another phase than it began.
     """
-    square = (error * error * known).sum(1) / known.sum(1)
-    return square / (1 - lags.sum(1)).clip(SMALLEST_MEMORY) ** 2
+    memory = (1 - lags.sum(1)).clip(SMALLEST_MEMORY)
+    count = known.sum(1)
+    own = (error * error * known).sum(1) / count / memory**2
+    gap = constant / memory - mean
+    share = (variance / (own + count * gap * gap).clip(1e-300) - 1).clip(0, 1)
+    return mean + share * gap, variance + share * (own - variance)
 
 
 def _drift(mean: AnyArray, variance: AnyArray, count: AnyArray) -> AnyArray:

@@ -60,7 +60,7 @@ class Embedded:
         """On the CPU numpy computes; with ``tensors`` true torch does, by the same lines as on CUDA."""
         self.name = self._kind = name
         if name == "auto":
-            self.version, self.walk, self.structure, self.gate = "2.2", POOLED, MIXED, gate.weight_2
+            self.version, self.walk, self.structure, self.gate = "2.3", POOLED, MIXED, gate.weight_2
             self.takes = ("period", "times")
         self._device: Device = _torch_device(device) if tensors or device != "cpu" else device
 

@@ -93,6 +93,19 @@ def test_tensors_choose_as_arrays_do() -> None:
     np.testing.assert_allclose(tensors.level.numpy(), plain.level, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("fading", [30.0, 100.0, 1e9])
+def test_a_swing_about_a_level_has_no_trend(fading: float) -> None:
+    """The mean of its steps is the way from where the swing began."""
+    rng, time = np.random.default_rng(0), np.arange(280)
+    phases = rng.uniform(0, 2 * np.pi, (40, 1))
+    level = 100 + 50 * np.exp(-time / fading) * np.sin(2 * np.pi * time / 40 + phases)
+    series = level + 0.5 * rng.normal(size=(40, 280))
+    found = load("auto").run([Series(values[:256].copy(), 24, LEVELS) for values in series])
+    point = np.array([one.point for one in found])
+    bias = (point - series[:, 256:])[:, -12:].mean(1)
+    assert np.abs(bias).mean() < 0.42
+
+
 @pytest.mark.parametrize("start", [100.0, 1000.0])
 def test_the_trend_beside_a_season_is_continued(start: float) -> None:
     """The steps of a season are large beside the trend, and take each other back."""
