@@ -58,8 +58,32 @@ def test_newer_origins_count_more() -> None:
 def test_errors_larger_than_the_deviations_widen_the_bands() -> None:
     error = np.full((40, 1), 0.1)
     assert judged(stairs(), error, 0.125).width[0] == 1
-    assert judged(stairs(), error, 0.05).width[0] == pytest.approx(2, rel=0.1)
+    assert judged(stairs(), error, 0.05).width[0] == pytest.approx(2 / 1.2, rel=0.1)
     assert judged(stairs(), error, 1e-6).width[0] == trial.WIDEST
+
+
+def test_a_short_half_widens_the_bands_on_larger_errors_alone() -> None:
+    values, error = stairs()[:60], np.full((20, 1), 0.1)
+    assert judged(values, error, 0.07).width[0] == 1
+    assert judged(values, error, 0.02).width[0] > 2
+
+
+def test_where_the_last_value_is_often_exact_the_quantiles_are_judged() -> None:
+    """Of zeros and rare counts the best forecast by absolute errors is zero, whatever the probability of a count."""
+    values = np.zeros(200)
+    values[::10] = -3.0
+    size = np.abs(path_of(values).level).max()
+    mean = np.full((80, 1), -0.3 * size) - (values[-80:] / 3 * size)[:, None]
+    assert judged(values, mean, size).share[0] == 1
+    assert judged(values, mean * 10, size / 1e3).share[0] == 0
+
+
+@pytest.mark.parametrize("horizon", [1, 5, 24])
+def test_counts_that_are_mostly_zero_keep_their_gate(horizon: int) -> None:
+    rng = np.random.default_rng(0)
+    counts = [np.where(rng.random(256) < 0.1, rng.poisson(3, 256) + 1.0, 0.0) for _ in range(30)]
+    found = load("auto").run([Series(values, horizon, LEVELS) for values in counts])
+    assert np.mean([one.gate for one in found]) > 0.97
 
 
 def test_places_without_an_origin_do_not_count() -> None:
