@@ -274,6 +274,7 @@ def early(path: Path, pull: AnyArray | None = None) -> tuple[Fit, AnyArray, AnyA
     place = xp.arange(width, device=y.device)
     late = place >= width - left_out[:, None]
     shift = (place + left_out[:, None]).clip(max=width - 1)
-    error = xp.where(late, y - expected, gather(older.error, shift))
-    known = xp.where(late, place >= width - path.count[:, None], gather(older.known, shift))
+    cut = width - older.error.shape[1]
+    error = xp.where(late, y - expected, gather(pad_left(older.error, cut), shift))
+    known = xp.where(late, place >= width - path.count[:, None], gather(pad_left(older.known, cut), shift))
     return older, error, known

@@ -67,12 +67,12 @@ class Path:
         return steps if self.mask is None else steps * self.mask
 
     def without(self, latest: AnyArray) -> "Path":
-        """The paths without the ``latest`` steps (int64 [B]), in the same units."""
-        xp = namespace(self.level)
-        columns = xp.arange(self.level.shape[1], device=self.level.device) - latest[:, None]
+        """The paths without the ``latest`` steps (int64 [B]), in the same units; numpy's as short as the longest."""
+        xp, end, count = namespace(self.level), self.level.shape[1], self.count - latest
+        longest = int(count.max()) if isinstance(count, np.ndarray) else end - 1
+        columns = xp.arange(end - 1 - longest, end, device=self.level.device) - latest[:, None]
         level = gather(self.level, columns.clip(0))
-        count = self.count - latest
-        mask = real_steps(count, self.step.shape[1])
+        mask = None if holds(count == longest) else real_steps(count, longest)
         step = level[:, 1:] - level[:, :-1]
         size = abs(step)
         return Path(level, step, mask, count, self.logs, self.last, self.unit, largest(size), size.sum(1), self.still)
