@@ -25,7 +25,7 @@ FAR = 0.15
 LEAST_CHANCE = 1e-4
 MOST_POSITIONS = 16
 _TOO_NARROW = "; the bands may be too narrow for the first move after it"
-_RESTING = "; the bands rest on the volatility before"
+_RESTING = "; the bands and the coverage rest on the volatility before, and are too wide if the value stays fixed"
 _OF_COVERAGE = (WarningCode.FEW_BACKTESTS, WarningCode.COVERAGE_OFF_NOMINAL)
 
 Warnings: TypeAlias = tuple[AnswerWarning, ...]

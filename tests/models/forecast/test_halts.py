@@ -42,7 +42,7 @@ def test_the_bands_after_a_halt_are_those_before(bars: int) -> None:
     assert (found.coverage, found.coverage_count) == (clean.coverage, clean.coverage_count)
     assert found.context == 256 + bars
     if bars >= 10:
-        assert "rest on the volatility before" in tail_of(found)
+        assert "rest on the volatility before, and are too wide if the value stays fixed" in tail_of(found)
 
 
 def test_a_halt_in_the_past_hardly_moves_the_bands() -> None:
