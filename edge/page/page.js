@@ -285,7 +285,7 @@ $("replay").addEventListener("click", () => {
   const ohlcv = Object.fromEntries(names.map(name => [name, state.data.columns[name].slice(Math.max(0, start - 500), start)]));
   const bar = at => Object.fromEntries(names.map(name => [name, state.data.columns[name][at]]));
   const open = { symbol: state.data.symbol.slice(0, 64), ohlcv, indicators: usable(), forecast: { horizon: horizon(), quantiles: LEVELS } };
-  const replay = { sent: 0, got: 0, inside: 0, before: null, began: new Map(), timer: 0, socket: null };
+  const replay = { sent: 0, got: 0, checked: 0, inside: 0, before: null, began: new Map(), timer: 0, socket: null };
   state.replay = replay;
   state.run++;
   $("replay").textContent = "Stop";
@@ -296,27 +296,33 @@ $("replay").addEventListener("click", () => {
 
 function live(message, replay, { count, total, start, bar }) {
   if (state.replay !== replay) return;
-  if (message.error) { $("live-fault").textContent = message.error.detail; return; }
+  if (message.error) $("live-fault").textContent = message.error.detail;
   if (message.opened) {
     replay.timer = setInterval(() => {
       if (replay.sent >= count) { clearInterval(replay.timer); return; }
+      // A busy service answers later than the next bar is due: bars in a queue would only have their forecasts refused.
+      if (replay.sent > replay.got) return;
       replay.began.set(replay.sent + 1, performance.now());
       replay.socket.send(JSON.stringify({ bar: bar(start + replay.sent++) }));
     }, 1000 / Number($("speed").value));
     return;
   }
+  if (!message.sequence) return;
   replay.got = message.sequence;
   const close = state.data.columns.close[start + replay.got - 1], took = performance.now() - replay.began.get(replay.got);
-  if (replay.before) replay.inside += close >= quantile(replay.before, 0.1)[0] && close <= quantile(replay.before, 0.9)[0];
-  if (message.forecast) {
-    replay.before = state.fan = fanOf(message.forecast, message.forecast.quantile_levels);
+  if (replay.before) {
+    replay.checked++;
+    replay.inside += close >= quantile(replay.before, 0.1)[0] && close <= quantile(replay.before, 0.9)[0];
+  }
+  replay.before = message.forecast ? fanOf(message.forecast, message.forecast.quantile_levels) : null;
+  if (replay.before) {
+    state.fan = replay.before;
     showNotes(message.forecast.warnings);
   }
   draw({ drop: total - start - replay.got });
   const values = Object.entries(message.values).slice(0, 4).map(([name, value]) => [short(value), name]);
-  const checked = replay.got - 1;
   $("live").replaceChildren(...[[`${replay.got} of ${count}`, "bars answered"], [`${took.toFixed(1)} ms`, "from bar to update"],
-    [checked ? `${replay.inside} of ${checked}` : "–", "bars inside the 80 % band of the bar before"], ...values]
+    [replay.checked ? `${replay.inside} of ${replay.checked}` : "–", "bars inside the 80 % band of the bar before"], ...values]
     .map(([value, text]) => element("div", { class: "fact" }, element("b", {}, value), element("span", {}, text))));
   if (replay.got >= count) { replay.socket.send(JSON.stringify({ finish: true })); }
 }
