@@ -9,6 +9,7 @@ const [url, key, job, screenshot] = process.argv.slice(2);
 
 // Steps of playwright such as evaluate() and close() have no limit. The exit of node ends the browser.
 setTimeout(() => { console.error("the browser hung"); process.exit(3); }, 180_000).unref();
+chromium.setGraphicsMode = false;  // no WebGL here; drawing by an emulated GPU took most of the CPU time
 const browser = await playwright.launch({ args: chromium.args, executablePath: await chromium.executablePath(), headless: true });
 let page;
 try {
