@@ -52,12 +52,14 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
+
+
 def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
     """One HTTP exchange; an error status is an answer, and redirects are not followed."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 -- loopback
     try:
-        with opener.open(request, timeout=60) as answer:
+        with _OPENER.open(request, timeout=60) as answer:
             return Answer(answer.status, answer.headers, answer.read())
     except urllib.error.HTTPError as error:
         with error:
