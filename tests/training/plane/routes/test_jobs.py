@@ -20,6 +20,12 @@ from training.plane.routes.jobs import _Watchers
 BOMB = b"kind: sentiment\na: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
+@pytest.fixture(scope="module")
+def dataset(plane: PlaneProcess) -> str:
+    """A dataset that no test of this file changes."""
+    return plane.dataset()
+
+
 def refused(plane: PlaneProcess, recipe: bytes, dataset: str) -> dict:
     answer = plane.ask("POST", f"/jobs?dataset={dataset}", recipe)
     assert answer.status in {413, 422}, answer.content
@@ -106,13 +112,15 @@ def test_a_dry_run_makes_nothing(plane: PlaneProcess) -> None:
         (b"#" * 70_000, "recipe"),
     ],
 )
-def test_a_bad_recipe_is_refused_with_its_field(plane: PlaneProcess, recipe: bytes, field: str) -> None:
-    found = refused(plane, recipe, plane.dataset())
+def test_a_bad_recipe_is_refused_with_its_field(
+    plane: PlaneProcess, dataset: str, recipe: bytes, field: str
+) -> None:
+    found = refused(plane, recipe, dataset)
     assert field in [one["field"] for one in found["errors"]]
 
 
-def test_limits_stand_in_the_answer(plane: PlaneProcess) -> None:
-    [error] = refused(plane, b"kind: sentiment\nepochs: 1000\n", plane.dataset())["errors"]
+def test_limits_stand_in_the_answer(plane: PlaneProcess, dataset: str) -> None:
+    [error] = refused(plane, b"kind: sentiment\nepochs: 1000\n", dataset)["errors"]
     assert (error["field"], error["limit"]) == ("recipe.epochs", 100)
 
 
@@ -209,8 +217,8 @@ def test_a_dataset_that_is_refused_refuses_the_job(plane: PlaneProcess, tmp_path
         assert answer.status == 409
 
 
-def test_a_recipe_needs_its_own_kind_of_data(plane: PlaneProcess) -> None:
-    found = refused(plane, b"kind: calibration\n", plane.dataset())
+def test_a_recipe_needs_its_own_kind_of_data(plane: PlaneProcess, dataset: str) -> None:
+    found = refused(plane, b"kind: calibration\n", dataset)
     assert found["errors"][0]["field"] == "dataset"
 
 
