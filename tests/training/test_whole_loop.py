@@ -195,7 +195,7 @@ def test_from_data_to_answers_and_back(plane: PlaneProcess, pair: Pair) -> None:
         watched(client)
 
         def rolled_back() -> bool:
-            return json.loads(command(plane, "history", "desk_auto", "--json"))[0]["action"] == "rollback"
+            return head.json("GET", "/models/desk_auto/history")["history"][0]["action"] == "rollback"
 
         until(rolled_back, "the watchdog")
         newest, first = json.loads(command(plane, "history", "desk_auto", "--json"))

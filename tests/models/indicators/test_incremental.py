@@ -11,7 +11,7 @@ from models.indicators.incremental_forms import form
 from models.indicators.memory import bounded
 
 BARS = 2000
-# Values of a window of bars are computed anew at each bar, so that errors do not add up; the longest window has 200 bars.
+# Values of a window are computed anew at each bar, so that errors do not add up; the longest window has 200 bars.
 BARS_OF_WINDOWS = 500
 LARGE = ("ADX", "ATR", "BBANDS", "CCI", "CORREL", "EMA", "LINEARREG", "MACD", "OBV", "RSI", "SMA", "STDDEV", "VAR")
 SPECS = [Spec(name) for name, function in FUNCTIONS.items() if PERIODS not in function.columns]

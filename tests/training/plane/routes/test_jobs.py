@@ -112,9 +112,7 @@ def test_a_dry_run_makes_nothing(plane: PlaneProcess) -> None:
         (b"#" * 70_000, "recipe"),
     ],
 )
-def test_a_bad_recipe_is_refused_with_its_field(
-    plane: PlaneProcess, dataset: str, recipe: bytes, field: str
-) -> None:
+def test_a_bad_recipe_is_refused_with_its_field(plane: PlaneProcess, dataset: str, recipe: bytes, field: str) -> None:
     found = refused(plane, recipe, dataset)
     assert field in [one["field"] for one in found["errors"]]
 
