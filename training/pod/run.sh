@@ -51,7 +51,7 @@ quoted() { # TEXT as a JSON string
 }
 
 finish() { # whatever happened: report the end, and end the machine, once
-  local code=$? jobs left end
+  local code=$? jobs left waits end
   trap - EXIT ERR
   trap '' TERM INT
   jobs=$(jobs -p) # the watchdogs and the training; bash may list an ended job as running
@@ -64,15 +64,17 @@ finish() { # whatever happened: report the end, and end the machine, once
       sleep 1
     done
   fi
-  # The two reports end before the deadline, and take 6 seconds each where the deadline is near or past.
-  left=$(((ENDS - SECONDS) / 2))
-  PATIENCE=$((left < 6 ? 6 : left < PATIENCE ? left : PATIENCE))
   end="ended with exit code $code after $((SECONDS - STARTED)) s"
   say "$end"
-  for _ in {1..15}; do # the log is sent once the stamper has written all that was said
+  # The log is sent once the stamper has written all that was said: of many lines, a busy machine writes for some seconds.
+  left=$(((ENDS - SECONDS) / 4))
+  for ((waits = 10 * (left < 2 ? 2 : left < 8 ? left : 8); waits > 0; waits--)); do
     if grep -qF "$end" "$LOG" 2>/dev/null; then break; fi
     sleep 0.1
   done
+  # The two reports end before the deadline, and take 6 seconds each where the deadline is near or past.
+  left=$(((ENDS - SECONDS) / 2))
+  PATIENCE=$((left < 6 ? 6 : left < PATIENCE ? left : PATIENCE))
   tail -c 1000000 "$LOG" 2>/dev/null | call POST "$JOB/log" --data-binary @- -H 'Content-Type: text/plain' > /dev/null || true
   call POST "$JOB/end" -H 'Content-Type: application/json' \
     -d "{\"exit_code\": $code, \"line\": $FAILED_LINE, \"command\": $(quoted "$FAILED_COMMAND")}" > /dev/null ||
