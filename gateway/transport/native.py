@@ -12,14 +12,12 @@ import importlib
 import shutil
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-from gateway.access.caller import Metadata
+from gateway.access.caller import Caller
 from gateway.calls.call import Call
 from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
@@ -28,17 +26,29 @@ from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
 from market_inference.contract import deadline, methods
 from market_inference.contract.methods import Method
 from runtime import tls
-
-Details: TypeAlias = tuple[Metadata, str, float | None]
-"""A call's metadata, the client's address, and the seconds until the client's deadline."""
+from runtime.round_robin import RoundRobin
 
 _EVENTS_AT_ONCE = 256
 # Of many calls, this many start in one loop turn, so that a replica has the first frame before the others start.
 _CALLS_AT_ONCE = 32
+# While waiting calls hold more bytes, more calls start in a turn: the limits of bytes in flight count no waiting call.
+_MOST_WAITING_BYTES = 8 << 20
 # close() drops bytes that a socket has not taken yet, and the native server does not report when the last answer left.
 _LAST_BYTES_SECONDS = 0.2
 # More threads would compete with the event loop for the cores.
 _IO_THREADS = 1
+
+
+class _Waiting(NamedTuple):
+    """A call that has come and is not started. `timeout`: the seconds from `came` until the client's deadline."""
+
+    came: float
+    number: int
+    method: Method
+    raw: bytes
+    caller: Caller
+    peer: str
+    timeout: float | None
 
 
 class NativeTransport:
@@ -53,8 +63,11 @@ class NativeTransport:
         self._methods = [method for method in methods.METHODS.values() if not method.streams]
         self._behind = GrpcioTransport(servicer, register, files=tls.Files(), share_port=False)
         self._folder = ""
-        # Received events with the time of their receipt. While there are any, a _start_calls() is scheduled.
-        self._received: deque[tuple[float, Any]] = deque()
+        # Calls that have come. While there are any, a _start_calls() is scheduled.
+        self._waiting: RoundRobin[_Waiting] = RoundRobin()
+        self._waiting_bytes = 0
+        # The numbers of waiting calls, without those that the client has cancelled.
+        self._wanted: set[int] = set()
         # Calls in flight, by the native server's number.
         self._calls: dict[int, Call] = {}
         self._stopping = False
@@ -94,41 +107,58 @@ class NativeTransport:
                 return
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
-        idle = not self._received
-        self._received.extend(zip(repeat(deadline.now()), events))
-        if idle:
+        idle, cancelled, now = not self._waiting, self._native.EVENT_CANCEL, deadline.now()
+        for kind, number, method, raw, _, details in events:
+            if kind != cancelled:
+                self._add(
+                    _Waiting(now, number, self._methods[method], raw, self._servicer.caller(details[0]), *details[1:])
+                )
+            elif call := self._calls.get(number):
+                call.cancel()
+            else:
+                self._wanted.discard(number)
+        if idle and self._waiting:
             # At the end of this loop turn: calls whose events arrive in one turn start together, and are merged.
             loop.call_soon(self._start_calls, loop)
 
+    def _add(self, waiting: _Waiting) -> None:
+        client = waiting.caller.client
+        # Strangers take turns by address.
+        name = waiting.peer.rpartition(":")[0] if isinstance(client, Exception) else client.name
+        self._waiting.add(name, waiting)
+        self._waiting_bytes += len(waiting.raw)
+        self._wanted.add(waiting.number)
+
     def _start_calls(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start some of the calls received, and the others in later loop turns."""
-        waiting = len(self._received)
+        """Start some of the waiting calls, and the others in later loop turns."""
         try:
-            # A flood of calls starts at once: the limits in flight then count, and refuse, all of them.
-            self._start_some(waiting if waiting > _EVENTS_AT_ONCE else min(waiting, _CALLS_AT_ONCE))
+            self._start_some(_CALLS_AT_ONCE)
         finally:
-            if self._received:
+            if self._waiting:
                 loop.call_soon(self._start_calls, loop)
 
     def _start_some(self, count: int) -> None:
-        cancelled, now = self._native.EVENT_CANCEL, deadline.now()
+        """Start at least `count` calls, where so many wait: one of each client, then the next one of each."""
+        now = deadline.now()
         with self._servicer.together():
-            for _ in range(count):
-                at, (kind, call_id, number, raw, _, details) = self._received.popleft()
-                if kind != cancelled:
-                    self._start_one(call_id, self._methods[number], raw, details, now - at)
-                elif call := self._calls.get(call_id):
-                    call.cancel()
+            while self._waiting and (count > 0 or self._waiting_bytes > _MOST_WAITING_BYTES):
+                count -= 1
+                waiting = self._waiting.pop()
+                self._waiting_bytes -= len(waiting.raw)
+                self._start_one(waiting, now - waiting.came)
 
-    def _start_one(self, call_id: int, method: Method, raw: bytes, details: Details, waited: float) -> None:
-        received, peer, timeout = details
+    def _start_one(self, waiting: _Waiting, waited: float) -> None:
+        _, number, method, raw, caller, peer, timeout = waiting
         if timeout is not None:
             timeout -= waited
-        caller = self._servicer.caller(received)
-        call = self._servicer.open(method, caller, timeout, lambda: peer, partial(self._respond, call_id))
-        self._servicer.start(call, raw)
-        if not call.finished:
-            self._calls[call_id] = call
+        call = self._servicer.open(method, caller, timeout, lambda: peer, partial(self._respond, number))
+        if number in self._wanted:
+            self._wanted.remove(number)
+            self._servicer.start(call, raw)
+            if not call.finished:
+                self._calls[number] = call
+        else:
+            call.cancel()
 
     def _respond(self, call_id: int, result: Result | None) -> None:
         call = self._calls.pop(call_id, None)
@@ -149,6 +179,8 @@ class NativeTransport:
     async def stop(self, grace: float) -> None:
         self._stopping = True
         behind = asyncio.create_task(self._behind.stop(grace))
+        while self._waiting:
+            self._start_some(_CALLS_AT_ONCE)
         if not self._calls:
             self._idle.set()
         with suppress(TimeoutError):

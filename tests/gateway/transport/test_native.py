@@ -11,16 +11,18 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from pygrpc_native import EVENT_CALL, EVENT_CANCEL
 
 from gateway.access import security
 from gateway.access.security import ConfigurationError
 from gateway.config import Config
 from gateway.server import Server
 from gateway.transport.native import NativeTransport
-from market_inference.contract import methods
+from market_inference.contract import errors, methods
 from market_inference.contract.generated import exchange_pb2
 from market_inference.contract.generated import inference_pb2 as pb
 from tests.eventually import eventually_async
+from tests.gateway.conftest import reply
 
 GOOD = pb.PredictRequest(series=[pb.Series(values=[1.0, 2.0] * 20)], horizon=3)
 
@@ -163,6 +165,77 @@ async def test_limits_count_all_calls_of_a_crowd(native):
             call.cancel()
 
 
+def arrivals(numbers, metadata, peer="127.0.0.1:1"):
+    """Events of the native server: calls of Predict with these numbers."""
+    place = [method for method in methods.METHODS.values() if not method.streams].index(methods.METHODS["Predict"])
+    return [(EVENT_CALL, number, place, GOOD.SerializeToString(), None, (metadata, peer, None)) for number in numbers]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The numbers of the calls, in turns of the event loop."""
+    found = []
+    real, real_one = NativeTransport._start_some, NativeTransport._start_one
+
+    def some(front, count):
+        found.append([])
+        real(front, count)
+
+    def one(front, waiting, waited):
+        found[-1].append(waiting.number)
+        real_one(front, waiting, waited)
+
+    monkeypatch.setattr(NativeTransport, "_start_some", some)
+    monkeypatch.setattr(NativeTransport, "_start_one", one)
+    return found
+
+
+async def test_a_call_waits_for_no_burst_of_another_client(native, started):
+    async with native() as gateway:
+        front, loop = gateway.server._transport, asyncio.get_running_loop()
+        front._take(loop, arrivals(range(1000, 1300), gateway.metadata))
+        front._take(loop, arrivals([2000], (), "127.0.0.2:1"))
+        await eventually_async(lambda: sum(map(len, started)) == 301)
+        assert 2000 in started[0][:2]
+        assert max(map(len, started)) == 32
+        await eventually_async(lambda: not gateway.server.servicer.in_flight)
+
+
+async def test_a_call_that_leaves_before_its_turn_asks_no_replica(native, started):
+    async with native() as gateway:
+        front, loop = gateway.server._transport, asyncio.get_running_loop()
+        calls = []
+
+        def busy(envelope):
+            calls.append(envelope.calls or 1)
+            return reply(envelope, errors.OverloadedError("busy", retry_after=0.1))
+
+        gateway.replicas[0].behave = busy
+        cancel = (EVENT_CANCEL, 1050, 0, None, None, None)
+        front._take(loop, [*arrivals(range(1000, 1100), gateway.metadata), cancel])
+        await eventually_async(lambda: sum(map(len, started)) == 100 and not gateway.server.servicer.in_flight)
+        assert sum(calls) == 99
+
+
+async def test_waiting_calls_above_the_bytes_start_at_once(native, started, monkeypatch):
+    monkeypatch.setattr("gateway.transport.native._MOST_WAITING_BYTES", 0)
+    async with native() as gateway:
+        gateway.server._transport._take(asyncio.get_running_loop(), arrivals(range(1000, 1100), gateway.metadata))
+        await eventually_async(lambda: started)
+        assert len(started[0]) == 100
+        await eventually_async(lambda: not gateway.server.servicer.in_flight)
+
+
+async def test_a_stop_refuses_the_calls_that_wait(native, started):
+    async with native() as gateway:
+        front = gateway.server._transport
+        gateway.server.servicer.drain()
+        front._take(asyncio.get_running_loop(), arrivals(range(1000, 1100), gateway.metadata))
+        await gateway.server.stop()
+        assert sum(map(len, started)) == 100
+        assert not gateway.replicas[0].asked
+
+
 async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native, monkeypatch):
     async with native() as gateway:
         real, broken = NativeTransport._start_some, []
@@ -176,7 +249,7 @@ async def test_what_goes_wrong_with_one_call_does_not_stop_the_next_ones(native,
         monkeypatch.setattr(NativeTransport, "_start_some", begin)
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         assert (await gateway.predict()).request_id
-        assert broken == [1]
+        assert len(broken) == 1
 
 
 async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeypatch):
