@@ -19,6 +19,7 @@ from gateway.replicas.carrier import Carrier, GrpcStream, LocalStream, StreamLos
 from gateway.replicas.discovery import Endpoint
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
+from gateway.replicas.window import Window
 from market_inference.contract import deadline
 from market_inference.contract.errors import DeadlineExceededError, InternalError, is_sound
 from market_inference.contract.generated import exchange_pb2
@@ -65,7 +66,7 @@ class Settings:
 class Pending:
     """One request in flight on a stream to a replica. `on_answer` gets the reply, or the error in its place, once."""
 
-    __slots__ = ("_envelope_id", "_on_answer", "_stream", "calls", "deadline", "expected_seconds")
+    __slots__ = ("_envelope_id", "_on_answer", "_stream", "calls", "deadline", "expected_seconds", "key")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Pending:
         self._stream = stream
         self._envelope_id = envelope.id
         self._on_answer = on_answer
+        self.key = (envelope.client, envelope.priority)
         self.calls = envelope.calls or 1
         self.deadline = deadline
         self.expected_seconds = expected_seconds
@@ -174,7 +176,6 @@ class Replica:
         stream = min(self._open, key=lambda stream: len(stream.pending), default=None)
         if stream is None:
             raise ReplicaLostError(self.address)
-        envelope.timeout_us = deadline.microseconds_left(until, deadline.now())
         pending = Pending(stream, envelope, expected_seconds, until, on_answer)
         self.outstanding_seconds += expected_seconds
         self.in_flight += pending.calls
@@ -369,6 +370,7 @@ class _Stream:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._outbox = Outbox()
+        self._window = Window()
         self._exchange: Carrier | None = None
         self.pending: dict[int, Pending] = {}
         self.state = _State.CONNECTING
@@ -376,19 +378,31 @@ class _Stream:
         self.successor_due = asyncio.Event()
 
     def send(self, envelope: exchange_pb2.Envelope, pending: Pending, field: str, body: bytes) -> None:
+        def write() -> None:
+            envelope.timeout_us = deadline.microseconds_left(pending.deadline, deadline.now())
+            self._outbox.add(envelope, field, body)
+
         self.pending[envelope.id] = pending
-        self._outbox.add(envelope, field, body)
+        self._window.add(pending.key, envelope.id, pending.calls, pending.expected_seconds, write)
 
     def cancel(self, envelope_id: int, items: Sequence[int]) -> None:
-        if envelope_id in self.pending and not (not items and self._outbox.discard(envelope_id)):
+        pending = self.pending.get(envelope_id)
+        if pending is None or (not items and self._outbox.discard(envelope_id)):
+            return
+
+        def write() -> None:
             cancel = exchange_pb2.ExchangeCancel(items=items)
             self._outbox.add(exchange_pb2.Envelope(id=envelope_id, cancel=cancel))
+
+        if not self._window.follow(pending.key, envelope_id, write):
+            write()
 
     def remove(self, envelope_id: int) -> None:
         """A request is answered or abandoned."""
         pending = self.pending.pop(envelope_id, None)
         if pending is not None:
             self._replica.answered(pending)
+            self._window.remove(pending.key, envelope_id, pending.calls, pending.expected_seconds)
         if self._complete():
             self._outbox.wake()
 

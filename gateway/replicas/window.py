@@ -1,0 +1,74 @@
+"""The calls of one client that a replica has at a time, while several clients call.
+
+Owns which requests wait for the client's earlier ones. Replies come in the order of their frames, one frame in a turn
+of the event loop: behind the replies to hundreds of one client's calls, those to other clients would wait.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from market_inference.contract.deadline import now
+
+MOST_CALLS: Final = 64
+"""Calls of one client and priority at a replica, while they are short and other clients call."""
+LONG_SECONDS: Final = 0.25
+"""Calls that take longer together, by their estimate, do not wait: the replica knows whether to refuse them."""
+COMPANY_SECONDS: Final = 1.0
+"""For this time after a call of another client, several clients call."""
+
+Key: TypeAlias = tuple[str, int]
+"""The client and the priority of a request."""
+
+
+class Window:
+    """The requests of one stream to a replica: sent at once, or once earlier requests of the client are answered."""
+
+    def __init__(self) -> None:
+        # Of the requests that were sent: calls and expected seconds.
+        self._sent: dict[Key, tuple[int, float]] = {}
+        # What to send for each waiting request, by the request's id: the request first.
+        self._waiting: dict[Key, dict[int, tuple[int, float, list[Callable[[], None]]]]] = {}
+        self._client = ""
+        self._company_until = 0.0
+
+    def add(self, key: Key, number: int, calls: int, seconds: float, send: Callable[[], None]) -> None:
+        """Send a request, of so many calls and expected seconds, now or later."""
+        if key[0] != self._client:
+            # The first client of all has no company.
+            self._company_until = now() + COMPANY_SECONDS if self._client else 0.0
+            self._client = key[0]
+        if key in self._waiting or not self._open(key):
+            self._waiting.setdefault(key, {})[number] = (calls, seconds, [send])
+        else:
+            self._send(key, calls, seconds, [send])
+
+    def follow(self, key: Key, number: int, send: Callable[[], None]) -> bool:
+        """Send something behind a waiting request. False if the request does not wait."""
+        waiting = self._waiting.get(key, {}).get(number)
+        if waiting is None:
+            return False
+        waiting[2].append(send)
+        return True
+
+    def remove(self, key: Key, number: int, calls: int, seconds: float) -> None:
+        """A request is answered or abandoned: other requests of the client may be sent."""
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.pop(number, None) is None:
+            before, seconds_before = self._sent[key]
+            self._sent[key] = before - calls, seconds_before - seconds
+        while waiting and self._open(key):
+            self._send(key, *waiting.pop(next(iter(waiting))))
+        if not waiting:
+            self._waiting.pop(key, None)
+            if not self._sent.get(key, (0,))[0]:
+                self._sent.pop(key, None)
+
+    def _open(self, key: Key) -> bool:
+        calls, seconds = self._sent.get(key, (0, 0.0))
+        return calls < MOST_CALLS or seconds >= LONG_SECONDS or now() >= self._company_until
+
+    def _send(self, key: Key, calls: int, seconds: float, sends: list[Callable[[], None]]) -> None:
+        before, seconds_before = self._sent.get(key, (0, 0.0))
+        self._sent[key] = before + calls, seconds_before + seconds
+        for send in sends:
+            send()

@@ -1,0 +1,122 @@
+"""The calls of one client at a replica: a limit beside other clients, and none for a client alone or for long calls."""
+
+import pytest
+
+from gateway.replicas import window
+from gateway.replicas.window import LONG_SECONDS, MOST_CALLS, Window
+from market_inference.contract import keys
+from market_inference.contract.generated import exchange_pb2
+from tests.eventually import eventually_async
+from tests.gateway.conftest import reply
+
+ONE, OTHER = ("one", 0), ("other", 0)
+
+
+class Sent:
+    """A window, and the numbers of the requests that were sent."""
+
+    def __init__(self) -> None:
+        self.window = Window()
+        self.numbers: list[int] = []
+
+    def add(self, key: tuple[str, int], number: int, calls: int = 1, seconds: float = 0.0) -> None:
+        self.window.add(key, number, calls, seconds, lambda: self.numbers.append(number))
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def beside(sent: Sent) -> Sent:
+    """A window to which another client has just sent a request, number 0."""
+    sent.add(ONE, -1)
+    sent.add(OTHER, 0)
+    sent.window.remove(ONE, -1, 1, 0.0)
+    sent.numbers.clear()
+    return sent
+
+
+def test_a_client_alone_has_no_limit(sent: Sent):
+    for number in range(3 * MOST_CALLS):
+        sent.add(ONE, number)
+    assert len(sent.numbers) == 3 * MOST_CALLS
+
+
+def test_beside_another_client_requests_wait_and_leave_in_order(beside: Sent):
+    for number in range(1, MOST_CALLS + 4):
+        beside.add(ONE, number)
+    assert beside.numbers == list(range(1, MOST_CALLS + 1))
+    beside.add(OTHER, 1000)
+    assert beside.numbers[-1] == 1000
+    beside.window.remove(ONE, 7, 1, 0.0)
+    assert beside.numbers[-1] == MOST_CALLS + 1
+    beside.window.remove(ONE, MOST_CALLS + 2, 1, 0.0)  # abandoned while it waits
+    beside.window.remove(ONE, 8, 1, 0.0)
+    assert beside.numbers[-1] == MOST_CALLS + 3
+
+
+def test_a_merged_request_counts_with_its_calls(beside: Sent):
+    for number in range(1, 4):
+        beside.add(ONE, number, calls=MOST_CALLS // 2)
+    assert beside.numbers == [1, 2]
+
+
+def test_long_calls_do_not_wait(beside: Sent):
+    for number in range(1, 2 * MOST_CALLS):
+        beside.add(ONE, number, seconds=LONG_SECONDS / MOST_CALLS)
+    assert len(beside.numbers) == 2 * MOST_CALLS - 1
+
+
+def test_each_priority_of_a_client_has_a_limit_of_its_own(beside: Sent):
+    for number in range(1, 2 * MOST_CALLS):
+        beside.add(ONE, number)
+    beside.add(("one", 1), 1000)
+    assert beside.numbers[-1] == 1000
+
+
+def test_once_the_other_client_is_gone_all_that_waits_leaves(beside: Sent, monkeypatch: pytest.MonkeyPatch):
+    for number in range(1, 3 * MOST_CALLS):
+        beside.add(ONE, number)
+    monkeypatch.setattr(window, "now", lambda: float("inf"))
+    beside.window.remove(ONE, 1, 1, 0.0)
+    assert sorted(beside.numbers) == list(range(1, 3 * MOST_CALLS))
+
+
+def test_a_window_without_requests_holds_nothing(beside: Sent):
+    for number in range(1, 3 * MOST_CALLS):
+        beside.add(ONE, number, seconds=0.001)
+    for number in range(1, 3 * MOST_CALLS):
+        beside.window.remove(ONE, number, 1, 0.001)
+    beside.window.remove(OTHER, 0, 1, 0.0)
+    assert not beside.window._sent
+    assert not beside.window._waiting
+
+
+async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(window, "COMPANY_SECONDS", 1e9)
+    async with start(1) as gateway:
+        (replica,) = gateway.replicas
+        secret, key = keys.issue("crowd")
+        with keys.edit(tmp_path / "keys.json") as stored:
+            stored.append(key)
+        await gateway.server._security._look_at_keys()
+        came: list[str] = []
+
+        def behave(envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply | None:
+            came.append(envelope.client)
+            return reply(envelope) if envelope.client == "desk" else None
+
+        replica.behave = behave
+        await gateway.predict()
+        calls = [gateway.predict(metadata=(("x-api-key", secret),)) for _ in range(MOST_CALLS + 20)]
+        await eventually_async(lambda: gateway.server.servicer.in_flight == len(calls))
+        await gateway.predict()
+        assert (came.count("crowd"), came.count("desk")) == (MOST_CALLS, 2)
+        for call in calls:
+            call.cancel()
+        await eventually_async(lambda: not gateway.server.servicer.in_flight)
+        await eventually_async(lambda: len(replica.withdrawn) >= MOST_CALLS)
+        stream = next(iter(gateway.server.router.replicas[0]._streams))
+        assert not stream._window._waiting
