@@ -12,9 +12,9 @@ from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollecto
 
 from gateway.calls.call import Call
 from gateway.replicas.replica import STATES, Replica
-from runtime.metrics import histogram
 from runtime.metrics.deferred import DeferredRegistry
 from runtime.metrics.exemplar import exemplar
+from runtime.metrics.histogram import Histogram, Series
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PHASES = ("gateway", "queue", "form", "device", "encode", "transport")
@@ -33,16 +33,11 @@ class Metrics:
         self._counting = Lock()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.build = Gauge(
-            "market_gateway_build_info", "1, with the version that runs.", ("version",), registry=self.registry
-        )
-        self.requests = Counter(
-            "market_gateway_requests", "Requests answered.", ("method", "code"), registry=self.registry
-        )
-        self.refusals = Counter(
-            "market_gateway_refusals", "Requests that failed, by reason.", ("method", "reason"), registry=self.registry
-        )
-        self.seconds = histogram.Histogram(
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        self.build = gauge("market_gateway_build_info", "1, with the version that runs.", ("version",))
+        self.requests = counter("market_gateway_requests", "Requests answered.", ("method", "code"))
+        self.refusals = counter("market_gateway_refusals", "Requests that failed, by reason.", ("method", "reason"))
+        self.seconds = Histogram(
             "market_gateway_request_phase_seconds",
             "Time of a request by phase: gateway (until a replica is asked), the replica's queue, form (of the batch), "
             "device and encode, the rest (transport), and total.",
@@ -50,28 +45,19 @@ class Metrics:
             bounds=_SECONDS,
             registry=self.registry,
         )
-        self.bytes = Counter("market_gateway_request_bytes", "Bytes of requests.", ("method",), registry=self.registry)
-        self.resends = Counter(
-            "market_gateway_resends", "Requests sent again after a replica was lost.", registry=self.registry
+        self.bytes = counter("market_gateway_request_bytes", "Bytes of requests.", ("method",))
+        self.resends = counter("market_gateway_resends", "Requests sent again after a replica was lost.")
+        self.in_flight = gauge("market_gateway_in_flight_requests", "Requests in flight.")
+        self.in_flight_limit = gauge(
+            "market_gateway_in_flight_limit_requests", "Limit of requests in flight; more are refused."
         )
-        self.in_flight = Gauge("market_gateway_in_flight_requests", "Requests in flight.", registry=self.registry)
-        self.in_flight_limit = Gauge(
-            "market_gateway_in_flight_limit_requests",
-            "Limit of requests in flight; more are refused.",
-            registry=self.registry,
-        )
-        self.open_streams = Gauge(
-            "market_gateway_open_streams", "Stream and Watch calls that are open.", ("method",), registry=self.registry
-        )
-        self.ready_replicas = Gauge("market_gateway_ready_replicas", "Replicas that take work.", registry=self.registry)
-        self.known_replicas = Gauge(
-            "market_gateway_known_replicas", "Replicas that discovery finds.", registry=self.registry
-        )
-        self.replicas = Gauge(
+        self.open_streams = gauge("market_gateway_open_streams", "Stream and Watch calls that are open.", ("method",))
+        self.ready_replicas = gauge("market_gateway_ready_replicas", "Replicas that take work.")
+        self.known_replicas = gauge("market_gateway_known_replicas", "Replicas that discovery finds.")
+        self.replicas = gauge(
             "market_gateway_replicas",
             "Known replicas by state: ready; ejected (serves only when there is no other); draining; away.",
             ("state",),
-            registry=self.registry,
         )
 
         # The look-up of a labelled child costs more than the count, so all children are looked up once.
@@ -152,7 +138,7 @@ class Metrics:
             for series, phase in zip(self._series(method), (*known.T, transport), strict=True):
                 series.observe_all(phase)
 
-    def _series_of(self, method: str) -> tuple[histogram.Series, ...]:
+    def _series_of(self, method: str) -> tuple[Series, ...]:
         return tuple(self.seconds.labels(method, phase) for phase in PHASES)
 
 

@@ -32,7 +32,7 @@ from inference.loading.folder import FolderSource
 from inference.loading.registry import Loader, Registry
 from inference.loading.sentiment import SentimentLoader
 from inference.loading.source import Source
-from inference.metrics import BatcherMetrics, Metrics, SessionMetrics
+from inference.metrics import BatcherMetrics, LoadedModels, Metrics, SessionMetrics
 from inference.sessions.service import SessionService
 from inference.status import Status
 from inference.traces import BatchTraces
@@ -116,10 +116,10 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
     )
     for name in catalog.engines:
         metrics.watch_model(catalog.default(name))
-    metrics.watch_models(catalog)
+    metrics.registry.register(LoadedModels(catalog))
     metrics.build.labels(VERSION).set(1)
     if uuid := device_figures(device).uuid:
-        metrics.watch_device(DeviceMetrics(lambda: device_figures(device), Gpu.find(uuid)))
+        metrics.registry.register(DeviceMetrics(lambda: device_figures(device), Gpu.find(uuid)))
     engines = {
         name: Engine(name, threads=config.engine_threads, device=device, verify=VERIFIERS[name])
         for name in catalog.engines

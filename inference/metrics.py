@@ -1,7 +1,7 @@
 """The Prometheus metrics of the inference service. Label values are few, and no client chooses them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -13,8 +13,8 @@ from inference.batching.tracks import Tracks
 from inference.calls.call import ReplicaCall
 from inference.loading.catalog import Slot
 from market_inference.contract import deadline
-from runtime.metrics import histogram
 from runtime.metrics.exemplar import exemplar
+from runtime.metrics.histogram import Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -27,134 +27,99 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.build = Gauge(
-            "market_inference_build_info", "1, labelled with the running version.", ("version",), registry=self.registry
-        )
-        self.requests = Counter(
-            "market_inference_requests", "Requests answered.", ("method", "code"), registry=self.registry
-        )
-        self.seconds = histogram.Histogram(
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.build = gauge("market_inference_build_info", "1, labelled with the running version.", ("version",))
+        self.requests = counter("market_inference_requests", "Requests answered.", ("method", "code"))
+        self.seconds = histogram(
             "market_inference_request_phase_seconds",
             "Time of a request by phase: queue (until a batch takes the request), form (until the device begins), "
             "device, encode (from the outcomes to the response's bytes), and total.",
             ("method", "phase"),
             bounds=_SECONDS,
-            registry=self.registry,
         )
-        self.batch_items = histogram.Histogram(
-            "market_inference_batch_items", "Items in a batch.", ("engine",), bounds=_ITEMS, registry=self.registry
+        self.batch_items = histogram("market_inference_batch_items", "Items in a batch.", ("engine",), bounds=_ITEMS)
+        self.batch_seconds = histogram(
+            "market_inference_batch_seconds", "Time of a batch.", ("engine",), bounds=_SECONDS
         )
-        self.batch_seconds = histogram.Histogram(
-            "market_inference_batch_seconds", "Time of a batch.", ("engine",), bounds=_SECONDS, registry=self.registry
+        self.padding = counter(
+            "market_inference_batch_padding_units", "Padding in batches, in units (points, tokens, bars).", ("engine",)
         )
-        self.padding = Counter(
-            "market_inference_batch_padding_units",
-            "Padding in batches, in units (points, tokens, bars).",
-            ("engine",),
-            registry=self.registry,
+        self.units = counter(
+            "market_inference_batch_units", "Units (points, tokens, bars) in batches, padding included.", ("engine",)
         )
-        self.units = Counter(
-            "market_inference_batch_units",
-            "Units (points, tokens, bars) in batches, padding included.",
-            ("engine",),
-            registry=self.registry,
-        )
-        self.refusals = Counter(
-            "market_inference_refusals", "Jobs refused at admission.", ("engine", "reason"), registry=self.registry
-        )
-        self.dropped = Counter(
+        self.refusals = counter("market_inference_refusals", "Jobs refused at admission.", ("engine", "reason"))
+        self.dropped = counter(
             "market_inference_dropped_items",
             "Items dropped from a queue: the call was cancelled, or the deadline had passed.",
             ("engine",),
-            registry=self.registry,
         )
-        self.recoveries = Counter(
+        self.recoveries = counter(
             "market_inference_out_of_memory_recoveries",
             "Batches split because the device ran out of memory.",
             ("engine",),
-            registry=self.registry,
         )
-        self.invalid = Counter(
+        self.invalid = counter(
             "market_inference_invalid_outcomes",
             "Outcomes of models that were not finite or had the wrong shape, and became errors.",
             ("engine",),
-            registry=self.registry,
         )
-        self.warnings = Counter(
+        self.warnings = counter(
             "market_inference_answer_warnings",
             "Warnings in answers, by code: doubts about a series, a text or the answer.",
             ("method", "code"),
-            registry=self.registry,
         )
-        self.stuck = Gauge(
+        self.stuck = gauge(
             "market_inference_engine_stuck",
             "1 while an engine's batch runs for longer than the configured time.",
             ("engine",),
-            registry=self.registry,
         )
-        self.queued_items = Gauge(
-            "market_inference_queued_items", "Items waiting.", ("engine",), registry=self.registry
+        self.queued_items = gauge("market_inference_queued_items", "Items waiting.", ("engine",))
+        self.queued_seconds = gauge(
+            "market_inference_queued_seconds", "Expected time of the waiting work.", ("engine",)
         )
-        self.queued_seconds = Gauge(
-            "market_inference_queued_seconds", "Expected time of the waiting work.", ("engine",), registry=self.registry
-        )
-        self.queue_limit = Gauge(
+        self.queue_limit = gauge(
             "market_inference_queue_limit_seconds",
             "Expected time of waiting work above which the queue refuses more.",
             ("engine",),
-            registry=self.registry,
         )
-        self.in_flight = Gauge("market_inference_in_flight_requests", "Requests in flight.", registry=self.registry)
-        self.sessions = Gauge("market_inference_sessions", "Live sessions.", registry=self.registry)
-        self.session_bytes = Gauge(
-            "market_inference_session_bytes", "Bytes of the bars of live sessions.", registry=self.registry
-        )
-        self.sessions_opened = Counter(
-            "market_inference_sessions_opened", "Sessions requested, refused ones included.", registry=self.registry
-        )
-        self.sessions_ended = Counter(
+        self.in_flight = gauge("market_inference_in_flight_requests", "Requests in flight.")
+        self.sessions = gauge("market_inference_sessions", "Live sessions.")
+        self.session_bytes = gauge("market_inference_session_bytes", "Bytes of the bars of live sessions.")
+        self.sessions_opened = counter("market_inference_sessions_opened", "Sessions requested, refused ones included.")
+        self.sessions_ended = counter(
             "market_inference_sessions_ended",
             "Sessions that ended: CLOSED by the caller, or the reason of the error sent to the caller.",
             ("reason",),
-            registry=self.registry,
         )
-        self.session_bars = Counter(
-            "market_inference_session_bars", "Bars of sessions: taken or refused.", ("outcome",), registry=self.registry
+        self.session_bars = counter(
+            "market_inference_session_bars", "Bars of sessions: taken or refused.", ("outcome",)
         )
-        self.interval_checks = Counter(
+        self.interval_checks = counter(
             "market_inference_watch_interval_checks",
             "Closes compared with the 80% interval that a session's forecast gave one bar ahead.",
             ("model", "version"),
-            registry=self.registry,
         )
-        self.interval_hits = Counter(
-            "market_inference_watch_interval_hits",
-            "Closes inside that interval.",
-            ("model", "version"),
-            registry=self.registry,
+        self.interval_hits = counter(
+            "market_inference_watch_interval_hits", "Closes inside that interval.", ("model", "version")
         )
-        self.model_items = self._of_version("items", "Items that a model has run.")
-        self.model_failures = self._of_version("failures", "Items that a model has failed.")
-        self.model_seconds = self._of_version("busy_seconds", "Cost of a model's batches, in seconds of the engine.")
-        self.shadowed = Counter(
+        version = ("engine", "model", "version")
+        self.model_items = counter("market_inference_model_items", "Items that a model has run.", version)
+        self.model_failures = counter("market_inference_model_failures", "Items that a model has failed.", version)
+        self.model_seconds = counter(
+            "market_inference_model_busy_seconds", "Cost of a model's batches, in seconds of the engine.", version
+        )
+        self.shadowed = counter(
             "market_inference_shadow_items",
             "Answers of a model in the shadow, compared with the answers that callers got: agree, differ or failed.",
-            ("engine", "model", "version", "outcome"),
-            registry=self.registry,
+            (*version, "outcome"),
         )
-        self.models = Gauge(
-            "market_inference_model_ready",
-            "1 if an engine's default model is loaded.",
-            ("engine", "model"),
-            registry=self.registry,
+        self.models = gauge(
+            "market_inference_model_ready", "1 if an engine's default model is loaded.", ("engine", "model")
         )
 
         # The lookup of a labelled child costs more than counting, so each child is looked up once.
         self._requests = cache(self.requests.labels)
-
-    def _of_version(self, name: str, text: str) -> Counter:
-        labels = ("engine", "model", "version")
-        return Counter(f"market_inference_model_{name}", text, labels, registry=self.registry)
 
     def answered(self, method: str, code: str, call: ReplicaCall, seconds: float) -> None:
         """Count a replied request; a merged request counts as several calls."""
@@ -184,13 +149,6 @@ class Metrics:
 
     def watch_model(self, slot: Slot) -> None:
         self.models.labels(slot.engine, slot.name).set_function(lambda: slot.model is not None)
-
-    def watch_models(self, slots: Iterable[Slot]) -> None:
-        self.registry.register(LoadedModels(slots))
-
-    def watch_device(self, device: Collector) -> None:
-        """Add a GPU's metrics; not called on a CPU."""
-        self.registry.register(device)
 
     def watch_queue(self, engine: str, tracks: Tracks, limit: float) -> None:
         self.queue_limit.labels(engine).set(limit)

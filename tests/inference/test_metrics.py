@@ -10,7 +10,7 @@ from inference.build import build
 from inference.calls.call import ReplicaCall
 from inference.config import Config
 from inference.loading.catalog import Slot
-from inference.metrics import Metrics, SessionMetrics
+from inference.metrics import LoadedModels, Metrics, SessionMetrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -27,7 +27,7 @@ def value(metrics, name, **labels):
 def test_the_metric_of_a_loaded_model_has_its_present_version(metrics):
     first = Slot("forecast", "auto", lambda: None, model=SimpleNamespace(version="1"))
     second = Slot("sentiment", "minilm", lambda: None)
-    metrics.watch_models([first, second])
+    metrics.registry.register(LoadedModels([first, second]))
 
     def told():
         [family] = [f for f in metrics.registry.collect() if f.name == "market_inference_model_info"]

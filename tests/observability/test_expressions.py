@@ -44,8 +44,8 @@ def collectors() -> list[Any]:
     """The collectors of the services, including the collectors of Redis, models and a GPU."""
     figures = DeviceFigures("cuda", "GPU", 1, 0, 0, 0)
     inside = inference.metrics.Metrics()
-    inside.watch_models([])
-    inside.watch_device(DeviceMetrics(lambda: figures, None))
+    inside.registry.register(inference.metrics.LoadedModels([]))
+    inside.registry.register(DeviceMetrics(lambda: figures, None))
     outside = gateway.metrics.Metrics()
     outside.watch_budget(lambda: False)
     over_http = edge.metrics.Metrics()
