@@ -9,8 +9,9 @@ import threading
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from typing import Self
 
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 SCRAPE_SECONDS = 2.0
@@ -34,19 +35,24 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Sums = defaultdict[str, defaultdict[_Key, float]]
 
 
-class Totals:
-    """Remembers the last page of every worker, by the address of the worker's /metrics."""
+class Totals(CollectorRegistry):
+    """The sums over the workers whose /metrics are at `addresses()`. Remembers the last page of every worker."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, addresses: Callable[[], Iterable[str]]) -> None:
+        super().__init__()
+        self._addresses = addresses
+        self._pages_lock = threading.Lock()
         self._last: dict[str, str] = {}
         self._of_dead: _Sums = defaultdict(lambda: defaultdict(float))
 
-    def add_up(self, addresses: Iterable[str]) -> bytes:
-        """The sums as a Prometheus text page; a worker that does not answer counts with its last page."""
-        with self._lock:
-            pages = [self._page(address) for address in addresses]
-            return _written(pages, self._of_dead)
+    def collect(self) -> Iterable[Metric]:
+        """A worker that does not answer counts with its last page."""
+        with self._pages_lock:
+            return added([self._page(address) for address in self._addresses()], self._of_dead)
+
+    def restricted_registry(self, names: Iterable[str]) -> Self:  # type: ignore[override]
+        """All metrics, whatever the names in /metrics?name[]=..."""
+        return self
 
     def _page(self, address: str) -> str:
         try:
@@ -58,43 +64,31 @@ class Totals:
 
     def keep_counters(self, address: str) -> None:
         """A worker has ended: its counters stay in the sums, its gauges do not."""
-        with self._lock:
+        with self._pages_lock:
             for family in text_string_to_metric_families(self._last.pop(address, "")):
                 if family.type in {"counter", "histogram"}:
-                    sums = self._of_dead[_name(family)]
+                    sums = self._of_dead[family.name]
                     for sample in family.samples:
                         if not sample.name.endswith("_created"):
                             sums[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
 
 
-def _name(family: Metric) -> str:
-    return f"{family.name}_total" if family.type == "counter" else family.name
-
-
-def _written(pages: Iterable[str], of_dead: Mapping[str, Mapping[_Key, float]]) -> bytes:
-    heads: dict[str, str] = {}
+def added(pages: Iterable[str], of_dead: Mapping[str, Mapping[_Key, float]]) -> list[Metric]:
+    """The sums over pages in Prometheus' text format, and over the counts of dead workers."""
+    families: dict[str, Metric] = {}
     found: dict[str, dict[_Key, float]] = {}
     for page in pages:
         for family in text_string_to_metric_families(page):
             if family.name.startswith(_LEFT_OUT) or family.name.endswith("_created"):
                 continue
-            name = _name(family)
-            heads[name] = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
-            # Counts of dead workers are in the page even when no living worker has such a count.
-            sums = found.setdefault(name, dict(of_dead.get(name, {})))
-            join: _Join = _JOINED.get(name, operator.add)
+            families[family.name] = Metric(family.name, family.documentation, family.type)
+            # Counts of dead workers are in the sums even when no living worker has such a count.
+            sums = found.setdefault(family.name, dict(of_dead.get(family.name, {})))
+            join: _Join = _JOINED.get(family.name, operator.add)
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 sums[key] = join(sums[key], sample.value) if key in sums else sample.value
-    lines = []
     for name, sums in found.items():
-        lines.append(heads[name])
-        lines.extend(f"{sample}{_labels(labels)} {float(value)}\n" for (sample, labels), value in sums.items())
-    return "".join(lines).encode()
-
-
-def _labels(labels: tuple[tuple[str, str], ...]) -> str:
-    if not labels:
-        return ""
-    escaped = ((name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")) for name, value in labels)
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"
+        for (sample_name, labels), value in sums.items():
+            families[name].add_sample(sample_name, dict(labels), value)
+    return list(families.values())

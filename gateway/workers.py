@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +24,7 @@ from gateway.totals import Totals
 from runtime import listen, process
 from runtime.listen import bind, split
 from runtime.logs import fields
+from runtime.metrics.scrape import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Workers:
         self._config = config
         self._ended: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
-        self._totals = Totals()
+        self._totals = Totals(lambda: [worker.metrics for worker in self._workers if worker.metrics])
 
     def run(self) -> None:
         """Serve until one of process.ending_signals(), and until all workers have drained. Raises WorkerFailedError."""
@@ -111,7 +111,7 @@ class Workers:
             address = bind(lambda address: _hold(holder, address), self._config.listen)
             for number in process.ending_signals():
                 signal.signal(number, self._stop)
-            metrics = _serve(self._config.metrics_listen, self._scrape)
+            metrics = MetricsServer(self._config.metrics_listen, self._totals).address
             try:
                 self._start(address)
                 listen.announce(listen=address, metrics=metrics)
@@ -157,9 +157,6 @@ class Workers:
         for worker in self._workers:
             worker.process.wait()
 
-    def _scrape(self) -> bytes:
-        return self._totals.add_up([worker.metrics for worker in self._workers if worker.metrics])
-
 
 def _hold(holder: socket.socket, address: str) -> int:
     """Reserve the port for the workers. The socket is bound and never listens, so it gets no connections.
@@ -170,26 +167,3 @@ def _hold(holder: socket.socket, address: str) -> int:
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.bind(split(address))
     return int(holder.getsockname()[1])
-
-
-def _serve(address: str, scrape: object) -> str:
-    """Serve /metrics over HTTP in a thread; returns the address. Raises CannotListenError."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = scrape()  # type: ignore[operator]
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base's name
-            pass
-
-    def add(address: str) -> int:
-        server = ThreadingHTTPServer(split(address), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_port
-
-    return bind(add, address)
