@@ -1,15 +1,14 @@
 """The worker's actions: the servicer of the inference service, called in process.
 
-Owns the servicer call behind each action, and the steps of a request (see _ask). The shape of results belongs to
+Owns the servicer call behind each action, and the steps of a request. The shape of results belongs to
 replies.py; jobs, errors and the SDK belong to handler.py.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
-from prometheus_client import start_http_server
 
 from inference.build import build
 from inference.calls.call import ReplicaCall
@@ -29,14 +28,21 @@ from market_inference.contract.json_form import decode, encode, forms, mistakes
 from market_inference.contract.methods import Method
 from market_inference.contract.validation import explain
 from market_inference.contract.validation.check import check_message
-from runtime import listen, malloc
+from runtime import malloc
+from runtime.metrics.scrape import MetricsServer
 from runtime.watcher import WatcherCollector
 from serverless import health, watch
 from serverless.config import Config
 from serverless.memory import Memory, process_share
 from serverless.request import Request
 
-Serve = Callable[[bytes, ReplicaCall], Awaitable[bytes]]
+_METHODS = {method.action: method for method in methods.METHODS.values()}
+_FORMS: dict[str, Callable[[forms.Body], tuple[dict[str, Any], forms.Names]]] = {
+    "predict": forms.predict,
+    "sentiment": forms.sentiment,
+    "indicators": forms.indicators,
+    "analyze": forms.analyze,
+}
 
 
 class Worker:
@@ -51,18 +57,10 @@ class Worker:
             self._watching = asyncio.create_task(watcher.run())
         self._device = pick_device(service.device)
         self.memory = Memory(config.memory_policy, config.memory_pressure, self._memory_share, self._release_memory)
-        # A row of the table of RPCs without a method here fails at the start.
-        self._actions: dict[str, Callable[[Request, ReplicaCall], Awaitable[dict[str, Any]]]] = {
-            method.action: getattr(self, f"_{method.action}")
-            for method in methods.METHODS.values()
-            if method.action and not method.streams
-        }
         self._streamed = {"predict_stream": self._predict_stream, "watch": self._watch}
         self.metrics_address = ""
         if config.metrics_listen:
-            host, port = listen.split(config.metrics_listen)
-            server, _ = start_http_server(port, host, self.parts.metrics.registry)
-            self.metrics_address = f"{host}:{server.server_port}"
+            self.metrics_address = MetricsServer(config.metrics_listen, self.parts.metrics.registry).address
 
     def close(self) -> None:
         """End the engines' threads. No request may be in flight."""
@@ -80,31 +78,19 @@ class Worker:
         await asyncio.to_thread(malloc.trim)
 
     async def answer(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        """The output of an action with one output. Raises ServiceError."""
-        return await self._actions[request.action](request, call)
+        """The output of an action with one output: decode, validate, serve, encode. Raises ServiceError."""
+        if request.action == "health":
+            return await self._health(request, call)
+        method = _METHODS[request.action]
+        if (form := _FORMS.get(request.action)) is not None:
+            request.body, request.names = form(request.body)
+        _, raw = read(method, request, call)
+        response = await getattr(self.parts.servicer, method.field)(raw, call)
+        return encode.to_json(method.response.FromString(response), request.names)
 
     def stream(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """The outputs of an action with several outputs. Raises ServiceError."""
         return self._streamed[request.action](request, call)
-
-    async def _predict(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        request.body, request.names = forms.predict(request.body)
-        return await self._ask("Predict", self.parts.servicer.predict, request, call)
-
-    async def _sentiment(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        request.body, request.names = forms.sentiment(request.body)
-        return await self._ask("AnalyzeSentiment", self.parts.servicer.sentiment, request, call)
-
-    async def _indicators(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        request.body, request.names = forms.indicators(request.body)
-        return await self._ask("ComputeIndicators", self.parts.servicer.indicators, request, call)
-
-    async def _analyze(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        request.body, request.names = forms.analyze(request.body)
-        return await self._ask("Analyze", self.parts.servicer.analyze, request, call)
-
-    async def _models(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        return await self._ask("ListModels", self.parts.servicer.models, request, call)
 
     async def _health(self, request: Request, call: ReplicaCall) -> dict[str, Any]:
         """Load the default models if needed, then report."""
@@ -112,13 +98,6 @@ class Worker:
         await self.parts.catalog.load_defaults()
         answer = await self.parts.servicer.status(b"", call)
         return health.to_json(inference_pb2.GetStatusResponse.FromString(answer).replicas[0], call.request_id)
-
-    async def _ask(self, name: str, serve: Serve, request: Request, call: ReplicaCall) -> dict[str, Any]:
-        """Decode, validate, serve, encode."""
-        method = methods.METHODS[name]
-        _, raw = read(method, request, call)
-        answer = method.response.FromString(await serve(raw, call))
-        return encode.to_json(answer, request.names)
 
     async def _predict_stream(self, request: Request, call: ReplicaCall) -> AsyncGenerator[dict[str, Any], None]:
         """One output per series, in order of completion; `index` is the series' place in the request."""
