@@ -93,16 +93,9 @@ class Status:
         return status
 
     async def _run(self, name: str, model: Any) -> None:
-        items = _PROBES[name](model)
-        reply = asyncio.get_running_loop().create_future()
-        job = Job(model, items, reply, "probe", deadline=deadline.after(_PROBE_SECONDS))
+        job = Job(model, _PROBES[name](model), client="probe", deadline=deadline.after(_PROBE_SECONDS))
         self._tracks[name].submit(job)
-        try:
-            outcomes = await reply
-        except asyncio.CancelledError:
-            self._tracks[name].withdraw(job)
-            raise
-        for outcome in outcomes:
+        for outcome in await self._tracks[name].outcomes(job):
             if isinstance(outcome, ServiceError):
                 raise outcome
 

@@ -15,6 +15,10 @@ from market_inference.contract.deadline import NEVER
 PATIENCE = {"interactive": 0.25, "batch": 5.0}
 
 
+def _new_reply() -> asyncio.Future[list[Any]]:
+    return asyncio.get_running_loop().create_future()
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """Items of one request for one model, answered together.
@@ -25,7 +29,7 @@ class Job:
 
     model: Any
     items: Sequence[Any]
-    reply: asyncio.Future[list[Any]]
+    reply: asyncio.Future[list[Any]] = field(default_factory=_new_reply)
     client: str = ""
     priority: str = "interactive"
     deadline: float = NEVER

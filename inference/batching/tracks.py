@@ -5,6 +5,7 @@ call of one millisecond would wait for 40 ms behind an item of 40 ms. Each queue
 and the operating system, or the GPU, shares the device between the threads.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -62,6 +63,14 @@ class Tracks:
         costliest = entries[0] if job.alike else max(entries, key=_EXPECTED)
         job.long = self._takes_long(costliest.key, costliest.units)
         (self.long if job.long else self.quick).submit(job, entries)
+
+    async def outcomes(self, job: Job) -> list[Any]:
+        """The outcomes of a job after submit(). The end of the wait withdraws the job. Raises the job's error."""
+        try:
+            return await job.reply
+        except asyncio.CancelledError:
+            self.withdraw(job)
+            raise
 
     def withdraw(self, job: Job) -> None:
         """Free the queue of a cancelled job, see Batcher.withdraw()."""

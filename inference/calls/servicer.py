@@ -202,14 +202,12 @@ class Servicer:
         """
         if not items:
             return []
-        reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         job = Job(
             model,
             items,
-            reply,
-            call.client,
-            call.priority,
-            call.deadline,
+            client=call.client,
+            priority=call.priority,
+            deadline=call.deadline,
             span=call.span,
             withdrawn=withdrawn,
             alike=alike,
@@ -217,10 +215,7 @@ class Servicer:
         tracks = self._tracks[engine]
         tracks.submit(job)
         try:
-            outcomes: list[Any] = await reply
-        except asyncio.CancelledError:
-            tracks.withdraw(job)
-            raise
+            outcomes = await tracks.outcomes(job)
         finally:
             call.add_timing(job)
         # Calls of a merged request get their errors item by item.

@@ -369,16 +369,10 @@ class SessionService:
         if len(closes) < _SHORTEST:
             violation = Violation("history", f"too short to forecast (min {_SHORTEST}, got {len(closes)})", "min_items")
             raise InvalidRequestError([violation])
-        reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         series = Series(closes, session.horizon, session.levels, session.symbol, session.period, times=times)
-        until = deadline.after(FORECAST_SECONDS)
-        job = Job(session.model, [series], reply, session.client, "interactive", until)
+        job = Job(session.model, [series], client=session.client, deadline=deadline.after(FORECAST_SECONDS))
         self._forecasts.submit(job)
-        try:
-            (outcome,) = await reply
-        except asyncio.CancelledError:
-            self._forecasts.withdraw(job)
-            raise
+        (outcome,) = await self._forecasts.outcomes(job)
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome

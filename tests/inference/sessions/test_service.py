@@ -11,6 +11,7 @@ import pytest
 
 from inference.batching.batcher import Batcher
 from inference.batching.schedule import BatchBounds
+from inference.batching.tracks import Tracks
 from inference.device.engine import Engine
 from inference.loading.catalog import Catalog, Slot
 from inference.sessions.service import SessionService
@@ -128,7 +129,7 @@ class Setup:
         self.recorder = Recorder()
         self.sessions = SessionService(
             self.engines[0],
-            batcher,
+            Tracks(batcher),
             Catalog([slot]),
             most=most,
             most_bytes=most_bytes,
