@@ -6,7 +6,7 @@ Owns the difference between the two. The use of a stream is replica.py's (reques
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -25,26 +25,6 @@ class StreamLostError(Exception):
         self.code = code
 
 
-class Carrier(Protocol):
-    """Carries an Exchange stream: frames to and from one replica."""
-
-    async def read(self, on_frame: OnFrame) -> None:
-        """Open the stream and pass its frames on until the replica ends the stream. Raises StreamLostError."""
-        ...
-
-    async def write(self, pieces: Sequence[bytes]) -> None:
-        """Write an ExchangeRequest in pieces, once the replica has room for it. Raises StreamLostError."""
-        ...
-
-    async def done_writing(self) -> None:
-        """End the stream, once no request waits for a reply: the replica ends its side, and read() returns."""
-        ...
-
-    def cancel(self) -> None:
-        """End the stream at once; read() raises CancelledError."""
-        ...
-
-
 class GrpcStream:
     """An Exchange call of gRPC."""
 
@@ -53,6 +33,7 @@ class GrpcStream:
         self._call: Any = channel.stream_stream(_PATH, response_deserializer=ExchangeResponse.FromString)()
 
     async def read(self, on_frame: OnFrame) -> None:
+        """Open the stream and pass its frames on until the replica ends the stream. Raises StreamLostError."""
         try:
             async for frame in self._call:
                 on_frame(frame)
@@ -60,20 +41,23 @@ class GrpcStream:
             raise StreamLostError(error.code().name) from error
 
     async def write(self, pieces: Sequence[bytes]) -> None:
+        """Write an ExchangeRequest in pieces, once the replica has room for it. Raises StreamLostError."""
         try:
             await self._call.write(b"".join(pieces))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:  # the latter when the call has ended
             raise StreamLostError("UNAVAILABLE") from error
 
     async def done_writing(self) -> None:
+        """End the stream, once no request waits for a reply: the replica ends its side, and read() returns."""
         await self._call.done_writing()
 
     def cancel(self) -> None:
+        """End the stream at once; read() raises CancelledError."""
         self._call.cancel()
 
 
 class LocalStream:
-    """An own connection to a replica's Unix socket."""
+    """An own connection to a replica's Unix socket, with the methods of GrpcStream."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -114,3 +98,7 @@ class LocalStream:
 
     def cancel(self) -> None:
         self._ended.cancel()
+
+
+Carrier: TypeAlias = GrpcStream | LocalStream
+"""Carries an Exchange stream: frames to and from one replica."""

@@ -7,22 +7,11 @@ cuda.py reads PyTorch's own memory figures.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
-
-
-class Library(Protocol):
-    """The part of pynvml in use."""
-
-    NVMLError: type[Exception]
-
-    def nvmlInit(self) -> None: ...  # noqa: N802 -- NVML's names
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any: ...  # noqa: N802
-    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
-    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +23,14 @@ class Reading:
 
 
 class Gpu:
-    """A GPU. The methods may be called on any thread."""
+    """A GPU, by the module pynvml. The methods may be called on any thread."""
 
-    def __init__(self, library: Library, handle: Any) -> None:
+    def __init__(self, library: Any, handle: Any) -> None:
         self._library = library
         self._handle = handle
 
     @classmethod
-    def find(cls, uuid: str, library: Library | None = None) -> "Gpu | None":
+    def find(cls, uuid: str, library: Any = None) -> "Gpu | None":
         """The GPU with this UUID (`GPU-...`); None if NVML is not available or does not know the UUID."""
         nvml = library or _pynvml()
         try:
@@ -64,9 +53,8 @@ class Gpu:
             return None
 
 
-def _pynvml() -> Library:
+def _pynvml() -> Any:
     """Imported for a GPU only: the package comes with the extra cuda."""
     import pynvml
 
-    module: Library = pynvml
-    return module
+    return pynvml
