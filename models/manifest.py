@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, NotRequired
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.model import ModelUnavailableError
 
@@ -25,13 +24,32 @@ MOST_BYTES: Final = 1 << 20
 """Bytes of a manifest."""
 
 
+def _file_name(name: str) -> str:
+    if not name or Path(name).name != name:
+        raise ValueError("must be a plain file name")
+    return name
+
+
+def _package_path(name: str) -> str:
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError("must be a path inside of the package")
+    return name
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+_FileName = Annotated[str, Field(max_length=255), AfterValidator(_file_name)]
+_PackagePath = Annotated[str, Field(max_length=255), AfterValidator(_package_path)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Level = Annotated[float, Field(gt=0, lt=1)]
+
+
 @dataclass(frozen=True)
 class Base:
     """Weights from an installed package, not part of the model folder, with the SHA-256 of each file."""
 
-    package: str
-    licence: str
-    files: Mapping[str, str]
+    package: _Name
+    licence: _Name
+    files: Annotated[Mapping[_PackagePath, _Sha256], Field(max_length=1024)]
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, read without importing the package.
@@ -45,25 +63,33 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class _Members:
+    """The members of manifest.json that this release knows, with their types and limits."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+
+    kind: _Name
+    architecture: _Name
+    name: _Name
+    version: _Name
+    licence: _Name
+    dtype: _Name
+    files: Annotated[Mapping[_FileName, _Sha256], Field(max_length=1024)]
+    labels: Annotated[tuple[_Name, ...], Field(max_length=1024)] = ()
+    quantile_levels: Annotated[tuple[_Level, ...], Field(max_length=1024)] = ()
+    base: Base | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest(_Members):
     """The content of `manifest.json`. `files` maps each file of the folder to a SHA-256 (64 hexadecimal digits).
 
     `lineage` says where the model comes from: job, digests of dataset, recipe and base, image. `extra` holds the fields
     that this release does not know: a replica of an older release must serve models of a newer release.
     """
 
-    kind: str
-    architecture: str
-    name: str
-    version: str
-    licence: str
-    dtype: str
-    files: Mapping[str, str]
-    labels: tuple[str, ...] = ()
-    quantile_levels: tuple[float, ...] = ()
-    base: Base | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    lineage: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -83,10 +109,9 @@ class Manifest:
         try:
             if len(content) > MOST_BYTES:
                 raise ValueError(f"too large (max {MOST_BYTES} bytes)")
-            members: dict[str, Any] = {**_schema().validate_json(content, strict=True)}
-            base = members.pop("base", None)
-            extra = {name: members.pop(name) for name in members.keys() - _Schema.__annotations__.keys()}
-            return cls(**members, base=_base(base) if base else None, extra=extra)
+            members = {**vars(_schema().validate_json(content, strict=True))}
+            extra = {name: members.pop(name) for name in members.keys() - _Members.__dataclass_fields__.keys()}
+            return cls(**members, extra=extra)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part)[:64] for part in first["loc"])
@@ -117,7 +142,7 @@ class Manifest:
         """The JSON of the manifest, without empty optional fields, with the fields of `extra`."""
         fields = asdict(self)
         extra = fields.pop("extra")
-        kept = {name: value for name, value in fields.items() if value not in (None, (), {}) or name in _REQUIRED}
+        kept = {name: value for name, value in fields.items() if value not in (None, (), {}) or name == "files"}
         return json.dumps({**kept, **extra}, indent=2) + "\n"
 
     def write(self, folder: Path) -> None:
@@ -125,61 +150,9 @@ class Manifest:
         (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
 
 
-def _base(fields: Mapping[str, Any]) -> Base:
-    return Base(fields["package"], fields["licence"], fields["files"])
-
-
-def _file_name(name: str) -> str:
-    if not name or Path(name).name != name:
-        raise ValueError("must be a plain file name")
-    return name
-
-
-def _package_path(name: str) -> str:
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError("must be a path inside of the package")
-    return name
-
-
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
-_FileName = Annotated[str, Field(max_length=255), AfterValidator(_file_name)]
-_PackagePath = Annotated[str, Field(max_length=255), AfterValidator(_package_path)]
-_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Files = Annotated[dict[_FileName, _Sha256], Field(max_length=1024)]
-_Level = Annotated[float, Field(gt=0, lt=1)]
-
-
-@with_config(ConfigDict(extra="ignore"))
-class _Base(TypedDict):
-    package: _Name
-    licence: _Name
-    files: Annotated[dict[_PackagePath, _Sha256], Field(max_length=1024)]
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Schema(TypedDict):
-    """The members of manifest.json with their types and limits."""
-
-    kind: _Name
-    architecture: _Name
-    name: _Name
-    version: _Name
-    licence: _Name
-    dtype: _Name
-    files: _Files
-    labels: NotRequired[Annotated[tuple[_Name, ...], Field(max_length=1024)]]
-    quantile_levels: NotRequired[Annotated[tuple[_Level, ...], Field(max_length=1024)]]
-    base: NotRequired[_Base | None]
-    settings: NotRequired[dict[str, Any]]
-    lineage: NotRequired[dict[str, Any]]
-
-
-_REQUIRED: Final = frozenset(_Schema.__required_keys__)
-
-
 @cache
-def _schema() -> TypeAdapter[_Schema]:
-    return TypeAdapter(_Schema)
+def _schema() -> TypeAdapter[_Members]:
+    return TypeAdapter(_Members)
 
 
 def verified(path: Path, sha256: str) -> bytes:
