@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.indicators.incremental_bars import Bars
 from models.indicators.incremental_forms import Form, State, form
 from models.indicators.memory import bounded
-from models.indicators.panel import COLUMNS, Panel
+from models.indicators.panel import Panel
 from models.indicators.plan import Plans
 from models.indicators.program import Program
 
@@ -134,8 +134,3 @@ class _Windowed:
         newest = np.array([row[-1] for row in found])
         newest += np.where(self._positions, bars.count - panel.bars, 0)
         values[self._rows] = np.where(self._lookbacks < bars.count, newest, np.where(self._integers, 0.0, np.nan))
-
-
-def columns_of(panel: Panel) -> tuple[str, ...]:
-    """The columns of a panel, in the order of COLUMNS."""
-    return tuple(name for name in COLUMNS if getattr(panel, name) is not None)

@@ -344,24 +344,6 @@ def _percent(part: float, whole: float) -> float:
     return 0.0 if whole == 0.0 else 100.0 * (part / whole)
 
 
-class OnBalance:
-    """OBV."""
-
-    start: State = (False, 0.0)
-
-    def __init__(self, call: Call) -> None:
-        self._price, self._volume = call.function.columns
-
-    def step(self, state: State, bars: Bars) -> tuple[State, Values]:
-        begun, total = state
-        volume = bars.at(self._volume)
-        if not begun:
-            return (True, volume), (volume,)
-        change = bars.at(self._price) - bars.at(self._price, 1)
-        total += volume if change > 0 else -volume if change < 0 else 0.0
-        return (True, total), (total,)
-
-
 class Total:
     """A running total that needs nothing but itself, the newest bar and the bar before.
 
@@ -376,6 +358,16 @@ class Total:
     def step(self, state: State, bars: Bars) -> tuple[State, Values]:
         total = self._first(bars) if state[0] is None else self._further(state[0], bars)
         return (total,), (total,)
+
+
+def _on_balance(call: Call) -> Form:
+    price, volume = call.function.columns
+
+    def further(total: float, bars: Bars) -> float:
+        change = bars.at(price) - bars.at(price, 1)
+        return total + (bars.at(volume) if change > 0 else -bars.at(volume) if change < 0 else 0.0)
+
+    return Total(lambda bars: bars.at(volume), further)
 
 
 def _cumulative_sum(call: Call) -> Form:
@@ -437,19 +429,6 @@ def _accumulate(total: float, bars: Bars) -> float:
     return total + ((close - low) - (high - close)) / reach * bars.at("volume") if reach > 0.0 else total
 
 
-class Accumulation:
-    """AD."""
-
-    start: State = (0.0,)
-
-    def __init__(self, call: Call) -> None:
-        pass
-
-    def step(self, state: State, bars: Bars) -> tuple[State, Values]:
-        total = _accumulate(state[0], bars)
-        return (total,), (total,)
-
-
 class AccumulationOscillator:
     """ADOSC: two exponential averages of AD, both seeded with the first value of AD."""
 
@@ -489,7 +468,7 @@ def _adxr(call: Call) -> Form | None:
 
 
 _FORMS: Mapping[str, Callable[[Call], Form | None]] = {
-    "AD": Accumulation,
+    "AD": lambda _: Total(lambda bars: _accumulate(0.0, bars), _accumulate),
     "ADOSC": AccumulationOscillator,
     "ADX": Direction,
     "ADXR": _adxr,
@@ -507,7 +486,7 @@ _FORMS: Mapping[str, Callable[[Call], Form | None]] = {
     "MINUS_DM": _above_one(Direction),
     "NATR": _above_one(TrueRangeAverage),
     "NVI": lambda call: _volume_index(call, -1.0),
-    "OBV": OnBalance,
+    "OBV": _on_balance,
     "PLUS_DI": _above_one(Direction),
     "PLUS_DM": _above_one(Direction),
     "PPO": lambda call: PriceOscillator(call) if call.values[2] == _EMA else None,

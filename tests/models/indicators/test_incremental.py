@@ -6,7 +6,7 @@ import pytest
 from models.indicators import COLUMNS, FUNCTIONS, Panel, Program, Spec, Task, load
 from models.indicators import compile as compile_indicators
 from models.indicators.functions import PERIODS
-from models.indicators.incremental import Incremental, columns_of
+from models.indicators.incremental import Incremental
 from models.indicators.incremental_forms import form
 from models.indicators.memory import bounded
 
@@ -134,7 +134,7 @@ def test_a_corrected_bar_leaves_no_trace():
 def test_recursive_functions_cover_all_bars_although_few_are_held():
     panel = prices(100.0, BARS)
     program = compile_indicators([Spec("EMA", {"timeperiod": 200}), Spec("OBV"), Spec("SMA", {"timeperiod": 7})])
-    live = Incremental(program, columns_of(panel), 10)
+    live = Incremental(program, tuple(name for name in COLUMNS if getattr(panel, name) is not None), 10)
     assert live.bars.capacity == 200
     before = live.nbytes
     for at in range(BARS):
