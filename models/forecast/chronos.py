@@ -14,8 +14,8 @@ import torch
 
 from models.forecast.pretrained import Pretrained, Together
 from models.forecast.series import Array, Forecast, Series
-from models.forecast.weights_version import weights_version
 from models.model import Model, ModelUnavailableError
+from models.weights_version import weights_version
 
 _DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 _SEED = 0

@@ -12,8 +12,8 @@ import torch
 
 from models.forecast.pretrained import Pretrained, by_blocks
 from models.forecast.series import Array, Forecast, Series
-from models.forecast.weights_version import weights_version
 from models.model import Model, ModelUnavailableError
+from models.weights_version import weights_version
 
 
 def load(name: str, device: str, source: str | None, backtests: int) -> Model[Series, Forecast]:

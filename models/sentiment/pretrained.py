@@ -1,6 +1,5 @@
 """Sentiment models of transformers: any sequence classifier with the three labels, from a folder or a hub id."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from models.sentiment.labels import order
 from models.sentiment.model import Expected, SentimentModel
 from models.sentiment.text import Ids, Windows
 from models.sentiment.torch_network import CPU_BUDGET, CUDA_BUDGET, on_host, rounded
+from models.weights_version import weights_version
 
 LONGEST_WINDOW = 512
 
@@ -39,7 +39,7 @@ def load(
     if manifest is not None:
         return SentimentModel(manifest.name, manifest.version, windows, network, stored or recorded)
     name = Path(source).name if Path(source).is_dir() else source
-    return SentimentModel(name, _version(source, config), windows, network, recorded)
+    return SentimentModel(name, weights_version(source, config), windows, network, recorded)
 
 
 class PretrainedNetwork:
@@ -108,18 +108,6 @@ def _window(config: Any, tokenizer: Any) -> int:
     """The window in tokens. RoBERTa's positions begin after the padding id."""
     reserved = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return int(min(config.max_position_embeddings - reserved, tokenizer.model_max_length, LONGEST_WINDOW))
-
-
-def _version(source: str, config: Any) -> str:
-    """The hub's commit, or the beginning of the SHA-256 of a folder's weights."""
-    commit = getattr(config, "_commit_hash", None)
-    if commit:
-        return str(commit)[:12]
-    weights = hashlib.sha256()
-    for path in sorted(Path(source).glob("*.safetensors")):
-        with path.open("rb") as content:
-            weights.update(hashlib.file_digest(content, "sha256").digest())
-    return weights.hexdigest()[:12]
 
 
 def _recorded(windows: Windows, network: PretrainedNetwork) -> Expected:

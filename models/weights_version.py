@@ -8,7 +8,7 @@ from typing import Any
 def weights_version(source: str, config: Any) -> str:
     """Twelve hex digits for the weights at ``source``, a folder or hub id; ``config`` is that of transformers."""
     commit = getattr(config, "_commit_hash", None)
-    if commit is not None:
+    if commit:
         return str(commit)[:12]
     digest = hashlib.sha256()
     for path in sorted(Path(source).glob("*.safetensors")):
