@@ -5,7 +5,8 @@ bands are too wide on noisy levels; the Ornstein-Uhlenbeck process carries nothi
 errors inside the context choose the shares.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from models.forecast import autoregression, gate, reversion
 from models.forecast.arrays import AnyArray, namespace, per_row, whole
@@ -29,30 +30,14 @@ NARROWEST = 0.7
 SMALLEST_ERROR = 1e-12
 
 
-class Predict(Protocol):
-    """The forecast of a structured model."""
-
-    def __call__(self, path: Path, steps: int, /) -> tuple[AnyArray, AnyArray]:
-        """The median path and its standard deviation, both [b, steps] in path units."""
-        ...
-
-
-class Backtests(Protocol):
-    """The forecasts of a structured model at past origins."""
-
-    def __call__(self, path: Path, ends: AnyArray, steps: int, /) -> tuple[AnyArray, AnyArray]:
-        """Median and deviation, [b, O, steps], after past columns ``ends``; see autoregression.backtest()."""
-        ...
-
-
 class Structure(NamedTuple):
-    """A structured model: its forecast, and its forecasts at past origins.
+    """A structured model: its forecast as predict(), and its forecasts at past origins as backtest().
 
     ``judged``: the model works on the natural scale of scale.py, and the errors at past origins judge it (trial.py).
     """
 
-    predict: Predict
-    backtest: Backtests
+    predict: Callable[[Path, int], tuple[AnyArray, AnyArray]]
+    backtest: Callable[[Path, AnyArray, int], tuple[AnyArray, AnyArray]]
     judged: bool = False
 
 

@@ -3,8 +3,8 @@
 Owns the pairing of a deviation with its tails. The formulas are in volatility.py, sigma_table.py and student.py.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from models.forecast import sigma_table, student, volatility
 from models.forecast.arrays import AnyArray, Device
@@ -12,34 +12,14 @@ from models.forecast.path import Path
 from models.forecast.season import Season
 from models.forecast.volatility import Backtest
 
-
-class Edges(Protocol):
-    """The band's edges at levels, in deviations of the horizon."""
-
-    def __call__(self, levels: tuple[float, ...], device: Device, /) -> AnyArray:
-        """Float64 [LONGEST_HORIZON, len(levels)]."""
-        ...
-
-
-class Deviations(Protocol):
-    """The deviations of the random walk, now and at past origins; see volatility.backtest()."""
-
-    def __call__(
-        self,
-        path: Path,
-        horizon: AnyArray,
-        counts: Sequence[int],
-        steps: int,
-        every: int | None = None,
-        season: Season | None = None,
-        /,
-    ) -> Backtest: ...
+Edges: TypeAlias = Callable[[tuple[float, ...], Device], AnyArray]
+"""Of levels on a device: the band's edges in deviations of the horizon, float64 [LONGEST_HORIZON, len(levels)]."""
 
 
 class Walk(NamedTuple):
-    """A random walk without drift: its deviations, and the edges of its bands."""
+    """A random walk without drift: its deviations, see volatility.backtest(), and the edges of its bands."""
 
-    backtest: Deviations
+    backtest: Callable[[Path, AnyArray, Sequence[int], int, int | None, Season | None], Backtest]
     edges: Edges
 
 
