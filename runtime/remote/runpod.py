@@ -81,6 +81,8 @@ class RunPod:
     def __init__(self, key: str, *, api: str = API, timeout: float = 30.0) -> None:
         self._http = Http({"Authorization": f"Bearer {key}"}, timeout=timeout)
         self._api = f"{api.rstrip('/')}/v2"
+        self.templates = Records(self, "template", "/templates", "templates")
+        self.endpoints = Records(self, "endpoint", "/serverless", "endpoints")
 
     @understood("RunPod")
     def gpus(self, product: Product, *, count: int = 1) -> list[Gpu]:
@@ -91,7 +93,7 @@ class RunPod:
     @understood("RunPod")
     def pods(self) -> list[Pod]:
         """All pods of the account."""
-        return [Pod.of(one) for one in self._listed("/pods", "pods")]
+        return [Pod.of(one) for one in self.listed("/pods", "pods")]
 
     @understood("RunPod")
     def pod(self, pod: str) -> Pod | None:
@@ -106,11 +108,11 @@ class RunPod:
     @understood("RunPod")
     def create_pod(self, fields: Mapping[str, Any]) -> Pod:
         """Make a pod of these fields of CreatePodRequest. Repeated, the call makes a second pod."""
-        return Pod.of(self._send("POST", "/pods", fields))
+        return Pod.of(self.send("POST", "/pods", fields))
 
     def delete_pod(self, pod: str) -> None:
         """Terminate the pod. A pod that is gone is no error."""
-        self._delete(f"/pods/{_quoted(pod)}")
+        self.delete(f"/pods/{_quoted(pod)}")
 
     @understood("RunPod")
     def pod_logs(self, pod: str) -> bytes:
@@ -135,40 +137,8 @@ class RunPod:
         lines = [usd_or_credit(one["totalAmount"]) for one in found["records"] if one["podId"] == pod]
         return usd(round(sum(lines), _USD_DIGITS))
 
-    def templates(self) -> list[Record]:
-        """The account's templates."""
-        return self._listed("/templates", "templates")
-
-    def create_template(self, fields: Mapping[str, Any]) -> Record:
-        """Make a template of these fields of CreateTemplateRequest."""
-        return self._send("POST", "/templates", fields)
-
-    def update_template(self, template: str, fields: Mapping[str, Any]) -> Record:
-        """Change these fields of the template."""
-        return self._send("PATCH", f"/templates/{_quoted(template)}", fields)
-
-    def delete_template(self, template: str) -> None:
-        """Delete the template. A template that is gone is no error."""
-        self._delete(f"/templates/{_quoted(template)}")
-
-    def endpoints(self) -> list[Record]:
-        """The account's serverless endpoints."""
-        return self._listed("/serverless", "endpoints")
-
-    def create_endpoint(self, fields: Mapping[str, Any]) -> Record:
-        """Make an endpoint of these fields of CreateEndpointRequest."""
-        return self._send("POST", "/serverless", fields)
-
-    def update_endpoint(self, endpoint: str, fields: Mapping[str, Any]) -> Record:
-        """Change these fields of the endpoint."""
-        return self._send("PATCH", f"/serverless/{_quoted(endpoint)}", fields)
-
-    def delete_endpoint(self, endpoint: str) -> None:
-        """Delete the endpoint with its workers and its template. An endpoint that is gone is no error."""
-        self._delete(f"/serverless/{_quoted(endpoint)}")
-
     @understood("RunPod")
-    def _listed(self, path: str, name: str) -> list[Record]:
+    def listed(self, path: str, name: str) -> list[Record]:
         """All pages of a list. The document knows no pages; a list that has pages names the next one in `next`."""
         page = self._get(path)
         found: list[Record] = list(page[name])
@@ -182,11 +152,11 @@ class RunPod:
     def _get(self, path: str, **query: object) -> Any:
         return self._ask("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
 
-    def _send(self, method: str, path: str, fields: Mapping[str, Any]) -> Record:
+    def send(self, method: str, path: str, fields: Mapping[str, Any]) -> Record:
         with understood("RunPod"):
             return record(self._ask(method, path, dict(fields)))
 
-    def _delete(self, path: str) -> None:
+    def delete(self, path: str) -> None:
         try:
             self._ask("DELETE", path)
         except RemoteError as error:
@@ -198,6 +168,35 @@ class RunPod:
             return self._http.json(f"{self._api}{path}", body, method=method)
         except RemoteError as error:
             raise _explained(error) from None
+
+
+class Records:
+    """The account's records of one kind: templates, or serverless endpoints. Every method raises RemoteError."""
+
+    def __init__(self, api: RunPod, kind: str, path: str, name: str) -> None:
+        self.kind = kind
+        self._api = api
+        self._path = path
+        self._name = name
+
+    def all(self) -> list[Record]:
+        return self._api.listed(self._path, self._name)
+
+    def named(self, name: str) -> Record | None:
+        """The record of this name. The platform appends ` -fb` to the name of an endpoint with fast boot."""
+        return next((record for record in self.all() if record["name"].removesuffix(" -fb") == name), None)
+
+    def create(self, fields: Mapping[str, Any]) -> Record:
+        """Make a record of these fields of the kind's CreateRequest."""
+        return self._api.send("POST", self._path, fields)
+
+    def update(self, record_id: str, fields: Mapping[str, Any]) -> Record:
+        """Change these fields of the record."""
+        return self._api.send("PATCH", f"{self._path}/{_quoted(record_id)}", fields)
+
+    def delete(self, record_id: str) -> None:
+        """Delete the record, an endpoint with its workers and its template. A record that is gone is no error."""
+        self._api.delete(f"{self._path}/{_quoted(record_id)}")
 
 
 def _explained(error: RemoteError) -> RemoteError:

@@ -6,11 +6,10 @@ template's settings into an endpoint at the endpoint's creation only, so an upda
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from runtime.remote.http import RemoteError, TransientError, retried
-from runtime.remote.runpod import ApiError, Record, RunPod
+from runtime.remote.runpod import ApiError, Record, Records, RunPod
 from serverless.deploy.jobs import Jobs
 from serverless.deploy.plan import COMMAND, Plan
 
@@ -25,21 +24,6 @@ class DeploymentError(RuntimeError):
     """The deployment failed; the text says how far the rollback succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Store:
-    """The calls of the API for one kind of record."""
-
-    kind: str
-    listed: Callable[[], list[Record]]
-    create: Callable[[Mapping[str, Any]], Record]
-    update: Callable[[str, Mapping[str, Any]], Record]
-    delete: Callable[[str], None]
-
-    def named(self, name: str) -> Record | None:
-        """The record of this name. The platform appends ` -fb` to the name of an endpoint with fast boot."""
-        return next((record for record in self.listed() if record["name"].removesuffix(" -fb") == name), None)
-
-
 class Deployment:
     """One application of a plan."""
 
@@ -49,12 +33,7 @@ class Deployment:
         self._say = say
         self._test_timeout = test_timeout
         self._undo: list[tuple[str, Undo]] = []
-        self._templates = _Store(
-            "template", api.templates, api.create_template, api.update_template, api.delete_template
-        )
-        self._endpoints = _Store(
-            "endpoint", api.endpoints, api.create_endpoint, api.update_endpoint, api.delete_endpoint
-        )
+        self._api = api
 
     def apply(self) -> Record:
         """Deploy, test and return the endpoint. Raises DeploymentError after the rollback."""
@@ -72,7 +51,7 @@ class Deployment:
 
     def _template(self) -> Record:
         fields = {"name": self._plan.template_name, **self._container()}
-        return self._ensure(self._templates, fields, {"serverless": True, "startSsh": False, "startJupyter": False})
+        return self._ensure(self._api.templates, fields, {"serverless": True, "startSsh": False, "startJupyter": False})
 
     def _endpoint(self, template_id: str) -> Record:
         plan = self._plan
@@ -83,7 +62,7 @@ class Deployment:
             "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
             **self._container(),
         }
-        return self._ensure(self._endpoints, fields, {"type": "QUEUE", "templateId": template_id})
+        return self._ensure(self._api.endpoints, fields, {"type": "QUEUE", "templateId": template_id})
 
     def _container(self) -> Record:
         """The settings of a worker's container, as template and endpoint both hold them."""
@@ -93,22 +72,22 @@ class Deployment:
             fields["registry"] = plan.registry_auth
         return fields
 
-    def _ensure(self, store: _Store, fields: Record, at_creation: Mapping[str, Any]) -> Record:
+    def _ensure(self, records: Records, fields: Record, at_creation: Mapping[str, Any]) -> Record:
         """Create or update the record to have these fields, and note the undo."""
-        kind, name = store.kind, fields["name"]
-        found = store.named(name)
+        kind, name = records.kind, fields["name"]
+        found = records.named(name)
         if found is None:
             # The undo is noted before the creation, because the record may exist although the answer is lost.
-            self._undo.append((f"{kind} {name!r}", lambda: _delete(store, name)))
-            saved = store.create({**fields, **at_creation})
+            self._undo.append((f"{kind} {name!r}", lambda: _delete(records, name)))
+            saved = records.create({**fields, **at_creation})
             self._say(f"{kind} {name!r} created ({saved['id']})")
             return saved
         before = {field: _view(field, found[field]) for field in fields if field in found}
         if {**before, "name": name} == fields:
             self._say(f"{kind} {name!r} is as it should be ({found['id']})")
             return found
-        self._undo.append((f"{kind} {name!r}", lambda: _restore(store, found["id"], before, at_creation)))
-        saved = store.update(found["id"], fields)
+        self._undo.append((f"{kind} {name!r}", lambda: _restore(records, found["id"], before, at_creation)))
+        saved = records.update(found["id"], fields)
         self._say(f"{kind} {name!r} updated ({saved['id']})")
         return saved
 
@@ -135,25 +114,25 @@ class Deployment:
         return f"; could not be undone, see the console: {', '.join(left)}" if left else "; everything is as before"
 
 
-def _delete(store: _Store, name: str) -> None:
+def _delete(records: Records, name: str) -> None:
     """Delete the record of this name, if there is one. A template in use may be free in some minutes."""
-    found = store.named(name)
+    found = records.named(name)
     if found is None:
         return
     try:
-        store.delete(found["id"])
+        records.delete(found["id"])
     except RemoteError as error:
-        if error.status == 400 and store.kind == "template":
+        if error.status == 400 and records.kind == "template":
             raise TransientError(str(error), error.status) from None
         raise
 
 
-def _restore(store: _Store, record_id: str, before: Record, at_creation: Mapping[str, Any]) -> None:
+def _restore(records: Records, record_id: str, before: Record, at_creation: Mapping[str, Any]) -> None:
     """Give the record its former fields. The deletion of an endpoint may have deleted the endpoint's template."""
-    if any(record["id"] == record_id for record in store.listed()):
-        store.update(record_id, before)
+    if any(record["id"] == record_id for record in records.all()):
+        records.update(record_id, before)
     else:
-        store.create({**before, **at_creation})
+        records.create({**before, **at_creation})
 
 
 def _view(field: str, value: Any) -> Any:
