@@ -1,6 +1,7 @@
 """The end of a call: the result, or the error, as the caller gets it.
 
-Owns the result of a unary call, the status of an error, and the trailers. Log lines and metrics are records.py's.
+Owns the result of a unary call, the status of an error, the trailers, and the audit line of a refusal. Other log lines
+and metrics are records.py's.
 """
 
 import asyncio
@@ -11,13 +12,21 @@ from typing import NamedTuple
 
 from google.rpc import status_pb2
 
-from gateway.access import audit
 from gateway.calls.call import Call, Outcome
 from market_inference.contract import metadata
-from market_inference.contract.errors import CallCancelledError, InternalError, ServiceError, code_name, reason_of
-from runtime.logs import fields
+from market_inference.contract.errors import (
+    CallCancelledError,
+    InternalError,
+    PermissionDeniedError,
+    ServiceError,
+    UnauthenticatedError,
+    code_name,
+    reason_of,
+)
+from runtime import logs
 
 log = logging.getLogger("gateway.request")
+_audit = logging.getLogger("gateway.audit")
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
@@ -61,12 +70,30 @@ def status_of(error: BaseException, call: Call, peer: Callable[[], str] = str) -
     `peer` gives the other end's address for the audit line of a refusal; a request of a Stream has none.
     """
     if not isinstance(error, ServiceError):
-        log.error("bug", exc_info=error, extra=fields(request_id=call.request_id, method=call.method.name))
+        log.error("bug", exc_info=error, extra=logs.fields(request_id=call.request_id, method=call.method.name))
         error = InternalError()
-    audit.note(call, error, peer)
+    if isinstance(error, UnauthenticatedError | PermissionDeniedError):
+        audit(call, error, peer)
     # Cut the reference cycle of the error with the frames in its traceback, so that no garbage collection is needed.
     error.__traceback__ = None
     return error.status(call.request_id)
+
+
+def audit(call: Call, error: ServiceError, peer: Callable[[], str]) -> None:
+    """A line for a refusal of authentication or authorisation, beside the line of the call itself.
+
+    Of the credential the line has the public part alone.
+    """
+    values: dict[str, object] = {
+        "reason": error.reason,
+        "why": error.message,
+        "method": call.method.name,
+        "request_id": call.request_id,
+        "client": call.client.name,
+        "credential": call.credential,
+        "peer": peer(),
+    }
+    logs.event(_audit, logging.WARNING, "refused", values)
 
 
 def trailers(call: Call) -> Trailers:

@@ -6,7 +6,7 @@ import logging
 import grpc
 import pytest
 
-from gateway.access import audit
+from gateway.calls import completion
 from gateway.calls.call import Call
 from market_inference.contract import keys, methods
 from market_inference.contract.errors import UnauthenticatedError
@@ -66,7 +66,9 @@ async def test_the_refusals_of_one_turn_of_the_loop_share_one_write(monkeypatch,
     writer = Writer()
     monkeypatch.setattr(logs, "_writer", writer)
     for place in range(3):
-        audit.note(Call(methods.METHODS["Predict"], f"r-{place}", 0.0, 1.0), UnauthenticatedError("no API key"), str)
+        completion.audit(
+            Call(methods.METHODS["Predict"], f"r-{place}", 0.0, 1.0), UnauthenticatedError("no API key"), str
+        )
     assert (writer.lines, writer.flushes) == (3, 0)
     await asyncio.sleep(0)
     assert (writer.lines, writer.flushes) == (3, 1)
