@@ -16,7 +16,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from gateway import workers
 from gateway.access.auth import Authenticator
 from gateway.access.budget import Budget, Limits, LocalBudget
-from gateway.access.in_flight import InFlight
 from gateway.access.reflection import Reflection
 from gateway.access.security import ConfigurationError, Security
 from gateway.calls.servicer import Servicer
@@ -42,8 +41,6 @@ from runtime.watcher import WatcherCollector
 
 log = logging.getLogger(__name__)
 
-# A client with fewer bytes in flight is not refused because of other clients.
-SPARED_BYTES = 1 << 20
 VERSION = version("market-inference")
 READY = health_pb2.HealthCheckResponse.SERVING
 NOT_READY = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -53,44 +50,10 @@ def build(
     config: Config, authenticator: Authenticator, router: Router, metrics: Metrics, traces: Traces | None = None
 ) -> Servicer:
     """Wire all parts but the transport."""
-    in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
-    memory = InFlight(
-        most=config.max_bytes_in_flight,
-        most_per_client=config.max_bytes_in_flight_per_client,
-        what="bytes of requests and answers",
-        # A session can be opened beside other calls, too.
-        spared=SPARED_BYTES + methods.METHODS["Watch"].max_request_bytes,
-    )
-    messages = InFlight(
-        most=config.max_bytes_in_flight // 2,
-        most_per_client=config.max_bytes_in_flight_per_client // 2,
-        what="bytes of messages of streams",
-        spared=SPARED_BYTES,
-    )
-    most = config.max_streams_per_client
-    streams = InFlight(most=config.max_in_flight, most_per_client=most, what="streams")
-    sessions = InFlight(most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions")
-    open_streams = {"Stream": lambda: streams.total, "Watch": lambda: sessions.total}
-    metrics.watch(lambda: in_flight.total, config.max_in_flight, open_streams)
     metrics.watch_replicas(lambda: router.replicas)
     metrics.build.labels(VERSION).set(1)
-    return Servicer(
-        authenticator,
-        in_flight,
-        memory,
-        streams,
-        sessions,
-        messages,
-        _limits(config, metrics),
-        router,
-        metrics,
-        default_timeout=config.default_timeout,
-        max_timeout=config.max_timeout,
-        session_idle_seconds=config.session_idle_seconds,
-        reader_seconds=config.reader_seconds,
-        version=VERSION,
-        traces=traces,
-    )
+    limits = _limits(config, metrics)
+    return Servicer(config, authenticator, limits, router, metrics, version=VERSION, traces=traces)
 
 
 def _limits(config: Config, metrics: Metrics) -> Limits:

@@ -23,6 +23,7 @@ from gateway.calls.pipeline import Pipeline, draining_error
 from gateway.calls.records import Records
 from gateway.calls.request import Request
 from gateway.calls.status import Status
+from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.replicas.router import Router
 from gateway.streams.session_link import Links
@@ -33,9 +34,12 @@ from gateway.streams.watch import Watch, read_open
 from market_inference.contract import codes, deadline, metadata, units
 from market_inference.contract.errors import DeadlineExceededError, OverloadedError
 from market_inference.contract.generated import inference_pb2
-from market_inference.contract.methods import Method
+from market_inference.contract.methods import METHODS, Method
 from market_inference.contract.validation import explain
 from runtime.tracing import Traces
+
+# A client with fewer bytes in flight is not refused because of other clients.
+SPARED_BYTES = 1 << 20
 
 
 class Servicer:
@@ -43,35 +47,44 @@ class Servicer:
 
     def __init__(
         self,
+        config: Config,
         authenticator: Authenticator,
-        in_flight: InFlight,
-        memory: InFlight,
-        streams: InFlight,
-        sessions: InFlight,
-        messages: InFlight,
         limits: Limits,
         router: Router,
         metrics: Metrics,
         *,
-        default_timeout: float,
-        max_timeout: float,
-        session_idle_seconds: float,
-        reader_seconds: float,
         version: str,
         traces: Traces | None = None,
     ) -> None:
+        in_flight = InFlight(most=config.max_in_flight, most_per_client=config.max_in_flight_per_client)
+        memory = InFlight(
+            most=config.max_bytes_in_flight,
+            most_per_client=config.max_bytes_in_flight_per_client,
+            what="bytes of requests and answers",
+            # A session can be opened beside other calls, too.
+            spared=SPARED_BYTES + METHODS["Watch"].max_request_bytes,
+        )
+        self._messages = InFlight(
+            most=config.max_bytes_in_flight // 2,
+            most_per_client=config.max_bytes_in_flight_per_client // 2,
+            what="bytes of messages of streams",
+            spared=SPARED_BYTES,
+        )
+        self._stream_places = InFlight(
+            most=config.max_in_flight, most_per_client=config.max_streams_per_client, what="streams"
+        )
+        self._session_places = InFlight(
+            most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions"
+        )
+        open_streams = {"Stream": lambda: self._stream_places.total, "Watch": lambda: self._session_places.total}
+        metrics.watch(lambda: in_flight.total, config.max_in_flight, open_streams)
+        self._config = config
         self._callers = Callers(authenticator)
-        self._stream_places = streams
-        self._session_places = sessions
-        self._messages = messages
         self._links = Links()
         self._router = router
         self._pipeline = Pipeline(in_flight, memory, limits, router, Status(router, version))
         self._records = Records(metrics)
-        self._default_timeout = default_timeout
-        self._max_timeout = max_timeout
-        self._session_idle_seconds = session_idle_seconds
-        self._writes = Writes(reader_seconds)
+        self._writes = Writes(config.reader_seconds)
         self._slices = Slices(company=lambda: in_flight.clients > 1)
         self._traces = traces
         self._streams: set[Stream | Watch] = set()
@@ -151,8 +164,8 @@ class Servicer:
                 writes=self._writes,
                 slices=self._slices,
                 slow_checks=self._pipeline.slow_checks,
-                default_timeout=self._default_timeout,
-                max_timeout=self._max_timeout,
+                default_timeout=self._config.default_timeout,
+                max_timeout=self._config.max_timeout,
             )
             with self._stream_places.slot(client.name), self._open(stream):
                 await stream.run(context)
@@ -188,7 +201,7 @@ class Servicer:
             link,
             request.envelope,
             self._pipeline.memory,
-            idle_seconds=self._session_idle_seconds,
+            idle_seconds=self._config.session_idle_seconds,
             writes=self._writes,
             charge=charge,
             on_opened=call.opened,
@@ -202,14 +215,14 @@ class Servicer:
         """
         client, memory = call.client.name, self._pipeline.memory
         try:
-            async with asyncio.timeout(self._default_timeout):
+            async with asyncio.timeout(self._config.default_timeout):
                 await memory.room(client)
                 await memory.enter_in_turn(client, call.method.max_request_bytes)
         except TimeoutError as error:
-            what = f"the client's other calls left no room for an opening within {self._default_timeout:g} s"
+            what = f"the client's other calls left no room for an opening within {self._config.default_timeout:g} s"
             raise OverloadedError(what, retry_after=1.0) from error
         call.memory, call.held_bytes = memory, call.method.max_request_bytes
-        raw = await _first_message(context, self._default_timeout)
+        raw = await _first_message(context, self._config.default_timeout)
         call.size_bytes = len(raw)
         opened = await self._pipeline.slow_checks.turn(client, functools.partial(_opening, raw))
         memory.leave(client, call.held_bytes - call.size_bytes)
@@ -282,7 +295,7 @@ class Servicer:
 
     def _call(self, method: Method, caller: Caller, timeout: float | None) -> Call:
         began = deadline.now()
-        until = began + min(self._default_timeout if timeout is None else timeout, self._max_timeout)
+        until = began + min(self._config.default_timeout if timeout is None else timeout, self._config.max_timeout)
         # Positional arguments: keywords would cost as much as everything else here.
         call = Call(method, metadata.request_id(caller.request_id), began, until, caller.priority, caller.traceparent)
         if self._traces is not None:
