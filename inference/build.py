@@ -15,7 +15,7 @@ from typing import Any
 
 from inference.batching.batcher import Batcher, Observer
 from inference.batching.costs import Costs
-from inference.batching.schedule import BatchBounds
+from inference.batching.job import BatchBounds
 from inference.batching.tracks import Tracks
 from inference.calls.answer_memory import AnswerMemory
 from inference.calls.servicer import Servicer

@@ -16,8 +16,8 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from inference.batching.costs import SMALL_SECONDS, SURPRISE, TRUSTED_BATCHES, Costs
-from inference.batching.job import DUE, PATIENCE, BatchResult, Entry, Job, Key
-from inference.batching.schedule import BatchBounds, BatchPlan, schedule, urgency
+from inference.batching.job import DUE, PATIENCE, BatchBounds, BatchResult, Entry, Job, Key
+from inference.batching.schedule import BatchPlan, schedule, urgency
 from inference.batching.shares import Shares
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import (

@@ -7,8 +7,10 @@ scheduler and admission use both.
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary, ref
+
+from inference.batching.job import BatchBounds
 
 FORGETTING = 0.98
 _PRIOR_UNCERTAINTY = 1e6
@@ -109,17 +111,6 @@ class _ModelCosts:
         self.worst = max(self.floor, _WORST_MEMORY * self.worst, rising)
 
 
-class Bounds(Protocol):
-    """The bounds of a batch, see schedule.BatchBounds."""
-
-    @property
-    def units(self) -> int: ...
-    @property
-    def items(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-
-
 class Costs:
     """A line per (model, bucket), held weakly by model so that an unloaded model's memory is freed."""
 
@@ -150,7 +141,7 @@ class Costs:
         costs = self._of(key[0])
         costs.worst = costs.floor = max(costs.floor, seconds / max(units, 1))
 
-    def share(self, key: tuple[Any, Hashable], units: int, batch: Bounds) -> float:
+    def share(self, key: tuple[Any, Hashable], units: int, batch: BatchBounds) -> float:
         """An item's expected seconds in a full batch: the item's time and a part of the batch's fixed cost.
 
         An unmeasured bucket costs its units at the model's worst rate.

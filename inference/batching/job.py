@@ -1,4 +1,4 @@
-"""A request's work for one model: items, reply and deadline; and the result of a batch of such items.
+"""A request's work for one model: items, reply and deadline; and the bounds and the result of a batch of such items.
 
 Owns the completion of a job. Knows neither queues nor devices.
 """
@@ -128,6 +128,18 @@ class Entry:
 
 DUE = attrgetter("due")
 """The order of a queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchBounds:
+    """Bounds of a batch: padded units (longest item x items), items, and expected seconds beyond the fixed cost.
+
+    An item that is above a bound runs alone.
+    """
+
+    units: int
+    items: int
+    seconds: float = 0.1
 
 
 @dataclass(slots=True)

@@ -7,20 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.batching.costs import Costs, Line
-from inference.batching.job import Entry, Key
+from inference.batching.job import BatchBounds, Entry, Key
 from market_inference.contract.deadline import NEVER
-
-
-@dataclass(frozen=True, slots=True)
-class BatchBounds:
-    """Bounds of a batch: padded units (longest item x items), items, and expected seconds beyond the fixed cost.
-
-    An item that is above a bound runs alone.
-    """
-
-    units: int
-    items: int
-    seconds: float = 0.1
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.schedule import BatchBounds, BatchPlan
+from inference.batching.job import BatchBounds
+from inference.batching.schedule import BatchPlan
 from inference.device.engine import Engine
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from inference.batching import batcher as rooms
 from inference.batching.batcher import RUN_SECONDS, Batcher
-from inference.batching.job import BatchResult, Job
-from inference.batching.schedule import BatchBounds
+from inference.batching.job import BatchBounds, BatchResult, Job
 from inference.device.engine import _Stopwatch
 from market_inference.contract import deadline
 from market_inference.contract.errors import (

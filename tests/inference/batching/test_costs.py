@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.batching.costs import MOST_LINES, UNMEASURED_RATE, Costs, Line
-from inference.batching.schedule import BatchBounds
+from inference.batching.job import BatchBounds
 
 
 @given(st.floats(0.0001, 0.1), st.floats(1e-7, 1e-3), st.lists(st.integers(1, 10_000), min_size=20, max_size=60))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.batching.costs import Costs
-from inference.batching.job import DUE, Entry, Job, Key
-from inference.batching.schedule import BatchBounds, delay, schedule, urgency
+from inference.batching.job import DUE, BatchBounds, Entry, Job, Key
+from inference.batching.schedule import delay, schedule, urgency
 from market_inference.contract.deadline import NEVER
 
 BUDGET = BatchBounds(units=100, items=8)

@@ -11,8 +11,7 @@ import pytest
 
 from inference.batching.batcher import Batcher
 from inference.batching.costs import TRUSTED_BATCHES, Costs
-from inference.batching.job import Job
-from inference.batching.schedule import BatchBounds
+from inference.batching.job import BatchBounds, Job
 from inference.batching.tracks import LONG_SECONDS, Tracks
 from inference.device.engine import Engine
 from market_inference.contract import deadline

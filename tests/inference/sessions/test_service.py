@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inference.batching.batcher import Batcher
-from inference.batching.schedule import BatchBounds
+from inference.batching.job import BatchBounds
 from inference.batching.tracks import Tracks
 from inference.device.engine import Engine
 from inference.loading.catalog import Catalog, Slot
