@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from models.sentiment import SentimentModel, load
+from models.sentiment import load
 from models.sentiment.minilm import BASE, tokenizer
+from models.sentiment.model import SentimentModel
 from training.sentiment.phrases import phrases
 
 BATCH = 32

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.sentiment import EMBEDDED, LABELS, SentimentModel, load
+from models.sentiment import EMBEDDED, LABELS, load
 from models.sentiment.chunk import Probabilities
+from models.sentiment.model import SentimentModel
 from training.sentiment.measures import Measures
 from training.sentiment.rows import Row, read
 

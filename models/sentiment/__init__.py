@@ -14,13 +14,10 @@ from models.manifest import FILE_NAME
 from models.model import require
 
 if TYPE_CHECKING:
-    from models.sentiment.chunk import Chunk, Probabilities
     from models.sentiment.model import SentimentModel
 
 LABELS = ("negative", "neutral", "positive")
 EMBEDDED = "minilm"
-
-__all__ = ["EMBEDDED", "LABELS", "Chunk", "Probabilities", "SentimentModel", "load", "require_packages", "score"]
 
 
 def load(
@@ -42,21 +39,3 @@ def require_packages(name_or_source: str) -> None:
     """Raise ModelUnavailableError, with the command that installs it, when a package of the model is missing."""
     if name_or_source != EMBEDDED and not (Path(name_or_source) / FILE_NAME).is_file():
         require(f"the classifier {name_or_source!r}", "pretrained", "torch", "transformers")
-
-
-def score(probabilities: "Probabilities") -> float:
-    """One number in [-1, 1] for one text's probabilities [3]: positive minus negative."""
-    return float(probabilities[2] - probabilities[0])
-
-
-def __getattr__(name: str) -> object:
-    """Import the public classes at first use, so that importing this package stays cheap."""
-    if name in ("Chunk", "Probabilities"):
-        from models.sentiment import chunk
-
-        return getattr(chunk, name)
-    if name == "SentimentModel":
-        from models.sentiment.model import SentimentModel
-
-        return SentimentModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

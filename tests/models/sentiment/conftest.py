@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.sentiment import SentimentModel, load
+from models.sentiment import load
+from models.sentiment.model import SentimentModel
 from tests import torch_threads
 
 

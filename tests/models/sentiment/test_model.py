@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from inference.device.cuda import pick_device
 from models import manifest
 from models.model import Model, ModelUnavailableError
-from models.sentiment import LABELS, Chunk, Probabilities, SentimentModel, load, score
+from models.sentiment import LABELS, load
+from models.sentiment.chunk import Chunk, Probabilities
 from models.sentiment.minilm import ADAPTER
-from models.sentiment.model import Expected, SelfTestError
+from models.sentiment.model import Expected, SelfTestError, SentimentModel
 from models.sentiment.source import SHIPPED
 from models.sentiment.text import Ids, Windows
 
@@ -74,7 +75,7 @@ def test_the_embedded_model_judges_each_company_of_a_text(embedded: SentimentMod
 def test_plain_cases_are_classified_correctly(embedded: SentimentModel, text: str, label: str) -> None:
     (answer,) = answers(embedded, [text])
     assert LABELS[int(answer.argmax())] == label
-    assert np.sign(score(answer)) == np.sign(LABELS.index(label) - 1) or label == "neutral"
+    assert np.sign(answer[2] - answer[0]) == np.sign(LABELS.index(label) - 1) or label == "neutral"
 
 
 @settings(max_examples=25)
@@ -128,7 +129,7 @@ def test_the_end_of_a_long_text_counts(embedded: SentimentModel) -> None:
     (chunks,) = embedded.prepare([opening])
     assert len(chunks) > 1 and all(len(chunk.ids) <= 128 for chunk in chunks)
     neutral, ended = answers(embedded, [opening, opening + "Profit collapsed and the shares plunged. " * 20])
-    assert score(ended) < score(neutral) - 0.1
+    assert ended[2] - ended[0] < neutral[2] - neutral[0] - 0.1
 
 
 def test_cost_is_the_number_of_tokens(embedded: SentimentModel) -> None:

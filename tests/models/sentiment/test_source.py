@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.model import ModelUnavailableError
-from models.sentiment import SentimentModel, load
+from models.sentiment import load
 from models.sentiment.minilm import tokenizer
+from models.sentiment.model import SentimentModel
 
 NAMES = {0: "Bullish", 1: "Bearish", 2: "Neutral"}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from market_inference.cli.demo.headlines import HEADLINES
-from models.sentiment import SentimentModel
+from models.sentiment.model import SentimentModel
 from models.sentiment.text_warnings import examine
 from models.warning import WarningCode
 from tests.models.sentiment.test_language import CORPORATE, ROWS
