@@ -27,6 +27,7 @@ from runtime.health import LIVE, Health
 from runtime.listen import bind, exchange_path
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer, Take
+from runtime.tasks import Tasks
 from runtime.tracing import Traces
 from runtime.watcher import WatcherCollector
 
@@ -77,7 +78,7 @@ class Server:
         self._tls = tls.Files(config.tls_certificate, config.tls_key, config.tls_client_ca)
         self._loading: asyncio.Task[None] | None = None
         self._housekeeping: list[asyncio.Task[None]] = []
-        self._reports: set[asyncio.Task[None]] = set()
+        self._reports = Tasks()
         # Engines whose default model was loaded.
         self._loaded: set[str] = set()
         self._stopping = False
@@ -139,9 +140,7 @@ class Server:
                 await self._health.set(service, READY if ready else NOT_READY)
 
     def _stuck_changed(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._report_health(name))
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
+        self._reports.spawn(self._report_health(name))
 
     async def stop(self) -> None:
         """Fail readiness, refuse new requests, complete those in flight within the drain time, then end."""

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import uvicorn
 
 from runtime.listen import bind, split
+from runtime.tasks import Tasks
 
 HANDSHAKE_SECONDS: Final = 10.0
 """The time for a TLS handshake."""
@@ -31,7 +32,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self.up = asyncio.Event()
         self.tls = tls
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes = Tasks()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept requests."""
@@ -55,9 +56,7 @@ class HttpServer(uvicorn.Server):
         if full or self.should_exit:
             transport.abort()
             return
-        task = asyncio.get_running_loop().create_task(handshake.run(transport))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._handshakes.spawn(handshake.run(transport))
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]

@@ -6,7 +6,6 @@ A rate is a token bucket that may go into debt: a request passes while the bucke
 delays the next request. So no request is too big for a rate, and the mean rate holds. A quota is never exceeded.
 """
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.access.auth import Client
 from market_inference.contract.errors import QuotaExceededError, RateLimitedError
+from runtime.tasks import Tasks
 
 DAY_SECONDS: Final = 86_400.0
 # Above this number of clients, the accounts longest unused are dropped. Names of clients come from credentials.
@@ -77,7 +77,7 @@ class Limits:
         self._per_second = per_second
         self._burst_seconds = burst_seconds
         self._per_day = per_day
-        self._giving_back: set[asyncio.Task[None]] = set()
+        self._giving_back = Tasks()
 
     def allowance(self, client: Client) -> Allowance | None:
         """None for a client without a limit: the client has no account."""
@@ -94,9 +94,7 @@ class Limits:
         """Put the units of a call back that the service failed. A shared account gets the units a moment later."""
         work = self._budget.give_back(client, allowance, units, ago)
         if work is not None:
-            task = asyncio.get_running_loop().create_task(work)
-            self._giving_back.add(task)
-            task.add_done_callback(self._giving_back.discard)
+            self._giving_back.spawn(work)
 
 
 def refusal(client: str, allowance: Allowance, level: float, used: float, units: float, at: float) -> Exception:

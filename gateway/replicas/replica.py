@@ -6,10 +6,9 @@ Owns the connection and the frames. The choice of a replica, and the resends whe
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,6 +24,7 @@ from market_inference.contract.errors import DeadlineExceededError, InternalErro
 from market_inference.contract.generated import exchange_pb2
 from runtime import listen
 from runtime.logs import fields
+from runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ class Replica:
         # The streams that take new requests, and all streams.
         self._open: list[_Stream] = []
         self._streams: set[_Stream] = set()
-        self._keeping: set[asyncio.Task[None]] = set()
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._keeping = Tasks()
+        self._carrying = Tasks()
         self._check_now = asyncio.Event()
         # Called when the replica is given up: ends what other streams to the replica carry.
         self.on_give_up: set[Callable[[], None]] = set()
@@ -156,8 +156,8 @@ class Replica:
     def start(self) -> None:
         """Connect, stay connected and check the health, until close()."""
         for _ in range(self._settings.streams):
-            _spawn(self._keep_stream(), self._keeping)
-        _spawn(self._watch_health(), self._keeping)
+            self._keeping.spawn(self._keep_stream())
+        self._keeping.spawn(self._watch_health())
 
     def send(
         self,
@@ -222,7 +222,7 @@ class Replica:
     async def _keep_stream(self) -> None:
         while True:
             stream = _Stream(self)
-            _spawn(self._carry(stream), self._carrying)
+            self._carrying.spawn(self._carry(stream))
             await stream.successor_due.wait()
             if stream.state is not _State.AGED:
                 await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 -- jitter
@@ -318,7 +318,7 @@ class Replica:
 
     async def leave(self) -> None:
         """Take no new requests, wait for the requests in flight, and disconnect."""
-        await _cancel(self._keeping)
+        await self._keeping.cancel()
         for stream in tuple(self._open):
             stream.retire()
         if self._carrying:
@@ -328,8 +328,8 @@ class Replica:
     async def close(self) -> None:
         if self._return is not None:
             self._return.cancel()
-        await _cancel(self._keeping)
-        await _cancel(self._carrying)
+        await self._keeping.cancel()
+        await self._carrying.cancel()
         await self._channel.close()
 
 
@@ -338,19 +338,6 @@ def _channel(endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) ->
         return grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
     name = (("grpc.ssl_target_name_override", endpoint.name), ("grpc.default_authority", endpoint.name))
     return grpc.aio.secure_channel(endpoint.address, credentials, options=(*CHANNEL_OPTIONS, *name))
-
-
-def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    running = tuple(tasks)
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
 
 
 class _State(Enum):

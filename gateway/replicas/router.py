@@ -7,10 +7,9 @@ replica.py's.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from google.rpc import code_pb2
 
@@ -27,6 +26,7 @@ from market_inference.contract.errors import (
 )
 from market_inference.contract.generated import exchange_pb2
 from runtime.logs import fields
+from runtime.tasks import Tasks
 from runtime.tls import TlsError
 
 log = logging.getLogger(__name__)
@@ -97,14 +97,14 @@ class Router:
         self._expected = ExpectedSeconds()
         self._budget = ResendBudget()
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def start(self) -> None:
-        self._spawn(self._sweep())
+        self._tasks.spawn(self._sweep())
 
     def follow(self, discovery: Discovery, interval: float, connect: Callable[[Endpoint], Replica]) -> None:
         """Keep the replicas equal to what discovery finds, every `interval` seconds."""
-        self._spawn(self._follow(discovery, interval, connect))
+        self._tasks.spawn(self._follow(discovery, interval, connect))
 
     async def _follow(self, discovery: Discovery, interval: float, connect: Callable[[Endpoint], Replica]) -> None:
         while True:
@@ -128,14 +128,14 @@ class Router:
         for replica in new:
             replica.start()
         for replica in gone:
-            self._spawn(self._leave(replica))
+            self._tasks.spawn(self._leave(replica))
         log.info("replicas", extra=fields(addresses=[replica.address for replica in self.replicas]))
         self.changed()
 
     def renew(self, connect: Callable[[Endpoint], Replica]) -> None:
         """Connect again to every replica, with changed certificates, then close the old connections."""
         for replica in self.replicas:
-            self._spawn(self._renew(replica, connect))
+            self._tasks.spawn(self._renew(replica, connect))
 
     async def _renew(self, old: Replica, connect: Callable[[Endpoint], Replica]) -> None:
         try:
@@ -165,12 +165,6 @@ class Router:
         self._beside.add(replica)
         await replica.leave()
         self._beside.discard(replica)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     @property
     def ready(self) -> bool:
@@ -210,7 +204,7 @@ class Router:
         if replica is not None:
             self._attempt(request, replica)
         else:
-            request.waiting = self._spawn(self._dispatch_later(request))
+            request.waiting = self._tasks.spawn(self._dispatch_later(request))
 
     async def _dispatch_later(self, request: Request) -> None:
         try:
@@ -312,10 +306,7 @@ class Router:
                 replica.expire(at)
 
     async def close(self) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await asyncio.gather(*(replica.close() for replica in (*self.replicas, *self._beside)))
 
 

@@ -4,7 +4,6 @@ Owns the sampling, the bound on the work, and the comparison. A shadow's work is
 waits behind callers' work, and is left out when a queue is not nearly empty.
 """
 
-import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +18,7 @@ from market_inference.contract import deadline
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import inference_pb2
 from runtime.logs import fields
+from runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Shadows:
         self._catalog = catalog
         self._tracks = tracks
         self._count = count
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks()
 
     def compare(self, engine: str, request: Any, serve: Serve, response: bytes, call: ReplicaCall) -> None:
         """Perhaps run the model's shadow on the request, in a task; returns at once."""
@@ -53,9 +53,7 @@ class Shadows:
             request_id=call.request_id, client=CLIENT, priority="batch", deadline=deadline.after(_SECONDS),
             refused=dict(call.refused),
         )  # fmt: skip
-        task = asyncio.create_task(self._compare(engine, request, serve, response, beside))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running.spawn(self._compare(engine, request, serve, response, beside))
 
     async def _compare(self, engine: str, request: Any, serve: Serve, response: bytes, call: ReplicaCall) -> None:
         try:

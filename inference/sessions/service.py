@@ -314,11 +314,7 @@ class SessionService:
         if not self._up_to_date(session):
             self._fail(session, SessionLostError("the model was replaced: open the session again", retry_after=0.0))
             return
-        forecast = asyncio.create_task(
-            self._forecast(session, answer, outcome.closes, outcome.times, session.reserve())
-        )
-        session.forecasts.add(forecast)
-        forecast.add_done_callback(session.forecasts.discard)
+        session.forecasts.spawn(self._forecast(session, answer, outcome.closes, outcome.times, session.reserve()))
 
     def _up_to_date(self, session: Session) -> bool:
         """Whether the session's model is in service; another load of the same version replaces the session's."""

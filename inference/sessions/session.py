@@ -14,6 +14,7 @@ from inference.sessions.interval import Interval
 from inference.sessions.state import SessionState
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import answers_pb2, exchange_pb2, inference_pb2
+from runtime.tasks import Tasks
 
 Send: TypeAlias = Callable[[exchange_pb2.Reply], None]
 
@@ -49,7 +50,7 @@ class Session:
         self.size_bytes = 0
         self.early_bars: list[inference_pb2.WatchBar] = []
         self.opening: asyncio.Task[None] | None = None
-        self.forecasts: set[asyncio.Task[None]] = set()
+        self.forecasts = Tasks()
         self._send = send
         self._answers: deque[list[exchange_pb2.Reply]] = deque()
 
