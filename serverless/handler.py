@@ -47,6 +47,7 @@ class Handler:
     def __init__(self, config: "Config", service: "ServiceConfig") -> None:
         self._config = config
         self._service = service
+        self._worker: Worker | None = None
         self._building: asyncio.Task[Worker] | None = None
         self._warming: asyncio.Task[None] | None = None
         self._training = TrainingActions(config)
@@ -100,8 +101,7 @@ class Handler:
         """The SDK's concurrency modifier. The first call starts the warm-up: the SDK's event loop runs from then on."""
         if self._config.warm_up and self._warming is None:
             self._warming = asyncio.create_task(self._warm_up())
-        worker = self._built()
-        queued = worker.parts.queued_seconds() if worker else 0.0
+        queued = self._worker.parts.queued_seconds() if self._worker else 0.0
         load = policy.Load(self.in_flight, queued, self._refused)
         self._refused = 0
         return policy.concurrency(
@@ -110,6 +110,8 @@ class Handler:
 
     async def worker(self) -> "Worker":
         """The worker; concurrent callers share one build. Raises ServiceUnavailableError when a package is missing."""
+        if self._worker is not None:
+            return self._worker
         if self._building is None:
             self._building = asyncio.create_task(self._build())
         return await asyncio.shield(self._building)
@@ -120,22 +122,16 @@ class Handler:
             module = await asyncio.to_thread(importlib.import_module, "serverless.worker")
             worker: Worker = module.Worker(self._config, self._service)
         except ModuleNotFoundError as error:
-            self._building = None
             raise ServiceUnavailableError(
                 f"this worker's image lacks the Python package {error.name!r}: install the extra `serverless`"
             ) from error
         except (SettingsError, ExtraMissingError) as error:
-            self._building = None
             raise ServiceUnavailableError(f"this worker cannot start: {error}") from error
-        except BaseException:
+        finally:
             self._building = None
-            raise
+        self._worker = worker
         log.info("worker ready", extra=fields(seconds=round(deadline.now() - began, 3), metrics=worker.metrics_address))
         return worker
-
-    def _built(self) -> "Worker | None":
-        done = self._building is not None and self._building.done() and not self._building.cancelled()
-        return self._building.result() if self._building and done and not self._building.exception() else None
 
     async def _warm_up(self) -> None:
         try:
@@ -177,6 +173,6 @@ class Handler:
     def _finish(self, job: Job) -> None:
         self.in_flight -= 1
         seconds = job.finish()
-        if worker := self._built():
-            worker.parts.metrics.answered(job.action, job.outcome, job.call, seconds)
-            worker.memory.job_done()
+        if self._worker is not None:
+            self._worker.parts.metrics.answered(job.action, job.outcome, job.call, seconds)
+            self._worker.memory.job_done()

@@ -144,7 +144,7 @@ def test_closing_a_stream_cancels_the_remaining_series(runner, handler, closes, 
 def test_an_aggregated_stream_ends_with_an_error_at_the_platforms_limit(runner, handler, closes, monkeypatch):
     monkeypatch.setattr("serverless.limits.RUN_BYTES", 100_000)
     aggregated = Handler(Config(streaming="aggregated"), handler._service)
-    aggregated._building = handler._building
+    aggregated._worker = handler._worker
 
     async def collect(job_id):
         given = {"action": "predict_stream", "series": [{"values": closes}] * 50, "horizon": 20}
