@@ -19,13 +19,13 @@ from models.indicators.program import (
     Program,
     Spec,
     SpecError,
+    Task,
     assemble,
     check,
     compile,  # noqa: A004 - as re.compile
 )
 from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.talib_model import TALibModel
-from models.indicators.task import Task
 from models.model import Model, ModelUnavailableError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A program: a list of indicators, checked once and reused for every panel.
+"""A program: a list of indicators, checked once and reused for every panel; and a panel with its program.
 
 Owns the checks of names, parameters and ranges, the layout of the answer, and the division of a costly program. The
 list of functions is in functions.py, their costs in price.py, the computation in plan.py and kernels/.
@@ -141,6 +141,17 @@ class Program:
             for column in call.function.columns:
                 if getattr(panel, column) is None:
                     raise SpecError(index, "name", f"{call.function.name} needs the column {column}, which is missing")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A panel and a program. Raises SpecError when the panel lacks a column of the program."""
+
+    panel: Panel
+    program: Program
+
+    def __post_init__(self) -> None:
+        self.program.require(self.panel)
 
 
 def _divide(calls: Sequence[Call], bars: int, most_units: int) -> Iterator[list[Call]]:

@@ -11,9 +11,8 @@ import numpy as np
 
 from models.indicators.answer import Answer
 from models.indicators.panel import COLUMNS, Panel
-from models.indicators.program import Spec, compile  # noqa: A004 - as re.compile
+from models.indicators.program import Spec, Task, compile  # noqa: A004 - as re.compile
 from models.indicators.running_sums import SpoiltSumsError
-from models.indicators.task import Task
 from models.model import Model
 
 _TOLERANCE = 1e-9

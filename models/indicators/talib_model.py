@@ -11,8 +11,8 @@ from models.indicators import library, selftest
 from models.indicators.answer import Answer
 from models.indicators.panel import Panel
 from models.indicators.plan import Plan, Plans
+from models.indicators.program import Task
 from models.indicators.running_sums import SpoiltSumsError
-from models.indicators.task import Task
 
 _PLAN_BYTES = 16 * 2**20
 

@@ -15,10 +15,9 @@ from models.indicators.answer import Answer, cut
 from models.indicators.kernels import dispatch
 from models.indicators.panel import Panel
 from models.indicators.plan import Plans
-from models.indicators.program import Program
+from models.indicators.program import Program, Task
 from models.indicators.running_sums import SpoiltSumsError
 from models.indicators.talib_model import run
-from models.indicators.task import Task
 
 _PLAN_BYTES = 16 * 2**20
 _CACHED_BYTES = 16 << 20
