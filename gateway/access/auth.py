@@ -45,10 +45,10 @@ class Keyring:
     def find(self, secret: str) -> keys.Key | None:
         return self._keys.find(secret)
 
-    def refresh(self) -> None:
+    async def look(self) -> None:
         """Read the file when it has changed.
 
-        A broken or deleted file leaves the keys unchanged, and raises ValueError or OSError at every refresh.
+        A broken or deleted file leaves the keys unchanged, and raises ValueError or OSError at every look.
         """
         if self._watched.changed():
             self._keys = keys.Keys(keys.read(self._path))

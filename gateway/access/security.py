@@ -59,7 +59,7 @@ class Security:
         """The watchers of everything configured. `reconnect` makes new connections to replicas, by new certificates."""
         found = []
         if isinstance(self._keys, Keyring):
-            found.append(Watcher("keys", self._look_at_keys, interval=LOOK_SECONDS))
+            found.append(Watcher("keys", self._keys.look, interval=LOOK_SECONDS))
         if self._tokens is not None:
             found.append(Watcher("key_set", self._tokens.look, interval=LOOK_SECONDS))
         if self.files:
@@ -67,10 +67,6 @@ class Security:
         if self._to_replicas:
             found.append(tls.watcher(self._to_replicas, LOOK_SECONDS, reconnect, "replica_certificates"))
         return found
-
-    async def _look_at_keys(self) -> None:
-        if isinstance(self._keys, Keyring):
-            self._keys.refresh()
 
 
 def _check(settings: str, files: tls.Files) -> None:

@@ -39,10 +39,10 @@ class Access:
             raise ConfigurationError(str(error)) from error
         self.authenticator = Authenticator(self._keys, self.tokens)
 
-    def refresh(self) -> None:
+    async def look(self) -> None:
         """Read the keys file again when it has changed."""
         if isinstance(self._keys, Keyring):
-            self._keys.refresh()
+            await self._keys.look()
 
 
 def build(config: Config, access: Access) -> Services:

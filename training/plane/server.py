@@ -82,13 +82,10 @@ class Server:
         )
 
     def _watchers(self) -> list[Watcher]:
-        found = [Watcher("keys", self._look_at_keys, interval=_LOOK_SECONDS)]
+        found = [Watcher("keys", self._access.look, interval=_LOOK_SECONDS)]
         if self._access.tokens is not None:
             found.append(Watcher("key_set", self._access.tokens.look, interval=_LOOK_SECONDS))
         return found
-
-    async def _look_at_keys(self) -> None:
-        self._access.refresh()
 
     async def stop(self) -> None:
         """Stop looking for work, let requests end, close the store. Machines go on."""

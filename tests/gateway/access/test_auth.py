@@ -50,7 +50,7 @@ async def tokens(tmp_path):
     return tokens
 
 
-def test_keys_issued_revoked_and_broken_files_count_without_a_restart(tmp_path):
+async def test_keys_issued_revoked_and_broken_files_count_without_a_restart(tmp_path):
     path = tmp_path / "keys.json"
     first, key = keys.issue("first")
     with keys.edit(path) as known:
@@ -61,13 +61,13 @@ def test_keys_issued_revoked_and_broken_files_count_without_a_restart(tmp_path):
     second, other = keys.issue("second", ["status"])
     with keys.edit(path) as known:
         known[:] = [other]
-    ring.refresh()
+    await ring.look()
     assert authenticator.authenticate({"x-api-key": second}).scopes == {"status"}
     with pytest.raises(UnauthenticatedError):
         authenticator.authenticate(bearer(first))
     path.write_text("{broken")
     with pytest.raises(ValueError, match="is not a keys file"):
-        ring.refresh()
+        await ring.look()
     assert authenticator.authenticate(bearer(second)).name == "second"
 
 

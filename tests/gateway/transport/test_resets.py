@@ -129,7 +129,7 @@ async def test_calls_that_a_client_resets_wait_and_the_calls_of_others_do_not(st
         other, key = keys.issue("other")
         with keys.edit(tmp_path / "keys.json") as stored:
             stored.append(key)
-        await server._security._look_at_keys()
+        await server._security._keys.look()
         begun: Counter[str] = Counter()
         begin = server.servicer._call
         server.servicer._call = lambda *given: begun.update([given[1].client.name]) or begin(*given)
