@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from runtime.listen import Address, Loopback
 from runtime.settings import Settings
-from runtime.tracing import Endpoint
+from runtime.tracing import Endpoint, Ratio
 
 _REDIS: Final = re.compile(r"(redis|rediss)://([^/?#]*@)?[^/?#@:]+(:\d+)?(/\d*)?(\?.*)?|unix://.+")
 
@@ -94,15 +94,8 @@ class Config(Settings):
     )
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in flight after SIGTERM")
     reflection: bool = Field(True, description="offer gRPC server reflection")
-    otlp_endpoint: Endpoint = Field(
-        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
-    )
-    trace_ratio: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="share of the traces that begin here to record; a caller's own trace keeps its flag",
-    )
+    otlp_endpoint: Endpoint = ""
+    trace_ratio: Ratio = 0.01
     profile_listen: Loopback = Field(
         "", description="address for profiles, on loopback only, such as 127.0.0.1:8480; none by default"
     )

@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from runtime.listen import Address, AnyAddress, Loopback, is_loopback, is_unix
 from runtime.remote.location import Location
 from runtime.settings import Settings
-from runtime.tracing import Endpoint
+from runtime.tracing import Endpoint, Ratio
 
 
 def _check_device(device: str) -> str:
@@ -96,15 +96,8 @@ class Config(Settings):
         600.0, gt=0, description="seconds after which a model that is still loading, or being checked, has failed"
     )
     drain_seconds: float = Field(20.0, ge=0, description="seconds for requests in flight after SIGTERM")
-    otlp_endpoint: Endpoint = Field(
-        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
-    )
-    trace_ratio: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="share of the traces begun here that is recorded; a caller's trace keeps its own choice",
-    )
+    otlp_endpoint: Endpoint = ""
+    trace_ratio: Ratio = 0.01
     profile_listen: Loopback = Field(
         "", description="address of the profile service, on loopback only, such as 127.0.0.1:8481; none by default"
     )

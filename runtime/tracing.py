@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from market_inference.contract import deadline
 from runtime.extra import ExtraMissingError
@@ -44,8 +44,16 @@ def check(endpoint: str) -> str:
     return endpoint
 
 
-Endpoint = Annotated[str, AfterValidator(check)]
-"""A collector's gRPC endpoint such as http://collector:4317; empty for none."""
+Endpoint = Annotated[
+    str,
+    AfterValidator(check),
+    Field(description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"),
+]
+"""The setting of a collector's gRPC endpoint; empty for none."""
+Ratio = Annotated[
+    float,
+    Field(ge=0, le=1, description="share of the traces that begin here to record; a caller's own trace keeps its flag"),
+]
 
 
 class Span:
