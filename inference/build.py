@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from inference.batching.batcher import Batcher, Observer
@@ -40,13 +39,14 @@ from market_inference.contract import deadline
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.state import state_dir
 from models import forecast, indicators, sentiment
-from models.manifest import Manifest
 from models.model import ModelUnavailableError
 from runtime.remote.location import Location
 from runtime.settings import SettingsError
 from runtime.tracing import Traces
 
 VERSION = version("market-inference")
+Load = Callable[[str, str | None], Any]
+Require = Callable[[str, str | None], None]
 # A batch's padded units: points, tokens, bars times functions, characters. A batch takes 50 to 100 ms of one CPU core:
 # the scheduler bounds the expected time, the engine the measured time.
 BUDGETS = {
@@ -59,7 +59,6 @@ VERIFIERS = {
     "forecast": outcomes.forecasts,
     "sentiment": outcomes.sentiments,
     "indicators": outcomes.indicators,
-    "texts": outcomes.accept,
 }
 
 
@@ -164,17 +163,9 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
     )
     metrics.watch_sessions(lambda: sessions.count, lambda: sessions.nbytes, lambda: sessions.stuck)
     registry = Registry(_source(config), catalog, _loaders(device, load_sentiment)) if config.registry else None
-    servicer = Servicer(catalog, tracks, status, AnswerMemory(config.max_answer_bytes))
-    servicer.shadows = Shadows(catalog, tracks, metrics.shadow)
-    return Components(
-        catalog,
-        engines,
-        tracks,
-        servicer,
-        metrics,
-        registry,
-        sessions,
-    )
+    shadows = Shadows(catalog, tracks, metrics.shadow)
+    servicer = Servicer(catalog, tracks, status, AnswerMemory(config.max_answer_bytes), shadows)
+    return Components(catalog, engines, tracks, servicer, metrics, registry, sessions)
 
 
 async def _adopt(name: str, model: Any, device: str, engines: Mapping[str, Engine], tracks: Tracks) -> None:
@@ -203,37 +194,36 @@ def _source(config: Config) -> Source:
 
 
 def _slots(config: Config, device: str, load_sentiment: SentimentLoader) -> list[Slot]:
-    """Raises SettingsError for a forecaster that does not exist."""
+    """The configured models; one that misses a package is listed with that reason from the start.
+
+    Raises SettingsError for a forecaster that does not exist.
+    """
     for name, _ in model_list(config.forecast_models):
         if name not in forecast.NAMES:
             variable = Config.variable("forecast_models")
             raise SettingsError([f"{variable}: {forecast.UnknownForecasterError(name)}"])
-    return [
-        *_engine_slots(
+
+    def forecaster(name: str, source: str | None) -> Any:
+        return forecast.load(name, device=device, source=source)
+
+    # Engine, models, loader of a model, check of the model's packages, and fields of a request that models take.
+    rows: tuple[tuple[str, str, Load, Require, Mapping[str, tuple[str, ...]]], ...] = (
+        (
             "forecast",
             config.forecast_models,
-            functools.partial(_load_forecaster, device=device),
+            forecaster,
             lambda name, source: forecast.require_packages(name),
             forecast.TAKES,
         ),
-        *_engine_slots(
+        (
             "sentiment",
             config.sentiment_models,
             load_sentiment,
             lambda name, source: sentiment.require_packages(source or name),
+            {},
         ),
-        *_engine_slots("indicators", "ta-lib", lambda name, source: indicators.load(device), lambda name, source: None),
-    ]
-
-
-def _engine_slots(
-    engine: str,
-    setting: str,
-    load: Callable[[str, str | None], Any],
-    require: Callable[[str, str | None], None],
-    takes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-) -> list[Slot]:
-    """The engine's models of the setting; one that misses a package is listed with that reason from the start."""
+        ("indicators", "ta-lib", lambda *_: indicators.load(device), lambda *_: None, {}),
+    )
     return [
         Slot(
             engine,
@@ -243,6 +233,7 @@ def _engine_slots(
             takes=takes.get(name, ()),
             failure=_missing(functools.partial(require, name, source)),
         )
+        for engine, setting, load, require, takes in rows
         for place, (name, source) in enumerate(model_list(setting))
     ]
 
@@ -257,18 +248,10 @@ def _missing(require: Callable[[], None]) -> str:
 
 def _loaders(device: str, load_sentiment: SentimentLoader) -> dict[str, Loader]:
     """The loader of a folder of the registry, by the manifest's kind."""
-
-    def forecaster(manifest: Manifest, folder: Path) -> Any:
-        return forecast.of_folder(manifest, folder, device=device)
-
-    def classifier(manifest: Manifest, folder: Path) -> Any:
-        return load_sentiment.fresh(manifest.name, str(folder))
-
-    return {"forecast": forecaster, "sentiment": classifier}
-
-
-def _load_forecaster(name: str, source: str | None, *, device: str) -> Any:
-    return forecast.load(name, device=device, source=source)
+    return {
+        "forecast": functools.partial(forecast.of_folder, device=device),
+        "sentiment": lambda manifest, folder: load_sentiment.fresh(manifest.name, str(folder)),
+    }
 
 
 def _device(device: str) -> inference_pb2.Device:

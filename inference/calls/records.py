@@ -7,7 +7,6 @@ ids, names, counts and times, never texts or series.
 import asyncio
 import logging
 from collections import deque
-from typing import NamedTuple
 
 from inference.calls.call import ReplicaCall
 from inference.metrics import Metrics
@@ -16,19 +15,13 @@ from runtime import logs
 log = logging.getLogger("inference.request")
 
 
-class _Replied(NamedTuple):
-    method: str
-    code: str
-    call: ReplicaCall
-    seconds: float
-
-
 class Records:
     """The requests that have been replied to in this loop turn."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._replied: deque[_Replied] = deque()
+        # Method, code, call and seconds of each.
+        self._replied: deque[tuple[str, str, ReplicaCall, float]] = deque()
 
     def add(self, method: str, code: str, call: ReplicaCall, seconds: float) -> None:
         """Record a replied request; `code` is OK or the reason of the error."""
@@ -37,7 +30,7 @@ class Records:
             return
         if not self._replied:
             asyncio.get_running_loop().call_soon(self._write)
-        self._replied.append(_Replied(method, code, call, seconds))
+        self._replied.append((method, code, call, seconds))
 
     def _write(self) -> None:
         while self._replied:

@@ -49,19 +49,20 @@ class Servicer:
     `tracks` has the tracks of each engine, and of "texts".
     """
 
-    def __init__(self, catalog: Catalog, tracks: Mapping[str, Tracks], status: Status, memory: AnswerMemory) -> None:
+    def __init__(
+        self, catalog: Catalog, tracks: Mapping[str, Tracks], status: Status, memory: AnswerMemory, shadows: Shadows
+    ) -> None:
         self._catalog = catalog
         self._tracks = tracks
         self._status = status
         self.memory = memory
         self._preparation = TextPreparation()
-        self.shadows: Shadows | None = None
+        self.shadows = shadows
 
     async def predict(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
         request = _read(inference_pb2.PredictRequest, raw)
         response = await self._predict(request, call)
-        if self.shadows is not None:
-            self.shadows.compare("forecast", request, self._predict, response, call)
+        self.shadows.compare("forecast", request, self._predict, response, call)
         return response
 
     async def _predict(self, request: requests_pb2.PredictColumns, call: ReplicaCall) -> bytes:
@@ -97,8 +98,7 @@ class Servicer:
     async def sentiment(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
         request = inference_pb2.AnalyzeSentimentRequest.FromString(bytes(raw))
         response = await self._sentiment(request, call)
-        if self.shadows is not None:
-            self.shadows.compare("sentiment", request, self._sentiment, response, call)
+        self.shadows.compare("sentiment", request, self._sentiment, response, call)
         return response
 
     async def _sentiment(self, request: inference_pb2.AnalyzeSentimentRequest, call: ReplicaCall) -> bytes:

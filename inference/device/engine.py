@@ -115,15 +115,10 @@ class Engine:
 
     async def prepare(self) -> None:
         """Make the thread ready for batches of a model that was loaded on another thread."""
-        await self.call(self._prepare)
-
-    def _prepare(self) -> None:
-        """Wait for the copies of weights on the loading thread's stream, because the engine's stream does not.
-
-        The model may be the first to have imported torch.
-        """
-        cuda.synchronize(self._device)
-        cuda.use_threads(self._threads)
+        # Wait for the copies of weights on the loading thread's stream, because the engine's stream does not.
+        await self.call(functools.partial(cuda.synchronize, self._device))
+        # The model may be the first to have imported torch.
+        await self.call(functools.partial(cuda.use_threads, self._threads))
 
     def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
         # The loop is closed if the process stops while a batch runs.
