@@ -180,7 +180,7 @@ class Server:
     async def _report_readiness(self) -> None:
         while True:
             change = self.router.next_change()
-            await self._set_health(READY if self.router.ready else NOT_READY)
+            await self._set_health(READY if self.router.takes_work else NOT_READY)
             await change.wait()
 
     async def _set_health(self, ready: health_pb2.HealthCheckResponse.ServingStatus) -> None:

@@ -216,7 +216,7 @@ class Pipeline:
         elif not (
             self._merging is not None
             and call.too_large is None
-            and self._merging.try_merge(call, self.router.expected_seconds(call.method.name, call.size_bytes))
+            and self._merging.try_merge(call, self.router.expected.estimate(call.method.name, call.size_bytes))
         ):
             self._check_and_send(call)
 

@@ -6,6 +6,7 @@ calls is merging.py's, the choice of the replica replicas/router.py's.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,7 @@ from market_inference.contract.generated.exchange_pb2 import (
     Reply,
     Timing,
 )
+from market_inference.contract.methods import Method
 
 if TYPE_CHECKING:
     from gateway.replicas.replica import Pending, Replica
@@ -39,6 +41,7 @@ def envelope(call: Call) -> Envelope:
     )
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """One request on behalf of `calls`, under the first call's id, until the last call's deadline.
 
@@ -46,57 +49,38 @@ class Request:
     `on_answer` gets the answer, once. `deadline` and `first_sent` are instants of the monotonic clock.
     """
 
-    __slots__ = (
-        "_gone",
-        "attempts",
-        "body",
-        "calls",
-        "deadline",
-        "envelope",
-        "field",
-        "first_sent",
-        "item_counts",
-        "losses",
-        "method",
-        "on_answer",
-        "pending",
-        "replica",
-        "shared_by",
-        "size_bytes",
-        "suspects",
-        "timing",
-        "tried",
-        "waiting",
-    )
+    calls: list[Call]
+    on_answer: "Callable[[Request, Answer], None] | None" = None
+    body: bytes = b""
+    envelope: Envelope = field(init=False)
+    method: Method = field(init=False)
+    deadline: float = field(init=False)
+    size_bytes: int = field(init=False)
+    item_counts: list[int] = field(init=False)
+    shared_by: int = field(init=False)
+    attempts: int = 0
+    losses: int = 0
+    replica: str = ""
+    first_sent: float = 0.0
+    timing: Timing | None = None
+    # Replicas without a good answer, and among them the replicas with an internal error.
+    tried: "list[Replica]" = field(default_factory=list)
+    suspects: "list[Replica]" = field(default_factory=list)
+    # The attempt under way, or the wait for a ready replica.
+    pending: "Pending | None" = None
+    waiting: asyncio.Task[None] | None = None
+    # Calls cancelled since the last message to the replica.
+    _gone: list[Call] = field(default_factory=list)
 
-    def __init__(
-        self, calls: list[Call], on_answer: "Callable[[Request, Answer], None] | None" = None, body: bytes = b""
-    ) -> None:
-        first = calls[0]
-        self.calls = calls
+    def __post_init__(self) -> None:
+        calls = self.calls
+        self.method, self.envelope = calls[0].method, envelope(calls[0])
         self.shared_by = len(calls)
-        self.item_counts = [len(call.items) for call in calls]
-        self.method = first.method.name
-        self.deadline = max([call.deadline for call in calls])
-        self.size_bytes = sum([call.size_bytes for call in calls])
-        self.on_answer = on_answer
-        self.envelope = envelope(first)
-        self.body, self.field = body, first.method.field
         if len(calls) > 1:
             self.envelope.calls = len(calls)
-        self.attempts = 0
-        self.losses = 0
-        self.replica = ""
-        self.first_sent = 0.0
-        self.timing: Timing | None = None
-        # Replicas without a good answer, and among them the replicas with an internal error.
-        self.tried: list[Replica] = []
-        self.suspects: list[Replica] = []
-        # The attempt under way, or the wait for a ready replica.
-        self.pending: Pending | None = None
-        self.waiting: asyncio.Task[None] | None = None
-        # Calls cancelled since the last message to the replica.
-        self._gone: list[Call] = []
+        self.item_counts = [len(call.items) for call in calls]
+        self.deadline = max([call.deadline for call in calls])
+        self.size_bytes = sum([call.size_bytes for call in calls])
         for call in calls:
             call.request = self
 

@@ -94,7 +94,7 @@ class Router:
         self.takes_work: list[Replica] = []
         # Connected replicas beside `replicas`: old connections with requests in flight, and new connections on trial.
         self._beside: set[Replica] = set()
-        self._expected = ExpectedSeconds()
+        self.expected = ExpectedSeconds()
         self._budget = ResendBudget()
         self._changed = asyncio.Event()
         self._tasks = Tasks()
@@ -166,10 +166,6 @@ class Router:
         await replica.leave()
         self._beside.discard(replica)
 
-    @property
-    def ready(self) -> bool:
-        return bool(self.takes_work)
-
     def changed(self) -> None:
         """A replica's readiness may have changed."""
         ready = [replica for replica in self.replicas if replica.ready]
@@ -221,11 +217,11 @@ class Router:
         if not request.attempts:
             request.first_sent = began
         request.attempts += 1
-        seconds = self.expected_seconds(request.method, request.size_bytes)
+        seconds = self.expected.estimate(request.method.name, request.size_bytes)
         on_answer = partial(self._answered, request, replica, began)
         try:
             request.pending = replica.send(
-                request.envelope, seconds, request.deadline, on_answer, request.field, request.body
+                request.envelope, seconds, request.deadline, on_answer, request.method.field, request.body
             )
         except ReplicaLostError as error:
             on_answer(error)
@@ -264,15 +260,11 @@ class Router:
 
     def _learn(self, request: Request, replica: Replica, reply: exchange_pb2.Reply) -> None:
         if reply.timing.device_us:
-            self._expected.learn(request.method, request.size_bytes, reply.timing.device_us * 1e-6)
+            self.expected.learn(request.method.name, request.size_bytes, reply.timing.device_us * 1e-6)
         replica.succeeded()
         # Another replica could answer: the fault was not the request's.
         for suspect in request.suspects:
             suspect.failed()
-
-    def expected_seconds(self, method: str, size_bytes: int) -> float:
-        """Expected seconds on the device, learnt from the replies to the method's requests."""
-        return self._expected.estimate(method, size_bytes)
 
     async def pick(self, until: float, avoid: Sequence[Replica] = ()) -> Replica:
         """A ready replica, before `until`; a replica of `avoid` only when there is no other.

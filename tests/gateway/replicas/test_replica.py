@@ -17,5 +17,5 @@ async def test_a_replica_stays_ready_while_its_only_stream_is_replaced(start, mo
     async with start(1) as gateway:
         while len(opened) < 8:
             await gateway.predict()
-            unready.extend([] if gateway.server.router.ready else [gateway])
+            unready.extend([] if gateway.server.router.takes_work else [gateway])
     assert not unready
