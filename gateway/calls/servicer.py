@@ -77,7 +77,7 @@ class Servicer:
             most=config.max_sessions, most_per_client=config.max_sessions_per_client, what="sessions"
         )
         open_streams = {"Stream": lambda: self._stream_places.total, "Watch": lambda: self._session_places.total}
-        metrics.watch(lambda: in_flight.total, config.max_in_flight, open_streams)
+        metrics.watch(lambda: self.in_flight, config.max_in_flight, open_streams)
         self._config = config
         self._callers = Callers(authenticator)
         self._links = Links()
@@ -282,10 +282,6 @@ class Servicer:
     def memory(self) -> int:
         """Bytes of requests in flight, of answers that have not left, and of messages that streams are taking."""
         return self._pipeline.memory.total + self._messages.total
-
-    @property
-    def draining(self) -> bool:
-        return self._pipeline.draining
 
     def drain(self) -> None:
         """Take no new work; streams end with their last answer."""

@@ -176,21 +176,16 @@ class Stream:
             self._refuse_message(raw, error)
             return True
         try:
-            message = await self._message_of(raw)
+            try:
+                message = await self._requests_of(raw)
+            except (InvalidRequestError, DecodeError) as error:
+                self._refuse_unread(error)
+                return True
             del raw
-            if message is not None:
-                await self._take(message, size)
+            await self._take(message, size)
         finally:
             self._messages.leave(client, size)
         return True
-
-    async def _message_of(self, raw: bytes) -> requests_pb2.StreamColumns | None:
-        """The requests of a message; None for an unreadable message, which is refused."""
-        try:
-            return await self._requests_of(raw)
-        except (InvalidRequestError, DecodeError) as error:
-            self._refuse_unread(error)
-        return None
 
     def _refuse_message(self, raw: bytes, error: ServiceError) -> None:
         """Refuse the requests of a message that is not taken, but for its cancels. The message waits for no turn."""

@@ -56,7 +56,7 @@ async def test_a_session_that_is_being_opened_when_the_drain_begins_is_refused(s
         await call.wait_for_connection()
         await eventually_async(lambda: servicer.memory > 0)
         draining = asyncio.create_task(gateway.server.stop())
-        await eventually_async(lambda: servicer.draining)
+        await eventually_async(lambda: servicer._pipeline.draining)
         await call.write(opening.SerializeToString())
         assert (await call.code(), await call.details()) == (grpc.StatusCode.UNAVAILABLE, "the gateway is draining")
         await draining

@@ -137,7 +137,7 @@ async def test_work_in_flight_is_finished_on_a_drain_and_new_work_refused(start)
         while gateway.server.servicer.in_flight < 4:  # noqa: ASYNC110
             await asyncio.sleep(0)
         stopping = asyncio.create_task(gateway.server.stop())
-        while not gateway.server.servicer.draining:  # noqa: ASYNC110
+        while not gateway.server.servicer._pipeline.draining:  # noqa: ASYNC110
             await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await gateway.predict()
