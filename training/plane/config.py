@@ -45,6 +45,12 @@ class Config(Settings):
     max_jobs_per_owner: int = Field(100, ge=1, description="jobs of one owner that are not final")
     max_kept_jobs_per_owner: int = Field(10_000, ge=1, description="jobs of one owner, with final ones that are kept")
     max_datasets_per_owner: int = Field(1000, ge=1, description="datasets of one owner that are not deleted")
+    max_dataset_bytes_per_owner: int = Field(
+        100_000_000_000, ge=1, description="bytes of one owner's datasets that are not deleted, as declared"
+    )
+    min_free_bytes: int = Field(
+        1_000_000_000, ge=0, description="uploads to the folder, and datasets of machines beside it, leave so much disk"
+    )
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker, a quarter for one owner")
     max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")

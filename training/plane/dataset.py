@@ -56,11 +56,16 @@ def listed(connection: Connection, owner: str, before: str, limit: int) -> list[
     return list(connection.execute(found).mappings())
 
 
-def count(connection: Connection, owner: str) -> int:
-    """The number of the owner's datasets that are not deleted; no other transaction adds one before this one ends."""
+def held(connection: Connection, owner: str) -> tuple[int, int]:
+    """Number and declared bytes of the owner's datasets that are not deleted.
+
+    No other transaction adds one before this one ends.
+    """
     database.lock_owner(connection, owner)
     mine = (datasets.c.owner == owner, datasets.c.state != DatasetState.DELETED)
-    return connection.execute(select(func.count()).select_from(datasets).where(*mine)).scalar_one()
+    found = select(func.count(), func.coalesce(func.sum(datasets.c.bytes), 0)).where(*mine)
+    number, size = connection.execute(found).one()
+    return number, int(size)
 
 
 def declared_since(connection: Connection, owner: str, since: float) -> int:

@@ -180,7 +180,7 @@ def test_of_declarations_at_once_no_more_are_made_than_an_owner_may_have(store: 
     def declare(owner: str) -> None:
         ready.wait(60)
         with store.begin() as connection:
-            if dataset.count(connection, owner) < 3:
+            if dataset.held(connection, owner)[0] < 3:
                 dataset.declare(connection, owner, "rows.csv", "texts", "0" * 64, 1, 1, NOW)
 
     threads = [threading.Thread(target=declare, args=(owner,)) for owner in ("tina", "tom") * 8]

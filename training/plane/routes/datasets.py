@@ -12,7 +12,14 @@ from gateway.access.auth import Client
 from training.plane import dataset, token
 from training.plane.checks.rows import MOST_BARS, MOST_TEXTS
 from training.plane.dataset import DatasetState
-from training.plane.errors import ConflictError, OverloadedError, TokenRefusedError, TooLargeError
+from training.plane.errors import (
+    ConflictError,
+    LimitReachedError,
+    OverloadedError,
+    TokenRefusedError,
+    TooLargeError,
+    Violation,
+)
 from training.plane.objects import ObjectMissingError
 from training.plane.routes import ranges
 from training.plane.routes.parts import Body, Callers, Id, PageSize, Sha256, ShownName, shown
@@ -58,8 +65,13 @@ def router(services: Services) -> APIRouter:
         parts = 1 if new.bytes <= config.multipart_bytes else -(-new.bytes // config.part_bytes)
         now = services.clock.now()
         with store.begin() as connection:
-            if dataset.count(connection, user.name) >= config.max_datasets_per_owner:
-                raise OverloadedError(f"at most {config.max_datasets_per_owner} datasets; delete one")
+            number, held = dataset.held(connection, user.name)
+            if number >= config.max_datasets_per_owner:
+                text = f"at most {config.max_datasets_per_owner} datasets; delete one"
+                raise OverloadedError(text, Violation("datasets", text, config.max_datasets_per_owner))
+            if held + new.bytes > config.max_dataset_bytes_per_owner:
+                what = f"bytes of one owner's datasets; {held} are declared: delete one"
+                raise LimitReachedError.at("bytes", config.max_dataset_bytes_per_owner, what)
             most = DECLARED_A_DAY * config.max_datasets_per_owner
             if dataset.declared_since(connection, user.name, now - 86_400.0) >= most:
                 raise OverloadedError(f"at most {most} datasets within a day, with deleted ones", retry_after=3600.0)
@@ -131,10 +143,12 @@ def router(services: Services) -> APIRouter:
     def delete(dataset_id: Id, user: User) -> None:
         """Delete the bytes and end the tokens. Jobs that wait for the dataset are refused."""
         with store.begin() as connection:
-            row = dataset.delete(connection, user.name, dataset_id, services.clock.now())
+            row = dataset.delete(connection, user.name, dataset_id, now := services.clock.now())
         if row["upload"]:
             objects.abort_parts(row["key"], row["upload"])
         objects.delete(row["key"])
+        if row["parts"] == 1 and now < row["created_at"] + UPLOAD_SECONDS:
+            objects.empty(row["key"])  # the address of the upload is still valid, and the bytes count no more
 
     @routes.post("/datasets/{dataset_id}/tokens", status_code=201)
     def issue_token(dataset_id: Id, user: User) -> dict[str, Any]:

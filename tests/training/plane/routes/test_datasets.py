@@ -276,6 +276,32 @@ def test_datasets_that_are_deleted_at_once_have_a_bounded_number(tmp_path: Path)
         assert refused.json["detail"] == "at most 10 datasets within a day, with deleted ones"
 
 
+def test_the_bytes_of_an_owner_are_counted_before_an_upload(tmp_path: Path) -> None:
+    """One owner filled the disk with the datasets that an owner may have, 20 GB each."""
+    with PlaneProcess(tmp_path, MAX_DATASET_BYTES_PER_OWNER=10) as plane:
+        first = declare(plane, b"123456")["id"]
+        refused = plane.ask("POST", "/datasets", declared(b"12345"))
+        assert (refused.status, refused.json["reason"]) == (409, "LIMIT_REACHED")
+        assert refused.json["detail"] == "bytes: at most 10 bytes of one owner's datasets; 6 are declared: delete one"
+        assert (refused.json["errors"][0]["field"], refused.json["errors"][0]["limit"]) == ("bytes", 10)
+        assert plane.ask("POST", "/datasets", declared(b"12345"), owner="other").status == 201
+        declare(plane, b"1234")
+        assert plane.ask("DELETE", f"/datasets/{first}").status == 204
+        declare(plane, b"123456")
+
+
+def test_the_address_of_a_deleted_dataset_takes_no_bytes(plane: PlaneProcess) -> None:
+    """The bytes came after the deletion, counted for no owner, and stayed for six hours."""
+    made = declare(plane, b"abc")
+    assert plane.ask("DELETE", f"/datasets/{made['id']}").status == 204
+    assert put(made["upload"], b"abc") in {409, 412}
+    whole = declare(plane, content := texts())
+    assert put(whole["upload"], content) == 200
+    for _ in range(2):
+        assert plane.ask("DELETE", f"/datasets/{whole['id']}").status == 204
+        assert put(whole["upload"], content) in {409, 412}
+
+
 def test_download_tokens_of_a_dataset_are_counted(tmp_path: Path) -> None:
     few = "from training.plane import token\ntoken.MOST_OF_DATASET, token.MOST_DOWNLOADS = 2, 5"
     with PlaneProcess(tmp_path, first=few) as plane:
