@@ -27,10 +27,7 @@ def closes(lines: Iterable[str]) -> dict[str, npt.NDArray[np.float64]]:
     """As read(), from the lines of the file: 8 bytes for each bar."""
     found: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for row, (close, symbol) in table.rows(lines, ["close"], ["symbol"]):
-        try:
-            value = float(close)
-        except ValueError:
-            raise DataRefusedError(f"row {row}: close is no number") from None
+        value = table.number(close)
         if not math.isfinite(value) or value <= 0:
             raise DataRefusedError(f"row {row}: close must be a finite number above 0")
         found[symbol.strip()].append(value)

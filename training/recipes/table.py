@@ -1,9 +1,11 @@
 """Rows of a CSV file from its lines, in bounded memory.
 
-Owns the bound on a row: a quoted field may go over many lines, and a row may have any number of such fields.
+Owns the bound on a row: a quoted field may go over many lines, and a row may have any number of such fields. Owns the
+form of a number.
 """
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -27,6 +29,14 @@ def records(lines: Iterable[str]) -> Iterator[list[str]]:
     for fields in csv.reader(counted(), strict=True):
         yield fields
         characters = 0
+
+
+def number(text: str) -> float:
+    """The number; NaN without one. Python's own `1_0` and digits of other scripts are no numbers of a file."""
+    try:
+        return float(text) if "_" not in text and text.isascii() else math.nan
+    except ValueError:
+        return math.nan
 
 
 def rows(lines: Iterable[str], needed: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from training.plane.checks import rows
 from training.plane.checks.report import Report
+from training.recipes.table import number
 
 PRICES = ("open", "high", "low", "close")
 FEWEST_BARS = 30
@@ -75,8 +76,8 @@ class _Bars:
         if time is None:
             self._report.error("time", row, "time must be ISO 8601, such as 2026-03-31T20:00:00Z")
             return
-        prices = [_number(fields[self._at[name]]) for name in PRICES]
-        volume = _number(fields[self._at["volume"]]) if "volume" in self._at else math.nan
+        prices = [number(fields[self._at[name]]) for name in PRICES]
+        volume = number(fields[self._at["volume"]]) if "volume" in self._at else math.nan
         if not self._good(row, prices, volume):
             return
         series = self._series.get(symbol)
@@ -85,7 +86,7 @@ class _Bars:
                 self._report.error("symbols", row, f"at most {MOST_SYMBOLS} symbols")
                 return
             series = self._series[symbol] = _Series()
-        features = [_number(fields[self._at[name]]) for name in self._features]
+        features = [number(fields[self._at[name]]) for name in self._features]
         if series.bars == 0 or self._follows(row, series, time, prices[3], volume):
             self._report.saw_time(time)
             series.time, series.close, series.volume, series.features = time, prices[3], volume, features
@@ -177,10 +178,3 @@ class _Bars:
         last = max(series.time for series in self._series.values())[:10]
         if len(self._series) >= 20 and all(series.time[:10] == last for series in self._series.values()):
             self._report.warn("survivorship", 0, "no symbol ends before the last day: were the delisted left out?")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
