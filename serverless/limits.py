@@ -4,6 +4,7 @@ Sizes are of JSON in UTF-8, and a MB is a million bytes: the stricter reading of
 of the messages stand in the contract.
 """
 
+import re
 from typing import Any
 
 import orjson
@@ -16,6 +17,10 @@ RUNSYNC_BYTES = 20_000_000
 CHUNK_BYTES = 1_000_000
 # Upper bound of the bytes that the SDK and the platform write around a result.
 _ENVELOPE_BYTES = 4096
+_MOST_DEPTH = 254  # of orjson
+_MOST_PATH = 200
+_FEWEST, _MOST = -(1 << 63), (1 << 64) - 1
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class OutputTooLargeError(ServiceError):
@@ -35,12 +40,32 @@ def check_input(job_id: str, given: Any) -> None:
     try:
         size = len(orjson.dumps(given))
     except TypeError as error:
-        raise InvalidRequestError(
-            [Violation("", "the input holds an integer beyond 64 bits or half a surrogate pair")]
-        ) from error
+        path, text = _unfit(given, 1) or (["input"], str(error))
+        raise InvalidRequestError([Violation("".join(path).removeprefix(".")[:_MOST_PATH], text)]) from error
     limit = of_job(job_id)
     if size > limit:
         raise RequestTooLargeError(limit, size)
+
+
+def _unfit(value: Any, depth: int) -> tuple[list[str], str] | None:
+    """The path of the first value that orjson does not write, and the rule that the value breaks."""
+    if isinstance(value, str):
+        return ([], "must not hold half a surrogate pair") if _HALF_PAIR.search(value) else None
+    if isinstance(value, int):
+        return None if _FEWEST <= value <= _MOST else ([], "must be a whole number of 64 bits")
+    if not isinstance(value, dict | list):
+        return None
+    if depth > _MOST_DEPTH:
+        return [], f"must not be nested deeper than {_MOST_DEPTH} levels"
+    for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(name, str) and _HALF_PAIR.search(name):
+            return [], "must not hold half a surrogate pair in a name"
+        if isinstance(one, float) or (isinstance(one, int) and _FEWEST <= one <= _MOST):
+            continue  # millions of these: no call for each
+        if found := _unfit(one, depth + 1):
+            step = f".{name}" if isinstance(name, str) else f"[{name}]"
+            return [step, *found[0]], found[1]
+    return None
 
 
 def check_output(job_id: str, result: Any) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import talib
 
+DEEP = json.loads('{"a":' * 900 + "1" + "}" * 900)
+
 
 def output(result):
     json.dumps(result, allow_nan=False)
@@ -150,7 +152,21 @@ def test_models_lists_the_default_of_every_engine(ask):
             "validation",
         ),
         ("predict", {"time_series": [True] * 30, "horizon": 3}, "time_series[0] must be a number", "validation"),
-        ("predict", {"time_series": [10**400] * 30, "horizon": 3}, "64 bits", "validation"),
+        (
+            "predict",
+            {"time_series": [10**400] * 30, "horizon": 3},
+            "time_series[0] must be a whole number of 64",
+            "validation",
+        ),
+        (
+            "predict",
+            {"time_series": [1.0] * 30, "horizon": 10**30},
+            "horizon must be a whole number of 64 bits",
+            "validation",
+        ),
+        ("train", {"recipe": {"base": DEEP}, "dataset": "x"}, "recipe.base.a.a.a.a", "validation"),
+        ("train", {"recipe": {"base": DEEP}, "dataset": "x"}, "nested deeper than 254 levels", "validation"),
+        ("train", {"recipe": {"\udfff": 1}, "dataset": "x"}, "recipe must not hold half a surrogate", "validation"),
         (
             "predict",
             {"time_series": [1.0] * 29 + [float("nan")], "horizon": 3},
@@ -169,7 +185,7 @@ def test_models_lists_the_default_of_every_engine(ask):
         ("predict", {"time_series": [1.0] * 30, "horizn": 1}, "horizn is not a field; there are: series", "validation"),
         ("sentiment", {"texts": ["a"] * 101}, "texts too long (max 100, got 101)", "validation"),
         ("sentiment", {"text": " "}, "text must not be empty or blank", "validation"),
-        ("sentiment", {"text": "\ud800"}, "surrogate", "validation"),
+        ("sentiment", {"texts": ["a", "\ud800"]}, "texts[1] must not hold half a surrogate pair", "validation"),
         ("indicators", {"ohlcv": {"close": [1.0] * 5}, "indicators": ["NOPE"]}, "indicators[0] ", "validation"),
         ("indicators", {"ohlcv": {"close": [1.0] * 5}, "indicators": ["ATR"]}, "ohlcv.high is empty", "validation"),
         (
