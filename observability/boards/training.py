@@ -140,6 +140,13 @@ TRAINING = Dashboard(
                     (Query(_most("market_training_duty_age_seconds", "duty"), "{{duty}}"),),
                     HALF,
                 ),
+                Panel(
+                    "Disk of the plane's folder",
+                    "Uploads end where the free bytes meet the reserve.",
+                    "bytes",
+                    (Query(f"min by (kind) (market_training_disk_bytes{{{HERE}}})", "{{kind}}"),),
+                    HALF,
+                ),
             ),
         ),
     ),

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from training.plane import problem
 from training.plane.claims import AWAY, REFUSED
+from training.plane.database import StoreFullError
 from training.plane.errors import (
     ConflictError,
     InternalError,
@@ -67,7 +68,10 @@ def _translated(error: Exception) -> PlaneError:
     if isinstance(error, ObjectMissingError):
         return ConflictError("the object is gone")
     if isinstance(error, ObjectsFullError):
-        return StorageFullError("the disk of the object store is full")
+        return StorageFullError("the disk of the object store is full: delete datasets, or give the store more room")
+    if isinstance(error, StoreFullError):
+        log.error("store full")
+        return StorageFullError("the disk of the store is full: delete datasets, or give the store more room")
     if isinstance(error, AWAY) and not isinstance(error, REFUSED):
         log.error("store away", extra={"fields": {"error": type(error).__name__}})
         return UnavailableError("the store does not answer; try again", retry_after=_RETRY_SECONDS)

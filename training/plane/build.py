@@ -50,6 +50,7 @@ def build(config: Config, access: Access) -> Services:
     config.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = Database(config.store_url)
     store.migrate()
+    store.keep_room()
     signer = Signer(store)
     objects = _objects(config, signer)
     clock = Clock()
@@ -99,7 +100,7 @@ def model_duties(services: Services) -> dict[str, Duty]:
 
 def _objects(config: Config, signer: Signer) -> Objects:
     if not config.objects:
-        return FolderObjects(config.root / "objects", signer, config.url)
+        return FolderObjects(config.root / "objects", signer, config.url, config.min_free_bytes)
     from training.plane.bucket import BucketObjects  # boto3 takes a third of a second
 
     try:

@@ -31,9 +31,11 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from runtime.logs import fields
 from training.plane import identifier
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,15 @@ _BUSY_SECONDS = 30.0
 # How long a transaction waits for one of the connections: a caller is told to come again before the caller gives up.
 _POOL_SECONDS = 10.0
 _READING = "training_reading"
+# Of writes that a full disk still takes: some hundred transactions, or any number of deletions one after another.
+_ROOM_BYTES = 16 << 20
+_DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
 _MIGRATION_LOCK = 4_207_849_484_125_923_118
 _MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class StoreFullError(OperationalError):
+    """The disk of the database is full: the row was not written."""
 
 
 class LeaseLostError(Exception):
@@ -79,8 +88,14 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction, committed when the block ends well."""
-        with self.engine.begin() as connection:
-            yield connection
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            full = getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+            if full or getattr(error.orig, "sqlstate", "") == _DISK_FULL:
+                raise StoreFullError(error.statement, None, error.orig or error, hide_parameters=True) from error
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -99,6 +114,21 @@ class Database:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def keep_room(self) -> None:
+        """Let SQLite's log of writes take its room on the disk now, so that a disk without room still takes deletions.
+
+        SQLite writes the log from the beginning again and again, and never shortens the file while a connection is
+        open. A transaction that is rolled back makes the file long and changes nothing.
+        """
+        if not self.sqlite or Path(f"{self.engine.url.database}-wal").stat().st_size > _ROOM_BYTES // 2:
+            return
+        try:
+            with self.engine.connect() as connection, connection.begin() as transaction:
+                connection.execute(text(f"CREATE TABLE room AS SELECT zeroblob({_ROOM_BYTES}) AS bytes"))
+                transaction.rollback()
+        except OperationalError:
+            log.warning("no room on the disk of the store", extra=fields(bytes=_ROOM_BYTES))
 
     def close(self) -> None:
         self.engine.dispose()

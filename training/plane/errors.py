@@ -135,7 +135,7 @@ class UnavailableError(PlaneError):
 
 
 class StorageFullError(PlaneError):
-    """The disk of the object store is full."""
+    """The disk of the object store or of the database is full."""
 
     status = 507
     reason = "STORAGE_FULL"

@@ -42,10 +42,11 @@ class ObjectBusyError(Exception):
 
 
 class Incoming:
-    """A file that is being written."""
+    """A file that is being written, and that leaves `keep_free` bytes of the disk."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, keep_free: int) -> None:
         self._file = file
+        self._keep_free = keep_free
         self._digest = hashlib.sha256()
 
     @property
@@ -55,17 +56,28 @@ class Incoming:
 
     def write(self, chunk: bytes) -> None:
         """Raises OSError."""
+        self.check_room(len(chunk))
         self._digest.update(chunk)
         self._file.write(chunk)
 
+    def check_room(self, size: int) -> None:
+        """Raises OSError unless the disk has room for so many bytes more. Other writers may take the room."""
+        disk = os.fstatvfs(self._file.fileno())
+        if self._keep_free and disk.f_bavail * disk.f_frsize - size < self._keep_free:
+            raise OSError(errno.ENOSPC, f"uploads leave {self._keep_free} bytes of the disk")
+
 
 class FolderObjects:
-    """Objects under `folder`. `public_url` is this plane's address as uploads and downloads reach it."""
+    """Objects under `folder`. `public_url` is this plane's address as uploads and downloads reach it.
 
-    def __init__(self, folder: Path, signer: Signer, public_url: str) -> None:
+    `keep_free`: bytes of the disk that uploads leave for the database, logs and deletions.
+    """
+
+    def __init__(self, folder: Path, signer: Signer, public_url: str, keep_free: int = 0) -> None:
         self._folder = folder
         self._signer = signer
         self._url = public_url.rstrip("/")
+        self._keep_free = keep_free
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def upload_url(self, key: str, size: int, seconds: float) -> SignedUpload:
@@ -112,7 +124,7 @@ class FolderObjects:
         return sum(self._files(key).values())
 
     def put(self, key: str, content: bytes) -> None:
-        with self.receive(key) as file:
+        with self._receive(key, "", 0, 0) as file:
             file.write(content)
 
     def empty(self, key: str) -> None:
@@ -132,13 +144,19 @@ class FolderObjects:
                 path.unlink()
 
     @contextlib.contextmanager
-    def receive(self, key: str, upload: str = "", part: int = 0) -> Iterator[Incoming]:
-        """A file to write. The file becomes the object, or a part of the object, when the block ends well.
+    def receive(self, key: str, upload: str = "", part: int = 0, size: int = 0) -> Iterator[Incoming]:
+        """A file to write, of `size` bytes. It becomes the object, or a part of the object, when the block ends well.
 
         One writer at a time, of all processes: the bytes of an object need the room of one object. Raises
-        ObjectExistsError, ObjectBusyError, ObjectMissingError for a part of an upload that has ended, ObjectsFullError,
-        ObjectsAwayError.
+        ObjectExistsError, ObjectBusyError, ObjectMissingError for a part of an upload that has ended, ObjectsFullError
+        before the disk has less than `keep_free` bytes, ObjectsAwayError.
         """
+        with self._receive(key, upload, part, self._keep_free) as file:
+            file.check_room(size)
+            yield file
+
+    @contextlib.contextmanager
+    def _receive(self, key: str, upload: str, part: int, keep_free: int) -> Iterator[Incoming]:
         final = self._path(key)
         home = self._parts(key, upload) if upload else final.parent
         fresh = home / f".{final.name}.{part}"
@@ -148,7 +166,7 @@ class FolderObjects:
                 if final.exists():
                     raise ObjectExistsError(key)
             with _alone(fresh, key) as file:
-                incoming = Incoming(file)
+                incoming = Incoming(file, keep_free)
                 yield incoming
                 file.flush()
                 os.fsync(file.fileno())

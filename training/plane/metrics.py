@@ -6,6 +6,7 @@ takes the maximum over workers, never the sum.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -65,31 +66,34 @@ VERSIONS: Final = Family("market_training_versions", "Versions of models by stat
 MACHINES: Final = Family("market_training_machines", "Machines not yet seen gone.")
 LAG: Final = Family("market_training_lag_seconds", "How long the job that is due first has been due.")
 DUTY_AGE: Final = Family("market_training_duty_age_seconds", "Time since a duty last went well.", "duty")
+DISK: Final = Family("market_training_disk_bytes", "Bytes of the folder's disk: free, and left by uploads.", "kind")
 FAMILIES: Final = (
     EVENTS, SECONDS, USD, SETTLED, RESERVED, TOKENS, ROLLBACKS, JOBS, DATASETS, GIVEN_UP, VERSIONS, MACHINES, LAG,
-    DUTY_AGE,
+    DUTY_AGE, DISK,
 )  # fmt: skip
 
 
-def exposition(store: Database, now: float) -> bytes:
+def exposition(store: Database, now: float, disk: Mapping[str, float] = MappingProxyType({})) -> bytes:
     """The text that Prometheus reads. Raises sqlalchemy.exc.DBAPIError when the store is away."""
     registry = CollectorRegistry()
-    registry.register(Figures(store, now))
+    registry.register(Figures(store, now, disk))
     found: bytes = generate_latest(registry)
     return found
 
 
 class Figures(Collector):
-    """The figures of a store at a time."""
+    """The figures of a store at a time, and of a disk."""
 
-    def __init__(self, store: Database, now: float) -> None:
+    def __init__(self, store: Database, now: float, disk: Mapping[str, float] = MappingProxyType({})) -> None:
         self._store = store
         self._now = now
+        self._disk = disk
 
     def describe(self) -> list[Metric]:
         return [family.of({}) for family in FAMILIES]
 
     def collect(self) -> Iterator[Metric]:
+        yield DISK.of(self._disk)
         with self._store.read() as connection:
             swept = {row.kind: float(row.swept) for row in connection.execute(select(totals))}
             yield EVENTS.of(_events(connection, swept))

@@ -2,8 +2,9 @@
 # One attempt of a job on one machine: start, download, train, upload, end.
 #
 # Environment: PLANE_URL, JOB_ID, ATTEMPT, JOB_TOKEN, DEADLINE_SECONDS; PYTHON, and where the machine is a RunPod pod
-# RUNPOD_POD_ID and RUNPOD_API_KEY. Exit codes: 0 done, 65 data refused, 75 artifacts not uploaded, 76 cancelled,
-# 77 deadline, 100 + curl's code for a download that failed, else the training's own.
+# RUNPOD_POD_ID and RUNPOD_API_KEY, and where others use the disk KEEP_FREE_BYTES, which the dataset leaves free. Exit codes:
+# 0 done, 65 data refused, 75 artifacts not uploaded, 76 cancelled, 77 deadline, 100 + curl's code for a download that failed,
+# else the training's own.
 set -Eeuo pipefail
 export TZ=UTC
 
@@ -64,6 +65,7 @@ finish() { # whatever happened: report the end, and end the machine, once
       sleep 1
     done
   fi
+  rm -f data # first: on a disk without room the plane could not take the reports
   end="ended with exit code $code after $((SECONDS - STARTED)) s"
   say "$end"
   # The log is sent once the stamper has written all that was said: of many lines, a busy machine writes for some seconds.
@@ -137,12 +139,17 @@ why() { # CURL_CODE HTTP_STATUS: the cause in words
 # Each try has a token of its own and goes on where the file ends. curl's own --retry would send a used token again, and
 # would cut the file to nothing when the answer is an error.
 fetch_data() { # FILE
-  local try code status url sha256 size
+  local try code status url sha256 size room
   for try in 1 2 3 4 5; do
     read -r url sha256 size < <(call POST "$API/tokens" -H 'Content-Length: 0') || url=""
     code=0
     status=0
-    if [[ -n $url ]]; then
+    room=$(($(df -Pk . | awk 'NR==2 {print $4}') * 1024 - ${KEEP_FREE_BYTES:-0}))
+    room=$((room + $(stat -c %s "$1" 2>/dev/null || echo 0)))
+    if [[ -n $url ]] && [ "$room" -lt "$size" ]; then
+      code=23 # curl's, when it cannot write
+      say "download: the disk has room for $((room > 0 ? room : 0)) bytes, the dataset has $size"
+    elif [[ -n $url ]]; then
       printf 'url = "%s"\n' "$url" > .url
       # bash sees a watchdog's signal after curl's end.
       status=$(curl -sS -fL --connect-timeout 10 --speed-limit 1000 --speed-time 60 -m "$((ENDS > SECONDS ? ENDS - SECONDS + 1 : 1))" \

@@ -68,6 +68,21 @@ def test_a_database_without_its_file_is_a_503(store: Database, tmp_path: Path) -
     assert (status, headers[b"retry-after"], body["reason"]) == (503, b"5", "UNAVAILABLE")
 
 
+def test_a_full_store_is_told(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "The store does not answer; try again" hid the full disk."""
+
+    def full(*_: object) -> bytes:
+        with store.begin() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite's bound is the present size at least
+            connection.exec_driver_sql("CREATE TABLE large AS SELECT zeroblob(1000000)")
+        return b""
+
+    monkeypatch.setattr("training.plane.metrics.exposition", full)
+    status, _, body = asked(store, tmp_path, "/metrics")
+    assert (status, body["reason"]) == (507, "STORAGE_FULL")
+    assert str(body["detail"]).startswith("the disk of the store is full: delete datasets")
+
+
 def test_a_statement_that_the_database_refuses_is_a_bug(
     store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import URL, make_url
 
-from benchmarks.training.planes import Answer, PlaneProcess, S3Server, ask, texts
+from benchmarks.training.planes import ROOT, Answer, PlaneProcess, S3Server, ask, texts
 from tests.eventually import eventually
 from tests.training.plane.conftest import TEMPLATE, create, execute
 from training.plane.build import Access, build
@@ -125,6 +126,90 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
     objects.put(KEY, b"content")
     assert b"".join(objects.read(KEY, 3, 6)) == b"ten"
+
+
+def test_uploads_leave_the_reserve_of_the_disk(objects: FolderObjects, tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    objects._keep_free = 1 << 60
+    with pytest.raises(ObjectsFullError), objects.receive(KEY):
+        pytest.fail("an upload began")
+    objects._keep_free = free // 2
+    with pytest.raises(ObjectsFullError), objects.receive(KEY, size=free):
+        pytest.fail("an upload began that the disk has no room for")
+    with pytest.raises(ObjectsFullError), objects.receive(KEY) as file:
+        file.write(b"content")
+        objects._keep_free = file._keep_free = 1 << 60  # another writer took the room
+        file.write(b"content")
+    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+    objects.put(KEY, b"a log")
+
+
+def test_on_a_disk_without_room_for_uploads_all_else_goes_on(process: PlaneProcess) -> None:
+    dataset = process.dataset()
+    with PlaneProcess(process.folder, MIN_FREE_BYTES=1 << 60) as plane:
+        made = plane.ask("POST", "/datasets", {"name": "x", "kind": "texts", "bytes": 3, "sha256": "0" * 64}).json
+        refused = ask("PUT", made["upload"]["url"], b"abc")
+        assert (refused.status, refused.json["reason"]) == (507, "STORAGE_FULL")
+        plane.wait(f"/jobs/{(job := plane.job('sleep 250', dataset))}", "running")
+        assert plane.ask("POST", f"/jobs/{job}/cancel").status < 300
+        assert plane.finished(job)["state"] == "cancelled"
+        assert [plane.ask("DELETE", f"/datasets/{one}").status for one in (made["id"], dataset)] == [204, 204]
+        assert ask("GET", f"{plane.url}/health").status == 200
+        figures = ask("GET", f"{plane.url}/metrics").content.decode()
+        assert f'market_training_disk_bytes{{kind="reserve"}} {float(1 << 60)}' in figures
+        assert 'market_training_disk_bytes{kind="free"}' in figures
+
+
+FULL_DISK = """
+import os, sys
+from sqlalchemy import insert, update
+from training.plane.database import Database, StoreFullError
+from training.plane.schema import duties
+
+store = Database("sqlite:///store.db")
+store.migrate()
+with store.begin() as connection:
+    connection.execute(insert(duties), [{"name": str(n), "last_error": "x" * 1000} for n in range(1000)])
+if sys.argv[1] == "kept":
+    store.keep_room()
+with open("fill", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(1 << 20)):
+            pass
+    except OSError:
+        pass
+done = 0
+try:
+    for n in range(1000):
+        with store.begin() as connection:
+            connection.execute(update(duties).where(duties.c.name == str(n)).values(last_error="y" * 900))
+        done += 1
+except StoreFullError:
+    pass
+os.unlink("fill")
+with store.begin() as connection:
+    connection.execute(update(duties).values(last_error="z" * 1500))
+print(done)
+"""
+
+
+MOUNTS = (
+    shutil.which("unshare") is not None
+    and subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+)
+
+
+@pytest.mark.skipif(not MOUNTS, reason="this system lets nobody mount a small disk")
+@pytest.mark.parametrize("room", ["kept", ""])
+def test_a_disk_without_any_room_still_takes_changes_of_the_store(tmp_path: Path, room: str) -> None:
+    """Nobody could delete a dataset, and no sweep could run, so the disk stayed full."""
+    mounted = 'mount -t tmpfs -o size=40m none "$1" && cd "$1" && exec "$2" -c "$3" "$4"'
+    command = ["unshare", "-rm", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, FULL_DISK, room]
+    ran = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) == 1000 if room else int(ran.stdout) < 1000
 
 
 def test_of_two_writers_of_one_object_one_wins(objects: FolderObjects) -> None:

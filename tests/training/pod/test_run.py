@@ -218,6 +218,18 @@ def test_success_reports_the_end_once_and_stamps_every_line(plane: Plane, tmp_pa
     assert not (tmp_path / ".auth").exists()
 
 
+def test_a_dataset_leaves_the_disk_to_others_and_goes_at_the_end(plane: Plane, tmp_path: Path) -> None:
+    """Copies filled the plane's own disk, and stayed: the plane could not write down that the machine had ended."""
+    code, log = run(plane, tmp_path, "exit 0", KEEP_FREE_BYTES=str(1 << 60))
+    assert code == 123, log
+    assert "download: the disk has room for 0 bytes, the dataset has 50011" in log
+    assert [method for method, _, _ in plane.calls if method == "GET"] == []
+    gone = []
+    plane.before_log = lambda: gone.append(not (tmp_path / "data").exists())
+    code, log = run(plane, tmp_path, "[[ -s data ]]")
+    assert (code, gone) == (0, [True]), log
+
+
 def test_the_log_that_is_sent_has_the_last_line_whatever_is_said_before(plane: Plane, tmp_path: Path) -> None:
     """The pipe to the process that stamps lines holds 32,000 short lines."""
     code, log = run(plane, tmp_path, "yes | head -n 40000")

@@ -33,7 +33,7 @@ def made(config: Config, store: Database) -> Machines:
 
 
 def _process(config: Config, prefix: str) -> Launcher:
-    return ProcessLauncher(config.root / "machines", config.script or SCRIPT)
+    return ProcessLauncher(config.root / "machines", config.script or SCRIPT, config.min_free_bytes)
 
 
 def _runpod(config: Config, prefix: str) -> Launcher:

@@ -30,11 +30,12 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE
 
 
 class ProcessLauncher:
-    """Runs attempts as processes under `folder`."""
+    """Runs attempts as processes under `folder`. A dataset that is fetched leaves `keep_free` bytes of the disk."""
 
-    def __init__(self, folder: Path, script: Path = SCRIPT) -> None:
+    def __init__(self, folder: Path, script: Path = SCRIPT, keep_free: int = 0) -> None:
         self._folder = folder
         self._script = script
+        self._keep_free = keep_free
 
     def offers(self, wanted: Wanted) -> list[Offer]:
         """This computer, for nothing, whatever is wanted."""
@@ -64,7 +65,7 @@ class ProcessLauncher:
     def _start(self, folder: Path, held: int, pod: PodSpec) -> None:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         ours = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "POD_LOG": str(folder / "log")}
-        ours["TMPDIR"] = str(folder / "tmp")
+        ours |= {"TMPDIR": str(folder / "tmp"), "KEEP_FREE_BYTES": str(self._keep_free)}
         with (folder / "log").open("ab") as log:
             subprocess.run(  # noqa: S603 -- our own script
                 ["sh", "-c", _SHELL, "machine", str(self._script)],  # noqa: S607 -- the system's shell

@@ -14,12 +14,11 @@ from training.plane.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
-    StorageFullError,
     TooLargeError,
     UnavailableError,
 )
 from training.plane.folder import FolderObjects, ObjectBusyError, ObjectExistsError
-from training.plane.objects import ObjectMissingError, ObjectsAwayError, ObjectsFullError
+from training.plane.objects import ObjectMissingError, ObjectsAwayError
 from training.plane.routes import ranges
 from training.plane.services import Services
 from training.plane.slow import Slow
@@ -51,7 +50,7 @@ def router(services: Services, folder: FolderObjects) -> APIRouter:
     async def _receive(key: str, request: Request, size: int, upload: str, part: int) -> str:
         got = 0
         try:
-            async with _in_threads(slow, folder.receive(key, upload, part)) as file:
+            async with _in_threads(slow, folder.receive(key, upload, part, size)) as file:
                 async for chunk in request.stream():
                     got += len(chunk)
                     if got > size:
@@ -65,8 +64,6 @@ def router(services: Services, folder: FolderObjects) -> APIRouter:
             raise OverloadedError("another upload of the object is under way", retry_after=5.0) from None
         except ObjectMissingError:
             raise ConflictError("the upload was completed or given up before") from None
-        except ObjectsFullError:
-            raise StorageFullError("the disk of the object store is full") from None
         except ObjectsAwayError:
             raise UnavailableError("the object store is away", retry_after=5.0) from None
         return file.sha256

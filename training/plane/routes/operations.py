@@ -1,5 +1,6 @@
 """Routes of operators: health, metrics, and the page in the browser."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,14 @@ def router(services: Services) -> APIRouter:
     """The routes at /."""
     routes = APIRouter(tags=["operations"])
     looked = _Recent(lambda: health.look(services))
-    text = _Recent(lambda: metrics.exposition(services.store, services.clock.now()))
+    text = _Recent(lambda: metrics.exposition(services.store, services.clock.now(), _disk()))
+
+    def _disk() -> dict[str, float]:
+        try:
+            free = shutil.disk_usage(services.config.root).free
+        except OSError:  # the figures of the store are told without the disk
+            return {}
+        return {"free": free, "reserve": services.config.min_free_bytes}
 
     @routes.get("/health")
     async def look(response: Response) -> dict[str, Any]:
