@@ -1,8 +1,8 @@
 """The TLS of a listening socket outside gRPC: OpenSSL gets a record at a time, and no more than a client needs.
 
 Owns the limits that OpenSSL lacks; OpenSSL works on the event loop. A record with KeyUpdate has 27 bytes and costs some
-80 microseconds, and OpenSSL handles all that have come in one call. A ClientHello of 62 KB costs 100 milliseconds, since
-each group is compared with each key share.
+80 microseconds, and OpenSSL handles all that have come in one call. A ClientHello of 62 KB costs 100 milliseconds,
+since each group is compared with each key share.
 """
 
 import ssl
