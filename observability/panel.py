@@ -3,7 +3,7 @@
 Owns the look of panels in Grafana. The panels themselves are in boards/.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from grafana_foundation_sdk.builders import common as common_builders
@@ -26,6 +26,13 @@ class Query:
     expr: str
     legend: str = ""
 
+    def __str__(self) -> str:
+        return self.expr
+
+    def named(self, legend: str) -> "Query":
+        """The same expression with other names of the series."""
+        return replace(self, legend=legend)
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -34,9 +41,13 @@ class Panel:
     title: str
     description: str
     unit: str
-    queries: tuple[Query, ...]
+    query: Query | tuple[Query, ...]
     width: int = HALF
     kind: Literal["lines", "stack", "figure", "heatmap"] = "lines"
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        return (self.query,) if isinstance(self.query, Query) else self.query
 
     def builder(self) -> Builder:
         """The panel as a builder of the Grafana SDK."""

@@ -3,7 +3,6 @@
 Owns the look of dashboards in Grafana and the links between dashboards. The queries are in the other files of boards/.
 """
 
-from dataclasses import dataclass
 from itertools import count
 
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -12,20 +11,20 @@ from grafana_foundation_sdk.models import dashboard as models
 from observability.panel import DATASOURCE, Panel
 
 
-@dataclass(frozen=True, slots=True)
 class Row:
-    title: str
-    panels: tuple[Panel, ...]
+    def __init__(self, title: str, *panels: Panel) -> None:
+        self.title = title
+        self.panels = panels
 
 
-@dataclass(frozen=True, slots=True)
 class Dashboard:
     """`name` is the name of the JSON file and the end of the URL."""
 
-    name: str
-    title: str
-    description: str
-    rows: tuple[Row, ...]
+    def __init__(self, name: str, title: str, description: str, *rows: Row) -> None:
+        self.name = name
+        self.title = title
+        self.description = description
+        self.rows = rows
 
     def build(self) -> models.Dashboard:
         """The dashboard as Grafana's model."""
