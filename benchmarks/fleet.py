@@ -9,7 +9,6 @@ import signal
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from benchmarks.memory_limits import MemoryGroup
@@ -138,7 +137,5 @@ class Fleet:
         for port in self._ports:
             port.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

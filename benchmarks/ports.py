@@ -7,7 +7,6 @@ all other processes find the port in use.
 
 import socket
 import sys
-from types import TracebackType
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
@@ -32,7 +31,5 @@ class HeldPort:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

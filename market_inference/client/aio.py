@@ -25,7 +25,6 @@ from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
@@ -87,9 +86,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -29,7 +29,6 @@ from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
@@ -104,9 +103,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ Owns the futures. lane.py owns the Stream call, calls.py the content of requests
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Iterable, Iterator
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from market_inference.client import calls
@@ -45,9 +44,7 @@ class AsyncStream:
         self._entered = True
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Cancel the calls without an answer."""
         self._entered = False
         await self._lane.close()
@@ -190,9 +187,7 @@ class Stream:
         self._entered = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
