@@ -28,24 +28,39 @@ _EXAMPLES: Final[dict[str, Schema]] = {
         "predict": {"time_series": list(range(1, 41)), "horizon": 3},
     },
 }
+_TEXT: Final[Schema] = {"type": "string"}
+_NUMBER: Final[Schema] = {"type": "number"}
+_INTEGER: Final[Schema] = {"type": "integer"}
+_OBJECT: Final[Schema] = {"type": "object"}
+_SYMBOL: Final[Schema] = {"type": "string", "maxLength": 64}
 TABLE_CONTENT: Final[Schema] = {
-    "text/csv": {"schema": {"type": "string"}},
+    "text/csv": {"schema": _TEXT},
     "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
 }
 _BY_NAME: Final[Schema] = {
     name: {"type": "object", "additionalProperties": {"type": "array", "items": {"type": ["number", "null"]}}}
     for name in kserve.COVARIATES
 }
-_NUMBER_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
+
+
+def _object(properties: Schema, *required: str, closed: bool = False) -> Schema:
+    """An object; `closed`: without other properties."""
+    made = {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
+    return made | ({"additionalProperties": False} if closed else {})
+
+
+def _list(items: Schema, **limits: int) -> Schema:
+    return {"type": "array", "items": items, **limits}
+
+
+def _body(schema: Schema, example: Schema) -> Schema:
+    """The part of an operation for a request in JSON."""
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema, "example": example}}}}
 
 
 def request(kind: Any) -> Schema:
     """The JSON form of a request message."""
-    return {
-        "type": "object",
-        "properties": {field.name: _field(field, answer=False) for field in kind.fields},
-        "additionalProperties": False,
-    }
+    return _object({field.name: _field(field, answer=False) for field in kind.fields}, closed=True)
 
 
 def answer(kind: Any) -> Schema:
@@ -53,27 +68,20 @@ def answer(kind: Any) -> Schema:
     properties: Schema = {}
     for field in kind.fields:
         if field.message_type is not None and field.message_type.full_name == status_pb2.Status.DESCRIPTOR.full_name:
-            properties[field.name] = {"type": "string"}
-            properties[f"{field.name}_type"] = {"type": "string"}
+            properties |= {field.name: _TEXT, f"{field.name}_type": _TEXT}
         else:
             properties[field.name] = _field(field, answer=True)
-    return {"type": "object", "properties": properties}
+    return _object(properties)
 
 
 def _field(field: Any, *, answer: bool) -> Schema:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return {
-            "type": "object",
-            "additionalProperties": _one(field.message_type.fields_by_name["value"], answer=answer),
-        }
+        return _OBJECT | {"additionalProperties": _one(field.message_type.fields_by_name["value"], answer=answer)}
     if not field.is_repeated:
         return _one(field, answer=answer)
     rules = field_rules(field).repeated
-    made: Schema = {"type": "array", "items": _one(field, answer=answer)}
-    if not answer:
-        made |= {"minItems": rules.min_items} if rules.min_items else {}
-        made |= {"maxItems": rules.max_items} if rules.max_items else {}
-    return made
+    limits = {"minItems": rules.min_items, "maxItems": rules.max_items}
+    return _list(_one(field, answer=answer), **{name: most for name, most in limits.items() if most and not answer})
 
 
 def _one(field: Any, *, answer: bool) -> Schema:
@@ -81,21 +89,21 @@ def _one(field: Any, *, answer: bool) -> Schema:
     rules = field_rules(field)
     if field.message_type is not None:
         if field.message_type.full_name == "google.protobuf.Timestamp":
-            return {"type": "object"}
+            return _OBJECT
         return _answered(field.message_type) if answer else request(field.message_type)
     if field.enum_type is not None:
-        return {"type": "string"}
+        return _TEXT
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         own = rules.repeated.items.double if field.is_repeated else rules.double
         bounds = {} if answer else _bounds(own, {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum"})
-        return (dict(_NUMBER_OR_NULL) if answer else {"type": "number"}) | bounds
+        return ({"type": ["number", "null"]} if answer else _NUMBER) | bounds
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         most = (rules.repeated.items.string if field.is_repeated else rules.string).max_len
-        return {"type": "string"} | ({"maxLength": most} if most and not answer else {})
+        return _TEXT | ({"maxLength": most} if most and not answer else {})
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return {"type": "boolean"}
     bounds = {} if answer else _bounds(rules.uint32, {"gte": "minimum", "lte": "maximum"})
-    return {"type": "integer"} | bounds
+    return _INTEGER | bounds
 
 
 _answered = answer
@@ -113,21 +121,24 @@ def _column(field: str, kind: str) -> Schema:
     return _field(items.message_type.fields_by_name[field], answer=False)
 
 
+def _ohlcv() -> Schema:
+    columns = {name: _column(name, "ComputeIndicators") for name in forms.COLUMNS}
+    return _object(columns, "close", closed=True)
+
+
 def _short(rpc: str) -> Schema:
     """The message's form and its short form in one object: fields of the one or of the other. Raises KeyError."""
     made = request(METHODS[rpc].request.DESCRIPTOR)
     own: Schema = made["properties"]
     if rpc == "Predict":
-        own |= {"time_series": _column("values", rpc), "symbol": {"type": "string", "maxLength": 64}} | _BY_NAME
+        own |= {"time_series": _column("values", rpc), "symbol": _SYMBOL} | _BY_NAME
         flat = own["series"]["items"]["properties"]
         flat |= {name: {"anyOf": [flat[name], by_name]} for name, by_name in _BY_NAME.items()}
     elif rpc == "AnalyzeSentiment":
         own |= {"text": own["texts"]["items"]}
     elif rpc == "ComputeIndicators":
-        columns = {name: _column(name, rpc) for name in forms.COLUMNS}
-        own["ohlcv"] = {"type": "object", "properties": columns, "additionalProperties": False, "required": ["close"]}
-        own["symbol"] = {"type": "string", "maxLength": 64}
-        own["indicators"]["items"] = {"anyOf": [{"type": "string"}, own["indicators"]["items"]]}
+        own |= {"ohlcv": _ohlcv(), "symbol": _SYMBOL}
+        own["indicators"]["items"] = {"anyOf": [_TEXT, own["indicators"]["items"]]}
     elif rpc == "Analyze":
         parts = {"predict": "Predict", "sentiment": "AnalyzeSentiment", "indicators": "ComputeIndicators"}
         own |= {part: _short(name) for part, name in parts.items()}
@@ -144,17 +155,11 @@ def operation(rpc: str, *, tables: bool) -> Schema:
         "priority": {"type": "string", "enum": ["interactive", "batch"]},
         "request_id": {"type": "string", "maxLength": 128},
     }
-    content: Schema = {JSON: {"schema": body, "example": _EXAMPLES[rpc]}}
-    made: Schema = {"requestBody": {"required": True, "content": content}}
+    made = _body(body, _EXAMPLES[rpc])
     if tables:
-        content |= TABLE_CONTENT
+        made["requestBody"]["content"] |= TABLE_CONTENT
         made["parameters"] = [
-            {
-                "name": name,
-                "in": "query",
-                "schema": {"type": "string"},
-                "description": f"with a table as body: {text}",
-            }
+            {"name": name, "in": "query", "schema": _TEXT, "description": f"with a table as body: {text}"}
             for name, text in TABLE_PARAMETERS[rpc].items()
         ]
     return made
@@ -184,32 +189,12 @@ TABLE_PARAMETERS: Final = {
     },
 }
 
-PROBLEM: Final[Schema] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "reason", "code", "request_id"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "reason": {"type": "string"},
-        "code": {"type": "string"},
-        "request_id": {"type": "string"},
-        "retry_after": {"type": "number"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": {"type": "string"},
-                    "description": {"type": "string"},
-                    "rule": {"type": "string"},
-                    "limit": {"type": "number"},
-                },
-            },
-        },
-    },
-}
+_PROBLEM: Final = ("type", "title", "status", "detail", "reason", "code", "request_id")
+_VIOLATION: Final = _object({"field": _TEXT, "description": _TEXT, "rule": _TEXT, "limit": _NUMBER})
+PROBLEM: Final[Schema] = _object(
+    {**dict.fromkeys(_PROBLEM, _TEXT), "status": _INTEGER, "retry_after": _NUMBER, "errors": _list(_VIOLATION)},
+    *_PROBLEM,
+)
 
 
 def problems() -> dict[int | str, Schema]:
@@ -226,101 +211,68 @@ def responses(kind: type[Message]) -> dict[int | str, Schema]:
 
 def watch_operation() -> Schema:
     """The opening of a live session, with the bars of a replay."""
-    columns = {name: _column(name, "ComputeIndicators") for name in forms.COLUMNS}
-    bar = {name: {"type": "number"} for name in forms.COLUMNS} | {"time": {"type": ["string", "integer"]}}
-    own: Schema = {
-        "type": "object",
-        "required": ["ohlcv"],
-        "properties": {
-            "symbol": {"type": "string", "maxLength": 64},
-            "ohlcv": {"type": "object", "properties": columns, "required": ["close"], "additionalProperties": False},
-            "times": {"type": "array", "items": {"type": "string", "format": "date-time"}},
-            "bars": {"type": "array", "maxItems": 50, "items": {"type": "object", "properties": bar}},
-            "indicators": {"type": "array", "items": {"type": "string"}},
-            "forecast": {
-                "type": "object",
-                "required": ["horizon"],
-                "properties": {
-                    name: _field(METHODS["Predict"].request.DESCRIPTOR.fields_by_name[name], answer=False)
-                    for name in ("horizon", "quantiles", "model", "period")
-                }
-                | {"every": {"type": "integer", "minimum": 0}, "by_time": {"type": "boolean"}},
-            },
-            "delivery": {"type": "string", "enum": ["lossless", "latest"]},
-            "keep": {"type": "integer", "minimum": 1, "maximum": 10_000},
-            "interval": {"type": "number", "minimum": 0, "maximum": 0.01},
-        },
+    fields = METHODS["Predict"].request.DESCRIPTOR.fields_by_name
+    forecast = {name: _field(fields[name], answer=False) for name in ("horizon", "quantiles", "model", "period")}
+    bar = {**dict.fromkeys(forms.COLUMNS, _NUMBER), "time": {"type": ["string", "integer"]}}
+    own = {
+        "symbol": _SYMBOL,
+        "ohlcv": _ohlcv(),
+        "times": _list({"type": "string", "format": "date-time"}),
+        "bars": _list(_object(bar), maxItems=50),
+        "indicators": _list(_TEXT),
+        "forecast": _object(
+            {**forecast, "every": {"type": "integer", "minimum": 0}, "by_time": {"type": "boolean"}}, "horizon"
+        ),
+        "delivery": {"type": "string", "enum": ["lossless", "latest"]},
+        "keep": {"type": "integer", "minimum": 1, "maximum": 10_000},
+        "interval": {"type": "number", "minimum": 0, "maximum": 0.01},
     }
-    closes = _EXAMPLES["Predict"]["time_series"]
     example = {
         "symbol": "AAPL",
-        "ohlcv": {"close": closes},
+        "ohlcv": {"close": _EXAMPLES["Predict"]["time_series"]},
         "bars": [{"close": 104}, {"close": 105.5}],
         "indicators": ["RSI", "SMA:timeperiod=5"],
     }
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": own, "example": example}}}}
+    return _body(_object(own, "ohlcv"), example)
 
 
 def kserve_operation() -> Schema:
     """A ForecastRequest of KServe."""
-    levels = METHODS["Predict"].request.DESCRIPTOR.fields_by_name
-    own: Schema = {
-        "type": "object",
-        "required": ["model", "inputs", "options"],
-        "properties": {
-            "model": {"type": "string", "maxLength": 128},
-            "inputs": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": field_rules(levels["series"]).repeated.max_items,
-                "items": {
-                    "type": "object",
-                    "required": ["type", "name", "series", "frequency"],
-                    "properties": {
-                        "type": {"type": "string", "enum": [kserve.UNIVARIATE, kserve.MULTIVARIATE]},
-                        "name": {"type": "string", "maxLength": 64},
-                        "series": {
-                            "anyOf": [
-                                _column("values", "Predict"),
-                                {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-                            ]
-                        },
-                        **_BY_NAME,
-                        "frequency": {"type": "string", "enum": list(kserve.FREQUENCIES)},
-                        "start_timestamp": {"type": "string", "format": "date-time"},
-                    },
-                },
-            },
-            "options": {
-                "type": "object",
-                "required": ["horizon"],
-                "properties": {name: _field(levels[name], answer=False) for name in kserve.OPTIONS},
-            },
-            "metadata": {"type": "object"},
-        },
-    }
+    fields = METHODS["Predict"].request.DESCRIPTOR.fields_by_name
     one = {
+        "type": {"type": "string", "enum": [kserve.UNIVARIATE, kserve.MULTIVARIATE]},
+        "name": _SYMBOL,
+        "series": {"anyOf": [_column("values", "Predict"), _list(_list(_NUMBER))]},
+        **_BY_NAME,
+        "frequency": {"type": "string", "enum": list(kserve.FREQUENCIES)},
+        "start_timestamp": {"type": "string", "format": "date-time"},
+    }
+    inputs = _object(one, "type", "name", "series", "frequency")
+    own = {
+        "model": {"type": "string", "maxLength": 128},
+        "inputs": _list(inputs, minItems=1, maxItems=field_rules(fields["series"]).repeated.max_items),
+        "options": _object({name: _field(fields[name], answer=False) for name in kserve.OPTIONS}, "horizon"),
+        "metadata": _OBJECT,
+    }
+    example = {
         "type": kserve.UNIVARIATE,
         "name": "AAPL",
         "series": _EXAMPLES["Predict"]["time_series"],
         "frequency": "D",
         "start_timestamp": "2026-01-01T00:00:00",
     }
-    example = {"model": "auto", "inputs": [one], "options": {"horizon": 5, "quantiles": [0.1, 0.5, 0.9]}}
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": own, "example": example}}}}
+    asked = {"model": "auto", "inputs": [example], "options": {"horizon": 5, "quantiles": [0.1, 0.5, 0.9]}}
+    return _body(_object(own, "model", "inputs", "options"), asked)
 
 
 def kserve_responses() -> dict[int | str, Schema]:
     """A ForecastResponse of KServe."""
-    content = {
-        "type": "object",
-        "required": ["id", "created_at", "status", "model", "outputs"],
-        "properties": {
-            "id": {"type": "string"},
-            "created_at": {"type": "integer"},
-            "status": {"type": "string", "enum": ["completed", "partial", "error"]},
-            "model": {"type": "string"},
-            "outputs": {"type": "array", "items": {"type": "object"}},
-        },
+    own = {
+        "id": _TEXT,
+        "created_at": _INTEGER,
+        "status": {"type": "string", "enum": ["completed", "partial", "error"]},
+        "model": _TEXT,
+        "outputs": _list(_OBJECT),
     }
-    return {200: {"description": "the forecasts", "content": {JSON: {"schema": content}}}, **problems()}
+    good = {"description": "the forecasts", "content": {JSON: {"schema": _object(own, *own)}}}
+    return {200: good, **problems()}
