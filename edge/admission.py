@@ -181,10 +181,6 @@ class Admission:
         finally:
             self.requests.change(caller.counted_as, -1)
 
-    def held(self, caller: Caller) -> Held:
-        """The bytes of a live session of the caller in `replays`."""
-        return self.replays.of(caller.credential)
-
     def hold_answer(self, caller: Caller, size: int) -> None:
         """Count `size` bytes of memory for the caller's answer, in place of the bytes counted before.
 

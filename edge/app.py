@@ -1,6 +1,5 @@
 """The HTTP application: the routes as one visible list, and one table from errors to answers."""
 
-import logging
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
@@ -21,18 +20,10 @@ from edge.routes import bars, calls, health, page, timeseries, watch
 from edge.tables.requests import Tables
 from edge.upstream import Upstream
 from market_inference.contract import metadata
-from market_inference.contract.errors import (
-    CallCancelledError,
-    InternalError,
-    InvalidRequestError,
-    ServiceError,
-    Violation,
-)
+from market_inference.contract.errors import CallCancelledError, InvalidRequestError, ServiceError, Violation
 from market_inference.errors import ArgumentError
-from runtime.logs import fields
 from runtime.tracing import Traces
 
-log = logging.getLogger(__name__)
 _CORS_SECONDS = 600
 
 
@@ -114,16 +105,11 @@ def _gone(request: Request, _: Exception) -> Response:
 
 
 def _translated(error: Exception, request: Request) -> ServiceError:
-    """The error for callers. A bug has no details here; the log holds the details under the request id."""
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, ArgumentError):
-        return InvalidRequestError([Violation(field, text, "json") for field, text in error.violations])
+    """The error for callers, of the framework as well."""
     if isinstance(error, HTTPException):
         if error.status_code == 405:
             return MethodNotAllowedError(f"{request.url.path[:128]} has no method {request.method[:16]}")
         if error.status_code == 404:
             return NoRouteError(f"no route {request.url.path[:128]}; /docs lists them")
         return InvalidRequestError([Violation("", str(error.detail)[:256])])
-    log.error("bug", exc_info=error, extra=fields(request_id=request.state.caller.request_id))
-    return InternalError()
+    return guard.translated(error, request.state.caller)

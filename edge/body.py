@@ -16,7 +16,8 @@ from edge.admission import MESSAGE_BYTES, Admission, Held
 from edge.caller import Caller
 from edge.config import Config
 from edge.errors import BodyTooSlowError, ClientGoneError, TableTooLargeError
-from market_inference.contract.errors import InvalidRequestError, RequestTooLargeError, Violation
+from market_inference.contract.errors import RequestTooLargeError
+from market_inference.contract.json_form.forms import invalid
 
 if TYPE_CHECKING:
     from edge.tables.size import Size
@@ -71,7 +72,7 @@ class Bodies:
         self.hold(await apart(weight, raw), caller)
         found = await loaded(raw)
         if not isinstance(found, dict):
-            raise _invalid("must be a JSON object")
+            raise invalid("", "the body must be a JSON object")
         return found
 
     async def lines(self, request: Request, held: Held) -> AsyncIterator[bytes]:
@@ -177,7 +178,7 @@ def loads(raw: bytes | str) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise _invalid(f"is not JSON: {where}{_remedy(raw, error.doc, error.pos)}") from None
+        raise invalid("", f"the body is not JSON: {where}{_remedy(raw, error.doc, error.pos)}") from None
 
 
 def _remedy(raw: bytes | str, text: str, at: int) -> str:
@@ -187,7 +188,3 @@ def _remedy(raw: bytes | str, text: str, at: int) -> str:
     if _NO_NUMBER.search(text[max(0, at - _AROUND) : at + _AROUND]):
         return "; JSON has no NaN and no infinity: write null for a missing value"
     return ""
-
-
-def _invalid(description: str) -> InvalidRequestError:
-    return InvalidRequestError([Violation("", f"the body {description}", "json")])

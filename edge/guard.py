@@ -21,7 +21,16 @@ from edge.errors import ClientGoneError, ForeignOriginError
 from edge.metrics import Metrics
 from edge.turns import Turns
 from market_inference.contract import deadline
-from market_inference.contract.errors import InternalError, ServiceError, StalledReaderError, code_name, reason_of
+from market_inference.contract.errors import (
+    InternalError,
+    InvalidRequestError,
+    ServiceError,
+    StalledReaderError,
+    Violation,
+    code_name,
+    reason_of,
+)
+from market_inference.errors import ArgumentError
 from runtime import logs
 from runtime.logs import fields
 from runtime.tracing import Span, Traces
@@ -206,6 +215,16 @@ def refusal(error: ServiceError, caller: Caller, extra: Mapping[str, Any] | None
     status = error.status(caller.request_id)
     note(caller, status)
     return problem.response(error, caller.request_id, caller.names, extra)
+
+
+def translated(error: Exception, caller: Caller) -> ServiceError:
+    """The error for callers. A bug has no details here; the log holds the details under the request id."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, ArgumentError):
+        return InvalidRequestError([Violation(field, text, "json") for field, text in error.violations])
+    log.error("bug", exc_info=error, extra=fields(request_id=caller.request_id))
+    return InternalError()
 
 
 def note(caller: Caller, status: Any) -> None:

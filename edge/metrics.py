@@ -1,9 +1,10 @@
 """The edge's metrics for Prometheus. Labels have few values, and no value is chosen by a client."""
 
-from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 
+from edge.admission import Admission
 from runtime.metrics import histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -35,21 +36,19 @@ class Metrics:
         self.bytes = Counter("market_edge_request_bytes", "Bytes of bodies.", ("route",), registry=self.registry)
         self.updates = Counter("market_edge_watch_updates", "Updates sent to watches.", registry=self.registry)
 
-    def watch(
-        self,
-        requests: Callable[[], float],
-        watches: Callable[[], float],
-        size: Callable[[], float],
-        answers: Callable[[], float],
-    ) -> None:
+    def watch(self, admission: Admission) -> None:
         """Gauges read at a scrape."""
         for name, text, count in (
-            ("market_edge_in_flight_requests", "HTTP requests in work.", requests),
-            ("market_edge_open_watches", "Live sessions over HTTP.", watches),
-            ("market_edge_in_flight_bytes", "Bytes of the bodies in work.", size),
-            ("market_edge_in_flight_answer_bytes", "Memory of the answers that clients have not taken.", answers),
+            ("market_edge_in_flight_requests", "HTTP requests in work.", admission.requests),
+            ("market_edge_open_watches", "Live sessions over HTTP.", admission.watches),
+            ("market_edge_in_flight_bytes", "Bytes of the bodies in work.", admission.bytes),
+            (
+                "market_edge_in_flight_answer_bytes",
+                "Memory of the answers that clients have not taken.",
+                admission.answers,
+            ),
         ):
-            Gauge(name, text, registry=self.registry).set_function(count)
+            Gauge(name, text, registry=self.registry).set_function(partial(getattr, count, "now"))
 
     def answered(self, route: str, status: int, reason: str, seconds: float, size: int) -> None:
         """Count a request; `reason` is empty for a good answer."""

@@ -62,12 +62,7 @@ class Server:
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "edge", VERSION)
         self._metrics.registry.register(WatcherCollector("edge", self._watchers))
         self._metrics.build.labels(VERSION).set(1)
-        self._metrics.watch(
-            lambda: admission.requests.now,
-            lambda: admission.watches.now,
-            lambda: admission.bytes.now,
-            lambda: admission.answers.now,
-        )
+        self._metrics.watch(admission)
         self._app = application(
             Components(config, self._upstream, admission, self._health, self._metrics, self._traces, own_key, VERSION)
         )

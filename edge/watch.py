@@ -20,7 +20,7 @@ from market_inference.client.forecast import Forecast
 from market_inference.client.session import ForecastEvery, Record, Update
 from market_inference.client.warning import AnswerWarning
 from market_inference.client.watch import AsyncWatch
-from market_inference.contract.errors import InvalidRequestError, RemoteError, ServiceError, Violation
+from market_inference.contract.errors import RemoteError, ServiceError
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.json_form import decode, encode, options
 from market_inference.contract.json_form.forms import COLUMNS, invalid
@@ -166,9 +166,7 @@ def _bar(given: Any, field: str) -> Any:
             return given
     elif type(given) in (int, float):
         return given
-    raise InvalidRequestError(
-        [Violation(field, f"must be a close, or an object of numbers named {', '.join(COLUMNS)}, with a time", "json")]
-    )
+    raise invalid(field, f"must be a close, or an object of numbers named {', '.join(COLUMNS)}, with a time")
 
 
 def shown(update: Update, caller: Caller) -> dict[str, Any]:

@@ -26,8 +26,14 @@ from market_inference.contract.json_form import encode
 
 def router(parts: Parts, reader: Bodies, tables: Tables, admission: Admission) -> APIRouter:
     """The routes."""
-    made = APIRouter(tags=["bars"])
+    made = APIRouter(tags=["bars"], default_response_class=Response, responses=schema.problems())
 
+    @made.post(
+        "/v1/bars",
+        summary="A file of bars, as vendors and brokers write them, read into columns with notes",
+        operation_id="bars",
+        openapi_extra={"requestBody": {"required": True, "content": schema.TABLE_CONTENT}},
+    )
     async def read(request: Request) -> Response:
         kind = bodies.media_type(request)
         raw = await reader.read(request)
@@ -36,11 +42,13 @@ def router(parts: Parts, reader: Bodies, tables: Tables, admission: Admission) -
         shown = await asyncio.to_thread(_shown, found)
         return parts.whole(request, shown, JSON)
 
+    @made.get("/v1/samples", summary="Names of the samples", operation_id="samples")
     async def listed(request: Request) -> Response:
         return Response(
             orjson.dumps([{"name": one.name, "title": one.title} for one in samples.SAMPLES]), media_type=JSON
         )
 
+    @made.get("/v1/samples/{name}", summary="A sample as CSV", operation_id="sample")
     async def sample(request: Request, name: str) -> Response:
         caller: Caller = request.state.caller
         await admission.check(caller)
@@ -49,24 +57,6 @@ def router(parts: Parts, reader: Bodies, tables: Tables, admission: Admission) -
             raise NoRouteError(f"no sample {name[:64]!r}; /v1/samples lists them")
         return Response(await asyncio.to_thread(found.csv), media_type="text/csv")
 
-    made.add_api_route(
-        "/v1/bars",
-        read,
-        methods=["POST"],
-        summary="A file of bars, as vendors and brokers write them, read into columns with notes",
-        response_class=Response,
-        operation_id="bars",
-        openapi_extra={"requestBody": {"required": True, "content": schema.TABLE_CONTENT}},
-        responses=schema.problems(),
-    )
-    made.add_api_route(
-        "/v1/samples", listed, methods=["GET"], summary="Names of the samples", response_class=Response,
-        operation_id="samples", responses=schema.problems(),
-    )  # fmt: skip
-    made.add_api_route(
-        "/v1/samples/{name}", sample, methods=["GET"], summary="A sample as CSV", response_class=Response,
-        operation_id="sample", responses=schema.problems(),
-    )  # fmt: skip
     return made
 
 

@@ -42,14 +42,13 @@ ROUTES: Final = (
 
 def router(answers: Answers, reader: Bodies, tables: Tables) -> APIRouter:
     """The routes."""
-    made = APIRouter(tags=["calls"])
+    made = APIRouter(tags=["calls"], default_response_class=Response)
     for route in ROUTES:
         made.add_api_route(
             route.path,
             _handler(route, answers, reader, tables),
             methods=["POST"],
             summary=route.summary,
-            response_class=Response,
             operation_id=route.path.rpartition("/")[2],
             openapi_extra=schema.operation(route.rpc, tables=route.rpc in TABLES),
             responses=schema.responses(METHODS[route.rpc].response),
@@ -63,7 +62,6 @@ def router(answers: Answers, reader: Bodies, tables: Tables) -> APIRouter:
             _reader(rpc, answers, reader),
             methods=["GET"],
             summary=summary,
-            response_class=Response,
             operation_id=path.rpartition("/")[2],
             responses=schema.responses(METHODS[rpc].response),
         )

@@ -8,18 +8,18 @@ from edge.health import Health
 
 def router(health: Health) -> APIRouter:
     """The two routes, without a key."""
-    made = APIRouter(tags=["health"])
+    made = APIRouter(tags=["health"], default_response_class=Response)
 
+    @made.get("/health/live")
     async def live(_: Request) -> Response:
         """200 as long as the process answers."""
         return Response("live\n", media_type="text/plain")
 
+    @made.get("/health/ready")
     async def ready(_: Request) -> Response:
         """200 while the gateway is connected and the edge does not drain, else 503."""
         return Response(
             "ready\n" if health.ready else "not ready\n", 200 if health.ready else 503, media_type="text/plain"
         )
 
-    for path, handler in (("/health/live", live), ("/health/ready", ready)):
-        made.add_api_route(path, handler, methods=["GET"], response_class=Response)
     return made

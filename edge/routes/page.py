@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from edge.errors import NoRouteError
@@ -17,23 +17,18 @@ def router() -> APIRouter:
     made = APIRouter(include_in_schema=False)
     files = {file.name: file.read_bytes() for file in _FOLDER.iterdir() if file.suffix in _TYPES}
 
-    async def static(request: Request) -> Response:
-        name = request.path_params.get("name", "")
+    @made.get("/page/{name}")
+    async def static(name: str) -> Response:
         if name not in files:
             raise NoRouteError("no such file")
-        return _file(name, files[name])
+        return Response(files[name], media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
 
-    async def page(_: Request) -> Response:
-        return _file("index.html", files["index.html"])
+    @made.get("/")
+    async def page() -> Response:
+        return await static("index.html")
 
-    async def docs(_: Request) -> Response:
-        return _file("docs.html", files["docs.html"])
+    @made.get("/docs")
+    async def docs() -> Response:
+        return await static("docs.html")
 
-    made.add_api_route("/", page, methods=["GET"])
-    made.add_api_route("/docs", docs, methods=["GET"])
-    made.add_api_route("/page/{name}", static, methods=["GET"])
     return made
-
-
-def _file(name: str, content: bytes) -> Response:
-    return Response(content, media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})

@@ -22,8 +22,15 @@ _MEMORY: Final = 10
 
 def router(answers: Answers, reader: Bodies) -> APIRouter:
     """The two routes."""
-    made = APIRouter(tags=["KServe"])
+    made = APIRouter(tags=["KServe"], default_response_class=Response)
 
+    @made.post(
+        "/v1/timeseries/forecast",
+        summary="KServe's time series forecast API",
+        operation_id="timeseries_forecast",
+        openapi_extra=schema.kserve_operation(),
+        responses=schema.kserve_responses(),
+    )
     async def forecast(request: Request) -> Response:
         caller: Caller = request.state.caller
         try:
@@ -36,6 +43,12 @@ def router(answers: Answers, reader: Bodies) -> APIRouter:
             return refused
         return answers.parts.whole(request, found, JSON)
 
+    @made.get(
+        "/v1/timeseries/models",
+        summary="Names of the forecasters",
+        operation_id="timeseries_models",
+        responses=schema.problems(),
+    )
     async def models(request: Request) -> Response:
         method, caller = METHODS["ListModels"], request.state.caller
         await reader.read(request)  # checks the credential
@@ -45,25 +58,6 @@ def router(answers: Answers, reader: Bodies) -> APIRouter:
             orjson.dumps([one.name for one in response.models if one.engine == _FORECASTS]), media_type=JSON
         )
 
-    made.add_api_route(
-        "/v1/timeseries/forecast",
-        forecast,
-        methods=["POST"],
-        summary="KServe's time series forecast API",
-        response_class=Response,
-        operation_id="timeseries_forecast",
-        openapi_extra=schema.kserve_operation(),
-        responses=schema.kserve_responses(),
-    )
-    made.add_api_route(
-        "/v1/timeseries/models",
-        models,
-        methods=["GET"],
-        summary="Names of the forecasters",
-        response_class=Response,
-        operation_id="timeseries_models",
-        responses=schema.problems(),
-    )
     return made
 
 

@@ -6,7 +6,6 @@ read, and the opening has the time of a request's body.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import dataclass
@@ -31,19 +30,15 @@ from market_inference.contract import metadata
 from market_inference.contract.errors import (
     CallCancelledError,
     InternalError,
-    InvalidRequestError,
     OverloadedError,
     RemoteError,
     RequestTooLargeError,
     ServiceError,
     StalledReaderError,
-    Violation,
     reason_of,
 )
+from market_inference.contract.json_form.forms import invalid
 from market_inference.errors import ArgumentError, MarketInferenceError
-from runtime.logs import fields
-
-log = logging.getLogger(__name__)
 
 EVENTS: Final = "text/event-stream"
 LINES: Final = ("application/x-ndjson", "application/jsonl", "application/json-lines")
@@ -83,7 +78,7 @@ class Watches:
 
     def held(self, caller: Caller) -> Held:
         """The memory of the caller's session."""
-        return self._admission.held(caller)
+        return self._admission.replays.of(caller.credential)
 
     async def place(self, caller: Caller) -> AbstractContextManager[None]:
         """A place for the session of a caller with a key that the gateway knows. Raises ServiceError."""
@@ -126,7 +121,7 @@ class Watches:
             except (WebSocketDisconnect, ClientGoneError):
                 return
             except Exception as error:  # noqa: BLE001 -- a bug, too, ends with a message that names the request id
-                await _end(socket, _translated(error, caller), caller)
+                await _end(socket, guard.translated(error, caller), caller)
 
     async def _carry(self, socket: WebSocket, caller: Caller, place: ExitStack) -> None:
         """The session. With a key that comes in the first message, `place` changes to that of a known caller."""
@@ -137,7 +132,7 @@ class Watches:
         with self._admission.bytes.held(caller.credential, weight):
             first = await bodies.loaded(raw)
             body = first.get("open", first) if isinstance(first, dict) else first
-            key = (first.get("api_key") if isinstance(first, dict) else None) or _key_in(body)
+            key = _key_in(first) or _key_in(body)
             known = bool(caller.credential)
             if isinstance(key, str):
                 caller.credential = bearer(key)
@@ -181,13 +176,12 @@ class Watches:
 
 def router(watches: Watches) -> APIRouter:
     """The two routes."""
-    made = APIRouter(tags=["live"])
+    made = APIRouter(tags=["live"], default_response_class=Response)
     made.add_api_route(
         "/v1/watch",
         watches.events,
         methods=["POST"],
         summary="A live session: bars in, fresh indicators and forecasts out, as server-sent events",
-        response_class=Response,
         operation_id="watch",
         openapi_extra=schema.watch_operation(),
         responses={200: {"description": "updates", "content": {EVENTS: {}}}, **schema.problems()},
@@ -240,7 +234,7 @@ class _Events(Response):
         try:
             first = await anext(messages)
         except (ServiceError, ArgumentError) as error:
-            await guard.refusal(_translated(error, self._caller), self._caller)(scope, receive, send)
+            await guard.refusal(guard.translated(error, self._caller), self._caller)(scope, receive, send)
             return
         head = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         self._began = True
@@ -251,7 +245,7 @@ class _Events(Response):
                 await self._event(send, "update", message)
             await self._event(send, "end", {})
         except (ServiceError, ArgumentError) as error:
-            status = _translated(error, self._caller).status(self._caller.request_id)
+            status = guard.translated(error, self._caller).status(self._caller.request_id)
             guard.note(self._caller, status)
             if not isinstance(error, StalledReaderError):
                 await self._event(send, "error", problem.document(status, self._caller.names))
@@ -293,22 +287,12 @@ async def _text(socket: WebSocket) -> str:
         raise WebSocketDisconnect(message["code"])
     text: str | None = message.get("text")
     if text is None:
-        raise InvalidRequestError([Violation("", "a message must be text, not binary", "json")])
+        raise invalid("", "a message must be text, not binary")
     return text
 
 
 def _key_in(body: Any) -> Any:
     return body.get("api_key") if isinstance(body, dict) else None
-
-
-def _translated(error: Exception, caller: Caller) -> ServiceError:
-    """The error for the client; a bug is logged."""
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, ArgumentError):
-        return InvalidRequestError([Violation(field, text, "json") for field, text in error.violations])
-    log.error("bug", exc_info=error, extra=fields(request_id=caller.request_id))
-    return InternalError()
 
 
 async def _end(socket: WebSocket, error: ServiceError, caller: Caller) -> None:

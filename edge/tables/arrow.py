@@ -36,42 +36,28 @@ def check(raw: bytes) -> tuple[int, int, int]:
                 length = _count(_int64(raw, _field(raw, batch, 0)))
                 rows += length
                 count = _columns(raw, batch)
-                check_columns(count)
+                check_most("columns", count, MOST_COLUMNS)
                 cells += length * count
                 lengths = _buffers(raw, batch, buffers)
                 buffers -= len(lengths)
                 size += _size(raw, batch, body, lengths)
     except (struct.error, IndexError):
         raise ValueError("an Arrow IPC stream that cannot be read: a message is damaged") from None
-    if rows > MOST_ROWS:
-        raise ValueError(f"an Arrow IPC stream with too many rows (max {MOST_ROWS}, got {rows})")
-    check_bytes(size)
-    check_cells(cells)
+    check_most("rows", rows, MOST_ROWS)
+    check_most("bytes once read", size, MOST_BYTES)
+    check_most("values", cells, MOST_CELLS)
     return rows, cells, size
 
 
 def check_categories(size: int, rows: int) -> None:
     """Raises ValueError for categories that the headers do not show: rows refer to these by numbers."""
-    if size > (most := max(1 << 20, CATEGORY_BYTES * rows)):
-        raise ValueError(f"an Arrow IPC stream with too many bytes of categories in its rows (max {most}, got {size})")
+    check_most("bytes of categories in its rows", size, max(1 << 20, CATEGORY_BYTES * rows))
 
 
-def check_columns(count: int) -> None:
+def check_most(what: str, got: int, most: int) -> None:
     """Raises ValueError above the limit."""
-    if count > MOST_COLUMNS:
-        raise ValueError(f"an Arrow IPC stream with too many columns (max {MOST_COLUMNS}, got {count})")
-
-
-def check_bytes(size: int) -> None:
-    """Raises ValueError above the limit."""
-    if size > MOST_BYTES:
-        raise ValueError(f"an Arrow IPC stream with too many bytes once read (max {MOST_BYTES}, got {size})")
-
-
-def check_cells(cells: int) -> None:
-    """Raises ValueError above the limit."""
-    if cells > MOST_CELLS:
-        raise ValueError(f"an Arrow IPC stream with too many values (max {MOST_CELLS}, got {cells})")
+    if got > most:
+        raise ValueError(f"an Arrow IPC stream with too many {what} (max {most}, got {got})")
 
 
 def _messages(raw: bytes) -> list[tuple[int, int]]:
