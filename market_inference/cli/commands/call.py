@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from market_inference.cli.commands.options import Number
+from market_inference.cli.commands.options import Number, gathered
 from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Service:
     """The service that a command calls."""
 
     target: str
-    key_file: Path | None
+    api_key_file: Path | None
     tls: bool
     tls_ca: Path | None
     timeout: float
@@ -62,12 +62,12 @@ class Service:
                 raise click.ClickException(explain(error)) from None
 
     def _key(self) -> str | None:
-        if self.key_file is None:
+        if self.api_key_file is None:
             return None
         try:
-            return self.key_file.read_text(encoding="utf-8")
+            return self.api_key_file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise click.UsageError(f"--api-key-file {self.key_file}: {error}") from None
+            raise click.UsageError(f"--api-key-file {self.api_key_file}: {error}") from None
 
 
 def _show_warning(
@@ -106,16 +106,8 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--timeout", type=Number(above=0), default=30.0, show_default=True, help="Seconds for the call.")
     @wraps(command)
-    def run(
-        *,
-        target: str,
-        api_key_file: Path | None,
-        tls: bool,
-        tls_ca: Path | None,
-        timeout: float,
-        **own: Any,
-    ) -> Any:
-        return command(Service(target, api_key_file, tls, tls_ca, timeout), **own)
+    def run(**options: Any) -> Any:
+        return command(gathered(Service, options), **options)
 
     return run
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from market_inference.cli.commands.options import gathered
 from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
@@ -107,16 +108,8 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--encoding", help="The encoding of the text, such as cp1252.")
     @click.option("--date-format", help="DMY, MDY or YMD; a format such as %d.%m.%Y; s, ms, us or ns; excel.")
     @wraps(command)
-    def run(
-        *args: Any,
-        columns: tuple[str, ...],
-        delimiter: str | None,
-        decimal: str | None,
-        encoding: str | None,
-        date_format: str | None,
-        **own: Any,
-    ) -> Any:
-        return command(*args, reading=Reading(columns, delimiter, decimal, encoding, date_format), **own)
+    def run(*args: Any, **options: Any) -> Any:
+        return command(*args, reading=gathered(Reading, options), **options)
 
     return run
 

@@ -1,11 +1,20 @@
-"""Types of options: numbers within bounds, and ports.
+"""Types of options: numbers within bounds, and ports; and options that are one parameter of a command.
 
 Owns the conversion of an option's text. click's own ranges let `nan` pass.
 """
 
 import math
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
 import click
+
+T = TypeVar("T")
+
+
+def gathered(kind: type[T], options: dict[str, Any]) -> T:
+    """The options that are fields of a dataclass, as the dataclass; taken out of `options`."""
+    return kind(**{one.name: options.pop(one.name) for one in fields(cast(Any, kind))})
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
