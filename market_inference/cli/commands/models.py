@@ -1,9 +1,6 @@
 """`market-inference models`: the models that a call may name, and the versions of models by the training plane."""
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from market_inference.cli.commands.call import Service, service_options
-from market_inference.cli.commands.train import as_json, plane_url
+from market_inference.cli.commands.train import as_json, plane_at, plane_url, refusals
 from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ Examples:
   market-inference models promote desk 3 --reason "better on the news of March"
   market-inference models lineage desk 3-9f86d081
 """
-_POLLS, _POLL_SECONDS = 1200, 0.5
+_VERDICT_SECONDS = 600.0
 reason = click.option("--reason", required=True, help="Why; the history keeps it.")
 
 
@@ -41,20 +38,16 @@ def models(context: click.Context, service: Service, raw: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_rows
+
+    def cells(one: dict[str, Any]) -> tuple[str, ...]:
+        default = "yes" if one["is_default"] else ""
+        return one["engine"], one["name"], one["state"], default, one["version"], " ".join(one["takes"]), one["message"]
 
     with service.client() as client:
-        found = client.models()
-    if raw:
-        print_json([asdict(model) for model in found])
-        return
-    shown = table("Models", "engine", "model", "state", "default", "version", "takes", "note", left=7)
-    for model in found:
-        default = "yes" if model.is_default else ""
-        shown.add_row(
-            model.engine, model.name, model.state, default, model.version, " ".join(model.takes), model.message
-        )
-    console().print(shown)
+        found = [asdict(model) for model in client.models()]
+    columns = ("engine", "model", "state", "default", "version", "takes", "note")
+    print_rows(found, raw, "Models", *columns, left=7, cells=cells)
 
 
 @models.command()
@@ -64,8 +57,8 @@ def models(context: click.Context, service: Service, raw: bool) -> None:
 @plane_url
 def register(job: str, name: str, raw: bool, url: str) -> None:
     """Make a version of the JOB's model, and wait for the verdict of the gate; the exit status is 0 when it passes."""
-    with _refusals():
-        plane = _plane(url)
+    with refusals():
+        plane = plane_at(url)
         found = _verdict(plane, name, plane.json("POST", f"/models/{name}/versions", {"job": job})["label"])
     _show_version(found, raw)
     sys.exit(0 if found["state"] == "passed" else 1)
@@ -81,8 +74,8 @@ def judge(name: str, version: str, raw: bool, url: str) -> None:
 
     A version that was compared with an earlier champion is not promoted.
     """
-    with _refusals():
-        plane = _plane(url)
+    with refusals():
+        plane = plane_at(url)
         found = _verdict(plane, name, plane.json("POST", f"/models/{name}/versions/{version}/judge")["label"])
     _show_version(found, raw)
     sys.exit(0 if found["state"] == "passed" else 1)
@@ -94,17 +87,14 @@ def judge(name: str, version: str, raw: bool, url: str) -> None:
 @plane_url
 def versions(name: str, raw: bool, url: str) -> None:
     """List the versions of the model NAME, the newest first."""
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_rows
 
-    with _refusals():
-        found = _plane(url).json("GET", f"/models/{name}/versions")["versions"]
-    if raw:
-        print_json(found)
-        return
-    shown = table(name, "version", "verdict", "job", "made", left=4)
-    for one in found:
-        shown.add_row(one["label"], one["state"], one["job"], _time(one["created_at"]))
-    console().print(shown)
+    def cells(one: Any) -> tuple[str, ...]:
+        return one["label"], one["state"], one["job"], _time(one["created_at"])
+
+    with refusals():
+        found = plane_at(url).json("GET", f"/models/{name}/versions")["versions"]
+    print_rows(found, raw, name, "version", "verdict", "job", "made", left=4, cells=cells)
 
 
 @models.command()
@@ -119,8 +109,8 @@ def promote(name: str, version: str, shadow: bool, share: float, reason: str, ur
     body: dict[str, Any] = {"version": version, "reason": reason}
     if shadow:
         body |= {"shadow": True, "share": share}
-    with _refusals():
-        _say(_plane(url).json("POST", f"/models/{name}/promote", body))
+    with refusals():
+        _say(plane_at(url).json("POST", f"/models/{name}/promote", body))
 
 
 @models.command()
@@ -129,8 +119,8 @@ def promote(name: str, version: str, shadow: bool, share: float, reason: str, ur
 @plane_url
 def unshadow(name: str, reason: str, url: str) -> None:
     """End the shadow of the model NAME."""
-    with _refusals():
-        _say(_plane(url).json("DELETE", f"/models/{name}/shadow", {"reason": reason}))
+    with refusals():
+        _say(plane_at(url).json("DELETE", f"/models/{name}/shadow", {"reason": reason}))
 
 
 @models.command()
@@ -139,8 +129,8 @@ def unshadow(name: str, reason: str, url: str) -> None:
 @plane_url
 def rollback(name: str, reason: str, url: str) -> None:
     """Bring the version of the model NAME that was in service before back."""
-    with _refusals():
-        _say(_plane(url).json("POST", f"/models/{name}/rollback", {"reason": reason}))
+    with refusals():
+        _say(plane_at(url).json("POST", f"/models/{name}/rollback", {"reason": reason}))
 
 
 @models.command()
@@ -149,18 +139,15 @@ def rollback(name: str, reason: str, url: str) -> None:
 @plane_url
 def history(name: str, raw: bool, url: str) -> None:
     """Show every promotion and rollback of the model NAME, the newest first."""
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_rows
 
-    with _refusals():
-        found = _plane(url).json("GET", f"/models/{name}/history")["history"]
-    if raw:
-        print_json(found)
-        return
-    shown = table(name, "when", "what", "from", "to", "by", "why", left=6)
-    for one in found:
+    def cells(one: Any) -> tuple[str, ...]:
         before, after = one.get("before", "configured"), one.get("after", "configured")
-        shown.add_row(_time(one["at"]), one["action"], before, after, one["author"], one["reason"])
-    console().print(shown)
+        return _time(one["at"]), one["action"], before, after, one["author"], one["reason"]
+
+    with refusals():
+        found = plane_at(url).json("GET", f"/models/{name}/history")["history"]
+    print_rows(found, raw, name, "when", "what", "from", "to", "by", "why", left=6, cells=cells)
 
 
 @models.command()
@@ -170,19 +157,14 @@ def history(name: str, raw: bool, url: str) -> None:
 @plane_url
 def lineage(name: str, version: str, raw: bool, url: str) -> None:
     """Show what made VERSION, an answer's model_version: job, data, recipe, base, image, verdict, promotions."""
-    with _refusals():
-        found = _plane(url).json("GET", f"/models/{name}/versions/{version}")
+    with refusals():
+        found = plane_at(url).json("GET", f"/models/{name}/versions/{version}")
     _show_version(found, raw)
 
 
 def _verdict(plane: "Plane", name: str, label: str) -> Any:
-    """The version, once the gate has judged it; while the gate is at work after _POLLS looks, the version as it is."""
-    for _ in range(_POLLS):
-        found = plane.json("GET", f"/models/{name}/versions/{label}")
-        if found["state"] != "judging":
-            break
-        time.sleep(_POLL_SECONDS)
-    return found
+    """The version, once the gate has judged the version, or after _VERDICT_SECONDS."""
+    return plane.settled(f"/models/{name}/versions/{label}", "judging", seconds=_VERDICT_SECONDS)
 
 
 def _show_version(found: Any, raw: bool) -> None:
@@ -209,20 +191,3 @@ def _say(model: Any) -> None:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-def _plane(url: str) -> "Plane":
-    from market_inference.cli.training.plane import Plane
-
-    return Plane(url)
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """The plane's refusals as one clear line and exit status 1."""
-    from market_inference.cli.training.plane import PlaneError
-
-    try:
-        yield
-    except PlaneError as error:
-        raise click.ClickException(str(error)) from None

@@ -6,7 +6,7 @@ commands own the content of tables.
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,19 @@ def table(title: str, *columns: str, left: int = 1, caption: str = "") -> PlainT
         width = _LEAST_TEXT if at < left else None
         made.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at >= left, min_width=width)
     return made
+
+
+def print_rows(
+    rows: Sequence[Any], raw: bool, title: str, *columns: str, left: int, cells: Callable[[Any], tuple[str, ...]]
+) -> None:
+    """Print a table with a line of `cells` for each row; the rows as JSON if `raw`."""
+    if raw:
+        print_json(rows)
+        return
+    shown = table(title, *columns, left=left)
+    for row in rows:
+        shown.add_row(*cells(row))
+    console().print(shown)
 
 
 def print_json(value: object) -> None:

@@ -25,7 +25,7 @@ Examples:
   market-inference train artifacts 01M8HA6MDY93G3J7MXWPK51RN5 --out model
 """
 KINDS = ("texts", "bars")
-_READY_POLLS, _POLL_SECONDS = 7200, 0.5
+_CHECK_SECONDS = 3600.0
 
 plane_url = click.option(
     "--plane", "url", envvar="MARKET_TRAINING_URL", default="http://127.0.0.1:8475", show_default=True,
@@ -70,7 +70,7 @@ def demo(out: Path | None) -> None:
     from market_inference.cli.training.demo import run as run_demo
 
     end_on_signals()
-    with _refusals():
+    with refusals():
         try:
             run_demo(console(), out)
         except (ServiceProcessError, NoCheckoutError, OSError) as error:
@@ -89,8 +89,8 @@ def run(recipe: Path, data: Path | None, dataset: str, kind: str | None, dry_run
     """Run the RECIPE (YAML) on a dataset, and watch the job."""
     if (data is None) == (not dataset):
         raise click.UsageError("give either --data FILE or --dataset ID")
-    with _refusals():
-        plane = _plane(url)
+    with refusals():
+        plane = plane_at(url)
         document = recipe.read_bytes()
         if data is not None:
             needed = plane.dataset_kind(document)  # before the upload, which may take long
@@ -129,8 +129,8 @@ def budget(raw: bool, url: str) -> None:
     """Show what is left of this month's budget."""
     from market_inference.cli.commands.output import print_json
 
-    with _refusals():
-        found = _plane(url).json("GET", "/budget")
+    with refusals():
+        found = plane_at(url).json("GET", "/budget")
     if raw:
         print_json(found)
         return
@@ -145,17 +145,14 @@ def budget(raw: bool, url: str) -> None:
 @plane_url
 def list_jobs(state: str, limit: int, raw: bool, url: str) -> None:
     """List jobs, the newest first."""
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_rows
 
-    with _refusals():
-        jobs = _plane(url).json("GET", f"/jobs?limit={limit}&state={state}")["jobs"]
-    if raw:
-        print_json(jobs)
-        return
-    shown = table("jobs", "id", "name", "state", "progress", "attempts", left=3)
-    for job in jobs:
-        shown.add_row(job["id"], job["name"], job["state"], f"{job['progress']:.0%}", str(job["attempt"]))
-    console().print(shown)
+    def cells(job: Any) -> tuple[str, ...]:
+        return job["id"], job["name"], job["state"], f"{job['progress']:.0%}", str(job["attempt"])
+
+    with refusals():
+        jobs = plane_at(url).json("GET", f"/jobs?limit={limit}&state={state}")["jobs"]
+    print_rows(jobs, raw, "jobs", "id", "name", "state", "progress", "attempts", left=3, cells=cells)
 
 
 @train.command()
@@ -163,8 +160,8 @@ def list_jobs(state: str, limit: int, raw: bool, url: str) -> None:
 @plane_url
 def watch(job: str, url: str) -> None:
     """Follow the JOB live; the exit status is 0 when it succeeds."""
-    with _refusals():
-        _watch(_plane(url), job)
+    with refusals():
+        _watch(plane_at(url), job)
 
 
 @train.command()
@@ -175,8 +172,8 @@ def show(job: str, raw: bool, url: str) -> None:
     """Show the JOB: recipe, attempts, result."""
     from market_inference.cli.commands.output import console, print_json, table
 
-    with _refusals():
-        found = _plane(url).json("GET", f"/jobs/{job}")
+    with refusals():
+        found = plane_at(url).json("GET", f"/jobs/{job}")
     if raw:
         print_json(found)
         return
@@ -195,8 +192,8 @@ def show(job: str, raw: bool, url: str) -> None:
 @plane_url
 def logs(job: str, url: str) -> None:
     """Print the log of the JOB's newest attempt."""
-    with _refusals():
-        echo(_plane(url).exchange("GET", f"/jobs/{job}/logs", None, {}).decode(errors="replace"), nl=False)
+    with refusals():
+        echo(plane_at(url).exchange("GET", f"/jobs/{job}/logs", None, {}).decode(errors="replace"), nl=False)
 
 
 @train.command()
@@ -204,8 +201,8 @@ def logs(job: str, url: str) -> None:
 @plane_url
 def cancel(job: str, url: str) -> None:
     """Ask the JOB to end."""
-    with _refusals():
-        found = _plane(url).json("POST", f"/jobs/{job}/cancel")
+    with refusals():
+        found = plane_at(url).json("POST", f"/jobs/{job}/cancel")
     echo(f"{found['id']} is {found['state']}", err=True)
 
 
@@ -216,22 +213,19 @@ def cancel(job: str, url: str) -> None:
 @plane_url
 def artifacts(job: str, out: Path | None, raw: bool, url: str) -> None:
     """List the files that the JOB has made, or fetch these."""
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_rows
 
-    with _refusals():
-        plane = _plane(url)
+    def cells(one: Any) -> tuple[str, ...]:
+        return one["id"], one["name"], one["sha256"][:16], f"{one['bytes']:,}"
+
+    with refusals():
+        plane = plane_at(url)
         found = plane.json("GET", f"/jobs/{job}/artifacts")["artifacts"]
         if out is not None:
             for artifact in found:
                 echo(str(plane.download(artifact, out)))
             return
-    if raw:
-        print_json(found)
-        return
-    shown = table("artifacts", "id", "name", "SHA-256", "bytes", left=3)
-    for one in found:
-        shown.add_row(one["id"], one["name"], one["sha256"][:16], f"{one['bytes']:,}")
-    console().print(shown)
+    print_rows(found, raw, "artifacts", "id", "name", "SHA-256", "bytes", left=3, cells=cells)
 
 
 @train.command()
@@ -243,10 +237,13 @@ def artifacts(job: str, out: Path | None, raw: bool, url: str) -> None:
 @plane_url
 def datasets(upload: Path | None, kind: str, shown_id: str, deleted_id: str, raw: bool, url: str) -> None:
     """List datasets; upload, show or delete one."""
-    from market_inference.cli.commands.output import console, print_json, table
+    from market_inference.cli.commands.output import print_json, print_rows
 
-    with _refusals():
-        plane = _plane(url)
+    def cells(one: Any) -> tuple[str, ...]:
+        return one["id"], one["name"], one["kind"], one["state"], f"{one.get('rows', 0):,}", f"{one['bytes']:,}"
+
+    with refusals():
+        plane = plane_at(url)
         if upload is not None:
             made = plane.upload(upload, kind)
             _wait_checked(plane, made)
@@ -259,16 +256,10 @@ def datasets(upload: Path | None, kind: str, shown_id: str, deleted_id: str, raw
             print_json(plane.json("GET", f"/datasets/{shown_id}"))
             return
         found = plane.json("GET", "/datasets")["datasets"]
-    if raw:
-        print_json(found)
-        return
-    shown = table("datasets", "id", "name", "kind", "state", "rows", "bytes", left=4)
-    for one in found:
-        shown.add_row(one["id"], one["name"], one["kind"], one["state"], f"{one.get('rows', 0):,}", f"{one['bytes']:,}")
-    console().print(shown)
+    print_rows(found, raw, "datasets", "id", "name", "kind", "state", "rows", "bytes", left=4, cells=cells)
 
 
-def _plane(url: str) -> "Plane":
+def plane_at(url: str) -> "Plane":
     from market_inference.cli.training.plane import Plane
 
     return Plane(url)
@@ -290,13 +281,7 @@ def _watch(plane: "Plane", job: str) -> None:
 
 def _wait_checked(plane: "Plane", dataset: str) -> None:
     """Until the checks are over; prints what they warn of."""
-    import time
-
-    for _ in range(_READY_POLLS):
-        found = plane.json("GET", f"/datasets/{dataset}")
-        if found["state"] not in {"uploading", "checking"}:
-            break
-        time.sleep(_POLL_SECONDS)
+    found = plane.settled(f"/datasets/{dataset}", "uploading", "checking", seconds=_CHECK_SECONDS)
     _print_warnings(found)
     if found["state"] != "ready":
         raise click.ClickException(f"the dataset is {found['state']}: {found.get('reason', '')}")
@@ -311,7 +296,7 @@ def _print_warnings(dataset: Any) -> None:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """The plane's refusals, and files that cannot be read or written, as one clear line and exit status 1."""
     from market_inference.cli.training.plane import PlaneError
 

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,12 +95,7 @@ def _sample() -> bytes:
 
 
 def _checked(plane: Plane, dataset: str) -> Any:
-    pause = threading.Event()
-    for _ in range(int(_CHECK_SECONDS / 0.2)):
-        found = plane.json("GET", f"/datasets/{dataset}")
-        if found["state"] not in {"uploading", "checking"}:
-            break
-        pause.wait(0.2)
+    found = plane.settled(f"/datasets/{dataset}", "uploading", "checking", seconds=_CHECK_SECONDS)
     if found["state"] != "ready":
         raise PlaneError(f"the dataset is {found['state']}: {found.get('reason', '')}")
     return found

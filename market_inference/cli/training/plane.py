@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from market_inference.cli.training.exchange import PlaneError as PlaneError
 from market_inference.contract.state import development_key_file
 
 URL = "http://127.0.0.1:8475"
+_POLL_SECONDS: Final = 0.2
 _STREAM_SECONDS: Final = 24 * 3600.0
 """An event stream ends after a day, and is taken up again."""
 _MOST_LINE: Final = 1 << 20
@@ -44,6 +46,13 @@ class Plane:
     def exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         """The bytes of the answer. Raises PlaneError."""
         return exchange.content(self._request(method, path, body, headers))
+
+    def settled(self, path: str, *passing: str, seconds: float) -> Any:
+        """The resource once its state is none of `passing`; after `seconds`, as the resource is. Raises PlaneError."""
+        end = time.monotonic() + seconds
+        while (found := self.json("GET", path))["state"] in passing and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        return found
 
     def upload(self, file: Path, kind: str, name: str = "") -> str:
         """Declare, upload and complete a dataset; the id. The checks go on after this. Raises PlaneError, OSError."""
