@@ -7,7 +7,7 @@ worker may end between any two lines; the next worker reads the rows, looks at t
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec
 
 from sqlalchemy import Connection, Row
 
@@ -50,6 +50,7 @@ from training.plane.terms import Terms
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 MOST_TRIES: Final = 30
 """Tries to advance a job that may end by an error: about six hours, since a job that trains loses its machine."""
 _MOST_STEPS = 20
@@ -136,16 +137,16 @@ class Reconciler:
                 if jobs.machines(connection) >= self._plane.max_machines:
                     return _FULL_SECONDS
             name = self._machines.name(job.id, job.attempt + 1)
-            self._write(lambda c: jobs.request(c, lease, now, job, name))
+            self._write(jobs.request, lease, now, job, name)
             return None
         if isinstance(action, Move):
-            self._write(lambda c: jobs.move(c, lease, now, action))
+            self._write(jobs.move, lease, now, action)
             return None
         if isinstance(action, Finish):
-            self._write(lambda c: jobs.finish(c, lease, now, action))
+            self._write(jobs.finish, lease, now, action)
             return None
         if isinstance(action, Retry):
-            self._write(lambda c: jobs.retry(c, lease, now, job, action))
+            self._write(jobs.retry, lease, now, job, action)
             return action.seconds
         if attempt is None:
             raise RuntimeError(f"{type(action).__name__} without an attempt")
@@ -157,15 +158,15 @@ class Reconciler:
         if isinstance(action, Create):
             return self._create(lease, job, attempt)
         if isinstance(action, Mark):
-            self._write(lambda c: jobs.mark(c, lease, now, attempt, action, seen.id))
+            self._write(jobs.mark, lease, now, attempt, action, seen.id)
         elif isinstance(action, Bury):
             if seen.presence is Presence.EXITED:
                 # A machine that has exited may be billed for its disk.
                 launcher.stop(attempt.machine, now=True)
-            self._write(lambda c: jobs.bury(c, lease, now, job, attempt, action))
+            self._write(jobs.bury, lease, now, job, attempt, action)
             self._write(jobs.poke_queued)
         elif isinstance(action, Stop):
-            self._write(lambda c: jobs.stop(c, lease, now, attempt, action, machine=seen.id))
+            self._write(jobs.stop, lease, now, attempt, action, machine=seen.id)
             launcher.stop(attempt.machine, now=action.kill)
             return STOP_POLL_SECONDS
         return None
@@ -177,18 +178,18 @@ class Reconciler:
             try:
                 self._launch(lease, job, attempt, offer)
             except AnswerLostError as error:
-                self._answer_lost(lease, attempt, str(error))
+                self._write(jobs.answer_lost, lease, self._clock.now(), attempt, str(error))
                 return POLL_SECONDS
             except LaunchError as error:
                 cause, why = _CAUSES.get(type(error), Cause.CAPACITY), str(error)
-                self._refused(lease, attempt, offer, why)
+                self._write(jobs.refused, lease, self._clock.now(), attempt, offer, why)
                 if isinstance(error, LaunchImpossibleError):
                     break
                 if not isinstance(error, OfferRefusedError):
                     return error.retry_after or _CREATE_AGAIN_SECONDS
             else:
                 return None
-        self._write(lambda c: jobs.stop(c, lease, self._clock.now(), attempt, Stop(cause), why))
+        self._write(jobs.stop, lease, self._clock.now(), attempt, Stop(cause), why)
         return None
 
     def _launch(self, lease: Lease, job: Job, attempt: Attempt, offer: Offer) -> None:
@@ -212,13 +213,7 @@ class Reconciler:
             # A refusal may repeat the request, and is kept and shown.
             error.args = (str(error).replace(token, "(token)"),)
             raise
-        self._write(lambda c: jobs.made(c, lease, self._clock.now(), attempt, machine))
-
-    def _refused(self, lease: Lease, attempt: Attempt, offer: Offer, why: str) -> None:
-        self._write(lambda c: jobs.refused(c, lease, self._clock.now(), attempt, offer, why))
-
-    def _answer_lost(self, lease: Lease, attempt: Attempt, why: str) -> None:
-        self._write(lambda c: jobs.answer_lost(c, lease, self._clock.now(), attempt, why))
+        self._write(jobs.made, lease, self._clock.now(), attempt, machine)
 
     def _pod(self, job: Job, attempt: Attempt, token: str, agreed: Terms) -> PodSpec:
         return PodSpec(
@@ -234,6 +229,6 @@ class Reconciler:
             job.wanted,
         )
 
-    def _write(self, verb: Callable[[Connection], None]) -> None:
+    def _write(self, verb: Callable[Concatenate[Connection, P], None], *given: P.args, **named: P.kwargs) -> None:
         with self._store.begin() as connection:
-            verb(connection)
+            verb(connection, *given, **named)
