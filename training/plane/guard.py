@@ -56,14 +56,14 @@ class Guard:
         began = time.monotonic()
         is_upload = scope["path"].startswith("/objects/")
         held = _Held(self._bodies, parsed=_LOG_PATH.fullmatch(scope["path"]) is None)
-        bounded = _flowing(receive) if is_upload else _bounded(receive, held)
+        timed = _timed(receive, None if is_upload else held)
         size = headers.get("content-length", "0")
         if not is_upload and size.isdigit() and int(size) > MOST_BODY_BYTES:
             refusal = problem.response(TooLargeError.over("body", MOST_BODY_BYTES, int(size)), request_id)
             await refusal(scope, receive, answer)
         else:
             try:
-                await self._app(scope, bounded, answer)
+                await self._app(scope, timed, answer)
             finally:
                 self._bodies.size -= held.size
         log.info(
@@ -146,47 +146,30 @@ class _Held:
             raise OverloadedError(f"bodies of more than {MOST_BODIES_BYTES} bytes are in memory", retry_after=5.0)
 
 
-def _bounded(receive: Receive, held: _Held) -> Receive:
-    """As `receive`; raises TooLargeError once more bytes came than a body may have, also without Content-Length.
+def _timed(receive: Receive, held: _Held | None) -> Receive:
+    """As `receive`; raises SlowBodyError when the body is not complete in time: without `held`, its next piece.
 
-    Raises SlowBodyError when the body is not complete in time, OverloadedError above the bytes of all bodies: the
-    application reads bodies before it knows the caller, and strangers could hold every connection and all memory.
+    `held` raises TooLargeError once more bytes came than a body may have, also without Content-Length, OverloadedError
+    above the bytes of all bodies: the application reads bodies before it knows the caller, and strangers could hold
+    every connection and all memory.
     """
     ends: float | None = None
     complete = False
 
-    async def bounded() -> Message:
+    async def timed() -> Message:
         nonlocal ends, complete
         if complete:  # what comes next is the client's departure
             return await receive()
-        if ends is None:
+        if ends is None or held is None:
             ends = time.monotonic() + BODY_SECONDS
-        message = await _within(ends - time.monotonic(), receive)
+        try:
+            async with asyncio.timeout(ends - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            raise SlowBodyError(f"the body did not arrive within {BODY_SECONDS:g} s") from None
         complete = not message.get("more_body", False)
-        held.add(message.get("body", b""))
+        if held is not None:
+            held.add(message.get("body", b""))
         return message
 
-    return bounded
-
-
-def _flowing(receive: Receive) -> Receive:
-    """As `receive`; raises SlowBodyError when nothing of the body comes for BODY_SECONDS."""
-    complete = False
-
-    async def flowing() -> Message:
-        nonlocal complete
-        if complete:
-            return await receive()
-        message = await _within(BODY_SECONDS, receive)
-        complete = not message.get("more_body", False)
-        return message
-
-    return flowing
-
-
-async def _within(seconds: float, receive: Receive) -> Message:
-    try:
-        async with asyncio.timeout(seconds):
-            return await receive()
-    except TimeoutError:
-        raise SlowBodyError(f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    return timed
