@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    RowMapping,
     Select,
     Table,
     bindparam,
@@ -37,6 +38,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from runtime.logs import fields
 from training.plane import identifier
+from training.plane.errors import NotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +205,14 @@ def _claim(table: Table, only: tuple[str, ...] | None) -> ReturningUpdate[Any]:
     if "tries" in table.c:
         lease["tries"] = table.c.tries + 1
     return update(table).where(key == first).values(lease).returning(*table.c)
+
+
+def one(connection: Connection, wanted: Select[Any], what: str, name: str) -> RowMapping:
+    """The row. Raises NotFoundError without a row."""
+    row = connection.execute(wanted).mappings().first()
+    if row is None:
+        raise NotFoundError(what, name)
+    return row
 
 
 def put_behind(connection: Connection, table: Table, owner: str, now: float) -> None:

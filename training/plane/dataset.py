@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from training.plane import database, identifier, token
 from training.plane.database import Lease
-from training.plane.errors import ConflictError, NotFoundError
+from training.plane.errors import ConflictError
 from training.plane.schema import datasets
 
 
@@ -41,10 +41,7 @@ def declare(
 def get(connection: Connection, owner: str, dataset: str) -> RowMapping:
     """The row. Raises NotFoundError when the dataset is not the owner's."""
     found = select(datasets).where(datasets.c.id == dataset, datasets.c.owner == owner)
-    row = connection.execute(found).mappings().first()
-    if row is None:
-        raise NotFoundError("dataset", dataset)
-    return row
+    return database.one(connection, found, "dataset", dataset)
 
 
 def listed(connection: Connection, owner: str, before: str, limit: int) -> list[RowMapping]:

@@ -5,7 +5,7 @@ Owns the states, and the set of final states. The transitions belong to step.py.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
@@ -95,6 +95,12 @@ class Job:
     max_usd: float | None
     failed_step: int
     """The last reported step of the newest earlier attempt that the recipe failed; -1 for none."""
+
+    @classmethod
+    def of(cls, row: RowMapping, **known: Any) -> "Job":
+        """From a row of the table, and the fields that no column has."""
+        kept = {name: row[name] for name in cls.__slots__ if name in row}
+        return cls(**{**kept, "state": JobState(row["state"]), **known})
 
 
 @dataclass(frozen=True, slots=True)

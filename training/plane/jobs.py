@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from training.plane import budget, database, event, identifier, terms, token
 from training.plane.database import Lease
-from training.plane.errors import ConflictError, NotFoundError
+from training.plane.errors import ConflictError
 from training.plane.job import FINAL, Attempt, AttemptState, Cause, Job, JobState
 from training.plane.launcher import Made, Offer, Wanted
 from training.plane.schema import attempts, datasets, jobs
@@ -95,11 +95,7 @@ def _made_before(connection: Connection, new: NewJob, asked: str) -> str:
 
 def get(connection: Connection, owner: str, job: str) -> RowMapping:
     """The row. Raises NotFoundError when the job is not the owner's."""
-    found = select(jobs).where(jobs.c.id == job, jobs.c.owner == owner)
-    row = connection.execute(found).mappings().first()
-    if row is None:
-        raise NotFoundError("job", job)
-    return row
+    return database.one(connection, select(jobs).where(jobs.c.id == job, jobs.c.owner == owner), "job", job)
 
 
 def listed(connection: Connection, owner: str, before: str, limit: int, state: str = "") -> list[RowMapping]:
@@ -141,25 +137,12 @@ def _job(connection: Connection, row: RowMapping) -> Job:
             attempts.c.job == row["id"], attempts.c.n < row["attempt"], attempts.c.cause == Cause.RECIPE
         )
         failed_step = connection.execute(failed.order_by(attempts.c.n.desc()).limit(1)).scalar()
-    return Job(
-        id=row["id"],
-        owner=row["owner"],
-        state=JobState(row["state"]),
+    return Job.of(
+        row,
         dataset_state=row["dataset_state"] or "deleted",
         dataset_reason=row["dataset_reason"] or "",
-        attempt=row["attempt"],
-        failures=row["failures"],
-        losses=row["losses"],
-        max_attempts=row["max_attempts"],
-        max_seconds=row["max_seconds"],
-        seconds_used=row["seconds_used"],
-        cancel_asked_at=row["cancel_asked_at"],
         finished=(row["result"] or {}).get("attempt") == row["attempt"],
-        launcher=row["launcher"],
         wanted=wanted(row["recipe"].get("machine") or {}),
-        created_at=row["created_at"],
-        waits=row["waits"],
-        max_usd=row["max_usd"],
         failed_step=-1 if failed_step is None else failed_step,
     )
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from training.plane import versions
-from training.plane.errors import ConflictError, NotFoundError
+from training.plane import database, versions
+from training.plane.errors import ConflictError
 from training.plane.model_tables import models, promotions
 
 DEFAULT_SHARE: Final = 0.1
@@ -135,11 +135,7 @@ def of_version(connection: Connection, name: str, label: str) -> list[RowMapping
 
 def _locked(connection: Connection, name: str) -> RowMapping:
     """The row of the model, locked until the end of the transaction: two swaps take turns."""
-    found = select(models).where(models.c.name == name).with_for_update()
-    row = connection.execute(found).mappings().first()
-    if row is None:
-        raise NotFoundError("model", name)
-    return row
+    return database.one(connection, select(models).where(models.c.name == name).with_for_update(), "model", name)
 
 
 def _set(connection: Connection, model: RowMapping, **values: object) -> None:

@@ -15,11 +15,10 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, func, insert, select, update
 
-from training.plane import event, identifier, reports
+from training.plane import database, event, identifier, reports
 from training.plane.errors import (
     ConflictError,
     LimitReachedError,
-    NotFoundError,
     OverloadedError,
     TooLargeError,
     Violation,
@@ -141,10 +140,7 @@ def retire(connection: Connection, ids: Collection[str]) -> list[str]:
 def of_holder(connection: Connection, holder: Holder, upload: str) -> RowMapping:
     """The pod's own file. Raises NotFoundError."""
     found = select(uploads).where(uploads.c.id == upload, uploads.c.job == holder.job)
-    row = connection.execute(found).mappings().first()
-    if row is None:
-        raise NotFoundError("upload", upload)
-    return row
+    return database.one(connection, found, "upload", upload)
 
 
 def verify(objects: Objects, row: RowMapping) -> None:
@@ -228,10 +224,9 @@ def artifacts(connection: Connection, owner: str, job: str) -> list[RowMapping]:
 def artifact(connection: Connection, owner: str, upload: str) -> RowMapping:
     """One complete artifact of the owner. Raises NotFoundError."""
     mine = (uploads.c.id == upload, uploads.c.owner == owner, uploads.c.kind == UploadKind.ARTIFACT)
-    row = connection.execute(select(uploads).where(*mine, uploads.c.complete_at.is_not(None))).mappings().first()
-    if row is None:
-        raise NotFoundError("artifact", upload)
-    return row
+    return database.one(
+        connection, select(uploads).where(*mine, uploads.c.complete_at.is_not(None)), "artifact", upload
+    )
 
 
 def newest_log(connection: Connection, job: str) -> RowMapping | None:

@@ -120,10 +120,7 @@ def _model(connection: Connection, name: str, owner: str, kind: str, now: float)
 def model(connection: Connection, owner: str, name: str) -> RowMapping:
     """The row of the owner's model. Raises NotFoundError."""
     found = select(models).where(models.c.name == name, models.c.owner == owner)
-    row = connection.execute(found).mappings().first()
-    if row is None:
-        raise NotFoundError("model", name)
-    return row
+    return database.one(connection, found, "model", name)
 
 
 def get(connection: Connection, owner: str, name: str, label: str) -> RowMapping:
