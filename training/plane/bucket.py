@@ -19,6 +19,8 @@ from training.plane.objects import CHUNK_BYTES, ObjectMissingError, ObjectsAwayE
 class BucketObjects:
     """Objects of one bucket."""
 
+    streamed = False
+
     def __init__(self, location: Location) -> None:
         self._bucket = location.bucket
         self._s3 = s3.client(location.endpoint, location.region)
@@ -48,15 +50,11 @@ class BucketObjects:
         with contextlib.suppress(ObjectMissingError), _translated(key):
             self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
 
-    def download_url(self, key: str, seconds: float, name: str) -> str | None:
+    def signed_download(self, key: str, seconds: float, name: str) -> str:
         disposition = f"attachment; filename*=UTF-8''{quote(name)}"
         asked = {"Bucket": self._bucket, "Key": key, "ResponseContentDisposition": disposition}
         url: str = self._s3.generate_presigned_url("get_object", Params=asked, ExpiresIn=int(seconds))
         return url
-
-    def signed_download(self, key: str, seconds: float, name: str) -> str:
-        """An address that serves the object to its holder."""
-        return self.download_url(key, seconds, name) or ""
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         span = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}

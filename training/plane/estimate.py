@@ -14,6 +14,7 @@ from training.plane.job import JobState
 from training.plane.launcher import Offer
 from training.plane.schema import attempts, datasets, jobs
 from training.plane.step import START_SECONDS
+from training.recipes.recipe import AnyRecipe
 
 _JOBS_MEASURED: Final = 20
 # Without a measurement: the image's pull, and so many seconds for each row and epoch.
@@ -34,34 +35,25 @@ class Estimate:
     basis: Literal["measured", "guess"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The parts of recipe and dataset that the run time depends on."""
-
-    recipe: str
-    rows: int
-    epochs: int
-    max_seconds: float
-    max_usd: float | None = None
+def table(
+    connection: Connection, launcher: str, offers: Sequence[Offer], recipe: AnyRecipe, rows: int
+) -> list[Estimate]:
+    """An estimate for each offer, in the order of the offers; `rows`: of the dataset."""
+    return [_estimate(connection, launcher, offer, recipe, rows) for offer in offers]
 
 
-def table(connection: Connection, launcher: str, offers: Sequence[Offer], asked: Asked) -> list[Estimate]:
-    """An estimate for each offer, in the order of the offers."""
-    return [_estimate(connection, launcher, offer, asked) for offer in offers]
-
-
-def _estimate(connection: Connection, launcher: str, offer: Offer, asked: Asked) -> Estimate:
-    most = START_SECONDS + asked.max_seconds
-    if asked.max_usd is not None and offer.usd_per_hour > 0:
-        most = min(most, asked.max_usd / offer.usd_per_hour * 3600.0)
-    per_row = _measured(connection, launcher, offer.kind, asked.recipe)
+def _estimate(connection: Connection, launcher: str, offer: Offer, recipe: AnyRecipe, rows: int) -> Estimate:
+    most = START_SECONDS + recipe.max_seconds
+    if recipe.max_usd is not None and offer.usd_per_hour > 0:
+        most = min(most, recipe.max_usd / offer.usd_per_hour * 3600.0)
+    per_row = _measured(connection, launcher, offer.kind, recipe.kind)
+    basis: Literal["measured", "guess"] = "guess" if per_row is None else "measured"
     if per_row is None:
-        expected = GUESS_START_SECONDS + asked.rows * asked.epochs * GUESS_SECONDS_PER_ROW
+        expected = GUESS_START_SECONDS + rows * getattr(recipe, "epochs", 1) * GUESS_SECONDS_PER_ROW
     else:
-        expected = asked.rows * per_row
+        expected = rows * per_row
     expected = min(most, expected)
     usd, usd_most = (terms.cost(offer.usd_per_hour, seconds) for seconds in (expected, most))
-    basis: Literal["measured", "guess"] = "guess" if per_row is None else "measured"
     return Estimate(offer.kind, offer.usd_per_hour, expected, usd, most, usd_most, basis)
 
 

@@ -73,6 +73,8 @@ class FolderObjects:
     `keep_free`: bytes of the disk that uploads leave for the database, logs and deletions.
     """
 
+    streamed = True
+
     def __init__(self, folder: Path, signer: Signer, public_url: str, keep_free: int = 0) -> None:
         self._folder = folder
         self._signer = signer
@@ -107,12 +109,7 @@ class FolderObjects:
         with contextlib.suppress(ObjectMissingError), _translated(key):
             shutil.rmtree(self._parts(key, upload))
 
-    def download_url(self, key: str, seconds: float, name: str) -> str | None:
-        """The plane streams downloads by token; artifacts have a signed address."""
-        return None
-
     def signed_download(self, key: str, seconds: float, name: str) -> str:
-        """An address that serves the object to its holder."""
         query = self._signer.sign("GET", key, time.time() + seconds, name=name)
         return f"{self._url}/objects/{quote(key)}?{query}"
 

@@ -109,13 +109,14 @@ class Gatekeeper:
         labels = columns.labels[held].astype(np.int64)
         candidate = evaluation.read_texts(given.answers(), divided.gate + texts.FIRST_ROW, len(LABELS), kept)
         if isinstance(recipe, Classifier):
-            candidate = candidate[:, _label_order(recipe.labels)]
-            labels = np.array([_place(recipe.labels, label) for label in labels.tolist()])
+            order = _label_order(recipe.labels)
+            candidate = candidate[:, order]
+            labels = np.argsort(order)[labels]
         looks = self._look(version, [str(row) for row in (held + texts.FIRST_ROW).tolist()])
         if looks is None:
             return self._used_up()
-        order = np.argsort(held)
-        picked = dict(zip(order.tolist(), texts.picked(given.data(), held[order].tolist()), strict=True))
+        places = np.argsort(held)
+        picked = dict(zip(places.tolist(), texts.picked(given.data(), held[places].tolist()), strict=True))
         asked = [picked[place] for place in range(len(held))]
         assert self._champion is not None  # noqa: S101 -- narrows the type
         name, champion = self._champion.texts(version["name"], asked, given.alive)
@@ -262,15 +263,7 @@ def _at(ends: Mapping[str, npt.NDArray[np.int64]], places: npt.NDArray[np.int64]
 
 def _label_order(labels: Sequence[str]) -> list[int]:
     """The recipe's labels in the order of LABELS. Raises EvaluationError for other names."""
-    return [_index(labels, name) for name in LABELS]
-
-
-def _place(labels: Sequence[str], label: int) -> int:
-    return LABELS.index(labels[label].strip().lower())
-
-
-def _index(labels: Sequence[str], name: str) -> int:
     plain = [label.strip().lower() for label in labels]
     if sorted(plain) != sorted(LABELS):
         raise EvaluationError(f"the gate judges the labels {', '.join(LABELS)}, the recipe has {', '.join(labels)}")
-    return plain.index(name)
+    return [plain.index(name) for name in LABELS]

@@ -40,6 +40,9 @@ class SignedUpload:
 class Objects(Protocol):
     """Objects by key. Every verb raises ObjectsAwayError when the store is away."""
 
+    streamed: bool
+    """Whether the plane itself streams a dataset to the holder of a token."""
+
     def upload_url(self, key: str, size: int, seconds: float) -> SignedUpload:
         """An upload of exactly `size` bytes, once, within so many seconds."""
 
@@ -57,9 +60,6 @@ class Objects(Protocol):
 
     def abort_parts(self, key: str, upload: str) -> None:
         """Delete the parts; no error when there are none."""
-
-    def download_url(self, key: str, seconds: float, name: str) -> str | None:
-        """A signed address that serves ranges; None where the plane itself must stream the object."""
 
     def signed_download(self, key: str, seconds: float, name: str) -> str:
         """An address that serves the object to its holder for so many seconds, under the file name `name`."""

@@ -18,7 +18,7 @@ from training.plane import budget, estimate
 from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.errors import PlaneError, UnavailableError, Violation
-from training.plane.estimate import Asked, Estimate
+from training.plane.estimate import Estimate
 from training.plane.launcher import Launcher, LauncherAwayError, Offer, Wanted
 from training.recipes.recipe import AnyRecipe
 
@@ -85,15 +85,8 @@ def run(config: Config, store: Database, launcher: Launcher, asked: Question, no
         offers = launcher.offers(asked.wanted)
     except LauncherAwayError as error:
         raise UnavailableError(f"{asked.launcher} does not answer: {error}", retry_after=error.retry_after) from None
-    known = Asked(
-        asked.recipe.kind,
-        asked.rows,
-        getattr(asked.recipe, "epochs", 1),
-        asked.recipe.max_seconds,
-        asked.recipe.max_usd,
-    )
     with store.read() as connection:
-        estimates = estimate.table(connection, asked.launcher, offers, known)
+        estimates = estimate.table(connection, asked.launcher, offers, asked.recipe, asked.rows)
         account = budget.account(connection, asked.owner, now, config.budget_usd)
     checks = [*_model(asked, config), _machine(offers, asked.wanted), *_money(estimates, account)]
     if asked.launcher != HERE:

@@ -146,12 +146,17 @@ class BucketRegistry:
 
     def manifest(self, name: str) -> bytes | None:
         with _answering():
-            return self._get(f"{self._prefix}{name}/{MANIFEST}")
+            answer = self._found(self._s3.get_object, f"{self._prefix}{name}/{MANIFEST}")
+            if answer is None:
+                return None
+            with contextlib.closing(answer["Body"]) as body:
+                found: bytes = body.read(_MOST_MANIFEST_BYTES)
+                return found
 
     def publish(self, name: str, manifest: Mapping[str, Any], read: Read) -> None:
         with _answering():
             for file, sha256 in manifest["files"].items():
-                if not self._has(f"{self._prefix}.files/{sha256}"):
+                if self._found(self._s3.head_object, f"{self._prefix}.files/{sha256}") is None:
                     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
                         _copy(read(file), Path(folder) / "file", sha256)
                         self._s3.upload_file(str(Path(folder) / "file"), self._bucket, f"{self._prefix}.files/{sha256}")
@@ -161,28 +166,16 @@ class BucketRegistry:
         with _answering():
             self._s3.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{name}/{MANIFEST}")
 
-    def _get(self, key: str) -> bytes | None:
+    def _found(self, ask: Callable[..., Any], key: str) -> Any:
+        """The answer about an object; None without the object."""
         from botocore.exceptions import ClientError
 
         try:
-            with contextlib.closing(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]) as body:
-                found: bytes = body.read(_MOST_MANIFEST_BYTES)
-                return found
+            return ask(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                 return None
             raise
-
-    def _has(self, key: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._s3.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                return False
-            raise
-        return True
 
 
 def of(address: str) -> Registry:

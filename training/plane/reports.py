@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from training.plane import database, event
 from training.plane.errors import ConflictError, InvalidRequestError, LimitReachedError, TooLargeError
 from training.plane.job import Attempt, AttemptState
-from training.plane.schema import attempts, checkpoints, jobs, measurements, uploads
+from training.plane.schema import attempts, jobs, measurements, uploads
 from training.plane.token import Holder
 
 MOST_MEASUREMENTS: Final = 1000
@@ -92,12 +92,6 @@ def paid_seconds(connection: Connection, holder: Holder, now: float) -> float | 
 def started_before(connection: Connection, holder: Holder) -> bool:
     """Whether the attempt's machine has started more than once."""
     return int(_row(connection, holder)["starts"]) > 1
-
-
-def newest_checkpoint(connection: Connection, job: str) -> RowMapping | None:
-    """The complete checkpoint with the highest step."""
-    found = select(checkpoints).where(checkpoints.c.job == job).order_by(checkpoints.c.step.desc()).limit(1)
-    return connection.execute(found).mappings().first()
 
 
 def report(connection: Connection, holder: Holder, sent: Report, now: float) -> Orders:

@@ -11,21 +11,17 @@ from typing import Any, Final
 from runtime.remote.http import Http, RemoteError
 from runtime.remote.shapes import record, text, usd
 from training.plane.launcher import (
-    AnswerLostError,
     Handle,
     LauncherAwayError,
-    LaunchError,
-    LaunchImpossibleError,
     Made,
     Offer,
-    OfferRefusedError,
     PodSpec,
     Presence,
     Seen,
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asked, asking
+from training.plane.launchers.remote import SCRIPT, asked, asking, launch_error
 
 # dstack takes names of at most 41 characters.
 MOST_NAME_CHARACTERS: Final = 41
@@ -86,7 +82,7 @@ class DstackLauncher:
             self._ask("/runs/apply", {"plan": {"run_spec": run, "current_resource": None}, "force": False})
         except RemoteError as error:
             if error.status != 400 or self.look(Handle(name)).presence is Presence.ABSENT:
-                raise _launch_error(error) from None
+                raise launch_error(error, refused=400) from None
         return Made()
 
     @asking("dstack")
@@ -201,11 +197,3 @@ def _submission(run: Any) -> dict[str, Any]:
     """The newest submission of the run's only job; empty before the first."""
     submissions = run["jobs"][0]["job_submissions"] if run["jobs"] else []
     return dict(submissions[-1]) if submissions else {}
-
-
-def _launch_error(error: RemoteError) -> LaunchError:
-    if error.status == 429:
-        return LaunchError(str(error), error.retry_after)
-    if error.status == 0 or error.status >= 500:
-        return AnswerLostError(str(error))
-    return OfferRefusedError(str(error)) if error.status == 400 else LaunchImpossibleError(str(error))

@@ -14,11 +14,9 @@ from typing import Any, Final
 from runtime.remote.http import Http, RemoteError
 from runtime.remote.shapes import record, text, understood
 from training.plane.launcher import (
-    AnswerLostError,
     Handle,
     LauncherAwayError,
     LaunchError,
-    LaunchImpossibleError,
     Made,
     Offer,
     PodSpec,
@@ -27,7 +25,7 @@ from training.plane.launcher import (
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asking
+from training.plane.launchers.remote import SCRIPT, asking, launch_error
 
 PLANE_LABEL: Final = "market-inference/plane"
 GPU_LABEL: Final = "nvidia.com/gpu.product"
@@ -198,14 +196,10 @@ def manifest(name: str, offer: Offer, pod: PodSpec, cluster: Cluster, prefix: st
 
 
 def _launch_error(error: RemoteError) -> LaunchError:
-    if error.status == 429:
-        return LaunchError(str(error), error.retry_after)
-    if error.status == 0 or error.status >= 500:
-        return AnswerLostError(str(error))
     # A quota that is used up is a 403, and may be free later.
     if error.status == 403 and "exceeded quota" in error.detail:
         return LaunchError(str(error), 60.0)
-    return LaunchImpossibleError(str(error))
+    return launch_error(error)
 
 
 def _selector(label: str) -> str:

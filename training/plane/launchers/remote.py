@@ -6,7 +6,13 @@ from typing import Final, TypeVar
 
 from runtime.remote.http import RemoteError
 from runtime.remote.shapes import understood
-from training.plane.launcher import LauncherAwayError
+from training.plane.launcher import (
+    AnswerLostError,
+    LauncherAwayError,
+    LaunchError,
+    LaunchImpossibleError,
+    OfferRefusedError,
+)
 
 T = TypeVar("T")
 
@@ -22,6 +28,15 @@ def asking(whose: str) -> Iterator[None]:
             yield
     except RemoteError as error:
         raise LauncherAwayError(str(error), error.retry_after) from None
+
+
+def launch_error(error: RemoteError, *, refused: int = 0) -> LaunchError:
+    """The platform's refusal of a machine; `refused`: the status by which another offer may do."""
+    if error.status == 429:
+        return LaunchError(str(error), error.retry_after)
+    if error.status == 0 or error.status >= 500:
+        return AnswerLostError(str(error))
+    return OfferRefusedError(str(error)) if error.status == refused else LaunchImpossibleError(str(error))
 
 
 def asked(call: Callable[[], T]) -> T:

@@ -183,14 +183,11 @@ def router(services: Services) -> APIRouter:
         span = ranges.asked(request.headers, found["bytes"], found["sha256"])  # a refusal uses no token up
         with store.begin() as connection:
             token.consume(connection, secret, now)
-        url = objects.download_url(found["key"], DOWNLOAD_SECONDS, found["name"])
-        if url is not None:
+        if not objects.streamed:
+            url = objects.signed_download(found["key"], DOWNLOAD_SECONDS, found["name"])
             return RedirectResponse(url, 303, {"Cache-Control": "no-store"})
-        return _stream(found, span)
-
-    def _stream(row: RowMapping, span: ranges.Span) -> Response:
-        chunks = slow.stream(objects.read(row["key"], span.start, span.end))
-        return StreamingResponse(chunks, span.status, ranges.headers(span, row["sha256"], row["name"]))
+        chunks = slow.stream(objects.read(found["key"], span.start, span.end))
+        return StreamingResponse(chunks, span.status, ranges.headers(span, found["sha256"], found["name"]))
 
     return routes
 

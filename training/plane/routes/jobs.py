@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select
 from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
-from training.plane import database, dataset, event, jobs, preflight, upload
+from training.plane import database, dataset, event, jobs, preflight, terms, upload
 from training.plane.dataset import DatasetState
 from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError
 from training.plane.job import FINAL, JobState
@@ -325,10 +325,7 @@ def _plain(one: event.Event) -> dict[str, Any]:
 
 def _usd(attempt: dict[str, Any], now: float) -> float:
     """The bill where there is one, else the agreed price for the time so far."""
-    billed = attempt.get("usd_billed")
-    return float(_hours(attempt, now) * attempt.get("usd_per_hour", 0.0) if billed is None else billed)
-
-
-def _hours(attempt: dict[str, Any], now: float) -> float:
-    begun = attempt.get("created_at")
-    return 0.0 if begun is None else max(0.0, attempt.get("gone_at", now) - begun) / 3600.0
+    if "usd_billed" in attempt:
+        return float(attempt["usd_billed"])
+    until = attempt.get("gone_at", now)
+    return terms.cost(attempt.get("usd_per_hour", 0.0), until - attempt.get("created_at", until))

@@ -123,7 +123,7 @@ def router(services: Services) -> APIRouter:
             paid = reports.paid_seconds(connection, pod, now)
             again = reports.started_before(connection, pod)
             data = connection.execute(select(datasets).where(datasets.c.id == row["dataset"])).mappings().one()
-            found = reports.newest_checkpoint(connection, job)
+            found = next(iter(upload.newest_checkpoints(connection, job)), None)
             files = [] if found is None else upload.checkpoint_files(connection, found)
         if again:
             raise ConflictError("the attempt was started before: the machine restarted")
