@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 
 from edge import kserve, problem
 from market_inference.contract.json_form import forms
-from market_inference.contract.methods import METHODS, field_rules
+from market_inference.contract.methods import METHODS, field_rules, most_items
 
 Schema = dict[str, Any]
 JSON: Final = "application/json"
@@ -250,7 +250,7 @@ def kserve_operation() -> Schema:
     inputs = _object(one, "type", "name", "series", "frequency")
     own = {
         "model": {"type": "string", "maxLength": 128},
-        "inputs": _list(inputs, minItems=1, maxItems=field_rules(fields["series"]).repeated.max_items),
+        "inputs": _list(inputs, minItems=1, maxItems=most_items(METHODS["Predict"].request, "series")),
         "options": _object({name: _field(fields[name], answer=False) for name in kserve.OPTIONS}, "horizon"),
         "metadata": _OBJECT,
     }

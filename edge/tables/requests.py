@@ -32,7 +32,7 @@ from market_inference.client.indicator import columns_read, read_all
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.json_form.decode import check_length
-from market_inference.contract.methods import field_rules
+from market_inference.contract.methods import most_items
 from market_inference.errors import ArgumentError
 
 TABLES: Final = ("Predict", "AnalyzeSentiment", "ComputeIndicators")
@@ -40,8 +40,8 @@ Query = Mapping[str, str]
 Value = TypeVar("Value")
 _TEXTS: Final = ("text", "headline", "title", "news", "body", "content")
 _MOST_TEXT: Final = 1 << 17
-_MOST_TEXTS: Final[int] = field_rules(pb.AnalyzeSentimentRequest.DESCRIPTOR.fields_by_name["texts"]).repeated.max_items
-_MOST_SERIES: Final[int] = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_name["series"]).repeated.max_items
+_MOST_TEXTS: Final = most_items(pb.AnalyzeSentimentRequest, "texts")
+_MOST_SERIES: Final = most_items(pb.PredictRequest, "series")
 # The edge takes the bytes as they are: a small compressed file can hold any number of bytes.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
 # Reading a large file takes a core for a second; more at once would only take longer.
@@ -205,10 +205,7 @@ def _csv_texts(raw: bytes, query: Query) -> list[str]:
 
 def _check_count(texts: int) -> None:
     """Raises InvalidRequestError."""
-    if texts > _MOST_TEXTS:
-        raise InvalidRequestError(
-            [Violation("texts", f"too long (max {_MOST_TEXTS}, got {texts})", "repeated.max_items")]
-        )
+    check_length(pb.AnalyzeSentimentRequest.DESCRIPTOR.fields_by_name["texts"], range(texts), "texts")
 
 
 def _arrow_texts(raw: bytes, query: Query) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from market_inference.contract import methods
 
@@ -37,9 +37,7 @@ class Limits:
 def limits(method: str, field: str) -> Limits:
     """The limits of a method with the list of items `field`."""
     row = methods.METHODS[method]
-    items: Any = row.request.DESCRIPTOR.fields_by_name[field]
-    most = int(methods.field_rules(items).repeated.max_items)
-    return Limits(most, row.max_request_bytes, row.max_answer_bytes or sys.maxsize)
+    return Limits(methods.most_items(row.request, field), row.max_request_bytes, row.max_answer_bytes or sys.maxsize)
 
 
 def cut(items: Sequence[T], sizes: Sequence[tuple[int, int]], limit: Limits) -> list[tuple[T, ...]]:

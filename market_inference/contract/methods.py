@@ -168,6 +168,11 @@ def field_rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
     return field.GetOptions().Extensions[validate_pb2.field]
 
 
+def most_items(kind: type[Message], field: str) -> int:
+    """The most elements of a list of a message."""
+    return int(field_rules(kind.DESCRIPTOR.fields_by_name[field]).repeated.max_items)
+
+
 @cache
 def max_lookback(field: FieldDescriptor) -> int:
     """The largest lookback in bars for the indicators of a list; 0 for no limit."""

@@ -34,9 +34,10 @@ def indicators(
     INDICATOR is a TA-Lib function by TA-Lib's name, with parameters where the defaults do not fit, such as
     SMA:timeperiod=50. A file's name is its symbol.
     """
-    from market_inference.cli.commands.limits import max_bars
+    from market_inference.contract.generated import inference_pb2 as pb
+    from market_inference.contract.methods import most_items
 
-    bars = reading.by_symbol(paths, limit=max_bars())
+    bars = reading.by_symbol(paths, limit=most_items(pb.Panel, "close"))
     for one in bars.values():
         require_close(one)
     with service.client() as client:

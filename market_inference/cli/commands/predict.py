@@ -87,11 +87,13 @@ def predict(
     Prints the median and an interval for every step ahead, with the step's date where the file's dates are regular.
     A file's name is its symbol.
     """
-    from market_inference.cli.commands.limits import max_values
     from market_inference.client.files import FileError
+    from market_inference.contract.generated import inference_pb2 as pb
+    from market_inference.contract.methods import most_items
 
-    newest = slice(-(context or max_values()), None)
-    found = reading.by_symbol(paths, limit=max_values())
+    most = most_items(pb.Series, "values")
+    newest = slice(-(context or most), None)
+    found = reading.by_symbol(paths, limit=most)
     try:
         series = {symbol: _series(bars, column, newest) for symbol, bars in found.items()}
         beside = {name: {symbol: bars.column(name)[newest] for symbol, bars in found.items()} for name in covariates}
