@@ -13,9 +13,9 @@ from typing import Self
 
 from benchmarks.memory_limits import MemoryGroup
 from benchmarks.ports import HeldPort
+from benchmarks.services import START_SECONDS, Services
 from market_inference.cli.process import Ready, ServiceProcess
 
-START_SECONDS = 180.0
 GRACE_SECONDS = 60.0
 # One light forecaster and no sentiment model, so that a replica starts within a few seconds.
 LIGHT = {"MARKET_INFERENCE_FORECAST_MODELS": "vol_rw", "MARKET_INFERENCE_SENTIMENT_MODELS": ""}
@@ -37,10 +37,10 @@ class Fleet:
         groups: Mapping[str, MemoryGroup] | None = None,
     ) -> None:
         self.folder = folder
+        self._services = Services(folder)
         self._groups = groups or {}
         self._inference = dict(inference)
         self._gateway = dict(gateway or {})
-        self._starts = 0
         self._count = replicas
         self.replicas: list[ServiceProcess] = []
         self.addresses: list[str] = []
@@ -89,10 +89,7 @@ class Fleet:
         return self._start("inference", {**settings, **self._inference})
 
     def _start(self, module: str, settings: Mapping[str, str]) -> ServiceProcess:
-        self._starts += 1
-        environment = {**settings, "MARKET_INFERENCE_STATE_DIR": str(self.folder)}
-        log = self.folder / f"{module}-{self._starts}.log"
-        process = ServiceProcess(module, environment, log, lambda process: None)
+        process = self._services.spawn(module, settings)
         if module in self._groups:
             self._groups[module].take(process.pid)
         return process
@@ -131,9 +128,7 @@ class Fleet:
         return sum(float(m[3]) for m in found if m and m[1] == name and all(w in (m[2] or "") for w in wanted))
 
     def close(self) -> None:
-        for process in (self.gateway, *self.replicas):
-            if process is not None:
-                process.kill()
+        self._services.close()
         for port in self._ports:
             port.close()
 

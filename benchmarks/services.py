@@ -4,6 +4,7 @@ Owns start and end of the processes. Every process listens on a free port of 127
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,7 +12,7 @@ from typing import Self
 import psutil
 
 from market_inference import Client
-from market_inference.cli.process import ServiceProcess
+from market_inference.cli.process import Ready, ServiceProcess
 from market_inference.contract.state import development_key_file
 
 ANY_PORT = "127.0.0.1:0"
@@ -33,6 +34,7 @@ class Gateway:
 
     service: ServiceProcess
     target: str
+    metrics: str
     key: str
 
     @property
@@ -63,14 +65,14 @@ class Services:
     def _replica(self, module: str, listen: str, settings: dict[str, object]) -> Replica:
         given = {f"MARKET_INFERENCE_{name.upper()}": str(value) for name, value in settings.items()}
         ports = {"MARKET_INFERENCE_LISTEN": listen, "MARKET_INFERENCE_METRICS_LISTEN": ANY_PORT}
-        service = self._spawn(module, {**ports, **given})
+        service = self.spawn(module, {**ports, **given})
         ready = service.wait_ready(START_SECONDS)
         return Replica(service, ready.listen, ready.metrics)
 
     def start_gateway(self, replicas: list[Replica], listen: str = ANY_PORT, **settings: object) -> Gateway:
         """Start a gateway in front of the replicas, and set `self.gateway`."""
         given = {f"MARKET_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
-        service = self._spawn(
+        service = self.spawn(
             "gateway",
             {
                 "MARKET_GATEWAY_LISTEN": listen,
@@ -79,10 +81,16 @@ class Services:
                 **given,
             },
         )
-        target = service.wait_ready(START_SECONDS).listen
+        ready = service.wait_ready(START_SECONDS)
         key = (self.state / development_key_file().name).read_text(encoding="utf-8").strip()
-        self.gateway = Gateway(service, target, key)
+        self.gateway = Gateway(service, ready.listen, ready.metrics, key)
         return self.gateway
+
+    def start_edge(self, gateway: Gateway) -> Ready:
+        """Start an HTTP edge in front of the gateway."""
+        addresses = {"LISTEN": ANY_PORT, "METRICS_LISTEN": ANY_PORT, "GATEWAY": gateway.target}
+        service = self.spawn("edge", {f"MARKET_EDGE_{name}": address for name, address in addresses.items()})
+        return service.wait_ready(START_SECONDS)
 
     def wait_loaded(self, *engines: str, seconds: float = 240.0) -> None:
         """Wait until every replica has loaded the default models of these engines (default: all engines)."""
@@ -96,7 +104,8 @@ class Services:
                 time.sleep(0.1)
         raise TimeoutError(f"the models did not load within {seconds:g} s")
 
-    def _spawn(self, module: str, environment: dict[str, str]) -> ServiceProcess:
+    def spawn(self, module: str, environment: Mapping[str, str]) -> ServiceProcess:
+        """Start a module with these variables of the environment."""
         log = self.state / f"{module}-{len(self._running)}.log"
         service = ServiceProcess(
             module, {**environment, "MARKET_INFERENCE_STATE_DIR": str(self.state)}, log, lambda ended: None
@@ -104,9 +113,12 @@ class Services:
         self._running.append(service)
         return service
 
+    def close(self) -> None:
+        for service in self._running:
+            service.kill()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for service in self._running:
-            service.kill()
+        self.close()

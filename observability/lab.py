@@ -16,11 +16,10 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from benchmarks.ports import HeldPort
+from benchmarks.services import Replica, Services
 from market_inference import Client
-from market_inference.cli.process import ServiceProcess
 
 RULES = Path(__file__).parent / "rules"
-LOOPBACK = "127.0.0.1"
 # Replaces the minutes in the rules' `for:`. In production the minutes keep short disturbances from paging.
 WAIT_BEFORE_FIRING = "2s"
 REPLICAS = 2
@@ -142,32 +141,28 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._services = Services(folder)
         self._stack = ExitStack()
         # Prometheus scrapes fixed addresses.
-        self._replicas = [(HeldPort(), HeldPort()) for _ in range(REPLICAS)]
-        self._processes: dict[int, ServiceProcess] = {}
+        self._ports = [(HeldPort(), HeldPort()) for _ in range(REPLICAS)]
+        self._replicas: list[Replica] = []
         self.target = ""
         self.http = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.callback(self._end_replicas)
-            for number in range(REPLICAS):
-                self._launch(number)
-            for process in self._processes.values():
-                process.wait_ready(_START_SECONDS)
-            gateway = self._gateway()
-            stack.callback(gateway.stop, _GRACE_SECONDS)
-            ready = gateway.wait_ready(_START_SECONDS)
-            self.target = ready.listen
-            edge = self._edge()
-            stack.callback(edge.stop, _GRACE_SECONDS)
-            over_http = edge.wait_ready(_START_SECONDS)
-            self.http = over_http.listen
-            scraped = [metrics.address for _, metrics in self._replicas]
+            for port in (port for ports in self._ports for port in ports):
+                stack.callback(port.close)
+            stack.enter_context(self._services)
+            self._replicas = [self._replica(number) for number in range(REPLICAS)]
+            gateway = self._services.start_gateway(self._replicas)
+            self.target = gateway.target
+            edge = self._services.start_edge(gateway)
+            self.http = edge.listen
+            scraped = [metrics.address for _, metrics in self._ports]
             self.prometheus = Prometheus(
                 self._folder / "prometheus",
-                {"gateway": [ready.metrics], "inference": scraped, "edge": [over_http.metrics]},
+                {"gateway": [gateway.metrics], "inference": scraped, "edge": [edge.metrics]},
             )
             stack.callback(self.prometheus.close)
             self.prometheus.wait_ready()
@@ -180,7 +175,7 @@ class Lab:
     @property
     def key(self) -> str:
         """The gateway's development key."""
-        return (self._folder / "development-key").read_text(encoding="utf-8").strip()
+        return self._services.gateway.key
 
     def client(self, api_key: str | None = None) -> Client:
         """A client of the gateway, by default with the development key. The caller closes the client."""
@@ -188,54 +183,12 @@ class Lab:
 
     def kill(self, number: int) -> None:
         """SIGKILL one replica."""
-        self._processes[number].kill()
+        self._replicas[number].service.kill()
 
     def revive(self, number: int) -> None:
         """Restart a killed replica on the same ports."""
-        self._launch(number)
-        self._processes[number].wait_ready(_START_SECONDS)
+        self._replicas[number] = self._replica(number)
 
-    def _launch(self, number: int) -> None:
-        listen, metrics = self._replicas[number]
-        self._processes[number] = self._service(
-            "inference",
-            f"inference-{number}",
-            {
-                "MARKET_INFERENCE_LISTEN": listen.address,
-                "MARKET_INFERENCE_METRICS_LISTEN": metrics.address,
-                "MARKET_INFERENCE_NAME": f"replica-{number}",
-            },
-        )
-
-    def _gateway(self) -> ServiceProcess:
-        replicas = ",".join(listen.address for listen, _ in self._replicas)
-        return self._service(
-            "gateway",
-            "gateway",
-            {
-                "MARKET_GATEWAY_LISTEN": f"{LOOPBACK}:0",
-                "MARKET_GATEWAY_METRICS_LISTEN": f"{LOOPBACK}:0",
-                "MARKET_GATEWAY_REPLICAS": replicas,
-            },
-        )
-
-    def _edge(self) -> ServiceProcess:
-        return self._service(
-            "edge",
-            "edge",
-            {
-                "MARKET_EDGE_LISTEN": f"{LOOPBACK}:0",
-                "MARKET_EDGE_METRICS_LISTEN": f"{LOOPBACK}:0",
-                "MARKET_EDGE_GATEWAY": self.target,
-            },
-        )
-
-    def _service(self, module: str, name: str, environment: dict[str, str]) -> ServiceProcess:
-        state = {"MARKET_INFERENCE_STATE_DIR": str(self._folder)}
-        return ServiceProcess(module, {**environment, **state}, self._folder / f"{name}.log", lambda ended: None)
-
-    def _end_replicas(self) -> None:
-        for process in self._processes.values():
-            process.stop(_GRACE_SECONDS)
-        for port in (port for ports in self._replicas for port in ports):
-            port.close()
+    def _replica(self, number: int) -> Replica:
+        listen, metrics = self._ports[number]
+        return self._services.start_replica(listen.address, metrics_listen=metrics.address, name=f"replica-{number}")
