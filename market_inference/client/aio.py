@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 import grpc
 
 from market_inference.client import calls
-from market_inference.client.attempt import Attempt, CallOptions
+from market_inference.client.attempt import Attempt, CallOptions, PredictOptions
 from market_inference.client.channels import Channels
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
@@ -99,53 +99,15 @@ class AsyncClient:
                 await channel.close()
 
     @overload
-    async def predict(
-        self,
-        series: OneColumn,
-        horizon: int,
-        *,
-        quantiles: Levels = None,
-        interval: Levels = None,
-        model: str = "",
-        period: int = 0,
-        times: bool | Times | None = None,
-        covariates: Beside | None = None,
-        known_ahead: Iterable[str] = (),
-        **options: Unpack[CallOptions],
-    ) -> Forecast: ...
+    async def predict(self, series: OneColumn, horizon: int, **options: Unpack[PredictOptions]) -> Forecast: ...
 
     @overload
     async def predict(
-        self,
-        series: ManySeries,
-        horizon: int,
-        *,
-        quantiles: Levels = None,
-        interval: Levels = None,
-        model: str = "",
-        period: int = 0,
-        times: bool | Times | None = None,
-        covariates: Beside | None = None,
-        known_ahead: Iterable[str] = (),
-        groups: Groups = None,
-        **options: Unpack[CallOptions],
+        self, series: ManySeries, horizon: int, *, groups: Groups = None, **options: Unpack[PredictOptions]
     ) -> ForecastAnswers: ...
 
     @overload
-    async def predict(
-        self,
-        series: Column,
-        horizon: int,
-        *,
-        quantiles: Levels = None,
-        interval: Levels = None,
-        model: str = "",
-        period: int = 0,
-        times: bool | Times | None = None,
-        covariates: Beside | None = None,
-        known_ahead: Iterable[str] = (),
-        **options: Unpack[CallOptions],
-    ) -> Forecast: ...
+    async def predict(self, series: Column, horizon: int, **options: Unpack[PredictOptions]) -> Forecast: ...
 
     async def predict(
         self,

@@ -7,6 +7,7 @@ sending and the pauses.
 import math
 import random
 import time
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 import grpc
@@ -16,6 +17,7 @@ from market_inference.client import trace
 from market_inference.client.connection import Connection, Priority
 from market_inference.client.inputs import arguments
 from market_inference.client.retries import Retries
+from market_inference.client.types import Beside, Levels, Times
 from market_inference.contract import metadata
 from market_inference.contract.metadata import AUTHORIZATION, PRIORITIES, PRIORITY, REQUEST_ID, TRACEPARENT
 from market_inference.errors import MarketInferenceError
@@ -34,6 +36,18 @@ class CallOptions(TypedDict, total=False):
     request_id: str | None
     priority: Priority
     traceparent: str | None
+
+
+class PredictOptions(CallOptions, total=False):
+    """Keywords of predict(), beside `groups` of many series."""
+
+    quantiles: Levels
+    interval: Levels
+    model: str
+    period: int
+    times: bool | Times | None
+    covariates: Beside | None
+    known_ahead: Iterable[str]
 
 
 class Attempt:
