@@ -354,17 +354,12 @@ def code_name(code: int) -> str:
 def reason_of(status: status_pb2.Status) -> str:
     """The ErrorInfo reason of a status, or the name of the code for a status without ErrorInfo."""
     info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            reason: str = info.reason
-            return reason
-    return code_name(status.code)
+    found = any(detail.Unpack(info) for detail in status.details)
+    return str(info.reason) if found else code_name(status.code)
 
 
 def retry_after_of(status: status_pb2.Status) -> float:
     """The seconds after which the caller should try again, 0 for a status without RetryInfo."""
     retry = error_details_pb2.RetryInfo()
-    for detail in status.details:
-        if detail.Unpack(retry):
-            return float(retry.retry_delay.ToNanoseconds() * 1e-9)
-    return 0.0
+    found = any(detail.Unpack(retry) for detail in status.details)
+    return float(retry.retry_delay.ToNanoseconds() * 1e-9) if found else 0.0

@@ -53,13 +53,8 @@ def train(recipe: Classifier, around: Surroundings) -> Outcome:
     answers = (_all_logits(model, tokenizer, held_ids) / float(best.facts["temperature"])).softmax(1).tolist()
     evaluation.write_texts(around.out, [row.row for row in divided.judged], answers)
     _export(model, tokenizer, recipe, float(best.facts["temperature"]), around.out)
-    counts = {
-        "train_rows": len(divided.train),
-        "validation_rows": len(divided.validate),
-        "gate_rows": len(divided.gate),
-    }
-    numbers = {name: float(value) for name, value in {**best.facts, **counts}.items()}
-    return Outcome({**numbers, "epoch": float(epoch)})
+    numbers = {name: float(value) for name, value in best.facts.items()}
+    return Outcome({**numbers, **divided.counts, "epoch": float(epoch)})
 
 
 def _load(recipe: Classifier) -> tuple[Any, Any]:
@@ -117,9 +112,8 @@ def _judged(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], divided: 
     labels = np.array([row.label for row in divided.validate], np.int64)
     divisor = temperature([(logits, labels)])
     measures = Measures.of((logits / divisor).softmax(1).numpy(), labels)
-    facts = {"temperature": divisor, "accuracy": measures.accuracy, "macro_f1": measures.macro_f1}
     kept = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    return Judged(measures.nll, kept, {**facts, "nll": measures.nll, "ece": measures.ece})
+    return Judged(measures.nll, kept, {"temperature": divisor, **measures.numbers})
 
 
 def _export(model: Any, tokenizer: Any, recipe: Classifier, divisor: float, out: Path) -> None:

@@ -21,7 +21,6 @@ from training.recipes.run import DataRefusedError, Outcome, Surroundings
 from training.recipes.split import Divided, divide
 from training.sentiment import fit
 from training.sentiment.export import export
-from training.sentiment.measures import Measures
 from training.sentiment.phrases import phrases
 from training.sentiment.rows import Encoded, Row, encode
 
@@ -34,7 +33,8 @@ def train(recipe: Sentiment, around: Surroundings) -> Outcome:
     """Train, judge each epoch on the newest rows, and write the best one. Raises DataRefusedError, StoppedError."""
     torch.set_num_threads(recipe.threads)
     divided = divide(texts.read(around.data, LABELS), recipe.split, recipe.seed)
-    _refuse_one_label(divided)
+    if len({row.label for row in divided.train}) < 2:
+        raise DataRefusedError("every row to train on has the same label")
     words = tokenizer()
     rows = [Row(row.text, row.label) for row in divided.train] + phrases(recipe.phrases, recipe.seed)
     train_set = encode(rows, words, recipe.length)
@@ -62,18 +62,8 @@ def _loss(model: Classifier, rows: Sequence[Encoded], smoothing: float) -> Tenso
 
 def _judged(model: Classifier, validate: Sequence[Encoded], epoch: int) -> Judged:
     fitted = fit.judged(model, {"validation": validate}, epoch)
-    return Judged(
-        fitted.nll, fitted.adapter, {"temperature": fitted.temperature, **_numbers(fitted.measures["validation"])}
-    )
-
-
-def _numbers(measures: Measures) -> dict[str, float]:
-    return {
-        "accuracy": measures.accuracy,
-        "macro_f1": measures.macro_f1,
-        "nll": measures.nll,
-        "ece": measures.ece,
-    }
+    numbers = fitted.measures["validation"].numbers
+    return Judged(fitted.nll, fitted.adapter, {"temperature": fitted.temperature, **numbers})
 
 
 def _export(
@@ -93,12 +83,7 @@ def _export(
     rows = [row.row for row in divided.judged]
     evaluation.write_texts(out, rows, _answers(model, temperature, held))
     numbers = {name: float(value) for name, value in best.facts.items()}
-    counts = {
-        "train_rows": len(divided.train),
-        "validation_rows": len(divided.validate),
-        "gate_rows": len(divided.gate),
-    }
-    return Outcome({**numbers, **{name: float(count) for name, count in counts.items()}, "epoch": float(epoch)})
+    return Outcome({**numbers, **divided.counts, "epoch": float(epoch)})
 
 
 def _answers(model: Classifier, temperature: float, rows: Sequence[Encoded]) -> list[list[float]]:
@@ -113,8 +98,3 @@ def _answers(model: Classifier, temperature: float, rows: Sequence[Encoded]) -> 
             for place, answer in zip(part, answers.tolist(), strict=True):
                 found[place] = answer
     return found
-
-
-def _refuse_one_label(divided: Divided) -> None:
-    if len({row.label for row in divided.train}) < 2:
-        raise DataRefusedError("every row to train on has the same label")

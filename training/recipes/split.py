@@ -35,6 +35,12 @@ class Divided:
         """The rows whose answers the run writes down."""
         return self.gate or self.validate
 
+    @property
+    def counts(self) -> dict[str, float]:
+        """The rows of each part, among the measures of a run."""
+        parts = {"train": self.train, "validation": self.validate, "gate": self.gate}
+        return {f"{name}_rows": float(len(rows)) for name, rows in parts.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -37,6 +37,10 @@ class Measures:
             confusion=confusion,
         )
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "nll": self.nll, "ece": self.ece}
+
     def __str__(self) -> str:
         return (
             f"n {self.count}  accuracy {self.accuracy:.4f}  macro F1 {self.macro_f1:.4f}  "
