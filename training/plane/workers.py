@@ -101,7 +101,8 @@ class _Worker:
 
     def wait_ready(self) -> None:
         """Return once the worker serves. Raises WorkerFailedError."""
-        if not self._ready.get() or "listen" not in json.loads(self._ready_line):
+        line = self._ready.get()
+        if not line or "listen" not in json.loads(line):
             raise WorkerFailedError("a worker did not start; its reason stands above")
 
     def _watch(self, ended: "queue.SimpleQueue[_Worker | None]") -> None:
@@ -109,8 +110,7 @@ class _Worker:
         if stdout is None:
             raise RuntimeError("the child was started without a pipe")
         with stdout:
-            self._ready_line = stdout.readline()
-            self._ready.put(self._ready_line)
+            self._ready.put(stdout.readline())
             for _ in stdout:
                 pass
         self.process.wait()

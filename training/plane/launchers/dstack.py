@@ -21,7 +21,7 @@ from training.plane.launcher import (
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asked, asking, launch_error
+from training.plane.launchers.remote import SCRIPT, asking, launch_error
 
 # dstack takes names of at most 41 characters.
 MOST_NAME_CHARACTERS: Final = 41
@@ -186,7 +186,8 @@ class DstackLauncher:
             raise LauncherAwayError(str(error), error.retry_after) from None
 
     def _asked(self, path: str, body: Any) -> Any:
-        return asked(lambda: self._ask(path, body))
+        with asking("the platform"):
+            return self._ask(path, body)
 
     def _ask(self, path: str, body: Any) -> Any:
         start = self._url if path.startswith("/api/") else f"{self._url}/api/project/{self._project}"

@@ -1,8 +1,8 @@
 """Shared by the launchers of rented machines: the script in the image, and questions to an unreliable platform."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 from runtime.remote.http import RemoteError
 from runtime.remote.shapes import understood
@@ -13,8 +13,6 @@ from training.plane.launcher import (
     LaunchImpossibleError,
     OfferRefusedError,
 )
-
-T = TypeVar("T")
 
 SCRIPT: Final = "/app/training/pod/run.sh"
 """The machine's script, in the image of machines that train."""
@@ -37,9 +35,3 @@ def launch_error(error: RemoteError, *, refused: int = 0) -> LaunchError:
     if error.status == 0 or error.status >= 500:
         return AnswerLostError(str(error))
     return OfferRefusedError(str(error)) if error.status == refused else LaunchImpossibleError(str(error))
-
-
-def asked(call: Callable[[], T]) -> T:
-    """The platform's answer. Raises LauncherAwayError when the platform gives none."""
-    with asking("the platform"):
-        return call()

@@ -27,7 +27,7 @@ from training.plane.launcher import (
     Wanted,
     fitting,
 )
-from training.plane.launchers.remote import SCRIPT, asked
+from training.plane.launchers.remote import SCRIPT, asking
 
 # A pod that was asked for without an answer is not asked for again before.
 HIDDEN_SECONDS: Final = 120.0
@@ -71,9 +71,10 @@ class RunPodLauncher:
         self._listed_at = float("-inf")
         self._pods: list[Pod] = []
 
+    @asking("the platform")
     def offers(self, wanted: Wanted) -> list[Offer]:
         """The GPU types of the catalog with a price and enough memory that are not sold out."""
-        gpus = asked(lambda: self._api.gpus("POD", count=wanted.count))
+        gpus = self._api.gpus("POD", count=wanted.count)
         free = [
             gpu
             for gpu in gpus
@@ -105,12 +106,13 @@ class RunPodLauncher:
             self._forget_list()
         return Made(made.id, made.usd_per_hour)
 
+    @asking("the platform")
     def look(self, machine: Handle) -> Seen:
         """The pod by its id, else the first pod of the name."""
         listed = [pod for pod in self._list() if pod.name == machine.name]
         if machine.id:
             known = next((pod for pod in listed if pod.id == machine.id), None)
-            found = known or asked(lambda: self._api.pod(machine.id))
+            found = known or self._api.pod(machine.id)
         else:
             found = min(listed, key=lambda pod: pod.id, default=None)
         if found is None:
@@ -118,13 +120,15 @@ class RunPodLauncher:
         presence = _presence(found)
         return Seen(presence, None, found.usd_per_hour, found.id, HIDDEN_SECONDS)
 
+    @asking("the platform")
     def stop(self, machine: Handle, *, now: bool) -> None:
         """Terminate the pod, or all pods of the name when no id is known. A stopped pod would be billed."""
         ids = [machine.id] if machine.id else [pod.id for pod in self._list() if pod.name == machine.name]
         for pod in ids:
-            asked(lambda pod=pod: self._api.delete_pod(pod))  # type: ignore[misc]
+            self._api.delete_pod(pod)
         self._forget_list()
 
+    @asking("the platform")
     def mine(self) -> list[Handle]:
         """The account's pods whose names begin with the prefix."""
         alive = [pod for pod in self._list() if _presence(pod) is not Presence.ABSENT]
@@ -142,14 +146,15 @@ class RunPodLauncher:
     def forget(self, machine: Handle) -> None:
         """Nothing remains of a terminated pod."""
 
+    @asking("the platform")
     def bill(self, machine: Handle, since: float, until: float) -> float | None:
         """The platform's bill for the pod."""
-        return asked(lambda: self._api.pod_bill(machine.id, since, until)) if machine.id else None
+        return self._api.pod_bill(machine.id, since, until) if machine.id else None
 
     def _list(self) -> list[Pod]:
         with self._lock:
             if time.monotonic() - self._listed_at > self._list_seconds:
-                self._pods = asked(self._api.pods)
+                self._pods = self._api.pods()
                 self._listed_at = time.monotonic()
             return self._pods
 
