@@ -208,7 +208,7 @@ def edit(path: Path) -> Iterator[list[Key]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read(path) if path.exists() else []
         yield keys
-        _write_private(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n")
+        _write_aside(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n").replace(path)
 
 
 def development_key() -> tuple[str, Keys]:
@@ -224,10 +224,6 @@ def development_key() -> tuple[str, Keys]:
         fresh.unlink()
     secret = path.read_text(encoding="utf-8").strip()
     return secret, Keys([Key(public_part(secret), _digest(secret), "development", SCOPES)])
-
-
-def _write_private(path: Path, text: str) -> None:
-    _write_aside(path, text).replace(path)
 
 
 def _write_aside(path: Path, text: str) -> Path:

@@ -119,18 +119,14 @@ def step(job: Job, attempt: Attempt | None, seen: Seen, now: float, steady_since
 
 
 def _without_machine(job: Job, attempt: Attempt | None, now: float) -> Action:
-    if job.state is JobState.VALIDATING:
-        return _validated(job)
-    if job.state is JobState.QUEUED:
-        if job.cancel_asked_at is not None:
-            return Finish(JobState.CANCELLED, "cancelled before the start")
-        return Request()
-    return _settled(job, attempt, now)
+    if job.state not in {JobState.VALIDATING, JobState.QUEUED}:
+        return _settled(job, attempt, now)
+    if job.cancel_asked_at is not None:
+        return Finish(JobState.CANCELLED, "cancelled before the start")
+    return _validated(job) if job.state is JobState.VALIDATING else Request()
 
 
 def _validated(job: Job) -> Action:
-    if job.cancel_asked_at is not None:
-        return Finish(JobState.CANCELLED, "cancelled before the start")
     if job.dataset_state == "ready":
         return Move(JobState.QUEUED)
     if job.dataset_state in {"refused", "deleted"}:

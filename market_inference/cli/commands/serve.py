@@ -1,7 +1,8 @@
 """`market-inference serve`: the service on this machine, until Ctrl-C."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,34 +22,16 @@ Examples:
 """
 
 
+def _port(name: str, default: int, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(name, type=PORT, default=default, show_default=True, help=text)
+
+
 @click.command(epilog=EXAMPLES)
-@click.option(
-    "--port", type=PORT, default=8470, show_default=True, help="The gateway's port on 127.0.0.1; 0 for any free port."
-)
-@click.option(
-    "--metrics-port", type=PORT, default=9470, show_default=True, help="The port of the gateway's /metrics; 0 for any."
-)
-@click.option(
-    "--inference-metrics-port",
-    type=PORT,
-    default=9471,
-    show_default=True,
-    help="The port of the inference service's /metrics; 0 for any.",
-)
-@click.option(
-    "--http-port",
-    type=PORT,
-    default=8472,
-    show_default=True,
-    help="The port of the HTTP edge (page, JSON, CSV) on 127.0.0.1; 0 for any free port.",
-)
-@click.option(
-    "--http-metrics-port",
-    type=PORT,
-    default=9472,
-    show_default=True,
-    help="The port of the HTTP edge's /metrics; 0 for any.",
-)
+@_port("--port", 8470, "The gateway's port on 127.0.0.1; 0 for any free port.")
+@_port("--metrics-port", 9470, "The port of the gateway's /metrics; 0 for any.")
+@_port("--inference-metrics-port", 9471, "The port of the inference service's /metrics; 0 for any.")
+@_port("--http-port", 8472, "The port of the HTTP edge (page, JSON, CSV) on 127.0.0.1; 0 for any free port.")
+@_port("--http-metrics-port", 9472, "The port of the HTTP edge's /metrics; 0 for any.")
 @click.option("--http/--no-http", default=True, show_default=True, help="Whether to start the HTTP edge.")
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
 def serve(

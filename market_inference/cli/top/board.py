@@ -13,7 +13,6 @@ from market_inference.cli.top.look import Look
 from market_inference.cli.top.services import Seen
 
 LEVELS = (0.5, 0.95, 0.99)
-_OK = "OK"
 _STATES = "market_gateway_replicas"
 
 
@@ -134,8 +133,8 @@ def board(seen: Sequence[Seen]) -> Board:
     return Board(
         seconds=max((one.seconds for one in intervals), default=None),
         services=[Service(one.kind, one.address, one.problem) for one in seen],
-        traffic=_traffic(gateways.rates("market_gateway_requests_total", "method", "code"), _is_ok),
-        http=_traffic(edges.rates("market_edge_requests_total", "route", "status"), _is_good_status),
+        traffic=_traffic(gateways.rates("market_gateway_requests_total", "method", "code"), lambda code: code == "OK"),
+        http=_traffic(edges.rates("market_edge_requests_total", "route", "status"), lambda status: status < "400"),
         latencies=[
             *_latencies(gateways, "market_gateway_request_phase_seconds"),
             *_latencies(replicas, "market_inference_request_phase_seconds"),
@@ -171,14 +170,6 @@ class _Kind:
 
     def gauges(self, name: str, *by: str) -> dict[interval.Group, float]:
         return interval.gauges(self.looks, name, *by)
-
-
-def _is_ok(code: str) -> bool:
-    return code == _OK
-
-
-def _is_good_status(status: str) -> bool:
-    return status < "400"
 
 
 def _traffic(rates: dict[interval.Group, float], is_good: Callable[[str], bool]) -> list[Traffic]:

@@ -114,17 +114,13 @@ def _now(now: Mapping[str, float], width: int) -> Text:
     """The gauges, filled into lines; no gauge is divided."""
     lines = [""]
     for name, value in now.items():
-        one = f"{name}: {_amount(name, value)}"
+        one = f"{name}: {_mebibytes(value) if 'bytes' in name else f'{value:,.0f}'}"
         longer = f"{lines[-1]}{_GAP}{one}" if lines[-1] else one
         if len(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(one)
     return Text("\n".join(lines))
-
-
-def _amount(name: str, value: float) -> str:
-    return _mebibytes(value) if "bytes" in name else f"{value:,.0f}"
 
 
 def _totals(board: Board, kind: str) -> dict[str, tuple[Quantile, ...]]:

@@ -281,7 +281,7 @@ def _more_above(rows: list[list[str]], begin: int) -> bool:
 def _labels(header: Sequence[Sequence[str]]) -> tuple[list[str], list[str], list[str]]:
     """Names of columns, instruments of columns, and notes, from one to three header rows (as yfinance writes them)."""
     if len(header) == 1:
-        return _uncommented(header[0]), [], []
+        return [header[0][0].lstrip("#% ").strip(), *header[0][1:]], [], []
     known = [sum(names.role(cell) not in (None, "time") for cell in row) for row in header]
     at = max(range(len(header)), key=lambda place: known[place])
     labels, tickers, notes = list(header[at]), [], []
@@ -298,10 +298,6 @@ def _labels(header: Sequence[Sequence[str]]) -> tuple[list[str], list[str], list
     if labels[0].lower() in {"price", "attributes", *_TICKER_WORDS}:
         labels[0] = ""
     return labels, tickers, notes
-
-
-def _uncommented(row: Sequence[str]) -> list[str]:
-    return [row[0].lstrip("#% ").strip(), *row[1:]]
 
 
 def _fitted(labels: list[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -180,7 +180,8 @@ def _cleaned(values: Any, symbol: str, rows: Rows, *, of_several: bool = False, 
     In a frame of several symbols, a symbol may also end before the others: the missing values after the last value are
     left out, too. A missing value between others is a hole, and the service refuses holes.
     """
-    found: Floats = column(_own_rows(values, rows), field or symbol or FIELD)
+    own = values if rows.positions is None else as_array(values, FIELD)[rows.positions]
+    found: Floats = column(own, field or symbol or FIELD)
     source = rows.source.named(symbol)
     if not has_nan(found):
         return Series(found, source)
@@ -204,10 +205,6 @@ def _cleaned(values: Any, symbol: str, rows: Rows, *, of_several: bool = False, 
         found = found[first:last]
     holes = np.flatnonzero(np.isnan(found))
     return Series(found, replace(source, missing=tuple(row_label(source, at) for at in holes[:_SHOWN_LABELS])))
-
-
-def _own_rows(values: Any, rows: Rows) -> Any:
-    return values if rows.positions is None else as_array(values, FIELD)[rows.positions]
 
 
 def row_label(source: Source, at: int) -> str:

@@ -156,11 +156,7 @@ def _rows(values: Any) -> Table | None:
 
 def _is_record(row: object) -> bool:
     """One row as a mapping: scalars by name, a close among them."""
-    return (
-        isinstance(row, Mapping)
-        and "close" in fields_of(row).values()
-        and all(isinstance(value, str) or np.ndim(value) == 0 for value in row.values())
-    )
+    return isinstance(row, Mapping) and "close" in fields_of(row).values() and not _deep(row.values())
 
 
 def _exchange_rows(values: Any) -> list[Any] | None:
