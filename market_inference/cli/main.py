@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from market_inference import __version__
+from market_inference.cli.checkout import NoCheckoutError
 from market_inference.cli.commands.demo import demo
 from market_inference.cli.commands.deploy import deploy
 from market_inference.cli.commands.indicators import indicators
@@ -29,7 +30,10 @@ from market_inference.cli.printable import printable
 
 
 class _Commands(click.Group):
-    """The commands; a refusal quotes files, names and servers without their control characters."""
+    """The commands; a refusal quotes files, names and servers without their control characters.
+
+    A command that needs the services ends with a refusal where these are not installed.
+    """
 
     def make_context(self, *given: Any, **more: Any) -> click.Context:
         """Read the arguments before the name of a command."""
@@ -46,6 +50,8 @@ class _Commands(click.Group):
 def _printable() -> Iterator[None]:
     try:
         yield
+    except NoCheckoutError as error:
+        raise click.ClickException(str(error)) from None
     except click.ClickException as error:
         # Another exception in its place would print no usage.
         error.message = printable(error.message)  # type: ignore[misc]

@@ -34,11 +34,9 @@ def demo(output: Path, horizon: int, device: str) -> None:
     from market_inference.cli import checkout
     from market_inference.cli.commands.output import console
 
+    checkout.require("gateway")
     try:
-        checkout.require("gateway")
         from market_inference.cli.demo.run import run
-    except checkout.NoCheckoutError as error:
-        raise click.ClickException(str(error)) from None
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"the Python package {error.name!r} is missing: `make demo` in the checkout installs what the demo needs"

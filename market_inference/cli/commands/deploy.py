@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from market_inference.cli.checkout import NoCheckoutError, command
+from market_inference.cli.checkout import command
 
 
 @click.command(
@@ -20,8 +20,5 @@ from market_inference.cli.checkout import NoCheckoutError, command
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def deploy(arguments: tuple[str, ...]) -> None:
     """Put the worker on RunPod serverless; `market-inference deploy --help` lists what it takes."""
-    try:
-        program, environment = command("serverless.deploy", {})
-    except NoCheckoutError as error:
-        raise click.ClickException(str(error)) from None
+    program, environment = command("serverless.deploy", {})
     sys.exit(subprocess.run([*program, *arguments], env=environment, check=False).returncode)

@@ -48,7 +48,6 @@ def serve(
     Starts one inference process, one gateway and one HTTP edge, for clients on this machine only. Ctrl-C, SIGTERM or
     SIGHUP ends all processes. If a process ends by itself, the command ends the others, with exit status 1.
     """
-    from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console
     from market_inference.cli.pair import Pair
     from market_inference.cli.process import ServiceProcessError
@@ -71,7 +70,7 @@ def serve(
             _run(pair, out)
     except KeyboardInterrupt:
         out.print("stopped")
-    except (NoCheckoutError, ServiceProcessError, TimeoutError, OSError) as error:
+    except (ServiceProcessError, TimeoutError, OSError) as error:
         raise click.ClickException(f"{error}{_remedy(str(error))}") from None
 
 

@@ -46,12 +46,9 @@ def train() -> None:
 @train.command()
 def serve() -> None:
     """Run a training plane on this machine: settings are MARKET_TRAINING_*, as docs/training.md lists them."""
-    from market_inference.cli.checkout import NoCheckoutError, command
+    from market_inference.cli.checkout import command
 
-    try:
-        program, environment = command("training.plane", {})
-    except NoCheckoutError as error:
-        raise click.ClickException(str(error)) from None
+    program, environment = command("training.plane", {})
     sys.stdout.flush()
     os.execve(program[0], program, environment)
 
@@ -64,17 +61,12 @@ def demo(out: Path | None) -> None:
     Starts a training plane, uploads labelled headlines, fine-tunes the embedded sentiment model for some steps on the
     CPU, fetches the artifacts, and ends the plane.
     """
-    from market_inference.cli.checkout import NoCheckoutError
     from market_inference.cli.commands.output import console
-    from market_inference.cli.process import ServiceProcessError
     from market_inference.cli.training.demo import run as run_demo
 
     end_on_signals()
     with refusals():
-        try:
-            run_demo(console(), out)
-        except (ServiceProcessError, NoCheckoutError, OSError) as error:
-            raise click.ClickException(str(error)) from None
+        run_demo(console(), out)
 
 
 @train.command()
@@ -297,12 +289,13 @@ def _print_warnings(dataset: Any) -> None:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """The plane's refusals, and files that cannot be read or written, as one clear line and exit status 1."""
+    """Refusals and an end of the plane, and files that cannot be read or written, as one line and exit status 1."""
+    from market_inference.cli.process import ServiceProcessError
     from market_inference.cli.training.plane import PlaneError
 
     try:
         yield
     except BrokenPipeError:  # click's: nobody reads the output
         raise
-    except (PlaneError, OSError) as error:
+    except (PlaneError, ServiceProcessError, OSError) as error:
         raise click.ClickException(str(error)) from None
