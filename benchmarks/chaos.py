@@ -165,8 +165,6 @@ async def attack(fleet: Fleet) -> Row:
 
 def resident(fleet: Fleet) -> float:
     """The gateway's resident memory in MB."""
-    if fleet.gateway is None:
-        raise RuntimeError("the fleet has no gateway")
     return float(psutil.Process(fleet.gateway.pid).memory_info().rss) / 1e6
 
 
@@ -177,15 +175,11 @@ async def drain(fleet: Fleet) -> Row:
         async with load.callers(CALLERS) as tally:
             await load.more(PHASE)
             began = time.monotonic()
-            gateway, log = fleet.gateway, fleet.log
-            if gateway is None:
-                raise RuntimeError("the fleet has no gateway")
-            stopping = asyncio.create_task(asyncio.to_thread(gateway.stop, 30.0))
-            await stopping
-        if gateway.returncode:
-            raise RuntimeError(f"the drained gateway exited with {gateway.returncode}")
+            await asyncio.to_thread(fleet.gateway.stop, 30.0)
+        if fleet.gateway.returncode:
+            raise RuntimeError(f"the drained gateway exited with {fleet.gateway.returncode}")
         # Every accepted request has a line in the gateway's log; calls to the closed socket were never accepted.
-        codes = [line["code"] for line in map(json.loads, log().splitlines()) if line["event"] == "request"]
+        codes = [line["code"] for line in map(json.loads, fleet.log().splitlines()) if line["event"] == "request"]
         taken = codes.count("OK") - len(load.workload.requests)
         phases = (tally.percentile(99, until=began), tally.percentile(99, began), float("nan"))
         await asyncio.to_thread(fleet.start_gateway)
@@ -289,7 +283,7 @@ async def attacked(
 
 async def _beside(fleet: Fleet, name: str, load: Pressure, key: str) -> AttackRow:
     """Steady calls of a victim before, during and after an attack."""
-    processes = [psutil.Process(process.pid) for process in (fleet.gateway, fleet.replicas[0]) if process is not None]
+    processes = [psutil.Process(process.pid) for process in (fleet.gateway, fleet.replicas[0])]
     peak, last = [0.0, 0.0], [0.0, 0.0]
 
     async def watch() -> None:

@@ -45,7 +45,7 @@ class Fleet:
         self.replicas: list[ServiceProcess] = []
         self.addresses: list[str] = []
         self._ports: list[HeldPort] = []
-        self.gateway: ServiceProcess | None = None
+        self.gateway: ServiceProcess
         self._ready = Ready("", "")
 
     @property
@@ -117,7 +117,7 @@ class Fleet:
 
     def log(self) -> str:
         """The gateway's log."""
-        return self.gateway.log.read_text(encoding="utf-8") if self.gateway else ""
+        return self.gateway.log.read_text(encoding="utf-8")
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the gateway's samples with this name and these labels."""

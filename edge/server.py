@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from importlib.metadata import version
-from pathlib import Path
 
 import uvicorn
 
@@ -128,14 +127,10 @@ def _own_key(config: Config) -> str:
             "MARKET_EDGE_KEY_FILE would let every machine that reaches MARKET_EDGE_LISTEN use the key: "
             "listen on loopback"
         )
-    return _text(config.key_file)
-
-
-def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return config.key_file.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ConfigurationError(f"MARKET_EDGE_KEY_FILE={path}: {error.strerror}") from error
+        raise ConfigurationError(f"MARKET_EDGE_KEY_FILE={config.key_file}: {error.strerror}") from error
 
 
 def _check_plaintext(config: Config) -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -99,13 +99,10 @@ class Prometheus:
         return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing"}}'))
 
     def _get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self._address, timeout=60)
-        try:
+        with closing(http.client.HTTPConnection(self._address, timeout=60)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
-        finally:
-            connection.close()
         if answer.status != http.client.OK:
             raise http.client.HTTPException(f"{answer.status} {path}: {body[:300]!r}")
         return body

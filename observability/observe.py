@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,9 @@ def over_http(lab: Lab, closes: list[float]) -> None:
         ("/v1/watch", {"symbol": "X", "ohlcv": {"close": closes}, "indicators": ["RSI"], "bars": closes[-2:]}),
         ("/v1/predict", {"time_series": closes, "horizon": 0}),
     ):
-        connection = http.client.HTTPConnection(lab.http, timeout=60)
-        try:
+        with closing(http.client.HTTPConnection(lab.http, timeout=60)) as connection:
             connection.request("POST", path, json.dumps(body), {"authorization": f"Bearer {lab.key}"})
             connection.getresponse().read()
-        finally:
-            connection.close()
 
 
 def wait_serving(lab: Lab) -> None:

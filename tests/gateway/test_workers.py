@@ -82,7 +82,6 @@ async def test_a_stopped_worker_is_replaced_and_keeps_no_share_of_new_connection
 
 @pytest.mark.slow
 def test_workers_end_with_a_killed_parent(fleet):
-    assert fleet.gateway is not None
     children = [psutil.Process(pid) for pid in workers(fleet)]
     assert len(children) == WORKERS
     fleet.gateway.kill()
@@ -91,7 +90,6 @@ def test_workers_end_with_a_killed_parent(fleet):
 
 
 def workers(fleet: Fleet) -> list[int]:
-    assert fleet.gateway is not None
     pid = fleet.gateway.pid
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())

@@ -90,14 +90,16 @@ class Gatekeeper:
         given = _Given(self._objects, data, version["files"][evaluation.NAME], self._renew(lease))
         try:
             if isinstance(recipe, Sentiment | Classifier):
-                return self._judge_texts(version, recipe, given)
-            return self._judge_bands(version, recipe, given)
+                return self._judge_texts(version, recipe, given, self._champion)
+            return self._judge_bands(version, recipe, given, self._champion)
         except (EvaluationError, DataRefusedError) as error:
             return Report(Verdict.REJECTED, [str(error)])
         except (ChampionAwayError, ObjectMissingError) as error:
             return verdict.undecided(str(error))
 
-    def _judge_texts(self, version: RowMapping, recipe: Sentiment | Classifier, given: "_Given") -> Report:
+    def _judge_texts(
+        self, version: RowMapping, recipe: Sentiment | Classifier, given: "_Given", champion: Champion
+    ) -> Report:
         if too_many := given.too_many(rows.MOST_TEXTS):
             return too_many
         columns = texts.columns(given.data(), len(LABELS), recipe.seed)
@@ -118,15 +120,14 @@ class Gatekeeper:
         places = np.argsort(held)
         picked = dict(zip(places.tolist(), texts.picked(given.data(), held[places].tolist()), strict=True))
         asked = [picked[place] for place in range(len(held))]
-        assert self._champion is not None  # noqa: S101 -- narrows the type
-        name, champion = self._champion.texts(version["name"], asked, given.alive)
+        name, rival = champion.texts(version["name"], asked, given.alive)
         trained = columns.labels[divided.train].astype(np.int64)
         baseline = baselines.label_shares(trained, len(LABELS), len(held))
-        report = verdict.of_texts(candidate, champion, baseline, labels, looks=looks, names=LABELS)
+        report = verdict.of_texts(candidate, rival, baseline, labels, looks=looks, names=LABELS)
         report.figures["held_back"] = len(divided.gate)
         return self._with_champion(version, report, name)
 
-    def _judge_bands(self, version: RowMapping, recipe: Any, given: "_Given") -> Report:
+    def _judge_bands(self, version: RowMapping, recipe: Any, given: "_Given", champion: Champion) -> Report:
         if too_many := given.too_many(rows.MOST_BARS):
             return too_many
         closes = dict(sorted(bars.closes(given.data()).items()))
@@ -150,8 +151,7 @@ class Gatekeeper:
             together[moment].append(one)
         asked = [together[moment] for moment in sorted(together)]
         contexts = [{symbol: closes[symbol][:end] for symbol, end in at_once} for at_once in asked]
-        assert self._champion is not None  # noqa: S101 -- narrows the type
-        name, found = self._champion.bands(version["name"], contexts, recipe.horizon, levels, given.alive)
+        name, found = champion.bands(version["name"], contexts, recipe.horizon, levels, given.alive)
         champion_of: dict[tuple[str, int], Floats] = {}
         for at_once, bands in zip(asked, found, strict=True):
             champion_of |= {(symbol, end): bands[symbol] for symbol, end in at_once}

@@ -3,16 +3,13 @@
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import click
 
 from market_inference.cli.commands.call import Service, service_options
 from market_inference.cli.commands.train import as_json, plane_at, plane_url, refusals
 from market_inference.cli.printable import echo
-
-if TYPE_CHECKING:
-    from market_inference.cli.training.plane import Plane
 
 EXAMPLES = """
 \b
@@ -57,11 +54,7 @@ def models(context: click.Context, service: Service, raw: bool) -> None:
 @plane_url
 def register(job: str, name: str, raw: bool, url: str) -> None:
     """Make a version of the JOB's model, and wait for the verdict of the gate; the exit status is 0 when it passes."""
-    with refusals():
-        plane = plane_at(url)
-        found = _verdict(plane, name, plane.json("POST", f"/models/{name}/versions", {"job": job})["label"])
-    _show_version(found, raw)
-    sys.exit(0 if found["state"] == "passed" else 1)
+    _await_verdict(url, name, f"/models/{name}/versions", {"job": job}, raw)
 
 
 @models.command()
@@ -74,11 +67,7 @@ def judge(name: str, version: str, raw: bool, url: str) -> None:
 
     A version that was compared with an earlier champion is not promoted.
     """
-    with refusals():
-        plane = plane_at(url)
-        found = _verdict(plane, name, plane.json("POST", f"/models/{name}/versions/{version}/judge")["label"])
-    _show_version(found, raw)
-    sys.exit(0 if found["state"] == "passed" else 1)
+    _await_verdict(url, name, f"/models/{name}/versions/{version}/judge", None, raw)
 
 
 @models.command()
@@ -162,9 +151,14 @@ def lineage(name: str, version: str, raw: bool, url: str) -> None:
     _show_version(found, raw)
 
 
-def _verdict(plane: "Plane", name: str, label: str) -> Any:
-    """The version, once the gate has judged the version, or after _VERDICT_SECONDS."""
-    return plane.settled(f"/models/{name}/versions/{label}", "judging", seconds=_VERDICT_SECONDS)
+def _await_verdict(url: str, name: str, path: str, body: dict[str, str] | None, raw: bool) -> NoReturn:
+    """Ask for a verdict, and show the version once the gate has judged the version, or after _VERDICT_SECONDS."""
+    with refusals():
+        plane = plane_at(url)
+        label = plane.json("POST", path, body)["label"]
+        found = plane.settled(f"/models/{name}/versions/{label}", "judging", seconds=_VERDICT_SECONDS)
+    _show_version(found, raw)
+    sys.exit(0 if found["state"] == "passed" else 1)
 
 
 def _show_version(found: Any, raw: bool) -> None:
