@@ -14,7 +14,6 @@ from edge.body import Bodies
 from edge.caller import Caller
 from edge.config import Config
 from edge.errors import ClientGoneError, MethodNotAllowedError, NoRouteError
-from edge.health import Health
 from edge.metrics import Metrics
 from edge.routes import bars, calls, health, page, timeseries, watch
 from edge.tables.requests import Tables
@@ -34,7 +33,7 @@ class Components:
     config: Config
     upstream: Upstream
     admission: Admission
-    health: Health
+    health: health.Health
     metrics: Metrics
     traces: Traces | None
     own_key: str

@@ -10,8 +10,8 @@ import uvicorn
 from edge.admission import MESSAGE_BYTES, Admission
 from edge.app import Components, application
 from edge.config import Config
-from edge.health import Health
 from edge.metrics import Metrics
+from edge.routes.health import Health
 from edge.upstream import Upstream
 from edge.websocket import counted
 from runtime import http_connection, tls

@@ -1,9 +1,21 @@
-"""Probes: /health/live and /health/ready."""
+"""Probes: /health/live and /health/ready, and whether this edge should receive requests."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from edge.health import Health
+from edge.upstream import Upstream
+
+
+class Health:
+    """Ready while the gateway is connected, until the drain."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        return not self.draining and self._upstream.ready
 
 
 def router(health: Health) -> APIRouter:
