@@ -32,7 +32,6 @@ from rich.table import Table
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WHEELS: Final = Path(__file__).with_name("gpu_wheels.txt")
-MOST_WHEEL_BYTES: Final = 60_000_000
 LEAST_TORCH: Final = (2, 11)
 BATCHES: Final = (1, 8, 32, 128, 512)
 LEVELS: Final = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
