@@ -101,7 +101,7 @@ async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch)
         secret, key = keys.issue("crowd")
         with keys.edit(tmp_path / "keys.json") as stored:
             stored.append(key)
-        await gateway.server._security._look_at_keys()
+        await gateway.server._security._keys.look()
         came: list[str] = []
 
         def behave(envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply | None:
