@@ -345,7 +345,7 @@ def test_empty_names_at_the_end_of_a_header_are_dropped_at_once(head):
 
 
 def test_many_bars_without_a_close_are_skipped_at_once_and_said_in_one_note():
-    count = 100_000
+    count = 600_000
     text = "Open,Close\n" + "1,\n" * count + "1,5\n1,6\n" + "1,\n" * 3
     found = {}
     assert cpu(lambda: found.update(read(file(text)))) < 20
