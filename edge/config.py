@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from runtime.listen import Address
 from runtime.settings import Settings
-from runtime.tracing import Endpoint
+from runtime.tracing import Endpoint, Ratio
 
 # As a browser sends an origin: in lower case, without a path, and without the port that the scheme implies.
 _ORIGIN: Final = re.compile(r"(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
@@ -75,15 +75,8 @@ class Config(Settings):
     max_timeout: float = Field(300.0, gt=0, description="a longer timeout is shortened to this many seconds")
     drain_seconds: float = Field(20.0, ge=0, description="time for requests in work after SIGTERM")
     page: bool = Field(True, description="serve the page at / and the reference at /docs")
-    otlp_endpoint: Endpoint = Field(
-        "", description="OpenTelemetry collector for traces (OTLP over gRPC), such as http://collector:4317"
-    )
-    trace_ratio: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="share of the traces that begin here to record; a caller's own trace keeps its flag",
-    )
+    otlp_endpoint: Endpoint = ""
+    trace_ratio: Ratio = 0.01
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
