@@ -14,6 +14,7 @@ from edge.metrics import Metrics
 from edge.routes.health import Health
 from edge.upstream import Upstream
 from edge.websocket import counted
+from market_inference.contract.regular_file import opened
 from runtime import http_connection, tls
 from runtime.http_server import HttpServer, listening
 from runtime.listen import is_loopback
@@ -128,7 +129,8 @@ def _own_key(config: Config) -> str:
             "listen on loopback"
         )
     try:
-        return config.key_file.read_text(encoding="utf-8").strip()
+        with opened(config.key_file) as file:
+            return file.read().decode().strip()
     except OSError as error:
         raise ConfigurationError(f"MARKET_EDGE_KEY_FILE={config.key_file}: {error.strerror}") from error
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.model import ModelUnavailableError
+from models.regular_file import opened
 
 FILE_NAME = "manifest.json"
 MOST_BYTES: Final = 1 << 20
@@ -96,7 +97,7 @@ class Manifest(_Members):
     def of(cls, folder: Path) -> "Manifest":
         """Read the folder's manifest. Raises ModelUnavailableError for a missing or malformed manifest."""
         try:
-            with (folder / FILE_NAME).open("rb") as file:
+            with opened(folder / FILE_NAME) as file:
                 return cls.read_from(file.read(MOST_BYTES + 1), folder.name)
         except FileNotFoundError as missing:
             raise ModelUnavailableError(f"the model folder {folder.name!r} has no {FILE_NAME}") from missing
@@ -161,7 +162,8 @@ def verified(path: Path, sha256: str) -> bytes:
     Raises ModelUnavailableError when the file is missing or the digest differs.
     """
     try:
-        content = path.read_bytes()
+        with opened(path) as file:
+            content = file.read()
     except OSError as missing:
         raise _unreadable(path, missing) from missing
     found = digest(content)
@@ -173,7 +175,7 @@ def verified(path: Path, sha256: str) -> bytes:
 def verify(path: Path, sha256: str) -> None:
     """Compare a file's digest without holding the file. Raises ModelUnavailableError as verified() does."""
     try:
-        with path.open("rb") as content:
+        with opened(path) as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as missing:
         raise _unreadable(path, missing) from missing

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from models.regular_file import opened
+
 
 def weights_version(source: str, config: Any) -> str:
     """Twelve hex digits for the weights at ``source``, a folder or hub id; ``config`` is that of transformers."""
@@ -12,6 +14,6 @@ def weights_version(source: str, config: Any) -> str:
         return str(commit)[:12]
     digest = hashlib.sha256()
     for path in sorted(Path(source).glob("*.safetensors")):
-        with path.open("rb") as file:
+        with opened(path) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 
+from market_inference.contract.regular_file import opened
 from runtime.logs import fields
 from runtime.tls_records import ServerContext
 from runtime.watched import Watched
@@ -86,6 +87,8 @@ def check(files: Files) -> float:
     Raises TlsError for a file that is missing, no PEM, a key that does not belong to its certificate, or an expired
     certificate.
     """
+    for path in files.paths:
+        _read(path)  # OpenSSL would wait for the writer of a FIFO
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         if files.ca is not None:
@@ -192,6 +195,7 @@ def _read(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        with opened(path) as file:
+            return file.read()
     except OSError as error:
         raise TlsError(f"{path.name}: {error.strerror}") from error

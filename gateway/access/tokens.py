@@ -25,6 +25,7 @@ import jwt
 
 from gateway.access.fetch import FetchError, fetch
 from market_inference.contract.errors import UnauthenticatedError
+from market_inference.contract.regular_file import opened
 from runtime.logs import fields
 from runtime.watched import Watched
 from runtime.watcher import LookError
@@ -193,7 +194,7 @@ def _fetch(source: str, copy: Path | None) -> dict[str, jwt.PyJWK]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with opened(path) as file:
         raw = file.read(MAX_KEY_SET_BYTES + 1)
     if len(raw) > MAX_KEY_SET_BYTES:
         raise KeySetError(f"too large (max {MAX_KEY_SET_BYTES} bytes)")

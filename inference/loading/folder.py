@@ -8,6 +8,7 @@ from pathlib import Path
 
 from inference.loading.source import Listing, SourceAwayError
 from models.manifest import FILE_NAME, MOST_BYTES, Manifest
+from models.regular_file import opened
 
 
 class FolderSource:
@@ -31,7 +32,7 @@ class FolderSource:
         for path in folders:
             try:
                 target = path.resolve(strict=True)
-                with (target / FILE_NAME).open("rb") as file:
+                with opened(target / FILE_NAME) as file:
                     found.manifests[path.name] = file.read(MOST_BYTES + 1)
                 self._targets[path.name] = target
             except (FileNotFoundError, NotADirectoryError):

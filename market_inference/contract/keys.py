@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from market_inference.contract import methods
+from market_inference.contract.regular_file import opened
 from market_inference.contract.state import development_key_file
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def public_part(secret: str) -> str:
 
 def read(path: Path) -> list[Key]:
     """The keys of a file. Raises OSError when it cannot be read, ValueError when it is not a keys file."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         raw = file.read(MOST_FILE_BYTES + 1)
     try:
         if len(raw) > MOST_FILE_BYTES:
@@ -222,7 +223,8 @@ def development_key() -> tuple[str, Keys]:
             path.hardlink_to(fresh)
             log.info("made the development key", extra={"fields": {"file": str(path)}})
         fresh.unlink()
-    secret = path.read_text(encoding="utf-8").strip()
+    with opened(path) as file:
+        secret = file.read(MOST_FILE_BYTES).decode().strip()
     return secret, Keys([Key(public_part(secret), _digest(secret), "development", SCOPES)])
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from market_inference.contract.regular_file import opened
 from runtime.remote import s3
 from runtime.remote.location import Location
 
@@ -67,7 +68,8 @@ class FolderRegistry:
 
     def manifest(self, name: str) -> bytes | None:
         try:
-            return (self._folder / name / MANIFEST).read_bytes()
+            with opened(self._folder / name / MANIFEST) as file:
+                return file.read(_MOST_MANIFEST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
 import weakref
@@ -108,6 +109,21 @@ async def test_a_listing_without_an_end_is_a_failure_of_the_watcher_and_keeps_on
     await watcher.look()
     assert not watcher.failure
     assert (await catalog.get("e", "m")).version == "2"
+
+
+@pytest.mark.timeout(60)
+async def test_a_fifo_for_a_manifest_concerns_its_folder_alone(serving, registry, tmp_path):
+    """The listing waited for a writer: no model was seen any more, and none forgotten."""
+    put(tmp_path / "m", "2")
+    await registry.scan()
+    (tmp_path / "m" / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "m" / "manifest.json")
+    put(tmp_path / "other", "1", name="other")
+    watcher = registry.watcher(1.0)
+    await watcher.look()
+    assert watcher.failure == "m: manifest.json cannot be read: not a regular file"
+    assert (await serving.get("e", "m")).version == "2"
+    assert (await serving.get("e", "other")).version == "1"
 
 
 async def test_a_folder_with_a_new_name_is_a_new_model_and_nonsense_is_passed_over(catalog, registry, tmp_path):

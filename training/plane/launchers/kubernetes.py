@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from market_inference.contract.regular_file import opened
 from runtime.remote.http import Http, RemoteError
 from runtime.remote.shapes import record, text, understood
 from training.plane.launcher import (
@@ -141,7 +142,8 @@ class KubernetesLauncher:
         if self._token_file is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {self._token_file.read_text(encoding='ascii').strip()}"}
+            with opened(self._token_file) as file:
+                return {"Authorization": f"Bearer {file.read().decode('ascii').strip()}"}
         except (OSError, ValueError) as error:
             raise LauncherAwayError(f"the token of the cluster cannot be read: {error}") from None
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from market_inference.contract.regular_file import opened
 from training.plane.launcher import Handle, LaunchError, Made, Offer, PodSpec, Presence, Seen, Wanted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -109,7 +110,7 @@ class ProcessLauncher:
     def logs(self, machine: Handle, most: int) -> bytes | None:
         """The last `most` bytes of the machine's log; None without a log."""
         try:
-            with (self._folder / machine.name / "log").open("rb") as log:
+            with opened(self._folder / machine.name / "log") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - most))
                 return log.read(most)
         except OSError:
@@ -141,6 +142,7 @@ def _locked(folder: Path, how: int) -> Iterator[int | None]:
 
 def _number(path: Path) -> int | None:
     try:
-        return int(path.read_text(encoding="ascii"))
+        with opened(path) as file:
+            return int(file.read(20))
     except (OSError, ValueError):
         return None
