@@ -7,9 +7,11 @@ stop.
 import asyncio
 import gc
 import logging
+import os
 import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
@@ -18,6 +20,8 @@ from runtime import listen, malloc
 from runtime.logs import fields
 
 _SIGNAL_SECONDS: Final = 0.5
+# After the drain, the threads of pools have this time. Python would wait for a thread that hangs for ever.
+_END_SECONDS: Final = 3.0
 # The most open files of a process on macOS, which states no limit and refuses it.
 _OPEN_MAX: Final = 10_240
 T = TypeVar("T")
@@ -65,6 +69,17 @@ async def serve(make: Callable[[], Server], log: logging.Logger) -> None:
     log.info("draining")
     await server.stop()
     log.info("stopped")
+    ending = threading.Timer(_END_SECONDS, _end, [log])
+    ending.daemon = True
+    ending.start()
+
+
+def _end(log: logging.Logger) -> None:
+    """End the process without its threads: one hangs, such as in a call to the system for a mount that is away."""
+    hanging = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    log.warning("ended with threads that hang", extra=fields(threads=hanging))
+    logging.shutdown()
+    os._exit(0)
 
 
 def _allow_files() -> None:

@@ -47,6 +47,35 @@ def test_a_process_drains_and_ends(number: signal.Signals) -> None:
     assert child.returncode == 0
 
 
+HANGING = """
+import asyncio, logging, os, sys
+from runtime import logs, process
+class Server:
+    address = metrics_address = "127.0.0.1:0"
+    async def start(self):
+        reader, self.writer = os.pipe()
+        self.look = asyncio.create_task(asyncio.to_thread(os.read, reader, 1))
+    async def stop(self):
+        self.look.cancel()
+        print("drained", flush=True)
+logs.configure("info")
+process._END_SECONDS = 0.1
+asyncio.run(process.serve(Server, logging.getLogger("test")))
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_process_ends_although_a_thread_hangs() -> None:
+    """asyncio and concurrent.futures waited for the thread for ever."""
+    with subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert b"listen" in child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate()
+    assert (child.returncode, out) == (0, b"drained\n")
+    assert b"ended with threads that hang" in err
+
+
 def test_a_process_under_nohup_outlives_its_terminal(request: pytest.FixtureRequest) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
