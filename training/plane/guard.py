@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from market_inference.contract.keys import FORM
 from runtime.logs import fields
 from training.plane import problem
 from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError, Violation
@@ -33,7 +34,8 @@ BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 _LOG_PATH = re.compile(r"/api/training/jobs/[^/]+/log")
-_SECRET_PATH = re.compile(r"(/api/training/download/)[^/]+")
+_SECRET = re.compile(rf"(?<=/download/)[^/]+|(?<=/){FORM}_[^/]*|[^/]{{41,}}")
+"""In a path, whether a route has the path or not: tokens, API keys, and whatever is as long as these."""
 
 
 class Guard:
@@ -70,7 +72,7 @@ class Guard:
             "request",
             extra=fields(
                 method=scope["method"],
-                path=_SECRET_PATH.sub(r"\1-", scope["path"]),
+                path=_SECRET.sub("-", scope["path"]),
                 status=answer.status,
                 seconds=round(time.monotonic() - began, 4),
                 request_id=request_id,
