@@ -353,3 +353,10 @@ def test_arrays_in_a_list_are_used_without_a_copy_unless_they_need_one():
     assert [found.values.dtype for found in series(mixed).items] == [np.float64] * 3
     holes = [np.arange(40.0), np.r_[np.nan, np.arange(39.0)]]
     assert [len(found.values) for found in series(holes).items] == [40, 39]
+
+
+def test_the_largest_values_are_read_without_a_warning_and_a_hole_beside_them_is_found():
+    """Warnings are errors in tests: the squares of such values are infinite."""
+    large = np.array([1e300, -1e308, 2e300])
+    np.testing.assert_array_equal(series(large).items[0].values, large)
+    np.testing.assert_array_equal(series([large, np.r_[np.nan, large]]).items[1].values, large)
