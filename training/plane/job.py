@@ -78,6 +78,7 @@ class Job:
     state: JobState
     dataset_state: str
     dataset_reason: str
+    """Why the dataset was refused, or why the recipe cannot take the dataset."""
     attempt: int
     failures: int
     losses: int

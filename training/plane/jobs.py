@@ -20,6 +20,7 @@ from training.plane.launcher import Made, Offer, Wanted
 from training.plane.schema import attempts, datasets, jobs
 from training.plane.step import Bury, Finish, Mark, Move, Retry, Stop
 from training.plane.terms import Terms
+from training.recipes import recipe as recipes
 
 # A job token outlives the attempt's deadline by as long as a pod may hold its artifacts.
 HOLD_SECONDS: Final = 3600.0
@@ -28,7 +29,12 @@ GIVEN_UP: Final = "given_up"
 _LIVE: Final = [state for state in AttemptState if state is not AttemptState.GONE]
 # Made once: each look at a job asks both.
 _JOB: Final = (
-    select(jobs, datasets.c.state.label("dataset_state"), datasets.c.reason.label("dataset_reason"))
+    select(
+        jobs,
+        datasets.c.state.label("dataset_state"),
+        datasets.c.reason.label("dataset_reason"),
+        datasets.c.report["labels"].label("dataset_labels"),
+    )
     .select_from(jobs.outerjoin(datasets, jobs.c.dataset == datasets.c.id))
     .where(jobs.c.id == bindparam("asked"))
 )
@@ -140,11 +146,16 @@ def _job(connection: Connection, row: RowMapping) -> Job:
     return Job.of(
         row,
         dataset_state=row["dataset_state"] or "deleted",
-        dataset_reason=row["dataset_reason"] or "",
+        dataset_reason=row["dataset_reason"] or _unfit(row),
         finished=(row["result"] or {}).get("attempt") == row["attempt"],
         wanted=wanted(row["recipe"].get("machine") or {}),
         failed_step=-1 if failed_step is None else failed_step,
     )
+
+
+def _unfit(row: RowMapping) -> str:
+    """Why the job's recipe cannot take the dataset; a job may be made before the dataset is checked."""
+    return recipes.unfit(row["recipe"], row["dataset_labels"] or ()) if row["state"] == JobState.VALIDATING else ""
 
 
 def wanted(machine: Mapping[str, Any]) -> Wanted:

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from training.plane.database import Database
 from training.plane.errors import PlaneError, UnavailableError, Violation
 from training.plane.estimate import Estimate
 from training.plane.launcher import Launcher, LauncherAwayError, Offer, Wanted
+from training.recipes import recipe as recipes
 from training.recipes.recipe import AnyRecipe
 
 # Machines of these launchers are on the public internet.
@@ -70,13 +71,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A job before its creation. `rows`: of the dataset."""
+    """A job before its creation. `rows` and `labels`: of the dataset, as far as its check has ended."""
 
     owner: str
     recipe: AnyRecipe
     wanted: Wanted
     rows: int
     launcher: str
+    labels: Collection[str] = ()
 
 
 def run(config: Config, store: Database, launcher: Launcher, asked: Question, now: float) -> Report:
@@ -88,10 +90,15 @@ def run(config: Config, store: Database, launcher: Launcher, asked: Question, no
     with store.read() as connection:
         estimates = estimate.table(connection, asked.launcher, offers, asked.recipe, asked.rows)
         account = budget.account(connection, asked.owner, now, config.budget_usd)
-    checks = [*_model(asked, config), _machine(offers, asked.wanted), *_money(estimates, account)]
+    checks = [*_labels(asked), *_model(asked, config), _machine(offers, asked.wanted), *_money(estimates, account)]
     if asked.launcher != HERE:
         checks += [_image(config.image), *_address(config, asked.launcher)]
     return Report(checks, estimates)
+
+
+def _labels(asked: Question) -> Iterator[Check]:
+    if why := recipes.unfit(asked.recipe.model_dump(), asked.labels):
+        yield Check("dataset", False, why)
 
 
 def _model(asked: Question, config: Config) -> Iterator[Check]:

@@ -128,7 +128,7 @@ def _without_machine(job: Job, attempt: Attempt | None, now: float) -> Action:
 
 def _validated(job: Job) -> Action:
     if job.dataset_state == "ready":
-        return Move(JobState.QUEUED)
+        return Finish(JobState.REFUSED, job.dataset_reason) if job.dataset_reason else Move(JobState.QUEUED)
     if job.dataset_state in {"refused", "deleted"}:
         return Finish(JobState.REFUSED, f"the dataset is {job.dataset_state}: {job.dataset_reason}".rstrip(": "))
     return Wait(POLL_SECONDS)

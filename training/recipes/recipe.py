@@ -5,7 +5,7 @@ Owns the fields, their limits and the reading of YAML. No torch in here: the pla
 
 import json
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import yaml
@@ -150,6 +150,16 @@ class Chronos2(_Tuned):
 AnyRecipe: TypeAlias = Sentiment | Classifier | Calibration | Chronos2
 _RECIPES: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="kind")])
 DATASETS: Final = {"sentiment": "texts", "classifier": "texts", "calibration": "bars", "chronos2": "bars"}
+
+SENTIMENT_LABELS: Final = 3
+
+
+def unfit(recipe: Mapping[str, Any], labels: Iterable[str]) -> str:
+    """Why a dataset with these labels is none for the recipe, "" where it is one. Bars have no labels."""
+    kind = recipe["kind"]
+    most = SENTIMENT_LABELS if kind == "sentiment" else len(recipe.get("labels", ()))
+    highest = max(map(int, labels), default=-1)
+    return f"{kind} takes the labels 0 to {most - 1}, and the dataset has {highest}" if highest >= most else ""
 
 
 def parse(text: bytes) -> AnyRecipe:

@@ -16,7 +16,7 @@ from models.sentiment.encoder import Classifier, Packed
 from models.sentiment.minilm import plain, tokenizer
 from training.recipes import evaluation, texts
 from training.recipes.loop import Judged, Loop, Plan
-from training.recipes.recipe import Sentiment
+from training.recipes.recipe import SENTIMENT_LABELS, Sentiment
 from training.recipes.run import DataRefusedError, Outcome, Surroundings
 from training.recipes.split import Divided, divide
 from training.sentiment import fit
@@ -24,7 +24,6 @@ from training.sentiment.export import export
 from training.sentiment.phrases import phrases
 from training.sentiment.rows import Encoded, Row, encode
 
-LABELS = 3
 NAME = "minilm_tuned"
 """The model's name in requests: the name of the embedded model would replace that model in a registry."""
 
@@ -32,7 +31,7 @@ NAME = "minilm_tuned"
 def train(recipe: Sentiment, around: Surroundings) -> Outcome:
     """Train, judge each epoch on the newest rows, and write the best one. Raises DataRefusedError, StoppedError."""
     torch.set_num_threads(recipe.threads)
-    divided = divide(texts.read(around.data, LABELS), recipe.split, recipe.seed)
+    divided = divide(texts.read(around.data, SENTIMENT_LABELS), recipe.split, recipe.seed)
     if len({row.label for row in divided.train}) < 2:
         raise DataRefusedError("every row to train on has the same label")
     words = tokenizer()

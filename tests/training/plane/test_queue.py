@@ -1,4 +1,4 @@
-"""Which queued job gets the next machine, on both databases."""
+"""Which queued job gets the next machine, and which one gets none, on both databases."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,10 @@ from tests.training.plane.conftest import NOW
 from training.plane import jobs
 from training.plane.database import Database
 from training.plane.job import AttemptState, JobState
-from training.plane.schema import attempts
+from training.plane.launcher import Presence, Seen
+from training.plane.schema import attempts, datasets
 from training.plane.schema import jobs as table
+from training.plane.step import Finish, Move, Wait, step
 
 
 def woken(store: Database) -> tuple[str, str]:
@@ -66,3 +68,20 @@ def test_without_a_queued_job_none_is_woken(store: Database, add_job: Callable[.
         before = connection.execute(select(table)).all()
         jobs.poke_queued(connection)
         assert connection.execute(select(table)).all() == before
+
+
+def test_a_job_made_before_its_dataset_was_checked_is_refused_for_labels(
+    store: Database, add_job: Callable[..., str]
+) -> None:
+    job = add_job("checking")
+
+    def next_action(**checked: object) -> object:
+        with store.begin() as connection:
+            connection.execute(update(datasets).values(**checked))
+            return step(*jobs.read(connection, job), Seen(Presence.ABSENT), NOW)
+
+    assert isinstance(next_action(state="checking"), Wait)
+    for report in ({"labels": {"0": 20, "2": 20}}, {"symbols": 3}, None):
+        assert next_action(state="ready", report=report) == Move(JobState.QUEUED)
+    why = "sentiment takes the labels 0 to 2, and the dataset has 10"
+    assert next_action(report={"labels": {"10": 20, "2": 20}}) == Finish(JobState.REFUSED, why)

@@ -52,6 +52,10 @@ HIDDEN = Seen(Presence.ABSENT, hidden_seconds=120.0)
             job(state=JobState.VALIDATING, dataset_state="refused", dataset_reason="row 3: no label"),
             Finish(JobState.REFUSED, "the dataset is refused: row 3: no label"),
         ),
+        (
+            job(state=JobState.VALIDATING, dataset_reason="sentiment takes the labels 0 to 2, and the dataset has 5"),
+            Finish(JobState.REFUSED, "sentiment takes the labels 0 to 2, and the dataset has 5"),
+        ),
         (job(state=JobState.QUEUED, attempt=0), Request()),
         (
             job(state=JobState.QUEUED, attempt=0, cancel_asked_at=NOW),

@@ -112,8 +112,8 @@ def router(services: Services) -> APIRouter:
         with store.read() as connection:
             if key is not None and jobs.is_made(connection, owner, key):
                 return preflight.Report((), ())
-            rows = dataset.get(connection, owner, data)["rows"] or 0
-        return check(services, owner, asked, rows)
+            found = dataset.get(connection, owner, data)
+        return check(services, owner, asked, found)
 
     def _refuse_too_many(connection: Any, owner: str) -> None:
         counted = select(func.count()).select_from(table).where(table.c.owner == owner)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
+from sqlalchemy import RowMapping
 
 from gateway.access.auth import Client
 from training.plane import budget, dataset, jobs, preflight
@@ -38,8 +39,8 @@ def router(services: Services) -> APIRouter:
     def _estimate(owner: str, text: bytes, data: str) -> dict[str, Any]:
         asked = read_recipe(text)
         with services.store.read() as connection:
-            rows = dataset.get(connection, owner, data)["rows"] or 0
-        return shown_report(check(services, owner, asked, rows))
+            found = dataset.get(connection, owner, data)
+        return shown_report(check(services, owner, asked, found))
 
     @routes.get("/budget")
     def account(user: User) -> dict[str, Any]:
@@ -69,11 +70,12 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def check(services: Services, owner: str, asked: AnyRecipe, rows: int) -> Report:
-    """The pre-flight of a job on the default launcher. Raises UnavailableError."""
+def check(services: Services, owner: str, asked: AnyRecipe, found: RowMapping) -> Report:
+    """The pre-flight of a job on the default launcher, on a row of `datasets`. Raises UnavailableError."""
     name = services.machines.default
     wanted = jobs.wanted(asked.machine.model_dump())
-    question = Question(owner, asked, wanted, rows, name)
+    labels = (found["report"] or {}).get("labels", ())
+    question = Question(owner, asked, wanted, found["rows"] or 0, name, labels)
     launcher = services.machines.launcher(name)
     return preflight.run(services.config, services.store, launcher, question, services.clock.now())
 

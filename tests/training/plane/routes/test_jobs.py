@@ -10,10 +10,11 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.training.planes import PlaneProcess, ask
+from benchmarks.training.planes import PlaneProcess, ask, texts
 from training.plane.errors import OverloadedError
 from training.plane.routes.jobs import _Watchers
 
@@ -218,6 +219,28 @@ def test_a_dataset_that_is_refused_refuses_the_job(plane: PlaneProcess, tmp_path
 def test_a_recipe_needs_its_own_kind_of_data(plane: PlaneProcess, dataset: str) -> None:
     found = refused(plane, b"kind: calibration\n", dataset)
     assert found["errors"][0]["field"] == "dataset"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "most"),
+    [
+        ({"kind": "sentiment"}, "sentiment", 2),
+        ({"kind": "classifier", "base": "a/b", "revision": "1", "labels": ["low", "high"]}, "classifier", 1),
+    ],
+)
+def test_a_recipe_that_cannot_take_the_labels_makes_no_job(
+    plane: PlaneProcess, recipe: Any, kind: str, most: int
+) -> None:
+    """The machine found out, after its start was paid."""
+    text, why = json.dumps(recipe).encode(), f"{kind} takes the labels 0 to {most}, and the dataset has {most + 1}"
+    good, bad = (plane.dataset(texts().replace(b",2\n", b",%d\n" % label)) for label in (most, most + 1))
+    for path in ("/jobs?dry_run=true&", "/estimate?"):
+        assert plane.ask("POST", f"{path}dataset={good}", text).json["valid"]
+        found = plane.ask("POST", f"{path}dataset={bad}", text).json
+        assert not found["valid"]
+        assert {"field": "dataset", "passed": False, "text": why} in found["checks"]
+    found = refused(plane, text, bad)
+    assert [error["field"] for error in found["errors"]] == ["dataset"]
 
 
 def test_lists_are_paged_and_filtered(plane: PlaneProcess) -> None:
