@@ -37,7 +37,11 @@ def _package_path(name: str) -> str:
     return name
 
 
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
+_Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^\P{C}+$")]
+"""Without control characters, which would reach terminals."""
+_PART = r"\w[\w.:+@-]*"
+_ModelName = Annotated[_Name, Field(pattern=f"^{_PART}(/{_PART})*$")]
+"""As in requests and lists of models: words and hub ids, no path."""
 _FileName = Annotated[str, Field(max_length=255), AfterValidator(_file_name)]
 _PackagePath = Annotated[str, Field(max_length=255), AfterValidator(_package_path)]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -71,7 +75,7 @@ class _Members:
 
     kind: _Name
     architecture: _Name
-    name: _Name
+    name: _ModelName
     version: _Name
     licence: _Name
     dtype: _Name
