@@ -66,7 +66,9 @@ class Config(Settings):
     )
     max_in_flight: int = Field(512, ge=1, description="requests in work in all, half for one key")
     max_watches: int = Field(2048, ge=1, description="live sessions (/v1/watch) in all, half for one key")
-    max_connections: int = Field(4096, ge=1, description="open connections; more are refused")
+    max_connections: int = Field(
+        4096, ge=1, description="open connections, half of the open files at most; more are refused"
+    )
     reader_seconds: float = Field(
         30.0, gt=0, description="a watch or an answer ends when its client reads nothing for this time"
     )

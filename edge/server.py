@@ -15,7 +15,7 @@ from edge.routes.health import Health
 from edge.upstream import Upstream
 from edge.websocket import counted
 from market_inference.contract.regular_file import opened
-from runtime import http_connection, tls
+from runtime import http_connection, process, tls
 from runtime.http_server import HttpServer, listening
 from runtime.listen import is_loopback
 from runtime.metrics.scrape import MetricsServer
@@ -83,7 +83,7 @@ class Server:
             lifespan="off",
             server_header=False,
             date_header=False,
-            limit_concurrency=config.max_connections,
+            limit_concurrency=process.connections(config.max_connections),
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
         )

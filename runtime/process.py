@@ -94,6 +94,16 @@ def _allow_files() -> None:
                 return
 
 
+def connections(most: int) -> int:
+    """`most`, or half of the files that the process may open: the other half is for stores, machines and models."""
+    if sys.platform == "win32":
+        return most
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if files == resource.RLIM_INFINITY else min(most, files // 2)
+
+
 def next_of(items: "queue.SimpleQueue[T]") -> T:
     """The next item, for a main thread with signal handlers in Python.
 

@@ -92,6 +92,12 @@ def test_a_service_may_open_as_many_files_as_the_system_allows(request: pytest.F
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
 
 
+@pytest.mark.parametrize(("files", "most"), [(256, 128), (4096, 1000), (resource.RLIM_INFINITY, 1000)])
+def test_connections_leave_half_of_the_files(monkeypatch: pytest.MonkeyPatch, files: int, most: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert process.connections(1000) == most
+
+
 @pytest.mark.parametrize(("stated", "allowed", "files"), [(1 << 63, 10_240, 10_240), (4096, 1024, 256)])
 def test_a_system_that_allows_fewer_files_than_it_states_stops_no_service(
     monkeypatch: pytest.MonkeyPatch, stated: int, allowed: int, files: int

@@ -91,7 +91,11 @@ class Config(Settings):
     watch_seconds: float = Field(86400.0, gt=0, description="how long a promoted model is watched")
     watch_every: float = Field(15.0, gt=0, description="seconds between two looks at watched models")
     script: Path | None = Field(None, description="what a machine of this computer runs; by default pod/run.sh")
-    max_connections: int = Field(1000, ge=10, description="open connections of one worker; more are refused at once")
+    max_connections: int = Field(
+        1000,
+        ge=10,
+        description="open connections of one worker, half of its open files at most; more are refused at once",
+    )
     poll_seconds: float = Field(0.5, gt=0, description="seconds between two looks for work")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -7,6 +7,7 @@ import socket
 
 import uvicorn
 
+from runtime import process
 from runtime.http_connection import HttpConnection
 from runtime.http_server import HttpServer, listening
 from runtime.listen import split
@@ -54,7 +55,7 @@ class Server:
             access_log=False,
             lifespan="off",
             server_header=False,
-            limit_concurrency=self._config.max_connections,
+            limit_concurrency=process.connections(self._config.max_connections),
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
         self._http = HttpServer(settings)

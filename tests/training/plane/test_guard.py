@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import select
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -121,3 +123,22 @@ def test_an_artifact_that_is_not_read_takes_memory_of_its_owner(tmp_path: Path) 
 
 def test_a_chunk_of_a_download_is_a_small_answer() -> None:
     assert CHUNK_BYTES <= SPARED_BYTES
+
+
+def test_connections_of_strangers_leave_files_for_the_store_and_machines(tmp_path: Path) -> None:
+    """The turn of a job failed for want of a descriptor, and used up a try."""
+    few = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))"
+    with PlaneProcess(tmp_path, first=few) as plane, ExitStack() as open_:
+        job = plane.job("succeed")
+        host, port = urlsplit(plane.url).netloc.split(":")
+        idle = [open_.enter_context(socket.create_connection((host, int(port)))) for _ in range(150)]
+        poll = select.poll()
+        for one in idle:
+            poll.register(one, select.POLLIN)
+        # A connection above the limit is closed; one without a descriptor would wait in the backlog.
+        assert eventually(lambda: len(poll.poll(100)), lambda closed: closed >= len(idle) - 64)
+        open_.close()
+        assert plane.finished(job)["state"] == "succeeded"
+        log = plane.log.read_text()
+        assert "turn failed" not in log
+        assert "store away" not in log
