@@ -13,9 +13,9 @@ from edge.server import ConfigurationError, Server
 from gateway.access.tokens import KeySetError, Tokens
 from market_inference.contract import keys, regular_file
 from models import regular_file as models_regular_file
-from models.forecast.weights_version import weights_version
 from models.manifest import Manifest, verified, verify
 from models.model import ModelUnavailableError
+from models.weights_version import weights_version
 from runtime import tls
 from tests.authority import Authority
 from training.plane.launcher import Handle
