@@ -37,8 +37,10 @@ asyncio.run(process.serve(Server, logging.getLogger()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_process_drains_and_ends(number: signal.Signals) -> None:
+def test_a_process_drains_and_ends(number: signal.Signals, request: pytest.FixtureRequest) -> None:
     """SIGHUP ended the process at once, with every request in flight."""
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the child would ignore SIGHUP
+    request.addfinalizer(lambda: signal.signal(number, before))
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert "listen" in child.stdout.readline()
