@@ -131,42 +131,41 @@ class Reconciler:
 
     def _do(self, lease: Lease, job: Job, attempt: Attempt | None, seen: Seen, action: Action) -> float | None:
         """Carry the action out. Seconds to wait before the next step, None to go on at once."""
-        now = self._clock.now()
         if isinstance(action, Request):
             with self._store.read() as connection:
                 if jobs.machines(connection) >= self._plane.max_machines:
                     return _FULL_SECONDS
             name = self._machines.name(job.id, job.attempt + 1)
-            self._write(jobs.request, lease, now, job, name)
+            self._write(jobs.request, lease, job, name)
             return None
         if isinstance(action, Move):
-            self._write(jobs.move, lease, now, action)
+            self._write(jobs.move, lease, action)
             return None
         if isinstance(action, Finish):
-            self._write(jobs.finish, lease, now, action)
+            self._write(jobs.finish, lease, action)
             return None
         if isinstance(action, Retry):
-            self._write(jobs.retry, lease, now, job, action)
+            self._write(jobs.retry, lease, job, action)
             return action.seconds
         if attempt is None:
             raise RuntimeError(f"{type(action).__name__} without an attempt")
         return self._with_attempt(lease, job, attempt, seen, action)
 
     def _with_attempt(self, lease: Lease, job: Job, attempt: Attempt, seen: Seen, action: Action) -> float | None:
-        now = self._clock.now()
         launcher = self._machines.launcher(attempt.launcher)
         if isinstance(action, Create):
             return self._create(lease, job, attempt)
         if isinstance(action, Mark):
-            self._write(jobs.mark, lease, now, attempt, action, seen.id)
+            self._write(jobs.mark, lease, attempt, action, seen.id)
         elif isinstance(action, Bury):
             if seen.presence is Presence.EXITED:
                 # A machine that has exited may be billed for its disk.
                 launcher.stop(attempt.machine, now=True)
-            self._write(jobs.bury, lease, now, job, attempt, action)
-            self._write(jobs.poke_queued)
+            self._write(jobs.bury, lease, job, attempt, action)
+            with self._store.begin() as connection:
+                jobs.poke_queued(connection)
         elif isinstance(action, Stop):
-            self._write(jobs.stop, lease, now, attempt, action, machine=seen.id)
+            self._write(jobs.stop, lease, attempt, action, machine=seen.id)
             launcher.stop(attempt.machine, now=action.kill)
             return STOP_POLL_SECONDS
         return None
@@ -178,24 +177,24 @@ class Reconciler:
             try:
                 self._launch(lease, job, attempt, offer)
             except AnswerLostError as error:
-                self._write(jobs.answer_lost, lease, self._clock.now(), attempt, str(error))
+                self._write(jobs.answer_lost, lease, attempt, str(error))
                 return POLL_SECONDS
             except LaunchError as error:
                 cause, why = _CAUSES.get(type(error), Cause.CAPACITY), str(error)
-                self._write(jobs.refused, lease, self._clock.now(), attempt, offer, why)
+                self._write(jobs.refused, lease, attempt, offer, why)
                 if isinstance(error, LaunchImpossibleError):
                     break
                 if not isinstance(error, OfferRefusedError):
                     return error.retry_after or _CREATE_AGAIN_SECONDS
             else:
                 return None
-        self._write(jobs.stop, lease, self._clock.now(), attempt, Stop(cause), why)
+        self._write(jobs.stop, lease, attempt, Stop(cause), why)
         return None
 
     def _launch(self, lease: Lease, job: Job, attempt: Attempt, offer: Offer) -> None:
         """Reserve the worst case and write the offer down, then ask the platform. Raises LaunchError."""
-        now = self._clock.now()
         with self._store.begin() as connection:
+            now = self._clock.now()
             doubted = terms.doubted(attempt, now)
             spent = budget.spent(connection, job.id) + doubted
             agreed = terms.of(job, offer, spent)
@@ -213,7 +212,7 @@ class Reconciler:
             # A refusal may repeat the request, and is kept and shown.
             error.args = (str(error).replace(token, "(token)"),)
             raise
-        self._write(jobs.made, lease, self._clock.now(), attempt, machine)
+        self._write(jobs.made, lease, attempt, machine)
 
     def _pod(self, job: Job, attempt: Attempt, token: str, agreed: Terms) -> PodSpec:
         return PodSpec(
@@ -229,6 +228,13 @@ class Reconciler:
             job.wanted,
         )
 
-    def _write(self, verb: Callable[Concatenate[Connection, P], None], *given: P.args, **named: P.kwargs) -> None:
+    def _write(
+        self,
+        verb: Callable[Concatenate[Connection, Lease, float, P], None],
+        lease: Lease,
+        *given: P.args,
+        **named: P.kwargs,
+    ) -> None:
+        """Write in a transaction. The lease is renewed from the time after the wait for the store."""
         with self._store.begin() as connection:
-            verb(connection, *given, **named)
+            verb(connection, lease, self._clock.now(), *given, **named)

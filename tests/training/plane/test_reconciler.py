@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import event as engine_events
 from sqlalchemy.exc import OperationalError
 
 from tests.training.plane.conftest import NOW
 from tests.training.plane.forks import Forks
-from training.plane import budget, event, jobs, reconciler, reports, terms
+from training.plane import budget, database, event, jobs, reconciler, reports, terms
 from training.plane.clock import Clock
 from training.plane.database import Database
 from training.plane.launcher import (
@@ -145,6 +146,24 @@ def test_a_worker_killed_between_any_two_statements_loses_nothing_and_starts_not
         assert launcher.mine() == []
     started = (tmp_path / "ran").read_text().splitlines()
     assert len(started) == len(set(started)), "an attempt was started twice"
+
+
+def test_a_wait_for_the_store_shortens_no_lease(
+    store: Database, add_job: Callable[..., str], launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose lease was renewed from the time before the wait worked on without one."""
+    add_job()
+    clock, renewed, write = Ahead(), list[float](), database.write
+
+    def noted(connection: Connection, lease: database.Lease, now: float, values: dict[str, object]) -> None:
+        renewed.append(clock.now() - now)
+        write(connection, lease, now, values)
+
+    monkeypatch.setattr(database, "write", noted)
+    engine_events.listen(store.engine, "begin", lambda _: setattr(clock, "offset", clock.offset + 20.0))
+    hands(store, launcher, clock).turn()
+    assert len(renewed) > 2
+    assert max(renewed) < 20.0
 
 
 def test_a_slow_worker_that_lost_its_lease_changes_nothing(
