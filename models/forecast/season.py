@@ -33,10 +33,12 @@ class Season:
     """The factors of B rows; all 1 for a row without a period.
 
     ``factor``: [B, W], of every step of the path. ``ahead``: [B, H], the sums of the squared factors of 1 to H steps.
+    ``known``: bool [B], whether the row has a period.
     """
 
     factor: AnyArray
     ahead: AnyArray
+    known: AnyArray
 
     def calmed(self, path: Path) -> Path:
         """The path with every step over its factor; levels stay."""
@@ -44,7 +46,7 @@ class Season:
 
     def select(self, rows: AnyArray) -> "Season":
         """The season of ``rows`` (int64 [b])."""
-        return Season(self.factor[rows], self.ahead[rows])
+        return Season(self.factor[rows], self.ahead[rows], self.known[rows])
 
     def between(self, ends: AnyArray, horizon: AnyArray) -> AnyArray:
         """[B, O]: the sums of the squared factors of ``horizon`` (int64 [B]) steps after columns ``ends``."""
@@ -64,7 +66,8 @@ def make_season(path: Path, clocks: Sequence[Clock | None], steps: int, device: 
             phases = clock.phases[-count - steps :]
             found = _factors(np.abs(step[row, -count:]), phases[:count], clock.period)
             factor[row, -count:], ahead[row] = found[phases[:count]], found[phases[count:]]
-    return Season(put(factor, device), put((ahead * ahead).cumsum(1), device))
+    known = np.array([clock is not None for clock in clocks])
+    return Season(put(factor, device), put((ahead * ahead).cumsum(1), device), put(known, device))
 
 
 def _factors(size: Array, phases: NDArray[np.int64], period: int) -> Array:

@@ -129,7 +129,10 @@ def backtest(
     if excess is not None:
         spread *= memory.growth(excess, steps)
         root = root * memory.growth_over(excess, horizon if found.every is None else found.every)
-    moving = None if season is not None else _moving(path)
+    moving = _moving(path)
+    if moving is not None and season is not None:
+        # The factors of the phases know where the steps are zero.
+        moving = xp.where(season.known[:, None], 1.0, moving)
     if moving is not None:
         ahead = xp.arange(1, steps + 1, dtype=xp.float64, device=device)
         spread *= _widened(moving, ahead)

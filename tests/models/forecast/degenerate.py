@@ -22,6 +22,7 @@ KINDS = (
     "few moves",
     "ticks",
     "geometric ticks",
+    "mostly zero steps",
     "halt at the end",
     "halt at the start",
     "rounding noise",
@@ -55,6 +56,7 @@ def make(kind: str, length: int, scale: float, ratio: float, place: int, seed: i
         "few moves": np.cumsum(np.where(rng.random(length) < 4 / length, rng.choice([-1.0, 1.0], length), 0)) + 50,
         "ticks": np.round(100 / 0.01 + np.cumsum(rng.integers(-1, 2, length))) * 0.01,
         "geometric ticks": 100 * 1.01 ** np.cumsum(rng.integers(-1, 2, length)),
+        "mostly zero steps": np.where(rng.random(length) < 0.8, 1.0, walk / 100),
         "halt at the end": np.where(time < place, walk, walk[place]),
         "halt at the start": np.where(time < place, walk[place], walk),
         "rounding noise": 100 * (1 + 2.0**-52 * rng.integers(-3, 4, length)),
@@ -83,13 +85,23 @@ def degenerate(draw: st.DrawFn, longest: int = 300) -> Array:
 
 LEVELS = st.sampled_from([(0.1, 0.5, 0.9), (0.5,), (1e-6, 0.1, 0.9, 1 - 1e-6)])
 HORIZONS = st.sampled_from([1, 5, 24, 60, 365])
+PERIODS = st.sampled_from([0, 0, 7, 24])
+HOUR = 3_600_000_000_000
 
 
 @st.composite
 def batches(draw: st.DrawFn, largest: int = 6) -> list[Series]:
-    """Series of any kinds and shapes; often of equal length (no padding) or of equal horizon."""
+    """Series of any kinds and shapes; often of equal length (no padding) or of equal horizon, some with a period.
+
+    Some have times, of hours with gaps.
+    """
     drawn = draw(st.lists(degenerate(), min_size=2, max_size=largest))
     if draw(st.booleans()):
         drawn = [np.resize(values, len(drawn[0])) for values in drawn]
     horizon = draw(st.none() | HORIZONS)
-    return [Series(values, horizon or draw(HORIZONS), draw(LEVELS)) for values in drawn]
+    found = []
+    for values in drawn:
+        hours = np.cumsum(1 + (np.arange(len(values)) % 17 == 0) * 30)
+        times = draw(st.none() | st.just(HOUR * hours))
+        found.append(Series(values, horizon or draw(HORIZONS), draw(LEVELS), "", draw(PERIODS), None, times))
+    return found

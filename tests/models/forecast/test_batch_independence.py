@@ -56,12 +56,18 @@ def assert_independent(model: Model[Series, Forecast], batch: list[Series], clos
             assert_same(found, alone, close)
 
 
+MIXED = [
+    Series(make("mostly zero steps", 77, 1.0, 1.0, 1, 383), 5, BAND),
+    Series(make("walk", 150, 1.0, 1.0, 1, 0), 5, BAND, period=7),
+]
+"""A series without a period, most of whose steps are zero, beside a series with a period."""
 STALE = [stale(100), stale(31), Series(make("walk", 250, 1.0, 1.0, 1, 0), 24, BAND), stale(100)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=30)
 @example(batch=STALE)
+@example(batch=MIXED)
 @given(batch=batches())
 def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
     assert_independent(load(name), batch)
@@ -71,6 +77,7 @@ def test_an_answer_of_numpy_is_the_same_alone_and_in_any_batch(name: str, batch:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=12)
 @example(batch=STALE)
+@example(batch=MIXED)
 @given(batch=batches())
 def test_an_answer_of_torch_is_the_same_alone_and_in_any_batch(name: str, batch: list[Series]) -> None:
     assert_independent(Embedded(name, tensors=True), batch)
