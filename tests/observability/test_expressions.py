@@ -1,5 +1,6 @@
 """Every PromQL expression in the repository parses and refers to existing metrics only."""
 
+import asyncio
 import functools
 import json
 import re
@@ -15,6 +16,9 @@ import edge.metrics
 import gateway.metrics
 import inference.metrics
 import training.plane.metrics
+from edge.admission import Admission
+from edge.config import Config
+from edge.upstream import Upstream
 from inference.device.cuda import DeviceFigures
 from inference.device.device_metrics import DeviceMetrics
 from runtime.watcher import WatcherCollector
@@ -40,6 +44,13 @@ def exposed() -> dict[str, set[str]]:
     return series | {rule["record"]: {"namespace"} for rule in rules() if "record" in rule}
 
 
+async def admission() -> Admission:
+    config = Config()
+    upstream = Upstream(config)
+    await upstream.close()
+    return Admission(config, upstream)
+
+
 def collectors() -> list[Any]:
     """The collectors of the services, including the collectors of Redis, models and a GPU."""
     figures = DeviceFigures("cuda", "GPU", 1, 0, 0, 0)
@@ -49,7 +60,7 @@ def collectors() -> list[Any]:
     outside = gateway.metrics.Metrics()
     outside.watch_budget(lambda: False)
     over_http = edge.metrics.Metrics()
-    over_http.watch(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0)
+    over_http.watch(asyncio.run(admission()))
     registries = (outside.registry, inside.registry, over_http.registry)
     found = [collector for registry in registries for collector in registry._collector_to_names]
     watchers = [WatcherCollector(service, []) for service in ("gateway", "inference", "edge")]
