@@ -53,7 +53,7 @@ class Hungry:
 def test_the_engine_recovers_from_running_out_of_device_memory() -> None:
     ran = run_batch(Hungry(), list(range(16)))
     assert ran.oom_recoveries > 0
-    assert max(ran.answers) < 16
+    assert max(ran.outcomes) < 16
     assert torch.cuda.memory_allocated() < 2**30
 
 
