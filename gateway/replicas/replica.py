@@ -5,6 +5,7 @@ Owns the connection and the frames. The choice of a replica, and the resends whe
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Settings:
 class Pending:
     """One request in flight on a stream to a replica. `on_answer` gets the reply, or the error in its place, once."""
 
-    __slots__ = ("_envelope_id", "_on_answer", "_stream", "calls", "deadline", "expected_seconds", "key")
+    __slots__ = ("_envelope_id", "_on_answer", "_stream", "calls", "deadline", "expected_seconds", "key", "sent_at")
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Pending:
         self.calls = envelope.calls or 1
         self.deadline = deadline
         self.expected_seconds = expected_seconds
+        # On the monotonic clock; infinite while the request waits for earlier ones of its client (window.py).
+        self.sent_at = math.inf
 
     def answer(self, answer: Answer) -> None:
         self._stream.remove(self._envelope_id)
@@ -366,7 +369,8 @@ class _Stream:
 
     def send(self, envelope: exchange_pb2.Envelope, pending: Pending, field: str, body: bytes) -> None:
         def write() -> None:
-            envelope.timeout_us = deadline.microseconds_left(pending.deadline, deadline.now())
+            pending.sent_at = deadline.now()
+            envelope.timeout_us = deadline.microseconds_left(pending.deadline, pending.sent_at)
             self._outbox.add(envelope, field, body)
 
         self.pending[envelope.id] = pending

@@ -6,6 +6,7 @@ replica.py's.
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -213,12 +214,11 @@ class Router:
 
     def _attempt(self, request: Request, replica: Replica) -> None:
         request.replica = replica.address
-        began = deadline.now()
         if not request.attempts:
-            request.first_sent = began
+            request.first_sent = deadline.now()
         request.attempts += 1
         seconds = self.expected.estimate(request.method.name, request.size_bytes)
-        on_answer = partial(self._answered, request, replica, began)
+        on_answer = partial(self._answered, request, replica)
         try:
             request.pending = replica.send(
                 request.envelope, seconds, request.deadline, on_answer, request.method.field, request.body
@@ -226,14 +226,16 @@ class Router:
         except ReplicaLostError as error:
             on_answer(error)
 
-    def _answered(self, request: Request, replica: Replica, began: float, answer: Answer) -> None:
-        """After an attempt that began at `began`: make the next attempt, or answer the request."""
+    def _answered(self, request: Request, replica: Replica, answer: Answer) -> None:
+        """After an attempt: make the next attempt, or answer the request."""
+        # A replica that has no stream, or that the request was never sent to, has not failed the request.
+        sent_at = math.inf if request.pending is None else request.pending.sent_at
         request.pending = None
         if isinstance(answer, DeadlineExceededError):
-            if deadline.now() - began >= SILENCE_SECONDS:
+            if deadline.now() - sent_at >= SILENCE_SECONDS:
                 replica.failed()
         elif isinstance(answer, Exception) or _drains(answer):
-            request.losses += isinstance(answer, Exception)
+            request.losses += isinstance(answer, Exception) and sent_at < math.inf
             if self._try_again(request, replica):
                 return
             answer = ServiceUnavailableError("the replica that served this request was lost", retry_after=0.5)

@@ -1,8 +1,12 @@
 """The calls of one client at a replica: a limit beside other clients, and none for a client alone or for long calls."""
 
+import asyncio
+
+import grpc
 import pytest
 
-from gateway.replicas import window
+from gateway.replicas import router, window
+from gateway.replicas.replica import Replica
 from gateway.replicas.window import LONG_SECONDS, MOST_CALLS, Window
 from market_inference.contract import keys
 from market_inference.contract.generated import exchange_pb2
@@ -120,3 +124,27 @@ async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch)
         await eventually_async(lambda: len(replica.withdrawn) >= MOST_CALLS)
         stream = next(iter(gateway.server.router.replicas[0]._streams))
         assert not stream._window._waiting
+
+
+async def test_a_call_that_was_never_sent_is_no_failure_of_the_replica(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(window, "COMPANY_SECONDS", 1e9)
+    monkeypatch.setattr(router, "SILENCE_SECONDS", 0.0)
+    failed: list[Replica] = []
+    monkeypatch.setattr(Replica, "failed", lambda self: failed.append(self))
+    async with start(1) as gateway:
+        (replica,) = gateway.replicas
+        secret, key = keys.issue("crowd")
+        with keys.edit(tmp_path / "keys.json") as stored:
+            stored.append(key)
+        await gateway.server._security._keys.look()
+        replica.behave = lambda envelope: reply(envelope) if envelope.client == "desk" else None
+        await gateway.predict()
+        calls = [gateway.predict(metadata=(("x-api-key", secret),)) for _ in range(MOST_CALLS + 20)]
+        await eventually_async(lambda: gateway.server.servicer.in_flight == len(calls))
+        (stream,) = gateway.server.router.replicas[0]._streams
+        # The newest first, which wait.
+        for pending in reversed(list(stream.pending.values())):
+            pending.expire()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {answer.code() for answer in answers} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert len(failed) == MOST_CALLS
