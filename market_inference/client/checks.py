@@ -53,11 +53,13 @@ def symbol(got: str, expected: str, place: str, request_id: str) -> None:
 
 
 def word(kind: Any, number: int, place: str, request_id: str) -> str:
-    """The name of an enum's value, in small letters. Raises InternalError for no value, and for an unknown one."""
+    """The name of an enum's value, in small letters; the number of a newer service's. Raises InternalError for none."""
     names: Any = kind.DESCRIPTOR.values_by_number
-    if not number or number not in names:
+    if not number:
         known = ", ".join([one.name for value, one in names.items() if value])
         raise wrong(place, f"one of {known}", number, request_id)
+    if number not in names:
+        return str(number)
     return str(names[number].name).removeprefix(names[0].name.removesuffix("UNSPECIFIED")).lower()
 
 
@@ -219,9 +221,9 @@ def indicators(shape: Shape, asked: AskedIndicators, bars: int, place: str, requ
         if name.upper() != function:
             raise wrong(f"{here}.name", repr(function), repr(name), request_id)
         names = [output for output, _ in outputs]
-        # A newer service may have functions with several outputs that this client does not know.
-        count = answer_size.OUTPUTS.get(function, max(1, len(outputs)))
-        if len(names) != count or len(set(names)) != len(names):
+        # A newer service may have more outputs.
+        count = answer_size.OUTPUTS.get(function, 1)
+        if len(names) < count or len(set(names)) != len(names):
             raise wrong(f"{here}.outputs", f"{count} outputs of different names", names, request_id)
         size = min(bars, newest) if newest else bars
         for output, values in outputs:

@@ -314,14 +314,16 @@ def test_the_parts_of_an_analysis_are_those_asked_for_and_checked_like_calls_of_
 
 def test_health_state_and_time_without_a_meaning_are_refused(service: Any) -> None:
     with Client(service.target) as client:
-        for fields, match in (
-            ({"health": 9}, "^the.* health: expected one of HEALTH_HEALTHY, .*, got 9"),
-            ({}, "time: "),
+        for health, seconds, match in (
+            (0, 1, "^the.* health: expected one of HEALTH_HEALTHY, .*, got 0"),
+            (1, 0, "time: "),
         ):
-            service.on["GetStatus"] = lambda request, fields=fields: pb.GetStatusResponse(
-                **fields, time={"seconds": len(fields)}
+            service.on["GetStatus"] = lambda request, health=health, seconds=seconds: pb.GetStatusResponse(
+                health=health, time={"seconds": seconds}
             )
             refuses(client.status, match)
+        service.on["GetStatus"] = lambda request: pb.GetStatusResponse(health=9, time={"seconds": 1})
+        assert client.status().health == "9"
         service.on["ListModels"] = lambda request: pb.ListModelsResponse(models=[pb.ModelInfo(name="auto")])
         refuses(client.models, r"models\[0\]\.state: expected one of MODEL_STATE_AVAILABLE, .*, got 0")
 
