@@ -91,6 +91,8 @@ def application(parts: Components) -> ASGIApp:
 def _answer(request: Request, error: Exception) -> Response:
     caller = request.state.caller
     made: Response = guard.refusal(_translated(error, request), caller)
+    if isinstance(error, HTTPException) and error.headers:
+        made.headers.update(error.headers)  # Allow, which RFC 9110 demands beside 405
     # The frames hold the values of the request, and an answer that was refused.
     error.__traceback__ = None
     return made
@@ -107,7 +109,8 @@ def _translated(error: Exception, request: Request) -> ServiceError:
     """The error for callers, of the framework as well."""
     if isinstance(error, HTTPException):
         if error.status_code == 405:
-            return MethodNotAllowedError(f"{request.url.path[:128]} has no method {request.method[:16]}")
+            allowed = (error.headers or {}).get("Allow", "")
+            return MethodNotAllowedError(f"{request.url.path[:128]} has no method {request.method[:16]}: use {allowed}")
         if error.status_code == 404:
             return NoRouteError(f"no route {request.url.path[:128]}; /docs lists them")
         return InvalidRequestError([Violation("", str(error.detail)[:256])])

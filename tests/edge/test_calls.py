@@ -86,6 +86,7 @@ def test_the_same_mistake_has_the_same_reason_and_text_over_grpc(edge, pair):
 def test_a_method_that_the_route_lacks_is_refused(edge):
     answer = edge.get("/v1/sentiment")
     assert (answer.status, answer.json["reason"]) == (405, "METHOD_NOT_ALLOWED")
+    assert (answer.headers["allow"], answer.json["detail"]) == ("POST", "/v1/sentiment has no method GET: use POST")
 
 
 def test_the_status_and_the_models_are_read_by_get(edge):
