@@ -11,6 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from market_inference.contract.errors import SERVERLESS_ERROR_TYPES, RequestTooLargeError, reason_of
 
 _MOST_VIOLATIONS = 5
+# First words of descriptions that continue the field's name as one sentence; before others stands a colon.
+_PREDICATES = ("must ", "is ", "are ", "has ", "have ", "too ", "need ", "needs ", "stands ")
 
 
 def error_type(status: status_pb2.Status) -> str:
@@ -27,9 +29,15 @@ def text(status: status_pb2.Status, names: Mapping[str, str]) -> str:
     for detail in status.details:
         if detail.Unpack(bad):
             broken = bad.field_violations[:_MOST_VIOLATIONS]
-            return "; ".join(f"{renamed(one.field, names)} {one.description}".strip() for one in broken)
+            return "; ".join(_sentence(renamed(one.field, names), one.description) for one in broken)
     message: str = status.message
     return message
+
+
+def _sentence(field: str, description: str) -> str:
+    if not field:
+        return description
+    return f"{field}{'' if description.startswith(_PREDICATES) else ':'} {description}"
 
 
 def renamed(path: str, names: Mapping[str, str]) -> str:
