@@ -131,13 +131,16 @@ def _short(rpc: str) -> Schema:
     made = request(METHODS[rpc].request.DESCRIPTOR)
     own: Schema = made["properties"]
     if rpc == "Predict":
-        own |= {"time_series": _column("values", rpc), "symbol": _SYMBOL} | _BY_NAME
+        values = _column("values", rpc)
+        own |= {"time_series": values, "values": values, "symbol": _SYMBOL} | _BY_NAME
         flat = own["series"]["items"]["properties"]
         flat |= {name: {"anyOf": [flat[name], by_name]} for name, by_name in _BY_NAME.items()}
+        own["series"]["items"] = {"anyOf": [own["series"]["items"], values]}
+        own["series"] = {"anyOf": [own["series"], values]}
     elif rpc == "AnalyzeSentiment":
         own |= {"text": own["texts"]["items"]}
     elif rpc == "ComputeIndicators":
-        own |= {"ohlcv": _ohlcv(), "symbol": _SYMBOL}
+        own |= {"ohlcv": _ohlcv(), "symbol": _SYMBOL} | _ohlcv()["properties"]
         own["indicators"]["items"] = {"anyOf": [_TEXT, own["indicators"]["items"]]}
     elif rpc == "Analyze":
         parts = {"predict": "Predict", "sentiment": "AnalyzeSentiment", "indicators": "ComputeIndicators"}
@@ -174,7 +177,7 @@ FILE_PARAMETERS: Final = {
 }
 TABLE_PARAMETERS: Final = {
     "Predict": {
-        "horizon": "steps ahead",
+        "horizon": "steps ahead, 10 by default",
         "quantiles": "levels, separated by commas",
         "model": "a model of /v1/models",
         "period": "values of one cycle of the volatility",

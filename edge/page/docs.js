@@ -23,13 +23,20 @@ function limits(schema) {
   return found.join(", ");
 }
 
+// Of several forms the one with fields of its own.
+const full = schema => schema.anyOf?.find(one => one.properties || one.items?.properties || one.items?.anyOf) ?? schema.anyOf?.[0] ?? schema;
+
+function kind(schema) {
+  if (schema.anyOf) return schema.anyOf.map(kind).join(", or ");
+  return schema.type === "array" ? `list of ${schema.items ? kind(schema.items) : "values"}` : String(schema.type ?? "any");
+}
+
 function fields(schema, path = "") {
   const rows = [];
-  for (const [name, one] of Object.entries(schema.properties ?? {})) {
+  for (const [name, given] of Object.entries(schema.properties ?? {})) {
     const here = path ? `${path}.${name}` : name;
-    const inside = one.items ?? {};
-    const kind = one.type === "array" ? `list of ${inside.type ?? "values"}` : String(one.type ?? "any");
-    rows.push([here, kind, [limits(one), limits(inside)].filter(Boolean).join("; each: "), one.description ?? ""]);
+    const one = full(given), inside = full(one.items ?? {});
+    rows.push([here, kind(given), [limits(one), limits(inside)].filter(Boolean).join("; each: "), one.description ?? ""]);
     rows.push(...fields(one.type === "array" ? inside : one, one.type === "array" ? `${here}[]` : here));
   }
   return rows;

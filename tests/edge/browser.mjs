@@ -114,6 +114,7 @@ try {
 
   await page.goto(url + "docs");
   await page.waitForSelector("#operations details");
+  found.fields = await page.evaluate(() => [...document.querySelectorAll("#operations td code")].map(one => one.textContent));
   found.operations = await page.evaluate(() => [...document.querySelectorAll("#operations summary code")].map(one => one.textContent));
   found.kept = await page.evaluate(() => Object.keys(localStorage).length + Object.keys(sessionStorage).length);
   console.log(JSON.stringify(found));

@@ -34,6 +34,19 @@ def test_sentiment_and_indicators_answer_in_the_short_forms(edge):
     assert 0 < values[-1] < 100
 
 
+@pytest.mark.parametrize("plain", [{"values": CLOSES}, {"series": CLOSES}, {"series": [CLOSES]}])
+def test_a_series_may_be_written_plainly(edge, plain):
+    expected = edge.post("/v1/predict", {"time_series": CLOSES, "horizon": 3}).json["forecasts"]
+    answer = edge.post("/v1/predict", plain | {"horizon": 3})
+    assert answer.status == 200, answer.raw
+    assert answer.json["forecasts"] == expected
+
+
+def test_columns_may_stand_beside_the_indicators(edge):
+    expected = edge.post("/v1/indicators", {"ohlcv": {"close": CLOSES}, "indicators": ["RSI"]}).json["panels"]
+    assert edge.post("/v1/indicators", {"close": CLOSES, "indicators": ["RSI"]}).json["panels"] == expected
+
+
 def test_a_part_of_analyze_fails_alone(edge):
     found = edge.post(
         "/v1/analyze",
@@ -47,6 +60,8 @@ def test_a_part_of_analyze_fails_alone(edge):
     ("path", "body", "status", "reason", "field", "limit"),
     [
         ("/v1/predict", {"time_series": [1, 2], "horizon": 5}, 400, "INVALID_REQUEST", "time_series", 30),
+        ("/v1/predict", {"series": [1, 2], "horizon": 5}, 400, "INVALID_REQUEST", "series", 30),
+        ("/v1/indicators", {"close": [], "indicators": ["RSI"]}, 400, "INVALID_REQUEST", "close", 1),
         ("/v1/predict", {"time_series": CLOSES, "horizon": 366}, 400, "INVALID_REQUEST", "horizon", 365),
         ("/v1/predict", {"time_series": CLOSES, "horizon": 3, "model": "none"}, 404, "UNKNOWN_MODEL", None, None),
         ("/v1/sentiment", {"text": ""}, 400, "INVALID_REQUEST", "text", None),

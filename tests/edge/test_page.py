@@ -119,3 +119,5 @@ def test_dark_and_phone(seen):
 
 def test_the_reference_lists_every_route(seen, edge):
     assert set(seen["operations"]) == set(edge.get("/openapi.json").json["paths"])
+    # Fields of several forms, too.
+    assert {"time_series", "series[].values", "indicators[].name", "predict.series[].symbol"} <= set(seen["fields"])

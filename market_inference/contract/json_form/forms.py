@@ -26,11 +26,16 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 _NUMBER_OR_NULL = {int, float, type(None)}
 _LONGEST_NAME = 64
 COLUMNS = ("open", "high", "low", "close", "volume")
+_EXAMPLES = {
+    "Predict": '{"time_series": [101, 102, 103], "horizon": 5}',
+    "AnalyzeSentiment": '{"texts": ["Profit rose sharply"]}',
+    "ComputeIndicators": '{"ohlcv": {"close": [101, 102, 103]}, "indicators": ["SMA:timeperiod=2"]}',
+}
 
 
 def predict(body: Body) -> tuple[dict[str, Any], Names]:
     """The full form; a request without a horizon is refused last. Raises InvalidRequestError."""
-    _check_names(body, "Predict", "time_series", "symbol", *_BESIDE)
+    _check_names(body, "Predict", "time_series", "values", "symbol", *_BESIDE)
     expanded = _predict(body)
     if body.get("horizon") is None:
         most = field_rules(_field("Predict", "horizon")).uint32.lte
@@ -39,18 +44,41 @@ def predict(body: Body) -> tuple[dict[str, Any], Names]:
 
 
 def _predict(body: Body) -> tuple[dict[str, Any], Names]:
-    """Expand `time_series` to a list of one series, covariates by name to columns, and times as text to nanoseconds."""
-    if isinstance(series := body.get("series"), list):  # before each is looked at: 256 KiB hold 87,000 empty ones
-        decode.check_length(_field("Predict", "series"), series, "series")
-    if "time_series" not in body:
-        return _with_columns(_with_times(dict(body), {}), {}), {}
-    full = _without(body, "time_series", "symbol", *_BESIDE, instead_of="series")
+    """Expand one series, or lists of values, to series; covariates by name to columns; times as text to nanoseconds."""
+    short = _short(body)
+    if not short:
+        full, names = _with_lists(dict(body))
+        return _with_columns(_with_times(full, names), names), names
+    full = _without(body, short, "symbol", *_BESIDE)
     own = {name: body[name] for name in _BESIDE if name in body}
-    full["series"] = [{"symbol": body.get("symbol"), "values": body["time_series"], **own}]
-    names = {"series[0].values": "time_series", "series[0].symbol": "symbol", "series[0]": "time_series"}
+    full["series"] = [{"symbol": body.get("symbol"), "values": body[short], **own}]
+    names = {"series[0].values": short, "series[0].symbol": "symbol", "series[0]": short}
     names |= {f"series[0].{name}": name for name in own}
     names |= {"covariates": "past_covariates"} if own else {}
     return _with_columns(_with_times(full, names), names), names
+
+
+def _short(body: Body) -> str:
+    """The name of the field with the values of one series; "" for the full form."""
+    given = [name for name in ("time_series", "values", "series") if name in body]
+    if len(given) > 1:
+        raise invalid(given[0], f"is a short form of series: leave {given[1]} out, or {given[0]}")
+    series = body.get("series")
+    is_one = isinstance(series, list) and len(series) > 0 and type(series[0]) in (int, float)
+    return given[0] if given and (given[0] != "series" or is_one) else ""
+
+
+def _with_lists(full: dict[str, Any]) -> tuple[dict[str, Any], Names]:
+    """The request with a series for each list of values."""
+    series = full.get("series")
+    if not isinstance(series, list):
+        return full, {}
+    decode.check_length(_field("Predict", "series"), series, "series")  # 256 KiB hold 87,000 empty ones
+    lists = [at for at, one in enumerate(series) if isinstance(one, list)]
+    if not lists:
+        return full, {}
+    made = [{"values": one} if isinstance(one, list) else one for one in series]
+    return full | {"series": made}, {f"series[{at}].values": f"series[{at}]" for at in lists}
 
 
 def _with_times(full: dict[str, Any], names: Names) -> dict[str, Any]:
@@ -176,10 +204,17 @@ def _check_copies(text: Any, about: list[Any]) -> None:
 
 
 def indicators(body: Body) -> tuple[dict[str, Any], Names]:
-    """Expand `ohlcv`, an object of columns, with an optional `symbol` to one panel, and indicator names to specs."""
-    _check_names(body, "ComputeIndicators", "ohlcv", "symbol")
+    """Expand the columns of one panel, in `ohlcv` or beside `indicators`, to panels, and indicator names to specs."""
+    _check_names(body, "ComputeIndicators", "ohlcv", "symbol", *COLUMNS)
     full, names = dict(body), Names()
-    if "ohlcv" in body:
+    if plain := {name: body[name] for name in COLUMNS if name in body}:
+        first = next(iter(plain))
+        if "ohlcv" in body:
+            raise invalid(first, "is a column: give it in ohlcv, or no ohlcv")
+        full = _without(body, *plain, "symbol", instead_of="panels")
+        full["panels"] = [{"symbol": body.get("symbol"), **plain}]
+        names = {f"panels[0].{name}": name for name in COLUMNS} | {"panels[0].symbol": "symbol", "panels[0]": first}
+    elif "ohlcv" in body:
         columns = body["ohlcv"]
         if not isinstance(columns, dict):
             raise invalid("ohlcv", f"must be an object of columns: {', '.join(COLUMNS)}")
@@ -245,7 +280,8 @@ def _check_names(body: Body, rpc: str, *short: str) -> None:
     for name in body:
         if not (name in short or name in fields.fields_by_name or name in fields.fields_by_camelcase_name):
             known = dict.fromkeys((*fields.fields_by_name, *short))
-            raise invalid(name[:_LONGEST_NAME], f"is not a field; there are: {', '.join(known)}")
+            what = f"is not a field; there are: {', '.join(known)}; an example: {_EXAMPLES[rpc]}"
+            raise invalid(name[:_LONGEST_NAME], what)
 
 
 def _field(rpc: str, name: str) -> FieldDescriptor:
@@ -253,10 +289,11 @@ def _field(rpc: str, name: str) -> FieldDescriptor:
     return cast("FieldDescriptor", fields[name])
 
 
-def _without(body: Body, short: str, *rest: str, instead_of: str) -> dict[str, Any]:
+def _without(body: Body, *names: str, instead_of: str = "") -> dict[str, Any]:
+    """The body without the names of a short form, the first of which stands instead of a field."""
     if instead_of in body:
-        raise invalid(short, f"is a short form of {instead_of}: give one of the two")
-    return {name: value for name, value in body.items() if name not in {short, *rest}}
+        raise invalid(names[0], f"is a short form of {instead_of}: give one of the two")
+    return {name: value for name, value in body.items() if name not in names}
 
 
 def invalid(field: str, description: str) -> InvalidRequestError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from market_inference.contract.errors import InvalidRequestError
 from market_inference.contract.generated import inference_pb2 as pb
-from market_inference.contract.json_form import decode, encode, forms
+from market_inference.contract.json_form import decode, encode, forms, mistakes
 from serverless import watch
 
 names = st.sampled_from(
@@ -291,6 +291,63 @@ def test_times_are_texts_or_nanoseconds():
         predicted({"series": [{"values": [1], "times": [1.5]}], "horizon": 1})
 
 
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"time_series": [1, 2.5], "symbol": "A"},
+        {"values": [1, 2.5], "symbol": "A"},
+        {"series": [1, 2.5], "symbol": "A"},
+        {"series": [{"symbol": "A", "values": [1, 2.5]}]},
+    ],
+)
+def test_one_series_may_be_written_plainly(short):
+    expected = pb.PredictRequest(horizon=3, series=[pb.Series(symbol="A", values=[1, 2.5])])
+    assert predicted(short | {"horizon": 3}) == expected
+    times = ["2026-01-01", "2026-01-02"]
+    if "symbol" in short:
+        assert len(predicted(short | {"horizon": 3, "times": times}).series[0].times) == 2
+
+
+def test_lists_of_values_are_series_beside_others():
+    found = predicted({"series": [[1, 2], {"symbol": "B", "values": [3]}, []], "horizon": 1})
+    assert [(one.symbol, list(one.values)) for one in found.series] == [("", [1, 2]), ("B", [3]), ("", [])]
+
+
+def test_the_columns_of_one_panel_may_stand_beside_the_indicators():
+    expanded, _ = forms.indicators({"close": [1, 2], "high": [3, 4], "symbol": "A", "indicators": ["RSI"]})
+    [panel] = decode.message(pb.ComputeIndicatorsRequest, expanded).panels
+    assert panel == pb.Panel(symbol="A", close=[1, 2], high=[3, 4])
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "field"),
+    [
+        ("predict", {"series": [1, "x"], "horizon": 1}, "series[1]"),
+        ("predict", {"series": [1, [2]], "horizon": 1}, "series[1]"),
+        ("predict", {"series": [[1], [2, "x"]], "horizon": 1}, "series[1][1]"),
+        ("predict", {"series": [[1], 2], "horizon": 1}, "series[1]"),
+        ("predict", {"series": [True], "horizon": 1}, "series[0]"),
+        ("predict", {"series": {}, "horizon": 1}, "series"),
+        ("predict", {"values": [1, None], "horizon": 1}, "values[1]"),
+        ("predict", {"series": [[1]] * 257, "horizon": 1}, "series"),
+        ("predict", {"series": [1], "symbol": 5, "horizon": 1}, "symbol"),
+        ("predict", {"values": [1], "time_series": [1], "horizon": 1}, "time_series"),
+        ("predict", {"values": [1], "series": [1], "horizon": 1}, "values"),
+        ("predict", {"time_series": [1], "series": [{}], "horizon": 1}, "time_series"),
+        ("indicators", {"close": ["x"], "indicators": ["RSI"]}, "close[0]"),
+        ("indicators", {"close": [1], "ohlcv": {}, "indicators": ["RSI"]}, "close"),
+        ("indicators", {"close": [1], "panels": [], "indicators": ["RSI"]}, "close"),
+    ],
+)
+def test_a_mistake_in_a_plain_form_is_named_as_the_caller_wrote_it(action, body, field):
+    expand, kind = WAYS[action]
+    with pytest.raises(InvalidRequestError) as caught:
+        full, names = expand(body)
+        decode.message(kind, full)
+    [broken] = caught.value.violations
+    assert broken.field == field or mistakes.renamed(broken.field, names) == field
+
+
 def test_an_indicator_may_be_a_text_with_parameters():
     body = {
         "ohlcv": {"close": [1]},
@@ -306,7 +363,8 @@ def test_an_indicator_may_be_a_text_with_parameters():
     ("action", "body", "field", "words"),
     [
         ("predict", {"horizn": 5}, "horizn", "there are: series, horizon, quantiles"),
-        ("predict", {"symbl": "A"}, "symbl", "time_series, symbol, past_covariates, future_covariates, times"),
+        ("predict", {"symbl": "A"}, "symbl", "time_series, values, symbol, past_covariates, future_covariates, times"),
+        ("predict", {"prices": [1, 2]}, "prices", 'an example: {"time_series": [101, 102, 103], "horizon": 5}'),
         ("sentiment", {"txt": "x"}, "txt", ", text"),
         ("indicators", {"ohlc": {}}, "ohlc", ", ohlcv, symbol"),
         ("analyze", {"predict": {"horizn": 5}}, "predict.horizn", ", time_series"),
