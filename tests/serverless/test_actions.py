@@ -66,18 +66,19 @@ def test_a_period_gives_the_coverage_by_phase_and_is_refused_where_a_model_takes
     (plain,) = output(ask("predict", time_series=closes, horizon=3))["forecasts"]
     assert plain["forecast"]["coverage"]["phase_measured"] == []
     refused = ask("predict", time_series=closes, horizon=3, period=6, model="vol_rw")
-    assert (refused["error_type"], refused["error"]) == ("validation", "period model vol_rw takes no period; auto does")
+    expected = "period: model vol_rw takes no period; auto does"
+    assert (refused["error_type"], refused["error"]) == ("validation", expected)
     assert "period" in ask("predict", time_series=closes, horizon=3, period=1441)["error"]
 
 
 def test_covariates_and_groups_are_refused_by_name_where_a_model_takes_none(ask, closes):
     beside = {"volume": [None, *closes[1:]]}
     refused = ask("predict", time_series=closes, horizon=3, past_covariates=beside)
-    expected = "past_covariates model auto takes no covariates; chronos_2 does"
+    expected = "past_covariates: model auto takes no covariates; chronos_2 does"
     assert (refused["error_type"], refused["error"]) == ("validation", expected)
     series = [{"values": closes}, {"values": closes}]
     refused = ask("predict", series=series, horizon=3, groups=["x", "x"])
-    assert refused["error"] == "groups model auto takes no groups; chronos_2 does"
+    assert refused["error"] == "groups: model auto takes no groups; chronos_2 does"
     takes = {model["name"]: model["takes"] for model in output(ask("models"))["models"]}
     assert takes["auto"] == ["period", "times"]
 
@@ -186,7 +187,7 @@ def test_models_lists_the_default_of_every_engine(ask):
         ("sentiment", {"texts": ["a"] * 101}, "texts too long (max 100, got 101)", "validation"),
         ("sentiment", {"text": " "}, "text must not be empty or blank", "validation"),
         ("sentiment", {"texts": ["a", "\ud800"]}, "texts[1] must not hold half a surrogate pair", "validation"),
-        ("indicators", {"ohlcv": {"close": [1.0] * 5}, "indicators": ["NOPE"]}, "indicators[0] ", "validation"),
+        ("indicators", {"ohlcv": {"close": [1.0] * 5}, "indicators": ["NOPE"]}, "indicators[0]: ", "validation"),
         ("indicators", {"ohlcv": {"close": [1.0] * 5}, "indicators": ["ATR"]}, "ohlcv.high is empty", "validation"),
         (
             "indicators",

@@ -101,7 +101,7 @@ def test_an_error_of_a_watch_names_the_fields_of_the_callers_json(ask, ohlcv, ch
 def test_a_failed_part_of_a_watch_does_not_affect_the_other(ask, ohlcv):
     bar = {name: column[-1] for name, column in ohlcv.items()}
     (output,) = ask("watch", ohlcv=ohlcv, bars=[bar], indicators=["NOPE"], forecast={"horizon": 1})["output"]
-    assert output["indicators_error"].startswith("indicators[0] ")
+    assert output["indicators_error"].startswith("indicators[0]: ")
     assert output["predict"]["forecasts"][0]["forecast"]["point"]
 
 
