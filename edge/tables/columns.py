@@ -30,7 +30,8 @@ _PART: Final = 1 << 12
 _LINES: Final = 256
 _FORMULA: Final = frozenset("=+-@")
 Times = dict[str, list[str]]
-"""The times of the rows by symbol, as ISO 8601; a symbol without times is absent."""
+"""The times of an answer's rows by symbol, as ISO 8601: of bars, or of a forecast's steps where the dates of the bars
+are regular. A symbol without times is absent."""
 Reals = NDArray[np.float64]
 Columns = Mapping[str, list[Any] | Reals]
 """Of equal length. NaN and infinity in an array, and None in a list, are missing values."""
@@ -64,7 +65,7 @@ def of(response: Message, times: Times, names: Names) -> Columns:
 def _forecasts(answer: Any, times: Times, names: Names) -> Columns:
     levels = [f"q{level!r}" for level in answer.quantile_levels]  # exact: close levels stay apart
     made: dict[str, list[Any]] = {
-        name: [] for name in ("symbol", "step", "point", *levels, *_COVERAGE, "warnings", "error")
+        name: [] for name in ("symbol", "step", "time", "point", *levels, *_COVERAGE, "warnings", "error")
     }
     for one in answer.forecasts:
         if one.HasField("error"):
@@ -76,12 +77,14 @@ def _forecasts(answer: Any, times: Times, names: Names) -> Columns:
         ahead = coverage.phase_ahead[:]
         [measured], phases = encode.numbers([coverage.measured]), encode.numbers(coverage.phase_measured)
         whole = (coverage.nominal, measured, coverage.origins)
+        dates = times.get(one.symbol, [])
         for step, value in enumerate(encode.numbers(one.forecast.point)):
             row = flat[step * len(levels) : (step + 1) * len(levels)]
             phase = (ahead[step] if ahead else (step + 1) % len(phases)) if phases else 0
             by_phase = (phases[phase], coverage.phase_origins[phase]) if phases else (None, None)
             cells = zip((*levels, *_COVERAGE), (*row, *whole, *by_phase), strict=True)
-            _append(made, symbol=one.symbol, step=step + 1, point=value, warnings=doubts, **dict(cells))
+            date = dates[step] if dates else None
+            _append(made, symbol=one.symbol, step=step + 1, time=date, point=value, warnings=doubts, **dict(cells))
     return made
 
 

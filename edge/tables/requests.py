@@ -28,11 +28,12 @@ from edge.tables.arrow import MOST_COLUMNS
 from edge.tables.columns import ARROW, CSV, Times
 from market_inference.client import arrays
 from market_inference.client.files import Bars, FileError, Options, read
+from market_inference.client.frames.dates import following
 from market_inference.client.indicator import columns_read, read_all
 from market_inference.contract.errors import InvalidRequestError, Violation
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.json_form.decode import check_length
-from market_inference.contract.methods import most_items
+from market_inference.contract.methods import field_rules, most_items
 from market_inference.errors import ArgumentError
 
 TABLES: Final = ("Predict", "AnalyzeSentiment", "ComputeIndicators")
@@ -41,6 +42,7 @@ Value = TypeVar("Value")
 _TEXTS: Final = ("text", "headline", "title", "news", "body", "content")
 _MOST_TEXT: Final = 1 << 17
 _MOST_TEXTS: Final = most_items(pb.AnalyzeSentimentRequest, "texts")
+_MOST_STEPS: Final = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_name["horizon"]).uint32.lte
 _MOST_SERIES: Final = most_items(pb.PredictRequest, "series")
 # The edge takes the bytes as they are: a small compressed file can hold any number of bytes.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
@@ -77,7 +79,7 @@ class Tables:
             return await asyncio.to_thread(work, *given)
 
     async def read(self, rpc: str, raw: bytes, kind: str, query: QueryParams, caller: Caller) -> tuple[Message, Times]:
-        """The message of a table, and the times of its rows. Raises InvalidRequestError, NoArrowError."""
+        """The message of a table, and the times of the answer's rows. Raises InvalidRequestError, NoArrowError."""
         check_query(query, TABLE_PARAMETERS[rpc])
         if rpc == "AnalyzeSentiment":
             caller.names = {"texts": "row"}
@@ -130,8 +132,12 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
 
 
 def _message(rpc: str, found: Mapping[str, Bars], query: Query) -> tuple[Message, Times]:
-    times = {symbol: columns.iso(one.times) for symbol, one in found.items() if one.times is not None}
-    return _predict(found, query) if rpc == "Predict" else _indicators(found, query), times
+    dated = {symbol: one.times for symbol, one in found.items() if one.times is not None}
+    if rpc == "ComputeIndicators":
+        return _indicators(found, query), {symbol: columns.iso(rows) for symbol, rows in dated.items()}
+    message = _predict(found, query)
+    steps = {symbol: following(rows, min(message.horizon, _MOST_STEPS)) for symbol, rows in dated.items()}
+    return message, {symbol: columns.iso(labels) for symbol, labels in steps.items() if labels is not None}
 
 
 def _predict(found: Mapping[str, Bars], query: Query) -> pb.PredictRequest:

@@ -75,6 +75,27 @@ def test_indicators_of_a_csv_carry_the_dates(edge):
     assert {"RSI", "MACD.macd", "MACD.macdsignal", "MACD.macdhist"} <= set(found[0])
 
 
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
+def test_a_forecast_of_a_csv_carries_the_dates_of_its_steps(edge, kind):
+    answer = edge.post("/v1/predict?horizon=4", table("german broker", True), content_type="text/csv", accept=kind)
+    frame = (polars.read_csv if kind == "text/csv" else polars.read_ipc_stream)(io.BytesIO(answer.raw))
+    assert frame["time"].to_list() == [str(day) for day in np.busday_offset(DAYS[-1], np.arange(1, 5))]
+
+
+def test_a_forecast_has_no_dates_where_those_of_the_bars_are_irregular(edge):
+    lines = table("yahoo").splitlines(keepends=True)
+    answer = edge.post("/v1/predict?horizon=2", b"".join(lines[:20] + lines[60:]), content_type="text/csv")
+    assert answer.status == 200, answer.raw
+    assert "time" not in rows(answer)[0]
+
+
+def test_a_horizon_beyond_the_contract_makes_no_dates():
+    found = requests.bars(table("yahoo"), "text/csv", {})
+    message, times = requests._message("Predict", found, {"horizon": str(10**9)})
+    assert message.horizon == 10**9
+    assert [len(labels) for labels in times.values()] == [365]
+
+
 def test_texts_come_as_a_column_and_scores_go_back(edge):
     body = b'id,headline\n1,"Profit rose sharply, again"\n2,Shares plunge after heavy losses\n'
     found = rows(edge.post("/v1/sentiment", body, content_type="text/csv"))
