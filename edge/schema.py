@@ -186,7 +186,7 @@ TABLE_PARAMETERS: Final = {
     },
     "AnalyzeSentiment": {"column": "the column of the texts", "model": "a model of /v1/models"},
     "ComputeIndicators": {
-        "indicators": "such as RSI MACD:fastperiod=8",
+        "indicators": "such as RSI,MACD:fastperiod=8,slowperiod=20,BBANDS; separated by commas or spaces",
         "last": "only the newest values",
         **{name: text for name, text in FILE_PARAMETERS.items() if name != "column"},
     },

@@ -356,7 +356,7 @@ curl -H "Authorization: Bearer $KEY" -H "Content-Type: text/csv" --data-binary @
 ${names.length ? `
 # indicators as CSV
 curl -H "Authorization: Bearer $KEY" -H "Content-Type: text/csv" --data-binary @${file} \\
-  "${location.origin}/v1/indicators?indicators=${names.join("%20")}&last=5"
+  "${location.origin}/v1/indicators?indicators=${names.join(",")}&last=5"
 ` : ""}
 # the sentiment of a headline
 curl -H "Authorization: Bearer $KEY" -d '{"text": "Profit rose sharply"}' ${location.origin}/v1/sentiment`;

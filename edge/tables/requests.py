@@ -7,6 +7,7 @@ files, with its notes and refusals.
 import asyncio
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
@@ -46,6 +47,8 @@ _MOST_STEPS: Final = field_rules(pb.PredictRequest.DESCRIPTOR.fields_by_name["ho
 _MOST_SERIES: Final = most_items(pb.PredictRequest, "series")
 # The edge takes the bytes as they are: a small compressed file can hold any number of bytes.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"PAR1")
+# Between indicators; a comma before `parameter=number` is one within an indicator.
+_NEXT_INDICATOR: Final = re.compile(r";|,(?![^,;:=\s]*=)")
 # Reading a large file takes a core for a second; more at once would only take longer.
 _READERS: Final = 2
 _TABLE: Final = 10
@@ -164,7 +167,7 @@ def _predict(found: Mapping[str, Bars], query: Query) -> pb.PredictRequest:
 
 def _indicators(found: Mapping[str, Bars], query: Query) -> pb.ComputeIndicatorsRequest:
     try:
-        asked = read_all((query.get("indicators") or "RSI").replace(";", " ").split())
+        asked = read_all(_NEXT_INDICATOR.sub(" ", query.get("indicators") or "RSI").split())
     except ArgumentError as error:
         raise invalid("indicators", error.message) from None
     message = pb.ComputeIndicatorsRequest()

@@ -68,7 +68,7 @@ def test_a_forecast_of_a_csv_as_json_equals_the_same_closes_as_json(edge):
 
 def test_indicators_of_a_csv_carry_the_dates(edge):
     answer = edge.post(
-        "/v1/indicators?indicators=RSI%20MACD:fastperiod=8&last=5", table("yahoo"), content_type="text/csv"
+        "/v1/indicators?indicators=RSI,MACD:fastperiod=8&last=5", table("yahoo"), content_type="text/csv"
     )
     found = rows(answer)
     assert [row["time"] for row in found] == [str(day) for day in DAYS[-5:]]
@@ -94,6 +94,21 @@ def test_a_horizon_beyond_the_contract_makes_no_dates():
     message, times = requests._message("Predict", found, {"horizon": str(10**9)})
     assert message.horizon == 10**9
     assert [len(labels) for labels in times.values()] == [365]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RSI MACD:fastperiod=8,slowperiod=20 SMA:timeperiod=5",
+        "RSI,MACD:fastperiod=8,slowperiod=20,SMA:timeperiod=5",
+        "RSI, MACD:fastperiod=8,slowperiod=20, SMA:timeperiod=5,",
+        "RSI;MACD:fastperiod=8,slowperiod=20;SMA:timeperiod=5",
+    ],
+)
+def test_indicators_of_the_query_are_separated_by_commas_or_spaces(text):
+    message = requests._indicators(requests.bars(table("yahoo"), "text/csv", {}), {"indicators": text})
+    found = [(one.name, dict(one.params)) for one in message.indicators]
+    assert found == [("RSI", {}), ("MACD", {"fastperiod": 8, "slowperiod": 20}), ("SMA", {"timeperiod": 5})]
 
 
 def test_texts_come_as_a_column_and_scores_go_back(edge):
@@ -123,6 +138,8 @@ def test_arrow_in_and_arrow_out(edge):
         ("/v1/predict", b"\x1f\x8b123", "text/csv", "body", "compressed"),
         ("/v1/predict", b"not arrow", ARROW, "body", "Arrow"),
         ("/v1/indicators?indicators=NOPE", table("yahoo"), "text/csv", "indicators[0].name", "NOPE"),
+        ("/v1/indicators?indicators=RSI,NOPE", table("yahoo"), "text/csv", "indicators[1].name", "NOPE"),
+        ("/v1/indicators?indicators=MACD:fast,slow=3", table("yahoo"), "text/csv", "indicators", "MACD:fast"),
         ("/v1/sentiment", b"a,b\n1,2\n", "text/csv", "body", "column=NAME"),
         ("/v1/sentiment", b"headline\n" + b"x\n" * 100_000, "text/csv", "row", "too long (max 100, got 100000)"),
         ("/v1/sentiment", b"x\n" * 101, "text/csv", "row", "too long (max 100, got 101)"),
