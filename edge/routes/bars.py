@@ -18,7 +18,7 @@ from edge.body import Bodies
 from edge.caller import Caller
 from edge.errors import NoRouteError
 from edge.parts import Parts
-from edge.tables import columns
+from edge.tables import columns, hints
 from edge.tables.requests import Tables, sized
 from market_inference.client.files import Bars
 from market_inference.contract.json_form import encode
@@ -67,7 +67,7 @@ def _shown(found: dict[str, Bars]) -> bytes:
             "symbol": symbol,
             "columns": {name: encode.numbers(values) for name, values in one.items()},
             "times": None if one.times is None else columns.iso(one.times),
-            "notes": list(one.notes),
+            "notes": [*map(hints.of_query, one.notes)],
             "details": dict(one.details),
         }
         for symbol, one in found.items()

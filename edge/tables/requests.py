@@ -24,7 +24,7 @@ from edge import body as bodies
 from edge.caller import Caller
 from edge.parts import Parts
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
-from edge.tables import columns, size
+from edge.tables import columns, hints, size
 from edge.tables.arrow import MOST_COLUMNS
 from edge.tables.columns import ARROW, CSV, Times
 from market_inference.client import arrays
@@ -128,8 +128,7 @@ def bars(raw: bytes, kind: str, query: Query) -> dict[str, Bars]:
         )
         return read(io.BytesIO(data), options, instruments=_MOST_SERIES, most_columns=MOST_COLUMNS)
     except FileError as error:
-        # The reader names a file without a name.
-        raise invalid("body", f"is not understood: {str(error).removeprefix('the file: ')}") from None
+        raise invalid("body", f"is not understood: {hints.of_query(str(error))}") from None
     except ValueError as error:
         raise invalid("body", f"is not understood: {error}") from None
 
@@ -157,7 +156,7 @@ def _predict(found: Mapping[str, Bars], query: Query) -> pb.PredictRequest:
             values = one.column("close")
             beside = [one.column(name) for name in message.covariates]
         except FileError as error:
-            raise invalid("body", str(error)) from None
+            raise invalid("body", f"is not understood: {hints.of_query(str(error))}") from None
         series = message.series.add(symbol=symbol)
         arrays.write(series, "values", values)
         if beside:

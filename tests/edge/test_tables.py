@@ -156,6 +156,37 @@ def test_a_bad_table_is_refused_by_field_and_reason(edge, path, body, kind, fiel
     assert words in first["description"]
 
 
+UNDATED = "".join(f"{day:02}/01/24;1,5\n" for day in range(1, 9))
+THOUSANDS = "".join(f"2024-01-{day:02};1,{day}50\n" for day in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "words"),
+    [
+        ("column=Adj", "Date,Close\n2024-01-02,1\n", "column=Adj: no column 'Adj'; there are date, close"),
+        ("", "Date,Close,Close\n2024-01-02,1,1\n", "close: Close (column 2) or Close (column 3)? choose with column="),
+        ("", f"Date;Close\n{UNDATED}", "give date_format="),
+        ("", f"Date;Close\n{THOUSANDS}", "give decimal=. or decimal=,"),
+        ("", "Time,Close\n10:00,1\n10:01,2\n", "rename one to time"),
+        ("date_format=%25Y", "Date,Close\n2024-01-02,1\n", "does not match date_format='%Y'"),
+        ("", b"Date,Close\n2024-01-02,1\n\0\0\0\n", "send UTF-8"),
+    ],
+)
+def test_a_hint_names_a_parameter_of_the_query(edge, query, text, words):
+    body = text if isinstance(text, bytes) else text.encode()
+    answer = edge.post(f"/v1/predict?horizon=2&{query}", body, content_type="text/csv")
+    [first] = answer.json["errors"]
+    assert (answer.status, first["field"]) == (400, "body")
+    assert words in first["description"]
+    assert "--" not in first["description"]
+
+
+def test_a_note_names_a_parameter_of_the_query(edge):
+    body = "Date,Close,Adj Close\n" + "".join(f"{day},{at + 1},{at + 2}\n" for at, day in enumerate(DAYS))
+    [one] = edge.post("/v1/bars", body.encode(), content_type="text/csv").json["instruments"]
+    assert one["notes"] == ["closes are not adjusted; for 'Adj Close' give column='Adj Close'"]
+
+
 def test_a_symbol_cannot_become_a_formula_of_a_spreadsheet(edge):
     body = {"series": [{"symbol": "=HYPERLINK(1)", "values": PRICES}], "horizon": 1}
     found = rows(edge.post("/v1/predict", body, accept="text/csv"))
