@@ -186,5 +186,7 @@ def _remedy(raw: bytes | str, text: str, at: int) -> str:
     if raw[:_FIRST].lstrip()[:1] not in (b"{", b"[", "{", "["):
         return "; a table needs the header Content-Type: text/csv"
     if _NO_NUMBER.search(text[max(0, at - _AROUND) : at + _AROUND]):
-        return "; JSON has no NaN and no infinity: write null for a missing value"
+        return (
+            "; JSON has no NaN and no infinity: fill a missing value, or leave its row out; for covariates write null"
+        )
     return ""

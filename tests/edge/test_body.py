@@ -5,7 +5,7 @@ import pytest
 from edge.body import loads
 from market_inference.contract.errors import InvalidRequestError
 
-NULL = "JSON has no NaN and no infinity: write null for a missing value"
+NULL = "JSON has no NaN and no infinity: fill a missing value, or leave its row out; for covariates write null"
 TABLE = "a table needs the header Content-Type: text/csv"
 
 

@@ -21,7 +21,6 @@ _WANTED = {
     FieldDescriptor.CPPTYPE_BOOL: "true or false",
     FieldDescriptor.CPPTYPE_DOUBLE: "a number",
     FieldDescriptor.CPPTYPE_FLOAT: "a number",
-    FieldDescriptor.CPPTYPE_UINT32: "a whole number from 0 to 4294967295",
     FieldDescriptor.CPPTYPE_INT64: "a whole number from -9223372036854775808 to 9223372036854775807",
     FieldDescriptor.CPPTYPE_UINT64: "a whole number from 0 to 18446744073709551615",
 }
@@ -71,7 +70,7 @@ def _set(target: Message, field: FieldDescriptor, value: Any, path: str) -> None
         try:
             setattr(target, field.name, _scalar(field, value))
         except (TypeError, ValueError, OverflowError) as error:
-            raise _wrong(path, _WANTED[field.cpp_type], value) from error
+            raise _wrong(path, _wanted(field), value) from error
 
 
 def _set_map(target: Any, field: FieldDescriptor, value: Any, path: str) -> None:
@@ -81,7 +80,7 @@ def _set_map(target: Any, field: FieldDescriptor, value: Any, path: str) -> None
         try:
             target[key] = _scalar(field, one)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _wrong(f"{path}.{key}", _WANTED[field.cpp_type], one) from error
+            raise _wrong(f"{path}.{key}", _wanted(field), one) from error
 
 
 def _extend(target: Any, field: FieldDescriptor, value: Any, path: str) -> None:
@@ -99,7 +98,7 @@ def _extend(target: Any, field: FieldDescriptor, value: Any, path: str) -> None:
             try:
                 target.append(_scalar(field, one))
             except (TypeError, ValueError, OverflowError) as error:
-                raise _wrong(f"{path}[{at}]", _WANTED[field.cpp_type], one) from error
+                raise _wrong(f"{path}[{at}]", _wanted(field), one) from error
 
 
 def _extended(target: Any, value: list[float]) -> bool:
@@ -134,10 +133,19 @@ def _scalar(field: FieldDescriptor, value: Any) -> Any:
     return value
 
 
+def _wanted(field: FieldDescriptor) -> str:
+    """The values that a field takes, in words."""
+    if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32:
+        rules = methods.field_rules(field).uint32
+        return f"a whole number from {rules.gte} to {rules.lte or 2**32 - 1}"
+    return _WANTED[field.cpp_type]
+
+
 def _wrong(path: str, wanted: str, value: Any) -> InvalidRequestError:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
         got = f"{value:g}"
     else:
         names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
         got = names.get(type(value), "a number")
-    return InvalidRequestError([Violation(path, f"must be {wanted} (got {got})", "json")])
+    remedy = ": fill a missing value, or leave its row out" if value is None and path.endswith("]") else ""
+    return InvalidRequestError([Violation(path, f"must be {wanted} (got {got}){remedy}", "json")])

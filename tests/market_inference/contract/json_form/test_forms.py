@@ -1,6 +1,7 @@
 """JSON to messages and back, for arbitrary JSON."""
 
 import math
+import re
 import tracemalloc
 
 import numpy as np
@@ -206,6 +207,25 @@ def test_a_wrong_value_deep_in_a_column_is_named_by_its_place(wrong):
     with pytest.raises(InvalidRequestError) as caught:
         decode.message(pb.Series, {"values": values})
     assert caught.value.violations[0].field == "values[40000]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (pb.PredictRequest, {"horizon": "5"}, "horizon: must be a whole number from 1 to 365 (got a string)"),
+        (pb.PredictRequest, {"horizon": True}, "horizon: must be a whole number from 1 to 365 (got true or false)"),
+        (pb.PredictRequest, {"period": -1}, "period: must be a whole number from 0 to 1440 (got -1)"),
+        (
+            pb.Series,
+            {"values": [1, None]},
+            "values[1]: must be a number (got null): fill a missing value, or leave its",
+        ),
+        (pb.IndicatorSpec, {"params": {"n": None}}, "params.n: must be a number (got null)"),
+    ],
+)
+def test_a_wrong_value_is_told_with_the_limits_of_the_contract(kind, body, words):
+    with pytest.raises(InvalidRequestError, match=re.escape(words)):
+        decode.message(kind, body)
 
 
 def predicted(body):
