@@ -159,8 +159,8 @@ def csv_lines(columns: Columns) -> Iterator[bytes]:
     """The columns as CSV, some hundred lines at a time."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    # A column without any value is left out: `error` of an answer without errors, for one.
-    shown = {name: column for name, column in columns.items() if _has_values(column)}
+    # A column without any value is left out: `error` of an answer without errors, for one. Outputs of indicators stay.
+    shown = {name: column for name, column in columns.items() if _is_shown(column)}
     writer.writerow(shown)
     for at in range(0, max(map(len, shown.values()), default=0), _LINES):
         cells = [_cells(column[at : at + _LINES]) for column in shown.values()]
@@ -171,10 +171,8 @@ def csv_lines(columns: Columns) -> Iterator[bytes]:
     yield text.getvalue().encode()
 
 
-def _has_values(column: list[Any] | Reals) -> bool:
-    if isinstance(column, np.ndarray):
-        return bool(np.isfinite(column).any())
-    return any(cell is not None for cell in column)
+def _is_shown(column: list[Any] | Reals) -> bool:
+    return isinstance(column, np.ndarray) or any(cell is not None for cell in column)
 
 
 def _cells(column: list[Any] | Reals) -> list[Any]:
@@ -200,7 +198,7 @@ def _is_blank(character: str) -> bool:
 def _arrow(columns: Columns) -> bytes:
     target = io.BytesIO()
     polars = _polars()
-    shown = {name: column for name, column in columns.items() if _has_values(column)}
+    shown = {name: column for name, column in columns.items() if _is_shown(column)}
     polars.DataFrame([_series(name, column) for name, column in shown.items()]).write_ipc_stream(target)
     return target.getvalue()
 

@@ -76,6 +76,14 @@ def test_indicators_of_a_csv_carry_the_dates(edge):
 
 
 @pytest.mark.parametrize("kind", ["text/csv", ARROW])
+def test_an_indicator_that_has_no_value_yet_keeps_its_column(edge, kind):
+    head = b"".join(table("yahoo").splitlines(keepends=True)[:5])
+    answer = edge.post("/v1/indicators?indicators=RSI&last=1", head, content_type="text/csv", accept=kind)
+    frame = (polars.read_csv if kind == "text/csv" else polars.read_ipc_stream)(io.BytesIO(answer.raw))
+    assert frame["RSI"].to_list() == [None]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", ARROW])
 def test_a_forecast_of_a_csv_carries_the_dates_of_its_steps(edge, kind):
     answer = edge.post("/v1/predict?horizon=4", table("german broker", True), content_type="text/csv", accept=kind)
     frame = (polars.read_csv if kind == "text/csv" else polars.read_ipc_stream)(io.BytesIO(answer.raw))
