@@ -6,6 +6,7 @@ those of market_inference/contract/json_form, shared with the serverless worker.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -63,14 +64,26 @@ class Answers:
         self._admission.hold_answer(caller, response.ByteSize())
         return response
 
-    async def json(self, request: Request, response: Message, headers: Mapping[str, str] | None = None) -> Response:
-        """The response as JSON, with fields named as in the .proto file. Raises OverloadedError."""
+    async def json(
+        self,
+        request: Request,
+        response: Message,
+        headers: Mapping[str, str] | None = None,
+        notes: Mapping[str, list[str]] | None = None,
+    ) -> Response:
+        """The response as JSON, with fields named as in the .proto file. Raises OverloadedError.
+
+        `notes`: those of the reader of a table by symbol, in a field beside the message's.
+        """
         caller: Caller = request.state.caller
+        beside = {"notes": notes} if notes else {}
         if caller.answer_held <= THREAD_BYTES:
-            text = orjson.dumps(encode.to_json(response, caller.names))
+            text = orjson.dumps(beside | encode.to_json(response, caller.names))
             return self.parts.whole(request, text, JSON, headers)
         self.parts.hold(request, caller.answer_held + 4 * PART_BYTES)
         pieces = encode.texts(response, caller.names, orjson.dumps)
+        if beside:
+            pieces = chain([orjson.dumps(beside)[:-1] + b"," + next(pieces)[1:]], pieces)
         return await self.parts.made(request, pieces, JSON, headers)
 
     def _beside(self, body: dict[str, Any], caller: Caller) -> float:

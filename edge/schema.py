@@ -193,6 +193,7 @@ TABLE_PARAMETERS: Final = {
 }
 
 _PROBLEM: Final = ("type", "title", "status", "detail", "reason", "code", "request_id")
+_NOTES: Final = "by symbol: what the reader of a table decided; absent where there is nothing to tell"
 _VIOLATION: Final = _object({"field": _TEXT, "description": _TEXT, "rule": _TEXT, "limit": _NUMBER})
 PROBLEM: Final[Schema] = _object(
     {**dict.fromkeys(_PROBLEM, _TEXT), "status": _INTEGER, "retry_after": _NUMBER, "errors": _list(_VIOLATION)},
@@ -206,9 +207,12 @@ def problems() -> dict[int | str, Schema]:
     return {"default": {"description": "a failure, as RFC 9457 says", "content": content}}
 
 
-def responses(kind: type[Message]) -> dict[int | str, Schema]:
-    """The answers of an operation."""
-    good = {"description": "the answer", "content": {JSON: {"schema": answer(kind.DESCRIPTOR)}}}
+def responses(kind: type[Message], *, tables: bool = False) -> dict[int | str, Schema]:
+    """The answers of an operation; `tables`: the request may be a table."""
+    made = answer(kind.DESCRIPTOR)
+    if tables:
+        made["properties"]["notes"] = _OBJECT | {"additionalProperties": _list(_TEXT), "description": _NOTES}
+    good = {"description": "the answer", "content": {JSON: {"schema": made}}}
     return {200: good, **problems()}
 
 

@@ -51,7 +51,7 @@ def router(answers: Answers, reader: Bodies, tables: Tables) -> APIRouter:
             summary=route.summary,
             operation_id=route.path.rpartition("/")[2],
             openapi_extra=schema.operation(route.rpc, tables=route.rpc in TABLES),
-            responses=schema.responses(METHODS[route.rpc].response),
+            responses=schema.responses(METHODS[route.rpc].response, tables=route.rpc in TABLES),
         )
     for path, rpc, summary in (
         ("/v1/status", "GetStatus", "Health of the replicas, by running every engine on a small real input"),
@@ -77,17 +77,18 @@ def _handler(route: Route, answers: Answers, reader: Bodies, tables: Tables) -> 
             body = await reader.parse(raw, caller)
             response = await answers.ask(route.rpc, route.expand, body, caller)
             times: columns.Times = {}
+            notes: columns.Notes = {}
         elif route.rpc in TABLES and kind in columns.MEDIA_TYPES:
             reader.hold_table(await asyncio.to_thread(sized, raw, kind), caller)
-            message, times = await tables.read(route.rpc, raw, kind, request.query_params, caller)
+            message, times, notes = await tables.read(route.rpc, raw, kind, request.query_params, caller)
             response = await answers.send(METHODS[route.rpc], message, caller)
         else:
             known = (JSON, *columns.MEDIA_TYPES) if route.rpc in TABLES else (JSON,)
             raise MediaTypeError(kind, ", ".join(known))
         wanted = columns.wanted(request.headers.get("accept", ""), default=kind)
         if wanted and route.rpc in TABLES:
-            return await tables.answer(request, answers.parts, response, times, wanted)
-        return await answers.json(request, response)
+            return await tables.answer(request, answers.parts, response, times, notes, wanted)
+        return await answers.json(request, response, notes=notes)
 
     return handle
 

@@ -32,6 +32,8 @@ _FORMULA: Final = frozenset("=+-@")
 Times = dict[str, list[str]]
 """The times of an answer's rows by symbol, as ISO 8601: of bars, or of a forecast's steps where the dates of the bars
 are regular. A symbol without times is absent."""
+Notes = Mapping[str, list[str]]
+"""What the reader of a file decided, by symbol; a symbol without notes is absent."""
 Reals = NDArray[np.float64]
 Columns = Mapping[str, list[Any] | Reals]
 """Of equal length. NaN and infinity in an array, and None in a list, are missing values."""

@@ -26,7 +26,7 @@ from edge.parts import Parts
 from edge.schema import FILE_PARAMETERS, TABLE_PARAMETERS
 from edge.tables import columns, hints, size
 from edge.tables.arrow import MOST_COLUMNS
-from edge.tables.columns import ARROW, CSV, Times
+from edge.tables.columns import ARROW, CSV, Notes, Times
 from market_inference.client import arrays
 from market_inference.client.files import Bars, FileError, Options, read
 from market_inference.client.frames.dates import following
@@ -81,23 +81,34 @@ class Tables:
         async with self._locks.setdefault(caller.counted_as or "", asyncio.Lock()), self._room:
             return await asyncio.to_thread(work, *given)
 
-    async def read(self, rpc: str, raw: bytes, kind: str, query: QueryParams, caller: Caller) -> tuple[Message, Times]:
-        """The message of a table, and the times of the answer's rows. Raises InvalidRequestError, NoArrowError."""
+    async def read(
+        self, rpc: str, raw: bytes, kind: str, query: QueryParams, caller: Caller
+    ) -> tuple[Message, Times, Notes]:
+        """The message of a table, the times of the answer's rows, and the reader's notes.
+
+        Raises InvalidRequestError, NoArrowError.
+        """
         check_query(query, TABLE_PARAMETERS[rpc])
         if rpc == "AnalyzeSentiment":
             caller.names = {"texts": "row"}
-            return await self._in_turn(caller, _sentiment, raw, kind, query), {}
+            return await self._in_turn(caller, _sentiment, raw, kind, query), {}, {}
         found = await self._in_turn(caller, bars, raw, kind, query)
         caller.names = {}
         # A hundred thousand rows take tens of milliseconds, which the event loop does not have.
-        return await asyncio.to_thread(_message, rpc, found, query)
+        message, times = await asyncio.to_thread(_message, rpc, found, query)
+        return message, times, {symbol: [*map(hints.of_query, one.notes)] for symbol, one in found.items() if one.notes}
 
-    async def answer(self, request: Request, parts: Parts, response: Message, times: Times, kind: str) -> Response:
+    async def answer(
+        self, request: Request, parts: Parts, response: Message, times: Times, notes: Notes, kind: str
+    ) -> Response:
         """The response as a table. Raises MediaTypeError, NoArrowError, OverloadedError."""
         caller: Caller = request.state.caller
         is_large = caller.answer_held > bodies.THREAD_BYTES
         parts.hold(request, _TABLE * caller.answer_held)
         found = await asyncio.to_thread(columns.of, response, times, caller.names)
+        if notes:
+            joined = {symbol: " | ".join(one) for symbol, one in notes.items()}
+            found = {**found, "notes": [*map(joined.get, found["symbol"])]}
         if kind == CSV and is_large:
             return await parts.made(request, columns.csv_lines(found), kind)
         return parts.whole(request, await asyncio.to_thread(columns.write, found, kind), kind)

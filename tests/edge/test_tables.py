@@ -195,6 +195,29 @@ def test_a_note_names_a_parameter_of_the_query(edge):
     assert one["notes"] == ["closes are not adjusted; for 'Adj Close' give column='Adj Close'"]
 
 
+@pytest.mark.parametrize("path", ["/v1/predict?horizon=2", "/v1/indicators?indicators=RSI&last=2"])
+def test_the_readers_notes_are_in_the_answer(edge, path):
+    def asked(newest_first: bool, accept: str):
+        return edge.post(path, table("yahoo", newest_first), content_type="text/csv", accept=accept)
+
+    [note] = asked(True, "application/json").json["notes"][""]
+    assert "reversed" in note
+    assert [row["notes"] for row in rows(asked(True, "text/csv"))] == [note, note]
+    assert "notes" not in asked(False, "application/json").json
+    assert "notes" not in rows(asked(False, "text/csv"))[0]
+
+
+def test_notes_stand_before_a_large_answer(edge):
+    days = np.datetime64("2000-01-01") + np.arange(9000)
+    body = b"Date,Close\n" + b"".join(f"{day},{100 + at % 7}\n".encode() for at, day in enumerate(days[::-1]))
+    answer = edge.post(
+        "/v1/indicators?indicators=RSI,SMA,EMA,MACD", body, content_type="text/csv", accept="application/json"
+    )
+    assert len(answer.raw) > 1 << 19
+    assert answer.json["notes"][""]
+    assert len(answer.json["panels"][0]["indicators"]["indicators"]) == 4
+
+
 def test_a_symbol_cannot_become_a_formula_of_a_spreadsheet(edge):
     body = {"series": [{"symbol": "=HYPERLINK(1)", "values": PRICES}], "horizon": 1}
     found = rows(edge.post("/v1/predict", body, accept="text/csv"))

@@ -147,5 +147,6 @@ def _wrong(path: str, wanted: str, value: Any) -> InvalidRequestError:
     else:
         names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
         got = names.get(type(value), "a number")
-    remedy = ": fill a missing value, or leave its row out" if value is None and path.endswith("]") else ""
+    is_missing = value is None and wanted == "a number" and path.endswith("]")
+    remedy = ": fill a missing value, or leave its row out" if is_missing else ""
     return InvalidRequestError([Violation(path, f"must be {wanted} (got {got}){remedy}", "json")])
