@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
+from market_inference.client.connection import check_target
+from market_inference.errors import ArgumentError
 from runtime.listen import Address
 from runtime.settings import Settings
 from runtime.tracing import Endpoint, Ratio
@@ -30,6 +32,13 @@ def _check_origins(origins: str) -> str:
     return origins
 
 
+def _check_gateway(target: str) -> str:
+    try:
+        return check_target(target)
+    except ArgumentError as error:
+        raise ValueError(error.violations[0][1]) from None
+
+
 Origins = Annotated[str, AfterValidator(_check_origins)]
 """Origins, separated by commas."""
 
@@ -41,7 +50,7 @@ class Config(Settings):
 
     listen: Address = Field("127.0.0.1:8472", description="where HTTP clients and browsers connect")
     metrics_listen: Address = Field("127.0.0.1:9472", description="where Prometheus scrapes /metrics")
-    gateway: str = Field(
+    gateway: Annotated[str, AfterValidator(_check_gateway)] = Field(
         "127.0.0.1:8470", description="the gateway, as host:port or a gRPC name such as dns:///gateway:8470"
     )
     gateway_tls: bool = Field(False, description="connect to the gateway with TLS")

@@ -120,6 +120,12 @@ def test_the_variables_of_the_client_are_complete():
         (GatewayConfig, "TLS_CLIENT_CA", "c.pem", "=c.pem needs MARKET_GATEWAY_TLS_CERTIFICATE"),
         (GatewayConfig, "REPLICA_TLS_KEY", "k.pem", "=k.pem needs MARKET_GATEWAY_REPLICA_TLS_CERTIFICATE"),
         (EdgeConfig, "GATEWAY_TLS_KEY", "k.pem", "=k.pem needs MARKET_EDGE_GATEWAY_TLS_CERTIFICATE"),
+        (
+            EdgeConfig,
+            "GATEWAY",
+            "nohost",
+            "=nohost: expected host:port, such as 127.0.0.1:8470, got 'nohost' without a",
+        ),
         (EdgeConfig, "CORS_ORIGINS", "desk.example", "=desk.example: 'desk.example' is no origin"),
         (EdgeConfig, "CORS_ORIGINS", "https://a.example,*", "=https://a.example,*: '*' is no origin"),
         (EdgeConfig, "CORS_ORIGINS", "https://desk.example/", "is no origin"),
