@@ -31,7 +31,11 @@ class Security:
             self._keys = keys.development_key()[1] if config.keys_file is None else Keyring(config.keys_file)
         except (OSError, ValueError) as error:
             source = "MARKET_INFERENCE_STATE_DIR" if config.keys_file is None else "MARKET_GATEWAY_KEYS_FILE"
-            raise ConfigurationError(f"{source}: {error}") from error
+            is_missing = isinstance(error, FileNotFoundError) and config.keys_file is not None
+            hint = (
+                f": `market-inference keys issue --file {config.keys_file} --owner NAME` makes it" if is_missing else ""
+            )
+            raise ConfigurationError(f"{source}: {error}{hint}") from error
         try:
             self._tokens = _tokens(config)
         except ValueError as error:

@@ -73,6 +73,12 @@ async def test_keys(tmp_path):
         security.authenticator.authenticate(bearer(old))
 
 
+def test_a_missing_keys_file_is_told_with_the_command_that_makes_one(tmp_path):
+    path = tmp_path / "keys.json"
+    with pytest.raises(ConfigurationError, match=f"market-inference keys issue --file {path} --owner NAME"):
+        Security(Config(keys_file=path))
+
+
 async def test_a_deleted_keys_file_is_logged(tmp_path, caplog):
     path = tmp_path / "keys.json"
     with keys.edit(path) as known:
