@@ -118,9 +118,9 @@ class Manifest(_Members):
             extra = {name: members.pop(name) for name in members.keys() - _Members.__dataclass_fields__.keys()}
             return cls(**members, extra=extra)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part)[:64] for part in first["loc"])
-            reason = f"{place}: {first['msg']}" if place else first["msg"]
+            wrong = error.errors(include_url=False, include_input=False)
+            shown = [one for one in wrong if one["type"] == "missing"] or wrong[:1]
+            reason = "; ".join(_reason(one["loc"], one["msg"]) for one in shown)
         except ValueError as error:
             reason = str(error)
         raise ModelUnavailableError(f"{FILE_NAME} of {folder_name!r} is malformed: {reason}")
@@ -153,6 +153,11 @@ class Manifest(_Members):
     def write(self, folder: Path) -> None:
         """Write the manifest into the folder."""
         (folder / FILE_NAME).write_text(self.text(), encoding="utf-8")
+
+
+def _reason(place: tuple[int | str, ...], what: str) -> str:
+    field = ".".join(str(part)[:64] for part in place)
+    return f"{field}: {what}" if field else what
 
 
 @cache

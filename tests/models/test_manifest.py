@@ -65,6 +65,14 @@ def test_a_member_of_the_wrong_type_or_size_is_named(member: str, value: object)
         Manifest.read_from(json.dumps(fields).encode(), "m")
 
 
+def test_all_missing_members_are_named_at_once() -> None:
+    known = {"kind": "forecast", "architecture": "auto", "name": "desk", "files": {}}
+    with pytest.raises(ModelUnavailableError) as refused:
+        Manifest.read_from(json.dumps(known).encode(), "m")
+    needed = "version: Field required; licence: Field required; dtype: Field required"
+    assert str(refused.value).endswith(f"is malformed: {needed}")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "w.safetensors").write_bytes(CONTENT)
