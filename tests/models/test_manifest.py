@@ -1,11 +1,13 @@
 """Manifests: written and read back; malformed manifests and altered files are refused."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from models.forecast import catalog
 from models.manifest import FILE_NAME, Base, Manifest, digest
 from models.model import ModelUnavailableError
 
@@ -136,6 +138,14 @@ def test_a_malformed_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ModelUnavailableError, match=FILE_NAME):
         Manifest.of(tmp_path)
+
+
+def test_the_manifests_of_the_documents_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    texts = re.findall(r"```json\n(\{.*?\n\})\n```", page, re.DOTALL)
+    desk, tone = (Manifest.read_from(text.replace("64 hexadecimal digits", "0" * 64).encode(), "m") for text in texts)
+    assert catalog.of_folder(desk, tmp_path).name == "desk"
+    assert (tone.kind, tone.architecture, len(tone.files)) == ("sentiment", "transformers", 4)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
