@@ -18,6 +18,8 @@ from market_inference.client.arrays import Floats
 from market_inference.client.forecast import Forecast
 
 SHARE = 0.8
+_CENTS = 2
+"""The decimals of all prices: dollars, in columns that hold different stocks."""
 LABEL_STYLES = {"negative": "red", "neutral": "dim", "positive": "green"}
 
 
@@ -43,10 +45,10 @@ def forecasts(seen: Sequence[Bars], later: Sequence[Floats], found: Answers[Fore
         inside = lower <= closes[-1] <= upper
         shown.add_row(
             bars.symbol,
-            number(bars.closes[-1]),
-            number(one.point[-1]),
-            f"{number(lower)} to {number(upper)}",
-            number(closes[-1]),
+            number(bars.closes[-1], _CENTS),
+            number(one.point[-1], _CENTS),
+            f"{number(lower, _CENTS)} to {number(upper, _CENTS)}",
+            number(closes[-1], _CENTS),
             Text("yes", style="green") if inside else Text("no", style="red"),
             f"{one.coverage.measured:.0%} of {one.coverage.origins}" if one.coverage.origins else "none",
         )

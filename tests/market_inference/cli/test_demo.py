@@ -1,5 +1,6 @@
 """The demo's own parts; the whole of it runs in test_pair_real.py."""
 
+import re
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from market_inference.cli.demo import bars as market
-from market_inference.cli.demo import batches, chart
+from market_inference.cli.demo import batches, chart, report
 from market_inference.cli.demo.headlines import HEADLINES
 from market_inference.cli.demo.steps import Steps
+from market_inference.client.answers import Answers
 from market_inference.client.forecast import Coverage, Forecast
 
 
@@ -62,6 +64,15 @@ def test_the_chart_is_a_picture_whatever_the_number_of_panels(tmp_path: Path, co
     for shade in (*chart.SHADES.values(), chart.BLUE, chart.VERMILLION):
         wanted = [int(shade[at : at + 2], 16) for at in (1, 3, 5)]
         assert np.abs(colours - wanted).sum(axis=1).min() <= 3, shade
+
+
+def test_all_prices_of_the_table_have_the_same_decimals(known: list[market.Bars]) -> None:
+    panels = [_panel(at) for at in range(3)]
+    answers = Answers([panel.forecast for panel in panels], ("A", "B", "C"))
+    shown = report.forecasts(known[:3], [panel.later_closes for panel in panels], answers)
+    prices = [cell for column in shown.columns[1:5] for text in column.cells for cell in str(text).split(" to ")]
+    assert len(prices) == 15
+    assert all(re.fullmatch(r"[\d,]+\.\d\d", price) for price in prices), prices
 
 
 def test_the_levels_asked_for_are_the_edges_of_the_bands() -> None:
