@@ -175,7 +175,7 @@ def test_models_lists_the_default_of_every_engine(ask):
             "validation",
         ),
         ("predict", {"time_series": "1,2", "horizon": 3}, "time_series must be a list (got a string)", "validation"),
-        ("predict", {"time_series": [1.0] * 30, "horizon": -1}, "horizon must be a whole number from 0", "validation"),
+        ("predict", {"time_series": [1.0] * 30, "horizon": -1}, "horizon must be a whole number from 1", "validation"),
         ("predict", {"time_series": [1.0] * 30, "horizon": 366}, "horizon", "validation"),
         (
             "predict",
