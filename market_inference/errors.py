@@ -104,7 +104,10 @@ class ClosedError(MarketInferenceError, RuntimeError):
 
 
 class InputWarning(UserWarning):
-    """The client changed the order or the extent of data that it was given, as the answer's `notes` say."""
+    """The client changed the order or the extent of data, as the answer's `notes` say, or doubts how it read an array.
+
+    A 2-D array is read as [series, values]; the warning says when the array looks like [values, series].
+    """
 
 
 class UnauthenticatedError(MarketInferenceError):

@@ -305,9 +305,10 @@ def _text_bytes(item: Text) -> int:
 
 
 def noted(given: Given[I]) -> Given[I]:
-    """The same; an unusual change of the data is said by a warning at the caller's line."""
+    """The same; an unusual change of the data, or a doubt about it, is said by a warning at the caller's line."""
     items: Iterable[Any] = given.items
-    found = [note for item in items for note in item.source.notes if note not in item.source.usual]
+    found = [*given.notes]
+    found += [note for item in items for note in item.source.notes if note not in item.source.usual]
     if found:
         notes = list(dict.fromkeys(found))
         depth, frame = 1, sys._getframe()

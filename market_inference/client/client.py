@@ -144,11 +144,12 @@ class Client:
         One series (a list, an array [n] or [n, 1], a frame's column) gives a Forecast. Many give Answers in their
         order, where each may fail alone: a mapping of symbol to values, a frame with a column for each symbol, a long
         frame (unique_id, ds, y), a list of series, or a 2-D array whose rows are series (which a type checker cannot
-        tell from one). `quantiles`: levels between 0 and 1, by default 0.1 to 0.9. `interval`: shares of central
-        intervals, such as 0.95, whose levels are added. `model`: a name from `models()`. `period`: values of one cycle
-        of the volatility, such as 24 for hourly prices; `forecast.coverage.by_phase` then has the coverage by phase.
-        `times`: True takes the phases of the cycle from the times of the series, so that missing rows shift no phase;
-        the cycle is then a day, or a week for daily rows, unless `period` says so. Or the times of one series.
+        tell from one). An array that looks like prices with a series in a column raises an InputWarning. `quantiles`:
+        levels between 0 and 1, by default 0.1 to 0.9. `interval`: shares of central intervals, such as 0.95, whose
+        levels are added. `model`: a name from `models()`. `period`: values of one cycle of the volatility, such as 24
+        for hourly prices; `forecast.coverage.by_phase` then has the coverage by phase. `times`: True takes the phases
+        of the cycle from the times of the series, so that missing rows shift no phase; the cycle is then a day, or a
+        week for daily rows, unless `period` says so. Or the times of one series.
 
         For a model whose `takes` in `models()` names them: `covariates`, a mapping of name to column or a frame with a
         column for each. In place of a column, columns in the form of `series`. Rows are matched by time where both have

@@ -92,14 +92,15 @@ class Given(Generic[T]):
     """Items in order.
 
     `single`: the caller gave one item, not a collection of one. `source`: the labels of the items themselves, for
-    items in rows, such as texts in a frame's column.
+    items in rows, such as texts in a frame's column. `notes`: doubts about the data as a whole.
     """
 
     items: tuple[T, ...]
     single: bool
     source: Source = Source()  # frozen
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, items: Iterable[T]) -> "Given[T]":
+    def of(cls, items: Iterable[T], notes: tuple[str, ...] = ()) -> "Given[T]":
         """A collection of items."""
-        return cls(tuple(items), single=False)
+        return cls(tuple(items), single=False, notes=notes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from market_inference.client.arrays import Floats
-from market_inference.client.inputs import names, times
+from market_inference.client.inputs import axes, names, times
 from market_inference.client.inputs.column import as_array, column
 from market_inference.client.inputs.items import NO_SOURCE, Given, Series, Source
 from market_inference.client.inputs.table import Rows, Table, library_of, rows_of, table_of, take
@@ -36,10 +36,10 @@ def series(values: Any) -> Given[Series]:
     if table is not None:
         return Given.of(_of_table(table))
     members = _members(values)
-    if members is not None and (plain := _plain(members)) is not None:
-        return Given.of(plain)
     if members is not None:
-        return Given.of(_one(member, "", f"{FIELD}[{at}]") for at, member in enumerate(members))
+        plain = _plain(members)
+        read = (_one(member, "", f"{FIELD}[{at}]") for at, member in enumerate(members)) if plain is None else plain
+        return Given.of(read, axes.doubts(values))
     return Given((_one(values, "", ""),), single=True)
 
 

@@ -539,6 +539,17 @@ def test_dates_newest_first_are_reversed_and_said_at_the_caller_s_line(service: 
     assert list(values.index) == list(days)
 
 
+def test_an_array_with_a_series_in_a_column_is_doubted_at_the_caller_s_line(service: Any) -> None:
+    steps = np.random.default_rng(7).normal(0, 0.01, (60, 40))
+    closes = np.arange(10.0, 50.0)[::-1] ** 2 * np.exp(np.cumsum(steps, axis=0))
+    closes = closes[:, np.random.default_rng(7).permutation(40)]
+    with Client(service.target) as client:
+        with pytest.warns(errors.InputWarning, match=r"shape \(60, 40\) was read as \[series, values\]") as caught:
+            assert len(client.predict(closes, 1)) == 60
+        assert caught[0].filename == __file__
+        assert len(client.predict(closes.T, 1)) == 40
+
+
 def test_a_stock_listed_later_is_noted_in_its_answer_without_a_warning(service: Any) -> None:
     frame = pd.DataFrame({"OLD": np.arange(1.0, 61), "NEW": [np.nan] * 20 + [*range(40)]})
     with Client(service.target) as client, warnings.catch_warnings():
