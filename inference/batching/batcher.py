@@ -235,8 +235,8 @@ class Batcher:
         if seconds > _HOPELESS * (deadline - at):
             self._observer.refused("deadline")
             raise DeadlineExceededError(
-                f"the request takes about {seconds:.0f} s of an idle engine, and {deadline - at:.1f} s are left: "
-                "send fewer items at once, or allow more time"
+                f"the request takes about {_shown(seconds)} s of an idle engine, and {_shown(deadline - at)} s are "
+                "left: send fewer items at once, or allow more time"
             )
 
     def _admit(self, job: Job, seconds: float, at: float) -> None:
@@ -538,6 +538,11 @@ def _divided(batch: Sequence[Entry], items: int) -> tuple[list[Entry], list[Entr
         items -= entry.count
         done.append(entry)
     return done, []
+
+
+def _shown(seconds: float) -> str:
+    """Seconds with two digits at least: 3000, 12, 0.06."""
+    return f"{seconds:.0f}" if seconds >= 10 else f"{max(seconds, 0.0):.2g}"
 
 
 def _retry_after(seconds: float) -> float:

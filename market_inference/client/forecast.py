@@ -8,8 +8,10 @@ import numpy as np
 
 from market_inference.client import arrays, warning
 from market_inference.client.arrays import Floats
+from market_inference.client.inputs import arguments
 from market_inference.client.inputs.items import Source
 from market_inference.client.warning import AnswerWarning
+from market_inference.errors import ArgumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +99,33 @@ class Forecast:
         return html.table(repr(self), head, rows, left_out=self.horizon - shown)
 
     def quantile(self, level: float) -> Floats:
-        """The path [horizon] of one level of `levels`. Raises ValueError for another level."""
+        """The path [horizon] of one level of `levels`. Raises ArgumentError for another level."""
+        level = arguments.number(level, "level", "a level between 0 and 1")
         at = np.flatnonzero(np.isclose(self.levels, level, rtol=0, atol=1e-9))
         if not at.size:
             there = ", ".join(f"{known:g}" for known in self.levels)
-            raise ValueError(
-                f"no quantile {level:g} in this forecast (it has {there}); ask for it with quantiles=[..., {level:g}]"
+            raise ArgumentError(
+                "level",
+                f"no quantile {level:g} in this forecast (it has {there}); ask for it with quantiles=[..., {level:g}]",
             )
         return np.asarray(self.quantiles[:, at[0]], dtype=np.float64)
 
     def interval(self, share: float) -> tuple[Floats, Floats]:
         """Lower and upper path [horizon] of the central interval that holds `share`, such as 0.8.
 
-        Raises ValueError when `levels` has not both levels of the interval.
+        Raises ArgumentError when `levels` has not both levels of the interval.
         """
+        share = arguments.number(share, "share", "a share between 0 and 1")
         if not 0 < share < 1:
             percent = f"; for {share:g}% give {share / 100:g}" if 1 < share < 100 else ""
-            raise ValueError(f"share must lie strictly between 0 and 1, got {share:g}{percent}")
+            raise ArgumentError("share", f"must lie strictly between 0 and 1, got {share:g}{percent}")
         lower, upper = round((1 - share) / 2, 12), round((1 + share) / 2, 12)
         if not all(np.isclose(self.levels, level, rtol=0, atol=1e-9).any() for level in (lower, upper)):
             there = ", ".join(f"{known:g}" for known in self.levels)
-            raise ValueError(
+            raise ArgumentError(
+                "share",
                 f"no quantile {lower:g} and {upper:g} in this forecast (it has {there}); ask for the interval with "
-                f"predict(..., interval={share:g})"
+                f"predict(..., interval={share:g})",
             )
         return self.quantile(lower), self.quantile(upper)
 

@@ -21,7 +21,10 @@ _ENDLESS_SECONDS = 315_360_000.0
 
 def shown(value: object) -> str:
     """The value as an error may show it: short, on one line."""
-    text = repr(value.item() if isinstance(value, np.generic) else value)
+    try:
+        text = repr(value.item() if isinstance(value, np.generic) else value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
@@ -54,9 +57,21 @@ def number(value: object, field: str, expected: str = "a number") -> float:
             value = float(value)
         except ValueError:
             raise refuse(field, expected, value) from None
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.number) or not math.isfinite(float(value)):
+    if (
+        isinstance(value, bool | np.bool_)
+        or not isinstance(value, Real | np.number)
+        or not math.isfinite(_float(value))
+    ):
         raise refuse(field, expected, value)
     return float(value)
+
+
+def _float(value: Any) -> float:
+    """The number, infinite beyond float64."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def seconds(value: object, field: str) -> float:
@@ -64,7 +79,7 @@ def seconds(value: object, field: str) -> float:
     expected = "seconds above 0 (math.inf for no limit)"
     if isinstance(value, str | bool | np.bool_) or not isinstance(value, Real | np.number):
         raise refuse(field, expected, value)
-    found = float(value)
+    found = _float(value)
     if not found > 0:
         raise refuse(field, expected, value)
     return found if found < _ENDLESS_SECONDS else math.inf
@@ -99,7 +114,7 @@ def levels(value: Any, field: str = "quantiles") -> list[float]:
         return []
     if isinstance(value, Real | np.number) and not isinstance(value, bool | np.bool_):
         value = [value]
-    if type(value) in (list, tuple) and all(type(one) is float and -1.0 < one < 1.0 for one in value):
+    if type(value) in (list, tuple) and all(type(one) is float and 0.0 < one < 1.0 for one in value):
         return list(value)  # the usual case, at a fifth of the cost
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise refuse(field, "levels between 0 and 1, such as [0.1, 0.5, 0.9]", value)
@@ -111,8 +126,9 @@ def _share(value: object, field: str) -> float:
     if isinstance(value, str):
         raise refuse(field, expected, value)
     found = number(value, field, expected)
-    if found >= 1:
-        raise ArgumentError(field, f"expected {expected}, got {found:g}; for {found:g}% write {found / 100:g}")
+    if not 0 < found < 1:
+        percent = f"; for {found:g}% write {found / 100:g}" if 1 < found < 100 else ""
+        raise ArgumentError(field, f"expected {expected}, both excluded, such as 0.01 or 0.99, got {found:g}{percent}")
     return found
 
 

@@ -148,7 +148,7 @@ def _by_symbol(table: Table, symbols: Sequence[str], field: str) -> list[_Column
 def _column(values: Any, field: str, rows: Rows | None) -> _Column:
     """One column oldest first; `rows` are those of its table, None for a column by itself."""
     own = index_rows(values, field, "") if rows is None else rows
-    array = column(values, field)
+    array = column(values, field, flags=True)
     if own.positions is not None:
         array = array[own.positions]
     return _Column(array, own.instants, field)

@@ -14,8 +14,11 @@ from market_inference.client.inputs.arguments import shown
 from market_inference.errors import ArgumentError
 
 
-def column(values: object, field: str = "values") -> Floats:
-    """One column [n] float64; an array [n, 1] is one column, too. Raises ArgumentError."""
+def column(values: object, field: str = "values", *, flags: bool = False) -> Floats:
+    """One column [n] float64; an array [n, 1] is one column, too. `flags`: True and False are 1 and 0.
+
+    Raises ArgumentError.
+    """
     array = as_array(values, field)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -23,11 +26,11 @@ def column(values: object, field: str = "values") -> Floats:
         raise ArgumentError(field, f"expected a list or an array of numbers (one dimension), got {shown(values)}")
     if array.ndim != 1:
         raise ArgumentError(field, f"expected one dimension, got shape {array.shape}")
-    if array.dtype.kind in "iufb":
+    if array.dtype.kind in ("iufb" if flags else "iuf"):
         return array.astype(np.float64, copy=False)
     if array.dtype.kind not in "OUT":
         raise ArgumentError(field, f"expected numbers, got {array.dtype}")
-    return _from_objects(array, field)
+    return _from_objects(array, field, flags)
 
 
 def as_array(values: Any, field: str) -> NDArray[Any]:
@@ -49,16 +52,20 @@ def is_missing(value: object) -> bool:
     return kind in {"NAType", "NaTType"} or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
-def _from_objects(values: Iterable[Any], field: str) -> Floats:
+def _from_objects(values: Iterable[Any], field: str, flags: bool) -> Floats:
     found = []
     for at, value in enumerate(values):
         if is_missing(value):
             found.append(np.nan)
             continue
         try:
-            if isinstance(value, str | bytes):
+            if isinstance(value, str | bytes) or (isinstance(value, bool | np.bool_) and not flags):
                 raise TypeError
             found.append(float(value))
         except (TypeError, ValueError):
             raise ArgumentError(field, f"expected numbers, got {shown(value)} at position {at}") from None
+        except OverflowError:
+            raise ArgumentError(
+                field, f"expected numbers within float64, got {shown(value)} at position {at}"
+            ) from None
     return np.array(found, dtype=np.float64)

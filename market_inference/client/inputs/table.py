@@ -171,7 +171,7 @@ def _exchange_rows(values: Any) -> list[Any] | None:
         return None
     try:
         columns = [[None if value is None else float(value) for value in column] for column in zip(*rows, strict=True)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if len(columns) not in _ROW_WIDTHS or any(time is None or time < _LEAST_EPOCH for time in columns[0]):
         return None

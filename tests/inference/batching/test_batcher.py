@@ -456,6 +456,11 @@ async def test_work_that_takes_far_longer_than_its_caller_waits_is_refused_by_an
     with pytest.raises(DeadlineExceededError, match=r"takes about 3000 s of an idle engine, and [0-9.]+ s are left"):
         submit(batcher, model, 1, 2, 3, deadline=deadline.after(60.0))
     assert recorder.refusals == ["deadline"]
+    price(batcher, model, per_unit=0.6)
+    batcher.costs.line((model, "short")).measured = 10
+    with pytest.raises(DeadlineExceededError, match=r"takes about 0\.6 s of an idle engine, and 0\.[0-9]+ s are left"):
+        submit(batcher, model, 1, deadline=deadline.after(0.1))
+    price(batcher, model, per_unit=1000.0)
     # A few measurements may be wrong: then the work is tried.
     batcher.costs.line((model, "short")).measured = 2
     assert await submit(batcher, model, 1, 2, 3, deadline=deadline.after(60.0)) == [2, 4, 6]

@@ -59,8 +59,16 @@ def test_an_interval_whose_levels_were_not_asked_for_says_which_there_are(servic
     with Client(service.target) as client:
         forecast = client.predict(CLOSES, horizon=1, quantiles=[0.05, 0.5, 0.95])
     assert forecast.interval(0.9)[0] < forecast.interval(0.9)[1]
-    with pytest.raises(ValueError, match=r"no quantile 0\.1 .*0\.05, 0\.5, 0\.95"):
+    with pytest.raises(
+        errors.ArgumentError, match=r"share: no quantile 0\.1 .*0\.05, 0\.5, 0\.95.*interval=0\.8"
+    ) as caught:
         forecast.interval(0.8)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(errors.ArgumentError, match=r"level: no quantile 0\.2 .* quantiles=\[\.\.\., 0\.2\]"):
+        forecast.quantile(0.2)
+    for share in (80, 0, None, math.nan):
+        with pytest.raises(errors.ArgumentError, match=r"^share: "):
+            forecast.interval(share)  # type: ignore[arg-type]
 
 
 def test_many_series_answer_in_order_and_a_bad_one_fails_alone_when_reached_for(service: Any) -> None:

@@ -52,6 +52,15 @@ def test_columns_of_one_series_by_position(given) -> None:
     assert not request.series[0].future_covariates
 
 
+def test_a_covariate_may_be_true_or_false() -> None:
+    for flags in ([True, False], [True, None]):
+        (one,) = sent(CLOSE, {"holiday": flags * (N // 2)}).series
+        assert [value for value in one.past_covariates if value == value][:2] == [
+            1.0,
+            0.0 if None not in flags else 1.0,
+        ]
+
+
 def test_values_ahead_are_read_for_those_that_are_known_ahead_alone() -> None:
     request = sent(CLOSE, {"volume": VOLUME, "holiday": LONGER}, ["holiday"])
     assert list(request.covariates) == ["volume", "holiday"]

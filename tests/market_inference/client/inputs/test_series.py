@@ -138,6 +138,17 @@ def test_a_frame_of_several_levels_is_refused_with_the_way_out() -> None:
     [
         (["a", "b"], "expected numbers, got 'a' at position 0"),
         (["1.5", "2"], "expected numbers, got '1.5'"),
+        ([True, False], "series: expected numbers, got bool"),
+        (np.array([True, False]), "series: expected numbers, got bool"),
+        (pd.Series([True, None], dtype="boolean"), "series: expected numbers, got True at position 0"),
+        ({"A": [1.0, 2.0], "B": pl.Series([True, False])}, "B: expected numbers, got bool"),
+        ([10**400] * 50, "series: expected numbers within float64, got 10+... at position 0"),
+        pytest.param(
+            [1.0, 10**5000],
+            "series: expected numbers within float64, got a value of type int at position 1",
+            id="10**5000",
+        ),
+        ([[10**400, 1, 1, 1, 1, 1]], r"series\[0\]: expected numbers within float64"),
         (np.array(["2026-01-01"], dtype="M8[D]"), "expected numbers"),
         (pl.DataFrame({"A": [1.0], "date": ["x"]}), "date: row 0: 'x' is not a date or time"),
         (pl.DataFrame({"A": [1.0], "B": ["x"]}), "B: expected numbers, got 'x'"),
