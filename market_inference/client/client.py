@@ -192,7 +192,8 @@ class Client:
         """Classify one text (a Sentiment), or several (Answers): a list, a frame's column, or symbol to text.
 
         `about`: a company, as the texts name it, for the sentiment towards it; one for each text of a list; or several
-        for one text, whose Answers have the companies as symbols. A text that does not name its company fails.
+        for one text, whose Answers have the companies as symbols. A text that does not name its company fails, as a
+        blank text, None and NaN do.
         `sentiment.warnings` holds the doubts of the service, such as a text in another language than English.
         """
         return self._run(calls.sentiment(texts, model, about), options)

@@ -32,7 +32,9 @@ def item_error(error: MarketInferenceError, source: Source, before: int) -> Mark
         if (most := _TOO_LONG.match(text)) is not None and field.endswith((".values", ".close")):
             error.extend(f"send the newest {most[1]}, such as [-{most[1]}:]")
             break
-    if source.missing:
+    if source.missing and "texts[" in error.message:
+        error.extend(f"got {source.missing[0]}: leave missing texts out")
+    elif source.missing:
         error.extend(
             f"{', '.join(source.missing)} without a value: fill such rows (ffill()) or leave them out (dropna())"
         )

@@ -24,9 +24,9 @@ class Source:
     `index`: the labels of the sent rows, oldest first: a pandas index, a polars column or an array, None
     for data without labels. `library`: "pandas" or "polars" for data of these libraries, else "".
     `notes`: changes on the way, such as "the dates descend: reversed to oldest first". `usual`: the notes on
-    what is normal in such data, such as a listing later than the first row; these raise no InputWarning.
-    `missing`: labels of rows without a value, refused by the service. `time_name`, `symbol_name`: the columns of
-    times and of symbols, "" for none.
+    what is normal in such data, such as a listing later than the first row; these raise no InputWarning. `missing`:
+    labels of rows without a value, or the value in the place of a text, refused by the service. `time_name`,
+    `symbol_name`: the columns of times and of symbols, "" for none.
     """
 
     symbol: str = ""

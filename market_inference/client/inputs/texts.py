@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from market_inference.client.inputs.arguments import refuse, text
+from market_inference.client.inputs.arguments import refuse, shown, text
 from market_inference.client.inputs.column import is_missing
 from market_inference.client.inputs.items import NO_SOURCE, Given, Source, Text
 from market_inference.client.inputs.table import library_of
@@ -73,5 +73,6 @@ def _company(value: Any, field: str) -> str:
 
 def _one(value: Any, field: str, symbol: str) -> Text:
     if not isinstance(value, str) and is_missing(value):
-        raise ArgumentError(field, f"expected text, got {value!r}: leave missing texts out")
+        # The service refuses a blank text alone, and answers the others.
+        return Text("", Source(symbol, missing=(shown(value),)))
     return Text(text(value, field), Source(symbol) if symbol else NO_SOURCE)

@@ -71,6 +71,14 @@ def test_an_interval_whose_levels_were_not_asked_for_says_which_there_are(servic
             forecast.interval(share)  # type: ignore[arg-type]
 
 
+def test_a_missing_text_fails_alone_and_says_what_was_given(service: Any) -> None:
+    with Client(service.target) as client:
+        answers = client.sentiment(["profit up", None, math.nan])  # type: ignore[list-item]
+    assert list(answers.answered) == [0]
+    assert str(answers.errors[1]) == "texts[1]: must not be empty; got None: leave missing texts out"
+    assert str(answers.errors[2]) == "texts[2]: must not be empty; got nan: leave missing texts out"
+
+
 def test_many_series_answer_in_order_and_a_bad_one_fails_alone_when_reached_for(service: Any) -> None:
     with Client(service.target) as client:
         answers = client.predict({"A": CLOSES, "BAD": CLOSES * np.nan, "C": CLOSES + 1}, horizon=2)
