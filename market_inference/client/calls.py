@@ -4,16 +4,12 @@ Owns the way from users' data to requests; encode.py writes the items. Both clie
 and know nothing of the content.
 """
 
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from market_inference.client import batches, decode, encode, response, status
+from market_inference.client import batches, caller, decode, encode, response, status
 from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
 from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers, Part
 from market_inference.client.checks import AskedForecast, AskedIndicators
@@ -43,7 +39,6 @@ _ITEM_BYTES = 64
 _ANSWER_BYTES = 160
 _NUMBER_BYTES = 8
 _ANALYZE = {name: field.number for name, field in pb.AnalyzeRequest.DESCRIPTOR.fields_by_name.items()}
-_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 @dataclass(slots=True)
@@ -311,11 +306,8 @@ def noted(given: Given[I]) -> Given[I]:
     found += [note for item in items for note in item.source.notes if note not in item.source.usual]
     if found:
         notes = list(dict.fromkeys(found))
-        depth, frame = 1, sys._getframe()
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-            depth, frame = depth + 1, frame.f_back
         more = f" (and {len(notes) - 5} more)" if len(notes) > 5 else ""
-        warnings.warn("; ".join(notes[:5]) + more, InputWarning, stacklevel=depth)
+        caller.warn("; ".join(notes[:5]) + more, InputWarning)
     return given
 
 

@@ -8,11 +8,13 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import grpc
 
+from market_inference.client import caller
 from market_inference.client.inputs import arguments
 from market_inference.contract.methods import METHODS
 from market_inference.contract.state import development_key_file
@@ -27,6 +29,8 @@ from market_inference.errors import (
 DEFAULT_PORT = 8470
 DEFAULT_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
 API_KEY_VARIABLE = "MARKET_INFERENCE_API_KEY"
+_VARIABLES = (API_KEY_VARIABLE, "MARKET_INFERENCE_STATE_DIR", "MARKET_INFERENCE_TARGET")
+_PREFIX = "MARKET_INFERENCE_"
 
 Priority = Literal["interactive", "batch"]
 
@@ -126,7 +130,8 @@ class Connection:
 
     def __init__(self, target: object, api_key: str | None, tls: TLS | bool | None) -> None:
         self.target = check_target(target)
-        self.key = find_key(self.target, api_key)
+        self.key, self._key_source = _key_and_source(self.target, api_key)
+        _doubt_variables()
         if not isinstance(tls, TLS | bool | None):
             raise arguments.refuse("tls", "True, False or a TLS with files", tls)
         self._tls = TLS() if tls is True else tls or None
@@ -151,8 +156,14 @@ class Connection:
 
     def explain(self, error: MarketInferenceError) -> MarketInferenceError:
         """The same error with the cause on this side, where that is known: no key, no listener, a proxy."""
-        if isinstance(error, UnauthenticatedError) and not self.key:
-            error.extend(f"set {API_KEY_VARIABLE}, or give api_key= (--api-key-file on the command line)")
+        if isinstance(error, UnauthenticatedError):
+            hint = (
+                f"the key is from {self._key_source}"
+                if self.key
+                else f"set {API_KEY_VARIABLE}, or give api_key= (--api-key-file on the command line)"
+            )
+            if hint not in error.message:  # the error of a lane is explained by the lane and by the call
+                error.extend(hint)
         if not error.reached and isinstance(error, UnavailableError | DeadlineExceededError):
             if (proxy := proxy_of(self.target)) is not None:
                 variable, address = proxy
@@ -219,19 +230,35 @@ def find_key(target: str, given: str | None) -> str:
 
     Raises ArgumentError, which does not show the key.
     """
+    return _key_and_source(target, given)[0]
+
+
+def _key_and_source(target: str, given: str | None) -> tuple[str, str]:
     if given is not None:
-        return _clean(given, "api_key")
+        return _clean(given, "api_key"), "api_key= (--api-key-file on the command line)"
     if key := os.environ.get(API_KEY_VARIABLE):
-        return _clean(key, API_KEY_VARIABLE)
+        return _clean(key, API_KEY_VARIABLE), f"the environment variable {API_KEY_VARIABLE}"
     if not is_loopback(target):
-        return ""
+        return "", ""
     file = development_key_file()
     try:
-        return _clean(file.read_text(encoding="utf-8"), str(file))
+        return _clean(file.read_text(encoding="utf-8"), str(file)), str(file)
     except FileNotFoundError:
-        return ""
+        return "", ""
     except OSError as error:
         raise ArgumentError("api_key", f"the key of the local gateway cannot be read: {error}") from None
+
+
+def _doubt_variables() -> None:
+    """Warn of environment variables whose names are nearly those of the client.
+
+    Settings of the services begin alike; no name of theirs is so near.
+    """
+    known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
+    for name, value in os.environ.items():
+        rest = name.upper().removeprefix(_PREFIX)
+        if value and name not in _VARIABLES and rest != name.upper() and (near := get_close_matches(rest, known, 1)):
+            caller.warn(f"the environment variable {name} is not read: did you mean {_PREFIX}{near[0]}?", UserWarning)
 
 
 def proxy_of(target: str) -> tuple[str, str] | None:

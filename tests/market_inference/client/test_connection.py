@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from inference.config import Config
 from market_inference import TLS, AsyncClient, Client, Retries, errors
-from market_inference.client.connection import channel_options, check_target, find_key, is_loopback, proxy_of
+from market_inference.client.connection import (
+    Connection,
+    channel_options,
+    check_target,
+    find_key,
+    is_loopback,
+    proxy_of,
+)
 from market_inference.errors import ArgumentError
 
 
@@ -74,6 +82,52 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: objec
     with pytest.raises(ArgumentError, match=r"^api_key: ") as caught:
         Client("gateway:1", api_key=key)  # type: ignore[arg-type]
     assert str(key) not in str(caught.value)
+
+
+def test_the_error_of_a_refused_key_says_where_the_key_is_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(key: str | None) -> str:
+        connection = Connection("127.0.0.1:1", key, None)
+        error = connection.explain(errors.UnauthenticatedError("the API key is not valid"))
+        assert connection.explain(error).message.count("; ") == 1
+        assert "secret" not in error.message
+        return error.message.partition("; ")[2]
+
+    monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
+    assert refused(None) == "set MARKET_INFERENCE_API_KEY, or give api_key= (--api-key-file on the command line)"
+    (tmp_path / "development-key").write_text("secret")
+    assert refused(None) == f"the key is from {tmp_path / 'development-key'}"
+    monkeypatch.setenv("MARKET_INFERENCE_API_KEY", "secret")
+    assert refused(None) == "the key is from the environment variable MARKET_INFERENCE_API_KEY"
+    assert refused("secret") == "the key is from api_key= (--api-key-file on the command line)"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MARKET_INFERENCE_APIKEY", "API_KEY"),
+        ("MARKET_INFERENCE_KEY", "API_KEY"),
+        ("market_inference_api_key", "API_KEY"),
+        ("MARKET_INFERENCE_TARGT", "TARGET"),
+        ("MARKET_INFERENCE_STATEDIR", "STATE_DIR"),
+    ],
+)
+def test_a_variable_that_is_nearly_one_of_the_client_is_named_at_the_caller_s_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "secret")
+    message = rf"^the environment variable {name} is not read: did you mean MARKET_INFERENCE_{meant}\?$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        Client("gateway:1").close()
+    assert caught[0].filename == __file__
+
+
+def test_the_settings_of_the_services_are_no_misspelt_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Config.model_fields:
+        monkeypatch.setenv(Config.variable(field), "x")
+    monkeypatch.setenv("MARKET_INFERENCE_PORT", "tcp://10.0.0.1:8471")
+    monkeypatch.setenv("MARKET_INFERENCE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("MARKET_INFERENCE_APIKEY", "")
+    Client("gateway:1").close()  # a warning is an error of the test
 
 
 def test_a_file_that_tls_needs_and_that_is_not_there_is_named() -> None:
