@@ -27,7 +27,12 @@ def decode(data: bytes, encoding: str | None) -> tuple[str, str]:
         text = data.decode(chosen)
     except (UnicodeDecodeError, UnicodeError) as error:
         line = data[: getattr(error, "start", 0)].count(b"\n") + 1
-        raise FileError(f"row {line}: not valid {chosen}; give the encoding, such as --encoding cp1252") from None
+        if not encoding and chosen == GUESSED:
+            reason = f"neither UTF-8 nor {chosen}: no table of text, or give its encoding, such as --encoding gb18030"
+        else:
+            other = "cp1252" if chosen != "cp1252" else "utf-8"
+            reason = f"not valid {chosen}; give the encoding, such as --encoding {other}"
+        raise FileError(f"row {line}: {reason}") from None
     if "\x00" in text:
         raise FileError("the file holds zero bytes: not a text file, or the encoding must be given (--encoding utf-16)")
     return text, chosen.removesuffix("-sig")

@@ -180,6 +180,29 @@ def test_a_file_that_is_not_understood_is_refused_in_one_line(text, reason):
 
 
 @pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "bars.csv: a picture (PNG), not a table"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "bars.csv: a picture (JPEG), not a table"),
+        (b"GIF89a\x01\x00", "bars.csv: a picture (GIF), not a table"),
+        (b"%PDF-1.7\n", "bars.csv: a PDF, not a table"),
+        (b"SQLite format 3\x00", "bars.csv: a SQLite database: read the table with pandas.read_sql and pass the frame"),
+        (b"name\n\xc3\x81\x8d\xff\n", "row 2: neither UTF-8 nor cp1252: no table of text, or give its encoding"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(data, reason):
+    with pytest.raises(FileError) as refusal:
+        read_bars(file(data.decode("latin-1"), encoding="latin-1"))
+    assert reason in str(refusal.value)
+
+
+def test_a_wrong_encoding_is_answered_with_another_one():
+    for encoding, other in (("utf-8", "cp1252"), ("cp1252", "utf-8")):
+        with pytest.raises(FileError, match=f"row 1: not valid {encoding}; .* --encoding {other}$"):
+            read_bars(file("\x81\n", encoding="latin-1"), encoding=encoding)
+
+
+@pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"columns": {"price": "Close"}}, "'price' is not a role"),
