@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from market_inference.cli.commands.options import Whole
 from market_inference.cli.commands.signals import end_on_signals
 
 EXAMPLES = """
@@ -22,7 +23,7 @@ Examples:
     show_default=True,
     help="Where the fan chart goes.",
 )
-@click.option("--horizon", type=click.IntRange(1, 60), default=10, show_default=True, help="Trading days to forecast.")
+@click.option("--horizon", type=Whole(1, 60), default=10, show_default=True, help="Trading days to forecast.")
 @click.option("--device", default="", metavar="DEVICE", help="cpu, cuda or cuda:N; by default CUDA where there is one.")
 def demo(output: Path, horizon: int, device: str) -> None:
     """Show everything once, on real market data.

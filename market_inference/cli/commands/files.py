@@ -17,6 +17,8 @@ from market_inference.cli.printable import echo
 if TYPE_CHECKING:
     from market_inference.client.files import Bars, Options
 
+_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -114,14 +116,28 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def csv_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--csv FILE`, at least once; the command gets the files as `paths`."""
+def file_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    """FILE arguments beside `--csv FILE`, at least one of the two; the command gets all files as `paths`."""
+
+    @click.argument("files", type=_FILE, nargs=-1, metavar="[FILE]...")
+    @csv_option("A file, as FILE.", required=False)
+    @wraps(command)
+    def run(*args: Any, files: tuple[str, ...], paths: tuple[str, ...], **options: Any) -> Any:
+        if not files and not paths:
+            raise click.UsageError("no file given: give FILE, or --csv FILE; - is standard input")
+        return command(*args, paths=(*files, *paths), **options)
+
+    return run
+
+
+def csv_option(help_text: str, *, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--csv FILE`, at least once where `required`; the command gets the files as `paths`."""
     return click.option(
         "--csv",
         "paths",
-        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        type=_FILE,
         multiple=True,
-        required=True,
+        required=required,
         metavar="FILE",
         help=f"{help_text} - is standard input. Repeatable.",
     )

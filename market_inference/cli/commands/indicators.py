@@ -6,6 +6,7 @@ import click
 
 from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
 from market_inference.cli.commands.files import Reading, csv_option, reading_options, require_close
+from market_inference.cli.commands.options import Whole
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers, Indicators
@@ -22,7 +23,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("names", nargs=-1, required=True, metavar="INDICATOR...")
 @csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
-@click.option("--last", type=click.IntRange(min=0), default=1, show_default=True, help="Newest bars shown; 0 for all.")
+@click.option("--last", type=Whole(min=0), default=1, show_default=True, help="Newest bars shown; 0 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reading_options
 @service_options

@@ -56,5 +56,19 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in click's s
         return " ".join(("a number", *(" and ".join(bound for bound in bounds if bound),))).rstrip()
 
 
+class Whole(click.IntRange):
+    """A whole number within bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; ends the command with exit status 2 for any other text."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            bounds = "".join(
+                f" {word} {bound}" for word, bound in (("from", self.min), ("to", self.max)) if bound is not None
+            )
+            self.fail(f"expected a whole number{bounds}, got {str(value)!r}", param, ctx)
+
+
 SHARE = Number(above=0, below=1, hint="; for 80% write 0.8")
-PORT = click.IntRange(0, 65535)
+PORT = Whole(0, 65535)

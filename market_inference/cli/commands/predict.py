@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from market_inference.cli.commands.call import Service, fail_if_any_failed, service_options
-from market_inference.cli.commands.files import Reading, csv_option, reading_options
-from market_inference.cli.commands.options import SHARE
+from market_inference.cli.commands.files import Reading, file_arguments, reading_options
+from market_inference.cli.commands.options import SHARE, Whole
 
 if TYPE_CHECKING:
     from market_inference.client.answers import Answers
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 EXAMPLES = """
 \b
 Examples:
-  market-inference predict --csv AAPL.csv --horizon 10
-  market-inference predict --csv AAPL.csv --csv MSFT.csv --column "Adj Close" --interval 0.9
-  market-inference predict --csv rates.csv --column eurusd --quantile 0.01 --quantile 0.99 --json
-  market-inference predict --csv JPM.csv --csv BAC.csv --model chronos_2 --covariate volume --together
-  cut -d, -f5 bars.csv | market-inference predict --csv -
+  market-inference predict AAPL.csv --horizon 10
+  market-inference predict AAPL.csv MSFT.csv --column "Adj Close" --interval 0.9
+  market-inference predict rates.csv --column eurusd --quantile 0.01 --quantile 0.99 --json
+  market-inference predict JPM.csv BAC.csv --model chronos_2 --covariate volume --together
+  cut -d, -f5 bars.csv | market-inference predict -
 """
 
 
 @click.command(epilog=EXAMPLES)
-@csv_option("A file of bars: CSV, JSON or parquet, also compressed.")
+@file_arguments
 @click.option("--column", default="close", show_default=True, help="The column to forecast, oldest value first.")
-@click.option("--horizon", type=click.IntRange(min=1), default=10, show_default=True, help="Steps ahead.")
+@click.option("--horizon", type=Whole(min=1), default=10, show_default=True, help="Steps ahead.")
 @click.option(
     "--interval", type=SHARE, default=0.8, show_default=True, help="The share of outcomes inside the interval."
 )
@@ -36,16 +36,16 @@ Examples:
     "quantiles",
     type=SHARE,
     multiple=True,
-    help="A level for --json, beside the interval's. Repeatable; the answer has the levels ascending.",
+    help="A further level, a column beside the interval's. Repeatable; the answer has the levels ascending.",
 )
 @click.option(
     "--context",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Use this many newest values at most; by default all that a request may hold.",
 )
 @click.option(
     "--period",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=0,
     help="Values of one cycle of the volatility, such as 24 for hourly prices.",
 )
@@ -82,7 +82,9 @@ def predict(
     as_json: bool,
     reading: Reading,
 ) -> None:
-    """Forecast a column of one or more files.
+    """Forecast a column of one or more files of bars.
+
+    FILE is CSV, JSON or parquet, also compressed; - is standard input.
 
     Prints the median and an interval for every step ahead, with the step's date where the file's dates are regular.
     A file's name is its symbol.
@@ -114,7 +116,7 @@ def predict(
         if as_json:
             _print_json(forecasts)
         else:
-            _print_table(forecasts, interval)
+            _print_table(forecasts, interval, sorted(set(quantiles)))
     fail_if_any_failed(forecasts)
 
 
@@ -160,7 +162,7 @@ def _print_json(forecasts: "Answers[Forecast]") -> None:
     print_json(document)
 
 
-def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
+def _print_table(forecasts: "Answers[Forecast]", interval: float, levels: list[float]) -> None:
     from market_inference.cli.commands.output import console, decimals, instants, number, table
 
     out = console()
@@ -168,10 +170,10 @@ def _print_table(forecasts: "Answers[Forecast]", interval: float) -> None:
         after = "" if one.index is None else f", after {instants(one.index[-1:])[0]}"
         title = f"{one.symbol or 'Forecast'} (model {one.model}){after}"
         steps = _steps(one, [str(step + 1) for step in range(one.horizon)])
-        shown = table(title, "step", "median", "lower", "upper")
-        lower, upper = one.interval(interval)
+        shown = table(title, "step", "median", "lower", "upper", *(f"q{level:g}" for level in levels))
+        paths = (one.point, *one.interval(interval), *map(one.quantile, levels))
         places = decimals(one.point)
-        for step, values in zip(steps or (), zip(one.point, lower, upper, strict=True), strict=True):
+        for step, values in zip(steps or (), zip(*paths, strict=True), strict=True):
             shown.add_row(step, *(number(value, places) for value in values))
         out.print(shown)
         out.print(_legend(one, interval))

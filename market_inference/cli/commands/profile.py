@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from market_inference.cli.commands.options import Whole
 from market_inference.cli.printable import echo
 
 ENDINGS = {"flamegraph": "svg", "speedscope": "speedscope.json", "folded": "txt", "device": "trace.json"}
@@ -24,7 +25,7 @@ Examples:
     metavar="HOST:PORT",
     help="The address of MARKET_GATEWAY_PROFILE_LISTEN or MARKET_INFERENCE_PROFILE_LISTEN.",
 )
-@click.option("--seconds", type=click.IntRange(1, 60), default=10, show_default=True, help="Length of the profile.")
+@click.option("--seconds", type=Whole(1, 60), default=10, show_default=True, help="Length of the profile.")
 @click.option(
     "--kind",
     type=click.Choice(list(ENDINGS)),

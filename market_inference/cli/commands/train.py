@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from market_inference.cli.commands.options import Whole
 from market_inference.cli.commands.signals import end_on_signals
 from market_inference.cli.printable import echo
 
@@ -132,7 +133,7 @@ def budget(raw: bool, url: str) -> None:
 
 @train.command("list")
 @click.option("--state", default="", help="Only jobs in this state.")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+@click.option("--limit", type=Whole(1, 500), default=20, show_default=True)
 @as_json
 @plane_url
 def list_jobs(state: str, limit: int, raw: bool, url: str) -> None:

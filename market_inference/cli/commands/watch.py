@@ -10,7 +10,7 @@ import click
 
 from market_inference.cli.commands.call import Service, service_options
 from market_inference.cli.commands.files import Reading, reading_options
-from market_inference.cli.commands.options import Number
+from market_inference.cli.commands.options import Number, Whole
 from market_inference.cli.printable import echo
 
 if TYPE_CHECKING:
@@ -67,13 +67,9 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic in click's st
     show_default=True,
     help="A TA-Lib function, as for `indicators`. Repeatable.",
 )
-@click.option(
-    "--history", type=click.IntRange(min=1), default=100, show_default=True, help="Bars that open the session."
-)
-@click.option(
-    "--horizon", type=click.IntRange(min=0), default=0, show_default=True, help="Bars ahead to forecast; 0 for none."
-)
-@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Forecast at every n-th bar.")
+@click.option("--history", type=Whole(min=1), default=100, show_default=True, help="Bars that open the session.")
+@click.option("--horizon", type=Whole(min=0), default=0, show_default=True, help="Bars ahead to forecast; 0 for none.")
+@click.option("--every", type=Whole(min=1), default=1, show_default=True, help="Forecast at every n-th bar.")
 @click.option("--speed", type=Speed(), default="1x", show_default=True, help="A multiple of real time, or max.")
 @click.option(
     "--interval",

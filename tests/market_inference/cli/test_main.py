@@ -206,17 +206,33 @@ def test_nobody_listening_is_said_with_what_to_do() -> None:
     )
 
 
+def test_files_are_arguments_too_and_further_levels_are_columns(run: Run, bars: str, tmp_path: Path) -> None:
+    other = tmp_path / "MSFT.csv"
+    other.write_text(Path(bars).read_text(encoding="utf-8"), encoding="utf-8")
+    asked = ("--horizon", "2", "--quantile", "0.99", "--quantile", "0.25")
+    by_argument = run("predict", bars, "--csv", str(other), *asked)
+    by_option = run("predict", "--csv", bars, "--csv", str(other), *asked)
+    assert by_argument.exit_code == 0
+    assert by_argument.stdout == by_option.stdout
+    assert [line.split() for line in by_argument.stdout.splitlines()].count(
+        ["┃", "step", "┃", "median", "┃", "lower", "┃", "upper", "┃", "q0.25", "┃", "q0.99", "┃"]
+    ) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["predict"], "Missing option '--csv'"),
+        (["predict"], "no file given: give FILE, or --csv FILE; - is standard input"),
+        (["predict", "no.csv"], "'no.csv' does not exist"),
+        (["predict", "{bars}", "--horizon", "ten"], "expected a whole number from 1, got 'ten'"),
+        (["predict", "{bars}", "--csv", "{bars}"], "two files have the same name or instrument: AAPL"),
         (["predict", "--csv", "no.csv"], "does not exist"),
         (["predict", "--csv", "{bars}", "--column", "nope"], "there are date, open, high, low, close, volume"),
         (["predict", "--csv", "{bars}", "--column", "date"], "column 'Date'"),
         (["predict", "--csv", "{bars}", "--csv", "{bars}"], "two files have the same name or instrument: AAPL"),
         (["indicators", "--csv", "{bars}"], "Missing argument"),
         (["indicators", "RSI:14", "--csv", "{bars}"], "parameter=number"),
-        (["demo", "--horizon", "0"], "1<=x<=60"),
+        (["demo", "--horizon", "0"], "expected a whole number from 1 to 60, got '0'"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -324,8 +340,8 @@ def test_prices_are_shown_with_their_digits(run: Run, closes: list[float], shown
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["predict", "--csv", "{bars}", "--context", "-5"], "-5 is not in the range x>=1"),
-        (["predict", "--csv", "{bars}", "--horizon", "0"], "0 is not in the range x>=1"),
+        (["predict", "--csv", "{bars}", "--context", "-5"], "expected a whole number from 1, got '-5'"),
+        (["predict", "--csv", "{bars}", "--horizon", "0"], "expected a whole number from 1, got '0'"),
         (
             ["predict", "--csv", "{bars}", "--interval", "80"],
             "expected a number above 0 and below 1, got '80'; for 80%",
@@ -336,12 +352,12 @@ def test_prices_are_shown_with_their_digits(run: Run, closes: list[float], shown
         (["predict", "--csv", "{bars}", "--timeout", "0"], "expected a number above 0, got '0'"),
         (["predict", "--csv", "{bars}", "--target", "gateway"], "without a port: write 'gateway:8470'"),
         (["predict", "--csv", "{bars}", "--target", "http://gateway:1"], "got a URL, 'http://gateway:1'"),
-        (["indicators", "RSI", "--csv", "{bars}", "--last", "-1"], "-1 is not in the range x>=0"),
-        (["watch", "--csv", "{bars}", "--every", "0"], "0 is not in the range x>=1"),
+        (["indicators", "RSI", "--csv", "{bars}", "--last", "-1"], "expected a whole number from 0, got '-1'"),
+        (["watch", "--csv", "{bars}", "--every", "0"], "expected a whole number from 1, got '0'"),
         (["watch", "--csv", "{bars}", "--interval", "0"], "expected a number above 0"),
         (["watch", "--csv", "{bars}", "--speed", "inf"], "is no speed such as 100x"),
-        (["serve", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
-        (["serve", "--metrics-port", "-1"], "-1 is not in the range 0<=x<=65535"),
+        (["serve", "--port", "99999"], "expected a whole number from 0 to 65535, got '99999'"),
+        (["serve", "--metrics-port", "-1"], "expected a whole number from 0 to 65535, got '-1'"),
         (["keys", "issue", "--file", "k", "--owner", "x", "--days", "0"], "expected a number above 0, got '0'"),
         (
             ["keys", "issue", "--file", "k", "--owner", "x", "--units-per-day", "0"],
