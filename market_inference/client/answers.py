@@ -6,6 +6,7 @@ Owns the values that users get, except forecast.py's. decode.py and bulk.py make
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ T = TypeVar("T")
 _SHOWN_NAMES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sentiment:
     """The sentiment of one text.
 
@@ -50,6 +51,16 @@ class Sentiment:
         from market_inference.client.frames import tables
 
         return tables.sentiment(self, library)
+
+    def __repr__(self) -> str:
+        name = f"{self.symbol}: " if self.symbol else ""
+        shares = f"negative {self.negative:.2f}, neutral {self.neutral:.2f}, positive {self.positive:.2f}"
+        model = "; ".join((f"model {self.model}", *(one.code for one in self.warnings)))
+        return f"Sentiment({name}{self.brief()}; {shares}; {model})"
+
+    def brief(self) -> str:
+        """Label and score, for the repr of many answers."""
+        return f"{self.label} {self.score:+.2f}"
 
 
 class Indicators(dict[str, Any]):
@@ -139,7 +150,13 @@ class Indicators(dict[str, Any]):
 
     def __repr__(self) -> str:
         size = len(next(iter(self.values()), ()))
-        return f"Indicators({self.symbol + ': ' if self.symbol else ''}{', '.join(self)}; {size} bars)"
+        newest = f"the newest {self.brief()}" if size else ", ".join(self)
+        return f"Indicators({self.symbol + ': ' if self.symbol else ''}{newest}; {size} bars)"
+
+    def brief(self) -> str:
+        """The newest values, for the repr of many answers."""
+        shown = [f"{name} {values[-1]:.6g}" for name, values in list(self.items())[:_SHOWN_NAMES] if len(values)]
+        return ", ".join((*shown, "...") if len(self) > _SHOWN_NAMES else shown)
 
     def columns(self) -> dict[str, Floats]:
         """The columns as a plain dictionary."""
@@ -285,9 +302,16 @@ class Answers(Generic[T]):
 
     def __repr__(self) -> str:
         failed = len(self.errors)
-        names = f": {', '.join(self.symbols[:5])}{', ...' if len(self.symbols) > 5 else ''}" if self.symbols else ""
         mixed = f", {len(self._models)} models" if self.notes else ""
-        return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{mixed}{names})"
+        names = (f"{symbol} " for symbol in self.symbols) if self.symbols else repeat("")
+        found: Sequence[Any] = self._items[:_SHOWN_NAMES]
+        shown = [
+            f"{name}{'failed' if isinstance(one, MarketInferenceError) else one.brief()}"
+            for name, one in zip(names, found, strict=False)
+        ]
+        shown += ["..."] if len(self) > _SHOWN_NAMES else []
+        values = f": {'; '.join(shown)}" if shown else ""
+        return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{mixed}{values})"
 
     def _position(self, symbol: str) -> int:
         if symbol not in self._positions:

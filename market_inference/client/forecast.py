@@ -131,12 +131,14 @@ class Forecast:
 
     def __repr__(self) -> str:
         name = f"{self.symbol}: " if self.symbol else ""
-        end, lower, upper = self.point[-1], self.quantiles[-1, 0], self.quantiles[-1, -1]
+        levels = f"levels {self.levels[0]:g} to {self.levels[-1]:g}"
         model = "; ".join((f"model {self.model}", *(one.code for one in self.warnings)))
-        return (
-            f"Forecast({name}{self.horizon} steps, the last {end:.6g} "
-            f"({lower:.6g} to {upper:.6g} at levels {self.levels[0]:g} to {self.levels[-1]:g}), {model})"
-        )
+        return f"Forecast({name}{self.horizon} steps, the last {self.brief()[:-1]} at {levels}), {model})"
+
+    def brief(self) -> str:
+        """The last step, for the repr of many answers."""
+        end, lower, upper = self.point[-1], self.quantiles[-1, 0], self.quantiles[-1, -1]
+        return f"{end:.6g} ({lower:.6g} to {upper:.6g})"
 
 
 def _maker(kind: Any) -> Callable[..., Any]:

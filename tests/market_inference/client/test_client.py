@@ -165,7 +165,8 @@ def test_indicators_are_reached_by_name_output_and_parameters(service: Any) -> N
         found["MACD.hist"]
     assert found.get("ATR") is None
     assert list(found.get("MACD")) == ["macd", "macdsignal", "macdhist"]
-    assert repr(found).endswith("EMA; 30 bars)")
+    assert repr(found).startswith("Indicators(the newest RSI ")
+    assert repr(found).endswith(f"SMA:timeperiod=2 {CLOSES[-1] * 2:.6g}, ...; 30 bars)")
     frame = pd.DataFrame(found)
     assert frame.shape == (30, 7)
     np.testing.assert_array_equal(frame["MACD.macdhist"], CLOSES + 2)
@@ -653,7 +654,19 @@ def test_intervals_are_asked_for_by_their_share(service: Any) -> None:
 
 def test_a_forecast_is_shown_in_a_line(service: Any) -> None:
     with Client(service.target) as client:
-        shown = repr(client.predict({"AAPL": CLOSES}, 250)["AAPL"])
+        answers = client.predict({"AAPL": CLOSES, "BAD": CLOSES * np.nan}, 250)
+        moods = client.sentiment(["shares up", "", *["shares slip"] * 5])
+        mood = client.sentiment({"AAPL": "shares up"})["AAPL"]
+        panels = client.indicators({"AAPL": CLOSES}, ["RSI"], last=1)
+    assert repr(answers) == "Answers(2 items, 1 failed: AAPL 129 (29 to 229); BAD failed)"
+    assert repr(moods).startswith(f"Answers(7 items, 1 failed: positive {mood.score:+.2f}; failed; negative -")
+    assert repr(moods).endswith("; ...)")
+    shares = f"negative {mood.negative:.2f}, neutral {mood.neutral:.2f}, positive {mood.positive:.2f}"
+    assert repr(mood) == f"Sentiment(AAPL: positive {mood.score:+.2f}; {shares}; model words)"
+    newest = f"{panels['AAPL']['RSI'][0]:.6g}"
+    assert repr(panels["AAPL"]) == f"Indicators(AAPL: the newest RSI {newest}; 1 bars)"
+    assert repr(panels) == f"Answers(1 items: AAPL RSI {newest})"
+    shown = repr(answers["AAPL"])
     assert shown == "Forecast(AAPL: 250 steps, the last 129 (29 to 229 at levels 0.1 to 0.9), model walk)"
 
 
