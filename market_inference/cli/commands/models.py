@@ -44,7 +44,7 @@ def models(context: click.Context, service: Service, raw: bool) -> None:
     with service.client() as client:
         found = [asdict(model) for model in client.models()]
     columns = ("engine", "model", "state", "default", "version", "takes", "note")
-    print_rows(found, raw, "Models", *columns, left=7, cells=cells)
+    print_rows(found, raw, "Models", *columns, left=7, keys=2, cells=cells)
 
 
 @models.command()

@@ -33,7 +33,9 @@ def status(service: Service, as_json: bool) -> None:
     version = f", version {found.version}" if found.version else ""
     at_time = f"{version}, at {found.time:%Y-%m-%d %H:%M:%S} UTC"
     out.print(f"{service.target} is ", _styled(found.health), at_time, sep="")
-    shown = table("Replicas and engines", "replica", "device", "engine", "health", "model", "probe", "queued", left=5)
+    shown = table(
+        "Replicas and engines", "replica", "device", "engine", "health", "model", "probe", "queued", left=5, keys=3
+    )
     for replica in found.replicas:
         device = f"{replica.device.kind} {replica.device.name}".strip()
         for at, engine in enumerate(replica.engines):
