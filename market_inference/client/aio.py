@@ -15,6 +15,7 @@ from market_inference.client.attempt import Attempt, CallOptions, PredictOptions
 from market_inference.client.channels import Channels
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
+from market_inference.client.keywords import known, suggesting
 from market_inference.client.lane import IDLE_SECONDS, Asked, Lane, NoStreamError
 from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
@@ -24,7 +25,7 @@ from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
@@ -126,6 +127,7 @@ class AsyncClient:
     ) -> Forecast | ForecastAnswers:
         """As Client.predict."""
         return await self._run(
+            self.predict,
             calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),
             options,
         )
@@ -154,7 +156,7 @@ class AsyncClient:
         **options: Unpack[CallOptions],
     ) -> Sentiment | Answers[Sentiment]:
         """As Client.sentiment."""
-        return await self._run(calls.sentiment(texts, model, about), options)
+        return await self._run(self.sentiment, calls.sentiment(texts, model, about), options)
 
     @overload
     async def indicators(
@@ -180,7 +182,7 @@ class AsyncClient:
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, **options: Unpack[CallOptions]
     ) -> Indicators | IndicatorAnswers:
         """As Client.indicators."""
-        return await self._run(calls.indicators(bars, indicators, last), options)
+        return await self._run(self.indicators, calls.indicators(bars, indicators, last), options)
 
     async def analyze(
         self,
@@ -200,16 +202,17 @@ class AsyncClient:
         parts = calls.AnalyzeParts(
             series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model
         )
-        return await self._run(calls.analyze(parts), options)
+        return await self._run(self.analyze, calls.analyze(parts), options)
 
     async def status(self, **options: Unpack[CallOptions]) -> ServiceStatus:
         """As Client.status."""
-        return await self._run(calls.get_status(), options)
+        return await self._run(self.status, calls.get_status(), options)
 
     async def models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
         """As Client.models."""
-        return await self._run(calls.list_models(), options)
+        return await self._run(self.models, calls.list_models(), options)
 
+    @suggesting
     def watch(
         self,
         symbol: str,
@@ -248,9 +251,9 @@ class AsyncClient:
             raise ClosedError("this client belongs to another event loop: make one inside each asyncio.run()")
         return self._channel
 
-    async def _run(self, call: calls.Call[T], options: CallOptions) -> T:
+    async def _run(self, method: Callable[..., Any], call: calls.Call[T], options: CallOptions) -> T:
         self._open()
-        attempt = Attempt(self._connection, self._retries, self._timeout, **options)
+        attempt = Attempt(self._connection, self._retries, self._timeout, **known(method, options))
         answers: list[Any] = []
         # Requests of a call with several are in flight together; by place in the call.
         ahead: dict[int, Asked] = {}

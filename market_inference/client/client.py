@@ -19,6 +19,7 @@ from market_inference.client.attempt import Attempt, CallOptions, PredictOptions
 from market_inference.client.channels import Channels
 from market_inference.client.connection import DEFAULT_TARGET, TLS, Connection, methods
 from market_inference.client.inputs import arguments
+from market_inference.client.keywords import known, suggesting
 from market_inference.client.lane import IDLE_SECONDS, NoStreamError, ThreadedLane
 from market_inference.client.retries import Retries
 from market_inference.client.session import Delivery, ForecastEvery, Record
@@ -28,7 +29,7 @@ from market_inference.contract.methods import METHODS
 from market_inference.errors import ClosedError, MarketInferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from market_inference.client.answers import Analysis, Answers, Indicators, Sentiment
     from market_inference.client.bulk import ForecastAnswers, IndicatorAnswers
@@ -162,6 +163,7 @@ class Client:
         service.
         """
         return self._run(
+            self.predict,
             calls.predict(series, horizon, quantiles, model, interval, period, covariates, known_ahead, groups, times),
             options,
         )
@@ -196,7 +198,7 @@ class Client:
         blank text, None and NaN do.
         `sentiment.warnings` holds the doubts of the service, such as a text in another language than English.
         """
-        return self._run(calls.sentiment(texts, model, about), options)
+        return self._run(self.sentiment, calls.sentiment(texts, model, about), options)
 
     @overload
     def indicators(
@@ -230,7 +232,7 @@ class Client:
         mapping with name, params and last. `last`: the number of newest values for indicators without their own; 0
         gives a value for each bar.
         """
-        return self._run(calls.indicators(bars, indicators, last), options)
+        return self._run(self.indicators, calls.indicators(bars, indicators, last), options)
 
     def analyze(
         self,
@@ -253,16 +255,17 @@ class Client:
         parts = calls.AnalyzeParts(
             series, horizon, quantiles, texts, bars, indicators, last, forecast_model, sentiment_model
         )
-        return self._run(calls.analyze(parts), options)
+        return self._run(self.analyze, calls.analyze(parts), options)
 
     def status(self, **options: Unpack[CallOptions]) -> ServiceStatus:
         """The health of the service, by running every engine on a small real input."""
-        return self._run(calls.get_status(), options)
+        return self._run(self.status, calls.get_status(), options)
 
     def models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
         """The models that a call may name."""
-        return self._run(calls.list_models(), options)
+        return self._run(self.models, calls.list_models(), options)
 
+    @suggesting
     def watch(
         self,
         symbol: str,
@@ -297,9 +300,9 @@ class Client:
         if self._closed:
             raise ClosedError("this client is closed: make a new one")
 
-    def _run(self, call: calls.Call[T], options: CallOptions) -> T:
+    def _run(self, method: Callable[..., Any], call: calls.Call[T], options: CallOptions) -> T:
         self._require_open()
-        attempt = Attempt(self._connection, self._retries, self._timeout, **options)
+        attempt = Attempt(self._connection, self._retries, self._timeout, **known(method, options))
         answers: list[Any] = []
         # Requests of a call with several are in flight together; by place in the call.
         ahead: dict[int, concurrent.futures.Future[bytes]] = {}
