@@ -233,7 +233,7 @@ def row(bar: Any) -> tuple[dict[str, float], Any]:
             raise refuse(
                 "bar", "a close, a mapping with columns of the session, or [time, open, high, low, close, volume]", bar
             )
-        return {"close": number(bar, "bar", "a close or a mapping")}, None
+        return {"close": _value(bar, "bar", "a close or a mapping")}, None
     values, time = found
     fields = names.fields_of(values)
     named: dict[str, float] = {}
@@ -241,12 +241,22 @@ def row(bar: Any) -> tuple[dict[str, float], Any]:
         if field in BAR_COLUMNS:
             if field in named:
                 raise ArgumentError("bar", f"two fields are {field}: {', '.join(map(str, values))}")
-            named[field] = number(_scalar(values[name]), f"bar.{name}")
+            named[field] = _value(_scalar(values[name]), f"bar.{name}", "a number")
     if time is None:
         time = next((values[name] for name, field in fields.items() if field == "time"), None)
     if not named:
-        raise ArgumentError("bar", f"no field of a bar; there are {', '.join(map(str, values)) or 'none'}")
+        given = ", ".join(map(str, values)) or "nothing"
+        raise ArgumentError("bar", f"no field of a bar in {given}; the fields are {', '.join(BAR_COLUMNS)}")
     return named, time
+
+
+def _value(value: Any, field: str, expected: str) -> float:
+    """A finite number; text is refused, as in columns."""
+    if isinstance(value, str):
+        raise refuse(field, expected, value)
+    if isinstance(value, float | np.floating) and not np.isfinite(value):
+        raise refuse(field, "a finite number", value)
+    return number(value, field, expected)
 
 
 def _fields_of_row(bar: Any) -> tuple[dict[Hashable, Any], Any] | None:

@@ -182,7 +182,7 @@ BAR = {"open": 3.0, "high": 5.0, "low": 2.0, "close": 4.0, "volume": 9.0}
 FRAME = pd.DataFrame(BARS, index=DAYS)
 ONE_BAR = {
     "mapping": BAR,
-    "mapping in other letters": {"Open": 3, "HIGH": "5", "low": 2, "Close": 4, "Volume": 9, "note": "x"},
+    "mapping in other letters": {"Open": 3, "HIGH": 5, "low": 2, "Close": 4, "Volume": 9, "note": "x"},
     "row of pandas": FRAME.iloc[-1],
     "frame of one row": FRAME.iloc[-1:],
     "named tuple of pandas": list(FRAME.itertuples())[-1],
@@ -215,8 +215,13 @@ def test_a_number_is_the_close() -> None:
     [
         ({"close": "x"}, "bar.close: expected a number, got 'x'"),
         ({"close": None}, "bar.close: expected a number, got None"),
-        ({"close": np.nan}, "bar.close: expected a number, got nan"),
-        ({"price": 1.0}, "no field of a bar; there are price"),
+        ({"close": "4"}, "bar.close: expected a number, got '4'"),
+        ({"close": np.str_("4")}, "bar.close: expected a number, got '4'"),
+        ({"close": np.nan}, "bar.close: expected a finite number, got nan"),
+        ({"cloze": 1.0}, "no field of a bar in cloze; the fields are open, high, low, close, volume"),
+        ({}, "no field of a bar in nothing; the fields are open, high, low, close, volume"),
+        (np.inf, "bar: expected a finite number, got inf"),
+        ("101", "expected a close or a mapping, got '101'"),
         ([1.0, 2.0], "expected a close, a mapping"),
         ("x", "expected a close or a mapping, got 'x'"),
         (None, "expected a close or a mapping, got None"),
