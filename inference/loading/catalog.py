@@ -30,6 +30,8 @@ RETRY_FAILED_AFTER = 30.0
 _MANY_MODULES = 100
 
 _NOT_LOADED = "(not loaded)"
+# Refused folders of the registry that an error names.
+_REFUSED_TOLD = 3
 
 Adopt = Callable[[str, Any], Awaitable[None]]
 """(engine, model): prepares a loaded model for requests. Raises if the model must not serve."""
@@ -82,6 +84,7 @@ class Catalog:
         self._load_seconds = load_seconds
         self._slots = {(slot.engine, slot.name): slot for slot in slots}
         self._shadows: dict[tuple[str, str], Shadow] = {}
+        self._refused: Mapping[str, str] = {}
         self._defaults = {slot.engine: slot for slot in self._slots.values() if slot.is_default}
 
     def __iter__(self) -> Iterator[Slot]:
@@ -98,7 +101,7 @@ class Catalog:
         """The slot of a model; an empty name stands for the default. Raises UnknownModelError."""
         slot = self._slots.get((engine, name)) if name else self._defaults[engine]
         if slot is None:
-            raise UnknownModelError(engine, name, [known for of, known in self._slots if of == engine])
+            raise UnknownModelError(engine, name, [known for of, known in self._slots if of == engine], self._why(name))
         return slot
 
     def shadow(self, engine: str, name: str) -> Shadow | None:
@@ -108,6 +111,16 @@ class Catalog:
     def set_shadows(self, shadows: Mapping[tuple[str, str], Shadow]) -> None:
         """Replace the shadows, by engine and name of the models beside which these run."""
         self._shadows = dict(shadows)
+
+    def set_refused(self, refused: Mapping[str, str]) -> None:
+        """Replace the reasons, by folder of the registry, why the folders are no models."""
+        self._refused = refused
+
+    def _why(self, name: str) -> str:
+        """The reason of the folder with the model's name; else the first folders, since names may differ."""
+        folders = [name] if name in self._refused else sorted(self._refused)
+        more = ", ..." if len(folders) > _REFUSED_TOLD else ""
+        return "; ".join(f"{folder}: {self._refused[folder]}" for folder in folders[:_REFUSED_TOLD]) + more
 
     async def get(self, engine: str, name: str) -> Any:
         """The loaded model; loads the model first if necessary.

@@ -97,6 +97,7 @@ class Registry:
                 await self._take(key, same[0], self._read[same[0]], before)
         await self._forget(folders, listing.unreadable)
         self._catalog.set_shadows(dict(self._shadows()))
+        self._catalog.set_refused(self._failed)
 
     async def _listed(self) -> Listing:
         """The source's listing. Raises SourceAwayError; a listing without an end keeps one thread, not one a scan."""

@@ -202,8 +202,10 @@ class UnknownModelError(ServiceError):
     code = code_pb2.NOT_FOUND
     reason = "UNKNOWN_MODEL"
 
-    def __init__(self, engine: str, model: str, known: Sequence[str]) -> None:
-        super().__init__(f"model: no {engine} model named {model!r}; there are: {', '.join(known) or 'none'}")
+    def __init__(self, engine: str, model: str, known: Sequence[str], refused: str = "") -> None:
+        """`refused`: why the model, or other folders of the registry, are no models."""
+        why = f"; not taken from the registry: {refused}" if refused else ""
+        super().__init__(f"model: no {engine} model named {model!r}; there are: {', '.join(known) or 'none'}{why}")
 
 
 class OverloadedError(ServiceError):

@@ -242,6 +242,27 @@ async def test_a_malformed_manifest_is_reported_until_it_is_corrected_and_read_o
     assert sum("not taken from the registry" in line for line in caplog.messages) == 1
 
 
+async def test_a_request_for_a_refused_model_says_why_until_the_manifest_is_corrected(catalog, registry, tmp_path):
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "manifest.json").write_text('{"kind": "e", "architecture": "any", "name": "d"}')
+    put(tmp_path / "odd", "1", kind="astrology")
+    await registry.scan()
+    missing = "manifest.json of 'desk' is malformed: version, licence, dtype, files: Field required"
+    with pytest.raises(UnknownModelError) as refused:
+        catalog.slot("e", "desk")
+    told = f"model: no e model named 'desk'; there are: m; not taken from the registry: desk: {missing}"
+    assert refused.value.message == told
+    with pytest.raises(UnknownModelError) as refused:
+        catalog.slot("e", "d")  # the folder has another name than the model
+    assert refused.value.message.endswith(f"registry: desk: {missing}; odd: its kind 'astrology' is none of e")
+    put(tmp_path / "desk", "1", name="desk")
+    put(tmp_path / "odd", "1", name="odd")
+    await registry.scan()
+    assert catalog.slot("e", "desk").name == "desk"
+    with pytest.raises(UnknownModelError, match=r"there are: m, desk, odd$"):
+        catalog.slot("e", "d")
+
+
 async def test_a_model_is_known_before_it_is_loaded_and_loads_on_first_use(catalog, tmp_path):
     loads = []
     registry = Registry(
