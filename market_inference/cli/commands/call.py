@@ -41,11 +41,11 @@ class Service:
     def client(self) -> Iterator["Client"]:
         """A client; a failed call becomes a line on stderr and exit status 1, a wrong argument exit status 2.
 
-        Notes on data, such as reversed rows, go to stderr, too.
+        Notes on data, such as reversed rows, and on a long wait go to stderr, too.
         """
         # gRPC's C core logs lines such as a GOAWAY of a restarted gateway on its own.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        from market_inference.client.client import Client
+        from market_inference.cli.commands.waiting import WaitingClient
         from market_inference.client.connection import TLS
         from market_inference.errors import ArgumentError, InputWarning, MarketInferenceError
 
@@ -54,7 +54,7 @@ class Service:
             warnings.simplefilter("always", InputWarning)
             warnings.showwarning = _show_warning
             try:
-                with Client(self.target, api_key=self._key(), tls=tls, timeout=self.timeout) as client:
+                with WaitingClient(self.target, api_key=self._key(), tls=tls, timeout=self.timeout) as client:
                     yield client
             except ArgumentError as error:
                 raise click.UsageError(str(error)) from None

@@ -43,7 +43,8 @@ def status(service: Service, as_json: bool) -> None:
             model = f"{engine.model} {engine.model_version}".strip()
             times = (f"{engine.probe_seconds * 1e3:.1f} ms", f"{engine.queued_seconds:.2f} s")
             shown.add_row(*names, engine.name, _styled(engine.health), model, *times)
-    out.print(shown)
+    if found.engines:
+        out.print(shown)
     for replica in found.replicas:
         if replica.message:
             out.print(f"{replica.name}: {replica.message}")

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from market_inference import errors
+from market_inference.cli.commands import waiting
 from market_inference.cli.commands.call import explain
 from market_inference.cli.commands.watch import _pace
 from market_inference.cli.main import main
+from market_inference.cli.printable import echo
 from market_inference.contract.errors import InvalidRequestError, OverloadedError, UnauthenticatedError, Violation
 from market_inference.contract.generated import inference_pb2 as pb
 from tests.market_inference.conftest import failed_item
@@ -29,6 +32,7 @@ Run = Callable[..., Result]
 def run(service: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line against the test's service."""
     monkeypatch.setenv("MARKET_INFERENCE_TARGET", service.target)
+    monkeypatch.setattr(waiting, "NOTE_AFTER", 3600.0)
 
     def invoke(*arguments: str, stdin: str | None = None) -> Result:
         result = CliRunner().invoke(main, arguments, input=stdin)
@@ -55,6 +59,43 @@ def test_predict_prints_the_median_and_the_interval_of_every_step(run: Run, bars
     assert re.search(r"2026-02-12 │ 140\.00 │ 139\.25 │ 140\.75", result.stdout)
     said = "the central 50% interval; on this series the 80% interval held in 75% of 12 backtests (50% is not measured)"
     assert said in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (None, ""),
+        ("", ": no inference replica is ready (none is known)"),
+        ("not connected", ": no inference replica is ready (one: not connected)"),
+    ],
+)
+def test_a_long_call_says_what_it_waits_for(
+    run: Run, bars: str, service: Any, monkeypatch: pytest.MonkeyPatch, message: str | None, why: str
+) -> None:
+    predict, status = service.on["Predict"], service.on["GetStatus"]
+    told = threading.Event()
+
+    def shown(text: str, **options: Any) -> None:
+        echo(text, **options)
+        told.set()
+
+    def unhealthy(request: pb.GetStatusRequest) -> pb.GetStatusResponse:
+        answer = status(request)
+        if message is not None:
+            answer.health = pb.HEALTH_UNHEALTHY
+            del answer.replicas[0 if not message else 1 :]
+        for replica in answer.replicas:
+            replica.message = message or ""
+        return answer
+
+    service.on["Predict"] = lambda request: (told.wait(60), predict(request))[1]
+    service.on["GetStatus"] = unhealthy
+    monkeypatch.setattr(waiting, "echo", shown)
+    monkeypatch.setattr(waiting, "NOTE_AFTER", 0.01)
+    result = run("predict", "--csv", bars, "--timeout", "90")
+    assert f"Note: still waiting for {service.target}, 90 s at most (--timeout){why}\n" in result.stderr
+    assert result.stderr.count("still waiting") == 1
+    assert result.exit_code == 0
 
 
 def test_predict_as_json_is_for_scripts(run: Run, bars: str) -> None:
@@ -156,6 +197,21 @@ def test_status_shows_replicas_and_engines_and_exits_with_1_unless_all_is_health
     document = run("status", "--json")
     assert document.exit_code == 1
     assert json.loads(document.stdout)["replicas"][0]["engines"][1]["message"] == "no such file"
+
+
+def test_status_without_a_ready_replica_has_no_empty_table(run: Run, service: Any) -> None:
+    before = service.on["GetStatus"]
+
+    def lost(request: pb.GetStatusRequest) -> pb.GetStatusResponse:
+        answer = before(request)
+        del answer.replicas[0].engines[:]
+        answer.replicas[0].message = "not connected"
+        return answer
+
+    service.on["GetStatus"] = lost
+    shown = run("status").stdout
+    assert "Replicas and engines" not in shown
+    assert shown.endswith("one: not connected\n")
 
 
 def test_models_lists_what_a_call_may_name(run: Run) -> None:
