@@ -30,9 +30,13 @@ def suggesting(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def run(*args: P.args, **keywords: P.kwargs) -> T:
-        if not keywords.keys() <= names:
-            raise _unexpected(method, next(name for name in keywords if name not in names))
-        return method(*args, **keywords)
+        try:
+            return method(*args, **keywords)
+        except TypeError:
+            unknown = next((name for name in keywords if name not in names), None)
+            if unknown is None:
+                raise
+            raise _unexpected(method, unknown) from None
 
     return run
 

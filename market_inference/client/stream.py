@@ -15,6 +15,7 @@ from market_inference.client.connection import Connection
 from market_inference.client.forecast import Forecast
 from market_inference.client.indicator import IndicatorSpecs
 from market_inference.client.inputs import arguments
+from market_inference.client.keywords import suggesting
 from market_inference.client.lane import Lane, ThreadedLane
 from market_inference.client.retries import Retries
 from market_inference.client.types import BarsLike, Beside, Groups, Levels, ManyTexts, SeriesLike, Times
@@ -49,6 +50,7 @@ class AsyncStream:
         self._entered = False
         await self._lane.close()
 
+    @suggesting
     def predict(
         self,
         series: SeriesLike,
@@ -70,6 +72,7 @@ class AsyncStream:
         )
         return self.ask(call, timeout)
 
+    @suggesting
     def sentiment(
         self,
         texts: str | ManyTexts,
@@ -81,12 +84,14 @@ class AsyncStream:
         """As AsyncClient.sentiment."""
         return self.ask(calls.sentiment(texts, model, about), timeout)
 
+    @suggesting
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
     ) -> "asyncio.Future[Indicators | IndicatorAnswers]":
         """As AsyncClient.indicators."""
         return self.ask(calls.indicators(bars, indicators, last), timeout)
 
+    @suggesting
     def analyze(self, parts: calls.AnalyzeParts, *, timeout: float | None = None) -> "asyncio.Future[Analysis]":
         """As AsyncClient.analyze."""
         return self.ask(calls.analyze(parts), timeout)
@@ -195,6 +200,7 @@ class Stream:
         self._entered = False
         self._lane.close()
 
+    @suggesting
     def predict(
         self,
         series: SeriesLike,
@@ -216,6 +222,7 @@ class Stream:
             timeout,
         )
 
+    @suggesting
     def sentiment(
         self,
         texts: str | ManyTexts,
@@ -227,12 +234,14 @@ class Stream:
         """As Client.sentiment."""
         return self._ask(calls.sentiment(texts, model, about), timeout)
 
+    @suggesting
     def indicators(
         self, bars: BarsLike, indicators: IndicatorSpecs, *, last: int = 0, timeout: float | None = None
     ) -> "concurrent.futures.Future[Indicators | IndicatorAnswers]":
         """As Client.indicators."""
         return self._ask(calls.indicators(bars, indicators, last), timeout)
 
+    @suggesting
     def analyze(
         self, parts: calls.AnalyzeParts, *, timeout: float | None = None
     ) -> "concurrent.futures.Future[Analysis]":

@@ -8,6 +8,7 @@ import pytest
 from market_inference import AsyncClient, Client
 
 METHODS = ("predict", "sentiment", "indicators", "analyze", "status", "models", "watch")
+STREAMED = (("predict", "modle", "model"), ("sentiment", "abot", "about"), ("indicators", "lst", "last"))
 NEEDED = {
     "predict": ([1.0, 2.0], 3),
     "sentiment": ("up",),
@@ -38,6 +39,17 @@ async def test_the_error_names_the_method_and_lists_the_keywords(service: Any, k
     assert ("timeout" in listed) == (name != "watch")
     assert not {"self", "options"} & {*listed}
     assert not service.calls
+
+
+async def test_methods_of_streams_name_the_nearest_keyword(service: Any) -> None:
+    with Client(service.target) as client, client.stream() as stream:
+        for name, wrong, right in STREAMED:
+            with pytest.raises(TypeError, match=rf"^Stream\.{name}\(\) .*; did you mean '{right}'\?$"):
+                await call(stream, name, **{wrong: 1})
+    async with AsyncClient(service.target) as other, other.stream() as streamed:
+        for name, wrong, right in STREAMED:
+            with pytest.raises(TypeError, match=rf"^AsyncStream\.{name}\(\) .*; did you mean '{right}'\?$"):
+                await call(streamed, name, **{wrong: 1})
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
