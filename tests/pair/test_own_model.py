@@ -33,7 +33,7 @@ def test_the_script_makes_a_model_that_is_served(tmp_path: Path, monkeypatch: py
         assert (own["AAPL"].model, own["AAPL"].model_version) == ("desk", "1")
         for symbol, scale in (("AAPL", 1.5), ("TSLA", 2.0)):
             widths = [np.subtract(*one[symbol].interval(0.8)[::-1]) for one in (own, plain)]
-            np.testing.assert_allclose(widths[0] / widths[1], scale, rtol=0.05)
+            np.testing.assert_allclose(widths[0] / widths[1], scale, rtol=1e-3)
 
         publish(tmp_path, SCRIPT.replace('"licence": "Apache-2.0",', "").replace('"desk"', '"office"'))
 
