@@ -247,7 +247,8 @@ async def test_a_request_for_a_refused_model_says_why_until_the_manifest_is_corr
     (tmp_path / "desk" / "manifest.json").write_text('{"kind": "e", "architecture": "any", "name": "d"}')
     put(tmp_path / "odd", "1", kind="astrology")
     await registry.scan()
-    missing = "manifest.json of 'desk' is malformed: version, licence, dtype, files: Field required"
+    needed = "; ".join(f"{member}: Field required" for member in ("version", "licence", "dtype", "files"))
+    missing = f"manifest.json of 'desk' is malformed: {needed}"
     with pytest.raises(UnknownModelError) as refused:
         catalog.slot("e", "desk")
     told = f"model: no e model named 'desk'; there are: m; not taken from the registry: desk: {missing}"
