@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from market_inference.contract.deadline import now
 
-MOST_CALLS: Final = 64
+MOST_CALLS: Final = 24
 """Calls of one client and priority at a replica, while they are short and other clients call."""
 LONG_SECONDS: Final = 0.25
 """Calls that take longer together, by their estimate, do not wait: the replica knows whether to refuse them."""
