@@ -1,6 +1,8 @@
 """The calls of one client at a replica: a limit beside other clients, and none for a client alone or for long calls."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -98,14 +100,20 @@ def test_a_window_without_requests_holds_nothing(beside: Sent):
     assert not beside.window._waiting
 
 
+async def metadata_of_crowd(gateway: Any, folder: Path) -> tuple[tuple[str, str], ...]:
+    """The metadata of a second client, with a key that the gateway knows from now on."""
+    secret, key = keys.issue("crowd")
+    with keys.edit(folder / "keys.json") as stored:
+        stored.append(key)
+    await gateway.server._security._keys.look()
+    return (("x-api-key", secret),)
+
+
 async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch):
     monkeypatch.setattr(window, "COMPANY_SECONDS", 1e9)
     async with start(1) as gateway:
         (replica,) = gateway.replicas
-        secret, key = keys.issue("crowd")
-        with keys.edit(tmp_path / "keys.json") as stored:
-            stored.append(key)
-        await gateway.server._security._keys.look()
+        crowd = await metadata_of_crowd(gateway, tmp_path)
         came: list[str] = []
 
         def behave(envelope: exchange_pb2.Envelope) -> exchange_pb2.Reply | None:
@@ -114,7 +122,7 @@ async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch)
 
         replica.behave = behave
         await gateway.predict()
-        calls = [gateway.predict(metadata=(("x-api-key", secret),)) for _ in range(MOST_CALLS + 20)]
+        calls = [gateway.predict(metadata=crowd) for _ in range(MOST_CALLS + 20)]
         await eventually_async(lambda: gateway.server.servicer.in_flight == len(calls))
         await gateway.predict()
         assert (came.count("crowd"), came.count("desk")) == (MOST_CALLS, 2)
@@ -133,13 +141,10 @@ async def test_a_call_that_was_never_sent_is_no_failure_of_the_replica(start, tm
     monkeypatch.setattr(Replica, "failed", lambda self: failed.append(self))
     async with start(1) as gateway:
         (replica,) = gateway.replicas
-        secret, key = keys.issue("crowd")
-        with keys.edit(tmp_path / "keys.json") as stored:
-            stored.append(key)
-        await gateway.server._security._keys.look()
+        crowd = await metadata_of_crowd(gateway, tmp_path)
         replica.behave = lambda envelope: reply(envelope) if envelope.client == "desk" else None
         await gateway.predict()
-        calls = [gateway.predict(metadata=(("x-api-key", secret),)) for _ in range(MOST_CALLS + 20)]
+        calls = [gateway.predict(metadata=crowd) for _ in range(MOST_CALLS + 20)]
         await eventually_async(lambda: gateway.server.servicer.in_flight == len(calls))
         (stream,) = gateway.server.router.replicas[0]._streams
         # The newest first, which wait.
