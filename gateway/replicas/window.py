@@ -1,7 +1,7 @@
-"""The calls of one client that a replica has at a time, while several clients call.
+"""The number of calls of one client at a replica, while several clients call.
 
-Owns which requests wait for the client's earlier ones. Replies come in the order of their frames, one frame in a turn
-of the event loop: behind the replies to hundreds of one client's calls, those to other clients would wait.
+Owns the wait of a request for earlier requests of the client. Replies come in the order of the frames, one frame in a
+turn of the event loop: hundreds of replies to one client would delay the replies to other clients.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 from market_inference.contract.deadline import now
 
 MOST_CALLS: Final = 24
-"""Calls of one client and priority at a replica, while they are short and other clients call."""
+"""Short calls of one client and priority at a replica, while other clients call."""
 LONG_SECONDS: Final = 0.25
-"""Calls that take longer together, by their estimate, do not wait: the replica knows whether to refuse them."""
+"""Calls with a longer estimate in all do not wait: the replica decides about a refusal."""
 COMPANY_SECONDS: Final = 1.0
 """For this time after a call of another client, several clients call."""
 
