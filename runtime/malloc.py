@@ -10,7 +10,11 @@ import ctypes
 from typing import Final
 
 KEPT_BYTES: Final = 32 << 20
-"""Free memory kept at the end of an arena, and the size from which malloc maps a block by itself."""
+"""Free memory kept at the end of an arena."""
+MAPPED_BYTES: Final = 4 << 20
+"""The size from which malloc maps a block by itself, and unmaps the block when it is freed: rare answers of many
+megabytes would leave gaps that smaller blocks split.
+"""
 # From malloc.h.
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
@@ -21,7 +25,7 @@ def keep_freed() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def trim() -> None:
