@@ -144,6 +144,14 @@ async def huge_answers(attacker: Attacker) -> None:
     await attacker.repeat(lambda: attacker.stub.ComputeIndicators(request, metadata=attacker.metadata, timeout=10), 2)
 
 
+async def large_answers(attacker: Attacker) -> None:
+    """16 calls in flight with answers of 3 MB, one after the other: what stays of each grows to a gigabyte."""
+    levels = [round(0.01 * at, 2) for at in range(1, 100)]
+    values = 100 * np.exp(np.cumsum(np.random.default_rng(6).normal(0, 0.01, 256)))
+    request = pb.PredictRequest(series=[pb.Series(values=values)] * 10, horizon=365, quantiles=levels)
+    await attacker.repeat(lambda: attacker.stub.Predict(request, metadata=attacker.metadata, timeout=10), 16)
+
+
 async def unread_streams(attacker: Attacker) -> None:
     """8 Streams with requests for large answers, and no read."""
     levels = [round(0.01 * at, 2) for at in range(1, 100)]
@@ -344,6 +352,7 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         cancelled_texts,
         heavy_forecasts,
         huge_answers,
+        large_answers,
         unread_streams,
         distinct_programs,
         long_windows,

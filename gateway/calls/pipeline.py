@@ -36,6 +36,7 @@ from market_inference.contract.errors import (
     InvalidRequestError,
     RemoteError,
 )
+from market_inference.contract.generated.exchange_pb2 import Timing
 from market_inference.contract.validation.check import SMALL_BYTES, check_fast, check_slowly, read
 from runtime.logs import fields
 
@@ -293,7 +294,9 @@ class Pipeline:
             _finish(calls, answer)
             return
         reply = answer
-        request.timing = reply.timing
+        # A copy: a part of a message keeps the memory of the whole message, which has the response.
+        request.timing = Timing()
+        request.timing.CopyFrom(reply.timing)
         if reply.HasField("error"):
             self._refusals.note(request, reply.error)
             if len(calls) == 1 or reply.error.code not in _OF_ONE_ITEM:

@@ -247,7 +247,9 @@ def _unary(servicer: Servicer, requests: "_Requests") -> Serve:
 
         call = servicer.open(method, caller, context.time_remaining(), context.peer, respond)
         # Called when the answer has been written, as far as the client's flow control lets it out, or the call is lost.
-        context.add_done_callback(lambda _: call.release())
+        # A context keeps its callbacks, and is part of a reference cycle: the callback lets go of the call.
+        answering = [call]
+        context.add_done_callback(lambda _: answering.pop().release())
         try:
             if not call.finished:
                 try:

@@ -42,6 +42,7 @@ class Replicas(Router):
         super().__init__()
         self.open = asyncio.Event()
         self.sent = 0
+        self.replies: list[exchange_pb2.Reply] = []
 
     def send(self, request: Request) -> None:
         self.sent += 1
@@ -51,7 +52,10 @@ class Replicas(Router):
         await self.open.wait()
         count = len(pb.PredictRequest.FromString(request.body).series)
         response = pb.PredictResponse(forecasts=[pb.SeriesForecast()] * count, model="m")
-        request.answer(exchange_pb2.Reply(id=request.envelope.id, response=response.SerializeToString()))
+        reply = exchange_pb2.Reply(id=request.envelope.id, response=response.SerializeToString())
+        reply.timing.queue_us = 5
+        self.replies.append(reply)
+        request.answer(reply)
 
 
 class Gateway:
@@ -278,3 +282,13 @@ async def test_nothing_is_left_for_the_collector(gateway):
         assert not [found for found in gc.get_objects() if type(found) in (Call, Request, Caller)]
     finally:
         gc.enable()
+
+
+async def test_an_ended_call_keeps_no_part_of_the_reply(gateway):
+    """A part of a protobuf message keeps the memory of the whole message, here of the response."""
+    gateway.replicas.open.set()
+    call = gateway.call()
+    await gateway.ended(1)
+    [reply] = gateway.replicas.replies
+    reply.timing.queue_us = 7
+    assert call.timing.queue_us == 5

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections import Counter
@@ -14,6 +15,7 @@ from grpc_status import rpc_status
 
 from gateway import workers
 from gateway.access import reflection
+from gateway.calls.call import Call
 from gateway.transport import grpcio
 from gateway.transport.interface import LIMITS
 from market_inference.contract import methods
@@ -80,6 +82,19 @@ async def test_calls_without_a_key_are_refused_before_their_request_comes(defaul
             connection.send(frame(HEADERS, 4, stream, CALL))
         await connection.until(lambda: connection.ended == set(streams))
         await eventually_async(lambda: not gateway.server.servicer.in_flight)
+
+
+async def test_no_ended_call_is_left_for_the_collector(default):
+    async with default() as gateway:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await gateway.predict()
+            # By type(): some objects of other people answer isinstance() with a warning.
+            await eventually_async(lambda: not [found for found in gc.get_objects() if type(found) is Call])
+        finally:
+            gc.enable()
 
 
 @pytest.fixture
