@@ -60,6 +60,8 @@ class Slot:
     """The version of the configured model in whose place the registry's model serves."""
     model: Any = None
     failure: str = ""
+    logged: str = ""
+    """The failure that the log had last: each further attempt with this failure adds no line."""
     retry_at: float = 0.0
     used: float = 0.0
     loading: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -158,7 +160,7 @@ class Catalog:
         while slot.loading is not None:
             await asyncio.wait({slot.loading})
         before, slot.load = slot.load, load
-        slot.loading = asyncio.create_task(self._load(slot))
+        slot.loading = asyncio.create_task(self._load(slot, raised=True))
         await asyncio.shield(slot.loading)
         if slot.failure:
             failure = slot.failure
@@ -219,14 +221,15 @@ class Catalog:
             if slot.model is not None and not slot.is_default and now() - slot.used > seconds:
                 self.unload(slot)
 
-    async def _load(self, slot: Slot) -> None:
+    async def _load(self, slot: Slot, *, raised: bool = False) -> None:
+        """`raised`: the caller raises the failure for the operator. Only the trace of a bug is logged, too."""
         began = now()
         try:
             async with asyncio.timeout(self._load_seconds if self._load_seconds < math.inf else None):
                 model = await _loaded(slot)
                 await self._adopt(slot.engine, model)
             slot.model = model
-            slot.failure, slot.used = "", now()
+            slot.failure, slot.logged, slot.used = "", "", now()
             log.info(
                 "model ready",
                 extra=fields(
@@ -234,23 +237,25 @@ class Catalog:
                 ),
             )
         except ModelUnavailableError as error:
-            self._failed(slot, str(error))
+            _failed(slot, str(error), log_it=not raised)
         except TimeoutError:
-            self._failed(slot, f"it was not loaded within {self._load_seconds:g} s")
-        except Exception as error:  # any failure of a model's code affects that model alone
-            log.exception("model failed to load", extra=fields(engine=slot.engine, model=slot.name))
-            self._failed(slot, f"it failed to load ({type(error).__name__}); the service's log says why")
+            _failed(slot, f"it was not loaded within {self._load_seconds:g} s", log_it=not raised)
+        except Exception as error:  # noqa: BLE001 -- any failure of a model's code affects that model alone
+            _failed(slot, f"it failed to load ({type(error).__name__}); the service's log says why", bug=error)
         finally:
             slot.loading = None
-
-    @staticmethod
-    def _failed(slot: Slot, failure: str) -> None:
-        slot.failure, slot.retry_at = failure, now() + RETRY_FAILED_AFTER
-        log.error("model unavailable", extra=fields(engine=slot.engine, model=slot.name, reason=failure))
 
     async def load_defaults(self) -> None:
         """Load every default in parallel. Failures are logged."""
         await asyncio.gather(*(self.load(slot) for slot in self._defaults.values()), return_exceptions=True)
+
+
+def _failed(slot: Slot, failure: str, *, log_it: bool = True, bug: Exception | None = None) -> None:
+    slot.failure, slot.retry_at = failure, now() + RETRY_FAILED_AFTER
+    line = repr(bug) if bug else failure
+    if log_it and line != slot.logged:
+        slot.logged = line
+        log.error("model unavailable", exc_info=bug, extra=fields(engine=slot.engine, model=slot.name, reason=failure))
 
 
 def _replaced(slot: Slot, before: str, version: str) -> None:

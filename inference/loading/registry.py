@@ -66,7 +66,7 @@ class Registry:
         except SourceAwayError as error:
             raise LookError(str(error)) from error
         if self._failed:
-            raise LookError("; ".join(f"{folder}: {reason}" for folder, reason in self._failed.items()))
+            raise LookError("; ".join(f"{folder}: {reason}" for folder, reason in sorted(self._failed.items())))
 
     async def scan(self) -> None:
         """Take every new or changed manifest, and let go of models that are gone. A failure concerns its folder alone.
@@ -75,7 +75,7 @@ class Registry:
         malformed manifest is read again when it changes. Raises SourceAwayError: then all models stay as they are.
         """
         listing = await self._listed()
-        before, self._failed = self._failed, dict(listing.unreadable)
+        self._failed = dict(listing.unreadable)
         self._read = {
             folder: known
             if (known := self._read.get(folder)) and known.content == content
@@ -85,16 +85,16 @@ class Registry:
         folders: dict[Key, list[str]] = defaultdict(list)
         for folder, found in self._read.items():
             if found.manifest is None:
-                self._fail(folder, found.reason, before)
+                self._failed[folder] = found.reason
             else:
                 folders[found.manifest.kind, found.manifest.name].append(folder)
         for key, same in folders.items():
             if len(same) > 1:
                 for folder in same:
                     others = ", ".join(repr(other) for other in same if other != folder)
-                    self._fail(folder, f"the model {key[1]!r} is in {others}, too: keep one folder per name", before)
+                    self._failed[folder] = f"the model {key[1]!r} is in {others}, too: keep one folder per name"
             elif self._taken.get(key) != (same[0], self._read[same[0]].content):
-                await self._take(key, same[0], self._read[same[0]], before)
+                await self._take(key, same[0], self._read[same[0]])
         await self._forget(folders, listing.unreadable)
         self._catalog.set_shadows(dict(self._shadows()))
         self._catalog.set_refused(self._failed)
@@ -118,13 +118,13 @@ class Registry:
             return Found(content, reason=f"its kind {manifest.kind!r} is none of {', '.join(self._loaders)}")
         return Found(content, manifest)
 
-    async def _take(self, key: Key, folder: str, found: Found, before: dict[str, str]) -> None:
+    async def _take(self, key: Key, folder: str, found: Found) -> None:
         assert found.manifest is not None  # noqa: S101 -- narrows the type
         load = functools.partial(_load, self._source, self._loaders[key[0]], folder, found.manifest)
         try:
             await self._catalog.offer(*key, load)
         except ServiceUnavailableError as error:
-            self._fail(folder, error.message, before)
+            self._failed[folder] = error.message
         else:
             self._taken[key] = folder, found.content
 
@@ -153,11 +153,6 @@ class Registry:
                 del self._taken[key]
                 log.info("model removed from the registry", extra=fields(engine=key[0], model=key[1]))
         self._missed = gone
-
-    def _fail(self, folder: str, reason: str, before: dict[str, str]) -> None:
-        self._failed[folder] = reason
-        if before.get(folder) != reason:
-            log.warning("model not taken from the registry", extra=fields(folder=folder, reason=reason))
 
 
 def _load(source: Source, loader: Loader, folder: str, manifest: Manifest) -> Any:

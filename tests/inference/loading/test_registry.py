@@ -233,13 +233,43 @@ async def test_the_watcher_of_models_survives_garbage_and_takes_the_next_good_mo
     assert (await catalog.get("e", "good3")).version == "2"
 
 
-async def test_a_malformed_manifest_is_reported_until_it_is_corrected_and_read_once(registry, tmp_path, caplog):
+async def test_a_fault_of_the_registry_is_counted_at_each_scan_and_logged_when_it_begins_changes_and_ends(
+    serving, registry, tmp_path, caplog
+):
+    caplog.set_level("INFO", "runtime.watcher")
     watcher = registry.watcher(1.0)
+
+    async def logged():
+        caplog.clear()
+        for _ in range(3):
+            await watcher.look()
+        return [(record.message, record.fields.get("reason")) for record in caplog.records]
+
     put(tmp_path / "odd", "1", kind="astrology")
+    malformed = "odd: its kind 'astrology' is none of e"
+    assert await logged() == [("watcher failed", malformed)]
+    assert watcher.failures == 3
+    put(tmp_path / "m", "bad")
+    failed = "the e model 'm' was not replaced: it failed to load (RuntimeError); the service's log says why"
+    lines = [("model unavailable", failed.partition(": ")[2]), ("watcher failed", f"m: {failed}; {malformed}")]
+    assert await logged() == lines
+    assert watcher.failures == 6
+    shutil.rmtree(tmp_path / "odd")
+    assert await logged() == [("watcher failed", f"m: {failed}")]
+    put(tmp_path / "m", "2")
+    assert (await logged()).count(("watcher works again", None)) == 1
+
+
+async def test_a_model_that_is_unavailable_is_logged_once_by_the_watcher(serving, tmp_path, caplog):
+    def missing(manifest, folder):
+        raise ModelUnavailableError("no such file")
+
+    watcher = Registry(FolderSource(tmp_path), serving, {"e": missing}).watcher(1.0)
+    put(tmp_path / "m", "2")
     for _ in range(3):
         await watcher.look()
-    assert watcher.failures == 3
-    assert sum("not taken from the registry" in line for line in caplog.messages) == 1
+    (line,) = caplog.records
+    assert line.fields == {"watcher": "models", "reason": "m: the e model 'm' was not replaced: no such file"}
 
 
 async def test_a_request_for_a_refused_model_says_why_until_the_manifest_is_corrected(catalog, registry, tmp_path):
