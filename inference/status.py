@@ -54,13 +54,16 @@ class Status:
         """Probe every engine in parallel."""
         engines = await asyncio.gather(*(self.engine(name) for name in self._catalog.engines))
         healthy = [engine.health == inference_pb2.HEALTH_HEALTHY for engine in engines]
+        remarks = [f"{engine.name}: {engine.message}" for engine in engines if engine.message]
+        if refused := self._catalog.refused():
+            remarks.append(f"not taken from the registry: {refused}")
         health = inference_pb2.HEALTH_DEGRADED if any(healthy) else inference_pb2.HEALTH_UNHEALTHY
         return inference_pb2.ReplicaStatus(
             name=self._name,
             health=inference_pb2.HEALTH_HEALTHY if all(healthy) else health,
             device=self._device(),
             engines=engines,
-            message="; ".join(f"{engine.name}: {engine.message}" for engine in engines if engine.message),
+            message="; ".join(remarks),
             uptime_seconds=deadline.now() - self._began,
             version=self._version,
         )

@@ -30,7 +30,7 @@ RETRY_FAILED_AFTER = 30.0
 _MANY_MODULES = 100
 
 _NOT_LOADED = "(not loaded)"
-# Refused folders of the registry that an error names.
+# Refused folders of the registry that an error or the status names.
 _REFUSED_TOLD = 3
 
 Adopt = Callable[[str, Any], Awaitable[None]]
@@ -103,7 +103,8 @@ class Catalog:
         """The slot of a model; an empty name stands for the default. Raises UnknownModelError."""
         slot = self._slots.get((engine, name)) if name else self._defaults[engine]
         if slot is None:
-            raise UnknownModelError(engine, name, [known for of, known in self._slots if of == engine], self._why(name))
+            there_are = [known for of, known in self._slots if of == engine]
+            raise UnknownModelError(engine, name, there_are, self.refused(name))
         return slot
 
     def shadow(self, engine: str, name: str) -> Shadow | None:
@@ -118,8 +119,8 @@ class Catalog:
         """Replace the reasons, by folder of the registry, why the folders are no models."""
         self._refused = refused
 
-    def _why(self, name: str) -> str:
-        """The reason of the folder with the model's name; else the first folders, since names may differ."""
+    def refused(self, name: str = "") -> str:
+        """Why the folder with the model's name is no model; else the first refused folders, since names may differ."""
         folders = [name] if name in self._refused else sorted(self._refused)
         more = ", ..." if len(folders) > _REFUSED_TOLD else ""
         return "; ".join(f"{folder}: {self._refused[folder]}" for folder in folders[:_REFUSED_TOLD]) + more

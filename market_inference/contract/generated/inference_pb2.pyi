@@ -1563,7 +1563,7 @@ class ReplicaStatus(_message.Message):
     name: _builtins.str
     health: Global___Health.ValueType
     message: _builtins.str
-    """Why it is not healthy."""
+    """Why it is not healthy, or a remark, such as on folders of the registry that are no models."""
     uptime_seconds: _builtins.float
     version: _builtins.str
     @_builtins.property

@@ -294,6 +294,20 @@ async def test_a_request_for_a_refused_model_says_why_until_the_manifest_is_corr
         catalog.slot("e", "d")
 
 
+async def test_the_status_names_refused_folders_until_they_are_gone(tmp_path):
+    catalog = Catalog([])
+    registry = Registry(FolderSource(tmp_path), catalog, {"e": lambda manifest, folder: Versioned(manifest.version)})
+    status = Status(catalog, {}, lambda: None, name="r", version="1")
+    put(tmp_path / "odd", "1", kind="astrology")
+    await registry.scan()
+    replica = await status.probe()
+    assert replica.message == "not taken from the registry: odd: its kind 'astrology' is none of e"
+    assert replica.health == inference_pb2.HEALTH_HEALTHY
+    shutil.rmtree(tmp_path / "odd")
+    await registry.scan()
+    assert (await status.probe()).message == ""
+
+
 async def test_a_model_is_known_before_it_is_loaded_and_loads_on_first_use(catalog, tmp_path):
     loads = []
     registry = Registry(
