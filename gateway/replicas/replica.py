@@ -19,7 +19,7 @@ from gateway.replicas.carrier import Carrier, GrpcStream, LocalStream, StreamLos
 from gateway.replicas.discovery import Endpoint
 from gateway.replicas.outbox import Outbox
 from gateway.replicas.outlier import Outlier
-from gateway.replicas.window import Window
+from gateway.replicas.window import Key, Window
 from market_inference.contract import deadline
 from market_inference.contract.errors import DeadlineExceededError, InternalError, is_sound
 from market_inference.contract.generated import exchange_pb2
@@ -80,7 +80,7 @@ class Pending:
         self._stream = stream
         self._envelope_id = envelope.id
         self._on_answer = on_answer
-        self.key = (envelope.client, envelope.priority)
+        self.key: Key = (envelope.client, envelope.priority)
         self.calls = envelope.calls or 1
         self.deadline = deadline
         self.expected_seconds = expected_seconds
@@ -374,7 +374,7 @@ class _Stream:
             self._outbox.add(envelope, field, body)
 
         self.pending[envelope.id] = pending
-        self._window.add(pending.key, envelope.id, pending.calls, pending.expected_seconds, write)
+        self._window.add(pending, write)
 
     def cancel(self, envelope_id: int, items: Sequence[int]) -> None:
         pending = self.pending.get(envelope_id)
@@ -385,7 +385,7 @@ class _Stream:
             cancel = exchange_pb2.ExchangeCancel(items=items)
             self._outbox.add(exchange_pb2.Envelope(id=envelope_id, cancel=cancel))
 
-        if not self._window.follow(pending.key, envelope_id, write):
+        if not self._window.follow(pending, write):
             write()
 
     def remove(self, envelope_id: int) -> None:
@@ -393,7 +393,7 @@ class _Stream:
         pending = self.pending.pop(envelope_id, None)
         if pending is not None:
             self._replica.answered(pending)
-            self._window.remove(pending.key, envelope_id, pending.calls, pending.expected_seconds)
+            self._window.remove(pending)
         if self._complete():
             self._outbox.wake()
 

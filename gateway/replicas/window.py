@@ -5,7 +5,7 @@ turn of the event loop: hundreds of replies to one client would delay the replie
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from market_inference.contract.deadline import now
 
@@ -20,44 +20,55 @@ Key: TypeAlias = tuple[str, int]
 """The client and the priority of a request."""
 
 
+class Request(Protocol):
+    """A request to a replica: of so many calls, and expected seconds on the device. Compared by identity."""
+
+    key: Key
+    calls: int
+    expected_seconds: float
+
+
 class Window:
     """The requests of one stream to a replica: sent at once, or once earlier requests of the client are answered."""
 
     def __init__(self) -> None:
         # Of the requests that were sent: calls and expected seconds.
         self._sent: dict[Key, tuple[int, float]] = {}
-        # What to send for each waiting request, by the request's id: the request first.
-        self._waiting: dict[Key, dict[int, tuple[int, float, list[Callable[[], None]]]]] = {}
+        # What to send for each waiting request: the request first.
+        self._waiting: dict[Key, dict[Request, list[Callable[[], None]]]] = {}
         self._client = ""
         self._company_until = 0.0
 
-    def add(self, key: Key, number: int, calls: int, seconds: float, send: Callable[[], None]) -> None:
-        """Send a request, of so many calls and expected seconds, now or later."""
+    def add(self, request: Request, send: Callable[[], None]) -> None:
+        """Send a request now or later."""
+        key = request.key
         if key[0] != self._client:
             # The first client of all has no company.
             self._company_until = now() + COMPANY_SECONDS if self._client else 0.0
             self._client = key[0]
         if key in self._waiting or not self._open(key):
-            self._waiting.setdefault(key, {})[number] = (calls, seconds, [send])
+            self._waiting.setdefault(key, {})[request] = [send]
         else:
-            self._send(key, calls, seconds, [send])
+            self._send(request, [send])
 
-    def follow(self, key: Key, number: int, send: Callable[[], None]) -> bool:
+    def follow(self, request: Request, send: Callable[[], None]) -> bool:
         """Send something behind a waiting request. False if the request does not wait."""
-        waiting = self._waiting.get(key, {}).get(number)
-        if waiting is None:
+        sends = self._waiting.get(request.key, {}).get(request)
+        if sends is None:
             return False
-        waiting[2].append(send)
+        sends.append(send)
         return True
 
-    def remove(self, key: Key, number: int, calls: int, seconds: float) -> None:
+    def remove(self, request: Request) -> None:
         """A request is answered or abandoned: other requests of the client may be sent."""
+        key = request.key
         waiting = self._waiting.get(key)
-        if waiting is None or waiting.pop(number, None) is None:
-            before, seconds_before = self._sent[key]
-            self._sent[key] = before - calls, seconds_before - seconds
+        if waiting is None or waiting.pop(request, None) is None:
+            calls, seconds = self._sent[key]
+            self._sent[key] = calls - request.calls, seconds - request.expected_seconds
         while waiting and self._open(key):
-            self._send(key, *waiting.pop(next(iter(waiting))))
+            first = next(iter(waiting))
+            self._send(first, waiting.pop(first))
         if not waiting:
             self._waiting.pop(key, None)
             if not self._sent.get(key, (0,))[0]:
@@ -67,8 +78,8 @@ class Window:
         calls, seconds = self._sent.get(key, (0, 0.0))
         return calls < MOST_CALLS or seconds >= LONG_SECONDS or now() >= self._company_until
 
-    def _send(self, key: Key, calls: int, seconds: float, sends: list[Callable[[], None]]) -> None:
-        before, seconds_before = self._sent.get(key, (0, 0.0))
-        self._sent[key] = before + calls, seconds_before + seconds
+    def _send(self, request: Request, sends: list[Callable[[], None]]) -> None:
+        calls, seconds = self._sent.get(request.key, (0, 0.0))
+        self._sent[request.key] = calls + request.calls, seconds + request.expected_seconds
         for send in sends:
             send()

@@ -1,6 +1,7 @@
 """The calls of one client at a replica: a limit beside other clients, and none for a client alone or for long calls."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,27 @@ from tests.gateway.conftest import reply
 ONE, OTHER = ("one", 0), ("other", 0)
 
 
+@dataclass(eq=False)
+class Asked:
+    key: tuple[str, int]
+    calls: int
+    expected_seconds: float
+
+
 class Sent:
     """A window, and the numbers of the requests that were sent."""
 
     def __init__(self) -> None:
         self.window = Window()
         self.numbers: list[int] = []
+        self._asked: dict[int, Asked] = {}
 
     def add(self, key: tuple[str, int], number: int, calls: int = 1, seconds: float = 0.0) -> None:
-        self.window.add(key, number, calls, seconds, lambda: self.numbers.append(number))
+        asked = self._asked[number] = Asked(key, calls, seconds)
+        self.window.add(asked, lambda: self.numbers.append(number))
+
+    def remove(self, number: int) -> None:
+        self.window.remove(self._asked[number])
 
 
 @pytest.fixture
@@ -39,7 +52,7 @@ def beside(sent: Sent) -> Sent:
     """A window to which another client has just sent a request, number 0."""
     sent.add(ONE, -1)
     sent.add(OTHER, 0)
-    sent.window.remove(ONE, -1, 1, 0.0)
+    sent.remove(-1)
     sent.numbers.clear()
     return sent
 
@@ -56,10 +69,10 @@ def test_beside_another_client_requests_wait_and_leave_in_order(beside: Sent):
     assert beside.numbers == list(range(1, MOST_CALLS + 1))
     beside.add(OTHER, 1000)
     assert beside.numbers[-1] == 1000
-    beside.window.remove(ONE, 7, 1, 0.0)
+    beside.remove(7)
     assert beside.numbers[-1] == MOST_CALLS + 1
-    beside.window.remove(ONE, MOST_CALLS + 2, 1, 0.0)  # abandoned while it waits
-    beside.window.remove(ONE, 8, 1, 0.0)
+    beside.remove(MOST_CALLS + 2)  # abandoned while it waits
+    beside.remove(8)
     assert beside.numbers[-1] == MOST_CALLS + 3
 
 
@@ -86,7 +99,7 @@ def test_once_the_other_client_is_gone_all_that_waits_leaves(beside: Sent, monke
     for number in range(1, 3 * MOST_CALLS):
         beside.add(ONE, number)
     monkeypatch.setattr(window, "now", lambda: float("inf"))
-    beside.window.remove(ONE, 1, 1, 0.0)
+    beside.remove(1)
     assert sorted(beside.numbers) == list(range(1, 3 * MOST_CALLS))
 
 
@@ -94,8 +107,8 @@ def test_a_window_without_requests_holds_nothing(beside: Sent):
     for number in range(1, 3 * MOST_CALLS):
         beside.add(ONE, number, seconds=0.001)
     for number in range(1, 3 * MOST_CALLS):
-        beside.window.remove(ONE, number, 1, 0.001)
-    beside.window.remove(OTHER, 0, 1, 0.0)
+        beside.remove(number)
+    beside.remove(0)
     assert not beside.window._sent
     assert not beside.window._waiting
 
