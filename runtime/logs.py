@@ -30,6 +30,8 @@ _PIPE_BYTES: Final = 4096
 """Bytes that a pipe accepts at once if poll() says that the pipe is writable (pipe(7), PIPE_BUF)."""
 _RETRY_SECONDS: Final = 0.1
 _CLOSE_SECONDS: Final = 1.0
+_REPEAT_SECONDS: Final = 60.0
+"""For this time after a line of a library that repeats its lines, an equal line is dropped."""
 
 
 class _Writer:
@@ -208,9 +210,27 @@ def configure(level: str) -> None:
     _writer = _Writer(sys.stderr.fileno())
     logging.basicConfig(level=level.upper(), handlers=[_Handler(_writer)], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_has_no_metadata)
+    # The native server tries to accept connections 20 times a second while the process has no descriptor left.
+    logging.getLogger("pygrpc_native.server").addFilter(_Repeats())
     logging.captureWarnings(capture=True)
     # Without file and source line: a path says how the machine is laid out, and changes from machine to machine.
     warnings.formatwarning = _warning_text
+
+
+class _Repeats(logging.Filter):
+    """Drops lines equal to the last one for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
+        self._until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        if line == self._last and record.created < self._until:
+            return False
+        self._last, self._until = line, record.created + _REPEAT_SECONDS
+        return True
 
 
 def _has_no_metadata(record: logging.LogRecord) -> bool:

@@ -4,7 +4,10 @@
 """
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 
 import grpc
 import pytest
@@ -274,3 +277,39 @@ async def test_a_bug_in_telling_an_end_does_not_hold_up_the_stop(native, monkeyp
         async with asyncio.timeout(60):
             await stopping
         call.cancel()
+
+
+SHORT_OF_DESCRIPTORS = """
+import logging, resource, socket, threading
+from pygrpc_native import NativeGrpcFront
+from runtime import logs
+
+repeated = threading.Event()
+lines = []
+
+def count(record):
+    lines.append(record)
+    if len(lines) == 10:
+        repeated.set()
+    return True
+
+logging.getLogger("pygrpc_native.server").addFilter(count)
+logs.configure("info")
+server = NativeGrpcFront("127.0.0.1:0", [("/a/b", False)], io_threads=1)
+server.start()
+client = socket.socket()
+most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, most[1]))
+client.connect(("127.0.0.1", server.bound_port))
+assert repeated.wait(60)
+resource.setrlimit(resource.RLIMIT_NOFILE, most)
+server.close()
+"""
+
+
+def test_a_shortage_of_descriptors_is_one_line_and_not_one_for_each_attempt():
+    command = [sys.executable, "-c", SHORT_OF_DESCRIPTORS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    (line,) = [json.loads(line) for line in result.stderr.splitlines()]
+    assert (line["logger"], line["level"]) == ("pygrpc_native.server", "warning")
+    assert "Too many open files" in line["event"]
