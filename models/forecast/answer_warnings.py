@@ -22,7 +22,7 @@ LEAST_ORIGINS = 4
 NOMINAL = 0.8
 # A coverage is far from nominal at a distance of FAR, where chance gives such a count with probability < LEAST_CHANCE.
 FAR = 0.15
-LEAST_CHANCE = 1e-4
+LEAST_CHANCE = 1e-3
 MOST_POSITIONS = 16
 _TOO_NARROW = "; the bands may be too narrow for the first move after it"
 _RESTING = "; the bands and the coverage rest on the volatility before, and are too wide if the value stays fixed"

@@ -4,7 +4,7 @@ from math import isnan
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from benchmarks import evaluate_forecast
 from models.forecast import Forecast, Series, answer_warnings, load
@@ -111,6 +111,16 @@ def test_a_coverage_far_from_its_promise_is_reported_with_the_side() -> None:
     assert dict(narrow[0].evidence) == {"nominal": (0.8,), "measured": (20 / 45,), "origins": (45,)}
     assert answer_warnings.of_coverage(35 / 45, 45) == ()
     assert answer_warnings.of_coverage(1.0, 9) == ()
+
+
+def test_chance_alone_warns_of_one_clean_series_in_a_thousand_and_fifteen_backtests_tell_of_narrow_bands() -> None:
+    def warned(origins: int, coverage: float) -> float:
+        hits = [hit for hit in range(origins + 1) if answer_warnings.of_coverage(hit / origins, origins)]
+        return float(binom.pmf(hits, origins, coverage).sum())
+
+    assert max(warned(origins, 0.8) for origins in (*range(4, 61), 100, 250)) < 0.001
+    assert warned(15, 0.4) > 0.4
+    assert answer_warnings.of_coverage(8 / 15, 15) == ()  # one clean series in 28 is as far off
 
 
 def test_coverage_far_from_its_promise_is_reported_on_a_volatility_that_jumps() -> None:
