@@ -20,6 +20,7 @@ class WarningCode(StrEnum):
     TEXT_MOSTLY_NUMBERS = "TEXT_MOSTLY_NUMBERS"
     TEXT_LONG = "TEXT_LONG"
     SUSPECTED_BAD_VALUE = "SUSPECTED_BAD_VALUE"
+    FEW_CYCLES = "FEW_CYCLES"
 
 
 class AnswerWarning(NamedTuple):

@@ -1,4 +1,4 @@
-"""The warnings of a forecast: outliers, suspected split or bad value, stale tail, few backtests, coverage off nominal.
+"""The warnings of a forecast: outliers, suspected split or bad value, stale tail, backtests, coverage, cycles.
 
 Owns the conditions and the texts. The searches are in outliers.py, splits.py and faults.py.
 """
@@ -19,6 +19,8 @@ from models.warning import AnswerWarning, WarningCode
 LEAST_STALE = 10
 # Below this count of origins a measured coverage is no evidence.
 LEAST_ORIGINS = 4
+# In fewer cycles a phase was seen once, or not at all.
+LEAST_CYCLES = 2
 NOMINAL = 0.8
 # A coverage is far from nominal at a distance of FAR, where chance gives such a count with probability < LEAST_CHANCE.
 FAR = 0.15
@@ -132,6 +134,20 @@ def of_coverage(share: float, origins: int) -> Warnings:
             f"the {NOMINAL:.0%} interval held {share:.0%} of {origins} backtests on this series; "
             f"the bands may be too {side}",
             (("nominal", (NOMINAL,)), ("measured", (share,)), ("origins", (float(origins),))),
+        ),
+    )
+
+
+def of_cycles(cycles: float, period: int) -> Warnings:
+    """The warning about values that span so many ``cycles`` of ``period`` phases, if these are too few."""
+    if cycles >= LEAST_CYCLES:
+        return ()
+    return (
+        AnswerWarning(
+            WarningCode.FEW_CYCLES,
+            f"the values span {cycles:.2g} cycles of {period} steps, too few to tell the volatility of each phase; "
+            f"send {LEAST_CYCLES} cycles or more, or ask without a cycle (period, times)",
+            (("cycles", (cycles,)), ("least", (float(LEAST_CYCLES),))),
         ),
     )
 

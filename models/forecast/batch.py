@@ -11,7 +11,7 @@ import numpy as np
 
 from models.cache import cache_of_device
 from models.forecast import autoregression, student, volatility
-from models.forecast.answer_warnings import Warnings, of_coverage
+from models.forecast.answer_warnings import Warnings, of_coverage, of_cycles
 from models.forecast.arrays import AnyArray, Device, host, namespace, put, running_max, with_rows
 from models.forecast.clock import Clock, clock_of
 from models.forecast.coverage import Coverage, blend
@@ -149,7 +149,11 @@ class Batch:
         if self.season is not None:
             for row, clock in enumerate(self.clocks):
                 if clock is not None:
-                    forecasts[row] = forecasts[row]._replace(phases=self._phases(row, clock, self.season))
+                    answer = forecasts[row]
+                    forecasts[row] = answer._replace(
+                        phases=self._phases(row, clock, self.season),
+                        warnings=answer.warnings + of_cycles(clock.cycles, clock.period),
+                    )
         return forecasts
 
     def _phases(self, row: int, clock: Clock, season: Season) -> Phases:

@@ -18,10 +18,14 @@ MOST_PHASES = 1440
 
 
 class Clock(NamedTuple):
-    """``period``: the phases of the cycle. ``phases``: int64 [T + steps], of the values, then of the steps ahead."""
+    """``period``: the phases of the cycle. ``phases``: int64 [T + steps], of the values, then of the steps ahead.
+
+    ``cycles``: that the values span.
+    """
 
     period: int
     phases: NDArray[np.int64]
+    cycles: float
 
 
 def clock_of(item: Series, steps: int) -> Clock | None:
@@ -30,7 +34,8 @@ def clock_of(item: Series, steps: int) -> Clock | None:
         return _by_time(item.times, item.period, steps)
     if not item.period:
         return None
-    return Clock(item.period, np.arange(1 - len(item.values), steps + 1) % item.period)
+    count = len(item.values)
+    return Clock(item.period, np.arange(1 - count, steps + 1) % item.period, count / item.period)
 
 
 def _by_time(times: NDArray[np.int64], period: int, steps: int) -> Clock | None:
@@ -53,4 +58,4 @@ def _by_time(times: NDArray[np.int64], period: int, steps: int) -> Clock | None:
         phases = day[(ahead - 1) % len(day)]
     else:
         phases = np.rint(ahead * step % cycle * (count / cycle)).astype(np.int64) % count
-    return Clock(count, np.concatenate([past, phases]))
+    return Clock(count, np.concatenate([past, phases]), float(times[-1] - times[0] + step) / cycle)

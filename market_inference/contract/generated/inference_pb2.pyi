@@ -58,6 +58,8 @@ class _WarningCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningCo
     """A value that is likely a fault, such as another unit, a lost decimal point or a fill value, was not replaced, since only
     later values can tell. Evidence: ratio (to the value before), bars_ago, value.
     """
+    WARNING_CODE_FEW_CYCLES: _WarningCode.ValueType  # 10
+    """The values span too few cycles to tell how the volatility differs by phase. Evidence: cycles, least."""
 
 class WarningCode(_WarningCode, metaclass=_WarningCodeEnumTypeWrapper): ...
 
@@ -86,6 +88,8 @@ WARNING_CODE_SUSPECTED_BAD_VALUE: WarningCode.ValueType  # 9
 """A value that is likely a fault, such as another unit, a lost decimal point or a fill value, was not replaced, since only
 later values can tell. Evidence: ratio (to the value before), bars_ago, value.
 """
+WARNING_CODE_FEW_CYCLES: WarningCode.ValueType  # 10
+"""The values span too few cycles to tell how the volatility differs by phase. Evidence: cycles, least."""
 Global___WarningCode: _TypeAlias = WarningCode  # noqa: Y015
 
 class _SentimentLabel:

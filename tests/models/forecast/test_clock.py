@@ -6,6 +6,7 @@ import pytest
 
 from models.forecast import Series, load
 from models.forecast.clock import MOST_PHASES, clock_of
+from models.warning import WarningCode
 
 LEVELS = (0.1, 0.5, 0.9)
 HOUR = 3600 * 10**9
@@ -104,6 +105,31 @@ def test_values_that_share_a_phase_do_not_stop_the_clock(days: int) -> None:
     ahead = clock_of(item(times, 30), 30).phases[-30:]
     assert np.all(np.diff(ahead) >= 0)
     np.testing.assert_allclose(ahead, np.arange(1, 31) / 3, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "period", "minutes", "cycles"),
+    [
+        (60, 30, 0, 2), (60, 31, 0, 60 / 31), (60, 500, 0, 0.12), (575, 0, 5, 575 / 288), (576, 0, 5, 2),
+        (60, 31, 5, 60 / 31), (60, 7, 24 * 60, 60 / 7), (60, 0, 24 * 60, 60 / 7),
+    ],
+)  # fmt: skip
+def test_values_of_less_than_two_cycles_are_told(count: int, period: int, minutes: int, cycles: float) -> None:
+    times = START + minutes * HOUR // 60 * np.arange(count) if minutes else None
+    values = 100 * np.exp(np.cumsum(0.01 * np.random.default_rng(4).normal(size=count)))
+    plain, found = load("auto").run([Series(values, 5, LEVELS), Series(values, 5, LEVELS, period=period, times=times)])
+    assert [one.code for one in plain.warnings] == []
+    told = [dict(one.evidence) for one in found.warnings if one.code == WarningCode.FEW_CYCLES]
+    assert told == ([{"cycles": (pytest.approx(cycles),), "least": (2,)}] if cycles < 2 else [])
+    assert len(found.warnings) == len(told)
+
+
+def test_two_days_of_sessions_are_less_than_two_cycles_and_three_are_more() -> None:
+    """Five-minute bars from 9:30 to 16:00: the cycle is the whole day, of which the sessions are a part."""
+    bars = START + 5 * HOUR // 60 * np.arange(78)
+    for days in (2, 3):
+        times = (24 * HOUR * np.arange(days)[:, None] + bars).ravel()
+        assert (clock_of(item(times, 5), 5).cycles < 2) is (days == 2)
 
 
 def test_rows_with_and_without_times_leave_each_other_alone() -> None:
