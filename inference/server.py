@@ -24,7 +24,7 @@ from market_inference.contract import deadline
 from market_inference.contract.generated import admin_pb2_grpc, profile_pb2
 from runtime import tls
 from runtime.health import LIVE, Health
-from runtime.listen import bind, exchange_path
+from runtime.listen import NO_COMPRESSION, bind, exchange_path
 from runtime.metrics.scrape import MetricsServer
 from runtime.profiling.server import ProfileServer, Take
 from runtime.tasks import Tasks
@@ -43,6 +43,7 @@ STOP_SECONDS = 0.5
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the gateway has checked sizes; a frame carries many requests
     ("grpc.max_send_message_length", -1),
+    NO_COMPRESSION,
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
     # A gateway that does not answer a ping is gone: its stream ends, and with it its requests and sessions.

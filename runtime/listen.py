@@ -24,6 +24,9 @@ def check(address: str) -> str:
     return address
 
 
+NO_COMPRESSION: Final = ("grpc.compression_enabled_algorithms_bitset", 1)
+"""The option of a gRPC server that refuses compressed requests: some kilobytes of gzip are 16 MiB of memory."""
+
 Address = Annotated[str, AfterValidator(check)]
 """host:port; port 0 lets the system choose."""
 

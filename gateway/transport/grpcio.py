@@ -21,7 +21,7 @@ from market_inference.contract import codes, deadline, metadata, methods
 from market_inference.contract.errors import DeadlineExceededError, NotImplementedYetError
 from market_inference.contract.methods import Method
 from runtime import tls
-from runtime.listen import is_unix, refuse_taken
+from runtime.listen import NO_COMPRESSION, is_unix, refuse_taken
 
 # The time for calls in flight on a connection that the server asks the client to renew.
 CONNECTION_GRACE_SECONDS = 300
@@ -64,6 +64,7 @@ class GrpcioTransport:
         self._options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", -1),
+            NO_COMPRESSION,
             ("grpc.http2.min_ping_interval_without_data_ms", int(PING_SECONDS * 1000)),
             ("grpc.http2.max_ping_strikes", 2),
             # Without this option gRPC allows a ping in two hours while a connection has no call.

@@ -21,7 +21,7 @@ from market_inference.contract.errors import (
     Violation,
 )
 from market_inference.contract.generated import profile_pb2, profile_pb2_grpc
-from runtime.listen import bind
+from runtime.listen import NO_COMPRESSION, bind
 from runtime.logs import fields
 from runtime.profiling.sampler import Sampler
 
@@ -88,7 +88,7 @@ class ProfileServer:
     """
 
     def __init__(self, address: str, setting: str, others: Mapping[int, Take], *, shared: bool = False) -> None:
-        options = [("grpc.so_reuseport", int(shared)), ("grpc.max_send_message_length", -1)]
+        options = [("grpc.so_reuseport", int(shared)), ("grpc.max_send_message_length", -1), NO_COMPRESSION]
         self._server = grpc.aio.server(options=options)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(Profiles(Sampler(setting), others), self._server)
         self.address = address

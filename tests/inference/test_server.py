@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference.config import Config
@@ -37,3 +38,12 @@ async def test_the_service_lives_from_its_start_to_its_end_and_is_ready_in_betwe
             await eventually_async(lambda statuses=statuses, name=name: statuses[name] == NOT_SERVING)
         assert server._health._server_status[LIVE] == SERVING
         await stopping
+
+
+async def test_compressed_requests_are_refused():
+    server = Server(Config(device="cpu", listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"))
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address, compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="Compression algorithm 'gzip' is disabled"):
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    await server.stop()

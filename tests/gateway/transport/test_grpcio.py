@@ -10,6 +10,7 @@ from collections import Counter
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_status import rpc_status
 
@@ -212,6 +213,23 @@ async def test_a_connection_opens_no_more_calls_at_once_than_the_limit(default):
         connection.send(b"".join(frame(HEADERS, 4, stream, mine) for stream in range(1, 4 * most, 2)))
         await connection.until(lambda: connection.frames[RESET] == most)
         assert connection.ended == set(range(2 * most + 1, 4 * most, 2))
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=lambda kind: kind.name)
+async def test_compressed_requests_are_refused_at_the_headers(default, compression):
+    async with default() as gateway:
+        asked = {"metadata": gateway.metadata, "compression": compression}
+        # Some kilobytes on the wire, 8 MB once decompressed.
+        huge = pb.PredictRequest(series=[pb.Series(symbol="A" * 8_000_000)])
+        for call in (
+            gateway.stub.Predict(huge, **asked),
+            gateway.stub.Stream(**asked),
+            gateway.stub.Watch(**asked),
+            health_pb2_grpc.HealthStub(gateway.channel).Check(health_pb2.HealthCheckRequest(), compression=compression),
+        ):
+            assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert await call.details() == f"Compression algorithm '{compression.name.lower()}' is disabled."
+        assert await gateway.predict()
 
 
 async def test_a_call_waits_behind_the_calls_of_some_connections_only(default, monkeypatch):

@@ -97,6 +97,11 @@ def busy():
     thread.join(60)
 
 
+async def test_compressed_requests_are_refused(stub):
+    with pytest.raises(grpc.aio.AioRpcError, match="Compression algorithm 'gzip' is disabled"):
+        await stub.TakeProfile(Ask(seconds=1, kind=FOLDED), compression=grpc.Compression.Gzip)
+
+
 async def test_a_profile_names_threads_and_functions_and_no_values(stub, busy):
     found: list[str] = []
     while not found:  # in a second, a busy machine may give the sampler no look
