@@ -1,7 +1,6 @@
 """`make chaos`: kill, stop, restart, attack and overload a real fleet under load, and count the effects on callers.
 
-Prints one line per scenario; `--attacks` and `--overload` run these parts alone, `--attacks NAME...` these attacks.
-`--limits` runs the attacks' gateway and replica under the memory limits of k8s/base, in control groups; a process that
+Prints one line per scenario. With `--limits`, the attacks' gateway and replica run in control groups; a process that
 the kernel kills for lack of memory is a failure.
 `lost` counts requests without an answer or a refusal, `wrong` counts answers that differ from the answer to a single
 request. Both must be 0, otherwise the exit status is 1. Beside each attack of attacks.py runs a victim, another client:
@@ -10,6 +9,7 @@ there three times: alone, beside processes that only compute (busy), and beside 
 within one run only.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -373,14 +373,20 @@ async def run(*, only_overload: bool, only_attacks: bool, limits: bool, names: S
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    names = [word for word in words if word in attacks.ATTACKS] or list(attacks.ATTACKS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--overload", action="store_true", help="the overload alone")
+    part.add_argument(
+        "--attacks", nargs="*", choices=attacks.ATTACKS, metavar="NAME", help="the attacks alone, or these attacks"
+    )
+    parser.add_argument("--limits", action="store_true", help="attacks under the memory limits of k8s/base")
+    options = parser.parse_args()
     good = asyncio.run(
         run(
-            only_overload="--overload" in words,
-            only_attacks="--attacks" in words,
-            limits="--limits" in words,
-            names=names,
+            only_overload=options.overload,
+            only_attacks=options.attacks is not None,
+            limits=options.limits,
+            names=options.attacks or tuple(attacks.ATTACKS),
         )
     )
     sys.exit(0 if good else 1)
