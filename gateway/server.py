@@ -9,13 +9,14 @@ import logging
 from importlib.metadata import version
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from gateway import workers
 from gateway.access.auth import Authenticator
 from gateway.access.budget import Budget, Limits, LocalBudget
+from gateway.access.probes import Probes
 from gateway.access.reflection import Reflection
 from gateway.access.security import ConfigurationError, Security
 from gateway.calls.servicer import Servicer
@@ -128,6 +129,7 @@ class Server:
         self._traces = Traces.of(config.otlp_endpoint, config.trace_ratio, "gateway", VERSION)
         self._profiles = _profiles(config)
         self._health = Health()
+        self._probes = Probes(self._health)
         self._reflection = Reflection((methods.SERVICE.full_name, HEALTH, reflection.SERVICE_NAME))
         self.servicer = build(config, self._security.authenticator, self.router, self._metrics, self._traces)
         self._transport = _transport(config, self.servicer, self._register, self._security.files)
@@ -162,7 +164,7 @@ class Server:
         await self._transport.start()
 
     def _register(self, server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers((self._probes,))
         if self._config.reflection:
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._reflection, server)
 

@@ -16,7 +16,8 @@ BURST = 200.0
 """Requests of one address. A tool that reads the whole contract sends some twenty."""
 MOST_BYTES = 1024
 """Bytes of a request, which comes back in the answer."""
-MOST_STREAMS = 64
+MOST_STREAMS = 8
+"""gRPC holds up to 16 MiB of the message that each stream waits for."""
 STREAM_SECONDS = 30.0
 _MOST_ADDRESSES = 4096
 
@@ -47,7 +48,7 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # the package h
             self._streams -= 1
 
     async def _within_bounds(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        address = _address(context.peer())
+        address = address_of(context.peer())
         async for request in requests:
             if request.ByteSize() > MOST_BYTES:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a request has at most {MOST_BYTES} bytes")
@@ -67,6 +68,6 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc]  # the package h
         return allowed
 
 
-def _address(peer: str) -> str:
+def address_of(peer: str) -> str:
     """The address of a peer such as `ipv4:10.0.0.1:5000`, without the port."""
     return peer.rpartition(":")[0] if peer.startswith("ip") else peer

@@ -6,7 +6,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from gateway.access import reflection
-from gateway.access.reflection import BURST, MOST_BYTES, MOST_STREAMS, Reflection, _address
+from gateway.access.reflection import BURST, MOST_BYTES, MOST_STREAMS, Reflection, address_of
 from market_inference.contract.methods import SERVICE
 from tests.eventually import eventually_async
 
@@ -68,6 +68,6 @@ async def test_streams_are_bounded_in_number_and_time(served, monkeypatch):
 
 
 def test_the_ports_of_an_address_count_together():
-    assert _address("ipv4:10.0.0.1:5000") == "ipv4:10.0.0.1"
-    assert _address("ipv6:%5B::1%5D:5000") == "ipv6:%5B::1%5D"
-    assert _address("unix:/run/socket") == "unix:/run/socket"
+    assert address_of("ipv4:10.0.0.1:5000") == "ipv4:10.0.0.1"
+    assert address_of("ipv6:%5B::1%5D:5000") == "ipv6:%5B::1%5D"
+    assert address_of("unix:/run/socket") == "unix:/run/socket"

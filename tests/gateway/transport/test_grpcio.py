@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import socket
+import struct
 from collections import Counter
 
 import grpc
@@ -27,7 +28,7 @@ from tests.gateway.access.test_reflection import LIST, code_of
 from tests.gateway.conftest import GOOD
 from tests.gateway.test_hostile import CALL, PREFACE, frame, headers
 
-HEADERS, RESET, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
 END_STREAM = 1
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 PINGED = frame(PING, 0, 0, b"12345678")
@@ -45,6 +46,9 @@ class Connection:
         self._address = address
         self.frames: Counter[int] = Counter()
         self.ended: set[int] = set()
+        # By call, 0 for the connection: the bytes that the server takes beyond the first window.
+        self.windows: Counter[int] = Counter()
+        self.first_window = 65_535
 
     async def __aenter__(self):
         host, port = split(self._address)
@@ -65,10 +69,15 @@ class Connection:
         while head := await self._reader.read(9):
             while len(head) < 9:
                 head += await self._reader.readexactly(9 - len(head))
-            await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            body = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            stream = int.from_bytes(head[5:9], "big")
             self.frames[head[3]] += 1
             if head[3] == RESET or (head[3] == HEADERS and head[4] & END_STREAM):
-                self.ended.add(int.from_bytes(head[5:9], "big"))
+                self.ended.add(stream)
+            elif head[3] == WINDOW:
+                self.windows[stream] += int.from_bytes(body, "big")
+            elif head[3] == SETTINGS:
+                self.first_window = dict(struct.iter_unpack(">HI", body)).get(4, self.first_window)
 
     async def until(self, condition) -> None:
         async with asyncio.timeout(60):
@@ -124,6 +133,23 @@ async def test_strangers_wait_for_their_turn_and_others_are_served_meanwhile(def
             assert len(connection.ended) <= 1
         await gateway.predict()
         assert sum(record.name == "gateway.audit" for record in caplog.records) <= 1
+
+
+async def test_a_call_that_nobody_reads_takes_no_more_than_its_first_window(default, monkeypatch):
+    monkeypatch.setattr(grpcio, "STRANGERS_SHARE", 1e-6)
+    streams, piece, sent = range(1, 2 * LIMITS["max_concurrent_streams"], 2), 16_384, 0
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        for stream in streams:
+            connection.send(frame(HEADERS, 4, stream, CALL))
+        for stream in streams:
+            for message in (struct.pack(">BI", 0, methods.MAX_REQUEST_BYTES).ljust(piece), *[bytes(piece)] * 2):
+                sent += piece
+                await connection.until(lambda sent=sent: sent <= 65_535 + connection.windows[0])
+                connection.send(frame(DATA, 0, stream, message))
+        connection.send(PINGED)
+        await connection.until(lambda: connection.frames[PING])
+        assert set(connection.windows) == {0}
+        assert connection.first_window <= 65_535
 
 
 async def test_strangers_that_wait_are_refused_once_the_gateway_stops(default, came):
