@@ -53,6 +53,11 @@ def test_a_quota_is_told_apart_from_a_full_service() -> None:
     assert type(errors.from_status(status)) is errors.RateLimitedError
 
 
+def test_a_negative_delay_is_none() -> None:
+    status = wire.OverloadedError("too many", retry_after=-5.0).status("id")
+    assert errors.from_status(status).retry_after == 0.0
+
+
 @pytest.mark.parametrize(
     "error",
     [
