@@ -1,7 +1,8 @@
 """A client of an S3 server, bounded in time and memory for any answer of the server.
 
 Owns the limits of boto3's client: seconds for a connection and for a single read, and bytes of an answer in memory.
-Bodies of objects are streams; the readers bound these.
+Bodies of objects are streams; the readers bound these. A request whose time is over is not sent again: the caller has
+waited long enough.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from typing import Any, Final
 
 MOST_BYTES: Final = 8 << 20
 """A longer answer fails. A page of a listing has 1,000 names of at most 1,024 bytes; botocore has no limit."""
-_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
 
 
-def client(endpoint: str | None, region: str) -> Any:
+def client(endpoint: str | None, region: str, *, read_seconds: float = _READ_SECONDS) -> Any:
     """A client for signatures of version 4, with the credentials of boto3. Raises ImportError without boto3."""
     import boto3
     from botocore.config import Config
@@ -25,7 +27,7 @@ def client(endpoint: str | None, region: str) -> Any:
         config=Config(
             signature_version="s3v4",
             connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
+            read_timeout=read_seconds,
             retries={"max_attempts": 2},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -37,19 +39,27 @@ def client(endpoint: str | None, region: str) -> Any:
 
 
 class _Bounded:
-    """botocore's HTTP session. An answer above MOST_BYTES fails as a lost connection does."""
+    """botocore's HTTP session. An answer above MOST_BYTES fails as a lost connection does.
+
+    A request whose time is over ends by BotoCoreError itself: botocore repeats a request after its subclasses for time.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def send(self, request: Any) -> Any:
         from botocore.awsrequest import AWSResponse
+        from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 
         is_stream, request.stream_output = request.stream_output, True
-        answer = self._session.send(request)
-        if is_stream and answer.status_code < 300:
-            return answer
-        return AWSResponse(answer.url, answer.status_code, answer.headers, _Content(_read(answer.raw, request)))
+        try:
+            answer = self._session.send(request)
+            if is_stream and answer.status_code < 300:
+                return answer
+            content = _read(answer.raw, request)
+        except (ConnectTimeoutError, ReadTimeoutError) as error:
+            raise BotoCoreError from error
+        return AWSResponse(answer.url, answer.status_code, answer.headers, _Content(content))
 
     def close(self) -> None:
         self._session.close()

@@ -6,7 +6,7 @@ a larger body nor a second upload passes.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,15 +15,19 @@ from runtime.remote import s3
 from runtime.remote.location import Location
 from training.plane.objects import CHUNK_BYTES, ObjectMissingError, ObjectsAwayError, ObjectsFullError, SignedUpload
 
+ANSWER_SECONDS: Final = 8.0
+"""How long the store may be silent. Joining the parts of an object may take longer."""
+
 
 class BucketObjects:
     """Objects of one bucket."""
 
     streamed = False
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, seconds: float = ANSWER_SECONDS) -> None:
         self._bucket = location.bucket
-        self._s3 = s3.client(location.endpoint, location.region)
+        self._s3 = s3.client(location.endpoint, location.region, read_seconds=seconds)
+        self._patient = s3.client(location.endpoint, location.region)
 
     def upload_url(self, key: str, size: int, seconds: float) -> SignedUpload:
         bound = {"Bucket": self._bucket, "Key": key, "ContentLength": size, "IfNoneMatch": "*"}
@@ -42,7 +46,7 @@ class BucketObjects:
     def complete_parts(self, key: str, upload: str, etags: Sequence[str]) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
         with _translated(key):
-            self._s3.complete_multipart_upload(
+            self._patient.complete_multipart_upload(
                 Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
             )
 

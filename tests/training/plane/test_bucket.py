@@ -1,7 +1,9 @@
-"""An S3 store that answers other bytes, without an end, or in another form."""
+"""An S3 store that answers other bytes, without an end, in another form, or not at all."""
 
 import hashlib
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -62,3 +64,38 @@ def test_an_answer_in_another_form_is_a_store_that_is_away(
 ) -> None:
     with answering(b"", headers=headers) as server, pytest.raises(ObjectsAwayError):
         VERBS[verb](bucket(server.url))
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BucketObjects.__init__, "__defaults__", (0.2,))
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_store_that_accepts_and_never_answers_is_asked_once(
+    bucket: Callable[[str], BucketObjects], verb: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(ObjectsAwayError, match="does not answer"):
+            VERBS[verb](bucket(f"http://127.0.0.1:{server.getsockname()[1]}"))
+        server.setblocking(False)
+        asked = 0
+        with suppress(BlockingIOError):
+            while True:
+                server.accept()[0].close()
+                asked += 1
+    assert asked == 1
+
+
+@pytest.mark.usefixtures("_short")
+def test_an_answer_that_stops_in_the_middle_is_a_store_that_is_away(bucket: Callable[[str], BucketObjects]) -> None:
+    def stops(write: Write) -> None:
+        write(b"<?xml")
+        server.over.wait()
+
+    for verb in ("begin", "read"):
+        with answering(stops, headers={"Content-Length": "1000"}) as server:
+            with pytest.raises(ObjectsAwayError):
+                VERBS[verb](bucket(server.url))
+            assert len(server.seen) == 1
