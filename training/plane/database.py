@@ -8,7 +8,7 @@ import functools
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,8 @@ LONGEST_WAIT_SECONDS: Final = 900.0
 _BUSY_SECONDS = 30.0
 # How long a transaction waits for one of the connections: a caller is told to come again before the caller gives up.
 _POOL_SECONDS = 10.0
+# How long PostgreSQL may take for one statement, with the wait for locks.
+ANSWER_SECONDS: Final = 8.0
 _READING = "training_reading"
 # Of writes that a full disk still takes: some hundred transactions, or any number of deletions one after another.
 _ROOM_BYTES = 16 << 20
@@ -81,11 +83,14 @@ class Database:
     use.
     """
 
-    def __init__(self, url: str) -> None:
-        """`url` as SQLAlchemy reads it: sqlite:////path/file.db or postgresql+psycopg://host/name."""
+    def __init__(self, url: str, seconds: float | None = ANSWER_SECONDS) -> None:
+        """`url` as SQLAlchemy reads it: sqlite:////path/file.db or postgresql+psycopg://host/name.
+
+        `seconds`: a statement on PostgreSQL takes no longer; None for no limit.
+        """
         self.url = url
         self.sqlite = url.startswith("sqlite")
-        self.engine = _sqlite(url) if self.sqlite else _postgresql(url)
+        self.engine = _sqlite(url) if self.sqlite else _postgresql(url, seconds)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -108,10 +113,11 @@ class Database:
                 yield reading
 
     def migrate(self) -> None:
-        """Bring the schema to the newest version. Workers starting together take turns."""
+        """Bring the schema to the newest version, however long that takes. Workers starting together take turns."""
         config = AlembicConfig()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        with self.begin() as connection:
+        patient = nullcontext(self) if self.sqlite else closing(Database(self.url, None))
+        with patient as store, store.begin() as connection:
             if not self.sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
@@ -136,9 +142,12 @@ class Database:
         self.engine.dispose()
 
 
-def _postgresql(url: str) -> Engine:
+def _postgresql(url: str, seconds: float | None) -> Engine:
+    from training.plane import postgresql  # psycopg takes a tenth of a second
+
     # Without the parameters of a statement in its errors: the log shows no value of a caller.
-    return create_engine(url, pool_pre_ping=True, pool_size=10, pool_timeout=_POOL_SECONDS, hide_parameters=True)
+    settings = {"pool_pre_ping": True, "pool_size": 10, "pool_timeout": _POOL_SECONDS, "hide_parameters": True}
+    return postgresql.engine(url, seconds, **settings)
 
 
 def _sqlite(url: str) -> Engine:
