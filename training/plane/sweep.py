@@ -1,7 +1,8 @@
 """Scheduled deletion of tokens, unfinished uploads, checkpoints, old jobs, deleted bytes, stray machines.
 
-Owns the order: bytes go before the row that names them, so that a sweep that is cut off is done again. Rows that
-counters are counted from are added to `totals` in the same transaction.
+Owns the order: a file is retired first, so that no version is made of the file any more; then its bytes go, then the
+row that names the bytes, so that a sweep that is cut off is done again. Rows that counters are counted from are added
+to `totals` in the same transaction.
 """
 
 import functools
@@ -79,8 +80,16 @@ def tokens_ended(services: Services) -> None:
 
 def uploads_ended(services: Services) -> None:
     """Delete files after their time, complete or not."""
-    found = select(uploads.c.id, uploads.c.key).where(uploads.c.expires_at < services.clock.now())
-    _each_found(services, found.order_by(func.random()), functools.partial(_forget_file, services))
+    over = uploads.c.expires_at < services.clock.now()
+    found = select(uploads.c.id, uploads.c.key).where(over).order_by(func.random())
+
+    def end(file: tuple[str, str]) -> None:
+        with services.store.begin() as connection:
+            retired = upload.retire(connection, [file[0]], over)
+        if retired:  # no version was made of the file since the look
+            _forget_file(services, file)
+
+    _each_found(services, found, end)
 
 
 def datasets_unfinished(services: Services) -> None:
@@ -163,22 +172,26 @@ def jobs_old(services: Services) -> None:
     kept = select(versions.c.job)
     billed_later = select(attempts.c.job).where(settle.unsettled(), attempts.c.gone_at > now - _REMAINS_SECONDS)
     found = select(jobs.c.id).where(*over, jobs.c.id.not_in(kept), jobs.c.id.not_in(billed_later))
-    found = found.order_by(func.random()).limit(_AT_ONCE)
     with services.store.read() as connection:
-        old = connection.execute(found).scalars().all()
+        old = connection.execute(found.order_by(func.random()).limit(_AT_ONCE)).scalars().all()
 
     def forget(job: str) -> None:
+        with services.store.begin() as connection:
+            event.lock(connection, job)
+            if connection.execute(found.where(jobs.c.id == job)).first() is None:  # a version since the look
+                return
+            files = connection.execute(select(uploads.c.id, uploads.c.key).where(uploads.c.job == job)).all()
+            upload.retire(connection, [file for file, _ in files])
         try:
-            _forget_job(services, job)
+            _forget_job(services, job, files)
         except LauncherAwayError as error:  # the rows stay until the platform answers
             _log_away("sweep_jobs", error)
 
     each(old, forget)
 
 
-def _forget_job(services: Services, job: str) -> None:
+def _forget_job(services: Services, job: str, files: Sequence[Row[Any, Any]]) -> None:
     with services.store.read() as connection:
-        files = connection.execute(select(uploads.c.id, uploads.c.key).where(uploads.c.job == job)).all()
         machines = select(attempts.c.launcher, attempts.c.name, attempts.c.handle).where(attempts.c.job == job)
         rows = connection.execute(machines).all()
     each(files, functools.partial(_forget_file, services))

@@ -127,13 +127,13 @@ def _named(found: Iterable[RowMapping]) -> set[str]:
     return {file for row in found for file in row["files"].values()}
 
 
-def retire(connection: Connection, ids: Collection[str]) -> list[str]:
-    """Take the files out of use; the keys, whose objects the caller empties."""
+def retire(connection: Connection, ids: Collection[str], *which: ColumnElement[bool]) -> list[str]:
+    """Take the files out of use, of these such as `which`; the keys, whose objects the caller empties."""
     if not ids:
         return []
     ends = uploads.c.created_at + UNFINISHED_SECONDS
     values = {"bytes": 0, "sha256": _RETIRED, "complete_at": None, "expires_at": ends}
-    retired = update(uploads).where(uploads.c.id.in_(ids)).values(**values).returning(uploads.c.key)
+    retired = update(uploads).where(uploads.c.id.in_(ids), *which).values(**values).returning(uploads.c.key)
     return list(connection.execute(retired).scalars())
 
 

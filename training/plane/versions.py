@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from training.plane import database, identifier, upload
+from training.plane import database, event, identifier, upload
 from training.plane.database import Lease
 from training.plane.errors import ConflictError, InvalidRequestError, LimitReachedError, NotFoundError
 from training.plane.gate.verdict import Report, Verdict
@@ -75,8 +75,9 @@ def register(
     """Make a version of the job, due to be judged; the same job under the same name is the same version.
 
     `image` is what the machine ran, empty for a process of this computer. The job's files are kept for good. Raises
-    ConflictError for a name of another owner or kind, LimitReachedError.
+    ConflictError for a name of another owner or kind, and for a file that is gone, LimitReachedError.
     """
+    event.lock(connection, job["id"])
     model = _model(connection, name, job["owner"], manifest["kind"], now)
     same = select(versions).where(versions.c.name == name, versions.c.job == job["id"])
     found = connection.execute(same).mappings().first()
@@ -96,7 +97,9 @@ def register(
     }  # fmt: skip
     connection.execute(insert(versions).values(**row))
     keys = [file["key"] for file in files.values()]
-    connection.execute(update(uploads).where(uploads.c.key.in_(keys)).values(expires_at=_FOREVER))
+    kept = update(uploads).where(uploads.c.key.in_(keys), uploads.c.complete_at.is_not(None))
+    if connection.execute(kept.values(expires_at=_FOREVER)).rowcount != len(keys):
+        raise ConflictError("the files of the job are deleted: their time is over")
     return connection.execute(same).mappings().one()
 
 

@@ -12,11 +12,14 @@ from sqlalchemy.event import listens_for
 
 from tests.training.plane.conftest import OWNER, add_dataset
 from tests.training.plane.launchers.test_dstack import Dstack, serving
-from training.plane import budget, dataset, event, metrics, settle, sweep, token, upload
+from tests.training.plane.models import add_version_job
+from training.plane import budget, dataset, event, metrics, settle, sweep, token, upload, versions
+from training.plane import jobs as job_rows
 from training.plane.clock import Clock
 from training.plane.config import Config
 from training.plane.database import Database
 from training.plane.duty import MOST_FAILURES, Duties, Duty, UndoneError, each
+from training.plane.errors import ConflictError
 from training.plane.folder import FolderObjects, ObjectExistsError
 from training.plane.launcher import Handle, Offer, PodSpec, Presence
 from training.plane.launchers.dstack import DstackLauncher
@@ -134,6 +137,52 @@ def test_rows_of_deleted_datasets_go_but_for_those_with_a_job(services: Services
         assert set(connection.execute(select(datasets.c.id)).scalars()) == {named, *made[1:]}
     assert not there(services, f"datasets/{made[0]}")
     assert figures(services)["market_training_datasets_given_up_total"] == before == 1
+
+
+@pytest.mark.parametrize("sweeping", [sweep.uploads_ended, sweep.jobs_old])
+def test_a_version_that_is_made_while_a_sweep_is_at_work_keeps_its_files(
+    services: Services, tmp_path: Path, sweeping: Callable[[Services], None]
+) -> None:
+    """The sweep deleted what had been over at its first look, also the files and the job of a version made since."""
+
+    class Watched(FolderObjects):
+        """An object store whose first deletion takes as long as two registrations."""
+
+        def delete(self, key: str) -> None:
+            if not told:
+                told.append(key)
+                made.update({job: register(job) for job in made})
+            super().delete(key)
+
+    def register(job: str) -> bool:
+        try:
+            with services.store.begin() as connection:
+                versions.register(connection, f"m{job.lower()}", rows[job], *found[job], time.time())
+        except ConflictError:
+            return False
+        return True
+
+    told: list[str] = []
+    objects = Watched(tmp_path / "objects", services.signer, "http://127.0.0.1:1")
+    services = dataclasses.replace(services, objects=objects)
+    made = {
+        add_version_job(services.store, objects, {"kind": "sentiment"}, b"", {"w": weights}): False
+        for weights in (b"one", b"two")
+    }
+    old = time.time() - 31 * DAY
+    with services.store.begin() as connection:
+        connection.execute(update(jobs).values(ended_at=old))
+        connection.execute(update(uploads).values(created_at=old, complete_at=old, expires_at=old + DAY))
+        rows = {job: job_rows.get(connection, OWNER, job) for job in made}
+        found = {job: versions.manifest_of(connection, objects, row) for job, row in rows.items()}
+    sweeping(services)
+    assert sorted(made.values()) == [False, True], "of the job whose files are being deleted no version is made"
+    for job, accepted in made.items():
+        keys = [file["key"] for file in found[job][1].values()]
+        assert [there(services, key) for key in keys] == [accepted] * 2
+        with services.store.read() as connection:
+            left = connection.execute(select(jobs.c.id).where(jobs.c.id == job)).first() is not None
+        assert left == (accepted or sweeping is sweep.uploads_ended)
 
 
 def test_files_go_when_their_time_is_over(services: Services, add_job: Callable[..., str]) -> None:
