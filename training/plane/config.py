@@ -52,7 +52,7 @@ class Config(Settings):
         1_000_000_000, ge=0, description="uploads to the folder, and datasets of machines beside it, leave so much disk"
     )
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker, a quarter for one owner")
-    max_machines: int = Field(4, ge=1, description="machines at once, about; further jobs are queued")
+    max_machines: int = Field(4, ge=1, description="machines at once; further jobs are queued")
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
     budget_usd: float = Field(50.0, ge=0, description="what an owner may spend in a calendar month, by default")
     launchers: str = Field(

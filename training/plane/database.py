@@ -233,10 +233,13 @@ def put_behind(connection: Connection, table: Table, owner: str, now: float) -> 
     connection.execute(update(table).where(key.in_(found)).values(due_at=now))
 
 
-def lock_owner(connection: Connection, owner: str) -> None:
-    """Let transactions that count the owner's rows before they add one take turns, as all that write do on SQLite."""
+def take_turns(connection: Connection, about: str) -> None:
+    """Let transactions that count rows before they add one take turns, as all that write do on SQLite.
+
+    `about`: what the rows have in common, such as their owner.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(owner, 0))))
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(about, 0))))
 
 
 def _times(now: float) -> dict[str, float]:

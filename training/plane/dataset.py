@@ -58,7 +58,7 @@ def held(connection: Connection, owner: str) -> tuple[int, int]:
 
     No other transaction adds one before this one ends.
     """
-    database.lock_owner(connection, owner)
+    database.take_turns(connection, owner)
     mine = (datasets.c.owner == owner, datasets.c.state != DatasetState.DELETED)
     found = select(func.count(), func.coalesce(func.sum(datasets.c.bytes), 0)).where(*mine)
     number, size = connection.execute(found).one()

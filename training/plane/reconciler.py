@@ -57,6 +57,7 @@ _MOST_STEPS = 20
 _CREATE_AGAIN_SECONDS = 2.0
 _AWAY_SECONDS = 5.0
 _MOST_OFFERS = 20
+_MACHINES: Final = "machines of the plane"
 # The end of a machine wakes a queued job before this.
 _FULL_SECONDS = 30.0
 
@@ -132,12 +133,7 @@ class Reconciler:
     def _do(self, lease: Lease, job: Job, attempt: Attempt | None, seen: Seen, action: Action) -> float | None:
         """Carry the action out. Seconds to wait before the next step, None to go on at once."""
         if isinstance(action, Request):
-            with self._store.read() as connection:
-                if jobs.machines(connection) >= self._plane.max_machines:
-                    return _FULL_SECONDS
-            name = self._machines.name(job.id, job.attempt + 1)
-            self._write(jobs.request, lease, job, name)
-            return None
+            return self._request(lease, job)
         if isinstance(action, Move):
             self._write(jobs.move, lease, action)
             return None
@@ -150,6 +146,19 @@ class Reconciler:
         if attempt is None:
             raise RuntimeError(f"{type(action).__name__} without an attempt")
         return self._with_attempt(lease, job, attempt, seen, action)
+
+    def _request(self, lease: Lease, job: Job) -> float | None:
+        """Write the next attempt down, where there is room for a machine."""
+        most = self._plane.max_machines
+        with self._store.read() as connection:
+            if jobs.machines(connection) >= most:  # found without the lock, mostly
+                return _FULL_SECONDS
+        with self._store.begin() as connection:
+            database.take_turns(connection, _MACHINES)
+            if jobs.machines(connection) >= most:
+                return _FULL_SECONDS
+            jobs.request(connection, lease, self._clock.now(), job, self._machines.name(job.id, job.attempt + 1))
+        return None
 
     def _with_attempt(self, lease: Lease, job: Job, attempt: Attempt, seen: Seen, action: Action) -> float | None:
         launcher = self._machines.launcher(attempt.launcher)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -103,6 +104,20 @@ def test_objects_that_are_away_are_a_503_and_then_the_checks_go_on(tmp_path: Pat
         server.start()
         assert plane.ask("DELETE", f"/datasets/{dataset}").status == 204
         assert plane.finished(plane.job("succeed"))["state"] == "succeeded"
+
+
+def test_a_silent_object_store_is_a_503_after_one_question(tmp_path: Path) -> None:
+    """/health asked three times for each of three questions, 30 s each."""
+    short = "from training.plane.bucket import BucketObjects\nBucketObjects.__init__.__defaults__ = (0.5,)"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = f"s3://training?endpoint=http://127.0.0.1:{server.getsockname()[1]}"
+        with PlaneProcess(tmp_path, OBJECTS=silent, first=short) as plane:
+            health = ask("GET", f"{plane.url}/health")
+            assert (health.status, health.json["objects"]["healthy"]) == (503, False)
+            server.accept()[0].close()
+            server.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                server.accept()
 
 
 @pytest.fixture

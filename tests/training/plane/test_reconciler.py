@@ -1,6 +1,7 @@
 """Workers killed between any two statements, on both databases: every job ends once, on one machine at a time."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,36 @@ def settle(store: Database, launcher: ProcessLauncher, job: str, done: Callable[
         assert time.monotonic() < end, state
         clock.offset += 31.0
         time.sleep(0.02)
+
+
+def test_workers_that_find_room_at_once_make_no_more_machines_than_there_is_room_for(
+    store: Database, add_job: Callable[..., str], launcher: ProcessLauncher, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each worker counted the machines before any of them had written its own down."""
+    (tmp_path / "script.sh").write_text("sleep 600")
+    counted, all_counted, count = threading.local(), threading.Barrier(4), jobs.machines
+
+    def machines(connection: Connection) -> int:
+        found = count(connection)
+        if not getattr(counted, "once", False):
+            counted.once = True
+            all_counted.wait(60)
+        return found
+
+    monkeypatch.setattr(jobs, "machines", machines)
+    for _ in range(4):
+        add_job()
+    known, plane = Machines("mi", {"process": launcher}), Plane("http://127.0.0.1:1", max_machines=2)
+    workers = [Reconciler(store, known, plane, f"w{n}", Clock()) for n in range(4)]
+    threads = [threading.Thread(target=worker.turn) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with store.read() as connection:
+        assert count(connection) == 2
+    assert len(launcher.mine()) == 2
 
 
 def test_a_worker_killed_between_any_two_statements_loses_nothing_and_starts_nothing_twice(

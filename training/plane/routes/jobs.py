@@ -118,7 +118,7 @@ def router(services: Services) -> APIRouter:
     def _refuse_too_many(connection: Any, owner: str) -> None:
         counted = select(func.count()).select_from(table).where(table.c.owner == owner)
         most, most_kept = services.config.max_jobs_per_owner, services.config.max_kept_jobs_per_owner
-        database.lock_owner(connection, owner)
+        database.take_turns(connection, owner)
         if connection.execute(counted.where(table.c.state.not_in(FINAL))).scalar_one() >= most:
             raise OverloadedError(f"at most {most} jobs that are not final", retry_after=60.0)
         if connection.execute(counted).scalar_one() >= most_kept:

@@ -102,7 +102,7 @@ class End(Body):
     """How run.sh ended."""
 
     exit_code: int = Field(ge=0, le=255)
-    line: int = Field(0, ge=0)
+    line: int = Field(0, ge=0, lt=2**31)
     command: str = ""
 
 
