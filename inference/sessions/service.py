@@ -64,8 +64,8 @@ CLOSED = "CLOSED"
 """The reason of a session's end if its caller, or the caller's gateway, closes the session."""
 
 Work: TypeAlias = Opening | inference_pb2.WatchBar
-Outcome: TypeAlias = SessionState | BarUpdate | ServiceError | None
-"""An opened session, a bar's update, an error; None for an opening with history still to load."""
+Outcome: TypeAlias = inference_pb2.WatchCheckpoint | BarUpdate | ServiceError | None
+"""An opened session's checkpoint, a bar's update, an error; None for an opening with history still to load."""
 
 
 class SessionService:
@@ -278,7 +278,7 @@ class SessionService:
         self._fail_all(SessionLostError("the replica's sessions are stuck: open the session again", retry_after=0.1))
 
     def _opened(self, session: Session, opening: Opening, outcome: Outcome) -> None:
-        if not isinstance(outcome, SessionState):
+        if not isinstance(outcome, inference_pb2.WatchCheckpoint):
             self._fail(session, outcome if isinstance(outcome, ServiceError) else InternalError())
             return
         session.phase = Phase.OPEN
@@ -286,12 +286,12 @@ class SessionService:
             columns=_output_names(opening.program),
             request_id=session.request_id,
             quantile_levels=session.levels,
-            bars=outcome.held,
+            bars=opening.held,
             memory_bytes=session.size_bytes,
         )
         if session.model is not None:
             opened.model, opened.model_version = session.model.name, session.model.version
-        session.answer(answers_pb2.WatchAnswer(sequence=opening.request.sequence, opened=opened))
+        session.answer(answers_pb2.WatchAnswer(sequence=outcome.sequence, opened=opened, checkpoint=outcome))
 
     def _updated(self, session: Session, bar: inference_pb2.WatchBar, outcome: Outcome) -> None:
         if isinstance(outcome, InternalError):
@@ -308,6 +308,8 @@ class SessionService:
         self._observer.bar("taken")
         self._check_interval(session, bar)
         answer.update.indicators = outcome.values.tobytes()
+        if outcome.checkpoint is not None:
+            answer.checkpoint.CopyFrom(outcome.checkpoint)
         if outcome.closes is None:
             session.answer(answer)
             return
@@ -401,7 +403,7 @@ def _outcome(session: Session, work: Work, plans: Plans, until: float) -> Outcom
             return session.state.update(work)
         if session.state is None:
             session.state = SessionState(work, plans)
-        return session.state if session.state.load(until) else None
+        return session.state.load(until)
     except ServiceError as error:
         return error
     except Exception:  # a bug ends this session and no other

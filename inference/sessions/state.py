@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from market_inference.contract import methods
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import (
     BarOutOfOrderError,
@@ -25,6 +26,10 @@ from models import indicators
 from models.indicators.incremental import Incremental, bars_needed
 from models.indicators.plan import Plans
 
+CHECKPOINT_BARS = 64
+"""Bars from one checkpoint to the next."""
+# The most bars of an opening's history.
+_MOST_BARS = methods.field_rules(inference_pb2.WatchOpen.DESCRIPTOR.fields_by_name["times"]).repeated.max_items
 # Bars that are loaded between two looks at the clock: 100 recursive indicators take some 5 ms for so many.
 _STEP_BARS = 32
 
@@ -66,12 +71,13 @@ class Opening:
 class BarUpdate:
     """Indicator values at the newest bar. `closes`: the input of a forecast that is due, oldest first.
 
-    `times`: those of the closes, for a forecast by time.
+    `times`: those of the closes, for a forecast by time. `checkpoint`: with every CHECKPOINT_BARS-th bar.
     """
 
     values: NDArray[np.float64]
     closes: NDArray[np.float64] | None
     times: NDArray[np.int64] | None = None
+    checkpoint: inference_pb2.WatchCheckpoint | None = None
 
 
 class SessionState:
@@ -85,6 +91,8 @@ class SessionState:
         self._every = opening.every
         self._live = Incremental(opening.program, opening.columns, opening.held, plans)
         self.sequence = opening.request.sequence
+        if opening.request.HasField("checkpoint"):
+            self._resume(opening.request.checkpoint, self._history.bars)
         self._time = times[-1] if len(times) else None
         # The times of the held bars, for forecasts by time.
         self._times = array("q", times[-opening.held :]) if opening.by_time else None
@@ -97,17 +105,40 @@ class SessionState:
     def held(self) -> int:
         return self._live.bars.capacity
 
-    def load(self, until: float) -> bool:
-        """Load the history until an instant of the monotonic clock; whether the whole history is loaded."""
+    def _checkpoint(self) -> inference_pb2.WatchCheckpoint:
+        bars, state = self._live.checkpoint
+        return inference_pb2.WatchCheckpoint(sequence=self.sequence, bars=bars, state=state)
+
+    def _resume(self, checkpoint: inference_pb2.WatchCheckpoint, size: int) -> None:
+        """Go on from a checkpoint, with a history of `size` bars. Raises InvalidRequestError."""
+        fresh = self.sequence + 1 - checkpoint.sequence
+        if not 1 <= fresh <= size:
+            what = f"must be that of a bar in the history ({self.sequence + 1 - size} to {self.sequence})"
+            raise InvalidRequestError([Violation("checkpoint.sequence", what, "checkpoint")])
+        known = size - fresh
+        if known > checkpoint.bars:
+            what = f"must count the bars of the history before the checkpoint's ({known}, got {checkpoint.bars})"
+            raise InvalidRequestError([Violation("checkpoint.bars", what, "checkpoint")])
+        needed = min(checkpoint.bars + fresh, max(self.held, fresh + 1), _MOST_BARS)
+        if size < needed:
+            what = f"must have the newest {needed} bars of the session (got {size})"
+            raise InvalidRequestError([Violation("history", what, "checkpoint")])
+        try:
+            self._live.resume(checkpoint.bars, checkpoint.state, known)
+        except ValueError as error:
+            raise InvalidRequestError([Violation("checkpoint.state", str(error), "checkpoint")]) from error
+
+    def load(self, until: float) -> inference_pb2.WatchCheckpoint | None:
+        """Load the history until an instant of the monotonic clock; the checkpoint once the whole history is loaded."""
         history = self._history
         while history is not None and self._live.bars.count < history.bars:
             start = self._live.bars.count
             self._live.feed(history, start, min(start + _STEP_BARS, history.bars))
             if now() >= until:
-                return False
+                return None
         self._live.compute()
         self._history = None
-        return True
+        return self._checkpoint()
 
     def update(self, message: inference_pb2.WatchBar) -> BarUpdate:
         """Append a bar, or correct the newest bar.
@@ -115,6 +146,7 @@ class SessionState:
         Raises InvalidRequestError or a subclass; the session is then unchanged.
         """
         bar = self._checked(message)
+        checkpoint = None
         if message.sequence == self.sequence:
             values = self._live.correct(bar)
         else:
@@ -122,11 +154,13 @@ class SessionState:
             self.sequence, self._time = message.sequence, message.bar.time
             if self._times is not None:
                 self._add_time(self._times, message.bar.time)
+            if self.sequence % CHECKPOINT_BARS == 0:
+                checkpoint = self._checkpoint()
         if not (self._every and self.sequence % self._every == 0):
-            return BarUpdate(values, None)
+            return BarUpdate(values, None, checkpoint=checkpoint)
         closes = self._live.bars.column("close", self._live.bars.held).copy()
         times = None if self._times is None else np.array(self._times[-len(closes) :], dtype=np.int64)
-        return BarUpdate(values, closes, times)
+        return BarUpdate(values, closes, times, checkpoint)
 
     def _add_time(self, times: "array[int]", time: int) -> None:
         if len(times) >= self.held + self.held // 4:

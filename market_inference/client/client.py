@@ -284,8 +284,9 @@ class Client:
         opening times of the bars, by default the index or the column of times of `bars`. `indicators`: computed at
         every bar; bars have the columns that these read. `forecast`: forecasts of the closes at every n-th bar.
         `delivery`: "lossless", or "latest" for a reader of the newest update only. `keep`: bars to hold for
-        lookbacks, forecasts and reopening, at least the history. `reconnect_seconds`: for how long a lost session is
-        reopened; a connection that died silently counts as lost after 30 s.
+        forecasts and functions with unbounded memory; never fewer than the history and the longest lookback.
+        `reconnect_seconds`: for how long a lost session is reopened; a connection that died silently counts as lost
+        after 30 s.
         """
         self._require_open()
         record = Record(symbol, bars, times, indicators, forecast, delivery, keep)

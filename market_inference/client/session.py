@@ -1,9 +1,11 @@
 """The state of a live session on the client's side: the bars so far, bars in flight, and the reading of answers.
 
 Owns everything that reopening a session without gap or duplicate needs; watch.py owns the connection. Answered bars are
-the history of a reopened session, bars without an answer are sent again.
+the history of a reopened session, bars without an answer are sent again. The service's newest checkpoint stands for the
+bars before the history, so that a reopened session gives the values of a session that stayed open.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +27,13 @@ from market_inference.client.inputs.names import BAR_COLUMNS
 from market_inference.client.inputs.table import take
 from market_inference.client.types import BarLike, Levels, Time, Times
 from market_inference.contract.generated import inference_pb2 as pb
-from market_inference.errors import ArgumentError, MarketInferenceError
+from market_inference.errors import ArgumentError, MarketInferenceError, UnavailableError
 
 Delivery = Literal["lossless", "latest"]
 
 _DELIVERIES = {"lossless": pb.WATCH_DELIVERY_LOSSLESS, "latest": pb.WATCH_DELIVERY_LATEST}
 _MOST_BARS = 10_000
+_SPARE_BARS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +120,7 @@ class Record:
         delivery: Delivery,
         keep: int,
     ) -> None:
-        """`at`: the opening times of the bars. `keep`: bars to reopen the session with, at most; the service holds as
-        many. Raises ArgumentError.
-        """
+        """`at`: the opening times of the bars. `keep`: bars that the service holds, at least. Raises ArgumentError."""
         self._indicators: list[Indicator] = read_all(indicators)
         self._labels = Labels.of(self._indicators)
         given = noted(panels(bars, columns_read(self._indicators)))
@@ -128,12 +129,14 @@ class Record:
         history = given.items[0] if at is None else _timed(given.items[0], at)
         self._symbol = arguments.text(symbol or "", "symbol") or history.source.symbol
         self._columns = tuple(name for name in BAR_COLUMNS if name in history.columns)
-        size = len(history.columns["close"])
-        self._keep = min(max(arguments.whole(keep, "keep", 1), size), _MOST_BARS)
-        rows = zip(*(history.columns[name].tolist() for name in self._columns), strict=True)
-        self._bars: deque[tuple[float, ...]] = deque(rows)
-        instants = range(1, size + 1) if history.times is None else history.times.tolist()
-        self._times: deque[int] = deque(instants)
+        self._first = len(history.columns["close"])
+        self._keep = min(max(arguments.whole(keep, "keep", 1), self._first), _MOST_BARS)
+        self._held = self._keep
+        self._checkpoint: pb.WatchCheckpoint | None = None
+        # The answered bars, oldest first: the newest `_needed`, and some more between two cuts.
+        self._bars = {name: array("d", history.columns[name].tolist()) for name in self._columns}
+        instants = range(1, self._first + 1) if history.times is None else history.times.tolist()
+        self._times = array("q", instants)
         if forecast is not None and not isinstance(forecast, ForecastEvery):
             raise arguments.refuse("forecast", "a ForecastEvery such as ForecastEvery(horizon=5)", forecast)
         if forecast is not None and forecast.by_time and history.times is None:
@@ -153,21 +156,29 @@ class Record:
     def open(self) -> pb.WatchRequest:
         """The message that opens the session at its last answered bar."""
         self._taken, self._opened = 0, None
+        needed = self._needed
         message = pb.WatchOpen(
             symbol=self._symbol,
-            times=self._times,
+            times=self._times[-needed:],
             delivery=_DELIVERIES[self._delivery],
             sequence=self.sequence,
             bars=self._keep,
+            checkpoint=self._checkpoint,
         )
         message.history.symbol = self._symbol
-        for name, values in zip(self._columns, np.array(self._bars, dtype=np.float64).T, strict=True):
-            arrays.write(message.history, name, values)
+        for name, values in self._bars.items():
+            arrays.write(message.history, name, np.array(values[-needed:]))
         for one in self._indicators:
             message.indicators.add(name=one.name, params=one.params)
         if self._forecast is not None:
             message.forecast.CopyFrom(self._forecast.message())
         return pb.WatchRequest(open=message)
+
+    @property
+    def _needed(self) -> int:
+        """Answered bars that another replica needs: those that the session holds, and those that no checkpoint has."""
+        fresh = 0 if self._checkpoint is None else self.sequence + 2 - self._checkpoint.sequence
+        return max(self._held, fresh)
 
     def append(self, bar: BarLike, time: Time | None, as_of: Time | None) -> pb.WatchBar:
         """The next bar, numbered; in flight from now on. Without a time it opens a nanosecond after the bar before."""
@@ -214,6 +225,7 @@ class Record:
         opened = self._opened
         if response.HasField("opened"):
             self._open_with(response)
+            self._note_checkpoint(response, response.opened.request_id)
             return None
         if opened is None:
             raise checks.wrong("result", "opened, before any other answer", response.WhichOneof("result"))
@@ -228,6 +240,7 @@ class Record:
                 self._accept(bar)
                 self._newest_time = time
         request_id = opened.request_id
+        self._note_checkpoint(response, request_id)
         if not accepted:
             return Update(response.sequence, {}, error=errors.from_status(response.error, request_id), time=time)
         update = response.update
@@ -250,7 +263,21 @@ class Record:
         if self._asked is not None:
             levels = np.array(opened.quantile_levels, dtype="<f8").tobytes()
             self._asked.check_levels(levels, opened.request_id)
+        if self._checkpoint is not None and not response.HasField("checkpoint"):
+            raise UnavailableError("this replica is too old to continue the session", code="UNAVAILABLE")
         self._opened, self._names = opened, names
+        self._held = min(max(self._keep, opened.bars), _MOST_BARS)
+
+    def _note_checkpoint(self, response: pb.WatchResponse, request_id: str) -> None:
+        """Raises InternalError for a checkpoint of other bars than the session's."""
+        if not response.HasField("checkpoint"):
+            return
+        found = response.checkpoint
+        sequence, bars = self.sequence, self._first + self.sequence - 1
+        if (found.sequence, found.bars) != (sequence, bars):
+            expected, got = f"bar {sequence} after {bars} bars", f"bar {found.sequence} after {found.bars}"
+            raise checks.wrong("checkpoint", expected, got, request_id)
+        self._checkpoint = found
 
     def _check(self, response: pb.WatchResponse, opened: pb.WatchOpened) -> None:
         """An answer is to bars in flight, with every value and the forecast that is due. Raises InternalError."""
@@ -284,16 +311,18 @@ class Record:
             )
 
     def _accept(self, message: pb.WatchBar) -> None:
-        values = tuple(getattr(message.bar, name) for name in self._columns)
         if message.sequence == self.sequence:
-            self._bars[-1] = values
+            for name, values in self._bars.items():
+                values[-1] = getattr(message.bar, name)
             return
         self.sequence = message.sequence
-        self._bars.append(values)
+        for name, values in self._bars.items():
+            values.append(getattr(message.bar, name))
         self._times.append(message.bar.time)
-        if len(self._bars) > self._keep:
-            self._bars.popleft()
-            self._times.popleft()
+        surplus = len(self._times) - self._needed
+        if surplus > self._held // 4 + _SPARE_BARS:
+            for held in (self._times, *self._bars.values()):
+                del held[:surplus]
 
 
 def _timed(history: Panel, at: Times) -> Panel:

@@ -382,16 +382,20 @@ class Watch:
             try:
                 self._record.read(next(self._call))
             except (grpc.RpcError, StopIteration) as lost:
-                self._pause(lost)
+                self._pause(failure_of(lost))
+                continue
+            except UnavailableError as unable:
+                self._call.cancel()
+                self._pause(unable)
                 continue
             self._reopening.opened()
             for message in self._record.pending:
                 self._send(message)
             return
 
-    def _pause(self, lost: grpc.RpcError | StopIteration) -> None:
+    def _pause(self, failure: MarketInferenceError) -> None:
         try:
-            seconds = self._reopening.pause_after(failure_of(lost))
+            seconds = self._reopening.pause_after(failure)
         except MarketInferenceError as final:
             raise self._connection.explain(final) from None
         time.sleep(seconds)
@@ -401,7 +405,7 @@ class Watch:
         try:
             update = self._record.read(next(self._call))
         except (grpc.RpcError, StopIteration) as lost:
-            self._pause(lost)
+            self._pause(failure_of(lost))
             self._open()
             return
         except MarketInferenceError:  # a wrong answer: the bars in flight are unknown

@@ -7,7 +7,8 @@ Owns the state between bars and the method for each function:
 - Unbounded memory without a recursive form (see memory.py): TA-Lib computes the value over all held bars. The value
   equals the full call over the held bars.
 
-The newest bar may be corrected any number of times, because the state before the newest bar is kept as well.
+The newest bar may be corrected any number of times, because the state before the newest bar is kept as well. With that
+state (`checkpoint`) and the held bars another object gives the same values at all further bars.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from models.indicators.incremental_bars import Bars
 from models.indicators.incremental_forms import Form, State, form
+from models.indicators.incremental_state import pack, unpack
 from models.indicators.memory import bounded
 from models.indicators.panel import Panel
 from models.indicators.plan import Plans
@@ -63,14 +65,33 @@ class Incremental:
         rest = [place for place, found in enumerate(forms) if found is None]
         self._tail = _Windowed(program, [place for place in rest if bounded(program.calls[place])], fresh=True)
         self._whole = _Windowed(program, [place for place in rest if not bounded(program.calls[place])], fresh=False)
-        self._before: list[State] = [one.form.start for one in self._recursive]
+        self._before: list[State] = self._starts
         self._after = self._before
+        # Bars before the first one loaded here, and the bars loaded here that are in the state.
+        self._earlier = self._known = 0
         self.values: NDArray[np.float64] = np.full(len(program.outputs), np.nan)
 
     @property
     def nbytes(self) -> int:
         """Bytes of bars and values; the remaining state takes a few hundred bytes."""
         return self.bars.nbytes + self.values.nbytes
+
+    @property
+    def checkpoint(self) -> tuple[int, bytes]:
+        """The number of bars before the newest one, and the state after them."""
+        return self._earlier + self.bars.count - 1, pack(self.program, self._starts, self._before)
+
+    def resume(self, bars: int, state: bytes, known: int) -> None:
+        """Go on from a checkpoint: its `bars` and `state`. The first `known` bars to load are in the state.
+
+        Raises ValueError.
+        """
+        self._after = unpack(self.program, self._starts, state)
+        self._earlier, self._known = bars - known, known
+
+    @property
+    def _starts(self) -> list[State]:
+        return [one.form.start for one in self._recursive]
 
     def load(self, history: Panel) -> NDArray[np.float64]:
         """Append many bars, oldest first; the values at the newest bar."""
@@ -82,7 +103,8 @@ class Incremental:
         columns = {name: getattr(history, name)[start:stop].tolist() for name in self.bars.columns}
         for values in zip(*columns.values(), strict=True):
             self.bars.append(dict(zip(columns, values, strict=True)))
-            self._step()
+            if self.bars.count > self._known:
+                self._step()
 
     def append(self, bar: Mapping[str, float]) -> NDArray[np.float64]:
         """Take the next bar, with every column; returns the newest values [outputs], NaN during warm-up."""
@@ -108,9 +130,9 @@ class Incremental:
     def compute(self) -> NDArray[np.float64]:
         """Compute the windowed calls, and return a copy of all values."""
         if self._tail.places:
-            self._tail.compute(self.values, self.bars, self._plans, self._tail.lookback + 1)
+            self._tail.compute(self.values, self.bars, self._plans, self._tail.lookback + 1, self._earlier)
         if self._whole.places:
-            self._whole.compute(self.values, self.bars, self._plans, self.bars.held)
+            self._whole.compute(self.values, self.bars, self._plans, self.bars.held, self._earlier)
         return self.values.copy()
 
 
@@ -127,10 +149,10 @@ class _Windowed:
         self._integers = np.array([output.integer for call in calls for output in call.function.outputs])
         self.lookback = max((call.lookback for call in calls), default=0)
 
-    def compute(self, values: NDArray[np.float64], bars: Bars, plans: Plans, window: int) -> None:
-        """Write the newest values of the calls into `values`."""
+    def compute(self, values: NDArray[np.float64], bars: Bars, plans: Plans, window: int, earlier: int) -> None:
+        """Write the newest values of the calls into `values`. `earlier`: bars before those that `bars` counts."""
         panel = bars.window(window)
         found = plans.of(self._program, panel.bars).run(panel)
         newest = np.array([row[-1] for row in found])
-        newest += np.where(self._positions, bars.count - panel.bars, 0)
+        newest += np.where(self._positions, earlier + bars.count - panel.bars, 0)
         values[self._rows] = np.where(self._lookbacks < bars.count, newest, np.where(self._integers, 0.0, np.nan))

@@ -422,6 +422,7 @@ class WatchAnswer(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
     TAKEN_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     taken: _builtins.int
     @_builtins.property
@@ -430,6 +431,8 @@ class WatchAnswer(_message.Message):
     def error(self) -> _status_pb2.Status: ...
     @_builtins.property
     def opened(self) -> _inference_pb2.WatchOpened: ...
+    @_builtins.property
+    def checkpoint(self) -> _inference_pb2.WatchCheckpoint: ...
     def __init__(
         self,
         *,
@@ -438,10 +441,11 @@ class WatchAnswer(_message.Message):
         error: _status_pb2.Status | None = ...,
         opened: _inference_pb2.WatchOpened | None = ...,
         taken: _builtins.int = ...,
+        checkpoint: _inference_pb2.WatchCheckpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["update", "error", "opened"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -1273,6 +1273,7 @@ class WatchOpen(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BARS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     delivery: Global___WatchDelivery.ValueType
     sequence: _builtins.int
@@ -1297,6 +1298,12 @@ class WatchOpen(_message.Message):
     def forecast(self) -> Global___WatchForecast:
         """A forecast of the closes, unset for none."""
 
+    @_builtins.property
+    def checkpoint(self) -> Global___WatchCheckpoint:
+        """The newest checkpoint of the session that this opening continues; unset for a new session. `history` then has all bars
+        from the checkpoint's bar on, the bar before, and at least as many bars as WatchOpened.bars where there were so many.
+        """
+
     def __init__(
         self,
         *,
@@ -1308,14 +1315,44 @@ class WatchOpen(_message.Message):
         delivery: Global___WatchDelivery.ValueType = ...,
         sequence: _builtins.int = ...,
         bars: _builtins.int = ...,
+        checkpoint: Global___WatchCheckpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "history", b"history"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "forecast", b"forecast", "history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "delivery", b"delivery", "forecast", b"forecast", "history", b"history", "indicators", b"indicators", "sequence", b"sequence", "symbol", b"symbol", "times", b"times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "checkpoint", b"checkpoint", "delivery", b"delivery", "forecast", b"forecast", "history", b"history", "indicators", b"indicators", "sequence", b"sequence", "symbol", b"symbol", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchOpen: _TypeAlias = WatchOpen  # noqa: Y015
+
+@_typing.final
+class WatchCheckpoint(_message.Message):
+    """What a session knows of the bars before bar `sequence`, those that `history` lacks included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    bars: _builtins.int
+    """The number of these bars, since the first opening."""
+    state: _builtins.bytes
+    """Opaque: averages and totals. A service refuses the state of other indicators, or of another version of the service."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        bars: _builtins.int = ...,
+        state: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchCheckpoint: _TypeAlias = WatchCheckpoint  # noqa: Y015
 
 @_typing.final
 class WatchForecast(_message.Message):
@@ -1394,6 +1431,7 @@ class WatchResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
     TAKEN_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The sequence number of the answered bar."""
     taken: _builtins.int
@@ -1408,6 +1446,10 @@ class WatchResponse(_message.Message):
 
     @_builtins.property
     def opened(self) -> Global___WatchOpened: ...
+    @_builtins.property
+    def checkpoint(self) -> Global___WatchCheckpoint:
+        """With `opened`, and with every 64th update: for WatchOpen.checkpoint. The state before the answered bar."""
+
     def __init__(
         self,
         *,
@@ -1416,10 +1458,11 @@ class WatchResponse(_message.Message):
         error: _status_pb2.Status | None = ...,
         opened: Global___WatchOpened | None = ...,
         taken: _builtins.int = ...,
+        checkpoint: Global___WatchCheckpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "error", b"error", "opened", b"opened", "result", b"result", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "error", b"error", "opened", b"opened", "result", b"result", "sequence", b"sequence", "taken", b"taken", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["update", "error", "opened"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

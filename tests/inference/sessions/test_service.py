@@ -249,6 +249,63 @@ async def test_a_session_holds_what_it_said_it_would(setup):
     assert session.state.held == 60
 
 
+async def checkpoints(setup, replies, session, last: int) -> dict[int, pb.WatchCheckpoint]:
+    """Those of the opening and of the bars up to `last`; no update with one may be dropped for a newer update."""
+    for sequence in range(1, last + 1):
+        setup.bar(session, sequence)
+    found = {}
+    for _ in range(last + 1):
+        reply = await asyncio.wait_for(replies.queue.get(), 60)
+        response = pb.WatchResponse.FromString(reply.watch.response)
+        if response.HasField("checkpoint"):
+            found[response.sequence] = response.checkpoint
+        assert reply.watch.replaceable == (response.HasField("update") and not response.HasField("checkpoint"))
+    return found
+
+
+async def test_a_session_is_continued_from_any_of_its_checkpoints(setup):
+    asked = {"indicators": [pb.IndicatorSpec(name=name) for name in ("CUMSUM", "EMA", "MAXINDEX", "SMA")], "bars": 40}
+    session, replies = setup.open(**asked)
+    found = await checkpoints(setup, replies, session, 150)
+    assert {at: (one.sequence, one.bars) for at, one in found.items()} == {0: (0, 39), 64: (64, 103), 128: (128, 167)}
+    setup.bar(session, 151)
+    want = (await replies.next()).update
+    closes = np.r_[CLOSES, np.arange(1.0, 151.0)]
+    for at, size in ((64, 88), (64, 190), (128, 40), (128, 190)):
+        other, further = setup.open(
+            **asked | {"history": pb.Panel(close=closes[-size:])}, sequence=150, checkpoint=found[at]
+        )
+        opened = await further.next()
+        assert (opened.checkpoint.sequence, opened.checkpoint.bars) == (150, 189)
+        setup.bar(other, 151)
+        assert (await further.next()).update == want
+
+
+async def test_a_checkpoint_that_does_not_fit_is_refused(setup):
+    """Without the refusals a session would go on with other values."""
+    asked = {"indicators": [pb.IndicatorSpec(name="EMA")], "bars": 40}
+    session, replies = setup.open(**asked)
+    newest = (await checkpoints(setup, replies, session, 70))[64]
+    closes = np.r_[CLOSES, np.arange(1.0, 71.0)]
+
+    async def refusal(size: int, sequence: int = 70, indicator: str = "EMA", **changes: Any) -> str:
+        checkpoint = pb.WatchCheckpoint(**{"sequence": 64, "bars": newest.bars, "state": newest.state} | changes)
+        history, indicators = pb.Panel(close=closes[-size:]), [pb.IndicatorSpec(name=indicator)]
+        _, refused = setup.open(
+            history=history, indicators=indicators, bars=40, sequence=sequence, checkpoint=checkpoint
+        )
+        reply = await asyncio.wait_for(refused.queue.get(), 60)
+        return reply.error.message
+
+    assert "history: must have the newest 40 bars of the session (got 39)" in await refusal(39)
+    assert "checkpoint.sequence: must be that of a bar in the history" in await refusal(40, sequence=63)
+    assert "checkpoint.sequence: must be that of a bar in the history" in await refusal(40, sequence=104)
+    assert "history: must have the newest 41 bars" in await refusal(40, sequence=103)
+    assert "checkpoint.bars: must count" in await refusal(40, bars=32)
+    assert "checkpoint.state: is of other indicators" in await refusal(40, indicator="RSI")
+    assert "checkpoint.state: is cut" in await refusal(40, state=newest.state[:-1])
+
+
 async def test_a_bug_in_one_session_ends_it_alone(setup, monkeypatch):
     sound = SessionState.update
 

@@ -55,7 +55,7 @@ FULL = {
 }
 FULL[pb.AnalyzeRequest] = 3 + sum(FULL.values())
 # Each time of a history alone; of a bar the walk sees its message.
-FULL[pb.WatchRequest] = 1 + (1 + 1 + 10_000 + 100 * 19 + (1 + 1 + 99 + 4) + 3) + 1
+FULL[pb.WatchRequest] = 1 + (1 + 1 + 10_000 + 100 * 19 + (1 + 1 + 99 + 4) + 4) + 1
 
 
 @pytest.mark.parametrize("kind", FULL)

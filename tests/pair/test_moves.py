@@ -1,0 +1,162 @@
+"""Live sessions that move to another replica: every update is that of a session that stayed, and TA-Lib's."""
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from talib import abstract
+
+import market_inference
+from market_inference.client.session import ForecastEvery, Update
+from models.indicators import FUNCTIONS, Spec
+from models.indicators import compile as compile_indicators
+from models.indicators.functions import PERIODS
+from models.indicators.incremental_forms import form
+from models.indicators.memory import bounded
+from tests.eventually import eventually_async
+
+BARS = 700
+SESSIONS = 24
+LIGHT = {"forecast_models": "auto", "sentiment_models": ""}
+COMMON = ("RSI", "EMA", "MACD", "ADX", "T3", "OBV", "SAR", "KAMA", "SMA", "BBANDS", "MAXINDEX", "ATR")
+NAMES = [name for name, function in FUNCTIONS.items() if PERIODS not in function.columns]
+
+
+def opens(at: int) -> int:
+    """Every minute, in nanoseconds since the epoch."""
+    return 1_700_000_000 * 10**9 + at * 60 * 10**9
+
+
+def bar(market: Any, at: int) -> dict[str, float]:
+    return {name: float(values[at]) for name, values in market.items()}
+
+
+@dataclass
+class Case:
+    """A session with random parameters."""
+
+    indicators: list[Any]
+    history: int
+    keep: int
+    forecast: ForecastEvery | None
+
+    @classmethod
+    def drawn(cls, dice: np.random.Generator) -> "Case":
+        names = {*dice.choice(COMMON, 3), *dice.choice(NAMES, 4)}
+        indicators: list[Any] = []
+        for name in sorted(names):
+            periods = [one.name for one in FUNCTIONS[name].parameters if one.name == "timeperiod"]
+            chosen = {one: int(dice.choice([2, 5, 14, 50, 180])) for one in periods if dice.random() < 0.7}
+            indicators.append((name, chosen))
+        forecast = None
+        if dice.random() < 0.4:
+            forecast = ForecastEvery(
+                horizon=int(dice.integers(1, 6)),
+                quantiles=sorted({float(level) for level in dice.choice([0.1, 0.25, 0.5, 0.9], 2)}),
+                every=int(dice.integers(1, 30)),
+                period=int(dice.choice([0, 7])),
+                by_time=bool(dice.random() < 0.5),
+            )
+        history, keep = int(dice.choice([1, 2, 30, 100, 250])), int(dice.choice([1, 20, 64, 200, 500]))
+        return cls(indicators, history, keep, forecast)
+
+
+async def updates(
+    client: market_inference.AsyncClient, case: Case, market: Any, gates: list[asyncio.Barrier]
+) -> tuple[list[Update], int]:
+    """Every update of the case's session, and the moves. All sessions wait at the gates with bars in flight."""
+    found: list[Update] = []
+    sent = 0
+    history = {name: values[: case.history] for name, values in market.items()}
+    stops = np.linspace(case.history, BARS, len(gates) + 2).astype(int)[1:-1].tolist()
+    asked = {"indicators": case.indicators, "forecast": case.forecast, "keep": case.keep}
+    async with client.watch("X", history, times=[*map(opens, range(case.history))], **asked) as session:
+
+        async def read() -> None:
+            async for update in session:
+                found.append(update)
+
+        reading = asyncio.create_task(read())
+        for at in range(case.history, BARS):
+            if at in stops:
+                await gates[stops.index(at)].wait()
+            if at % 50 == 7:  # a refused bar leaves a gap in the numbers of the bars in flight behind it
+                await eventually_async(lambda: len(found), lambda count, sent=sent: count == sent)
+                for _ in range(2):
+                    await session.append(bar(market, at), time=opens(0))
+                await eventually_async(lambda: len(found), lambda count, sent=sent: count == sent + 2)
+                sent += 2
+            await session.append(bar(market, at), time=opens(at))
+            sent += 1
+            if at % 40 < 2:
+                await session.correct({name: value * 1.01 for name, value in bar(market, at).items()})
+                await session.correct(bar(market, at))
+                sent += 2
+        await session.finish()
+        await reading
+    assert len(found) == sent
+    return found, session.reconnects
+
+
+def said(update: Update) -> object:
+    """What an update says, values to the last digit."""
+    forecast, error = update.forecast, update.error
+    about = None if forecast is None else (forecast.coverage, forecast.context, forecast.model_version)
+    refused = None if error is None else (error.reason, error.violations)
+    return repr((update.sequence, dict(update), about, refused, update.time))
+
+
+def quantiles(found: list[Update]) -> list[float]:
+    """Those of all forecasts; a model's batches differ in the last digit."""
+    return [value for one in found if one.forecast for value in one.forecast.quantiles.ravel().tolist()]
+
+
+def assert_talib(case: Case, market: Any, found: list[Update]) -> None:
+    """The values of functions that a session promises to equal, over all bars."""
+    last = {update.sequence: update for update in found if len(update)}
+    inputs = {name: values[:BARS] for name, values in market.items()}
+    for name, params in case.indicators:
+        (call,) = compile_indicators([Spec(name, params)]).calls
+        if form(call) is None and not bounded(call):
+            continue
+        function = abstract.Function(name)
+        columns = function(inputs, **params)
+        for output, column in zip(
+            function.output_names, columns if isinstance(columns, list) else [columns], strict=True
+        ):
+            label = name if len(function.output_names) == 1 else f"{name}.{output}"
+            got = np.array([last[at][label] for at in range(1, BARS - case.history + 1)])
+            want = column[case.history :].astype(float)
+            usual = np.nanmedian(np.abs(want)) if np.isfinite(want).any() else 0.0
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9 * usual, err_msg=label)
+
+
+async def test_every_update_after_moves_is_that_of_a_session_that_stayed(services, market):
+    killed, drained, staying = (services.start_replica(**LIGHT) for _ in range(3))
+    calm = services.start_gateway([staying])
+    moving = services.start_gateway([killed, drained, staying])
+    services.wait_loaded("indicators", "forecast")
+    dice = np.random.default_rng(5)
+    cases = [Case.drawn(dice) for _ in range(SESSIONS)]
+    gates = [asyncio.Barrier(SESSIONS + 1) for _ in range(2)]
+    async with (
+        market_inference.AsyncClient(calm.target, api_key=calm.key) as still,
+        market_inference.AsyncClient(moving.target, api_key=moving.key) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        stayed = [group.create_task(updates(still, case, market, [])) for case in cases]
+        moved = [group.create_task(updates(client, case, market, gates)) for case in cases]
+        await gates[0].wait()
+        os.kill(killed.service.pid, signal.SIGKILL)
+        await gates[1].wait()
+        os.kill(drained.service.pid, signal.SIGTERM)
+    moves = [task.result()[1] for task in moved]
+    assert sum(count > 0 for count in moves) > SESSIONS // 4
+    for case, here, there in zip(cases, moved, stayed, strict=True):
+        (with_moves, _), (without, _) = here.result(), there.result()
+        assert [said(update) for update in with_moves] == [said(update) for update in without], case
+        np.testing.assert_allclose(quantiles(with_moves), quantiles(without), rtol=1e-12)
+        assert_talib(case, market, with_moves)
