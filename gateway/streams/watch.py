@@ -54,9 +54,15 @@ Charge = Callable[[int], Awaitable[None]]
 
 class _Answer(NamedTuple):
     response: bytes
+    # May a newer update replace it, and does it have a forecast, which only a newer forecast may replace?
     replaceable: bool
+    forecast: bool
     # False for the first answer: the session is open.
     bar: bool
+
+    def replaces(self, older: "_Answer") -> bool:
+        """For a reader of the newest updates."""
+        return self.replaceable and older.replaceable and (self.forecast or not older.forecast)
 
 
 class Watch:
@@ -137,13 +143,14 @@ class Watch:
         if reply.HasField("error"):
             self._end(RemoteError(reply.error))
             return
-        answer = _Answer(reply.watch.response, reply.watch.replaceable, self._opened)
+        watch = reply.watch
+        answer = _Answer(watch.response, watch.replaceable, watch.forecast, self._opened)
         if self._opened:
             self._met += 1
         else:
             self._opened = True
             self._on_opened()
-        if self._latest and answer.replaceable and self._answers and self._answers[-1].replaceable:
+        while self._latest and self._answers and answer.replaces(self._answers[-1]):
             self._release(self._answers.pop())
             self._answered()
         try:
@@ -239,7 +246,7 @@ class Watch:
 
     def _refuse(self, error: InvalidRequestError) -> None:
         response = inference_pb2.WatchResponse(error=error.status(self._request_id))
-        answer = _Answer(response.SerializeToString(), False, True)
+        answer = _Answer(response.SerializeToString(), replaceable=False, forecast=False, bar=True)
         self._hold(answer)
         self._refusals.append((self._sent, answer))
         self._queue_refusals()

@@ -67,9 +67,14 @@ class Session:
     def answer(self, response: answers_pb2.WatchAnswer, place: list[exchange_pb2.Reply] | None = None) -> None:
         """Send a response in the reserved place, else in the next place."""
         place = self.reserve() if place is None else place
-        # A checkpoint is not dropped for a newer update: the caller holds every bar since the last checkpoint.
-        replaceable = response.HasField("update") and not response.HasField("checkpoint")
-        watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=replaceable)
+        update = response.update
+        # The caller holds every bar since the last checkpoint.
+        kept = response.HasField("checkpoint") or update.HasField("forecast_error")
+        watch = exchange_pb2.WatchReply(
+            response=response.SerializeToString(),
+            replaceable=response.HasField("update") and not kept,
+            forecast=update.HasField("forecast"),
+        )
         place.append(exchange_pb2.Reply(id=self.id, watch=watch))
         while self._answers and self._answers[0]:
             (reply,) = self._answers.popleft()

@@ -51,6 +51,11 @@ class Update(Mapping[str, float]):
     error: MarketInferenceError | None = None
     time: Any = None
 
+    def replaces(self, older: "Update") -> bool:
+        """Whether a reader of the newest updates does without an older one: errors and the newest forecast stay."""
+        errors_stay = self.error is None and older.error is None
+        return errors_stay and (self.forecast is not None or older.forecast is None)
+
     def __getitem__(self, name: str) -> float:
         if self.error is not None and not self.values_by_name:
             raise self.error

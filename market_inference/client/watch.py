@@ -271,9 +271,9 @@ class AsyncWatch:
             if update is None:
                 self._is_open = True
                 self._reopening.opened()
-            elif self._latest and self._updates and update.error is None and self._updates[-1].error is None:
-                self._updates[-1] = update
             else:
+                while self._latest and self._updates and update.replaces(self._updates[-1]):
+                    self._updates.pop()
                 self._updates.append(update)
             self._changed.notify_all()
             await self._changed.wait_for(lambda: len(self._updates) < self._buffer)

@@ -14,6 +14,7 @@ from market_inference import errors
 from market_inference.client.session import ForecastEvery
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.generated.inference_pb2_grpc import MarketInferenceServiceStub
+from tests.eventually import eventually_async
 from tests.pair.bars import HISTORY, NAMES, assert_fresh, bar, history
 
 MANY = LIMITS["max_concurrent_streams"] + 10
@@ -135,6 +136,20 @@ async def test_a_slow_reader_with_delivery_latest_gets_the_newest_update_and_del
         assert response.taken == count
         assert answers < count
         slow.cancel()
+
+
+@pytest.mark.parametrize(("bars", "kept"), [(100, [20]), (2, [10, 20])], ids=["forecasts", "failures"])
+async def test_a_reader_of_the_latest_gets_the_newest_forecast_and_every_failure(running, market, bars, kept):
+    async with client_of(running) as client:
+        every = ForecastEvery(horizon=2, every=10)
+        async with client.watch("X", market["close"][:bars], forecast=every, delivery="latest", keep=bars) as session:
+            for at in range(bars, bars + 25):
+                await session.append(market["close"][at])
+            await eventually_async(lambda: session.sequence, lambda sequence: sequence == 25)
+            await session.finish()
+            updates = [update async for update in session]
+    assert [update.sequence for update in updates if update.error or update.forecast] == kept
+    assert updates[-1].sequence == 25
 
 
 def test_the_synchronous_session_gives_the_same_updates(running, market):

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from . import inference_pb2 as market_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"market/inference/v1/exchange.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"C\n\x0f\x45xchangeRequest\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.market.inference.v1.Envelope\"\xf4\x03\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_us\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12/\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.market.inference.v1.Priority\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x31\n\x07refused\x18\x07 \x03(\x0b\x32 .market.inference.v1.RefusedItem\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\r\x12\x11\n\x07predict\x18\n \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x0b \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x0c \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\r \x01(\x0cH\x00\x12\x10\n\x06status\x18\x0e \x01(\x0cH\x00\x12\x10\n\x06models\x18\x0f \x01(\x0cH\x00\x12\x35\n\x06\x63\x61ncel\x18\x10 \x01(\x0b\x32#.market.inference.v1.ExchangeCancelH\x00\x12\x34\n\nwatch_open\x18\x11 \x01(\x0b\x32\x1e.market.inference.v1.WatchOpenH\x00\x12\x32\n\twatch_bar\x18\x12 \x01(\x0b\x32\x1d.market.inference.v1.WatchBarH\x00\x42\x06\n\x04\x62ody\"N\n\x0bRefusedItem\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x1f\n\x0e\x45xchangeCancel\x12\r\n\x05items\x18\x01 \x03(\r\"h\n\x10\x45xchangeResponse\x12+\n\x07replies\x18\x01 \x03(\x0b\x32\x1a.market.inference.v1.Reply\x12\'\n\x04load\x18\x02 \x01(\x0b\x32\x19.market.inference.v1.Load\"\xc6\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x30\n\x05watch\x18\x05 \x01(\x0b\x32\x1f.market.inference.v1.WatchReplyH\x00\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.market.inference.v1.Timing\x12\x0e\n\x06\x66\x61iled\x18\x06 \x03(\rB\t\n\x07outcome\"3\n\nWatchReply\x12\x10\n\x08response\x18\x01 \x01(\x0c\x12\x13\n\x0breplaceable\x18\x02 \x01(\x08\"v\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tdevice_us\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61tch_items\x18\x03 \x01(\r\x12\x0f\n\x07\x66orm_us\x18\x04 \x01(\r\x12\x0e\n\x06run_us\x18\x05 \x01(\r\x12\x11\n\tencode_us\x18\x06 \x01(\r\"0\n\x04Load\x12\x16\n\x0equeued_seconds\x18\x01 \x01(\x01\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02\x32n\n\x0f\x45xchangeService\x12[\n\x08\x45xchange\x12$.market.inference.v1.ExchangeRequest\x1a%.market.inference.v1.ExchangeResponse(\x01\x30\x01\x42P\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"market/inference/v1/exchange.proto\x12\x13market.inference.v1\x1a\x17google/rpc/status.proto\x1a#market/inference/v1/inference.proto\"C\n\x0f\x45xchangeRequest\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.market.inference.v1.Envelope\"\xf4\x03\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_us\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12/\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.market.inference.v1.Priority\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x31\n\x07refused\x18\x07 \x03(\x0b\x32 .market.inference.v1.RefusedItem\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\r\x12\x11\n\x07predict\x18\n \x01(\x0cH\x00\x12\x13\n\tsentiment\x18\x0b \x01(\x0cH\x00\x12\x14\n\nindicators\x18\x0c \x01(\x0cH\x00\x12\x11\n\x07\x61nalyze\x18\r \x01(\x0cH\x00\x12\x10\n\x06status\x18\x0e \x01(\x0cH\x00\x12\x10\n\x06models\x18\x0f \x01(\x0cH\x00\x12\x35\n\x06\x63\x61ncel\x18\x10 \x01(\x0b\x32#.market.inference.v1.ExchangeCancelH\x00\x12\x34\n\nwatch_open\x18\x11 \x01(\x0b\x32\x1e.market.inference.v1.WatchOpenH\x00\x12\x32\n\twatch_bar\x18\x12 \x01(\x0b\x32\x1d.market.inference.v1.WatchBarH\x00\x42\x06\n\x04\x62ody\"N\n\x0bRefusedItem\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x1f\n\x0e\x45xchangeCancel\x12\r\n\x05items\x18\x01 \x03(\r\"h\n\x10\x45xchangeResponse\x12+\n\x07replies\x18\x01 \x03(\x0b\x32\x1a.market.inference.v1.Reply\x12\'\n\x04load\x18\x02 \x01(\x0b\x32\x19.market.inference.v1.Load\"\xc6\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x30\n\x05watch\x18\x05 \x01(\x0b\x32\x1f.market.inference.v1.WatchReplyH\x00\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.market.inference.v1.Timing\x12\x0e\n\x06\x66\x61iled\x18\x06 \x03(\rB\t\n\x07outcome\"E\n\nWatchReply\x12\x10\n\x08response\x18\x01 \x01(\x0c\x12\x13\n\x0breplaceable\x18\x02 \x01(\x08\x12\x10\n\x08\x66orecast\x18\x03 \x01(\x08\"v\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tdevice_us\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61tch_items\x18\x03 \x01(\r\x12\x0f\n\x07\x66orm_us\x18\x04 \x01(\r\x12\x0e\n\x06run_us\x18\x05 \x01(\r\x12\x11\n\tencode_us\x18\x06 \x01(\r\"0\n\x04Load\x12\x16\n\x0equeued_seconds\x18\x01 \x01(\x01\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02\x32n\n\x0f\x45xchangeService\x12[\n\x08\x45xchange\x12$.market.inference.v1.ExchangeRequest\x1a%.market.inference.v1.ExchangeResponse(\x01\x30\x01\x42P\n\x13market.inference.v1P\x01Z7market-inference.example.com/go/inferencev1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023market.inference.v1P\001Z7market-inference.example.com/go/inferencev1;inferencev1'
-  _globals['_PRIORITY']._serialized_start=1336
-  _globals['_PRIORITY']._serialized_end=1418
+  _globals['_PRIORITY']._serialized_start=1354
+  _globals['_PRIORITY']._serialized_end=1436
   _globals['_EXCHANGEREQUEST']._serialized_start=121
   _globals['_EXCHANGEREQUEST']._serialized_end=188
   _globals['_ENVELOPE']._serialized_start=191
@@ -49,11 +49,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLY']._serialized_start=913
   _globals['_REPLY']._serialized_end=1111
   _globals['_WATCHREPLY']._serialized_start=1113
-  _globals['_WATCHREPLY']._serialized_end=1164
-  _globals['_TIMING']._serialized_start=1166
-  _globals['_TIMING']._serialized_end=1284
-  _globals['_LOAD']._serialized_start=1286
-  _globals['_LOAD']._serialized_end=1334
-  _globals['_EXCHANGESERVICE']._serialized_start=1420
-  _globals['_EXCHANGESERVICE']._serialized_end=1530
+  _globals['_WATCHREPLY']._serialized_end=1182
+  _globals['_TIMING']._serialized_start=1184
+  _globals['_TIMING']._serialized_end=1302
+  _globals['_LOAD']._serialized_start=1304
+  _globals['_LOAD']._serialized_end=1352
+  _globals['_EXCHANGESERVICE']._serialized_start=1438
+  _globals['_EXCHANGESERVICE']._serialized_end=1548
 # @@protoc_insertion_point(module_scope)

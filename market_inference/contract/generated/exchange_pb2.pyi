@@ -281,19 +281,23 @@ class WatchReply(_message.Message):
 
     RESPONSE_FIELD_NUMBER: _builtins.int
     REPLACEABLE_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     response: _builtins.bytes
     """A WatchResponse, serialised."""
     replaceable: _builtins.bool
-    """An update that a newer update may replace."""
+    """An update that a newer update may replace: without an error and without a checkpoint."""
+    forecast: _builtins.bool
+    """An update with a forecast, which an update without one does not replace."""
     def __init__(
         self,
         *,
         response: _builtins.bytes = ...,
         replaceable: _builtins.bool = ...,
+        forecast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaceable", b"replaceable", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "replaceable", b"replaceable", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,7 @@ class _WatchDeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchDe
     WATCH_DELIVERY_LOSSLESS: _WatchDelivery.ValueType  # 1
     """Every bar is answered."""
     WATCH_DELIVERY_LATEST: _WatchDelivery.ValueType  # 2
-    """A slow reader gets the newest update; older updates are dropped, errors never."""
+    """A slow reader gets the newest update and the newest forecast; older updates are dropped, errors never."""
 
 class WatchDelivery(_WatchDelivery, metaclass=_WatchDeliveryEnumTypeWrapper): ...
 
@@ -131,7 +131,7 @@ WATCH_DELIVERY_UNSPECIFIED: WatchDelivery.ValueType  # 0
 WATCH_DELIVERY_LOSSLESS: WatchDelivery.ValueType  # 1
 """Every bar is answered."""
 WATCH_DELIVERY_LATEST: WatchDelivery.ValueType  # 2
-"""A slow reader gets the newest update; older updates are dropped, errors never."""
+"""A slow reader gets the newest update and the newest forecast; older updates are dropped, errors never."""
 Global___WatchDelivery: _TypeAlias = WatchDelivery  # noqa: Y015
 
 class _Health:

@@ -56,7 +56,11 @@ class FakeLink:
     def answer(self, response: pb.WatchResponse) -> None:
         if self.closed:  # as the link does
             return
-        watch = exchange_pb2.WatchReply(response=response.SerializeToString(), replaceable=response.HasField("update"))
+        watch = exchange_pb2.WatchReply(
+            response=response.SerializeToString(),
+            replaceable=response.HasField("update"),
+            forecast=response.update.HasField("forecast"),
+        )
         self.on_reply(exchange_pb2.Reply(id=7, watch=watch))
 
     def update(self, sequence: int) -> None:
@@ -163,6 +167,23 @@ async def test_who_wants_the_latest_gets_it_and_every_error():
     await run.settle()
     # The first was on its way already when the reader stopped.
     assert [one.sequence for one in run.caller.got] == [1, 2, 3, 10, 11, 20]
+    run.task.cancel()
+
+
+async def test_who_wants_the_latest_gets_the_newest_forecast_too():
+    run = await Running(pb.WATCH_DELIVERY_LATEST).opened()
+    run.caller.reading.clear()
+    run.caller.send(*range(1, 31))
+    for sequence in range(1, 31):
+        await run.settle()
+        assert run.link.bars[-1] >= sequence, "bars whose update was replaced gave their place back"
+        response = pb.WatchResponse(sequence=sequence, update=pb.WatchUpdate(indicators=[1.0]), taken=sequence)
+        if sequence % 10 == 5:
+            response.update.forecast.point.append(1.0)
+        run.link.answer(response)
+    run.caller.reading.set()
+    await run.settle()
+    assert [one.sequence for one in run.caller.got] == [1, 25, 30]
     run.task.cancel()
 
 

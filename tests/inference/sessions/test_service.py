@@ -306,6 +306,19 @@ async def test_a_checkpoint_that_does_not_fit_is_refused(setup):
     assert "checkpoint.state: is cut" in await refusal(40, state=newest.state[:-1])
 
 
+async def test_only_updates_without_an_error_may_be_dropped_for_newer_ones(setup):
+    setup.model.gate.set()
+    session, replies = setup.open(
+        history=pb.Panel(close=CLOSES[:27]), bars=40, forecast=pb.WatchForecast(horizon=1, every=2)
+    )
+    for sequence in range(1, 5):
+        setup.bar(session, sequence)
+    found = [(await asyncio.wait_for(replies.queue.get(), 60)).watch for _ in range(5)]
+    assert [(one.replaceable, one.forecast) for one in found] == [
+        (False, False), (True, False), (False, False), (True, False), (True, True)
+    ]  # fmt: skip
+
+
 async def test_a_bug_in_one_session_ends_it_alone(setup, monkeypatch):
     sound = SessionState.update
 
