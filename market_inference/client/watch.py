@@ -24,7 +24,7 @@ from market_inference.client.session import Record, Update
 from market_inference.client.types import BarLike, Time
 from market_inference.contract.generated import inference_pb2 as pb
 from market_inference.contract.metadata import AUTHORIZATION, REQUEST_ID, TRACEPARENT
-from market_inference.errors import ClosedError, MarketInferenceError, UnavailableError
+from market_inference.errors import ClosedError, MarketInferenceError, OverloadedError, UnavailableError
 
 WINDOW = 256
 """Bars in flight; append() waits beyond it."""
@@ -42,24 +42,34 @@ def pause(tried: int, draw: float) -> float:
 
 
 class _Reopening:
-    """The attempts to reopen a lost session, and their end after `seconds`."""
+    """The attempts to reopen a lost session, and their end after `seconds`.
+
+    Where many sessions move at once, the replicas that are left, or the client's rate, may have no room yet: a refusal
+    that names a time to come back ends a first opening only.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = 0.0 if seconds == 0 else arguments.seconds(seconds, "reconnect_seconds")
-        self.opened()
+        self._was_open = False
+        self._tried, self._since = 0, time.monotonic()
 
     def opened(self) -> None:
+        self._was_open = True
         self._tried, self._since = 0, time.monotonic()
 
     def pause_after(self, failure: MarketInferenceError) -> float:
         """Seconds to wait; raises the failure when another attempt is pointless."""
         if self._tried == 0:
             self._since = time.monotonic()
-        self._tried += 1
+        draw = random.random()  # noqa: S311  # jitter
+        seconds = pause(self._tried, draw)
         again = isinstance(failure, UnavailableError)
-        if not again or time.monotonic() - self._since > self._seconds:
+        if self._was_open and self._tried and isinstance(failure, OverloadedError) and failure.retry_after is not None:
+            again, seconds = True, max(seconds, failure.retry_after * (1 + 0.25 * draw))
+        self._tried += 1
+        if not again or time.monotonic() + seconds > self._since + self._seconds:
             raise failure
-        return pause(self._tried - 1, random.random())  # noqa: S311  # jitter
+        return seconds
 
 
 def metadata(key: str, request_id: str = "") -> tuple[tuple[str, str], ...]:

@@ -160,3 +160,28 @@ async def test_every_update_after_moves_is_that_of_a_session_that_stayed(service
         assert [said(update) for update in with_moves] == [said(update) for update in without], case
         np.testing.assert_allclose(quantiles(with_moves), quantiles(without), rtol=1e-12)
         assert_talib(case, market, with_moves)
+
+
+async def test_a_session_that_moves_waits_for_room(services, market):
+    """Where half of the replicas are lost, the others may be full for a while."""
+    first = services.start_local_replica()
+    gateway = services.start_gateway([first])
+    services.wait_loaded("indicators")
+    closes = market["close"]
+    async with market_inference.AsyncClient(gateway.target, api_key=gateway.key) as client:
+        sessions = [client.watch("X", closes[:100], indicators=["RSI"]) for _ in range(2)]
+        for session in sessions:
+            await session.__aenter__()
+        first.service.kill()
+        services.start_replica(first.address, **LIGHT, max_sessions=1)
+        waiting = {asyncio.create_task(anext(session)): session for session in sessions}
+        for session in sessions:
+            await session.append(closes[100])
+        (one,), others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        (other,) = others
+        reconnects = waiting[other].reconnects
+        await eventually_async(lambda: waiting[other].reconnects, lambda count: count > reconnects + 1)
+        assert not other.done()
+        await waiting[one].close()
+        assert (await other)["RSI"] == one.result()["RSI"]
+        await waiting[other].close()
