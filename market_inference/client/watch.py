@@ -10,7 +10,8 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import grpc
@@ -155,17 +156,13 @@ class AsyncWatch:
         pandas Timestamp, ISO 8601 text, or a number since the epoch. `as_of`: your present; the service refuses later
         bars. Raises ArgumentError for a bar that cannot be sent, and the error that ended the session.
         """
-        await self._room()
-        message = self._record.append(bar, time, as_of)
-        await self._notify()
-        return message.sequence
+        async with self._room():
+            return self._record.append(bar, time, as_of).sequence
 
     async def correct(self, bar: BarLike, *, as_of: Time | None = None) -> int:
         """Send the newest bar again with other values, while the bar is open; returns its number."""
-        await self._room()
-        message = self._record.correct(bar, as_of)
-        await self._notify()
-        return message.sequence
+        async with self._room():
+            return self._record.correct(bar, as_of).sequence
 
     async def finish(self) -> None:
         """No more bars: iteration ends after the last update. A later append() raises ClosedError."""
@@ -195,14 +192,18 @@ class AsyncWatch:
         if self._task is None:
             raise ClosedError("enter the session first: async with client.watch(...) as session")
 
-    async def _room(self) -> None:
+    @asynccontextmanager
+    async def _room(self) -> AsyncGenerator[None, None]:
+        """Room for a bar, which the block takes without an await: a cancelled append() has sent no bar."""
         self._require_entered()
         if self._ending:
             raise ClosedError(FINISHED)
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._record.pending) < self._window or self._failure)
-        if self._failure:
-            raise self._failure
+            if self._failure:
+                raise self._failure
+            yield
+            self._changed.notify_all()
 
     async def _notify(self) -> None:
         async with self._changed:

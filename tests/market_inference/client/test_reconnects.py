@@ -146,6 +146,32 @@ def test_a_finished_session_gives_the_updates_in_flight_and_takes_no_more_bars(f
     assert asyncio.run(asyncio.wait_for(run(), 60)) == [101.5]
 
 
+async def test_a_cancelled_append_has_sent_no_bar(forwarder: Forwarder) -> None:
+    """Its caller sends the bar again: the bar must not count twice."""
+    async with AsyncClient(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+        leave = asyncio.Event()
+
+        async def queue_up() -> None:
+            async with session._changed:
+                await leave.wait()
+
+        async with session._changed:
+            appending = asyncio.create_task(session.append(1.0))
+            await asyncio.sleep(0)
+            queued = asyncio.create_task(queue_up())
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        appending.cancel()
+        await asyncio.wait({appending})
+        leave.set()
+        await queued
+        if appending.cancelled():
+            await session.append(1.0)
+        await session.finish()
+        assert [update.sequence async for update in session] == [1]
+
+
 def test_an_idle_session_notices_a_dead_connection_without_a_bar(forwarder: Forwarder) -> None:
     async def run() -> None:
         async with AsyncClient(forwarder.target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
