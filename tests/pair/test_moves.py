@@ -1,16 +1,20 @@
 """Live sessions that move to another replica: every update is that of a session that stayed, and TA-Lib's."""
 
 import asyncio
+import json
 import os
 import signal
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import talib
+import websockets
 from talib import abstract
 
 import market_inference
 from market_inference.client.session import ForecastEvery, Update
+from market_inference.client.watch import Watch
 from models.indicators import FUNCTIONS, Spec
 from models.indicators import compile as compile_indicators
 from models.indicators.functions import PERIODS
@@ -20,6 +24,7 @@ from tests.eventually import eventually_async
 
 BARS = 700
 SESSIONS = 24
+OTHERS = 6
 LIGHT = {"forecast_models": "auto", "sentiment_models": ""}
 COMMON = ("RSI", "EMA", "MACD", "ADX", "T3", "OBV", "SAR", "KAMA", "SMA", "BBANDS", "MAXINDEX", "ATR")
 NAMES = [name for name, function in FUNCTIONS.items() if PERIODS not in function.columns]
@@ -185,3 +190,57 @@ async def test_a_session_that_moves_waits_for_room(services, market):
         await waiting[one].close()
         assert (await other)["RSI"] == one.result()["RSI"]
         await waiting[other].close()
+
+
+async def test_sessions_of_threads_and_of_the_edge_move_too(services, market):
+    killed, staying = (services.start_replica(**LIGHT) for _ in range(2))
+    gateway = services.start_gateway([killed, staying])
+    services.wait_loaded("indicators")
+    edge = services.start_edge(gateway)
+    closes, history, last = market["close"], 40, 400
+    gate = asyncio.Barrier(2 * OTHERS + 1)
+    indicators = ["RSI", ("SMA", {"timeperiod": 300}), ("EMA", {"timeperiod": 100})]
+
+    async def of_thread() -> list[dict[str, float]]:
+        def first(session: Watch) -> None:
+            session.__enter__()
+            for at in range(history, 350):
+                session.append(closes[at])
+
+        def rest(session: Watch) -> list[dict[str, float]]:
+            for at in range(350, last):
+                session.append(closes[at])
+            return [dict(update) for update in session]
+
+        with market_inference.Client(gateway.target, api_key=gateway.key) as client:
+            session = client.watch("X", closes[:history], indicators=indicators, keep=1)
+            await asyncio.to_thread(first, session)
+            await gate.wait()
+            try:
+                return await asyncio.to_thread(rest, session)
+            finally:
+                session.close()
+
+    async def of_edge() -> list[dict[str, float]]:
+        asked = {"ohlcv": {"close": closes[:history].tolist()}, "keep": 1}
+        asked["indicators"] = ["RSI", "SMA:timeperiod=300", "EMA:timeperiod=100"]
+        async with websockets.connect(f"ws://{edge.listen}/v1/watch", proxy=None) as socket:
+            await socket.send(json.dumps({"open": asked, "api_key": gateway.key}))
+            assert "opened" in json.loads(await socket.recv())
+            for at in range(history, last):
+                if at == 350:
+                    await gate.wait()
+                await socket.send(json.dumps({"close": closes[at]}))
+            answers = [json.loads(await socket.recv()) for _ in range(history, last)]
+        assert [one["sequence"] for one in answers] == list(range(1, last - history + 1))
+        return [{name: np.nan if value is None else value for name, value in one["values"].items()} for one in answers]
+
+    async with asyncio.TaskGroup() as group:
+        sessions = [group.create_task(made()) for _ in range(OTHERS) for made in (of_thread, of_edge)]
+        await gate.wait()
+        os.kill(killed.service.pid, signal.SIGKILL)
+    want = talib.RSI(closes[:last]), talib.SMA(closes[:last], 300), talib.EMA(closes[:last], 100)
+    for session in sessions:
+        for name, column in zip(("RSI", "SMA", "EMA"), want, strict=True):
+            got = [update[name] for update in session.result()]
+            np.testing.assert_allclose(got, column[history:], rtol=1e-9)
