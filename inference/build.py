@@ -91,6 +91,10 @@ class Components:
         at = deadline.now()
         return max([tracks.queued_seconds(at) for tracks in self.tracks.values()])
 
+    def tracks_of(self, engine: str) -> list[Tracks]:
+        """The tracks that a request for an engine takes."""
+        return [self.tracks[name] for name in ("texts", engine) if name == engine or engine == "sentiment"]
+
     def close(self) -> None:
         for tracks in self.tracks.values():
             tracks.close()

@@ -84,7 +84,8 @@ class Server:
         self._loaded: set[str] = set()
         self._stopping = False
         for name in self.parts.catalog.engines:
-            self.parts.tracks[name].on_stuck(functools.partial(self._stuck_changed, name))
+            for tracks in self.parts.tracks_of(name):
+                tracks.on_stuck(functools.partial(self._stuck_changed, name))
         self.address = ""
         self.metrics_address = ""
 
@@ -128,13 +129,13 @@ class Server:
         await self._report_health(name)
 
     async def _report_health(self, name: str) -> None:
-        """An engine is ready if the default model was loaded and the thread is not stuck.
+        """An engine is ready if the default model was loaded and no thread of its requests is stuck.
 
         The service is ready if an engine is.
         """
         if self._stopping:
             return
-        ready = {name for name in self._loaded if not self.parts.tracks[name].stuck}
+        ready = {name for name in self._loaded if not any(one.stuck for one in self.parts.tracks_of(name))}
         await self._health.set(_health_of(name), READY if name in ready else NOT_READY)
         if ready or self._loaded:
             for service in _SERVICES:

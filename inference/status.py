@@ -4,13 +4,14 @@ Owns the probes and the resulting health.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from inference.batching.job import Job
 from inference.batching.tracks import Tracks
+from inference.calls.texts import PREPARATION
 from inference.loading.catalog import Catalog, Slot
 from market_inference.contract import deadline
 from market_inference.contract.errors import OverloadedError, ServiceError
@@ -20,10 +21,10 @@ from models.forecast import Series
 
 _PROBE_SECONDS = 5.0
 _VALUES = 100.0 + np.sin(np.arange(64.0)) + 0.1 * np.arange(64.0)
-_PROBES: dict[str, Callable[[Any], list[Any]]] = {
-    "forecast": lambda model: [Series(_VALUES, 5, (0.1, 0.5, 0.9))],
-    "sentiment": lambda model: [chunk for chunks in model.prepare(["Profit rose sharply."]) for chunk in chunks],
-    "indicators": lambda model: [
+_TEXT = "Profit rose sharply."
+_PROBES: dict[str, Sequence[Any]] = {
+    "forecast": [Series(_VALUES, 5, (0.1, 0.5, 0.9))],
+    "indicators": [
         indicators.Task(
             indicators.Panel(close=_VALUES), indicators.compile([indicators.Spec("SMA", {"timeperiod": 5})])
         )
@@ -85,7 +86,7 @@ class Status:
         status.message = remark(slot)
         began = deadline.now()
         try:
-            await self._run(name, slot.model)
+            await self._probe(name, slot.model)
             status.health = inference_pb2.HEALTH_HEALTHY
         except OverloadedError:
             status.health = inference_pb2.HEALTH_HEALTHY
@@ -95,12 +96,21 @@ class Status:
         status.probe_seconds = deadline.now() - began
         return status
 
-    async def _run(self, name: str, model: Any) -> None:
-        job = Job(model, _PROBES[name](model), client="probe", deadline=deadline.after(_PROBE_SECONDS))
+    async def _probe(self, engine: str, model: Any) -> None:
+        if engine == "sentiment":
+            (text,) = await self._run("texts", PREPARATION, [(model, _TEXT, "", 0)])
+            await self._run(engine, model, text.chunks)
+        else:
+            await self._run(engine, model, _PROBES[engine])
+
+    async def _run(self, name: str, model: Any, items: Sequence[Any]) -> list[Any]:
+        job = Job(model, items, client="probe", deadline=deadline.after(_PROBE_SECONDS))
         self._tracks[name].submit(job)
-        for outcome in await self._tracks[name].outcomes(job):
+        outcomes = await self._tracks[name].outcomes(job)
+        for outcome in outcomes:
             if isinstance(outcome, ServiceError):
                 raise outcome
+        return outcomes
 
     def models(self) -> list[inference_pb2.ModelInfo]:
         """Every model of the catalog, with its state."""

@@ -20,7 +20,7 @@ from inference.calls.answer_memory import AnswerMemory
 from inference.calls.call import ReplicaCall
 from inference.calls.parts import PART_UNITS, PanelParts
 from inference.calls.shadow import Shadows
-from inference.calls.texts import TextPreparation
+from inference.calls.texts import PREPARATION
 from inference.calls.together import require_taken
 from inference.loading.catalog import Catalog
 from inference.status import Status
@@ -56,7 +56,6 @@ class Servicer:
         self._tracks = tracks
         self._status = status
         self.memory = memory
-        self._preparation = TextPreparation()
         self.shadows = shadows
 
     async def predict(self, raw: bytes | memoryview, call: ReplicaCall) -> bytes:
@@ -110,7 +109,7 @@ class Servicer:
         # Refuse the request before its texts are prepared if the model's queue is full, or too slow for the deadline.
         tokens = sum([_tokens(text) for _, text, _, _ in items])
         self._tracks["sentiment"].check_units(model, tokens, call)
-        texts = await self._run("texts", self._preparation, items, call)
+        texts = await self._run("texts", PREPARATION, items, call)
         chunks = [chunk for text in texts if not isinstance(text, ServiceError) for chunk in text.chunks]
         outcomes = _pool(model, texts, await self._run("sentiment", model, chunks, call))
         call.count_warnings(outcomes)

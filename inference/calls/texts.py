@@ -7,7 +7,7 @@ deadlines and cancellation are those of any batcher.
 from collections.abc import Hashable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from market_inference.contract.errors import InvalidRequestError, Violation
 from models.sentiment.company import mentions
@@ -49,6 +49,9 @@ class TextPreparation:
 
     def check(self) -> None:
         """No check here: the sentiment model has a self-test with texts."""
+
+
+PREPARATION: Final = TextPreparation()
 
 
 def _form(model: Any, text: str, company: str, index: int) -> str | InvalidRequestError:

@@ -5,11 +5,13 @@ from threading import Event
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2
 
 from inference.build import build
 from inference.calls.call import ReplicaCall
 from inference.config import Config
-from market_inference.contract.errors import OverloadedError
+from inference.server import Server
+from market_inference.contract.errors import OverloadedError, ServiceUnavailableError
 from market_inference.contract.generated import inference_pb2 as pb
 from models import sentiment
 from tests.eventually import eventually_async
@@ -96,3 +98,35 @@ async def test_a_clients_long_texts_are_refused_before_they_delay_anothers(parts
     outcomes = await asyncio.gather(*attack, return_exceptions=True)
     assert len(victims) == 10
     assert any(isinstance(outcome, OverloadedError) for outcome in outcomes)
+
+
+async def test_texts_that_hang_in_the_tokeniser_stop_sentiment_and_the_replica_says_so():
+    server = Server(
+        Config(
+            device="cpu", sentiment_models="gated", drain_seconds=1,
+            listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", _env_file=None,
+        )
+    )  # fmt: skip
+    parts, health, name = server.parts, server._health._server_status, "market.inference.engine.sentiment"
+    slot = parts.catalog.default("sentiment")
+    slot.load = Gated
+    await server.start()
+    try:
+        await eventually_async(lambda: health.get(name) == health_pb2.HealthCheckResponse.SERVING)
+        track = parts.tracks["texts"].quick
+        track._stuck_seconds = 0.05  # for the hang alone
+        slot.model.gate.clear()
+        with pytest.raises(ServiceUnavailableError, match="the texts engine is stuck"):
+            await asyncio.wait_for(parts.servicer.sentiment(texts(1, 40), ReplicaCall()), 60)
+        await eventually_async(lambda: health[name] == health_pb2.HealthCheckResponse.NOT_SERVING)
+        status = {engine.name: engine for engine in (await parts.servicer._status.probe()).engines}
+        assert status["sentiment"].health == pb.HEALTH_UNHEALTHY
+        assert "the texts engine is stuck" in status["sentiment"].message
+        assert status["forecast"].health == pb.HEALTH_HEALTHY
+        track._stuck_seconds = 60.0
+        slot.model.gate.set()
+        await eventually_async(lambda: health[name] == health_pb2.HealthCheckResponse.SERVING)
+        await parts.servicer.sentiment(texts(1, 40), ReplicaCall())
+    finally:
+        slot.model.gate.set()
+        await server.stop()
