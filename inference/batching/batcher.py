@@ -26,6 +26,7 @@ from market_inference.contract.errors import (
     OverloadedError,
     ServiceUnavailableError,
 )
+from runtime.foreign import contained
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,9 @@ class Batcher:
 
     def learn_warm_up(self, model: Any, items: Sequence[Any], seconds: float) -> None:
         """Learn the cost of a model from a batch of its warm-up."""
-        units = max(map(model.units, items)) * len(items)
-        self.costs.learn_warm_up((model, model.bucket(items[0])), units, seconds)
+        with contained:
+            units = max(map(model.units, items)) * len(items)
+            self.costs.learn_warm_up((model, model.bucket(items[0])), units, seconds)
 
     def queued_seconds(self, at: float) -> float:
         """Expected seconds until the device has run everything that was admitted."""
@@ -210,15 +212,20 @@ class Batcher:
 
     def entries(self, job: Job) -> list[Entry]:
         """The entries of a job that is not admitted yet."""
+        with contained:
+            return self._alike(job) if job.alike else self._each(job)
+
+    def _alike(self, job: Job) -> list[Entry]:
+        model, budget, first = job.model, self._budget, job.items[0]
+        key, units = (model, model.bucket(first)), model.units(first)
+        seconds, items = self.costs.share(key, units, budget), len(job.items)
+        bounds = ((budget.units, units), (self.costs.line(key).ceiling, units), (RUN_SECONDS, seconds))
+        run = max(1, int(min(budget.items, *(most / one for most, one in bounds if one))))
+        counts = [(index, min(run, items - index)) for index in range(0, items, run)]
+        return [Entry(job, index, key, units, seconds * count, count=count) for index, count in counts]
+
+    def _each(self, job: Job) -> list[Entry]:
         model, budget, entries = job.model, self._budget, []
-        if job.alike:
-            first = job.items[0]
-            key, units = (model, model.bucket(first)), model.units(first)
-            seconds, items = self.costs.share(key, units, budget), len(job.items)
-            bounds = ((budget.units, units), (self.costs.line(key).ceiling, units), (RUN_SECONDS, seconds))
-            run = max(1, int(min(budget.items, *(most / one for most, one in bounds if one))))
-            counts = [(index, min(run, items - index)) for index in range(0, items, run)]
-            return [Entry(job, index, key, units, seconds * count, count=count) for index, count in counts]
         # Few estimates serve all items.
         known: dict[tuple[Hashable, int], tuple[Key, float]] = {}
         for index, item in enumerate(job.items):

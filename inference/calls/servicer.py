@@ -31,6 +31,7 @@ from market_inference.contract.generated import answers_pb2, inference_pb2, requ
 from models import indicators
 from models.cache import SizedCache, sized_cache
 from models.forecast import Group, Series
+from runtime.foreign import contained
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -281,7 +282,8 @@ def _pool(model: Any, texts: Sequence[Any], outcomes: Sequence[Any]) -> list[Any
         if error is not None:
             pooled.append(error)
             continue
-        probabilities = model.pool(text.chunks, np.stack(parts)) if len(parts) > 1 else parts[0]
+        with contained:
+            probabilities = model.pool(text.chunks, np.stack(parts)) if len(parts) > 1 else parts[0]
         pooled.append(answers.Sentiment(probabilities, len(parts), text.warnings))
     return pooled
 

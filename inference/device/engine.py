@@ -21,6 +21,7 @@ from inference.device import cuda
 from inference.device.outcomes import Verify, accept
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import InternalError, OverloadedError
+from runtime.foreign import contained
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Engine:
         self._clock = now if device.startswith("cuda") else thread_time
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._own_device, name=f"engine-{name}", daemon=True)
+        self._thread = Thread(target=self._main, name=f"engine-{name}", daemon=True)
         self._thread.start()
 
     def run(
@@ -81,7 +82,8 @@ class Engine:
 
         def task() -> None:
             try:
-                outcome, resolve = function(), reply.set_result
+                with contained:
+                    outcome, resolve = function(), reply.set_result
             except Exception as error:  # noqa: BLE001 -- raised in the caller, who awaits it
                 outcome, resolve = error, reply.set_exception
             self._report(lambda value: None if reply.done() else resolve(value), outcome)
@@ -95,7 +97,9 @@ class Engine:
         Batches of models that serve run in between. Raises what the check or a batch raises.
         """
         await self.call(model.check)
-        for batch in batches:
+        rest = iter(batches)
+        # A batch of texts comes from the model's tokeniser.
+        while batch := await self.call(functools.partial(next, rest, None)):
             items = batch
             try:
                 if not self._device.startswith("cuda"):
@@ -122,8 +126,17 @@ class Engine:
 
     def _report(self, done: Callable[[Any], None], outcome: Any) -> None:
         # The loop is closed if the process stops while a batch runs.
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(done, outcome)
+
+    def _main(self) -> None:
+        try:
+            self._own_device()
+        except BaseException:
+            # Without the thread no call of the engine would ever end, and no health check would say so.
+            log.critical("engine's thread failed, the process ends", exc_info=True, extra=fields(engine=self.name))
+            logging.shutdown()
+            os._exit(1)
 
     def _own_device(self) -> None:
         if self._nice and sys.platform == "linux":
@@ -197,8 +210,9 @@ def run_batch(
 
 def _run_slice(model: Any, items: Sequence[Any], result: BatchResult, verify: Verify) -> Sequence[Any]:
     try:
-        outcomes = _run(model, items, result)
-        invalid = verify(items, outcomes)
+        with contained:
+            outcomes = [*_run(model, items, result)]
+            invalid = verify(items, outcomes)
     except Exception:  # the engine's thread must survive any error, such as one of the device outside a model
         log.exception("batch failed", extra=fields(model=model.name, items=len(items)))
         return [InternalError() for _ in items]
@@ -219,9 +233,10 @@ def invalid_error(model: Any) -> InternalError:
 def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]:
     out_of_memory = False
     try:
-        outcomes: Sequence[Any] = model.run(items)
-        if len(outcomes) != len(items):
-            raise RuntimeError(f"{model.name} gave {len(outcomes)} answers to {len(items)} items")
+        with contained:
+            outcomes: Sequence[Any] = model.run(items)
+            if len(outcomes) != len(items):
+                raise RuntimeError(f"{model.name} gave {len(outcomes)} answers to {len(items)} items")
     except Exception as error:  # a model may fail in any way; bisection finds the item that caused the failure
         out_of_memory = cuda.is_out_of_memory(error)
         if len(items) == 1 and not out_of_memory:

@@ -20,6 +20,7 @@ from market_inference.contract.deadline import now
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
 from models.model import ModelUnavailableError
 from runtime import malloc
+from runtime.foreign import contained
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -287,7 +288,8 @@ async def _loaded(slot: Slot) -> Any:
     def load() -> None:
         known = len(sys.modules)
         try:
-            outcome, set_outcome = slot.load(), found.set_result
+            with contained:
+                outcome, set_outcome = slot.load(), found.set_result
         except Exception as error:  # noqa: BLE001 -- raised by the caller, who awaits it
             outcome, set_outcome = error, found.set_exception
         # Reading weights frees several times the bytes of the model, and no answer needs as much again.

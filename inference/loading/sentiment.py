@@ -14,6 +14,7 @@ from inference.config import Config, model_list
 from inference.device import blas
 from models import sentiment
 from runtime import cores
+from runtime.foreign import contained
 
 # More threads would have less than a hundred tokens each of a common batch.
 MOST_THREADS = 4
@@ -59,7 +60,8 @@ def _outcome(load: Callable[[], Any]) -> Future[Any]:
 
     def run() -> None:
         try:
-            found.set_result(load())
+            with contained:
+                found.set_result(load())
         except Exception as error:  # noqa: BLE001 -- raised by the caller who takes the model
             found.set_exception(error)
 

@@ -46,6 +46,7 @@ from models import indicators
 from models.forecast import Series
 from models.indicators.incremental import newest_units
 from models.indicators.plan import Plans
+from runtime.foreign import contained
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -397,13 +398,14 @@ def _run(batch: Sequence[tuple[Session, Work]], plans: Plans) -> list[tuple[Outc
 
 def _outcome(session: Session, work: Work, plans: Plans, until: float) -> Outcome:
     try:
-        if not isinstance(work, Opening):
+        with contained:
+            if not isinstance(work, Opening):
+                if session.state is None:
+                    return SessionLostError("the session did not open", retry_after=0.0)
+                return session.state.update(work)
             if session.state is None:
-                return SessionLostError("the session did not open", retry_after=0.0)
-            return session.state.update(work)
-        if session.state is None:
-            session.state = SessionState(work, plans)
-        return session.state.load(until)
+                session.state = SessionState(work, plans)
+            return session.state.load(until)
     except ServiceError as error:
         return error
     except Exception:  # a bug ends this session and no other

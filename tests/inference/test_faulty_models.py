@@ -58,12 +58,19 @@ async def served(fault: Callable[[Forecast], Forecast], **settings: Any) -> Comp
     return parts
 
 
-def raising(found: Forecast) -> Forecast:
-    raise ZeroDivisionError
+def raising(error: BaseException) -> Callable[[Forecast], Forecast]:
+    def fault(found: Forecast) -> Forecast:
+        raise error
+
+    return fault
 
 
+RAISES = {
+    f"raises {kind.__name__}": raising(kind())
+    for kind in (ZeroDivisionError, SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration)
+}
 FAULTS = {
-    "raises": raising,
+    **RAISES,
     "NaN among the quantiles": lambda found: found._replace(quantiles=np.full_like(found.quantiles, np.nan)),
     "an infinite median": lambda found: found._replace(point=np.full_like(found.point, np.inf)),
     "too few steps": lambda found: found._replace(point=found.point[:-1]),
@@ -72,7 +79,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_their_answers(fault):
     parts = await served(FAULTS[fault])
     try:
@@ -88,7 +95,7 @@ async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_th
     for answer in (well, also_well):
         assert np.isfinite(pb.PredictResponse.FromString(answer).forecasts[0].forecast.quantiles).all()
     assert [one.WhichOneof("result") for one in mixed.forecasts] == ["forecast", "error", "forecast"]
-    assert invalid == (0 if fault == "raises" else 2)
+    assert invalid == (0 if fault in RAISES else 2)
 
 
 async def test_a_model_that_is_replaced_while_it_runs_completes_its_batch():

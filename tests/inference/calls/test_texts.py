@@ -1,19 +1,23 @@
 """Tokenising is admitted, fair between clients, and cancelled with its caller."""
 
 import asyncio
+import json
 from threading import Event
 from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2
+from tokenizers import Tokenizer
 
 from inference.build import build
 from inference.calls.call import ReplicaCall
 from inference.config import Config
 from inference.server import Server
-from market_inference.contract.errors import OverloadedError, ServiceUnavailableError
+from market_inference.contract.errors import InternalError, OverloadedError, ServiceUnavailableError
 from market_inference.contract.generated import inference_pb2 as pb
 from models import sentiment
+from models.sentiment import minilm
+from models.sentiment.text import Windows
 from tests.eventually import eventually_async
 
 
@@ -98,6 +102,36 @@ async def test_a_clients_long_texts_are_refused_before_they_delay_anothers(parts
     outcomes = await asyncio.gather(*attack, return_exceptions=True)
     assert len(victims) == 10
     assert any(isinstance(outcome, OverloadedError) for outcome in outcomes)
+
+
+def slow_pattern() -> Tokenizer:
+    """The embedded model's tokeniser behind a pattern at which its library panics, for texts such as aaaab."""
+    described = json.loads(minilm.tokenizer().to_str())
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, described["pre_tokenizer"]]}
+    return Tokenizer.from_str(json.dumps(described))
+
+
+async def test_a_text_at_which_the_tokenisers_library_panics_fails_alone(parts):
+    good, bad = "Profit rose sharply.", "a" * 28 + "b"
+    parts.catalog.default("sentiment").model._model._windows = Windows(slow_pattern(), 256)
+
+    def ask(*asked: str) -> Any:
+        raw = pb.AnalyzeSentimentRequest(texts=asked).SerializeToString()
+        return parts.servicer.sentiment(raw, ReplicaCall(client=asked[0]))
+
+    async with asyncio.timeout(60):
+        alone = pb.AnalyzeSentimentResponse.FromString(await ask(good)).sentiments[0].sentiment
+        mate, failed = await asyncio.gather(ask(good), ask(bad), return_exceptions=True)
+        mixed = pb.AnalyzeSentimentResponse.FromString(await ask(good, bad)).sentiments
+        after = pb.AnalyzeSentimentResponse.FromString(await ask(good)).sentiments[0].sentiment
+        status = await parts.servicer._status.probe()
+    assert isinstance(failed, InternalError)
+    mate = pb.AnalyzeSentimentResponse.FromString(mate).sentiments[0].sentiment
+    assert mixed[1].error.code == InternalError().status("").code
+    for answer in (mate, mixed[0].sentiment, after):
+        assert answer.score == pytest.approx(alone.score, abs=1e-5)
+    assert {engine.name: engine.health for engine in status.engines}["sentiment"] == pb.HEALTH_HEALTHY
 
 
 async def test_texts_that_hang_in_the_tokeniser_stop_sentiment_and_the_replica_says_so():

@@ -1,5 +1,8 @@
 """Batches that fail on the device: memory that runs out, items that poison."""
 
+import asyncio
+import subprocess
+import sys
 import time
 from threading import current_thread
 
@@ -12,6 +15,7 @@ from inference.device.cuda import limit_memory
 from inference.device.engine import run_batch
 from market_inference.contract.errors import InternalError, OverloadedError
 from models import forecast, indicators, sentiment
+from runtime.foreign import EscapedError
 
 
 class Tight:
@@ -65,6 +69,45 @@ async def test_a_failing_call_on_the_device_thread_reaches_its_caller(engine):
     with pytest.raises(RuntimeError, match="no such weights"):
         await engine.call(fail)
     assert await engine.call(lambda: 7) == 7
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration])
+async def test_no_call_on_the_device_thread_ends_the_thread_or_its_caller(engine, kind):
+    def fail() -> None:
+        raise kind("no such weights")
+
+    with pytest.raises(EscapedError, match=kind.__name__) as caught:
+        await asyncio.wait_for(engine.call(fail), 60)
+    assert isinstance(caught.value.__cause__, kind)
+    assert await asyncio.wait_for(engine.call(lambda: 7), 60) == 7
+
+
+async def test_a_warm_up_that_cannot_be_tokenised_fails_the_adoption_alone(engine, model):
+    def batches():
+        yield [1]
+        raise SystemExit
+
+    with pytest.raises(EscapedError):
+        await asyncio.wait_for(engine.adopt(model, batches()), 60)
+    assert await asyncio.wait_for(engine.call(lambda: 7), 60) == 7
+
+
+def test_a_process_without_the_thread_of_an_engine_ends():
+    program = """
+import asyncio
+from inference.device import cuda
+from inference.device.engine import Engine
+
+cuda.use_threads = None
+
+async def main():
+    await Engine("lost").call(lambda: 7)
+
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False)
+    assert ran.returncode == 1
+    assert "engine's thread failed" in ran.stderr
 
 
 async def test_a_model_is_checked_and_warmed_up_on_the_thread_that_will_run_it(engine, model):

@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import json
 import sys
 import threading
 from types import ModuleType
 
 import pytest
+from tokenizers import Tokenizer
 
 from inference.loading.catalog import Catalog, Slot
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
@@ -44,6 +46,27 @@ async def test_an_unexpected_failure_to_load_tells_the_caller_nothing_internal(c
         await catalog.get("e", "")
     assert "/secret/path" not in caught.value.message
     assert "/secret/path" in caplog.text
+
+
+def panicking():
+    """A panic of the tokenisers' library, which is no Exception."""
+    Tokenizer.from_str(json.dumps({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}))
+
+
+def ending():
+    sys.exit("no GPU here")
+
+
+@pytest.mark.parametrize("load", [panicking, ending])
+async def test_a_load_that_ends_its_thread_has_failed_at_once(load, model, caplog):
+    slot = Slot("e", "bad", load)
+    catalog = Catalog([slot, Slot("e", "good", lambda: model, is_default=True)])
+    with pytest.raises(ServiceUnavailableError, match="failed to load"):
+        await asyncio.wait_for(catalog.get("e", "bad"), 60)
+    assert "Cannot parse precompiled_charsmap" in caplog.text or "no GPU here" in caplog.text
+    assert await catalog.get("e", "good") is model
+    slot.load, slot.retry_at = lambda: model, 0.0
+    assert await catalog.get("e", "bad") is model
 
 
 async def test_a_model_whose_self_test_fails_never_serves(model):

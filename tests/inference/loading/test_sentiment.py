@@ -1,5 +1,6 @@
 """The loader of sentiment models: the default model, loaded ahead, is handed out once."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,17 +10,20 @@ from inference.loading import sentiment
 from inference.loading.sentiment import MOST_THREADS, SentimentLoader
 from models.model import ModelUnavailableError
 from runtime import cores
+from runtime.foreign import EscapedError
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """What was loaded, in order; a model named "missing" cannot be."""
+    """What was loaded, in order; models named "missing" and "ending" cannot be."""
     done: list[tuple[str, str, int]] = []
 
     def load(name_or_source: str, *, device: str, threads: int) -> object:
         done.append((name_or_source, device, threads))
         if name_or_source == "missing":
             raise ModelUnavailableError("the package of this model is not installed")
+        if name_or_source == "ending":
+            sys.exit("no GPU here")
         return object()
 
     monkeypatch.setattr(sentiment.sentiment, "load", load)
@@ -64,6 +68,13 @@ def test_a_failure_reaches_the_call_that_asks_for_the_model(loads: list[tuple[st
     with pytest.raises(ModelUnavailableError, match="not installed"):
         load("missing", None)
     assert len(loads) == 2
+
+
+def test_a_failure_that_is_no_exception_reaches_the_call_too(loads: list[tuple[str, str, int]]) -> None:
+    load = loader(sentiment_models="ending")
+    load.begin()
+    with pytest.raises(EscapedError, match="SystemExit"):
+        load("ending", None)
 
 
 def test_without_models_nothing_is_loaded(loads: list[tuple[str, str, int]]) -> None:
