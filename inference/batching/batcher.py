@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from itertools import groupby, repeat
+from numbers import Real
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from market_inference.contract.deadline import now
 from market_inference.contract.errors import (
     CallCancelledError,
     DeadlineExceededError,
+    InternalError,
     OverloadedError,
     ServiceUnavailableError,
 )
@@ -145,7 +147,7 @@ class Batcher:
     def learn_warm_up(self, model: Any, items: Sequence[Any], seconds: float) -> None:
         """Learn the cost of a model from a batch of its warm-up."""
         with contained:
-            units = max(map(model.units, items)) * len(items)
+            units = _checked_units(model, max(map(model.units, items))) * len(items)
             self.costs.learn_warm_up((model, model.bucket(items[0])), units, seconds)
 
     def queued_seconds(self, at: float) -> float:
@@ -217,7 +219,7 @@ class Batcher:
 
     def _alike(self, job: Job) -> list[Entry]:
         model, budget, first = job.model, self._budget, job.items[0]
-        key, units = (model, model.bucket(first)), model.units(first)
+        key, units = (model, model.bucket(first)), _checked_units(model, model.units(first))
         seconds, items = self.costs.share(key, units, budget), len(job.items)
         bounds = ((budget.units, units), (self.costs.line(key).ceiling, units), (RUN_SECONDS, seconds))
         run = max(1, int(min(budget.items, *(most / one for most, one in bounds if one))))
@@ -232,7 +234,7 @@ class Batcher:
             kind = bucket, units = model.bucket(item), model.units(item)
             if kind not in known:
                 key = model, bucket
-                known[kind] = key, self.costs.share(key, units, budget)
+                known[kind] = key, self.costs.share(key, _checked_units(model, units), budget)
             key, seconds = known[kind]
             entries.append(Entry(job, index, key, units, seconds))
         return entries
@@ -530,6 +532,14 @@ class Batcher:
             self._watchdog.cancel()
             self._watchdog = None
         self._fail_waiting(CallCancelledError("the service is stopping"))
+
+
+def _checked_units(model: Any, units: Any) -> Any:
+    """An item's units. Raises InternalError for a size that no queue can order or bound."""
+    is_number = isinstance(units, Real)
+    if not (is_number and 0 < units < math.inf):
+        raise InternalError(f"the model {model.name!r} gave no size of this item (units: {units!r})")
+    return units
 
 
 def _divided(batch: Sequence[Entry], items: int) -> tuple[list[Entry], list[Entry]]:

@@ -98,6 +98,27 @@ async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_th
     assert invalid == (0 if fault in RAISES else 2)
 
 
+SIZES = {"NaN": np.nan, "nothing": 0, "less than nothing": -1, "no end": np.inf, "no number": "many"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_item_without_a_size_is_refused_and_the_engine_works_on(size):
+    parts = await served(lambda found: found)
+    model = parts.catalog.default("forecast").model
+    try:
+        model.units = lambda item: SIZES[size] if item.values[0] == 666 else 64
+        call = ReplicaCall(client="a")
+        async with asyncio.timeout(60):
+            shorter = pb.PredictRequest(series=[pb.Series(values=np.linspace(90, 110, 40))]).SerializeToString()
+            for raw in (request(666), request(666) + shorter):
+                with pytest.raises(InternalError, match="'vol_rw' gave no size of this item"):
+                    await parts.servicer.predict(raw, call)
+            answer = pb.PredictResponse.FromString(await parts.servicer.predict(request(1), call))
+    finally:
+        parts.close()
+    assert answer.forecasts[0].HasField("forecast")
+
+
 async def test_a_model_that_is_replaced_while_it_runs_completes_its_batch():
     entered, gate = Event(), Event()
 
