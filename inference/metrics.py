@@ -61,7 +61,7 @@ class Metrics:
         )
         self.invalid = counter(
             "market_inference_invalid_outcomes",
-            "Outcomes of models that were not finite or had the wrong shape, and became errors.",
+            "Outcomes of models with the wrong type, layout or values, which became errors.",
             ("engine",),
         )
         self.warnings = counter(

@@ -158,5 +158,5 @@ class BatchResult:
     # The number of items that fit the device's memory together, if the whole batch did not fit.
     fitted: int | None = None
     oom_recoveries: int = 0
-    # Outcomes that were not finite or had the wrong shape, and are errors now.
+    # Outcomes of the wrong type, layout or values, which are errors now.
     invalid: int = 0

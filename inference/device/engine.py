@@ -222,12 +222,9 @@ def _run_slice(model: Any, items: Sequence[Any], result: BatchResult, verify: Ve
         "invalid outcomes", extra=fields(model=model.name, items=len(invalid), reason=next(iter(invalid.values())))
     )
     result.invalid += len(invalid)
-    return [invalid_error(model) if place in invalid else outcome for place, outcome in enumerate(outcomes)]
-
-
-def invalid_error(model: Any) -> InternalError:
-    """The error of an item whose outcome cannot be an answer."""
-    return InternalError(f"the model {model.name!r} gave no finite answer for this item")
+    for place, mistake in invalid.items():
+        outcomes[place] = InternalError(f"the answer of the model {model.name!r} to this item {mistake}")
+    return outcomes
 
 
 def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]:

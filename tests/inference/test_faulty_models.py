@@ -75,7 +75,15 @@ FAULTS = {
     "an infinite median": lambda found: found._replace(point=np.full_like(found.point, np.inf)),
     "too few steps": lambda found: found._replace(point=found.point[:-1]),
     "too few levels": lambda found: found._replace(quantiles=found.quantiles[:, :-1]),
+    "numbers of another type": lambda found: found._replace(point=found.point.astype(np.int64)),
+    "numbers in another order of bytes": lambda found: found._replace(quantiles=found.quantiles.astype(">f8")),
+    "numbers in another order": lambda found: found._replace(quantiles=np.asfortranarray(found.quantiles)),
+    "crossed quantiles": lambda found: found._replace(quantiles=np.ascontiguousarray(found.quantiles[:, ::-1])),
+    "a negative context": lambda found: found._replace(context=-1),
+    "no coverage": lambda found: found._replace(coverage=None),
+    "other warnings": lambda found: found._replace(warnings=("old data",)),
     "no forecast": lambda found: None,
+    "an error as its answer": lambda found: ValueError(),
 }
 
 
@@ -92,6 +100,7 @@ async def test_the_item_with_the_fault_gets_a_typed_error_and_its_batch_mates_th
     finally:
         parts.close()
     assert isinstance(failed, InternalError)
+    assert "'vol_rw'" in failed.message or fault in RAISES
     for answer in (well, also_well):
         assert np.isfinite(pb.PredictResponse.FromString(answer).forecasts[0].forecast.quantiles).all()
     assert [one.WhichOneof("result") for one in mixed.forecasts] == ["forecast", "error", "forecast"]
