@@ -12,6 +12,7 @@ import torch
 
 from models.forecast.pretrained import Pretrained, by_blocks
 from models.forecast.series import Array, Forecast, Series
+from models.missing_weights import refuse_missing
 from models.model import Model, ModelUnavailableError
 from models.weights_version import weights_version
 
@@ -25,9 +26,12 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
     except ImportError as error:
         raise ModelUnavailableError(f"{name} needs transformers 5 or later: pip install 'transformers>=5'") from error
     try:
-        network = TimesFm2_5ModelForPrediction.from_pretrained(source, dtype=torch.float32)
+        network, info = TimesFm2_5ModelForPrediction.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise ModelUnavailableError(f"{name}: no TimesFM 2.5 weights at {source}: {error}") from error
+    refuse_missing(name, info)
     network = network.to(device).eval()
     return Pretrained(name, TimesFm(network, weights_version(source, network.config)), backtests)
 

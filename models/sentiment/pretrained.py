@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.manifest import Manifest
+from models.missing_weights import refuse_missing
 from models.model import ModelUnavailableError
 from models.sentiment import EMBEDDED, precision
 from models.sentiment.batch import parts
@@ -94,11 +95,14 @@ def _transformers(source: str, manifest: Manifest | None) -> tuple[Any, Any, Any
         config = AutoConfig.from_pretrained(source)
         order(_labels(config, manifest))
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-        model = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError) as away:
         reason = str(away).splitlines()[0]
         reason = reason.replace(source, named)
         raise ModelUnavailableError(f"{named!r} is neither {EMBEDDED!r} nor a model to be had here: {reason}") from away
+    refuse_missing(named, info)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelUnavailableError(f"{named!r} has no fast tokeniser (tokenizer.json)")
     return config, tokenizer, model

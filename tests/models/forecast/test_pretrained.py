@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models.forecast import Covariates, Forecast, Group, Series, load, pretrained
 from models.forecast.backtests import _before
@@ -173,6 +174,20 @@ def test_missing_package_is_reported_with_what_to_install(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelUnavailableError, match=f"needs .*{package}.*pip install"):
         load(name, source="somewhere")
+
+
+@pytest.mark.parametrize("name", SAVE)
+def test_files_that_lack_weights_are_refused(name: str, tmp_path: Path) -> None:
+    SAVE[name](tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    for kept in (
+        {f"_orig_mod.{key}": value for key, value in weights.items()},
+        {key: weights[key] for key in sorted(weights)[1:]},
+    ):
+        save_file(kept, file, metadata={"format": "pt"})
+        with pytest.raises(ModelUnavailableError, match=rf"the files of '{name}' lack [1-9][0-9]* weights"):
+            load(name, source=str(tmp_path))
 
 
 def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from models.model import ModelUnavailableError
 from models.sentiment import load
@@ -76,6 +77,22 @@ def test_name_and_version_identify_the_loaded_model(folder: Path, tiny: Sentimen
 def test_labels_that_cannot_be_matched_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailableError, match="set id2label"):
         load(str(save(tmp_path, id2label={0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda weights: {key: value for key, value in weights.items() if not key.startswith("classifier")},
+        lambda weights: {key: value for key, value in weights.items() if "layer.1" not in key},
+        lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    ],
+    ids=["no head", "no second layer", "other names"],
+)
+def test_files_that_lack_weights_are_refused(kept: Any, tmp_path: Path) -> None:
+    file = save(tmp_path) / "model.safetensors"
+    save_file(kept(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailableError, match=r"lack [1-9][0-9]* weights, such as"):
+        load(str(tmp_path), dtype="float32")
 
 
 def test_pickled_weights_are_never_loaded(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""Weights of a network that its files lack: transformers draws them at random, differently at every load.
+
+Owns the refusal. `info` is what transformers returns with output_loading_info.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.model import ModelUnavailableError
+
+
+def refuse_missing(named: str, info: Mapping[str, Any]) -> None:
+    """Raises ModelUnavailableError for a network of which weights are missing."""
+    missing = sorted(map(str, info["missing_keys"]))
+    if missing:
+        other = sorted(map(str, info["unexpected_keys"]))
+        beside = f", and have others, such as {other[0]!r}" if other else ""
+        raise ModelUnavailableError(
+            f"the files of {named!r} lack {len(missing)} weights, such as {missing[0]!r}{beside}"
+        )
+
+
+def look(named: str, network: Any, source: str) -> None:
+    """As refuse_missing(), for a ``network`` that a library has loaded from ``source``. Reads no weight again."""
+    if not (Path(source) / "adapter_config.json").exists():  # peft loads an adapter's base from elsewhere
+        _, info = type(network).from_pretrained(source, device_map="meta", output_loading_info=True)
+        refuse_missing(named, info)
