@@ -51,7 +51,10 @@ class Watcher:
                 await self._look()
         except (LookError, OSError, ValueError) as error:
             self._failed(str(error) or type(error).__name__, bug=False)
-        except Exception as error:  # noqa: BLE001 -- a bug, logged with its trace; the next look follows
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # the end of the task, or of the process
+        # A bug, logged with its trace; the next look follows. A panic of cryptography is no Exception.
+        except BaseException as error:  # noqa: BLE001 -- see above
             self._failed(f"{type(error).__name__}: {error}", bug=True)
         else:
             if self.failure:

@@ -7,7 +7,13 @@ from prometheus_client import CollectorRegistry
 
 from runtime.watcher import LookError, Watcher, WatcherCollector
 
+
+class Panic(BaseException):
+    """As pyo3 raises for a panic of a library in Rust."""
+
+
 FAILURES = [
+    Panic("unwrap on None"),
     LookError("no keys"),
     OSError("no file"),
     ValueError("no JSON"),
