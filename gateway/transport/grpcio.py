@@ -36,8 +36,8 @@ PING_SECONDS = 10.0
 STRANGERS_SHARE = 0.02
 # Calls that wait to be refused; a further call is refused at once.
 MOST_STRANGERS = 4_096
-# grpc.aio servers on one port. gRPC hands the calls of a server over one after the other, and a call waits behind all
-# calls that have come before: so only behind those of connections that the kernel has given to the same server.
+# grpc.aio servers on one port. gRPC hands the calls of a method over one after the other, and a call waits behind all
+# that have come before: so only behind those of connections that the kernel has given to the same server.
 QUEUES = 16
 # Calls of one queue that have come and are not handled yet: above the first number some are dropped, above the second
 # all. A connection may have 100. A queue of all connections holds more than one of QUEUES.
@@ -114,7 +114,9 @@ class GrpcioTransport:
             ("grpc.server.max_pending_requests_hard_limit", pending[1]),
         ]
         server = grpc.aio.server(options=[*self._options, *options])
-        server.add_generic_rpc_handlers((_Handlers(self._servicer, self._strangers, self._resets),))
+        # gRPC has a queue for each registered method. Calls of other methods, or of none, wait in other queues.
+        handlers = _handlers(self._servicer, self._strangers, self._resets)
+        server.add_registered_method_handlers(methods.SERVICE.full_name, handlers)
         self._register(server)
         server.add_generic_rpc_handlers((_Unknown(self._strangers),))
         return server
@@ -129,28 +131,23 @@ class GrpcioTransport:
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
 
-class _Handlers(grpc.GenericRpcHandler):
-    """The public RPCs as gRPC handlers that pass bytes, so that no message is parsed twice.
+def _handlers(
+    servicer: Servicer, strangers: "_Strangers", resets: Resets
+) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
+    """The public RPCs by name, as gRPC handlers that pass bytes, so that no message is parsed twice.
 
     Unary RPCs have handlers for a stream of requests: such a handler runs before the request has come, so that the
     refusal of a stranger needs no request, and the wait for a request has a time limit.
     """
-
-    def __init__(self, servicer: Servicer, strangers: "_Strangers", resets: Resets) -> None:
-        self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        handler: grpc.RpcMethodHandler[Any, Any]
-        requests = _Requests()
-        streamed = {"Stream": servicer.stream, "Watch": servicer.watch}
-        for method in methods.METHODS.values():
-            if serve := streamed.get(method.name):
-                handler = grpc.stream_stream_rpc_method_handler(_known(servicer, method, serve, strangers, resets))
-            else:
-                unary = _unary(servicer, requests)
-                handler = grpc.stream_unary_rpc_method_handler(_known(servicer, method, unary, strangers, resets))
-            self._table[method.path] = handler
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        return self._table.get(handler_call_details.method)
+    unary = _unary(servicer, _Requests())
+    streamed = {"Stream": servicer.stream, "Watch": servicer.watch}
+    made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for name, method in methods.METHODS.items():
+        if serve := streamed.get(name):
+            made[name] = grpc.stream_stream_rpc_method_handler(_known(servicer, method, serve, strangers, resets))
+        else:
+            made[name] = grpc.stream_unary_rpc_method_handler(_known(servicer, method, unary, strangers, resets))
+    return made
 
 
 class _Unknown(grpc.GenericRpcHandler):

@@ -261,16 +261,35 @@ async def test_compressed_requests_are_refused_at_the_headers(default, compressi
 async def test_a_call_waits_behind_the_calls_of_some_connections_only(default, monkeypatch):
     """Each queue has handlers of its own. The kernel chooses a queue for each connection."""
     served = Counter()
-    find = grpcio._Handlers.service
-    monkeypatch.setattr(
-        grpcio._Handlers, "service", lambda own, details: served.update([id(own)]) or find(own, details)
-    )
+    known = grpcio._known
+
+    def counted(*given):
+        handler = known(*given)
+
+        async def serve(*call):
+            served[handler] += 1
+            return await handler(*call)
+
+        return serve
+
+    monkeypatch.setattr(grpcio, "_known", counted)
     async with default() as gateway, contextlib.AsyncExitStack() as connections:
         for _ in range(10 * grpcio.QUEUES):
             connection = await connections.enter_async_context(Connection(gateway.server.address))
             connection.send(frame(HEADERS, 4, 1, CALL))
         await eventually_async(lambda: served.total() == 10 * grpcio.QUEUES)
         assert len(served) > grpcio.QUEUES // 2
+
+
+async def test_a_call_does_not_wait_behind_calls_of_another_method(default, came, monkeypatch):
+    before, refuse = [], grpcio._Strangers.refuse
+    monkeypatch.setattr(grpcio._Strangers, "refuse", lambda *given: before.append(len(came)) or refuse(*given))
+    others = CALL.replace(b"/Predict", b"/Nothing")
+    async with default() as gateway, Connection(gateway.server.address) as connection:
+        calls = [frame(HEADERS, 4, stream, others) for stream in range(1, 199, 2)]
+        connection.send(b"".join(calls) + frame(HEADERS, 4, 199, CALL))
+        await eventually_async(lambda: len(came) == 100)
+        assert before[0] < 80
 
 
 async def test_a_queue_of_all_connections_drops_no_call_of_a_burst(default, monkeypatch):
