@@ -1,4 +1,4 @@
-"""Live sessions that move to another replica: every update is that of a session that stayed, and TA-Lib's."""
+"""Live sessions on their way to another replica: the updates equal those of unmoved sessions, and TA-Lib's."""
 
 import asyncio
 import json
@@ -107,7 +107,7 @@ async def updates(
 
 
 def said(update: Update) -> object:
-    """What an update says, values to the last digit."""
+    """The content of an update, values to the last digit."""
     forecast, error = update.forecast, update.error
     about = None if forecast is None else (forecast.coverage, forecast.context, forecast.model_version)
     refused = None if error is None else (error.reason, error.violations)
@@ -120,7 +120,7 @@ def quantiles(found: list[Update]) -> list[float]:
 
 
 def assert_talib(case: Case, market: Any, found: list[Update]) -> None:
-    """The values of functions that a session promises to equal, over all bars."""
+    """Recursive and bounded functions equal TA-Lib over all bars."""
     last = {update.sequence: update for update in found if len(update)}
     inputs = {name: values[:BARS] for name, values in market.items()}
     for name, params in case.indicators:
@@ -168,7 +168,7 @@ async def test_every_update_after_moves_is_that_of_a_session_that_stayed(service
 
 
 async def test_a_session_that_moves_waits_for_room(services, market):
-    """Where half of the replicas are lost, the others may be full for a while."""
+    """After the loss of half of the replicas the others may be full for a while."""
     first = services.start_local_replica()
     gateway = services.start_gateway([first])
     services.wait_loaded("indicators")

@@ -1,4 +1,4 @@
-"""What a client holds of a session, and sends to open the session again."""
+"""A session's bars and checkpoint in the client, and the opening of a lost session."""
 
 import pytest
 

@@ -72,7 +72,7 @@ def test_a_state_of_other_calls_or_of_no_calls_is_refused():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e308, -5.0, 2.0**52, np.nan, np.inf])
 def test_any_numbers_in_a_state_give_values_and_no_failure(value):
-    """A client may send what it likes as its own state."""
+    """A client may send any bytes as the state of a session."""
     panel = prices(100.0, 360)
     for spec in (*SPECS, *MORE):
         program = compile_indicators([spec])
