@@ -146,7 +146,8 @@ async def test_texts_that_hang_in_the_tokeniser_stop_sentiment_and_the_replica_s
     slot.load = Gated
     await server.start()
     try:
-        await eventually_async(lambda: health.get(name) == health_pb2.HealthCheckResponse.SERVING)
+        ready = [f"market.inference.engine.{engine}" for engine in ("forecast", "sentiment")]
+        await eventually_async(lambda: {*map(health.get, ready)} == {health_pb2.HealthCheckResponse.SERVING})
         track = parts.tracks["texts"].quick
         track._stuck_seconds = 0.05  # for the hang alone
         slot.model.gate.clear()
