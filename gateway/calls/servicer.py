@@ -31,7 +31,7 @@ from gateway.streams.slices import Slices
 from gateway.streams.stalled import Writes
 from gateway.streams.stream import Stream
 from gateway.streams.watch import Watch, read_open
-from market_inference.contract import codes, deadline, metadata, units
+from market_inference.contract import codes, deadline, metadata
 from market_inference.contract.errors import DeadlineExceededError, OverloadedError
 from market_inference.contract.generated import inference_pb2
 from market_inference.contract.methods import METHODS, Method
@@ -195,7 +195,6 @@ class Servicer:
         self._pipeline.refuse_when_draining()
         request.replica, request.calls = replica.address, []
         request.envelope.watch_open.CopyFrom(opened)
-        charge = functools.partial(self._charge_bars, call.client, units.of_bar(opened))
         link = self._links.to(replica)
         return Watch(
             link,
@@ -203,7 +202,7 @@ class Servicer:
             self._pipeline.memory,
             idle_seconds=self._config.session_idle_seconds,
             writes=self._writes,
-            charge=charge,
+            charge=functools.partial(self._charge_bars, call.client),
             on_opened=call.opened,
         )
 
@@ -237,11 +236,11 @@ class Servicer:
             spent = call.charge(limits, allowance, max(1, cost_units))
             call.remaining = spent if isinstance(spent, Remaining) else await spent
 
-    async def _charge_bars(self, client: Client, units_of_bar: int, bars: int) -> None:
+    async def _charge_bars(self, client: Client, cost_units: int) -> None:
         """Charge bars of a session. Raises RateLimitedError or QuotaExceededError."""
         limits = self._pipeline.limits
         if (allowance := limits.allowance(client)) is not None:
-            spent = limits.spend(client.name, allowance, units_of_bar * bars)
+            spent = limits.spend(client.name, allowance, cost_units)
             if not isinstance(spent, Remaining):
                 await spent
 

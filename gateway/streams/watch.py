@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from gateway.access.in_flight import InFlight
 from gateway.streams.session_link import Link
 from gateway.streams.stalled import Writes
-from market_inference.contract import deadline, methods
+from market_inference.contract import deadline, methods, units
 from market_inference.contract.errors import (
     InternalError,
     InvalidRequestError,
@@ -46,10 +46,12 @@ WINDOW = 256
 BAR_BYTES = 512
 """What a bar counts for: its message in the queues of gateway and replica, with the objects around the message."""
 BARS_CHARGED_AT_ONCE = 64
-"""Bars per charge: a budget that several gateways share is not asked at every bar."""
+UNITS_CHARGED_AT_ONCE = 4096
+"""Bounds of a charge in advance, in bars like the next one and in units: a budget that several gateways share is not
+asked at every bar."""
 
 Charge = Callable[[int], Awaitable[None]]
-"""Charges a number of bars to the client's budget. Raises RateLimitedError or QuotaExceededError."""
+"""Charges units to the client's budget. Raises RateLimitedError or QuotaExceededError."""
 
 
 class _Answer(NamedTuple):
@@ -92,7 +94,9 @@ class Watch:
         self._idle_seconds = idle_seconds
         self._window = window
         self._latest = envelope.watch_open.delivery == inference_pb2.WATCH_DELIVERY_LATEST
-        self._charge_bars = charge
+        self._charge_units = charge
+        self._units = units.BarUnits(envelope.watch_open)
+        # Units charged in advance.
         self._charged = 0
         self._on_opened = on_opened
         self._unanswered = 0
@@ -103,7 +107,7 @@ class Watch:
         self._finished = False
         self._last_bar = deadline.now()
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._opened = False
+        self._opened = asyncio.Event()
         # Bars sent to the replica, and answered by the replica.
         self._sent = 0
         self._met = 0
@@ -143,13 +147,12 @@ class Watch:
         if reply.HasField("error"):
             self._end(RemoteError(reply.error))
             return
-        watch = reply.watch
-        answer = _Answer(watch.response, watch.replaceable, watch.forecast, self._opened)
-        if self._opened:
+        watch, opened = reply.watch, self._opened.is_set()
+        answer = _Answer(watch.response, watch.replaceable, watch.forecast, opened)
+        if opened:
             self._met += 1
-        else:
-            self._opened = True
-            self._on_opened()
+        elif not self._open(answer.response):
+            return
         while self._latest and self._answers and answer.replaces(self._answers[-1]):
             self._release(self._answers.pop())
             self._answered()
@@ -161,9 +164,22 @@ class Watch:
             self._queue(answer)
             self._queue_refusals()
 
+    def _open(self, response: bytes) -> bool:
+        """Note the answer to the opening; False for bytes that are none, which end the session."""
+        try:
+            opened = inference_pb2.WatchResponse.FromString(response).opened
+        except DecodeError:
+            log.exception("reply is none", extra=fields(request_id=self._request_id))
+            self._end(InternalError())
+            return False
+        self._units.opened(opened)
+        self._opened.set()
+        self._on_opened()
+        return True
+
     def _queue_refusals(self) -> None:
         """Queue the refusals whose turn has come."""
-        while self._opened and self._refusals and self._refusals[0][0] <= self._met:
+        while self._refusals and self._refusals[0][0] <= self._met:
             self._queue(self._refusals.popleft()[1])
 
     def _hold(self, answer: _Answer) -> None:
@@ -194,6 +210,7 @@ class Watch:
 
     async def _read(self, context: Any) -> None:
         try:
+            await self._opened.wait()  # the answer says what a bar costs
             while await self._read_one(context):
                 pass
         except ServiceError as error:
@@ -222,19 +239,20 @@ class Watch:
         await self._memory.enter_in_turn(self._client, BAR_BYTES)
         self._held_bytes += BAR_BYTES
         self._unanswered += 1
-        await self._charge()
+        await self._charge(self._units.of(bar.sequence) if isinstance(bar, inference_pb2.WatchBar) else 1)
         self._take(bar)
         return True
 
-    async def _charge(self) -> None:
-        """Charge one bar. Bars above the client's rate wait and are not refused. Raises QuotaExceededError."""
-        while not self._charged:
+    async def _charge(self, cost: int) -> None:
+        """Charge a bar's units. Bars above the client's rate wait and are not refused. Raises QuotaExceededError."""
+        ahead = max(cost, min(BARS_CHARGED_AT_ONCE * cost, UNITS_CHARGED_AT_ONCE))
+        while self._charged < cost:
             try:
-                await self._charge_bars(BARS_CHARGED_AT_ONCE)
-                self._charged = BARS_CHARGED_AT_ONCE
+                await self._charge_units(ahead)
+                self._charged += ahead
             except RateLimitedError as error:
                 await asyncio.sleep(error.retry_after or 0.1)
-        self._charged -= 1
+        self._charged -= cost
 
     def _take(self, bar: inference_pb2.WatchBar | InvalidRequestError) -> None:
         """Send a bar to the replica. A message without a bar is refused at once."""
@@ -252,7 +270,7 @@ class Watch:
         self._queue_refusals()
 
     async def _write(self, context: Any) -> None:
-        while not (self._finished and self._opened and not self._answers and not self._unanswered):
+        while not (self._finished and not self._answers and not self._unanswered):
             await self._ready.wait()
             self._ready.clear()
             while self._answers:

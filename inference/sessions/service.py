@@ -30,7 +30,7 @@ from inference.metrics import SessionMetrics
 from inference.sessions.session import Phase, Send, Session
 from inference.sessions.state import BarUpdate, Opening, SessionState
 from inference.sessions.turns import Turns
-from market_inference.contract import deadline, methods
+from market_inference.contract import deadline, methods, units
 from market_inference.contract.errors import (
     DrainingError,
     InternalError,
@@ -289,6 +289,7 @@ class SessionService:
             quantile_levels=session.levels,
             bars=opening.held,
             memory_bytes=session.size_bytes,
+            units_per_bar=units.of_newest(len(opening.program.calls), newest_units(opening.program, opening.held)),
         )
         if session.model is not None:
             opened.model, opened.model_version = session.model.name, session.model.version
@@ -424,10 +425,10 @@ def _output_names(program: indicators.Program) -> list[str]:
 
 def _check_cost(opening: Opening) -> None:
     """Raises InvalidRequestError if the indicators take too long at each bar."""
-    units = newest_units(opening.program, opening.held)
-    if units > MAX_BAR_UNITS:
+    price = newest_units(opening.program, opening.held)
+    if price > MAX_BAR_UNITS:
         what = (
-            f"take {units / MAX_BAR_UNITS:.1f} times as long at each bar as a session may: hold fewer bars than "
+            f"take {price / MAX_BAR_UNITS:.1f} times as long at each bar as a session may: hold fewer bars than "
             f"{opening.held}, or ask for fewer indicators with long periods"
         )
         raise InvalidRequestError([Violation("indicators", what, "cost")])

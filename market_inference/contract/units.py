@@ -40,6 +40,8 @@ WINDOWS: Final = {
 models/indicators/price.py measures the costs; a test compares the two."""
 BARS_PER_UNIT: Final = 8
 """One unit pays for this many bars of a window."""
+PRICE_PER_UNIT: Final = 100
+"""One unit pays for this much of the newest values of a live session, a microsecond of one CPU core."""
 _LONGEST_WINDOW: Final = 100_000
 
 
@@ -102,16 +104,37 @@ def analyze(request: requests_pb2.AnalyzeColumns) -> int:
 
 
 def watch(request: inference_pb2.WatchRequest) -> int:
-    """Units of a session's opening; each bar costs of_bar()."""
+    """Units of a session's opening; for its bars see BarUnits."""
     per_bar, _ = _cost(_serialised(request.open.indicators))
     return len(request.open.history.close) * max(1, per_bar)
 
 
-def of_bar(opened: inference_pb2.WatchOpen) -> int:
-    """Units of each bar of a live session; a forecast at every n-th bar counts with its mean."""
-    forecast = opened.forecast.horizon // max(1, opened.forecast.every)
-    per_bar, windows = _cost(_serialised(opened.indicators))
-    return max(1, per_bar + sum(windows) // BARS_PER_UNIT) + forecast
+def of_newest(indicators: int, price: int) -> int:
+    """Units of each bar of a live session without a forecast; `price`: that of models/indicators/price.py."""
+    return max(1, indicators + price // PRICE_PER_UNIT)
+
+
+class BarUnits:
+    """Units of the bars of a live session. A forecast costs as much as Predict over the bars that the session holds."""
+
+    def __init__(self, request: inference_pb2.WatchOpen) -> None:
+        self._per_bar = 1
+        self._most_held = 0
+        # The sequence number before the first bar of the history.
+        self._before = request.sequence - len(request.history.close)
+        self._horizon = request.forecast.horizon
+        self._every = (request.forecast.every or 1) if request.HasField("forecast") else 0
+
+    def opened(self, opened: inference_pb2.WatchOpened) -> None:
+        """Note the answer to the opening; no bar is charged before."""
+        self._per_bar = max(1, opened.units_per_bar)
+        self._most_held = opened.bars
+
+    def of(self, sequence: int) -> int:
+        """Units of the bar with this sequence number, refused bars and corrections included."""
+        if not self._every or sequence % self._every:
+            return self._per_bar
+        return self._per_bar + max(0, min(self._most_held, sequence - self._before)) + self._horizon
 
 
 def stream(_: requests_pb2.StreamColumns) -> int:

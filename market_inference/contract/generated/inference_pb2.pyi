@@ -1367,7 +1367,9 @@ class WatchForecast(_message.Message):
     horizon: _builtins.int
     model: _builtins.str
     every: _builtins.int
-    """Forecast at every bar with a sequence number that is a multiple of `every`; 0 means every bar."""
+    """Forecast at every bar with a sequence number that is a multiple of `every`; 0 means every bar.
+    Such a bar costs as many units as PredictRequest with the bars held, the others none for the forecast.
+    """
     period: _builtins.int
     """As PredictRequest.period."""
     by_time: _builtins.bool
@@ -1481,6 +1483,7 @@ class WatchOpened(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     BARS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    UNITS_PER_BAR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
     """The model of the forecasts."""
@@ -1489,6 +1492,8 @@ class WatchOpened(_message.Message):
     """Bars that the session holds."""
     memory_bytes: _builtins.int
     """Memory of the session in the service."""
+    units_per_bar: _builtins.int
+    """Units of each bar, for rates and quotas. A bar with a forecast costs the bars held and the horizon more."""
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the values in every update's `indicators`, in order, such as "MACD.macdsignal"."""
@@ -1507,10 +1512,11 @@ class WatchOpened(_message.Message):
         model_version: _builtins.str = ...,
         bars: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        units_per_bar: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "columns", b"columns", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "quantile_levels", b"quantile_levels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "columns", b"columns", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "quantile_levels", b"quantile_levels", "request_id", b"request_id", "units_per_bar", b"units_per_bar"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,10 +10,11 @@ from google.rpc import error_details_pb2
 
 from gateway.access.in_flight import InFlight
 from gateway.streams.stalled import Writes
-from gateway.streams.watch import BAR_BYTES, BARS_CHARGED_AT_ONCE, Watch, read_open
+from gateway.streams.watch import BAR_BYTES, BARS_CHARGED_AT_ONCE, UNITS_CHARGED_AT_ONCE, Watch, read_open
 from market_inference.contract import methods
 from market_inference.contract.errors import (
     DrainingError,
+    InternalError,
     InvalidRequestError,
     OverloadedError,
     QuotaExceededError,
@@ -97,11 +98,12 @@ class Running:
         reader_seconds: float = 60.0,
         most_bytes: int = 1 << 30,
         memory: InFlight | None = None,
+        forecast: pb.WatchForecast | None = None,
     ) -> None:
         self.link, self.caller = FakeLink(), Caller()
         self.refusals: list[Exception] = []
         self.charged = 0
-        envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery))
+        envelope = exchange_pb2.Envelope(id=7, watch_open=pb.WatchOpen(delivery=delivery, forecast=forecast))
         self.memory = memory or InFlight(most=1 << 30, most_per_client=most_bytes, what="bytes")
         self.watch = Watch(
             self.link,  # type: ignore[arg-type]
@@ -115,13 +117,13 @@ class Running:
         )
         self.task = asyncio.create_task(self.watch.run(self.caller))
 
-    async def charge(self, bars: int) -> None:
+    async def charge(self, units: int) -> None:
         if self.refusals:
             raise self.refusals.pop(0)
-        self.charged += bars
+        self.charged += units
 
-    async def opened(self) -> "Running":
-        self.link.answer(pb.WatchResponse(opened=pb.WatchOpened()))
+    async def opened(self, **answer: Any) -> "Running":
+        self.link.answer(pb.WatchResponse(opened=pb.WatchOpened(**answer)))
         await self.settle()
         assert self.caller.got.pop().HasField("opened")
         return self
@@ -230,6 +232,47 @@ async def test_bars_beyond_the_rate_are_slowed_and_not_refused():
     assert run.refusals == []
     assert run.charged == 2 * BARS_CHARGED_AT_ONCE
     run.task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("forecast", "answer"),
+    [
+        (None, {"units_per_bar": 100}),
+        (None, {"units_per_bar": 9000}),
+        (pb.WatchForecast(horizon=1, every=2), {"bars": 50}),
+        (pb.WatchForecast(horizon=365), {"bars": 10_000, "units_per_bar": 2}),
+    ],
+)
+async def test_every_bar_is_charged_before_it_is_sent_and_a_forecast_with_the_bars_held(forecast, answer):
+    run = await Running(forecast=forecast).opened(**answer)
+    cost = 0
+    for sequence in range(1, 101):
+        run.caller.send(sequence)
+        assert await run.link.arrived.get() == sequence
+        cost += answer.get("units_per_bar", 1)
+        if forecast is not None and sequence % (forecast.every or 1) == 0:
+            cost += min(sequence, answer["bars"]) + forecast.horizon
+        assert cost <= run.charged < cost + UNITS_CHARGED_AT_ONCE
+        run.link.update(sequence)
+    run.task.cancel()
+
+
+async def test_a_bar_before_the_answer_to_the_opening_waits_for_it():
+    run = Running()
+    run.caller.send(1)
+    await run.settle()
+    assert (run.link.bars, run.charged) == ([], 0)
+    await run.opened(units_per_bar=2)
+    assert (run.link.bars, run.charged) == ([1], 2 * BARS_CHARGED_AT_ONCE)
+    run.task.cancel()
+
+
+async def test_an_answer_to_the_opening_that_is_none_ends_the_session():
+    run = Running()
+    run.link.on_reply(exchange_pb2.Reply(id=7, watch=exchange_pb2.WatchReply(response=b"\xff")))
+    with pytest.raises(InternalError):
+        await run.task
+    assert run.link.closed == [7]
 
 
 async def test_bars_beyond_the_quota_end_the_session():

@@ -238,6 +238,24 @@ async def test_sessions_beyond_the_bounds_are_refused_and_closing_makes_room():
         setup.close()
 
 
+@pytest.mark.parametrize(
+    ("names", "bars", "expected"),
+    [
+        # By steps of the recurrence, over the lookback, and over all bars held.
+        (["RSI", "EMA", "OBV"], 10_000, 3),
+        (["SMA"] * 3, 10_000, 3),
+        (["KAMA"] * 3, 200, 3 + 3 * 200 // 100),
+        (["KAMA"] * 3, 10_000, 3 + 3 * 10_000 // 100),
+        (["MAMA"] * 3, 10_000, 3 + 7 * 3 * 10_000 // 100),
+        ([], 50, 1),
+    ],
+)
+async def test_the_answer_to_the_opening_says_what_a_bar_costs(setup, names, bars, expected):
+    history = pb.Panel(close=CLOSES, volume=CLOSES)
+    _, replies = setup.open(history=history, bars=bars, indicators=[pb.IndicatorSpec(name=name) for name in names])
+    assert (await replies.next()).opened.units_per_bar == expected
+
+
 async def test_a_session_holds_what_it_said_it_would(setup):
     session, replies = setup.open(bars=60)
     said = (await replies.next()).opened.memory_bytes

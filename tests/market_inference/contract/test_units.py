@@ -1,5 +1,7 @@
 """Units of requests, the measure of rates and quotas."""
 
+from typing import Any
+
 import pytest
 
 from market_inference.contract import units
@@ -41,9 +43,30 @@ def test_a_request_costs_the_units_of_its_row(method, message, expected):
     assert METHODS[method].units(twins.read(type(message), message.SerializeToString())) == expected
 
 
-def test_every_bar_of_a_session_costs_its_indicators_and_its_share_of_a_forecast():
-    assert units.of_bar(OPENED) == 3
-    assert units.of_bar(pb.WatchOpen(forecast=pb.WatchForecast(horizon=10, every=5))) == 3
+def costs(bars: range, opened: pb.WatchOpened, **request: Any) -> list[int]:
+    of_bars = units.BarUnits(pb.WatchOpen(history=pb.Panel(close=[1.0] * 50), **request))
+    of_bars.opened(opened)
+    return [of_bars.of(sequence) for sequence in bars]
+
+
+def test_a_bar_of_a_session_without_a_forecast_costs_what_the_answer_to_the_opening_says():
+    assert costs(range(1, 4), pb.WatchOpened(units_per_bar=7, bars=50)) == [7, 7, 7]
+    assert costs(range(1, 4), pb.WatchOpened()) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("every", "due"), [(0, 1), (1, 1), (2, 2), (366, 366)])
+def test_a_bar_with_a_forecast_costs_the_bars_held_and_the_horizon_more_and_no_other_bar_does(every, due):
+    opened = pb.WatchOpened(units_per_bar=3, bars=60)
+    found = costs(range(1, 1001), opened, forecast=pb.WatchForecast(horizon=10, every=every))
+    assert found == [3 + (sequence % due == 0) * (min(60, 50 + sequence) + 10) for sequence in range(1, 1001)]
+
+
+def test_a_session_that_was_opened_again_counts_the_bars_from_its_history_on():
+    opened, forecast = pb.WatchOpened(units_per_bar=1, bars=60), pb.WatchForecast(horizon=10)
+    assert costs(range(1000, 1002), opened, sequence=1000, forecast=forecast) == [61, 62]
+    # Bars that will be refused.
+    assert costs(range(2), opened, sequence=1000, forecast=forecast) == [11, 11]
+    assert costs(range(2**64 - 1, 2**64), opened, sequence=1000, forecast=forecast) == [71]
 
 
 def asked(bars: int, *specs: tuple[str, dict[str, float]]) -> int:
@@ -69,11 +92,10 @@ def test_a_window_that_the_check_will_refuse_costs_none(window):
     assert asked(100, ("CCI", {"timeperiod": window})) == 100
 
 
-def test_a_bar_of_a_session_costs_its_windows():
+def test_the_opening_of_a_session_costs_the_history():
     opened = pb.WatchOpen(history=pb.Panel(close=[1.0] * 50))
     for number in range(40):
         opened.indicators.add(name="STOCHRSI", params={"fastk_period": 4000.0 + number})
-    assert units.of_bar(opened) == 40 + sum(range(4000, 4040)) // 8
     opened.indicators.add(name="HT_SINE")
     assert units.watch(pb.WatchRequest(open=opened)) == 50 * 110
 
