@@ -134,13 +134,15 @@ class Record:
         history = given.items[0] if at is None else _timed(given.items[0], at)
         self._symbol = arguments.text(symbol or "", "symbol") or history.source.symbol
         self._columns = tuple(name for name in BAR_COLUMNS if name in history.columns)
-        self._first = len(history.columns["close"])
-        self._keep = min(max(arguments.whole(keep, "keep", 1), self._first), _MOST_BARS)
+        size = len(history.columns["close"])
+        self._keep = min(max(arguments.whole(keep, "keep", 1), size), _MOST_BARS)
         self._held = self._keep
         self._checkpoint: pb.WatchCheckpoint | None = None
+        # Bars that the service counts before bar 1.
+        self._earlier = size
         # The answered bars, oldest first: the newest `_needed`, and some more between two cuts.
         self._bars = {name: array("d", history.columns[name].tolist()) for name in self._columns}
-        instants = range(1, self._first + 1) if history.times is None else history.times.tolist()
+        instants = range(1, size + 1) if history.times is None else history.times.tolist()
         self._times = array("q", instants)
         if forecast is not None and not isinstance(forecast, ForecastEvery):
             raise arguments.refuse("forecast", "a ForecastEvery such as ForecastEvery(horizon=5)", forecast)
@@ -161,7 +163,9 @@ class Record:
     def open(self) -> pb.WatchRequest:
         """The message that opens the session at its last answered bar."""
         self._taken, self._opened = 0, None
-        needed = self._needed
+        needed = min(self._needed, len(self._times))
+        if self._checkpoint is None:
+            self._earlier = needed - self.sequence
         message = pb.WatchOpen(
             symbol=self._symbol,
             times=self._times[-needed:],
@@ -268,17 +272,24 @@ class Record:
         if self._asked is not None:
             levels = np.array(opened.quantile_levels, dtype="<f8").tobytes()
             self._asked.check_levels(levels, opened.request_id)
-        if self._checkpoint is not None and not response.HasField("checkpoint"):
-            raise UnavailableError("this replica is too old to continue the session", code="UNAVAILABLE")
+        if self._checkpoint is not None and self._begins_anew(response):
+            raise UnavailableError("this gateway or replica is too old to continue the session", code="UNAVAILABLE")
         self._opened, self._names = opened, names
         self._held = min(max(self._keep, opened.bars), _MOST_BARS)
+
+    def _begins_anew(self, response: pb.WatchResponse) -> bool:
+        """Whether the service goes by the history alone: an old gateway or replica does not know checkpoints."""
+        if not response.HasField("checkpoint"):
+            return True
+        counted, sent = response.checkpoint.bars + 1, min(self._needed, len(self._times))
+        return counted == sent != self._earlier + self.sequence
 
     def _note_checkpoint(self, response: pb.WatchResponse, request_id: str) -> None:
         """Raises InternalError for a checkpoint of other bars than the session's."""
         if not response.HasField("checkpoint"):
             return
         found = response.checkpoint
-        sequence, bars = self.sequence, self._first + self.sequence - 1
+        sequence, bars = self.sequence, self._earlier + self.sequence - 1
         if (found.sequence, found.bars) != (sequence, bars):
             expected, got = f"bar {sequence} after {bars} bars", f"bar {found.sequence} after {found.bars}"
             raise checks.wrong("checkpoint", expected, got, request_id)

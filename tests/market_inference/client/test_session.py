@@ -63,3 +63,31 @@ def test_a_replica_without_checkpoints_does_not_continue_a_session_with_one():
     answer.ClearField("checkpoint")
     with pytest.raises(UnavailableError, match="too old"):
         record.read(answer)
+
+
+def test_a_gateway_that_drops_the_checkpoint_does_not_continue_a_session():
+    """During an upgrade the next gateway may know checkpoints."""
+    record, answer = opened(30, checkpoint(0))
+    for sequence in range(1, 131):
+        answered(record, checkpoint(sequence) if sequence % 64 == 0 else None)
+    sent = len(record.open().open.times)
+    answer.checkpoint.CopyFrom(pb.WatchCheckpoint(sequence=130, bars=sent - 1))
+    with pytest.raises(UnavailableError, match="too old"):
+        record.read(answer)
+    record.open()
+    answer.checkpoint.CopyFrom(checkpoint(130))
+    assert record.read(answer) is None
+
+
+def test_a_session_of_a_replica_without_checkpoints_is_continued_by_a_replica_with_them():
+    """Such a replica counts the bars that it was opened with."""
+    record, answer = opened(30)
+    for _ in range(1000):
+        answered(record)
+    sent = len(record.open().open.times)
+    answer.checkpoint.CopyFrom(pb.WatchCheckpoint(sequence=1000, bars=sent - 1))
+    record.read(answer)
+    record.append(1.0, None, None)
+    newest = pb.WatchCheckpoint(sequence=1001, bars=sent)
+    record.read(pb.WatchResponse(sequence=1001, taken=1, update=pb.WatchUpdate(), checkpoint=newest))
+    assert record.open().open.checkpoint == newest
