@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from market_inference.contract import methods
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import (
     BarOutOfOrderError,
@@ -28,8 +27,6 @@ from models.indicators.plan import Plans
 
 CHECKPOINT_BARS = 64
 """Bars from one checkpoint to the next."""
-# The most bars of an opening's history.
-_MOST_BARS = methods.field_rules(inference_pb2.WatchOpen.DESCRIPTOR.fields_by_name["times"]).repeated.max_items
 # Bars that are loaded between two looks at the clock: 100 recursive indicators take some 5 ms for so many.
 _STEP_BARS = 32
 
@@ -119,7 +116,7 @@ class SessionState:
         if known > checkpoint.bars:
             what = f"must count the bars of the history before the checkpoint's ({known}, got {checkpoint.bars})"
             raise InvalidRequestError([Violation("checkpoint.bars", what, "checkpoint")])
-        needed = min(checkpoint.bars + fresh, max(self.held, fresh + 1), _MOST_BARS)
+        needed = min(checkpoint.bars + fresh, max(self.held, fresh + 1))
         if size < needed:
             what = f"must have the newest {needed} bars of the session (got {size})"
             raise InvalidRequestError([Violation("history", what, "checkpoint")])

@@ -86,6 +86,9 @@ class Incremental:
 
         Raises ValueError.
         """
+        if not bars and state != pack(self.program, self._starts, self._starts):
+            # A step from such a state would read the bar before the first one.
+            raise ValueError("is not that before the first bar")
         self._after = unpack(self.program, self._starts, state)
         self._earlier, self._known = bars - known, known
 

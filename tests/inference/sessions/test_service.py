@@ -319,6 +319,7 @@ async def test_a_checkpoint_that_does_not_fit_is_refused(setup):
     assert "checkpoint.sequence: must be that of a bar in the history" in await refusal(40, sequence=63)
     assert "checkpoint.sequence: must be that of a bar in the history" in await refusal(40, sequence=104)
     assert "history: must have the newest 41 bars" in await refusal(40, sequence=103)
+    assert "checkpoint.state: is not that before the first bar" in await refusal(40, sequence=103, bars=0)
     assert "checkpoint.bars: must count" in await refusal(40, bars=32)
     assert "checkpoint.state: is of other indicators" in await refusal(40, indicator="RSI")
     assert "checkpoint.state: is cut" in await refusal(40, state=newest.state[:-1])
@@ -521,7 +522,7 @@ async def test_one_client_cannot_take_the_memory_of_the_others():
     ("spec", "lookback"),
     [
         (pb.IndicatorSpec(name="T3", params={"timeperiod": 100_000}), 599_994),
-        (pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_002}), 10_001),
+        (pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_001}), 10_000),
     ],
 )
 async def test_a_lookback_beyond_the_contracts_limit_is_refused(setup, spec, lookback):
@@ -530,14 +531,15 @@ async def test_a_lookback_beyond_the_contracts_limit_is_refused(setup, spec, loo
     reply = await asyncio.wait_for(replies.queue.get(), 60)
     assert reply.error.message.startswith("indicators[1].params: ")
     assert f"needs {lookback} bars" in reply.error.message
-    assert "(max 10000)" in reply.error.message
+    assert "(max 9999)" in reply.error.message
     assert setup.sessions.nbytes == 0
 
 
 async def test_a_lookback_at_the_contracts_limit_is_held():
+    """An opening has 10,000 bars: another replica needs all bars of the lookback and the newest one."""
     setup = Setup(most_bytes=1 << 22)
-    _, replies = setup.open(indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_001})])
-    assert (await replies.next()).opened.bars == 10_001
+    _, replies = setup.open(indicators=[pb.IndicatorSpec(name="SMA", params={"timeperiod": 10_000})])
+    assert (await replies.next()).opened.bars == 10_000
     setup.close()
 
 

@@ -70,6 +70,20 @@ def test_a_state_of_other_calls_or_of_no_calls_is_refused():
                 Incremental(program, COLUMNS, KEPT).resume(1299, one, 40)
 
 
+def test_the_state_before_the_first_bar_is_none_of_later_bars():
+    """A step from a later state would read memory that no bar was written to."""
+    program, panel = compile_indicators([spec for spec in MORE if spec.name in {"ADXR", "RSI"}]), prices(100.0, 400)
+    live = Incremental(program, COLUMNS, KEPT)
+    live.append(bar(panel, 0))
+    none, start = live.checkpoint
+    live.append(bar(panel, 1))
+    _, later = live.checkpoint
+    other = Incremental(program, COLUMNS, KEPT)
+    with pytest.raises(ValueError, match="before the first bar"):
+        other.resume(none, later, 0)
+    other.resume(none, start, 0)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e308, -5.0, 2.0**52, np.nan, np.inf])
 def test_any_numbers_in_a_state_give_values_and_no_failure(value):
     """A client may send any bytes as the state of a session."""
