@@ -66,7 +66,7 @@ class GrpcioTransport:
             ("grpc.max_send_message_length", -1),
             NO_COMPRESSION,
             # The probe would raise the window of calls that nobody reads, also of strangers, from 64 KiB to 8 MiB. The
-            # window of a call that is read is as large as its message in any case.
+            # window of a call that is read is as large as its message, up to 1 MiB.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", int(PING_SECONDS * 1000)),
             ("grpc.http2.max_ping_strikes", 2),
