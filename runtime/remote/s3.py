@@ -1,11 +1,11 @@
 """A client of an S3 server, bounded in time and memory for any answer of the server.
 
 Owns the limits of boto3's client: seconds for a connection and for a single read, and bytes of an answer in memory.
-Bodies of objects are streams; the readers bound these. A request whose time is over is not sent again: the caller has
-waited long enough.
+Bodies of objects are streams; the readers bound these. A request whose time is over is sent again for a caller that
+moves large files alone: others have waited long enough.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 MOST_BYTES: Final = 8 << 20
@@ -14,8 +14,13 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 
 
-def client(endpoint: str | None, region: str, *, read_seconds: float = _READ_SECONDS) -> Any:
-    """A client for signatures of version 4, with the credentials of boto3. Raises ImportError without boto3."""
+def client(
+    endpoint: str | None, region: str, *, read_seconds: float = _READ_SECONDS, repeats_silent: bool = False
+) -> Any:
+    """A client for signatures of version 4, with the credentials of boto3. Raises ImportError without boto3.
+
+    `repeats_silent`: a request whose time is over is sent again, as after a lost connection.
+    """
     import boto3
     from botocore.config import Config
 
@@ -34,22 +39,20 @@ def client(endpoint: str | None, region: str, *, read_seconds: float = _READ_SEC
         ),
     )
     # botocore offers no public way; tests/runtime/remote/test_s3.py fails where another botocore has another way.
-    made._endpoint.http_session = _Bounded(made._endpoint.http_session)
+    made._endpoint.http_session = _Bounded(made._endpoint.http_session, repeats_silent)
     return made
 
 
 class _Bounded:
-    """botocore's HTTP session. An answer above MOST_BYTES fails as a lost connection does.
+    """botocore's HTTP session. An answer above MOST_BYTES fails as a lost connection does."""
 
-    A request whose time is over ends by BotoCoreError itself: botocore repeats a request after its subclasses for time.
-    """
-
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, repeats_silent: bool) -> None:
         self._session = session
+        self._repeats_silent = repeats_silent
 
     def send(self, request: Any) -> Any:
         from botocore.awsrequest import AWSResponse
-        from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
+        from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
         is_stream, request.stream_output = request.stream_output, True
         try:
@@ -58,11 +61,21 @@ class _Bounded:
                 return answer
             content = _read(answer.raw, request)
         except (ConnectTimeoutError, ReadTimeoutError) as error:
-            raise BotoCoreError from error
+            if self._repeats_silent:
+                raise
+            raise _final(error) from error
         return AWSResponse(answer.url, answer.status_code, answer.headers, _Content(content))
 
     def close(self) -> None:
         self._session.close()
+
+
+def _final(error: Exception) -> Exception:
+    """The error under its name, but of a type after which botocore does not send the request again."""
+    from botocore.exceptions import BotoCoreError
+
+    kind: Callable[..., Exception] = type(type(error).__name__, (BotoCoreError,), {"fmt": "{error}"})
+    return kind(error=error)
 
 
 class _Content:

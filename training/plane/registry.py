@@ -144,7 +144,7 @@ class BucketRegistry:
         """`address` is s3://bucket/prefix?endpoint=URL&region=NAME. Raises ValueError."""
         location = Location.of(address)
         self._bucket, self._prefix = location.bucket, location.prefix
-        self._s3: Any = s3.client(location.endpoint, location.region)
+        self._s3: Any = s3.client(location.endpoint, location.region, repeats_silent=True)
 
     def manifest(self, name: str) -> bytes | None:
         with _answering():

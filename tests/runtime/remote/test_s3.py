@@ -1,13 +1,13 @@
 """A server that speaks to S3's client without an end. The client beside a real S3 server: tests of its users."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
 from inference.loading import bucket
 from inference.loading.bucket import BucketSource
@@ -17,6 +17,8 @@ from models.model import ModelUnavailableError
 from runtime.remote import s3
 from runtime.remote.location import Location
 from tests.http_thread import running
+from tests.runtime.remote import answers as remote
+from tests.runtime.remote.answers import Write
 
 PREFIX = b"<CommonPrefixes><Prefix>model/</Prefix></CommonPrefixes>"
 
@@ -99,6 +101,20 @@ def test_a_short_error_is_read() -> None:
         client = s3.client(address, "us-east-1")
         with pytest.raises(ClientError, match="NoSuchKey"):
             client.get_object(Bucket="b", Key="k")
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_request_whose_time_is_over_is_sent_again_where_this_is_wanted(repeats: bool) -> None:
+    def silent_once(write: Write) -> None:
+        if len(server.seen) == 1:
+            server.over.wait()
+        write(b"<ok/>")
+
+    with remote.answering(silent_once, headers={"Content-Length": "5"}) as server:
+        client = s3.client(server.url, "us-east-1", read_seconds=2.0, repeats_silent=repeats)
+        with nullcontext() if repeats else pytest.raises(BotoCoreError, match="Read timeout"):
+            client.delete_object(Bucket="b", Key="k")
+        assert len(server.seen) == 1 + repeats
 
 
 @pytest.mark.parametrize("names", [0, 1000])
