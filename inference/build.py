@@ -93,7 +93,8 @@ class Components:
 
     def tracks_of(self, engine: str) -> list[Tracks]:
         """The tracks that a request for an engine takes."""
-        return [self.tracks[name] for name in ("texts", engine) if name == engine or engine == "sentiment"]
+        names = ("texts", engine) if engine == "sentiment" else (engine,)
+        return [self.tracks[name] for name in names]
 
     def close(self) -> None:
         for tracks in self.tracks.values():

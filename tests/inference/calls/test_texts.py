@@ -142,12 +142,12 @@ async def test_texts_that_hang_in_the_tokeniser_stop_sentiment_and_the_replica_s
         )
     )  # fmt: skip
     parts, health, name = server.parts, server._health._server_status, "market.inference.engine.sentiment"
+    names, ready = (name, "market.inference.engine.forecast"), health_pb2.HealthCheckResponse.SERVING
     slot = parts.catalog.default("sentiment")
     slot.load = Gated
     await server.start()
     try:
-        ready = [f"market.inference.engine.{engine}" for engine in ("forecast", "sentiment")]
-        await eventually_async(lambda: {*map(health.get, ready)} == {health_pb2.HealthCheckResponse.SERVING})
+        await eventually_async(lambda: [*map(health.get, names)] == [ready] * len(names))
         track = parts.tracks["texts"].quick
         track._stuck_seconds = 0.05  # for the hang alone
         slot.model.gate.clear()
@@ -160,7 +160,7 @@ async def test_texts_that_hang_in_the_tokeniser_stop_sentiment_and_the_replica_s
         assert status["forecast"].health == pb.HEALTH_HEALTHY
         track._stuck_seconds = 60.0
         slot.model.gate.set()
-        await eventually_async(lambda: health[name] == health_pb2.HealthCheckResponse.SERVING)
+        await eventually_async(lambda: health[name] == ready)
         await parts.servicer.sentiment(texts(1, 40), ReplicaCall())
     finally:
         slot.model.gate.set()
