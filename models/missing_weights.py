@@ -26,6 +26,6 @@ def look(named: str, network: Any, source: str) -> None:
     if not (Path(source) / "adapter_config.json").exists():  # peft loads an adapter's base from elsewhere
         kind = type(network)
         # Chronos-Bolt keeps quiet about some of its weights: a T5, from which its training began, lacks these.
-        strict = type(kind.__name__, (kind,), {"_keys_to_ignore_on_load_missing": None})
+        strict: Any = type(kind.__name__, (kind,), {"_keys_to_ignore_on_load_missing": None})
         _, info = strict.from_pretrained(source, device_map="meta", output_loading_info=True)
         refuse_missing(named, info)
