@@ -15,6 +15,8 @@ TURN_SECONDS = 0.002
 """The time for the requests of all streams in one turn of the event loop."""
 COMPANY_SHARE = 0.25
 """The part of it while several clients have calls in flight."""
+MOST_TURNS = 16
+"""The most turns without a slice, after a slice beyond its end: the process may have stood still meanwhile."""
 
 
 class Slices:
@@ -51,9 +53,14 @@ class Slices:
             self._grant()
 
     def _renew(self) -> None:
-        self._renewal_due = False
-        self._left = self._seconds * (COMPANY_SHARE if self._company() else 1.0)
-        self._grant()
+        """Renew the time; a turn pays for what slices of earlier turns took beyond their end."""
+        seconds = self._seconds * (COMPANY_SHARE if self._company() else 1.0)
+        self._left = seconds + min(0.0, max(self._left, -MOST_TURNS * seconds))
+        if self._left > 0:
+            self._renewal_due = False
+            self._grant()
+        else:
+            asyncio.get_running_loop().call_soon(self._renew)
 
     def _grant(self) -> None:
         """Wake the next stream that waits."""

@@ -1,10 +1,11 @@
 """Streams share the event loop's time; clients take turns."""
 
 import asyncio
+import itertools
 
 import pytest
 
-from gateway.streams.slices import Slices
+from gateway.streams.slices import MOST_TURNS, Slices
 from market_inference.contract import deadline
 
 
@@ -49,6 +50,29 @@ async def test_one_slice_runs_in_a_turn_and_clients_take_turns(clock):
     assert log.index("one") <= 3
     await asyncio.gather(*tasks)
     assert log.count("many") == 10
+
+
+async def test_later_turns_pay_for_a_slice_beyond_its_end(clock):
+    # As with a message that is read in one piece, or calls that are sent together after the slice.
+    slices, log = Slices(0.001), []
+    tasks = [asyncio.create_task(work(clock, slices, "many", 0.0055, log, times=2)) for _ in range(3)]
+    turns: list[int] = []
+    for turn in range(100):
+        await asyncio.sleep(0)
+        turns += [turn] * (len(log) - len(turns))
+    await asyncio.gather(*tasks)
+    assert len(turns) == 6
+    assert min(after - before for before, after in itertools.pairwise(turns)) >= 5
+
+
+async def test_a_process_that_stood_still_delays_streams_by_some_turns_alone(clock):
+    slices, log = Slices(0.001), []
+    await work(clock, slices, "a", 60.0, log)
+    task = asyncio.create_task(work(clock, slices, "a", 0.0, log))
+    for _ in range(MOST_TURNS + 3):
+        await asyncio.sleep(0)
+    assert log == ["a", "a"]
+    await task
 
 
 async def test_a_cancelled_stream_passes_its_slice_on(clock):
