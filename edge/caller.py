@@ -21,7 +21,7 @@ class Caller:
     body so far; `bytes_held`: those that the budget of bytes in work counts; `answer_held`: the memory that the budget
     of answers counts. `receive`: the next message of the client;
     after the body, the next message is the departure. `counted_as`: the client whose place the request has taken, None
-    for a request that takes no place.
+    for a request that takes no place. `several`: different credentials came, and none counts.
     """
 
     request_id: str
@@ -36,6 +36,7 @@ class Caller:
     answer_held: int = 0
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
     counted_as: str | None = None
+    several: bool = False
 
     async def departed(self) -> None:
         """Return when the client has closed the connection; never without `receive`. Called once the body is read."""
@@ -68,17 +69,19 @@ def read(headers: Iterable[tuple[bytes, bytes]], own_key: str) -> Caller:
 
     The check of Host keeps a name that another site points at 127.0.0.1 (DNS rebinding) from using the key.
     """
-    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    found, several = dict(sent), len(metadata.secrets(sent)) > 1
     credential = _printable(found.get(metadata.AUTHORIZATION, "")) or bearer(found.get(metadata.API_KEY, ""))
-    if credential.lower() == "bearer":  # an unset variable in `Bearer $KEY`
+    if several or credential.lower() == "bearer":  # an unset variable in `Bearer $KEY`
         credential = ""
-    if not credential and own_key and host_of(found.get("host", "")) in LOOPBACK_HOSTS:
+    if not credential and not several and own_key and host_of(found.get("host", "")) in LOOPBACK_HOSTS:
         credential = bearer(own_key)
     return Caller(
         metadata.request_id(found.get(metadata.REQUEST_ID)),
         credential,
         _printable(found.get(metadata.TRACEPARENT, "")),
         priority=_printable(found.get(metadata.PRIORITY, "")),
+        several=several,
     )
 
 

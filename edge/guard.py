@@ -20,12 +20,13 @@ from edge.config import Config
 from edge.errors import ClientGoneError, ForeignOriginError
 from edge.metrics import Metrics
 from edge.turns import Turns
-from market_inference.contract import deadline
+from market_inference.contract import deadline, metadata
 from market_inference.contract.errors import (
     InternalError,
     InvalidRequestError,
     ServiceError,
     StalledReaderError,
+    UnauthenticatedError,
     Violation,
     code_name,
     reason_of,
@@ -99,6 +100,8 @@ class Guard:
             if scope["type"] == "http" and not open_:
                 await self._turn(scope, caller)
             self._check_origin(scope)
+            if caller.several:
+                raise UnauthenticatedError(metadata.SEVERAL_CREDENTIALS)
             place = self._admission.place(caller) if counted else contextlib.nullcontext()
             with place:
                 await self._app(scope, receive, answer)

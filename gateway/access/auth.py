@@ -5,7 +5,7 @@ market_inference/contract/keys.py's, tokens are tokens.py's.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +64,13 @@ class Authenticator:
         self._tokens = tokens
         self._clients: dict[str, tuple[keys.Key, Client]] = {}
 
-    def authenticate(self, sent: Mapping[str, str | bytes]) -> Client:
+    def authenticate(self, secrets: Collection[str]) -> Client:
         """The client of the metadata's credential. Raises UnauthenticatedError."""
-        secret = _credential(sent)
-        if not secret:
+        if not secrets:
             raise UnauthenticatedError("no API key: send metadata `authorization: Bearer <key>` or `x-api-key: <key>`")
+        if len(secrets) > 1:
+            raise UnauthenticatedError(metadata.SEVERAL_CREDENTIALS)
+        (secret,) = secrets
         if self._tokens is not None and secret.count(".") == 2:
             return _of_token(self._tokens.verify(secret))
         key = self._keys.find(secret)
@@ -96,15 +98,6 @@ def authorise(client: Client, method: Method) -> None:
         raise PermissionDeniedError(f"the credential lacks the scope {method.scope!r}, which {method.name} needs")
 
 
-def public_part(sent: Mapping[str, str | bytes]) -> str:
-    """The part of the credential that may be logged: a key's public prefix, or nothing."""
-    return keys.public_part(_credential(sent))
-
-
-def _credential(sent: Mapping[str, str | bytes]) -> str:
-    given = sent.get(metadata.API_KEY)
-    if not given:
-        scheme, _, given = str(sent.get(metadata.AUTHORIZATION, "")).partition(" ")
-        if scheme.lower() != "bearer":
-            return ""
-    return given.strip() if isinstance(given, str) else ""
+def public_part(secrets: Iterable[str]) -> str:
+    """The part of the credentials that may be logged: a key's public prefix, or nothing."""
+    return " ".join(sorted(filter(None, map(keys.public_part, secrets))))

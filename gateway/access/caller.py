@@ -57,12 +57,12 @@ class Callers:
         return caller
 
     def _read(self, received: Metadata) -> Caller:
-        given = dict(received)
+        given, secrets = dict(received), metadata.secrets(received)
         client: Client | Exception
         try:
-            client, credential = self._authenticator.authenticate(given), ""
+            client, credential = self._authenticator.authenticate(secrets), ""
         except Exception as error:  # noqa: BLE001 -- a bug is reported like an error, see calls/completion.py
-            client, credential = error, public_part(given)
+            client, credential = error, public_part(secrets)
         priority = str(given.get(metadata.PRIORITY, metadata.PRIORITIES[0]))
         if priority not in metadata.PRIORITIES:
             if isinstance(client, Client):

@@ -3,6 +3,7 @@
 import os
 import re
 import uuid
+from collections.abc import Iterable
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
@@ -22,6 +23,23 @@ _uuids: list[str] = []
 if hasattr(os, "register_at_fork"):  # absent on Windows, where the client runs, too
     # Without this, a child process would use the same ids as its parent.
     os.register_at_fork(after_in_child=_uuids.clear)
+
+
+SEVERAL_CREDENTIALS = "different credentials in one call: send `authorization` or `x-api-key`, once"
+
+
+def secrets(sent: Iterable[tuple[str, str | bytes]]) -> set[str]:
+    """The keys and tokens of a call's metadata, or of a request's headers; more than one are a mistake."""
+    found = set()
+    for name, value in sent:
+        if name not in (AUTHORIZATION, API_KEY) or not isinstance(value, str):
+            continue
+        if name == AUTHORIZATION:
+            scheme, _, value = value.strip().partition(" ")
+            if scheme.lower() != "bearer":
+                continue
+        found.add(value.strip())
+    return found - {""}
 
 
 def request_id(*candidates: object) -> str:

@@ -51,6 +51,14 @@ def test_the_keys_of_the_gateway_pass_through_in_both_headers(strict):
     assert Edge(strict.url).post("/v1/sentiment", {"text": "Profit rose"}, x_api_key=strict.key).status == 200
 
 
+def test_different_credentials_in_one_request_are_refused(edge, strict):
+    for one in (strict, edge):  # `edge` has a key of its own
+        answer = one.post("/v1/sentiment", {"text": "Profit rose"}, x_api_key="mi_other_key")
+        assert (answer.status, answer.json["reason"]) == (401, "UNAUTHENTICATED")
+        assert "different credentials" in answer.json["detail"]
+    assert strict.post("/v1/sentiment", {"text": "Profit rose"}, x_api_key=strict.key).status == 200
+
+
 def test_a_large_body_is_refused_by_its_length_and_by_its_bytes(strict):
     answer = strict.post("/v1/sentiment", {"text": "x" * 5000})
     assert (answer.status, answer.json["reason"]) == (413, "REQUEST_TOO_LARGE")

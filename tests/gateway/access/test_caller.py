@@ -54,3 +54,28 @@ def test_a_priority_that_does_not_exist_is_refused_by_name():
     with pytest.raises(InvalidRequestError, match=r"x-priority.*one of interactive, batch \(got 'bacth'\)"):
         asyncio.run(look("bacth")).admitted()
     assert asyncio.run(look("batch")).admitted().name == "me"
+
+
+@pytest.mark.parametrize(
+    ("sent", "known"),
+    [
+        ([("x-api-key", "{mine}"), ("authorization", "Bearer {other}")], False),
+        ([("x-api-key", "{mine}"), ("x-api-key", "{other}")], False),
+        ([("authorization", "Bearer {other}"), ("authorization", "bearer  {mine}")], False),
+        ([("authorization", "Bearer {mine}"), ("x-api-key", "wrong")], False),
+        ([("authorization", "Bearer {mine}"), ("x-api-key", "{mine}"), ("x-api-key", " ")], True),
+        # Of a proxy that asks for a password of its own.
+        ([("authorization", "Basic dTpw"), ("x-api-key", "{mine}")], True),
+        ([("authorization", "Bearer"), ("x-api-key", "{mine}")], True),
+    ],
+)
+async def test_different_credentials_in_one_call_are_refused_and_none_of_them_wins(sent, known):
+    (mine, my_key), (other, other_key) = keys.issue("me"), keys.issue("other")
+    callers = Callers(Authenticator(Keyring(my_key, other_key)))
+    caller = callers.of(tuple((name, value.format(mine=mine, other=other)) for name, value in sent))
+    if known:
+        assert caller.admitted().name == "me"
+    else:
+        with pytest.raises(UnauthenticatedError, match="different credentials"):
+            caller.admitted()
+        assert keys.public_part(mine) in caller.credential
