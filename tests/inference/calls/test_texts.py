@@ -105,7 +105,7 @@ async def test_a_clients_long_texts_are_refused_before_they_delay_anothers(parts
 
 
 def slow_pattern() -> Tokenizer:
-    """The embedded model's tokeniser behind a pattern at which its library panics, for texts such as aaaab."""
+    """The embedded model's tokeniser behind a pattern; the library panics at texts such as aaaab."""
     described = json.loads(minilm.tokenizer().to_str())
     split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, described["pre_tokenizer"]]}

@@ -19,7 +19,7 @@ from runtime.foreign import EscapedError
 
 
 class Tight:
-    """A model whose memory holds `room` items."""
+    """A model with memory for `room` items."""
 
     name, version = "tight", "1"
 

@@ -49,7 +49,7 @@ async def test_an_unexpected_failure_to_load_tells_the_caller_nothing_internal(c
 
 
 def panicking():
-    """A panic of the tokenisers' library, which is no Exception."""
+    """A panic of the tokenisers' library, no Exception."""
     Tokenizer.from_str(json.dumps({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}))
 
 

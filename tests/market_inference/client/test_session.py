@@ -14,7 +14,7 @@ def checkpoint(sequence: int) -> pb.WatchCheckpoint:
 
 
 def opened(bars: int, made: pb.WatchCheckpoint | None = None) -> tuple[Record, pb.WatchResponse]:
-    """An open session whose service holds so many bars."""
+    """An open session; the service holds so many bars."""
     record = Record("A", CLOSES, None, (), None, "lossless", 10)
     record.open()
     answer = pb.WatchResponse(opened=pb.WatchOpened(bars=bars), checkpoint=made)

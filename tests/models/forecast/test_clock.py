@@ -125,7 +125,7 @@ def test_values_of_less_than_two_cycles_are_told(count: int, period: int, minute
 
 
 def test_two_days_of_sessions_are_less_than_two_cycles_and_three_are_more() -> None:
-    """Five-minute bars from 9:30 to 16:00: the cycle is the whole day, of which the sessions are a part."""
+    """Five-minute bars from 9:30 to 16:00: the cycle is the whole day, and the sessions are a part of the day."""
     bars = START + 5 * HOUR // 60 * np.arange(78)
     for days in (2, 3):
         times = (24 * HOUR * np.arange(days)[:, None] + bars).ravel()

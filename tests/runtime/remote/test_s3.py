@@ -31,7 +31,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def endless(status: int) -> Iterator[tuple[str, list[int]]]:
-    """The address of a server whose answers have no end, and the bytes that each answer got rid of."""
+    """The address of a server with answers without an end, and the number of bytes sent in each answer."""
     sent: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ def endless(status: int) -> Iterator[tuple[str, list[int]]]:
 
 @contextmanager
 def answering(status: int, body: Callable[[], bytes]) -> Iterator[str]:
-    """The address of a server whose answers are short."""
+    """The address of a server with short answers."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

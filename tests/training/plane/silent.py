@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL whose connections fall silent without an end, as after the loss of a host."""
+"""A TCP proxy in front of PostgreSQL. Connections fall silent without an end, as after the loss of a host."""
 
 import contextlib
 import socket

@@ -143,10 +143,10 @@ def test_rows_of_deleted_datasets_go_but_for_those_with_a_job(services: Services
 def test_a_version_that_is_made_while_a_sweep_is_at_work_keeps_its_files(
     services: Services, tmp_path: Path, sweeping: Callable[[Services], None]
 ) -> None:
-    """The sweep deleted what had been over at its first look, also the files and the job of a version made since."""
+    """The sweep deleted everything found at its first look, also the files and the job of a version made since."""
 
     class Watched(FolderObjects):
-        """An object store whose first deletion takes as long as two registrations."""
+        """An object store; the first deletion takes as long as two registrations."""
 
         def delete(self, key: str) -> None:
             if not told:
