@@ -42,10 +42,11 @@ class Window:
     def add(self, request: Request, send: Callable[[], None]) -> None:
         """Send a request now or later."""
         key = request.key
-        if key[0] != self._client:
-            # The first client of all has no company.
-            self._company_until = now() + COMPANY_SECONDS if self._client else 0.0
-            self._client = key[0]
+        client, before = key[0], self._client
+        # A client with calls in flight may send nothing more, and is company nevertheless.
+        if (before and client != before) or any(other != client for other, _ in self._sent):
+            self._company_until = now() + COMPANY_SECONDS
+        self._client = client
         if key in self._waiting or not self._open(key):
             self._waiting.setdefault(key, {})[request] = [send]
         else:

@@ -76,6 +76,22 @@ def test_beside_another_client_requests_wait_and_leave_in_order(beside: Sent):
     assert beside.numbers[-1] == MOST_CALLS + 3
 
 
+def test_a_client_whose_calls_are_under_way_is_company_though_it_sends_nothing_more(beside: Sent, monkeypatch):
+    clock = window.now()
+    monkeypatch.setattr(window, "now", lambda: clock)
+    for number in range(1, MOST_CALLS + 4):
+        beside.add(ONE, number)
+    for number in range(1001, 1004):
+        clock += 0.9 * window.COMPANY_SECONDS
+        beside.add(OTHER, number)
+    beside.numbers.clear()
+    beside.remove(1)
+    assert beside.numbers == [MOST_CALLS + 1]
+    clock += 1.1 * window.COMPANY_SECONDS
+    beside.remove(2)
+    assert beside.numbers == [MOST_CALLS + 1, MOST_CALLS + 2, MOST_CALLS + 3]
+
+
 def test_a_merged_request_counts_with_its_calls(beside: Sent):
     for number in range(1, 4):
         beside.add(ONE, number, calls=MOST_CALLS // 2)
