@@ -1,10 +1,12 @@
-"""gRPC health, which anyone may use without a credential: bounded in bytes, in time, and in reads at once.
+"""gRPC health, which anyone may use without a credential: bounded in bytes, in time, in reads at once, and in streams.
 
 Owns the bounds. The answers are runtime/health.py's. While a request is read, gRPC holds up to 16 MiB of the request,
-so that few requests of an address are read at once; of the others gRPC holds the flow-control window.
+so that few requests of an address are read at once; of the others gRPC holds the flow-control window. A stream of Watch
+has no end, and takes 15 to 33 kB.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -21,6 +23,8 @@ MOST_READS = 8
 READ_SECONDS = 2.0
 """The time for a request to come, with the wait."""
 MOST_BYTES = 1024
+MOST_STREAMS = (4096, 256)
+"""Streams of Watch in all, and of one address. A client that checks health by itself has one on each connection."""
 _SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
@@ -29,6 +33,7 @@ class Probes(grpc.GenericRpcHandler):
 
     def __init__(self, health: Health) -> None:
         self._reads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._streams: Counter[str] = Counter()
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         kinds: dict[bool, Any] = {
             False: grpc.stream_unary_rpc_method_handler,
@@ -36,8 +41,9 @@ class Probes(grpc.GenericRpcHandler):
         }
         for method in _SERVICE.methods:
             request = getattr(health_pb2, method.input_type.name)
+            serve = getattr(health, method.name)
             self._table[f"/{_SERVICE.full_name}/{method.name}"] = kinds[method.server_streaming](
-                self._handler(getattr(health, method.name), request),
+                self._handler(self._bounded(serve) if method.server_streaming else serve, request),
                 response_serializer=lambda answer: answer.SerializeToString(),
             )
 
@@ -56,6 +62,23 @@ class Probes(grpc.GenericRpcHandler):
             return await serve(message, context)
 
         return handler
+
+    def _bounded(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def stream(message: Any, context: Any) -> None:
+            address = address_of(context.peer())
+            most, each = MOST_STREAMS
+            if self._streams[address] >= each or self._streams.total() >= most:
+                limit = f"too many streams of Watch (max {most}, and {each} of one address)"
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, limit)
+            self._streams[address] += 1
+            try:
+                await serve(message, context)
+            finally:
+                self._streams[address] -= 1
+                if not self._streams[address]:
+                    del self._streams[address]
+
+        return stream
 
     async def _read(self, context: Any) -> bytes:
         """The bytes of the request; empty where the client sends none."""

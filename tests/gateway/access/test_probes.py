@@ -80,3 +80,22 @@ async def test_few_requests_of_an_address_are_read_at_once_and_each_has_a_time_l
     assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert (most, len(reading)) == (MOST_READS, 0)
     assert await health_pb2_grpc.HealthStub(channel).Check(pb.HealthCheckRequest())
+
+
+async def test_the_streams_of_an_address_are_bounded_and_give_their_places_back(channel, monkeypatch):
+    monkeypatch.setattr(probes, "MOST_STREAMS", (3, 2))
+    watch = health_pb2_grpc.HealthStub(channel).Watch
+    open_streams = [watch(pb.HealthCheckRequest()) for _ in range(2)]
+    for stream in open_streams:
+        assert (await stream.read()).status == SERVING
+    with pytest.raises(grpc.aio.AioRpcError, match="max 3, and 2 of one address") as caught:
+        await watch(pb.HealthCheckRequest()).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    open_streams[0].cancel()
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                assert (await watch(pb.HealthCheckRequest()).read()).status == SERVING
+            except grpc.aio.AioRpcError:  # the server has not seen the cancellation yet
+                continue
+            break
