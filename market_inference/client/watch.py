@@ -399,6 +399,9 @@ class Watch:
                 self._call.cancel()
                 self._pause(unable)
                 continue
+            except MarketInferenceError:  # a wrong answer
+                self.close()
+                raise
             self._reopening.opened()
             for message in self._record.pending:
                 self._send(message)

@@ -307,3 +307,30 @@ async def test_an_answer_that_does_not_fit_ends_the_session_with_a_typed_error(a
                 next(session)
     finally:
         server.stop(None).wait(60)
+
+
+def test_a_wrong_answer_to_a_reopening_ends_the_session() -> None:
+    openings = iter((pb.WatchOpened(columns=["SMA"], request_id="r"), pb.WatchOpened(columns=["RSI"], request_id="r")))
+
+    class Changed(MarketInferenceServiceServicer):
+        """The first session is lost at its first bar, the next one has another indicator."""
+
+        def Watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:  # noqa: N802
+            next(requests)
+            yield pb.WatchResponse(opened=next(openings))
+            next(requests)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_MarketInferenceServiceServicer_to_server(Changed(), server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with Client(target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
+            session.append(1.0)
+            with pytest.raises(errors.InternalError, match="the service sent"):
+                next(session)
+            with pytest.raises(errors.ClosedError):
+                next(session)
+    finally:
+        server.stop(None).wait(60)
