@@ -45,7 +45,7 @@ class _Connection(psycopg.Connection[Any]):
 def engine(url: str, seconds: float | None, **settings: Any) -> Engine:
     """An engine whose statements end within `seconds`, at the server and here; None for no limit.
 
-    Parameters of libpq in the URL take precedence.
+    Parameters of libpq in the URL take precedence, but for a `statement_timeout` and the like among its `options`.
     """
     made = create_engine(url, **settings)
     milliseconds = str(int((seconds or 0.0) * 1000))
