@@ -39,6 +39,8 @@ MOST_STRANGERS = 4_096
 # grpc.aio servers on one port. gRPC hands the calls of a method over one after the other, and a call waits behind all
 # that have come before: so only behind those of connections that the kernel has given to the same server.
 QUEUES = 16
+# What gRPC takes of a call that nobody reads yet. Smaller requests come in one round trip.
+WINDOW_BYTES = 128 << 10
 # Calls of one queue that have come and are not handled yet: above the first number some are dropped, above the second
 # all. A connection may have 100. A queue of all connections holds more than one of QUEUES.
 PENDING_CALLS = (512, 1_024)
@@ -65,9 +67,10 @@ class GrpcioTransport:
             ("grpc.max_receive_message_length", methods.MAX_REQUEST_BYTES),
             ("grpc.max_send_message_length", -1),
             NO_COMPRESSION,
-            # The probe would raise the window of calls that nobody reads, also of strangers, from 64 KiB to 8 MiB. The
-            # window of a call that is read is as large as its message, up to 1 MiB.
+            # The probe would raise the window of calls that nobody reads, also of strangers, to 8 MiB. The window of a
+            # call that is read is as large as its message, up to 1 MiB.
             ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.http2.min_ping_interval_without_data_ms", int(PING_SECONDS * 1000)),
             ("grpc.http2.max_ping_strikes", 2),
             # Without this option gRPC allows a ping in two hours while a connection has no call.
