@@ -154,10 +154,12 @@ def build(config: Config, traces: Traces | None = None, load_sentiment: Sentimen
         name=config.name or socket.gethostname(),
         version=VERSION,
     )
-    # A thread of its own, so that a bar does not wait behind a large request for indicators.
-    engines["sessions"] = Engine("sessions", threads=1)
+    # A thread of its own, so that a bar does not wait behind a large request for indicators, and one for histories.
+    engines["sessions"] = Engine("sessions")
+    engines["histories"] = Engine("histories", nice=LONG_NICE)
     sessions = SessionService(
         engines["sessions"],
+        engines["histories"],
         tracks["forecast"],
         catalog,
         most=config.max_sessions,

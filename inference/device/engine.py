@@ -148,6 +148,7 @@ class Engine:
         with cuda.own_stream(self._device):
             while (task := self._work.get()) is not None:
                 task()
+                del task  # with the items, which an idle thread would hold until the next batch
 
     def close(self) -> None:
         """End the thread after the batches queued so far."""

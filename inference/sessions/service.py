@@ -1,20 +1,20 @@
 """The live sessions of this replica: opening, bars in batches, forecasts that are due.
 
-Owns how many sessions there are, how much memory they may hold, the schedule of their work on the sessions' thread, and
-the jobs of their forecasts. state.py owns bars and indicators; transport/exchange.py owns the streams.
+Owns how many sessions there are, how much memory they may hold, the way of their work through the two lanes, and the
+jobs of their forecasts. lane.py owns a thread's work, state.py bars and indicators; transport/exchange.py the streams.
 
-Openings and bars are scheduled like jobs: turns.py orders them fairly between clients, and a batch on the thread ends
-after some milliseconds. A long history is loaded in slices of that time. So no session delays another by more than a
-batch, and closing a session removes its waiting work.
+Openings and bars are scheduled like jobs: turns.py orders them fairly between clients, and a batch ends after some
+milliseconds. A history is loaded in slices of that time on a thread of its own, which gives way on a busy CPU: 10,000
+bars of 100 recursive indicators take seconds of the interpreter. So no session delays another by more than a batch, and
+closing a session removes its waiting work.
 """
 
 import asyncio
-import functools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 from google.rpc import status_pb2
 
@@ -27,9 +27,9 @@ from inference.calls.together import not_nanoseconds, require_taken
 from inference.device.engine import Engine
 from inference.loading.catalog import Catalog
 from inference.metrics import SessionMetrics
+from inference.sessions.lane import Lane
 from inference.sessions.session import Phase, Send, Session
 from inference.sessions.state import BarUpdate, Opening, SessionState
-from inference.sessions.turns import Turns
 from market_inference.contract import deadline, methods, units
 from market_inference.contract.errors import (
     DrainingError,
@@ -52,9 +52,6 @@ from runtime.logs import fields
 log = logging.getLogger(__name__)
 
 MAX_LOOKBACK = methods.max_lookback(inference_pb2.WatchOpen.DESCRIPTOR.fields_by_name["indicators"])
-BATCH_ITEMS = 256
-BATCH_SECONDS = 0.01
-"""Bounds of a batch on the sessions' thread."""
 MAX_BAR_UNITS = 2_000_000
 """The largest cost of a session's indicators at each bar, some 20 ms of one CPU core: a bar is not divided."""
 FORECAST_SECONDS = 10.0
@@ -65,13 +62,15 @@ CLOSED = "CLOSED"
 """The reason of a session's end if its caller, or the caller's gateway, closes the session."""
 
 Work: TypeAlias = Opening | inference_pb2.WatchBar
-Outcome: TypeAlias = inference_pb2.WatchCheckpoint | BarUpdate | ServiceError | None
-"""An opened session's checkpoint, a bar's update, an error; None for an opening with history still to load."""
+Outcome: TypeAlias = inference_pb2.WatchCheckpoint | BarUpdate | ServiceError
+"""An opened session's checkpoint, a bar's update, an error."""
+R = TypeVar("R")
 
 
 class SessionService:
     """All sessions of this process. Every method is called on the event loop's thread.
 
+    `engine` takes bars, `loading` the histories of openings.
     `most`: sessions. `most_bytes`: bytes of bars of all sessions. `share`: the share of `most_bytes` that one client's
     sessions may hold. `stuck_seconds`: a batch that runs longer ends every session.
     """
@@ -79,6 +78,7 @@ class SessionService:
     def __init__(
         self,
         engine: Engine,
+        loading: Engine,
         forecasts: Tracks,
         catalog: Catalog,
         *,
@@ -88,7 +88,6 @@ class SessionService:
         observer: SessionMetrics,
         stuck_seconds: float = math.inf,
     ) -> None:
-        self._engine = engine
         self._forecasts = forecasts
         self._catalog = catalog
         self._most = most
@@ -97,15 +96,19 @@ class SessionService:
         # The copies of bars that forecasts wait with: of one client as many bytes as of its sessions' bars.
         self._inputs = AnswerMemory(most_bytes, share=share, what="inputs of sessions' forecasts")
         self._observer = observer
-        self._stuck_seconds = stuck_seconds
         self._plans = Plans(_PLAN_BYTES)
-        self._turns: Turns[Session, Work] = Turns()
-        self._running = False
-        self._dispatch_due = False
+        # An opening takes the first lane until its history is loaded, and the second one for its indicators.
+        self.loading = Lane[Opening, SessionState | ServiceError](
+            loading, self._load, self._loaded, self._lose_all, stuck_seconds
+        )
+        self.lane = Lane[Work, Outcome](engine, _advance, self._advanced, self._lose_all, stuck_seconds)
         self._sessions: set[Session] = set()
         self._client_bytes: defaultdict[str, int] = defaultdict(int)
         self.nbytes = 0
-        self.stuck = False
+
+    @property
+    def stuck(self) -> bool:
+        return self.loading.stuck or self.lane.stuck
 
     @property
     def count(self) -> int:
@@ -127,15 +130,16 @@ class SessionService:
         # A copy, as in open().
         own = inference_pb2.WatchBar()
         own.CopyFrom(bar)
-        if session.phase is Phase.CHECKED:
+        if session.phase is Phase.OPENING:
             session.early_bars.append(own)
         elif not session.closed:
-            self._submit(session, own)
+            self.lane.add(session, own)
 
     def close(self, session: Session, reason: str = CLOSED) -> None:
         """Drop a session with the waiting work and the memory."""
         session.phase = Phase.CLOSED
-        self._turns.remove(session.client, session)
+        self.loading.remove(session)
+        self.lane.remove(session)
         if session in self._sessions:
             self._sessions.remove(session)
             self._observer.ended(reason)
@@ -170,11 +174,7 @@ class SessionService:
             error = InternalError()
         else:
             session.opening = None
-            session.phase = Phase.ADMITTED
-            self._submit(session, opening)
-            bars, session.early_bars = session.early_bars, []
-            for bar in bars:
-                self._submit(session, bar)
+            self.loading.add(session, opening)
             return
         session.opening = None
         self._fail(session, error)
@@ -225,57 +225,30 @@ class SessionService:
         self.nbytes += size_bytes
         self._client_bytes[session.client] += size_bytes
 
-    def _submit(self, session: Session, work: Work) -> None:
-        self._turns.add(session.client, session, work)
-        if not self._running and not self._dispatch_due:
-            self._dispatch_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+    def _load(self, session: Session, opening: Opening, until: float) -> SessionState | ServiceError | None:
+        """On the thread for histories."""
 
-    def _dispatch(self) -> None:
-        self._dispatch_due = False
-        if self._running or not self._turns:
-            return
-        batch = list(self._turns.take(BATCH_ITEMS, BATCH_SECONDS))
-        watchdog = None
-        if self._stuck_seconds < math.inf:
-            watchdog = asyncio.get_running_loop().call_later(self._stuck_seconds, self._declare_stuck)
-        self._running = True
-        self._engine.post(
-            functools.partial(_run, [(session, work) for _, session, work in batch], self._plans),
-            functools.partial(self._deliver, batch, watchdog),
-        )
+        def load() -> SessionState | None:
+            session.state = session.state or SessionState(opening, self._plans)
+            return session.state if session.state.load(until) else None
 
-    def _deliver(
-        self,
-        batch: Sequence[tuple[str, Session, Work]],
-        watchdog: asyncio.TimerHandle | None,
-        outcomes: Sequence[tuple[Outcome, float]],
-    ) -> None:
-        self._running = False
-        if watchdog is not None:
-            watchdog.cancel()
-        if self.stuck:
-            self.stuck = False
-        # In front of the work that arrived meanwhile, in order.
-        for client, session, work in reversed(batch[len(outcomes) :]):
-            if not session.closed:
-                self._turns.put_back(client, session, work)
-        for (client, session, work), (outcome, seconds) in zip(batch, outcomes, strict=False):
-            self._turns.measured(client, session, seconds)
-            if session.closed:
-                continue
-            if outcome is None:
-                self._turns.add(client, session, work, front=True)
-            elif isinstance(work, Opening):
-                self._opened(session, work, outcome)
-            else:
-                self._updated(session, work, outcome)
-        self._dispatch()
+        return _outcome(session, load)
 
-    def _declare_stuck(self) -> None:
-        """End every session: the batch on the sessions' thread has run for `stuck_seconds`."""
-        self.stuck = True
-        log.error("sessions' thread stuck", extra=fields(seconds=self._stuck_seconds))
+    def _loaded(self, session: Session, opening: Opening, outcome: SessionState | ServiceError) -> None:
+        if isinstance(outcome, ServiceError):
+            self._fail(session, outcome)
+        else:
+            self.lane.add(session, opening)
+
+    def _advanced(self, session: Session, work: Work, outcome: Outcome) -> None:
+        if isinstance(work, Opening):
+            self._opened(session, work, outcome)
+        else:
+            self._updated(session, work, outcome)
+
+    def _lose_all(self) -> None:
+        """End every session: a batch has run for `stuck_seconds`."""
+        log.error("sessions' thread stuck", extra=fields(seconds=self.lane.stuck_seconds))
         self._fail_all(SessionLostError("the replica's sessions are stuck: open the session again", retry_after=0.1))
 
     def _opened(self, session: Session, opening: Opening, outcome: Outcome) -> None:
@@ -294,6 +267,9 @@ class SessionService:
         if session.model is not None:
             opened.model, opened.model_version = session.model.name, session.model.version
         session.answer(answers_pb2.WatchAnswer(sequence=outcome.sequence, opened=opened, checkpoint=outcome))
+        for bar in session.early_bars:
+            self.lane.add(session, bar)
+        session.early_bars.clear()
 
     def _updated(self, session: Session, bar: inference_pb2.WatchBar, outcome: Outcome) -> None:
         if isinstance(outcome, InternalError):
@@ -378,35 +354,21 @@ class SessionService:
         return outcome
 
 
-def _run(batch: Sequence[tuple[Session, Work]], plans: Plans) -> list[tuple[Outcome, float]]:
-    """Outcomes with seconds, on the sessions' thread. Work not begun within BATCH_SECONDS has no outcome."""
-    outcomes: list[tuple[Outcome, float]] = []
-    began = at = deadline.now()
-    until = began + BATCH_SECONDS
-    unfinished: set[Session] = set()
-    for session, work in batch:
-        # A bar must not overtake its session's opening.
-        if at >= until or session in unfinished:
-            break
-        outcome = None if session.closed else _outcome(session, work, plans, until)
-        if outcome is None:
-            unfinished.add(session)
-        ended = deadline.now()
-        outcomes.append((outcome, ended - at))
-        at = ended
-    return outcomes
+def _advance(session: Session, work: Work, until: float) -> Outcome:
+    """On the thread for bars."""
+
+    def advance() -> Outcome:
+        if session.state is None:
+            raise AssertionError("a session advances after its history was loaded")
+        return session.state.start() if isinstance(work, Opening) else session.state.update(work)
+
+    return _outcome(session, advance)
 
 
-def _outcome(session: Session, work: Work, plans: Plans, until: float) -> Outcome:
+def _outcome(session: Session, run: Callable[[], R]) -> R | ServiceError:
     try:
         with contained:
-            if not isinstance(work, Opening):
-                if session.state is None:
-                    return SessionLostError("the session did not open", retry_after=0.0)
-                return session.state.update(work)
-            if session.state is None:
-                session.state = SessionState(work, plans)
-            return session.state.load(until)
+            return run()
     except ServiceError as error:
         return error
     except Exception:  # a bug ends this session and no other

@@ -20,12 +20,10 @@ Send: TypeAlias = Callable[[exchange_pb2.Reply], None]
 
 
 class Phase(Enum):
-    """A session's life. Bars that arrive before a session is admitted wait in `early_bars`."""
+    """A session's life. Bars that arrive before a session is open wait in `early_bars`."""
 
-    CHECKED = auto()
-    """The request is being checked; its forecast model may be loading."""
-    ADMITTED = auto()
-    """Memory is reserved; the history is being loaded, and bars follow in order."""
+    OPENING = auto()
+    """The request is being checked, its forecast model loaded, then the history."""
     OPEN = auto()
     CLOSED = auto()
 
@@ -40,7 +38,7 @@ class Session:
         self.horizon = envelope.watch_open.forecast.horizon
         self.period = envelope.watch_open.forecast.period
         self.symbol = envelope.watch_open.symbol
-        self.phase = Phase.CHECKED
+        self.phase = Phase.OPENING
         self.state: SessionState | None = None
         self.model: Any = None
         self.model_name = ""

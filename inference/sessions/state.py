@@ -78,7 +78,7 @@ class BarUpdate:
 
 
 class SessionState:
-    """Bars and indicators. Made, loaded and updated on the sessions' thread. Raises InvalidRequestError."""
+    """Bars and indicators. load() to the end, then start(), then update(). Raises InvalidRequestError."""
 
     def __init__(self, opening: Opening, plans: Plans) -> None:
         # None once it is loaded.
@@ -125,16 +125,20 @@ class SessionState:
         except ValueError as error:
             raise InvalidRequestError([Violation("checkpoint.state", str(error), "checkpoint")]) from error
 
-    def load(self, until: float) -> inference_pb2.WatchCheckpoint | None:
-        """Load the history until an instant of the monotonic clock; the checkpoint once the whole history is loaded."""
+    def load(self, until: float) -> bool:
+        """Load the history until an instant of the monotonic clock; whether the whole history is loaded."""
         history = self._history
         while history is not None and self._live.bars.count < history.bars:
             start = self._live.bars.count
             self._live.feed(history, start, min(start + _STEP_BARS, history.bars))
             if now() >= until:
-                return None
-        self._live.compute()
+                return False
         self._history = None
+        return True
+
+    def start(self) -> inference_pb2.WatchCheckpoint:
+        """Compute the indicators once, after the history was loaded; the first checkpoint."""
+        self._live.compute()
         return self._checkpoint()
 
     def update(self, message: inference_pb2.WatchBar) -> BarUpdate:

@@ -53,7 +53,7 @@ class Incremental:
     def __init__(self, program: Program, columns: tuple[str, ...], capacity: int, plans: Plans | None = None) -> None:
         """`columns`: the columns of every bar, including all that the program needs. `capacity`: bars to hold.
 
-        `plans`: TA-Lib's buffers, shared by all Incremental objects of one thread.
+        `plans`: TA-Lib's buffers, shared by all Incremental objects that compute on one thread.
         """
         self.program = program
         self.bars = Bars(columns, max(capacity, bars_needed(program)))

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import sys
+import weakref
 from threading import Event
 from typing import Any
 
@@ -123,12 +124,13 @@ class Setup:
         self, most: int = 100, most_bytes: int = 1 << 20, share: float = 1.0, stuck_seconds: float = math.inf
     ) -> None:
         self.model = Forecaster()
-        self.engines = [Engine("sessions"), Engine("forecast")]
-        batcher = Batcher(self.engines[1], Silent(), budget=BatchBounds(100, 100), max_queued_seconds=5.0)
+        self.engines = [Engine("sessions"), Engine("histories"), Engine("forecast")]
+        batcher = Batcher(self.engines[2], Silent(), budget=BatchBounds(100, 100), max_queued_seconds=5.0)
         slot = Slot("forecast", "slow", lambda: self.model, is_default=True, model=self.model)
         self.recorder = Recorder()
         self.sessions = SessionService(
             self.engines[0],
+            self.engines[1],
             Tracks(batcher),
             Catalog([slot]),
             most=most,
@@ -163,13 +165,26 @@ async def setup():
     setup.close()
 
 
-async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(setup):
-    session, replies = setup.open()
-    setup.bar(session, 1)
-    setup.bar(session, 2)
-    found = [await replies.next() for _ in range(3)]
-    assert [one.WhichOneof("result") for one in found] == ["opened", "update", "update"]
-    assert [one.taken for one in found] == [0, 1, 2]
+async def test_bars_that_come_before_the_session_is_open_are_answered_after_it(setup, monkeypatch):
+    sound, go_on = SessionState.load, Event()
+
+    def load(self, until):
+        assert go_on.wait(60)
+        return sound(self, until)
+
+    monkeypatch.setattr(SessionState, "load", load)
+    session, replies = setup.open(indicators=[pb.IndicatorSpec(name="CUMSUM")], sequence=1)
+    setup.bar(session, 1, 7.0)  # corrects the history's newest bar
+    setup.bar(session, 2, 1.0)
+    await eventually_async(lambda: session.state is not None)
+    setup.bar(session, 2, 2.0)
+    setup.bar(session, 3, 4.0)
+    go_on.set()
+    opened, *updates = [await replies.next() for _ in range(5)]
+    assert (opened.sequence, opened.checkpoint.sequence, opened.checkpoint.bars) == (1, 1, len(CLOSES) - 1)
+    assert [(one.sequence, one.taken) for one in updates] == [(1, 1), (2, 2), (2, 3), (3, 4)]
+    sums = CLOSES[:-1].sum() + np.array([7.0, 8.0, 9.0, 13.0])
+    np.testing.assert_allclose([one.update.indicators[0] for one in updates], sums, rtol=1e-9)
 
 
 async def test_answers_keep_the_order_of_the_bars_while_a_forecast_takes_its_time(setup):
@@ -338,23 +353,25 @@ async def test_only_updates_without_an_error_may_be_dropped_for_newer_ones(setup
     ]  # fmt: skip
 
 
-async def test_a_bug_in_one_session_ends_it_alone(setup, monkeypatch):
-    sound = SessionState.update
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("step", ["load", "start", "update"])
+async def test_a_bug_in_one_session_ends_it_alone(setup, monkeypatch, step, kind):
+    sound = getattr(SessionState, step)
 
-    def update(self, message):
-        if message.bar.close == 666.0:
-            raise RuntimeError("a bug")
-        return sound(self, message)
+    def broken(self, *args):
+        if self.sequence == 666:
+            raise kind("a bug")
+        return sound(self, *args)
 
-    monkeypatch.setattr(SessionState, "update", update)
-    (bad, lost), (good, kept) = setup.open(), setup.open()
-    for _, replies in ((bad, lost), (good, kept)):
-        await replies.next()
+    monkeypatch.setattr(SessionState, step, broken)
+    (bad, lost), (good, kept) = setup.open(sequence=666), setup.open()
+    if step == "update":
+        await lost.next()
     setup.bar(good, 1)
-    setup.sessions.bar(bad, pb.WatchBar(sequence=1, bar=pb.Bar(time=1, close=666.0)))
+    setup.bar(bad, 667)
     setup.bar(good, 2)
     assert await lost.end() == InternalError.reason
-    assert [(await kept.next()).sequence for _ in range(2)] == [1, 2]
+    assert [(await kept.next()).sequence for _ in range(3)] == [0, 1, 2]
     assert setup.sessions.count == 1
 
 
@@ -449,6 +466,26 @@ async def test_a_long_history_with_many_recursive_indicators_delays_no_other_ses
         setup.sessions.close(session)
 
 
+async def test_a_bar_does_not_wait_for_a_slice_of_a_history(setup, monkeypatch):
+    session, replies = setup.open()
+    await replies.next()
+    sound, begun, go_on = SessionState.load, Event(), Event()
+
+    def load(self, until):
+        begun.set()
+        assert go_on.wait(60)
+        return sound(self, until)
+
+    monkeypatch.setattr(SessionState, "load", load)
+    _, opening = setup.open(client="other")
+    await eventually_async(begun.is_set)
+    setup.bar(session, 1)
+    assert (await replies.next()).sequence == 1
+    assert opening.queue.empty()
+    go_on.set()
+    assert (await opening.next()).HasField("opened")
+
+
 async def test_a_history_that_is_loaded_in_slices_gives_the_values_of_the_whole(setup):
     fields = heavy(bars=2000, indicators=20)
     session, replies = setup.open(**fields)
@@ -466,9 +503,12 @@ async def test_a_session_that_closes_while_its_history_loads_leaves_no_work(setu
     session, _ = setup.open(**heavy())
     await eventually_async(lambda: session.state is not None)
     setup.sessions.close(session)
+    state, session = weakref.ref(session.state), None
+    await eventually_async(lambda: state() is None)
     other, replies = setup.open()
     assert (await replies.next()).HasField("opened")
-    assert not setup.sessions._turns
+    assert not setup.sessions.loading._turns
+    assert not setup.sessions.lane._turns
     assert setup.sessions.nbytes == other.size_bytes
 
 
@@ -555,10 +595,10 @@ async def test_sessions_end_when_their_thread_hangs_and_open_again_after_it(monk
     await replies.next()
     monkeypatch.setattr(SessionState, "update", update)
     # For the hang alone: on a busy machine, an opening takes some time, too.
-    setup.sessions._stuck_seconds = 0.05
+    setup.sessions.lane.stuck_seconds = 0.05
     setup.bar(session, 1)
     assert await replies.end() == SessionLostError.reason
-    setup.sessions._stuck_seconds = 60.0
+    setup.sessions.lane.stuck_seconds = 60.0
     assert setup.sessions.stuck
     _, refused = setup.open()
     assert await refused.end() == OverloadedError.reason
