@@ -15,6 +15,7 @@ from serverless.concurrency import Load, concurrency
 from serverless.config import Config
 from serverless.handler import Handler
 from serverless.memory import Memory, process_share
+from tests.eventually import eventually_async
 
 
 @pytest.fixture
@@ -65,6 +66,23 @@ def test_a_cancelled_job_never_reaches_the_device_and_raises(runner, handler, cl
     job = runner.run(cancel())
     assert job.reply.cancelled(), "the batcher sees that nobody waits"
     assert handler.in_flight == 0
+
+
+def test_a_job_that_fills_the_queue_leaves_the_other_jobs_their_share(runner, handler, monkeypatch):
+    async def beside():
+        batcher = (await handler.worker()).parts.tracks["sentiment"].quick
+        monkeypatch.setattr(batcher, "_max_queued", 0.05)
+        words = "profit rose sharply as demand for chips grew " * 200
+        large = asyncio.create_task(handler({"id": "large", "input": {"action": "sentiment", "texts": [words] * 100}}))
+        await eventually_async(lambda: batcher.shares.total > 1.0)
+        small = await handler({"id": "small", "input": {"action": "sentiment", "text": "Profit rose."}})
+        large.cancel()
+        await asyncio.gather(large, return_exceptions=True)
+        return small
+
+    result = runner.run(beside())
+    assert "error" not in result, result
+    assert result["output"]["sentiments"][0]["sentiment"]["label"] == "positive"
 
 
 def test_cancelling_one_job_during_the_build_does_not_cancel_the_others(runner):
