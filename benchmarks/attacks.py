@@ -124,6 +124,13 @@ async def cancelled_texts(attacker: Attacker) -> None:
     await attacker.repeat(once, 20)
 
 
+async def long_texts(attacker: Attacker) -> None:
+    """16 calls in flight of 5 texts of 10,000 characters, punctuation: 80 windows a text, the most there are."""
+    dice = np.random.default_rng(7)
+    request = pb.AnalyzeSentimentRequest(texts=["".join(dice.choice([*"!?.,;:-+"], LONGEST)) for _ in range(5)])
+    await attacker.repeat(lambda: attacker.stub.AnalyzeSentiment(request, metadata=attacker.metadata), 16)
+
+
 async def heavy_forecasts(attacker: Attacker) -> None:
     """Valid, slow forecasts: 64 noisy sines of 10,000 points, horizon 365."""
     steps = np.arange(LONGEST)
@@ -350,6 +357,7 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
         openings,
         lookbacks,
         cancelled_texts,
+        long_texts,
         heavy_forecasts,
         huge_answers,
         large_answers,

@@ -47,9 +47,14 @@ OVERLOAD_SECONDS = 15.0
 VICTIM_CALLERS = 2
 ATTACK_SECONDS = 6.0
 # The victim's calls of these attacks take some 20 ms: as many times as long, so that a p99 is not that of three calls.
-LONGER = {"cancelled_texts": 3.0}
+LONGER = {"cancelled_texts": 3.0, "long_texts": 3.0}
 # The victim of these attacks calls the same engine; the victim of the others asks for forecasts.
-VICTIMS = {"cancelled_texts": sentiments, "long_windows": indicators, "huge_answers": indicators}
+VICTIMS = {
+    "cancelled_texts": sentiments,
+    "long_texts": sentiments,
+    "long_windows": indicators,
+    "huge_answers": indicators,
+}
 # Processes that only compute: as many as an attack keeps cores busy, the attacker's and the service's.
 BUSY = 2
 MOST_SLOWER = 2.0

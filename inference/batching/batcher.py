@@ -305,10 +305,10 @@ class Batcher:
         self.check_room(job.client, job.priority, job.deadline, seconds)
 
     def _note_client(self, client: str, at: float) -> None:
-        if client != self._client:
-            # The first client of all has no company.
-            self._company_until = at + COMPANY_SECONDS if self._client else 0.0
-            self._client = client
+        # Work of another client may wait long after the call. The first client of all has no company.
+        if self._client and (client != self._client or not self.shares.alone(client)):
+            self._company_until = at + COMPANY_SECONDS
+        self._client = client
 
     def _note_arrival(self, at: float) -> None:
         gap = min(at - self._last_arrival, _LONGEST_GAP)

@@ -35,6 +35,10 @@ class Shares:
         """How many clients have waiting work."""
         return max(map(len, self._waiting.values()))
 
+    def alone(self, client: str) -> bool:
+        """Whether no other client has waiting work."""
+        return all(waiting.keys() <= {client} for waiting in self._waiting.values())
+
     def ahead(self, client: str, priority: str, seconds: float) -> float:
         """Seconds of waiting work that precede new work of `seconds`.
 

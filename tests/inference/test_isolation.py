@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 
+from inference.batching import batcher
 from inference.batching.batcher import Observer
 from inference.build import Components, build
 from inference.calls.call import ReplicaCall
@@ -124,3 +126,42 @@ async def test_a_call_for_indicators_waits_for_few_batches_of_another_with_long_
     assert max(found) < 2.0
     # The cancelled request leaves the queue.
     assert parts.tracks["indicators"].queued_items == 0
+
+
+@pytest.mark.timeout(240)
+async def test_a_headline_waits_for_short_batches_of_anothers_long_texts(parts, monkeypatch):
+    """5 texts of 80 windows are 400 items of 10 to 30 ms; the other client calls once."""
+    monkeypatch.setattr(batcher, "COMPANY_SECONDS", 3600.0)
+    found: list[Counter[str]] = []
+    observers = [parts.tracks[name].quick._observer for name in ("texts", "sentiment")]
+    for observer in observers:
+
+        def batch(plan, result, units, sound=observer.batch):
+            found.append(sum((Counter({entry.job.client: entry.count}) for entry in plan.batch), Counter()))
+            sound(plan, result, units)
+
+        monkeypatch.setattr(observer, "batch", batch)
+    dice = np.random.default_rng(2)
+    costly = pb.AnalyzeSentimentRequest(texts=["".join(dice.choice([*"!?.,;:-+"], 10_000)) for _ in range(5)])
+    victim = pb.AnalyzeSentimentRequest(texts=["Profit rose."]).SerializeToString()
+    await parts.servicer.sentiment(victim, ReplicaCall(client="victim"))
+    sentiment = parts.tracks["sentiment"].quick
+    attack = asyncio.create_task(parts.servicer.sentiment(costly.SerializeToString(), ReplicaCall(client="attacker")))
+    while sentiment.queued_items < 100:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await parts.servicer.sentiment(victim, ReplicaCall(client="victim"))
+    waits = []
+    for _ in range(5):
+        # Long after the other client's call. Chunks of that call wait.
+        sentiment._company_until = 0.0
+        found.clear()
+        await parts.servicer.sentiment(victim, ReplicaCall(client="victim"))
+        assert not attack.done()
+        waits.append(len(found))
+        assert all(batch.total() <= 2 for batch in found if batch["victim"])
+    attack.cancel()
+    await asyncio.gather(attack, return_exceptions=True)
+    # The running batch, the attacker's next one if due first, and the victim's own two.
+    assert sorted(waits)[2] <= 4
+    assert max(waits) <= 6
+    assert sentiment.queued_items == 0

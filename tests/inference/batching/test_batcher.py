@@ -106,6 +106,16 @@ async def test_a_batch_is_short_while_other_clients_call(batcher, model, recorde
     assert recorder.sizes == [40]
 
 
+async def test_a_client_whose_work_waits_is_company_without_further_calls(batcher, model, recorder):
+    price(batcher, model, per_unit=0.001)
+    replies = [submit(batcher, model, *range(1, 61), client="a"), submit(batcher, model, 0, client="b")]
+    # Long after the calls of both.
+    batcher._company_until = deadline.now()
+    replies.append(submit(batcher, model, 0, client="b"))
+    await asyncio.gather(*replies)
+    assert recorder.sizes[0] <= 12
+
+
 async def test_the_calls_of_many_clients_still_share_a_batch(batcher, model, recorder, at_once):
     price(batcher, model, per_unit=0.001)
     held = await hold(batcher, model)
