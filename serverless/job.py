@@ -30,7 +30,7 @@ class Job:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Job":
-        """Start the job that the SDK passed. Each job is a client of the queues: a large one delays no other for long."""
+        """Start the job that the SDK passed. Each job is a client of the queues: a large one delays no other."""
         job_id = str(given.get("id", ""))
         call = ReplicaCall(request_id=incoming.request_id(given), client=job_id or "runpod")
         return cls(job_id, call, deadline.now())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gateway.access.auth import Authenticator, Client
 from market_inference.contract import errors as contract
+from market_inference.contract import metadata
 from training.plane import token
 from training.plane.database import Database
 from training.plane.errors import PermissionDeniedError, TokenRefusedError, UnauthenticatedError
@@ -20,7 +21,7 @@ PROMOTE = "training:promote"
 def client(authenticator: Authenticator, headers: Mapping[str, str], scope: str) -> Client:
     """The caller behind the request's credential. Raises UnauthenticatedError, PermissionDeniedError."""
     try:
-        found = authenticator.authenticate(dict(headers))
+        found = authenticator.authenticate(metadata.secrets(headers.items()))
     except contract.UnauthenticatedError as error:
         raise UnauthenticatedError(error.message) from None
     if scope not in found.scopes:

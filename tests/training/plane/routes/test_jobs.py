@@ -127,6 +127,8 @@ def test_credentials_and_scopes(plane: PlaneProcess) -> None:
     assert plane.ask("GET", "/jobs", owner="reader").status == 403
     none = plane.ask("GET", "/jobs", Authorization="")
     assert (none.status, none.headers["WWW-Authenticate"]) == (401, "Bearer")
+    two = plane.ask("GET", "/jobs", **{"x-api-key": "mi_another_key"})
+    assert (two.status, "different credentials" in two.json["detail"]) == (401, True)
     assert plane.ask("GET", "/jobs/01M8HA6MDY93G3J7MXWPK51RN5").status == 404
     assert plane.ask("GET", "/jobs/..").status in {404, 422}
     assert plane.ask("PUT", "/jobs").status == 405
