@@ -5,7 +5,7 @@ market_inference/contract/keys.py's, tokens are tokens.py's.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Authenticator:
         self._tokens = tokens
         self._clients: dict[str, tuple[keys.Key, Client]] = {}
 
-    def authenticate(self, secrets: Collection[str]) -> Client:
+    def authenticate(self, secrets: Set[str]) -> Client:
         """The client of the metadata's credential. Raises UnauthenticatedError."""
         if not secrets:
             raise UnauthenticatedError("no API key: send metadata `authorization: Bearer <key>` or `x-api-key: <key>`")

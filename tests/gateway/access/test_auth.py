@@ -53,23 +53,23 @@ async def test_keys_issued_revoked_and_broken_files_count_without_a_restart(tmp_
         known.append(key)
     ring = Keyring(path)
     authenticator = Authenticator(ring)
-    assert authenticator.authenticate([first]).name == "first"
+    assert authenticator.authenticate({first}).name == "first"
     second, other = keys.issue("second", ["status"])
     with keys.edit(path) as known:
         known[:] = [other]
     await ring.look()
-    assert authenticator.authenticate([second]).scopes == {"status"}
+    assert authenticator.authenticate({second}).scopes == {"status"}
     with pytest.raises(UnauthenticatedError):
-        authenticator.authenticate([first])
+        authenticator.authenticate({first})
     path.write_text("{broken")
     with pytest.raises(ValueError, match="is not a keys file"):
         await ring.look()
-    assert authenticator.authenticate([second]).name == "second"
+    assert authenticator.authenticate({second}).name == "second"
 
 
 def test_a_client_without_the_scope_is_told_which_one():
     secret, key = keys.issue("desk", ["status"])
-    client = Authenticator(keys.Keys([key])).authenticate([secret])
+    client = Authenticator(keys.Keys([key])).authenticate({secret})
     authorise(client, METHODS["GetStatus"])
     with pytest.raises(PermissionDeniedError, match="lacks the scope 'predict', which Predict needs"):
         authorise(client, METHODS["Predict"])
@@ -77,7 +77,7 @@ def test_a_client_without_the_scope_is_told_which_one():
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
 async def test_a_token_of_the_issuer_is_its_subject_with_its_scopes(tokens, algorithm):
-    client = Authenticator(keys.Keys([]), tokens).authenticate([token(algorithm)])
+    client = Authenticator(keys.Keys([]), tokens).authenticate({token(algorithm)})
     assert (client.name, client.scopes) == ("jwt:robot", {"predict", "status"})
 
 

@@ -59,7 +59,7 @@ async def test_keys(tmp_path):
         await watching.look()
         assert watching.failures == place
         assert "is not a keys file" in watching.failure
-        assert security.authenticator.authenticate([old]).name == "desk"
+        assert security.authenticator.authenticate({old}).name == "desk"
     path.unlink()
     await watching.look()
     assert "No such file" in watching.failure
@@ -68,9 +68,9 @@ async def test_keys(tmp_path):
         known[:] = [key]
     await watching.look()
     assert watching.failure == ""
-    assert security.authenticator.authenticate([new]).name == "desk"
+    assert security.authenticator.authenticate({new}).name == "desk"
     with pytest.raises(UnauthenticatedError):
-        security.authenticator.authenticate([old])
+        security.authenticator.authenticate({old})
 
 
 def test_a_missing_keys_file_is_told_with_the_command_that_makes_one(tmp_path):
@@ -104,16 +104,16 @@ async def test_key_set(tmp_path):
         replace(path, content)
         await watching.look()
         assert watching.failures == place, content[:80]
-        assert authenticator.authenticate([token("RS256")]).name == "jwt:robot"
+        assert authenticator.authenticate({token("RS256")}).name == "jwt:robot"
     path.unlink()
     await watching.look()
     assert watching.failure
     replace(path, key_set("ES256").encode())
     await watching.look()
     assert watching.failure == ""
-    assert authenticator.authenticate([token("ES256")]).name == "jwt:robot"
+    assert authenticator.authenticate({token("ES256")}).name == "jwt:robot"
     with pytest.raises(UnauthenticatedError, match="not in the key set"):
-        authenticator.authenticate([token("RS256")])
+        authenticator.authenticate({token("RS256")})
 
 
 async def test_unusable_keys_beside_good_keys_are_left_out(tmp_path):
@@ -182,15 +182,15 @@ async def test_a_worker_starts_from_the_copy_of_another_while_the_key_set_is_awa
     path.unlink()
     late = Security(Config(**settings))
     await late.start()
-    assert late.authenticator.authenticate([token("RS256")]).name == "jwt:robot"
+    assert late.authenticator.authenticate({token("RS256")}).name == "jwt:robot"
     watching = watcher(late, "key_set")
     await watching.look()
     assert "No such file" in watching.failure
     path.write_text(key_set("ES256"))
     await watching.look()
-    assert late.authenticator.authenticate([token("ES256")]).name == "jwt:robot"
+    assert late.authenticator.authenticate({token("ES256")}).name == "jwt:robot"
     with pytest.raises(UnauthenticatedError, match="not in the key set"):
-        late.authenticator.authenticate([token("RS256")])
+        late.authenticator.authenticate({token("RS256")})
     assert copy.read_text() == path.read_text()
     path.unlink()
     copy.unlink()
