@@ -1,6 +1,6 @@
 """Weights of a network that its files lack: transformers draws them at random, differently at every load.
 
-Owns the refusal. `info` is what transformers returns with output_loading_info.
+Owns the refusal. `info`: the loading information of transformers (output_loading_info).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from models.model import ModelUnavailableError
 
 
 def refuse_missing(named: str, info: Mapping[str, Any]) -> None:
-    """Raises ModelUnavailableError for a network of which weights are missing."""
+    """Raises ModelUnavailableError for a network with missing weights."""
     missing = sorted(map(str, info["missing_keys"]))
     if missing:
         other = sorted(map(str, info["unexpected_keys"]))

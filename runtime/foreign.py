@@ -1,9 +1,9 @@
 """Calls of foreign code: models, tokenisers, loaders.
 
-Owns one rule: what foreign code raises ends its own call, and no thread, task or process. A panic of a library in Rust
-(tokenizers, safetensors), SystemExit, KeyboardInterrupt and CancelledError are no Exceptions: they pass an `except
-Exception`, an event loop ends at the first two, and takes the last for the end of a caller. A future refuses
-StopIteration.
+Owns one rule: an error of foreign code ends the call, and no thread, task or process. A panic of a library in Rust
+(tokenizers, safetensors), SystemExit, KeyboardInterrupt and CancelledError are no Exceptions: an `except Exception`
+lets such errors pass. An event loop ends at SystemExit and KeyboardInterrupt, and takes CancelledError for the end of a
+caller. A future refuses StopIteration.
 """
 
 from types import TracebackType
@@ -11,11 +11,11 @@ from typing import Final
 
 
 class EscapedError(Exception):
-    """Foreign code raised something that is not for its caller's ears: the cause, whose type the text names."""
+    """Foreign code raised an error that could end more than the call: the cause. The text names the cause's type."""
 
 
 class _Contained:
-    """A context of foreign code, without an await. Raises EscapedError instead of what could end more than the call."""
+    """A context of foreign code, without an await. Raises EscapedError for an error that could end more."""
 
     __slots__ = ()
 

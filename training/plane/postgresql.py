@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL on which no wait is without an end.
+"""Connections to PostgreSQL with a limit of time for every wait.
 
-Owns the limits of time. A server whose host is lost, or whose process hangs, sends nothing, not even the end of a
-connection: the client's limit ends the wait and the connection. A server that works ends a long statement, a wait for a
-lock and a transaction without a statement itself, a little before: a plane that is lost leaves no lock behind.
+Owns the limits of time. A server on a lost host, or with a process that hangs, sends nothing, not even the end of
+a connection: the client's limit ends the wait and the connection. A working server ends a long statement, a wait for
+a lock and a transaction without a statement itself, a little before: a lost plane leaves no lock behind.
 """
 
 from typing import Any, Final
@@ -43,7 +43,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def engine(url: str, seconds: float | None, **settings: Any) -> Engine:
-    """An engine whose statements end within `seconds`, at the server and here; None for no limit.
+    """An engine with statements that end within `seconds`, at the server and here; None for no limit.
 
     Parameters of libpq in the URL take precedence, but for a `statement_timeout` and the like among its `options`.
     """
