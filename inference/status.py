@@ -21,6 +21,7 @@ from models.forecast import Series
 
 _PROBE_SECONDS = 5.0
 _VALUES = 100.0 + np.sin(np.arange(64.0)) + 0.1 * np.arange(64.0)
+_VALUES.setflags(write=False)
 _TEXT = "Profit rose sharply."
 _PROBES: dict[str, Sequence[Any]] = {
     "forecast": [Series(_VALUES, 5, (0.1, 0.5, 0.9))],

@@ -29,7 +29,11 @@ def require(needed_by: str, extra: str, *packages: str) -> None:
 
 
 class Model(Protocol[Item, Answer]):
-    """A loaded model. One thread calls run(); the other methods are cheap, pure and safe from any thread."""
+    """A loaded model. One thread calls run(); the other methods are cheap, pure and safe from any thread.
+
+    `fresh_answers = True` in a class says that run() keeps no array of an answer and no memory of such an array. The
+    engine copies the answers of every other class, of a subclass too, before the next run.
+    """
 
     @property
     def name(self) -> str: ...
@@ -46,7 +50,10 @@ class Model(Protocol[Item, Answer]):
         ...
 
     def run(self, items: Sequence[Item]) -> Sequence[Answer]:
-        """Compute one batch. No answer depends on other items of the batch. Raises if the batch cannot be computed."""
+        """Compute one batch. No answer depends on other items of the batch. Raises if the batch cannot be computed.
+
+        The answers are in the order of the items, one each. The items are a tuple, and their arrays are read-only.
+        """
         ...
 
     def check(self) -> None:

@@ -28,6 +28,7 @@ class TextPreparation:
     """`models.model.Model[TextItem, PreparedText]`: turns texts into chunks for the sentiment model."""
 
     name, version = "texts", "1"
+    fresh_answers = True
 
     def bucket(self, item: TextItem) -> Hashable:
         model = item[0]

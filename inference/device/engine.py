@@ -18,7 +18,7 @@ from typing import Any
 
 from inference.batching.job import BatchResult
 from inference.device import cuda
-from inference.device.outcomes import Verify, accept
+from inference.device.outcomes import Verify, accept, owned
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import InternalError, OverloadedError
 from runtime.foreign import contained
@@ -99,7 +99,7 @@ class Engine:
         await self.call(model.check)
         rest = iter(batches)
         # A batch of texts comes from the model's tokeniser.
-        while batch := await self.call(functools.partial(next, rest, None)):
+        while batch := tuple(await self.call(functools.partial(next, rest, ()))):
             items = batch
             try:
                 if not self._device.startswith("cuda"):
@@ -192,6 +192,7 @@ def run_batch(
     clock, and at most 8 times as large as the slice before. Once `seconds` are used up the batch ends; the rest of the
     items have no outcome. The common batch is one slice.
     """
+    items = tuple(items)  # a model that sorts, pads or empties its list would give items the answers of others
     stopwatch = _Stopwatch(clock or now)
     result = BatchResult([], stopwatch.started, 0.0, 0.0)
     outcomes: list[Any] = []
@@ -235,6 +236,9 @@ def _run(model: Any, items: Sequence[Any], result: BatchResult) -> Sequence[Any]
             outcomes: Sequence[Any] = model.run(items)
             if len(outcomes) != len(items):
                 raise RuntimeError(f"{model.name} gave {len(outcomes)} answers to {len(items)} items")
+            # Not of a base class: a subclass may keep what its base class does not.
+            if not vars(type(model)).get("fresh_answers"):
+                outcomes = list(map(owned, outcomes))
     except Exception as error:  # a model may fail in any way; bisection finds the item that caused the failure
         out_of_memory = cuda.is_out_of_memory(error)
         if len(items) == 1 and not out_of_memory:

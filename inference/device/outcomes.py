@@ -221,3 +221,15 @@ def _ascending(quantiles: Any) -> bool:
         return True
     slack = _ROUNDING * np.abs(quantiles).max(axis=-1, keepdims=True)
     return bool((quantiles[..., :-1] - slack <= quantiles[..., 1:]).all())
+
+
+def owned(outcome: Any) -> Any:
+    """The outcome with arrays of its own, in place of arrays that the model may write to again."""
+    if isinstance(outcome, np.ndarray):
+        return outcome.copy()
+    if type(outcome) is list:
+        return list(map(owned, outcome))
+    if isinstance(outcome, tuple):
+        parts = map(owned, outcome)
+        return outcome._make(parts) if hasattr(outcome, "_make") else tuple(parts)
+    return outcome

@@ -30,6 +30,8 @@ def _forecast(model: Any, thorough: bool) -> Iterator[list[Series]]:
     for points in (64, 128, 256, 512, 1024, 2048, 4096) if thorough else (256,):
         wave = 50 + 10 * np.sin(np.arange(points) / 3)
         walk = np.exp(0.01 * random.standard_normal(points).cumsum())
+        for values in (wave, walk):
+            values.setflags(write=False)  # as those of a request
         for horizon in (8, 32, 128, 365) if thorough else (24,):
             yield [Series(values, horizon, _DECILES) for values in (wave, walk) for _ in range(_ROWS // 2)]
     if not thorough:

@@ -18,6 +18,8 @@ from models.forecast.series import Forecast, Series
 class Blended(Embedded):
     """`auto` with ``foundation`` mixed into the autoregression, with a share that grows over the horizon."""
 
+    fresh_answers = True
+
     def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
         super().__init__(name, str(foundation.device))
         self.version = f"{Embedded.version}+{foundation.version}"

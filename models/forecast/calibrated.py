@@ -44,6 +44,8 @@ def of_folder(manifest: Manifest, folder: Path, device: str) -> Model[Series, Fo
 class Calibrated:
     """`models.model.Model[Series, Forecast]`: the forecasts of `auto`, with scaled intervals."""
 
+    fresh_answers = True
+
     def __init__(self, name: str, version: str, scales: Mapping[str, float], device: str = "cpu") -> None:
         self.name = name
         self.version = version

@@ -50,6 +50,7 @@ class Embedded:
     """
 
     version = "1.1"
+    fresh_answers = True
     walk = EWMA
     structure = AUTOREGRESSION
     gate = staticmethod(gate.weight)

@@ -65,6 +65,8 @@ class Joint(Foundation, Protocol):
 class Pretrained:
     """A Foundation as a Model. The bands come from the network: on prices seldom better than the bands of `auto`."""
 
+    fresh_answers = True
+
     def __init__(self, name: str, foundation: Foundation, backtests: int = BACKTESTS) -> None:
         self.name = name
         self.version = foundation.version

@@ -30,6 +30,7 @@ class TALibModel:
 
     name = "ta-lib"
     version = library.VERSION
+    fresh_answers = True
 
     def __init__(self) -> None:
         self._plans = Plans(_PLAN_BYTES)

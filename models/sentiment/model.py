@@ -37,6 +37,8 @@ class SentimentModel:
     One thread calls run() and check(); the other methods are safe from any thread.
     """
 
+    fresh_answers = True
+
     def __init__(
         self,
         name: str,

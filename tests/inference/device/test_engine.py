@@ -4,17 +4,22 @@ import asyncio
 import subprocess
 import sys
 import time
+from functools import partial
+from operator import iadd
 from threading import current_thread
 
 import numpy as np
 import pytest
 
+from inference.calls.texts import PREPARATION
 from inference.device import engine as engine_module
 from inference.device import warmup
 from inference.device.cuda import limit_memory
 from inference.device.engine import run_batch
 from market_inference.contract.errors import InternalError, OverloadedError
 from models import forecast, indicators, sentiment
+from models.forecast.calibrated import Calibrated
+from models.forecast.series import Phases
 from runtime.foreign import EscapedError
 
 
@@ -172,6 +177,93 @@ def test_a_model_that_gives_the_wrong_number_of_answers_fails_its_items_and_not_
     assert "gave 0 answers to 1 items" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda items: items.sort(),
+        lambda items: items.pop(),
+        lambda items: iadd(items, items[-1:] * 3),
+        lambda items: iadd(items, [items[-1]]),
+    ],
+)
+def test_a_model_that_changes_its_items_fails_these_items_and_crosses_no_answers(change):
+    class Changing:
+        name, version = "changing", "1"
+
+        def run(self, items):
+            return [2 * item for item in change(items) or items]
+
+    outcomes = run_batch(Changing(), [3, 1, 2], first=2, seconds=60).outcomes
+    assert [type(outcome) for outcome in outcomes] == [InternalError] * 3
+
+
+class Reusing:
+    """Answers with views of one buffer, as a network with a bound output does."""
+
+    name, version = "reusing", "1"
+
+    def __init__(self, form) -> None:
+        self._form = form
+        self._buffer = np.empty((4, 2))
+
+    def run(self, items):
+        if -1 in items:
+            raise RuntimeError("bad")
+        rows = self._buffer[: len(items)]
+        rows[:] = np.array(items)[:, None]
+        return [self._form(row) for row in rows]
+
+
+class Inheriting(Reusing, forecast.embedded.Embedded):
+    """A subclass says nothing about its answers by what its base class says."""
+
+
+def _forecast(row) -> forecast.Forecast:
+    return forecast.Forecast(row, row[None], 0.0, True, 30, 0.8, 1, phases=Phases(row, row))
+
+
+@pytest.mark.parametrize("kind", [Reusing, Inheriting])
+@pytest.mark.parametrize("form", [lambda row: row, lambda row: [row], _forecast, lambda row: (_forecast(row),)])
+def test_an_answer_keeps_its_numbers_when_the_model_uses_its_buffer_again(kind, form):
+    """In the next slice, in the other half of a batch that failed, and in the next batch."""
+    model = kind(form)
+    found = run_batch(model, [1, 2, -1, 3, 4], first=1, seconds=60).outcomes
+    run_batch(model, [9, 9, 9, 9])
+    assert isinstance(found.pop(2), InternalError)
+    for outcome, number in zip(found, [1.0, 2.0, 3.0, 4.0], strict=True):
+        expected = form(np.full(2, number))
+        assert str(outcome) == str(expected)
+        assert type(outcome) is type(expected)
+
+
+LOADS = {
+    **{name: partial(forecast.load, name) for name in ("auto", "auto_v1", "vol_rw", "ridge_ar")},
+    "calibrated": lambda: Calibrated("desk", "1", {"*": 2.0}),
+    "sentiment": sentiment.load,
+    "indicators": indicators.load,
+    "texts": lambda: PREPARATION,
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_the_answers_of_shipped_models_are_fresh(name):
+    """Their answers are not copied."""
+    model = LOADS[name]()
+    assert vars(type(model))["fresh_answers"]
+    if name == "texts":
+        return
+    (items, *_) = warmup.batches(name if name in ("sentiment", "indicators") else "forecast", model, "cpu")
+    first, second = model.run(items), model.run(items)
+    for one, other in zip(arrays(first), arrays(second), strict=True):
+        assert not np.may_share_memory(one, other)
+
+
+def arrays(answers) -> list[np.ndarray]:
+    if isinstance(answers, np.ndarray):
+        return [answers]
+    return [one for part in answers if isinstance(part, (np.ndarray, list, tuple)) for one in arrays(part)]
+
+
 class Paced:
     """Takes some seconds per item, on a clock that the test owns."""
 
@@ -245,4 +337,4 @@ async def test_a_warm_up_batch_of_a_slow_model_is_one_item_on_a_cpu(engine, mode
     model.run = slow
     await engine.adopt(model, [[1, 2, 3]], lambda model, items, seconds: measured.append(items))
     assert model.batches == [[21], [1], [1]]
-    assert measured == [[1]]
+    assert measured == [(1,)]

@@ -50,6 +50,14 @@ def test_forecast_is_finite_ordered_and_of_the_asked_shape(model: Model[Series, 
         assert 30 <= found.context <= len(item.values)
 
 
+def test_answers_are_fresh(model: Model[Series, Forecast]) -> None:
+    assert vars(type(model))["fresh_answers"]
+    items = [series(100, 12), series(90, 12)]
+    for one, other in zip(model.run(items), model.run(items), strict=True):
+        assert not np.may_share_memory(one.point, other.point)
+        assert not np.may_share_memory(one.quantiles, other.quantiles)
+
+
 def test_point_is_the_median(model: Model[Series, Forecast]) -> None:
     found = model.run([series(100, 12)])[0]
     np.testing.assert_allclose(found.point, found.quantiles[:, LEVELS.index(0.5)], rtol=1e-12)
