@@ -32,6 +32,9 @@ _PLAIN_AMBIGUOUS = re.compile(r"^[-+]?[1-9]\d{0,2}\.\d{3}$", re.MULTILINE)
 _PLAIN_UNGROUPED = re.compile(r"^[-+]?\d{4,}$", re.MULTILINE)
 _GROUPS = re.compile(r"\d{1,3}(?:([.,'’\u00a0\u202f ])\d{3})(?:\1\d{3})*|\d{1,2}(?:,\d{2})*,\d{3}")
 _AMBIGUOUS = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
+_BY_APOSTROPHES = re.compile(r"\d{1,3}(?:['’]\d{3})+(?:[.,]\d+)?")
+# 110'165 is 110 and 16.5/32, as Treasury futures are quoted. The last digit is of eighths.
+_IN_32NDS = re.compile(r"\d{1,3}['’](?:[0-2]\d|3[01])[0-35-8]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Evidence:
         self.decimal: dict[str, Cell] = {}
         self.ambiguous: dict[str, Cell] = {}
         self.ungrouped = False
+        self.in_32nds: Cell | None = None
+        self.by_apostrophes = False
 
     def add(self, texts: Sequence[str], rows: Sequence[int]) -> None:
         """Look at one column."""
@@ -77,6 +82,11 @@ class Evidence:
             if core.isdigit():
                 ungrouped |= len(core) > 3
                 continue
+            if "'" in core or "’" in core:
+                if _BY_APOSTROPHES.fullmatch(core) and not _IN_32NDS.fullmatch(core):
+                    self.by_apostrophes = True
+                else:
+                    self.in_32nds = self.in_32nds or Cell(text.strip(), row)
             sign = _decimal_of(core, suffixed=bool(found["suffix"] or found["exponent"]))
             if sign:
                 self.decimal.setdefault(sign, Cell(text.strip(), row))
@@ -108,6 +118,11 @@ class Evidence:
 
         Raises FileError when the evidence is contradictory or missing.
         """
+        if self.in_32nds and not self.by_apostrophes:
+            raise FileError(
+                f"row {self.in_32nds.row}: {self.in_32nds.text!r} may have thousands or 32nds behind the apostrophe, "
+                "and no other number in the file decides; for thousands give --decimal .; 32nds are not read"
+            )
         if len(self.decimal) > 1:
             dot, comma = self.decimal["."], self.decimal[","]
             raise FileError(

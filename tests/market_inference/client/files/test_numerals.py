@@ -90,6 +90,18 @@ def test_without_evidence_the_column_is_refused(texts):
         decided(*texts)
 
 
+@pytest.mark.parametrize("texts", [["110'165", "110'317", "111'000"], ["1’001", "999"], ["110'165", "110'16"]])
+def test_an_apostrophe_before_what_may_be_32nds_is_refused(texts):
+    """110'165 of Treasury futures is 110 and 16.5/32."""
+    with pytest.raises(FileError, match=r"row 2: .* may have thousands or 32nds .*--decimal \."):
+        decided(*texts)
+
+
+@pytest.mark.parametrize("proof", ["1'324", "1'009", "1'234'567", "1'001.50", "1’001,50"])
+def test_a_number_that_is_none_in_32nds_decides_for_thousands(proof):
+    assert decided("1'001", proof) == ("," if "," in proof else ".")
+
+
 def test_a_lone_point_is_ambiguous_where_points_may_group():
     with pytest.raises(FileError, match=r"'1.234' may be 1.234 or 1234"):
         decided("1.234", "2.345", dot_is_decimal=False)
