@@ -450,14 +450,25 @@ def _signed(offset: timedelta) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
-def combined(dates: Sequence[str], clocks: Sequence[str]) -> list[str] | None:
+def combined(
+    dates: Sequence[str], clocks: Sequence[str], rows: Sequence[int], date_format: str | None
+) -> list[str] | None:
     """Cells with a date and a time of day from two columns; None if the second column holds no times of day.
 
     Times of day may be numbers without leading zeros: 930 is 09:30 in a column of up to four digits, 93000 is 09:30:00.
+    Raises FileError for numbers that may be hours or minutes, unless the format says which.
     """
     texts = [clock.strip() for clock in clocks]
     if all(text.isdecimal() and len(text) <= 6 for text in texts):
         width = 4 if max(map(len, texts)) <= 4 else 6
+        if 0 < max(map(int, texts)) < 24 and max(map(len, texts)) <= 2:
+            if "%H" not in (date_format or ""):
+                at = next(at for at, text in enumerate(texts) if int(text))
+                raise FileError(
+                    f"row {rows[at]}: the time of day {texts[at]!r} may be the hour or the minute, and no row decides; "
+                    "give --date-format with %H, or with %H:%M for minutes, such as '%Y%m%d %H'"
+                )
+            width = 4 if "%M" in str(date_format) else 2
         padded = [text.zfill(width) for text in texts]
         texts = [":".join(text[at : at + 2] for at in range(0, width, 2)) for text in padded]
     elif not all(_CLOCK.match(text) for text in texts):

@@ -134,7 +134,7 @@ def _known(content: str, options: Options, most: int) -> int:
 def _instruments(table: Grid, symbol: str, options: Options, most: int) -> dict[str, Grid]:
     """The table of each instrument: by a row of tickers in the header, by a column of symbols, or one."""
     if table.headerless and not options.columns.keys() & set(PRICES):
-        table.names = headerless.columns(table.rows, _values(table, options))
+        table.names = headerless.columns(table.rows, _values(table, options), options.date_format)
         table.notes.append(f"no header line; columns are read as {', '.join(table.names)}")
     columns, shared = _columns_of(table)
     rows = {} if columns else _rows_of(table, options)
@@ -384,11 +384,11 @@ class _Reading:
         return found
 
     def _read_times(self, at: int) -> times_of.Times:
-        cells = self._table.cells(at)
+        cells, form = self._table.cells(at), self._options.date_format
         clock = self._roles.get("clock")
         if clock is not None and clock != at and ":" not in cells[0]:
-            cells = times_of.combined(cells, self._table.cells(clock)) or cells
-        return times_of.read(cells, self._table.lines, self._options.date_format)
+            cells = times_of.combined(cells, self._table.cells(clock), self._table.lines, form) or cells
+        return times_of.read(cells, self._table.lines, form)
 
     def _other_times(self, at: int) -> times_of.Times | None:
         """The times in another column with the name of a time, such as `unix` beside a `date` in words."""

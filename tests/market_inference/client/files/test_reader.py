@@ -146,6 +146,50 @@ def test_times_of_day_as_numbers_without_leading_zeros():
     assert bars.times[1] - bars.times[0] == np.timedelta64(570, "m")
 
 
+def test_a_column_of_hours_or_minutes_is_refused_without_a_format():
+    hourly = "Date,Time,Close\n20240131,9,1\n20240131,10,2\n"
+    with pytest.raises(FileError, match=r"row 2: the time of day '9' may be the hour or the minute.*--date-format"):
+        read_bars(file(hourly))
+    for form, minutes in (("%Y%m%d %H", [540, 600]), ("%Y%m%d %H:%M", [9, 10])):
+        bars = read_bars(file(hourly), date_format=form)
+        assert ((bars.times - np.datetime64("2024-01-31")) / np.timedelta64(1, "m")).tolist() == minutes
+    daily = read_bars(file("Date,Time,Close\n20240131,0,1\n20240201,0,2\n"))
+    assert daily.times[1] == np.datetime64("2024-02-01")
+
+
+def walk(steps: int, gap: float) -> list[dict[str, float]]:
+    """Bars whose bodies have a deviation of 1, and whose opens are `gap` from the closes before."""
+    random = np.random.default_rng(3)
+    bars, close = [], 100.0
+    for body, jump in random.normal(size=(steps, 2)):
+        opened = close + gap * jump
+        close = opened + body
+        bars.append({"open": opened, "close": close, "high": max(opened, close) + 0.1, "low": min(opened, close) - 0.1})
+    return bars
+
+
+def headerless(bars: list[dict[str, float]], order: tuple[str, ...]) -> list[str]:
+    texts = [",".join(f"{bar[name]:.4f}" for name in order) for bar in bars]
+    return [f"2024-01-{day:02},{text}" for day, text in enumerate(texts, 1)]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("order", [("open", "close", "high", "low"), ("close", "open", "high", "low")])
+def test_opens_that_continue_the_closes_decide_on_the_order_of_columns(order, newest_first):
+    bars = walk(30, 0.2)
+    rows = headerless(bars, order)
+    found = read_bars(file("\n".join(rows[::-1] if newest_first else rows)))
+    assert found["close"] == pytest.approx([bar["close"] for bar in bars], abs=1e-4)
+    assert found["open"] == pytest.approx([bar["open"] for bar in bars], abs=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "gap"), [(9, 0.0), (30, 2.0)])
+def test_an_order_of_columns_without_clear_evidence_is_refused(steps, gap):
+    rows = headerless(walk(steps, gap), ("close", "open", "high", "low"))
+    with pytest.raises(FileError, match=r"several orders of columns fit; .*--columns time=1,open=2"):
+        read_bars(file("\n".join(rows)))
+
+
 def test_a_row_of_units_below_the_header_is_skipped_and_said():
     bars = read_bars(file("Date,Close\n,USD\n2024-01-02,1.5\n2024-01-03,2\n"))
     assert bars["close"].tolist() == [1.5, 2.0]
