@@ -6,7 +6,7 @@ the user.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -84,7 +84,7 @@ def _arranged(prices: Sequence[Sequence[float]], order: Sequence[str]) -> list[l
     return [[row[at] for at in places] for row in prices]
 
 
-def _decided(fitting: Mapping[_Order, list[list[float]]], times: Sequence[str], date_format: str | None) -> _Order:
+def _decided(fitting: dict[_Order, list[list[float]]], times: Sequence[str], date_format: str | None) -> _Order:
     """The order whose opens continue the closes before. Raises FileError where no order clearly does."""
     distinct = {str(bars): order for order, bars in reversed(fitting.items())}
     if len(distinct) == 1:
