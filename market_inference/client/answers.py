@@ -285,8 +285,11 @@ class Answers(Generic[T]):
             return default
 
     def __getitem__(self, which: int | str) -> T:
-        """The item's answer; raises its MarketInferenceError when it failed, KeyError or IndexError without an item."""
-        item = self._items[self._position(which) if isinstance(which, str) else which]
+        """The item's answer; raises its MarketInferenceError when it failed, KeyError or IndexError without an item.
+
+        Raises ValueError for a number that is the symbol of one item and the position of another.
+        """
+        item = self._items[self._position(which)]
         if isinstance(item, MarketInferenceError):
             raise item
         return item
@@ -313,10 +316,15 @@ class Answers(Generic[T]):
         values = f": {'; '.join(shown)}" if shown else ""
         return f"Answers({len(self)} items{f', {failed} failed' if failed else ''}{mixed}{values})"
 
-    def _position(self, symbol: str) -> int:
-        if symbol not in self._positions:
-            raise KeyError(f"{symbol!r}; there are {', '.join(self.symbols) or 'positions'}")
-        return self._positions[symbol]
+    def _position(self, which: int | str) -> int:
+        named = self._positions.get(str(which))
+        if isinstance(which, str):
+            if named is None:
+                raise KeyError(f"{which!r}; there are {', '.join(self.symbols) or 'positions'}")
+            return named
+        if named is not None and named != which:
+            raise ValueError(f"{which} is a symbol and a position: give {str(which)!r}, or take values()[{which}]")
+        return which
 
 
 class Analysis:

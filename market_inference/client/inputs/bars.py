@@ -15,7 +15,7 @@ import numpy as np
 from market_inference.client.inputs import names
 from market_inference.client.inputs.arguments import number, refuse
 from market_inference.client.inputs.column import as_array, column
-from market_inference.client.inputs.items import NO_SOURCE, Given, Panel
+from market_inference.client.inputs.items import NO_SOURCE, Given, Panel, refuse_twins
 from market_inference.client.inputs.names import BAR_COLUMNS
 from market_inference.client.inputs.series import (
     SHORTEST,
@@ -102,6 +102,7 @@ def _by_level(table: Table) -> Iterable[tuple[str, Table]]:
     for level in (0, 1):
         if columns and all(len(name) == 2 and names.field_of(name[level]) for name in columns):
             parts: dict[str, dict[Hashable, Any]] = {}
+            refuse_twins([str(symbol) for symbol in {name[1 - level] for name in columns}])
             for name, values in columns.items():
                 parts.setdefault(str(name[1 - level]), {})[name[level]] = values
             return [(symbol, replace(table, columns=part)) for symbol, part in parts.items()]

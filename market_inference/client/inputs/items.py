@@ -3,7 +3,8 @@
 Items are made for each call, and are not frozen: a frozen dataclass takes three times as long to make.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market_inference.client.arrays import Floats
+from market_inference.errors import ArgumentError
 
 T = TypeVar("T")
 Instants: TypeAlias = NDArray[np.int64]
@@ -102,5 +104,14 @@ class Given(Generic[T]):
 
     @classmethod
     def of(cls, items: Iterable[T], notes: tuple[str, ...] = ()) -> "Given[T]":
-        """A collection of items."""
-        return cls(tuple(items), single=False, notes=notes)
+        """A collection of items. Raises ArgumentError for two of one symbol, such as those of the keys 1 and "1"."""
+        found = tuple(items)
+        refuse_twins([symbol for one in found if (symbol := one.source.symbol)])  # type: ignore[attr-defined]
+        return cls(found, single=False, notes=notes)
+
+
+def refuse_twins(symbols: Collection[str]) -> None:
+    """Raise ArgumentError for two equal symbols: answers by symbol would be those of one of the two."""
+    if len(set(symbols)) < len(symbols):
+        twice = next(symbol for symbol, count in Counter(symbols).items() if count > 1)
+        raise ArgumentError("symbols", f"two are {twice!r} as text: leave one out or rename it")

@@ -14,7 +14,7 @@ import numpy as np
 from market_inference.client.arrays import Floats
 from market_inference.client.inputs import axes, names, times
 from market_inference.client.inputs.column import as_array, column
-from market_inference.client.inputs.items import NO_SOURCE, Given, Series, Source
+from market_inference.client.inputs.items import NO_SOURCE, Given, Series, Source, refuse_twins
 from market_inference.client.inputs.table import Rows, Table, library_of, rows_of, table_of, take
 from market_inference.contract import methods
 from market_inference.contract.generated import inference_pb2 as pb
@@ -103,7 +103,10 @@ def _long(table: Table) -> Iterable[Series]:
 def by_symbol(table: Table) -> Iterable[tuple[str, Table]]:
     """The parts of a long table, in the order of the first rows of the symbols."""
     key = table.named("symbol")
-    symbols = np.array([str(symbol) for symbol in as_array(table.columns[key], str(key))])
+    labels = as_array(table.columns[key], str(key))
+    symbols = np.array([str(symbol) for symbol in labels])
+    if labels.dtype == object:
+        refuse_twins([str(symbol) for symbol in set(labels)])
     rest = replace(table.without(key), symbol_name=str(key))
     for symbol in dict.fromkeys(symbols.tolist()):
         yield symbol, rest.rows(np.flatnonzero(symbols == symbol))

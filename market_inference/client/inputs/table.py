@@ -52,7 +52,9 @@ class Table:
 
     def without(self, *names: Hashable | None) -> "Table":
         """The other columns."""
-        return replace(self, columns={name: values for name, values in self.columns.items() if name not in names})
+        return replace(
+            self, columns={name: values for name, values in self.columns.items() if name is None or name not in names}
+        )
 
     def rows(self, positions: Any) -> "Table":
         """The rows at the positions."""

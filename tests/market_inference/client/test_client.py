@@ -92,6 +92,18 @@ def test_many_series_answer_in_order_and_a_bad_one_fails_alone_when_reached_for(
         answers["D"]
 
 
+def test_a_number_that_is_a_symbol_and_another_position_is_refused(service: Any) -> None:
+    """The caller's own keys are numbers."""
+    with Client(service.target) as client:
+        swapped = client.predict({1: CLOSES, 0: CLOSES + 1, 7: CLOSES + 2}, horizon=1)
+        columns = client.predict(pd.DataFrame({0: CLOSES, 1: CLOSES + 1}), horizon=1)
+    for read in (swapped.__getitem__, swapped.get):
+        with pytest.raises(ValueError, match=r"1 is a symbol and a position: give '1', or take values\(\)\[1\]"):
+            read(1)
+    assert [swapped[which].point[0] for which in ("1", "0", 2)] == [129, 130, 131]
+    assert [columns[which].point[0] for which in (0, "1", 1, -1)] == [129, 130, 130, 130]
+
+
 def test_answers_by_symbol_are_a_mapping_whose_iteration_never_raises(service: Any) -> None:
     with Client(service.target) as client:
         answers = client.predict({"A": CLOSES, "BAD": CLOSES * np.nan}, horizon=2)

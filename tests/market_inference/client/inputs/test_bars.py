@@ -137,6 +137,8 @@ def test_the_two_levels_of_yfinance_are_tickers_and_fields(field_first: bool) ->
         (np.ones((40, 5)).tolist(), r"shape \(40, 5\): give the columns by name"),
         (np.ones((40, 6)), r"shape \(40, 6\)"),
         ({}, "at least one instrument"),
+        ({1: BARS, "1": BARS}, "two are '1' as text"),
+        (pd.DataFrame([[1.0, 2.0]], columns=pd.MultiIndex.from_tuples([("close", 1), ("close", "1")])), "two are '1'"),
         (pd.DataFrame(BARS, index=pd.MultiIndex.from_product([["A"], DAYS])), r"2 levels: .*reset_index\(\)"),
         (pd.DataFrame([[1.0, 2.0]], columns=pd.MultiIndex.from_tuples([("x", "A"), ("y", "A")])), "several levels"),
         (LONG.drop(columns="ticker"), "rows 0 and 1 .* have the same time 2026-01-01: give one symbol's rows"),

@@ -159,6 +159,9 @@ def test_a_frame_of_several_levels_is_refused_with_the_way_out() -> None:
         ({"A": pd.DataFrame(BARS)}, "A: expected one column of numbers, got columns Open"),
         ({}, "at least one series"),
         (pd.DataFrame([[1, 2]], columns=["A", "A"]), "two columns are called 'A'"),
+        ({1: CLOSES, "1": CLOSES}, "two are '1' as text"),
+        (pd.DataFrame({1: CLOSES, "1": CLOSES}), "two are '1' as text"),
+        (pd.DataFrame({"symbol": [1, "1"], "close": [1.0, 2.0]}), "two are '1' as text"),
         (pd.DataFrame({"symbol": ["A"], "p": [1.0], "q": [2.0]}), "a long frame needs 'symbol'"),
     ],
     ids=str,
@@ -168,6 +171,11 @@ def test_data_without_numbers_is_refused_by_name(data: object, message: str) -> 
         series(data)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, TypeError)
+
+
+def test_the_key_none_is_a_series() -> None:
+    found = series({None: CLOSES, "A": CLOSES})
+    assert [one.source.symbol for one in found.items] == ["None", "A"]
 
 
 # Order of time

@@ -67,6 +67,7 @@ def test_a_missing_text_is_an_item_that_the_service_refuses(given: Any, shown: s
         ({"a", "b"}, "expected a text, a list of texts"),
         (5, "expected a text, a list of texts"),
         ([], "at least one text"),
+        ({1: "a", "1": "b"}, "two are '1' as text"),
     ],
     ids=lambda value: type(value).__name__,
 )
