@@ -22,6 +22,7 @@ class Caller:
     of answers counts. `receive`: the next message of the client;
     after the body, the next message is the departure. `counted_as`: the client whose place the request has taken, None
     for a request that takes no place. `several`: different credentials came, and none counts.
+    `own`: the credential is the key of this machine's user, and not sent by the caller.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class Caller:
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
     counted_as: str | None = None
     several: bool = False
+    own: bool = False
 
     async def departed(self) -> None:
         """Return when the client has closed the connection; never without `receive`. Called once the body is read."""
@@ -74,7 +76,8 @@ def read(headers: Iterable[tuple[bytes, bytes]], own_key: str) -> Caller:
     credential = _printable(found.get(metadata.AUTHORIZATION, "")) or bearer(found.get(metadata.API_KEY, ""))
     if several or credential.lower() == "bearer":  # an unset variable in `Bearer $KEY`
         credential = ""
-    if not credential and not several and own_key and host_of(found.get("host", "")) in LOOPBACK_HOSTS:
+    own = not credential and not several and bool(own_key) and host_of(found.get("host", "")) in LOOPBACK_HOSTS
+    if own:
         credential = bearer(own_key)
     return Caller(
         metadata.request_id(found.get(metadata.REQUEST_ID)),
@@ -82,6 +85,7 @@ def read(headers: Iterable[tuple[bytes, bytes]], own_key: str) -> Caller:
         _printable(found.get(metadata.TRACEPARENT, "")),
         priority=_printable(found.get(metadata.PRIORITY, "")),
         several=several,
+        own=own,
     )
 
 

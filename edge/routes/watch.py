@@ -35,6 +35,7 @@ from market_inference.contract.errors import (
     RequestTooLargeError,
     ServiceError,
     StalledReaderError,
+    UnauthenticatedError,
     reason_of,
 )
 from market_inference.contract.json_form.forms import invalid
@@ -124,7 +125,7 @@ class Watches:
                 await _end(socket, guard.translated(error, caller), caller)
 
     async def _carry(self, socket: WebSocket, caller: Caller, place: ExitStack) -> None:
-        """The session. With a key that comes in the first message, `place` changes to that of a known caller."""
+        """The session. With a key that comes in the first message, `place` changes to that of the key's client."""
         raw = (await self._in_time(_text(socket))).encode()
         weight = bodies.weight(raw)
         if not caller.credential and weight > _STRANGER_WEIGHT:
@@ -132,12 +133,13 @@ class Watches:
         with self._admission.bytes.held(caller.credential, weight):
             first = await bodies.loaded(raw)
             body = first.get("open", first) if isinstance(first, dict) else first
-            key = _key_in(first) or _key_in(body)
-            known = bool(caller.credential)
-            if isinstance(key, str):
-                caller.credential = bearer(key)
+            before = caller.credential
+            for key in {_key_in(first), _key_in(body)} - {None, ""}:
+                if caller.credential and not caller.own and bearer(key) != bearer(caller.key):
+                    raise UnauthenticatedError(metadata.SEVERAL_CREDENTIALS)
+                caller.credential, caller.own = bearer(key), False
             await self._admission.check(caller)
-            if not known:
+            if caller.credential != before:
                 place.close()
                 place.enter_context(await self.place(caller))
             found = watch.opening(body, caller)
@@ -291,8 +293,9 @@ async def _text(socket: WebSocket) -> str:
     return text
 
 
-def _key_in(body: Any) -> Any:
-    return body.get("api_key") if isinstance(body, dict) else None
+def _key_in(body: Any) -> str | None:
+    key = body.get("api_key") if isinstance(body, dict) else None
+    return key if isinstance(key, str) else None
 
 
 async def _end(socket: WebSocket, error: ServiceError, caller: Caller) -> None:

@@ -133,6 +133,12 @@ async def test_a_websocket_without_a_key_or_from_another_site_is_refused(edge, p
     async with asyncio.timeout(SECONDS), websockets.connect(url, proxy=None) as ws:
         await ws.send(json.dumps({"open": OPEN, "api_key": "mi_wrong"}))
         assert json.loads(await ws.recv())["error"]["reason"] == "UNAUTHENTICATED"
+    for header, *inside in ((edge.key, "mi_other"), (edge.key, edge.key, "mi_other"), ("", "mi_other", edge.key)):
+        message = dict(zip(("api_key", "open"), (inside[0], {**OPEN, "api_key": inside[-1]}), strict=True))
+        headers = {"authorization": f"Bearer {header}"} if header else {}
+        async with asyncio.timeout(SECONDS), websockets.connect(url, proxy=None, additional_headers=headers) as ws:
+            await ws.send(json.dumps(message))
+            assert "different credentials" in json.loads(await ws.recv())["error"]["detail"]
     with pytest.raises(websockets.InvalidStatus, match="403"):
         await websockets.connect(url, proxy=None, origin="https://other.example")
 
