@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
+from typing import Any
+from zlib import crc32
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -13,10 +15,13 @@ from inference.batching.tracks import Tracks
 from inference.calls.call import ReplicaCall
 from inference.loading.catalog import Slot
 from market_inference.contract import deadline
+from market_inference.contract.errors import InvalidRequestError
 from runtime.metrics.exemplar import exemplar
 from runtime.metrics.histogram import Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CLIENTS = 16
+"""Groups of clients in a label, by a hash of the name: one client's figures can be left out, and no name is shown."""
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -98,14 +103,17 @@ class Metrics:
         self.interval_checks = counter(
             "market_inference_watch_interval_checks",
             "Closes compared with the 80% interval that a session's forecast gave one bar ahead.",
-            ("model", "version"),
+            ("model", "version", "clients"),
         )
         self.interval_hits = counter(
-            "market_inference_watch_interval_hits", "Closes inside that interval.", ("model", "version")
+            "market_inference_watch_interval_hits", "Closes inside that interval.", ("model", "version", "clients")
         )
         version = ("engine", "model", "version")
         self.model_items = counter("market_inference_model_items", "Items that a model has run.", version)
-        self.model_failures = counter("market_inference_model_failures", "Items that a model has failed.", version)
+        self.model_failures = counter(
+            "market_inference_model_failures", "Items that a model has failed, callers' mistakes aside.", version
+        )
+        self.model_units = counter("market_inference_model_units", "Units in a model's batches.", version)
         self.model_seconds = counter(
             "market_inference_model_busy_seconds", "Cost of a model's batches, in seconds of the engine.", version
         )
@@ -200,11 +208,12 @@ class SessionMetrics:
         """Count a warning in a forecast of a session."""
         self._warnings("watch", code).inc()
 
-    def checked(self, model: str, version: str, hit: bool) -> None:
+    def checked(self, model: str, version: str, client: str, hit: bool) -> None:
         """Count a close that was compared with a forecast's interval."""
-        self._checks(model, version).inc()
+        labels = model, version, str(crc32(client.encode()) % CLIENTS)
+        self._checks(*labels).inc()
         # Add 0, too: a model without hits needs the series for its ratio.
-        self._hits(model, version).inc(hit)
+        self._hits(*labels).inc(hit)
 
 
 class BatcherMetrics:
@@ -222,11 +231,10 @@ class BatcherMetrics:
         self._recoveries = metrics.recoveries.labels(engine)
         self._of_version = cache(self._counters)
 
-    def _counters(self, model: str, version: str) -> tuple[Counter, Counter, Counter]:
+    def _counters(self, model: str, version: str) -> tuple[Counter, ...]:
         metrics = self._metrics
-        found = metrics.model_items, metrics.model_failures, metrics.model_seconds
-        items, failures, seconds = (one.labels(self._engine, model, version) for one in found)
-        return items, failures, seconds
+        found = metrics.model_items, metrics.model_failures, metrics.model_units, metrics.model_seconds
+        return tuple(one.labels(self._engine, model, version) for one in found)
 
     def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
         self._items.observe(plan.items)
@@ -235,9 +243,10 @@ class BatcherMetrics:
         self._padding.inc(units - sum(entry.units * entry.count for entry in plan.batch))
         model = plan.batch[0].job.model
         if (version := getattr(model, "version", None)) is not None:  # the preparation of texts has none
-            items, failures, busy = self._of_version(model.name, version)
+            items, failures, sizes, busy = self._of_version(model.name, version)
             items.inc(len(result.outcomes))
-            failures.inc(sum(isinstance(outcome, Exception) for outcome in result.outcomes))
+            failures.inc(sum(map(_failed, result.outcomes)))
+            sizes.inc(units)
             busy.inc(result.busy)
         if result.oom_recoveries:
             self._recoveries.inc(result.oom_recoveries)
@@ -249,3 +258,7 @@ class BatcherMetrics:
 
     def dropped(self, count: int) -> None:
         self._dropped.inc(count)
+
+
+def _failed(outcome: Any) -> bool:
+    return isinstance(outcome, Exception) and not isinstance(outcome, InvalidRequestError)

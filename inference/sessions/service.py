@@ -310,7 +310,7 @@ class SessionService:
     def _check_interval(self, session: Session, bar: inference_pb2.WatchBar) -> None:
         hit = session.interval.meet(bar.sequence, bar.bar.close)
         if hit is not None:
-            self._observer.checked(*session.interval.model, hit)
+            self._observer.checked(*session.interval.model, session.client, hit)
 
     async def _forecast(
         self,

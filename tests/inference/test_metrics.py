@@ -67,9 +67,12 @@ def test_a_job_that_never_ran_adds_nothing():
 
 
 def test_a_model_without_hits_has_the_series_of_hits(metrics):
-    SessionMetrics(metrics).checked("auto", "1.1", hit=False)
-    assert value(metrics, "market_inference_watch_interval_checks_total", model="auto", version="1.1") == 1
-    assert value(metrics, "market_inference_watch_interval_hits_total", model="auto", version="1.1") == 0
+    for client in ("desk", "desk", "other"):
+        SessionMetrics(metrics).checked("auto", "1.1", client, hit=False)
+    for count, clients in ((2, "6"), (1, "0")):
+        labels = {"model": "auto", "version": "1.1", "clients": clients}
+        assert value(metrics, "market_inference_watch_interval_checks_total", **labels) == count
+        assert value(metrics, "market_inference_watch_interval_hits_total", **labels) == 0
 
 
 async def test_the_service_tells_its_limits_and_its_version_and_of_no_gpu_on_a_cpu():

@@ -5,7 +5,7 @@ Owns the limits, the counts over restarts of replicas, and the reading of the me
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,37 +28,55 @@ _NAMES: Final = {
     "market_inference_watch_interval_hits_total": "hits",
     "market_inference_model_items_total": "items",
     "market_inference_model_failures_total": "failures",
+    "market_inference_model_units_total": "units",
     "market_inference_model_busy_seconds_total": "seconds",
 }
+_BY_CLIENTS: Final = frozenset({"checks", "hits"})
+ByClients = dict[str, float]
+"""A count by the label `clients`, a group of clients that is mostly one client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one version: closes compared with intervals, closes inside; items, failed items, seconds of the device."""
+    """Of one version: closes that had an interval, those inside; items, failed items, units, seconds of the device."""
 
-    checks: float = 0.0
-    hits: float = 0.0
+    checks: ByClients = field(default_factory=dict)
+    hits: ByClients = field(default_factory=dict)
     items: float = 0.0
     failures: float = 0.0
+    units: float = 0.0
     seconds: float = 0.0
 
     def plus(self, later: "Counts", earlier: "Counts") -> "Counts":
-        """These counts and the growth from `earlier` to `later`; a counter that fell was started again."""
-        grown = {}
-        for one in fields(Counts):
-            now, before = getattr(later, one.name), getattr(earlier, one.name)
-            grown[one.name] = getattr(self, one.name) + (now - before if now >= before else now)
-        return Counts(**grown)
+        """These counts and the growth from `earlier` to `later`."""
+        total, now, before = asdict(self), asdict(later), asdict(earlier)
+        for name, value in now.items():
+            if name in _BY_CLIENTS:
+                for clients, count in value.items():
+                    total[name][clients] = total[name].get(clients, 0.0) + _grown(count, before[name].get(clients, 0.0))
+            else:
+                total[name] += _grown(value, before[name])
+        return Counts(**total)
+
+
+def _grown(now: float, before: float) -> float:
+    """A counter that fell was started again."""
+    return now - before if now >= before else now
 
 
 def read(text: str, model: str) -> dict[str, Counts]:
     """The counts of each version of a model, from a replica's metrics."""
-    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    found: defaultdict[str, dict[str, Any]] = defaultdict(lambda: asdict(Counts()))
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = _NAMES.get(sample.name)
-            if name is not None and sample.labels.get("model") == model:
-                found[sample.labels.get("version", "")][name] += sample.value
+            if name is None or sample.labels.get("model") != model:
+                continue
+            counts = found[sample.labels.get("version", "")]
+            if name in _BY_CLIENTS:
+                counts[name][sample.labels.get("clients", "")] = sample.value
+            else:
+                counts[name] += sample.value
     return {version: Counts(**counts) for version, counts in found.items()}
 
 
@@ -88,18 +106,40 @@ def advance(
 def disappoints(watched: Mapping[str, Any]) -> str:
     """The reason to take the champion back; empty for none."""
     now, before = Counts(**watched["total"]), Counts(**watched["before"])
-    if now.checks >= FEWEST_CHECKS:
-        share = now.hits / now.checks
-        low, high = binomial_tails(round(now.hits), round(now.checks), NOMINAL)
-        if abs(share - NOMINAL) > COVERAGE_SLACK and min(low, high) < CHANCE:
-            return f"coverage: the {NOMINAL:.0%} interval held {now.hits:.0f} of {now.checks:.0f} closes ({share:.1%})"
-    if now.items >= FEWEST_ITEMS:
-        share = now.failures / now.items
-        if share > ERROR_SHARE and binomial_tails(round(now.failures), round(now.items), ERROR_SHARE)[1] < CHANCE:
-            return f"errors: {now.failures:.0f} of {now.items:.0f} items failed ({share:.1%})"
-        pace = now.seconds / now.items
-        if before.items >= FEWEST_ITEMS and pace > SLOW_SECONDS:
-            usual = before.seconds / before.items
-            if pace > SLOWER * usual:
-                return f"latency: {pace * 1000:.1f} ms of the device for an item, {usual * 1000:.1f} ms before"
-    return ""
+    return _coverage(now) or _errors(now) or _latency(now, before)
+
+
+def _coverage(now: Counts) -> str:
+    """The intervals hold too few closes of all clients, and also without any one client.
+
+    Clients choose their closes: the closes of one client alone take the model from nobody else. Intervals that hold too
+    many closes are no reason: a halted instrument stays inside.
+    """
+    several = [clients for clients, checks in now.checks.items() if checks >= FEWEST_CHECKS]
+    for left_out in ("", *(several if len(several) > 1 else ())):
+        checks = sum(now.checks.values()) - now.checks.get(left_out, 0.0)
+        hits = sum(now.hits.values()) - now.hits.get(left_out, 0.0)
+        low, _ = binomial_tails(round(hits), round(checks), NOMINAL)
+        if checks < FEWEST_CHECKS or hits / checks > NOMINAL - COVERAGE_SLACK or low > CHANCE:
+            return ""
+    checks, hits = sum(now.checks.values()), sum(now.hits.values())
+    return f"coverage: the {NOMINAL:.0%} interval held {hits:.0f} of {checks:.0f} closes ({hits / checks:.1%})"
+
+
+def _errors(now: Counts) -> str:
+    if now.items < FEWEST_ITEMS:
+        return ""
+    share = now.failures / now.items
+    if share <= ERROR_SHARE or binomial_tails(round(now.failures), round(now.items), ERROR_SHARE)[1] >= CHANCE:
+        return ""
+    return f"errors: {now.failures:.0f} of {now.items:.0f} items failed ({share:.1%})"
+
+
+def _latency(now: Counts, before: Counts) -> str:
+    """An item and a unit take longer: clients choose the size of their items."""
+    if min(now.items, before.items) < FEWEST_ITEMS:
+        return ""
+    pace, usual = now.seconds / now.items, before.seconds / before.items
+    if pace <= max(SLOW_SECONDS, SLOWER * usual) or now.seconds * before.units <= SLOWER * before.seconds * now.units:
+        return ""
+    return f"latency: {pace * 1000:.1f} ms of the device for an item, {usual * 1000:.1f} ms before"

@@ -96,7 +96,7 @@ class Recorder:
     def bar(self, outcome: str) -> None:
         self.bars.append(outcome)
 
-    def checked(self, model: str, version: str, hit: bool) -> None:
+    def checked(self, model: str, version: str, client: str, hit: bool) -> None:
         assert model == "slow"
         self.checks.append(hit)
 

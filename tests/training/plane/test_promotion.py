@@ -343,39 +343,44 @@ NEW, OLD = "2-aaaaaaaa", "1-bbbbbbbb"
 def exposition(version: str, **counts: float) -> str:
     names = {
         "checks": "watch_interval_checks", "hits": "watch_interval_hits", "items": "model_items",
-        "failures": "model_failures", "seconds": "model_busy_seconds",
+        "failures": "model_failures", "units": "model_units", "seconds": "model_busy_seconds",
     }  # fmt: skip
-    labels = f'{{model="desk",version="{version}"}}'
+    labels = f'{{model="desk",version="{version}",clients="3"}}'
     return "".join(f"market_inference_{names[name]}_total{labels} {value}\n" for name, value in counts.items())
 
 
 def test_counts_are_read_by_version_and_survive_restarts_of_replicas() -> None:
-    text = exposition(NEW, checks=10, hits=7, items=100, seconds=1.5) + exposition(OLD, items=900, seconds=9)
-    assert read(text, "desk") == {NEW: Counts(10, 7, 100, 0, 1.5), OLD: Counts(items=900, seconds=9)}
+    text = exposition(NEW, checks=10, hits=7, items=100, units=800, seconds=1.5) + exposition(OLD, items=900, seconds=9)
+    assert read(text, "desk") == {NEW: Counts({"3": 10}, {"3": 7}, 100, 0, 800, 1.5), OLD: Counts(items=900, seconds=9)}
     assert read(text, "other") == {}
     state = None
     for first, second in ((10, 0), (15, 4), (3, 6)):  # the first replica starts again after the second look
-        looks = {"a": {NEW: Counts(checks=first)}, "b": {NEW: Counts(checks=second)}}
+        looks = {name: {NEW: Counts({"3": at}, items=at)} for name, at in (("a", first), ("b", second))}
         state = advance(state, NEW, looks)
-    assert state["total"]["checks"] == 5 + 3 + 6
+    assert state["total"]["checks"] == {"3": 5 + 3 + 6}
+    assert state["total"]["items"] == 5 + 3 + 6
 
 
 @pytest.mark.parametrize(
     ("counts", "reason"),
     [
-        ({"checks": 29, "hits": 0}, ""),
-        ({"checks": 60, "hits": 47}, ""),
-        ({"checks": 60, "hits": 30}, "coverage: the 80% interval held 30 of 60 closes"),
-        ({"checks": 300, "hits": 300}, "coverage"),
+        ({"checks": {"0": 29}, "hits": {"0": 0}}, ""),
+        ({"checks": {"0": 60}, "hits": {"0": 47}}, ""),
+        ({"checks": {"0": 60}, "hits": {"0": 30}}, "coverage: the 80% interval held 30 of 60 closes"),
+        ({"checks": {"0": 300}, "hits": {"0": 300}}, ""),
+        ({"checks": {"0": 200, "1": 400}, "hits": {"0": 155, "1": 100}}, ""),  # one client's closes
+        ({"checks": {"0": 20, "1": 400}, "hits": {"0": 15, "1": 100}}, "coverage: the 80% interval held 115 of 420"),
+        ({"checks": {"0": 200, "1": 400, "2": 9}, "hits": {"0": 120, "1": 250}}, "coverage"),
         ({"items": 1000, "failures": 12}, ""),
         ({"items": 1000, "failures": 60}, "errors: 60 of 1000 items failed"),
-        ({"items": 1000, "seconds": 1.0}, ""),
-        ({"items": 1000, "seconds": 25.0}, ""),
-        ({"items": 1000, "seconds": 40.0}, "latency: 40.0 ms of the device for an item, 10.0 ms before"),
+        ({"items": 1000, "units": 9000, "seconds": 1.0}, ""),
+        ({"items": 1000, "units": 9000, "seconds": 25.0}, ""),
+        ({"items": 1000, "units": 9000, "seconds": 40.0}, "latency: 40.0 ms of the device for an item, 10.0 ms before"),
+        ({"items": 1000, "units": 36000, "seconds": 40.0}, ""),  # larger items
     ],
 )
-def test_a_model_disappoints_by_coverage_errors_or_latency(counts: dict[str, float], reason: str) -> None:
-    state = advance(None, NEW, {"a": {OLD: Counts(items=1000, seconds=10.0)}})
+def test_a_model_disappoints_by_coverage_errors_or_latency(counts: dict[str, Any], reason: str) -> None:
+    state = advance(None, NEW, {"a": {OLD: Counts(items=1000, units=9000, seconds=10.0)}})
     state = advance(state, NEW, {"a": {NEW: Counts(**counts)}})
     assert disappoints(state).startswith(reason)
     assert bool(disappoints(state)) == bool(reason)
