@@ -53,6 +53,12 @@ class Config(Settings):
     )
     max_watchers: int = Field(256, ge=1, description="open event streams of one worker, a quarter for one owner")
     max_machines: int = Field(4, ge=1, description="machines at once; further jobs are queued")
+    machine_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="memory of a machine that is a process of this computer; 0 for three quarters of all, divided by "
+        "`max_machines`",
+    )
     keep_days: float = Field(30.0, gt=0, description="days until final jobs and their artifacts are deleted")
     budget_usd: float = Field(50.0, ge=0, description="what an owner may spend in a calendar month, by default")
     launchers: str = Field(

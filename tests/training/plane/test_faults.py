@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from sqlalchemy import URL, make_url
 
 from benchmarks.training.planes import ROOT, Answer, PlaneProcess, S3Server, ask, texts
+from market_inference.contract import keys
 from tests.eventually import eventually
 from tests.training.plane.conftest import TEMPLATE, create, execute
 from training.plane.build import Access, build
@@ -438,6 +440,20 @@ def test_a_dataset_larger_than_the_limit_keeps_its_token(process: PlaneProcess) 
     assert answer.status == 413
     assert answer.json["errors"][0]["limit"] == 100
     assert ask("GET", f"{process.url}/api/training/download/{secret}").content == content
+
+
+def test_the_events_end_with_the_key_that_reads_them(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path) as plane:
+        job = plane.job("sleep 250")
+        headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {plane.keys['desk']}"}
+        connection = HTTPConnection(plane.url.removeprefix("http://"), timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", f"/api/training/jobs/{job}/events", headers=headers)
+            stream = connection.getresponse()
+            assert stream.readline().startswith(b"id: ")
+            with keys.edit(tmp_path / "keys.json") as known:
+                keys.revoke(known, plane.keys["desk"].split("_")[1])
+            assert b"succeeded" not in stream.read()
 
 
 def test_limits_of_one_owner_are_told(tmp_path: Path) -> None:

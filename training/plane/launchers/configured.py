@@ -3,6 +3,7 @@
 Owns which settings each launcher needs.
 """
 
+import os
 from collections.abc import Callable, Mapping
 
 from runtime.remote.runpod import RunPod
@@ -32,8 +33,14 @@ def made(config: Config, store: Database) -> Machines:
     return Machines(prefix, {name: _MAKERS[name](config, prefix) for name in names})
 
 
+def _memory() -> int:
+    """Bytes of this computer's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _process(config: Config, prefix: str) -> Launcher:
-    return ProcessLauncher(config.root / "machines", config.script or SCRIPT, config.min_free_bytes)
+    memory = config.machine_memory_bytes or _memory() * 3 // 4 // config.max_machines
+    return ProcessLauncher(config.root / "machines", config.script or SCRIPT, config.min_free_bytes, memory)
 
 
 def _runpod(config: Config, prefix: str) -> Launcher:

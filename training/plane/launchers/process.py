@@ -23,18 +23,26 @@ from training.plane.launcher import Handle, LaunchError, Made, Offer, PodSpec, P
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "training" / "pod" / "run.sh"
 # The shell writes its pid (the session's number), leaves the machine to a child, and ends: the machine is no
-# child of this process, and needs no wait. The exit code is written after the script's end.
-_SHELL = 'echo $$ > ../pid || exit; { trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &'
+# child of this process, and needs no wait. The exit code is written after the script's end. Where memory runs out, the
+# kernel ends machines before the plane and the services.
+_SHELL = """ulimit -d "$2" && echo $$ > ../pid || exit
+{ echo 500 > /proc/$$/oom_score_adj; } 2> /dev/null
+{ trap : TERM; bash "$1"; echo $? > ../exit.new; mv ../exit.new ../exit; } &"""
 _LOOK_SECONDS = 0.01
 # Variables that a machine inherits; the rest of the environment may hold secrets of the plane.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
 class ProcessLauncher:
-    """Runs attempts as processes under `folder`. A dataset that is fetched leaves `keep_free` bytes of the disk."""
+    """Runs attempts as processes under `folder`, which give way to other processes.
 
-    def __init__(self, folder: Path, script: Path = SCRIPT, keep_free: int = 0) -> None:
+    A dataset that is fetched leaves `keep_free` bytes of the disk. Each process of a machine has at most `memory` bytes
+    of data, by default all.
+    """
+
+    def __init__(self, folder: Path, script: Path = SCRIPT, keep_free: int = 0, memory: int | None = None) -> None:
         self._folder = folder
+        self._memory = "unlimited" if memory is None else str(memory >> 10)
         self._script = script
         self._keep_free = keep_free
 
@@ -68,8 +76,8 @@ class ProcessLauncher:
         ours = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "POD_LOG": str(folder / "log")}
         ours |= {"TMPDIR": str(folder / "tmp"), "KEEP_FREE_BYTES": str(self._keep_free)}
         with (folder / "log").open("ab") as log:
-            subprocess.run(  # noqa: S603 -- our own script
-                ["sh", "-c", _SHELL, "machine", str(self._script)],  # noqa: S607 -- the system's shell
+            subprocess.run(  # noqa: S603 -- our own script, in the system's shell
+                ["nice", "sh", "-c", _SHELL, "machine", str(self._script), self._memory],  # noqa: S607
                 env={**inherited, **ours, **pod.environment},
                 cwd=folder / "work",
                 stdin=subprocess.DEVNULL,

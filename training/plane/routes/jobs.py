@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from gateway.access.auth import Client
 from training.plane import database, dataset, event, jobs, preflight, terms, upload
 from training.plane.dataset import DatasetState
-from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError
+from training.plane.errors import ConflictError, InvalidRequestError, OverloadedError, PlaneError
 from training.plane.job import FINAL, JobState
 from training.plane.jobs import NewJob
 from training.plane.launcher import Handle, LauncherAwayError
@@ -184,7 +184,7 @@ def router(services: Services) -> APIRouter:
             return {"events": [_plain(one) for one in found]}
         await run_in_threadpool(_read, user.name, job, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = watchers.count(user.name, _follow(user.name, job, after))
+        stream = watchers.count(user.name, _follow(user.name, job, after, lambda: callers.user(request)))
         return StreamingResponse(stream, 200, headers, "text/event-stream")
 
     def _read(owner: str, job: str, after: int) -> tuple[list[event.Event], dict[str, Any]]:
@@ -195,10 +195,15 @@ def router(services: Services) -> APIRouter:
             now = shown(row, "state", "progress", "attempt") | ({} if loss is None else {"loss": loss})
             return event.after(connection, job, after, _EVENTS_AT_ONCE), now
 
-    async def _follow(owner: str, job: str, after: int) -> AsyncIterator[str]:
+    async def _follow(owner: str, job: str, after: int, check: Callable[[], object]) -> AsyncIterator[str]:
+        """The events, until the job is final or the caller's credential is no longer valid."""
         told: dict[str, Any] = {}
         quiet = 0.0
         while True:
+            try:
+                check()
+            except PlaneError:
+                return
             found, now = await run_in_threadpool(_read, owner, job, after)
             for one in found:
                 after = one.seq

@@ -55,6 +55,14 @@ def test_a_machine_runs_ends_and_keeps_its_exit_code(made: Callable[[str], Proce
     assert launcher.look(MI) == Seen(Presence.ABSENT)
 
 
+def test_a_machine_gives_way_and_has_a_limit_of_memory(tmp_path: Path) -> None:
+    (tmp_path / "script.sh").write_text("ulimit -d; nice; cat /proc/self/oom_score_adj || echo 500")
+    launcher = ProcessLauncher(tmp_path / "machines", tmp_path / "script.sh", memory=3 << 30)
+    launcher.launch("mi-1", HERE, PodSpec({}, 60.0, 60.0))
+    until(lambda: launcher.look(MI) == Seen(Presence.EXITED, 0))
+    assert launcher.logs(MI, 100) == f"{3 << 20}\n{os.nice(0) + 10}\n500\n".encode()
+
+
 def test_a_machine_is_started_once_however_often_it_is_launched(
     made: Callable[[str], ProcessLauncher], tmp_path: Path
 ) -> None:
