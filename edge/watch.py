@@ -148,14 +148,19 @@ async def _feed(session: AsyncWatch, bars: AsyncIterator[Any]) -> None:
 
 
 async def _send(session: AsyncWatch, given: Any) -> None:
-    if isinstance(given, dict) and "correct" in given:
-        await session.correct(_bar(given["correct"], "correct"))
-        return
-    if isinstance(given, dict) and isinstance(given.get("bars"), list):
-        for one in given["bars"]:
-            await session.append(_bar(one, "bars"))
-        return
-    await session.append(_bar(given.get("bar", given) if isinstance(given, dict) else given, "bar"))
+    kind = next((name for name in ("correct", "bars", "bar") if isinstance(given, dict) and name in given), "")
+    if kind and len(given) > 1:
+        raise invalid(kind, "must be the only field of a message")
+    inside = given[kind] if kind else given
+    if kind == "correct":
+        await session.correct(_bar(inside, kind))
+    elif kind == "bars":
+        if not isinstance(inside, list):
+            raise invalid(kind, "must be a list of bars")
+        for one in inside:
+            await session.append(_bar(one, kind))
+    else:
+        await session.append(_bar(inside, "bar"))
 
 
 def _bar(given: Any, field: str) -> Any:

@@ -133,6 +133,8 @@ class Watches:
         with self._admission.bytes.held(caller.credential, weight):
             first = await bodies.loaded(raw)
             body = first.get("open", first) if isinstance(first, dict) else first
+            if body is not first and (more := sorted(first.keys() - {"open", "api_key"})):
+                raise invalid(more[0], "stands beside `open`: send it in `open`, or in a message of its own")
             before = caller.credential
             for key in {_key_in(first), _key_in(body)} - {None, ""}:
                 if caller.credential and not caller.own and bearer(key) != bearer(caller.key):
@@ -277,7 +279,9 @@ async def _messages(socket: WebSocket, held: Held) -> AsyncIterator[Any]:
         raw = (await _text(socket)).encode()
         held.set(line=len(raw) + bodies.weight(raw))
         message = await bodies.loaded(raw)
-        if isinstance(message, dict) and message.get("finish"):
+        if isinstance(message, dict) and "finish" in message:
+            if message["finish"] is not True or len(message) > 1:
+                raise invalid("finish", "must be true, and the only field of a message")
             return
         yield message
 

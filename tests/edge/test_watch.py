@@ -144,6 +144,35 @@ async def test_a_websocket_without_a_key_or_from_another_site_is_refused(edge, p
 
 
 @pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"close": 6, "finish": True}, "finish"),
+        ({"finish": 1}, "finish"),
+        ({"close": 6, "correct": {"close": 7}}, "correct"),
+        ({"close": 6, "bar": {"close": 7}}, "bar"),
+        ({"bar": 6, "bars": [7]}, "bars"),
+        ({"bars": 6}, "bars"),
+    ],
+)
+async def test_a_message_with_two_meanings_is_refused_and_no_bar_is_lost(edge, message, field):
+    url = edge.url.replace("http", "ws") + "/v1/watch"
+    async with asyncio.timeout(SECONDS), websockets.connect(url, proxy=None) as ws:
+        await ws.send(json.dumps({"open": OPEN, "api_key": edge.key}))
+        await ws.recv()
+        await ws.send(json.dumps(message))
+        refused = json.loads(await ws.recv())["error"]
+    assert [one["field"] for one in refused["errors"]] == [field]
+
+
+async def test_a_field_beside_the_opening_is_refused(edge):
+    url = edge.url.replace("http", "ws") + "/v1/watch"
+    async with asyncio.timeout(SECONDS), websockets.connect(url, proxy=None) as ws:
+        await ws.send(json.dumps({"open": OPEN, "api_key": edge.key, "close": 6}))
+        refused = json.loads(await ws.recv())["error"]
+    assert [one["field"] for one in refused["errors"]] == ["close"]
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"ohlcv": {"close": "x"}}, "ohlcv"),
