@@ -136,7 +136,7 @@ class Watches:
             if body is not first and (more := sorted(first.keys() - {"open", "api_key"})):
                 raise invalid(more[0], "stands beside `open`: send it in `open`, or in a message of its own")
             before = caller.credential
-            for key in {_key_in(first), _key_in(body)} - {None, ""}:
+            for key in filter(None, (_key_in(first), _key_in(body))):
                 if caller.credential and not caller.own and bearer(key) != bearer(caller.key):
                     raise UnauthenticatedError(metadata.SEVERAL_CREDENTIALS)
                 caller.credential, caller.own = bearer(key), False
@@ -297,9 +297,9 @@ async def _text(socket: WebSocket) -> str:
     return text
 
 
-def _key_in(body: Any) -> str | None:
+def _key_in(body: Any) -> str:
     key = body.get("api_key") if isinstance(body, dict) else None
-    return key if isinstance(key, str) else None
+    return key if isinstance(key, str) else ""
 
 
 async def _end(socket: WebSocket, error: ServiceError, caller: Caller) -> None:
