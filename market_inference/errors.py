@@ -201,6 +201,8 @@ def from_rpc(error: grpc.RpcError, request_id: str = "") -> MarketInferenceError
                 return from_status(status_pb2.Status.FromString(value), request_id)
     number, _ = call.code().value
     message = TOO_LATE if number == code_pb2.DEADLINE_EXCEEDED else call.details() or ""
+    if number == code_pb2.RESOURCE_EXHAUSTED and "message larger than max" in message:
+        number = code_pb2.INTERNAL  # gRPC's own limit: the next answer would be as large
     made = from_status(status_pb2.Status(code=number, message=message), request_id)
     made.reached = False
     return made

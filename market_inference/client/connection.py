@@ -16,7 +16,7 @@ import grpc
 
 from market_inference.client import caller
 from market_inference.client.inputs import arguments
-from market_inference.contract.methods import METHODS
+from market_inference.contract.methods import MAX_ANSWER_BYTES, METHODS
 from market_inference.contract.state import development_key_file
 from market_inference.errors import (
     ArgumentError,
@@ -66,9 +66,11 @@ _CAUSES = {
 def channel_options(target: str) -> list[tuple[str, int]]:
     """Options of a channel to the target."""
     options = [
-        # The service owns the byte limits and refuses with a typed error; answers may be many times their request.
+        # The service owns the byte limits of requests, and refuses with a typed error.
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
+        # Twice the contract's largest answer. Services do not compress: some kilobytes of gzip are many megabytes.
+        ("grpc.max_receive_message_length", 2 * MAX_ANSWER_BYTES),
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # Answers of a universe are megabytes, which gRPC copies frame by frame: a seventh of the client's CPU time.
         ("grpc.http2.max_frame_size", 1 << 20),
         # The client retries itself, after the pause that the service advises.

@@ -159,6 +159,7 @@ if missing := set(SERVICE.methods_by_name) - set(METHODS):
     raise KeyError(f"market_inference/contract/methods.py has no row for: {', '.join(sorted(missing))}")
 SCOPES: Final = tuple(sorted({method.scope for method in METHODS.values()}))
 MAX_REQUEST_BYTES: Final = max(method.max_request_bytes for method in METHODS.values())
+MAX_ANSWER_BYTES: Final = max(method.max_answer_bytes for method in METHODS.values())
 BY_STREAM_FIELD: Final = {method.field: method for method in METHODS.values() if method.streamable}
 
 

@@ -26,7 +26,8 @@ from market_inference.contract.errors import (
     UnauthenticatedError,
     Violation,
 )
-from market_inference.contract.methods import METHODS
+from market_inference.contract.generated import inference_pb2 as pb
+from market_inference.contract.methods import MAX_ANSWER_BYTES, METHODS
 from market_inference.errors import ArgumentError
 
 CLOSES = np.linspace(100, 129, 30)
@@ -120,6 +121,19 @@ def test_answers_by_symbol_are_a_mapping_whose_iteration_never_raises(service: A
         _ = bad.point
     assert answers.get("BAD") is answers.get("D") is None
     assert answers.get("A") is good
+
+
+def test_an_answer_beyond_the_contract_is_refused_once(service: Any) -> None:
+    asked: list[Any] = []
+
+    def answer(request: pb.AnalyzeSentimentRequest) -> pb.AnalyzeSentimentResponse:
+        asked.append(request)
+        return pb.AnalyzeSentimentResponse(model="m" * (2 * MAX_ANSWER_BYTES))
+
+    service.on["AnalyzeSentiment"] = answer
+    with Client(service.target) as client, pytest.raises(errors.InternalError, match="message larger than max"):
+        client.sentiment("profit up")
+    assert len(asked) == 1
 
 
 def test_answers_without_symbols_are_a_sequence_whose_iteration_never_raises(service: Any) -> None:
