@@ -10,7 +10,8 @@ from market_inference.contract import errors as contract
 from market_inference.contract import metadata
 from training.plane import token
 from training.plane.database import Database
-from training.plane.errors import PermissionDeniedError, TokenRefusedError, UnauthenticatedError
+from training.plane.errors import InvalidRequestError, PermissionDeniedError, TokenRefusedError, UnauthenticatedError
+from training.plane.schema import MOST_OWNER_CHARACTERS
 from training.plane.token import Holder
 
 RUN = "training:run"
@@ -19,13 +20,16 @@ PROMOTE = "training:promote"
 
 
 def client(authenticator: Authenticator, headers: Mapping[str, str], scope: str) -> Client:
-    """The caller behind the request's credential. Raises UnauthenticatedError, PermissionDeniedError."""
+    """The caller behind the credential. Raises UnauthenticatedError, PermissionDeniedError, InvalidRequestError."""
     try:
         found = authenticator.authenticate(metadata.secrets(headers.items()))
     except contract.UnauthenticatedError as error:
         raise UnauthenticatedError(error.message) from None
     if scope not in found.scopes:
         raise PermissionDeniedError(f"the credential lacks the scope {scope!r}")
+    if len(found.name) > MOST_OWNER_CHARACTERS:
+        text = f"the credential's name has {len(found.name)} characters, at most {MOST_OWNER_CHARACTERS} here"
+        raise InvalidRequestError.at("owner", text, MOST_OWNER_CHARACTERS)
     return found
 
 

@@ -65,7 +65,7 @@ class Config(Settings):
         "process", description="comma-separated: process, runpod, kubernetes, dstack; the first one runs the jobs"
     )
     bases: str = Field("", description="comma-separated folders of this computer with base models for recipes")
-    image: str = Field("", description="what remote machines run, by digest: registry/name@sha256:...")
+    image: str = Field("", max_length=300, description="what remote machines run, by digest: registry/name@sha256:...")
     disk_gb: int = Field(40, ge=10, le=10_000, description="disk of a remote machine")
     runpod_key: SecretStr | None = Field(None, description="API key of RunPod")
     runpod_api: str = Field(runpod.API, description="where RunPod's REST API is")

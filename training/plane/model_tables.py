@@ -5,13 +5,13 @@ Owns names, types and indexes of columns, beside schema.py. `promotions` is appe
 
 from sqlalchemy import JSON, Column, Double, Index, Integer, String, Table, UniqueConstraint
 
-from training.plane.schema import Counter, Told, claimable, metadata, tries
+from training.plane.schema import MOST_OWNER_CHARACTERS, Counter, Told, claimable, metadata, tries
 
 models = Table(
     "models",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("champion", String(40), nullable=False, server_default=""),
     Column("shadow", String(40), nullable=False, server_default=""),
@@ -29,7 +29,7 @@ versions = Table(
     Column("name", String(64), nullable=False),
     Column("number", Integer, nullable=False),
     Column("label", String(40), nullable=False),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("job", String(26), nullable=False),
     Column("dataset", String(26), nullable=False),
     Column("dataset_sha256", String(64), nullable=False),
@@ -57,7 +57,7 @@ promotions = Table(
     Column("before", String(40), nullable=False),
     Column("after", String(40), nullable=False),
     Column("at", Double, nullable=False),
-    Column("author", String(200), nullable=False),
+    Column("author", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("cause", String(20), nullable=False),
     Column("reason", Told, nullable=False),
     Index("promotions_name", "name", "seq"),

@@ -27,6 +27,8 @@ metadata = MetaData()
 # SQLite counts up by itself only in a column of exactly the type INTEGER.
 _NOT_STORED: Final = re.compile("[\0\ud800-\udfff]")
 Counter = BigInteger().with_variant(Integer, "sqlite")
+MOST_OWNER_CHARACTERS: Final = 200
+"""The gateway takes longer names: caller.py refuses these."""
 
 
 class Told(TypeDecorator[str]):
@@ -59,7 +61,7 @@ datasets = Table(
     "datasets",
     metadata,
     Column("id", String(26), primary_key=True),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("name", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("state", String(20), nullable=False),
@@ -87,7 +89,7 @@ tokens = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("kind", String(20), nullable=False),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("dataset", String(26)),
     Column("job", String(26)),
     Column("attempt", Integer),
@@ -104,7 +106,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", String(26), primary_key=True),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("idempotency_key", String(200)),
     Column("request_sha256", String(64), nullable=False),
     Column("name", String(200), nullable=False),
@@ -175,7 +177,7 @@ attempts = Table(
 budgets = Table(
     "budgets",
     metadata,
-    Column("owner", String(200), primary_key=True),
+    Column("owner", String(MOST_OWNER_CHARACTERS), primary_key=True),
     Column("usd_per_month", Double),
 )
 
@@ -183,7 +185,7 @@ ledger = Table(
     "ledger",
     metadata,
     Column("seq", Counter, primary_key=True, autoincrement=True),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("period", String(7), nullable=False),
     Column("job", String(26), nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -231,7 +233,7 @@ uploads = Table(
     Column("id", String(26), primary_key=True),
     Column("job", String(26), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("owner", String(200), nullable=False),
+    Column("owner", String(MOST_OWNER_CHARACTERS), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("name", String(200), nullable=False),
     Column("key", String(100), nullable=False),

@@ -11,6 +11,7 @@ from training.plane import budget, dataset, jobs, preflight
 from training.plane.caller import BUDGET
 from training.plane.preflight import Question, Report
 from training.plane.routes.parts import Body, Callers, Id, read_recipe, shown_usd
+from training.plane.schema import MOST_OWNER_CHARACTERS
 from training.plane.services import Services
 from training.recipes.recipe import AnyRecipe
 
@@ -55,7 +56,7 @@ def router(services: Services) -> APIRouter:
         return {"budgets": [_account(owner) for owner in sorted({user.name, *others})]}
 
     @routes.put("/budgets/{owner}")
-    def limit(owner: Annotated[str, Path(min_length=1, max_length=200)], sent: Limit, _: Treasurer) -> dict[str, Any]:
+    def limit(owner: Annotated[str, Path(min_length=1, max_length=MOST_OWNER_CHARACTERS)], sent: Limit, _: Treasurer) -> dict[str, Any]:
         """Give an owner a budget of a month. Needs the scope training:budget."""
         with services.store.begin() as connection:
             budget.set_limit(connection, owner, sent.usd_per_month)
