@@ -2,6 +2,9 @@
 
 import logging
 
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
 from gateway.access.auth import Authenticator, Keyring
 from gateway.access.tokens import Tokens
 from market_inference.contract import keys
@@ -47,9 +50,11 @@ class Access:
 
 def build(config: Config, access: Access) -> Services:
     """The parts, with the store migrated. Raises ConfigurationError, sqlalchemy.exc.DBAPIError."""
-    config.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = Database(config.store_url)
-    store.migrate()
+    try:
+        config.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"MARKET_TRAINING_FOLDER: {error}") from error
+    store = _store(config)
     store.keep_room()
     signer = Signer(store)
     objects = _objects(config, signer)
@@ -64,6 +69,23 @@ def build(config: Config, access: Access) -> Services:
         clock=clock,
         publisher=_publisher(config, store, objects, clock),
     )
+
+
+def _store(config: Config) -> Database:
+    """The store, migrated. Raises ConfigurationError, without the address: it may hold a password."""
+    setting = "MARKET_TRAINING_DATABASE_URL" if config.database_url else "MARKET_TRAINING_FOLDER"
+    try:
+        store = Database(config.store_url)
+    except (SQLAlchemyError, ImportError, TypeError, ValueError) as error:
+        form = "postgresql+psycopg://USER@HOST/NAME or sqlite:////PATH"
+        raise ConfigurationError(f"{setting} is no address of a database: {form}") from error
+    try:
+        store.migrate()
+    except DBAPIError as error:
+        raise ConfigurationError(f"{setting}: {' '.join(str(error.orig).split())}") from error
+    except CommandError as error:  # such as a database of a newer version
+        raise ConfigurationError(f"{setting}: {error}") from error
+    return store
 
 
 def _publisher(config: Config, store: Database, objects: Objects, clock: Clock) -> Publisher | None:

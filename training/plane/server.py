@@ -7,6 +7,7 @@ import socket
 
 import uvicorn
 
+from gateway.access.tokens import KeySetError
 from runtime import process
 from runtime.http_connection import HttpConnection
 from runtime.http_server import HttpServer, listening
@@ -18,6 +19,7 @@ from training.plane.build import Access, build, gatekeeper, model_duties
 from training.plane.checker import Checker
 from training.plane.config import Config
 from training.plane.duty import Duties
+from training.plane.errors import ConfigurationError
 from training.plane.loops import Loops
 from training.plane.reconciler import Plane, Reconciler
 from training.plane.services import worker_name
@@ -42,10 +44,13 @@ class Server:
         self._config = config.model_copy(update={"listen": self.address})
 
     async def start(self) -> None:
-        """Migrate, listen, and begin to look for work."""
+        """Migrate, listen, and begin to look for work. Raises ConfigurationError."""
         self._access = Access(self._config)
         if self._access.tokens is not None:
-            await self._access.tokens.start()
+            try:
+                await self._access.tokens.start()
+            except KeySetError as error:
+                raise ConfigurationError(f"MARKET_TRAINING_JWT_KEY_SET: {error}") from error
         self._services = await asyncio.to_thread(build, self._config, self._access)
         self._loops = self._make_loops()
         settings = uvicorn.Config(

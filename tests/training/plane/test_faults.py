@@ -376,6 +376,14 @@ def test_a_jump_of_the_clock_is_noticed_in_both_directions() -> None:
         ("OBJECTS", "ftp://x", "s3://bucket"),
         ("LISTEN", "nowhere", "host:port"),
         ("NAME", "Bad Name", "pattern"),
+        ("IMAGE", "x" * 301, "at most 300"),
+        ("FOLDER", "/dev/null/x", "MARKET_TRAINING_FOLDER: .*Not a directory"),
+        ("DATABASE_URL", "nonsense", "MARKET_TRAINING_DATABASE_URL is no address of a database"),
+        ("DATABASE_URL", "postgresql+psycopg://desk:se:cret@h:port/x", "is no address of a database"),
+        ("DATABASE_URL", "mongodb://h/x", "is no address of a database"),
+        ("DATABASE_URL", "sqlite://", "is no address of a database"),
+        ("DATABASE_URL", "sqlite:////dev/null/x", "MARKET_TRAINING_DATABASE_URL: unable to open database file"),
+        ("DATABASE_URL", "postgresql+psycopg://desk:secret@127.0.0.1:1/x", "MARKET_TRAINING_DATABASE_URL: connection"),
     ],
 )
 def test_the_plane_refuses_to_be_an_open_door(
@@ -384,17 +392,46 @@ def test_the_plane_refuses_to_be_an_open_door(
     monkeypatch.setenv("MARKET_INFERENCE_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("MARKET_TRAINING_FOLDER", str(tmp_path / "plane"))
     monkeypatch.setenv(f"MARKET_TRAINING_{name}", value)
-    with pytest.raises((ValidationError, ConfigurationError), match=reason):
+    with pytest.raises((ValidationError, ConfigurationError), match=reason) as caught:
         build(config := Config(), Access(config))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value) or isinstance(caught.value, ValidationError)
 
 
-def test_a_plane_that_is_refused_says_so_in_one_line(tmp_path: Path) -> None:
-    settings = {"MARKET_TRAINING_LISTEN": "0.0.0.0:0", "MARKET_INFERENCE_STATE_DIR": str(tmp_path)}
+@pytest.mark.parametrize("change", [{"database": "missing"}, {"username": "stranger"}])
+def test_a_database_that_is_not_there_is_named(tmp_path: Path, postgres: URL, change: dict[str, str]) -> None:
+    url = postgres.set(**change).render_as_string(hide_password=False)
+    config = Config(folder=tmp_path, database_url=url)
+    with pytest.raises(ConfigurationError, match=f"MARKET_TRAINING_DATABASE_URL: .*{[*change.values()][0]}"):
+        build(config, Access(config))
+
+
+def test_a_database_of_a_newer_version_is_named(tmp_path: Path) -> None:
+    config = Config(folder=tmp_path)
+    with contextlib.closing(Database(config.store_url)) as store:
+        store.migrate()
+        with store.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="MARKET_TRAINING_FOLDER: .*9999"):
+        build(config, Access(config))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"LISTEN": "0.0.0.0:0"}, "LISTEN="),
+        ({"DATABASE_URL": "postgresql+psycopg://desk@127.0.0.1:1/x"}, "DATABASE_URL: connection failed"),
+        ({"JWT_KEY_SET": "/dev/null/x", "JWT_ISSUER": "a", "JWT_AUDIENCE": "b"}, "JWT_KEY_SET: [Errno "),
+    ],
+)
+def test_a_plane_that_is_refused_says_so_in_one_line(tmp_path: Path, settings: dict[str, str], reason: str) -> None:
+    named = {f"MARKET_TRAINING_{name}": value for name, value in ({"LISTEN": "127.0.0.1:0"} | settings).items()}
+    environment = {**os.environ, **named, "MARKET_INFERENCE_STATE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "training.plane"]
-    ran = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=250)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert ran.returncode == 1
-    assert ran.stderr.startswith("training.plane: MARKET_TRAINING_LISTEN=")
-    assert "Traceback" not in ran.stderr
+    [line] = [line for line in ran.stderr.splitlines() if not line.startswith("{")]  # beside the log
+    assert line.startswith(f"training.plane: MARKET_TRAINING_{reason}")
 
 
 def test_kubeflows_body_is_taken(process: PlaneProcess) -> None:
