@@ -14,7 +14,7 @@ from typing import Any
 from models.indicators.incremental_forms import State
 from models.indicators.program import Program
 
-# To be raised when a form's state gets another meaning.
+# To be raised when a form's state gets another form or meaning; test_incremental_state.py compares the states.
 _VERSION = 1
 _DIGEST_BYTES = 8
 _MOST = 1 << 53

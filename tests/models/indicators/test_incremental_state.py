@@ -1,5 +1,6 @@
 """Checkpoints of bar-by-bar indicators: another object continues every function with the same values."""
 
+import hashlib
 from array import array
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 from models.indicators import COLUMNS, Panel, Program
 from models.indicators import compile as compile_indicators
 from models.indicators.incremental import Incremental
+from models.indicators.incremental_state import _VERSION
 from tests.models.indicators.test_incremental import MORE, SPECS, bar, named, prices
 
 KEPT = 40
+STATES = {1: "53662109c8af52bf"}
+"""By version: a fingerprint of the states after 60 bars, to three decimals."""
 
 
 def panel_of(bars: list[dict[str, float]]) -> Panel:
@@ -100,3 +104,15 @@ def test_any_numbers_in_a_state_give_values_and_no_failure(value):
             continue
         live.append(bar(panel, 290))
         live.correct(bar(panel, 120))
+
+
+def test_a_version_means_one_layout():
+    """Another state for the same bars, in form or in meaning, needs another version: a replica would misread it."""
+    found, at = hashlib.sha256(), np.arange(60)
+    close = 100 + at * at * 7 % 23 / 8  # exact, so that every machine gets the same states
+    for spec in sorted((*SPECS, *MORE), key=named):
+        live = Incremental(compile_indicators([spec]), COLUMNS, KEPT)
+        live.load(Panel(close + 0.125, close + 0.5, close - 0.25, close, 1000 + at * 5 % 17.0))
+        numbers = [round(number, 3) + 0.0 for number in array("d", live.checkpoint[1][8:])]  # no -0.0
+        found.update(f"{named(spec)} {numbers}\n".encode())
+    assert STATES.get(_VERSION) == found.hexdigest()[:16], "raise _VERSION, and store the fingerprint under the new one"
