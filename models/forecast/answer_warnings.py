@@ -19,7 +19,7 @@ from models.warning import AnswerWarning, WarningCode
 LEAST_STALE = 10
 # Below this count of origins a measured coverage is no evidence.
 LEAST_ORIGINS = 4
-# In fewer cycles a phase was seen once, or not at all.
+# In fewer cycles some phase was seen once, or not at all.
 LEAST_CYCLES = 2
 NOMINAL = 0.8
 # A coverage is far from nominal at a distance of FAR, where chance gives such a count with probability < LEAST_CHANCE.
@@ -139,13 +139,13 @@ def of_coverage(share: float, origins: int) -> Warnings:
 
 
 def of_cycles(cycles: float, period: int) -> Warnings:
-    """The warning about values that span so many ``cycles`` of ``period`` phases, if these are too few."""
+    """The warning about values that hold so many ``cycles`` of ``period`` phases, if these are too few."""
     if cycles >= LEAST_CYCLES:
         return ()
     return (
         AnswerWarning(
             WarningCode.FEW_CYCLES,
-            f"the values span {cycles:.2g} cycles of {period} steps, too few to tell the volatility of each phase; "
+            f"the values hold {cycles:.2g} cycles of {period} steps, too few to tell the volatility of each phase; "
             f"send {LEAST_CYCLES} cycles or more, or ask without a cycle (period, times)",
             (("cycles", (cycles,)), ("least", (float(LEAST_CYCLES),))),
         ),

@@ -20,7 +20,7 @@ MOST_PHASES = 1440
 class Clock(NamedTuple):
     """``period``: the phases of the cycle. ``phases``: int64 [T + steps], of the values, then of the steps ahead.
 
-    ``cycles``: that the values span.
+    ``cycles``: that the values hold: how often a phase that they have was seen, on average.
     """
 
     period: int
@@ -51,6 +51,10 @@ def _by_time(times: NDArray[np.int64], period: int, steps: int) -> Clock | None:
     if count < 2:
         return None
     past = np.rint((times - times[-1]) % cycle * (count / cycle)).astype(np.int64) % count
+    span = float(times[-1] - times[0] + step) / cycle
+    # A market that closes has no values at some phases, and several values may share one visit to a phase.
+    visits = np.unique(np.rint((times - times[-1]) * (count / cycle)))
+    cycles = span if span < 1 else len(visits) / len(np.unique(past))
     seen = np.flatnonzero((past == 0) & (times[-1] - times > cycle / 2))
     ahead = np.arange(1, steps + 1)
     if len(seen):
@@ -58,4 +62,4 @@ def _by_time(times: NDArray[np.int64], period: int, steps: int) -> Clock | None:
         phases = day[(ahead - 1) % len(day)]
     else:
         phases = np.rint(ahead * step % cycle * (count / cycle)).astype(np.int64) % count
-    return Clock(count, np.concatenate([past, phases]), float(times[-1] - times[0] + step) / cycle)
+    return Clock(count, np.concatenate([past, phases]), cycles)

@@ -124,12 +124,24 @@ def test_values_of_less_than_two_cycles_are_told(count: int, period: int, minute
     assert len(found.warnings) == len(told)
 
 
-def test_two_days_of_sessions_are_less_than_two_cycles_and_three_are_more() -> None:
+@pytest.mark.parametrize("days", [(0, 1), (0, 3)], ids=["next day", "after a weekend"])
+def test_cycles_count_how_often_the_phases_of_a_session_were_seen(days: tuple[int, int]) -> None:
     """Five-minute bars from 9:30 to 16:00: the cycle is the whole day, and the sessions are a part of the day."""
     bars = START + 5 * HOUR // 60 * np.arange(78)
-    for days in (2, 3):
-        times = (24 * HOUR * np.arange(days)[:, None] + bars).ravel()
-        assert (clock_of(item(times, 5), 5).cycles < 2) is (days == 2)
+    first, second = (24 * HOUR * day + bars for day in days)
+    for count in (2, 39, 78):
+        assert clock_of(item(np.concatenate([first, second[:count]]), 5), 5).cycles == 1 + count / 78
+    assert clock_of(item(first, 5), 5).cycles == pytest.approx(78 / 288)
+
+
+def test_values_that_share_a_phase_are_one_visit() -> None:
+    """Ten-second bars of a day: the 1,440 phases are minutes."""
+    assert clock_of(item(START + HOUR // 360 * np.arange(8640), 5), 5).cycles == pytest.approx(1, rel=1e-3)
+
+
+def test_two_weeks_of_daily_bars_are_two_cycles() -> None:
+    days = pd.bdate_range("2026-01-05", periods=10).as_unit("ns").asi8
+    assert clock_of(item(days, 5), 5).cycles == 2
 
 
 def test_rows_with_and_without_times_leave_each_other_alone() -> None:
