@@ -21,11 +21,24 @@ def refuse_missing(named: str, info: Mapping[str, Any]) -> None:
         )
 
 
-def look(named: str, network: Any, source: str) -> None:
-    """As refuse_missing(), for a ``network`` that a library has loaded from ``source``. Reads no weight again."""
+def refuse_missing_body(named: str, info: Mapping[str, Any], prefix: str) -> None:
+    """As refuse_missing(), for a network whose head is to be trained: only weights with the prefix may not be missing.
+
+    A language model, on which classifiers are trained, has no pooler.
+    """
+    lacking = {*map(str, info["missing_keys"]), *(str(name) for name, *_ in info["mismatched_keys"])}
+    body = {key for key in lacking if key.startswith(f"{prefix}.") and not key.startswith(f"{prefix}.pooler.")}
+    refuse_missing(named, {**info, "missing_keys": body})
+
+
+def look(named: str, network: Any, source: str, **where: Any) -> None:
+    """As refuse_missing(), for a ``network`` that a library has loaded from ``source``. Reads no weight again.
+
+    ``where``: arguments of from_pretrained(), such as the revision.
+    """
     if not (Path(source) / "adapter_config.json").exists():  # peft loads an adapter's base from elsewhere
         kind = type(network)
         # Chronos-Bolt keeps quiet about some of its weights: a T5, from which its training began, lacks these.
         strict: Any = type(kind.__name__, (kind,), {"_keys_to_ignore_on_load_missing": None})
-        _, info = strict.from_pretrained(source, device_map="meta", output_loading_info=True)
+        _, info = strict.from_pretrained(source, device_map="meta", output_loading_info=True, **where)
         refuse_missing(named, info)

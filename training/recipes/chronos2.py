@@ -16,6 +16,8 @@ from chronos import BaseChronosPipeline, Chronos2Pipeline
 from peft import LoraConfig
 from torch import Tensor
 
+from models import missing_weights
+from models.model import ModelUnavailableError
 from training.recipes import evaluation, origins
 from training.recipes.adapters import adapted
 from training.recipes.bars import read
@@ -103,9 +105,11 @@ def divide(
 
 
 def _load(recipe: Chronos2) -> Any:
+    where = {"revision": recipe.revision} if recipe.revision else {}
     try:
-        found = BaseChronosPipeline.from_pretrained(recipe.base, device_map="cpu", dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        found = BaseChronosPipeline.from_pretrained(recipe.base, device_map="cpu", dtype=torch.float32, **where)
+        missing_weights.look(recipe.base, found.inner_model, recipe.base, **where)
+    except (OSError, ValueError, ModelUnavailableError) as error:
         raise DataRefusedError(f"the base {recipe.base!r} cannot be had: {str(error).splitlines()[0]}") from error
     if not isinstance(found, Chronos2Pipeline):
         raise DataRefusedError(f"the base {recipe.base!r} is a {type(found).__name__}, no Chronos-2")

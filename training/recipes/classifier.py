@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from models.missing_weights import refuse_missing_body
+from models.model import ModelUnavailableError
 from training.recipes import evaluation, texts
 from training.recipes.adapters import adapted
 from training.recipes.folder import write_manifest
@@ -61,7 +63,7 @@ def _load(recipe: Classifier) -> tuple[Any, Any]:
     names = dict(enumerate(recipe.labels))
     try:
         tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision or None, use_fast=True)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             recipe.base,
             revision=recipe.revision or None,
             use_safetensors=True,
@@ -69,8 +71,10 @@ def _load(recipe: Classifier) -> tuple[Any, Any]:
             id2label=names,
             label2id={name: number for number, name in names.items()},
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+        refuse_missing_body(recipe.base, info, model.base_model_prefix)
+    except (OSError, ValueError, ModelUnavailableError) as error:
         raise DataRefusedError(f"the base {recipe.base!r} cannot be had: {str(error).splitlines()[0]}") from error
     return tokenizer, model
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from chronos import Chronos2Pipeline
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.model import Chronos2Model
+from safetensors.torch import load_file, save_file
 
 from models import forecast
 from models.forecast import Series
@@ -111,3 +113,8 @@ def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Pat
         chronos2.train(recipe(tmp_path / "nothing"), around(data, tmp_path / "b"))
     with pytest.raises(DataRefusedError, match=r"has no quantile 0\.95"):
         chronos2.train(recipe(base, levels=(0.1, 0.9, 0.95)), around(data, tmp_path / "c"))
+    file = shutil.copytree(base, tmp_path / "base") / "model.safetensors"
+    lacking = {key: value for key, value in load_file(file).items() if "output_patch_embedding" not in key}
+    save_file(lacking, file, metadata={"format": "pt"})
+    with pytest.raises(DataRefusedError, match=r"cannot be had: the files of .* lack [1-9][0-9]* weights"):
+        chronos2.train(recipe(file.parent), around(data, tmp_path / "d"))

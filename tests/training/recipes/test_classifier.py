@@ -1,11 +1,13 @@
 """The classifier recipe on a small BERT made here: adapters, temperature, a transformers folder, exact resume."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -127,6 +129,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(base: Path, data: Path, tm
 def test_a_base_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataRefusedError, match="cannot be had"):
         classifier.train(recipe(tmp_path / "nothing"), around(data, tmp_path))
+
+
+@pytest.mark.parametrize("lacking", ["layer.1", "embeddings"])
+def test_a_base_that_lacks_weights_is_refused(lacking: str, base: Path, data: Path, tmp_path: Path) -> None:
+    """The recipe trained adapters on weights drawn at random."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    file = folder / "model.safetensors"
+    weights = {key: value for key, value in load_file(file).items() if lacking not in key}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(DataRefusedError, match=r"cannot be had: the files of .* lack [1-9][0-9]* weights"):
+        classifier.train(recipe(folder), around(data, tmp_path / "out"))
+
+
+def test_a_language_model_is_a_base(base: Path, data: Path, tmp_path: Path) -> None:
+    """It has neither a head nor a pooler."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    file = folder / "model.safetensors"
+    weights = {key: value for key, value in load_file(file).items() if "pooler" not in key and "class" not in key}
+    save_file(weights, file, metadata={"format": "pt"})
+    classifier.train(recipe(folder, epochs=1, steps=2), around(data, tmp_path / "out"))
 
 
 def test_the_head_has_the_recipes_labels(base: Path, data: Path, tmp_path: Path) -> None:
