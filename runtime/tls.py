@@ -3,6 +3,7 @@
 Owns the conversion of PEM files to gRPC credentials. Each service's configuration decides who presents a certificate.
 """
 
+import asyncio
 import contextlib
 import inspect
 import logging
@@ -63,7 +64,7 @@ def server(files: Files) -> grpc.ServerCredentials:
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         try:
-            if not watched.changed():
+            if not watched.changed_now():
                 return None
             check(files)
             fresh = _configuration(files)
@@ -156,8 +157,8 @@ def watcher(
 
     async def look() -> None:
         nonlocal expires
-        if watched.changed() or time.time() >= expires:
-            expires = check(files)
+        if await watched.changed() or time.time() >= expires:
+            expires = await asyncio.to_thread(check, files)
             if inspect.isawaitable(using := use()):
                 await using
             watched.used()

@@ -4,6 +4,7 @@ Owns the reading of credentials from metadata, the clients of credentials, and t
 market_inference/contract/keys.py's, tokens are tokens.py's.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Keyring:
 
         A broken or deleted file leaves the keys unchanged, and raises ValueError or OSError at every look.
         """
-        if self._watched.changed():
-            self._keys = keys.Keys(keys.read(self._path))
+        if await self._watched.changed():
+            self._keys = keys.Keys(await asyncio.to_thread(keys.read, self._path))
             self._watched.used()
             log.info("keys read again", extra=fields(keys=len(self._keys)))
 

@@ -138,7 +138,7 @@ class Tokens:
         After a failure the last good key set stays: an identity provider that is away must not lock out every client.
         """
         since = time.monotonic() - self._fetched
-        due = self._watched.changed() if self._watched is not None else since >= REFRESH_SECONDS
+        due = await self._watched.changed() if self._watched is not None else since >= REFRESH_SECONDS
         if due or self._failing or (self._wanted and since >= SOONEST_REFRESH_SECONDS):
             await self.refresh()
 
