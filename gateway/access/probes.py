@@ -82,10 +82,15 @@ class Probes(grpc.GenericRpcHandler):
 
     async def _read(self, context: Any) -> bytes:
         """The bytes of the request; empty where the client sends none."""
-        turn = self._reads.setdefault(address_of(context.peer()), asyncio.Semaphore(MOST_READS))
         try:
-            async with asyncio.timeout(READ_SECONDS), turn:
+            async with asyncio.timeout(READ_SECONDS), self._turn(context):
                 raw = await context.read()
         except TimeoutError:
+            raw = None
+        if raw is None:
+            # gRPC keeps the error of abort() until a garbage collection. Raised in `except`, it would keep the turn, too.
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request came within {READ_SECONDS:g} s")
         return raw if isinstance(raw, bytes) else b""
+
+    def _turn(self, context: Any) -> asyncio.Semaphore:
+        return self._reads.setdefault(address_of(context.peer()), asyncio.Semaphore(MOST_READS))

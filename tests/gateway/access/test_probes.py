@@ -1,6 +1,7 @@
 """gRPC health is open to strangers, within bounds."""
 
 import asyncio
+import gc
 
 import grpc
 import pytest
@@ -80,6 +81,28 @@ async def test_few_requests_of_an_address_are_read_at_once_and_each_has_a_time_l
     assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert (most, len(reading)) == (MOST_READS, 0)
     assert await health_pb2_grpc.HealthStub(channel).Check(pb.HealthCheckRequest())
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_request_that_does_not_come_leaves_nothing_behind(method, monkeypatch):
+    """Each address left its semaphore until a garbage collection, which is rare in a gateway."""
+    monkeypatch.setattr(probes, "READ_SECONDS", 0.05)
+    served = Probes(Health())
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((served,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    gc.disable()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+            calls = [channel.stream_stream(f"/grpc.health.v1.Health/{method}")() for _ in range(MOST_READS + 1)]
+            codes = await asyncio.gather(*(call.code() for call in calls))
+            await server.stop(None)
+            left = len(served._reads), served._streams.total()
+    finally:
+        gc.enable()
+    assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert left == (0, 0)
 
 
 async def test_the_streams_of_an_address_are_bounded_and_give_their_places_back(channel, monkeypatch):
