@@ -5,7 +5,7 @@ alone.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
@@ -13,6 +13,9 @@ from training.plane import database, identifier, token
 from training.plane.database import Lease
 from training.plane.errors import ConflictError
 from training.plane.schema import datasets
+
+UNFINISHED_SECONDS: Final = 6 * 3600.0
+"""The time for all uploads of a dataset: longer than an address is valid; S3 looks at it at the begin alone."""
 
 
 class DatasetState(StrEnum):

@@ -42,10 +42,11 @@ class ObjectBusyError(Exception):
 
 
 class Incoming:
-    """A file that is being written, and that leaves `keep_free` bytes of the disk."""
+    """A file at `path` that is being written, and that leaves `keep_free` bytes of the disk."""
 
-    def __init__(self, file: BinaryIO, keep_free: int) -> None:
+    def __init__(self, file: BinaryIO, path: Path, keep_free: int) -> None:
         self._file = file
+        self._path = path
         self._keep_free = keep_free
         self._digest = hashlib.sha256()
 
@@ -55,7 +56,9 @@ class Incoming:
         return self._digest.hexdigest()
 
     def write(self, chunk: bytes) -> None:
-        """Raises OSError."""
+        """Raises OSError, FileNotFoundError once the upload was given up."""
+        if not _is_at(self._path, self._file):
+            raise FileNotFoundError(errno.ENOENT, "the upload was given up")
         self.check_room(len(chunk))
         self._digest.update(chunk)
         self._file.write(chunk)
@@ -103,11 +106,16 @@ class FolderObjects:
         with _translated(key):
             if wanted != {part.name for part in parts.iterdir() if _PART.fullmatch(part.name)}:
                 raise ObjectMissingError("a part is missing or another one")
-            parts.rename(self._path(key))
+            _give_up_all(parts.rename(self._path(key)))
 
     def abort_parts(self, key: str, upload: str) -> None:
+        parts = self._parts(key, upload)
+        gone = parts.with_name(f".{parts.name}")  # no part comes there any more
         with contextlib.suppress(ObjectMissingError), _translated(key):
-            shutil.rmtree(self._parts(key, upload))
+            with contextlib.suppress(FileNotFoundError):  # a call before was cut off
+                parts.rename(gone)
+            _give_up_all(gone)
+            shutil.rmtree(gone)
 
     def signed_download(self, key: str, seconds: float, name: str) -> str:
         query = self._signer.sign("GET", key, time.time() + seconds, name=name)
@@ -131,10 +139,12 @@ class FolderObjects:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh.touch(mode=0o600)
             fresh.replace(path)
+            _give_up(_fresh(path.parent, path))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with contextlib.suppress(ObjectMissingError), _translated(key):
+            _give_up(_fresh(path.parent, path))
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -156,14 +166,14 @@ class FolderObjects:
     def _receive(self, key: str, upload: str, part: int, keep_free: int) -> Iterator[Incoming]:
         final = self._path(key)
         home = self._parts(key, upload) if upload else final.parent
-        fresh = home / f".{final.name}.{part}"
+        fresh = _fresh(home, final, part)
         with _translated(key):
             if not upload:
                 home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                if final.exists():
-                    raise ObjectExistsError(key)
             with _alone(fresh, key) as file:
-                incoming = Incoming(file, keep_free)
+                if not upload and final.exists():  # with the file in place, which empty() gives up after its object
+                    raise ObjectExistsError(key)
+                incoming = Incoming(file, fresh, keep_free)
                 yield incoming
                 file.flush()
                 os.fsync(file.fileno())
@@ -218,6 +228,23 @@ def _alone(path: Path, key: str) -> Iterator[BinaryIO]:
         finally:
             if _is_at(path, file):  # a part has left already, and the next writer may have come
                 path.unlink()
+
+
+def _fresh(home: Path, final: Path, part: int = 0) -> Path:
+    """Where the bytes of an upload under way are."""
+    return home / f".{final.name}.{part}"
+
+
+def _give_up(fresh: Path) -> None:
+    """End an upload under way, of any process: its bytes go at once, and the writer fails at its next piece."""
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(fresh, 0)
+        fresh.unlink()
+
+
+def _give_up_all(parts: Path) -> None:
+    for fresh in parts.glob(".*"):
+        _give_up(fresh)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

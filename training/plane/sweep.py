@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from runtime.logs import fields
 from training.plane import event, settle, terms, token, upload
 from training.plane.checker import MOST_CHECKS
-from training.plane.dataset import DatasetState
+from training.plane.dataset import UNFINISHED_SECONDS, DatasetState
 from training.plane.duty import Duty, each
 from training.plane.job import FINAL, AttemptState
 from training.plane.launcher import Handle, Launcher, LauncherAwayError
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 _DAY: Final = 86_400.0
 _AT_ONCE: Final = 500
 _MEASUREMENTS_AT_ONCE: Final = 5000
-# Longer than a signed address for an upload is valid, counted from the declaration of the dataset.
-_UNFINISHED_SECONDS: Final = 6 * 3600.0
 _KEPT_TOKEN_SECONDS: Final = _DAY
 _KEPT_CHECKPOINTS: Final = upload.KEPT_CHECKPOINTS
 _KEPT_REMAINS_SECONDS: Final = 3600.0
@@ -94,16 +92,14 @@ def uploads_ended(services: Services) -> None:
 
 def datasets_unfinished(services: Services) -> None:
     """Refuse datasets without a completed upload, and delete the bytes that came."""
-    before = services.clock.now() - _UNFINISHED_SECONDS
+    before = services.clock.now() - UNFINISHED_SECONDS
     waiting = (datasets.c.state == DatasetState.UPLOADING, datasets.c.created_at < before)
     with services.store.read() as connection:
         found = select(datasets).where(*waiting).order_by(func.random()).limit(_AT_ONCE)
         rows = connection.execute(found).mappings().all()
 
     def refuse(row: RowMapping) -> None:
-        if row["upload"]:
-            services.objects.abort_parts(row["key"], row["upload"])
-        services.objects.delete(row["key"])
+        _forget_bytes(services, row["key"], row["upload"])
         given_up = {"state": DatasetState.REFUSED, "reason": "the upload was not completed"}
         with services.store.begin() as connection:
             connection.execute(update(datasets).where(datasets.c.id == row["id"], *waiting).values(**given_up))
@@ -113,24 +109,31 @@ def datasets_unfinished(services: Services) -> None:
 
 def datasets_deleted(services: Services) -> None:
     """Delete bytes that came after their dataset's deletion: a signed address stays valid."""
-    ended = services.clock.now() - _UNFINISHED_SECONDS
+    ended = services.clock.now() - UNFINISHED_SECONDS
     in_time = (datasets.c.created_at < ended, datasets.c.created_at > ended - _DAY)
     with services.store.read() as connection:
-        found = select(datasets.c.key).where(datasets.c.state == DatasetState.DELETED, *in_time)
-        keys = connection.execute(found).scalars().all()
-    each(keys, services.objects.delete)
+        found = select(datasets.c.key, datasets.c.upload).where(datasets.c.state == DatasetState.DELETED, *in_time)
+        rows = connection.execute(found).all()
+    each(rows, lambda row: _forget_bytes(services, *row))
     _rows_of_deleted(services)
+
+
+def _forget_bytes(services: Services, key: str, upload: str) -> None:
+    """Delete an object and its parts. In S3 a part that was on its way may stay after one request."""
+    if upload:
+        services.objects.abort_parts(key, upload)
+    services.objects.delete(key)
 
 
 def _rows_of_deleted(services: Services) -> None:
     """Delete the rows of deleted datasets that no job and no version names, once no address of theirs is valid."""
-    before = services.clock.now() - max(services.config.keep_days * _DAY, _UNFINISHED_SECONDS + _DAY)
+    before = services.clock.now() - max(services.config.keep_days * _DAY, UNFINISHED_SECONDS + _DAY)
     old = (datasets.c.state == DatasetState.DELETED, datasets.c.created_at < before)
     named = [datasets.c.id.not_in(select(table.c.dataset)) for table in (jobs, versions)]
-    found = select(datasets.c.id, datasets.c.key).where(*old, *named).order_by(func.random())
+    found = select(datasets.c.id, datasets.c.key, datasets.c.upload).where(*old, *named).order_by(func.random())
 
-    def forget(row: Row[Any, Any]) -> None:
-        services.objects.delete(row.key)  # a deletion may have been cut off
+    def forget(row: Row[Any, Any, Any]) -> None:
+        _forget_bytes(services, row.key, row.upload)  # a deletion may have been cut off
         with services.store.begin() as connection:
             gone = delete(datasets).where(datasets.c.id == row.id, *old, *named).returning(datasets.c.checks)
             checks = connection.execute(gone).scalar()

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,24 +29,32 @@ def store(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def asked(store: Database, folder: Path, path: str) -> tuple[int, dict[bytes, bytes], dict[str, object]]:
-    """Status, headers and body of the answer to GET."""
+def asked(
+    store: Database, folder: Path, path: str, method: str = "GET", pieces: Iterable[bytes] = (),
+    clock: Clock | None = None, query: str = "", headers: Sequence[tuple[bytes, bytes]] = (),
+) -> tuple[int, dict[bytes, bytes], dict[str, object]]:  # fmt: skip
+    """Status, headers and body of the answer; an empty body after the pieces."""
     signer = Signer(store)
     app = application(
         Services(
             config=Config(), store=store, objects=FolderObjects(folder, signer, "http://127.0.0.1:1"), signer=signer,
-            authenticator=SimpleNamespace(), machines=Machines("mi", {}), clock=Clock(),
+            authenticator=SimpleNamespace(), machines=Machines("mi", {}), clock=clock or Clock(),
         )
     )  # fmt: skip
     sent: list[Message] = []
+    left = iter(pieces)
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        piece = next(left, b"")
+        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
+    scope = {
+        "type": "http", "method": method, "path": path, "headers": headers, "query_string": query.encode(),
+        "http_version": "1.1",
+    }  # fmt: skip
     asyncio.run(app(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], dict(sent[0]["headers"]), json.loads(body)
@@ -96,3 +105,23 @@ def test_a_statement_that_the_database_refuses_is_a_bug(
     monkeypatch.setattr("training.plane.metrics.exposition", broken)
     status, _, body = asked(store, tmp_path, "/metrics")
     assert (status, body["reason"]) == (500, "INTERNAL")
+
+
+def test_an_upload_ends_with_its_address(store: Database, tmp_path: Path) -> None:
+    """The end of the address counted for the beginning alone: a byte every 29 seconds kept the upload for days."""
+    now = time.time()
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal now
+        yield b"in time"
+        assert [path.name for path in tmp_path.rglob(".*.0")]
+        now += 60.0
+        yield b"late"
+
+    path, clock = "/objects/uploads/01M8HA6MDY93G3J7MXWPK51RN5", Clock(lambda: now)
+    query = Signer(store).sign("PUT", path.removeprefix("/objects/"), now + 60.0, bytes=100)
+    length = [(b"content-length", b"100")]
+    status, _, body = asked(store, tmp_path, path, "PUT", pieces(), clock, query, length)
+    assert (status, body["reason"]) == (408, "BODY_TOO_SLOW")
+    assert body["detail"] == "the upload did not end while its address was valid"
+    assert list(tmp_path.rglob("uploads/*")) == []

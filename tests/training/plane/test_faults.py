@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -348,6 +349,45 @@ def test_an_upload_in_parts_is_given_up_while_a_part_comes(objects: FolderObject
     with pytest.raises(ObjectMissingError):
         objects.size(KEY)
     assert list((tmp_path / "objects" / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["delete", "empty", "abort_parts", "complete_parts"])
+def test_an_upload_under_way_keeps_no_byte_beyond_the_end_of_its_object(
+    objects: FolderObjects, tmp_path: Path, end: str
+) -> None:
+    """The bytes stayed until the upload's end, which the sender chose, and counted for nobody."""
+    upload = objects.begin_parts(KEY) if end.endswith("parts") else ""
+    if upload:
+        with objects.receive(KEY, upload, 1) as whole:
+            whole.write(b"part")
+    with pytest.raises(ObjectMissingError), objects.receive(KEY, upload, int(bool(upload))) as file:
+        file.write(b"under way")
+        file._file.flush()
+        more = {"abort_parts": (upload,), "complete_parts": (upload, [whole.sha256])} if upload else {}
+        getattr(objects, end)(KEY, *more.get(end, ()))
+        assert os.fstat(file._file.fileno()).st_size == 0
+        assert [path.name for path in (tmp_path / "objects").rglob(".*")] == []
+        file.write(b"a piece more")
+    assert [path.stat().st_size for path in (tmp_path / "objects").rglob("*") if path.is_file()] == {
+        "empty": [0], "complete_parts": [len(b"part")],
+    }.get(end, [])  # fmt: skip
+
+
+def test_a_deletion_ends_the_upload_of_the_dataset(tmp_path: Path) -> None:
+    """An owner who declared, sent and deleted again and again, byte by byte, filled the disk."""
+    with PlaneProcess(tmp_path) as plane:
+        new = {"name": "x", "kind": "texts", "bytes": 100_000, "sha256": "0" * 64}
+        made = plane.ask("POST", "/datasets", new).json
+        url = urlsplit(made["upload"]["url"])
+        with socket.create_connection((url.hostname, url.port), timeout=60) as sender:
+            asked = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+            sender.sendall(asked.encode() + bytes(50_000))
+            objects = tmp_path / "plane" / "objects" / "datasets"
+            eventually(lambda: sum(path.stat().st_size for path in objects.rglob("*")) > 0)
+            assert plane.ask("DELETE", f"/datasets/{made['id']}").status == 204
+            sender.sendall(b"x")
+            assert b" 409 " in sender.recv(100)
+        assert [path.stat().st_size for path in objects.rglob("*")] == [0]
 
 
 def test_a_jump_of_the_clock_is_noticed_in_both_directions() -> None:

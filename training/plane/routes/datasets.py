@@ -147,8 +147,8 @@ def router(services: Services) -> APIRouter:
         if row["upload"]:
             objects.abort_parts(row["key"], row["upload"])
         objects.delete(row["key"])
-        if row["parts"] == 1 and now < row["created_at"] + UPLOAD_SECONDS:
-            objects.empty(row["key"])  # the address of the upload is still valid, and the bytes count no more
+        if row["parts"] == 1 and now < row["created_at"] + dataset.UNFINISHED_SECONDS:
+            objects.empty(row["key"])  # an upload may be under way, and the bytes count no more
 
     @routes.post("/datasets/{dataset_id}/tokens", status_code=201)
     def issue_token(dataset_id: Id, user: User) -> dict[str, Any]:

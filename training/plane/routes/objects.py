@@ -14,6 +14,7 @@ from training.plane.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    SlowBodyError,
     TooLargeError,
     UnavailableError,
 )
@@ -44,14 +45,16 @@ def router(services: Services, folder: FolderObjects) -> APIRouter:
             raise TooLargeError.over("body", size, int(sent))
         if int(sent) < size:
             raise InvalidRequestError.at("body", f"{size} bytes were signed, {sent} come", size)
-        etag = await _receive(key, request, size, query.get("upload", ""), int(query.get("part", 0)))
+        etag = await _receive(key, request, size, int(query["expires"]), query)
         return Response(status_code=200, headers={"ETag": f'"{etag}"'})
 
-    async def _receive(key: str, request: Request, size: int, upload: str, part: int) -> str:
-        got = 0
+    async def _receive(key: str, request: Request, size: int, ends: int, query: dict[str, str]) -> str:
+        got, upload, part = 0, query.get("upload", ""), int(query.get("part", 0))
         try:
             async with _in_threads(slow, folder.receive(key, upload, part, size)) as file:
                 async for chunk in request.stream():
+                    if clock.now() >= ends:
+                        raise SlowBodyError("the upload did not end while its address was valid")
                     got += len(chunk)
                     if got > size:
                         raise TooLargeError.over("body", size, got)
