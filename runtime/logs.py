@@ -67,7 +67,7 @@ class _Writer:
             if self._dropped and not self._waiting:
                 dropped, self._dropped = self._dropped, 0
                 head = _head(int(time.time() * 1000), logging.WARNING, __name__, "log lines dropped")
-                self._waiting += orjson.dumps(head | {"count": dropped}) + b"\n"
+                self._waiting += _dumps(head | {"count": dropped}) + b"\n"
                 return self.flush()
             return not self._waiting
 
@@ -120,7 +120,7 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return _dumps(line).decode()
 
 
 class _Handler(logging.Handler):
@@ -144,6 +144,18 @@ class _Handler(logging.Handler):
         """Called by logging.shutdown() at the exit of the interpreter."""
         self._writer.close()
         super().close()
+
+
+def _dumps(values: dict[str, object]) -> bytes:
+    try:
+        return orjson.dumps(values, default=str)
+    except TypeError:  # half a surrogate pair, as in a file's name that is no UTF-8
+        told = {name: value if isinstance(value, int | float) else _sound(value) for name, value in values.items()}
+        return orjson.dumps(told)
+
+
+def _sound(value: object) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _head(at: int, level: int, logger: str, name: str) -> dict[str, object]:
@@ -176,15 +188,14 @@ def event(log: logging.Logger, level: int, name: str, values: dict[str, object])
     if _writer is None:
         log.log(level, name, extra={"fields": values})
         return
-    written = orjson.dumps(values, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    _writer.write(_opening(int(time.time() * 1000), level, log.name, name) + written[1:])
+    _writer.write(_opening(int(time.time() * 1000), level, log.name, name) + _dumps(values)[1:] + b"\n")
     _flush_soon()
 
 
 @lru_cache(maxsize=4)
 def _opening(at: int, level: int, logger: str, name: str) -> bytes:
     """The bytes of a line before its values. Requests that end in the same millisecond share them."""
-    return orjson.dumps(_head(at, level, logger, name))[:-1] + b","
+    return _dumps(_head(at, level, logger, name))[:-1] + b","
 
 
 def _flush_soon() -> None:

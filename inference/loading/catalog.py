@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Any
 
 from market_inference.contract.deadline import now
-from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError
+from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError, printable
 from models.model import ModelUnavailableError
 from runtime import malloc
 from runtime.foreign import contained
@@ -118,7 +118,7 @@ class Catalog:
 
     def set_refused(self, refused: Mapping[str, str]) -> None:
         """Replace the reasons, by folder of the registry, why the folders are no models."""
-        self._refused = refused
+        self._refused = {printable(folder): printable(reason) for folder, reason in refused.items()}
 
     def refused(self, name: str = "") -> str:
         """Why the folder with the model's name is no model; else the first refused folders, since names may differ."""
@@ -253,6 +253,7 @@ class Catalog:
 
 
 def _failed(slot: Slot, failure: str, *, log_it: bool = True, bug: Exception | None = None) -> None:
+    failure = printable(failure)
     slot.failure, slot.retry_at = failure, now() + RETRY_FAILED_AFTER
     line = repr(bug) if bug else failure
     if log_it and line != slot.logged:

@@ -4,6 +4,7 @@ Owns the listing. A subfolder may be a link: the target is resolved at each list
 version's folder to the end, even when the link moves to another version meanwhile.
 """
 
+import os
 from pathlib import Path
 
 from inference.loading.source import Listing, SourceAwayError
@@ -31,7 +32,7 @@ class FolderSource:
         found = Listing()
         for path in folders:
             try:
-                target = path.resolve(strict=True)
+                target = Path(os.path.realpath(path, strict=True))  # Path.resolve() raises RuntimeError for a loop
                 with opened(target / FILE_NAME) as file:
                     found.manifests[path.name] = file.read(MOST_BYTES + 1)
                 self._targets[path.name] = target

@@ -23,6 +23,18 @@ class Violation:
     reason: str = ""
 
 
+def printable(text: str) -> str:
+    r"""A text from a file's name or a model for callers, logs and terminals: what cannot be shown is an escape.
+
+    Half a surrogate pair, as in a name that is no UTF-8, is no text for protobuf.
+    >>> printable("close\x1b[2J, \udcff")
+    'close\\x1b[2J, \\udcff'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class ServiceError(Exception):
     """An error for the caller. `reason` is stable and machine-readable, the text is for people."""
 
@@ -31,7 +43,7 @@ class ServiceError(Exception):
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.message = _cut(message, _MESSAGE_BYTES, _header_bytes)
+        self.message = _cut(printable(message), _MESSAGE_BYTES, _header_bytes)
         self.retry_after = retry_after
 
     def details(self) -> list[object]:

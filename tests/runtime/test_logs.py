@@ -20,6 +20,8 @@ async def main():
     logs.event(log, logging.WARNING, "third", {"number": 3, "text": "a\\nb", "path": __import__("pathlib").Path("x")})
     await asyncio.sleep(0)
     logs.event(log, logging.INFO, "fourth", {"number": 4})
+    log.info("fifth", extra=logs.fields(number=5, name="bad\\udcff"))
+    logs.event(log, logging.INFO, "sixth", {"number": 6, "name": "bad\\udcff"})
 
 asyncio.run(main())
 """
@@ -38,15 +40,16 @@ def written(**environment):
 
 
 def test_a_line_of_a_request_has_the_form_of_every_other_line():
-    first, third, fourth = written()
+    first, third, fourth, *told = written()
     assert [list(line)[:4] for line in (first, third, fourth)] == [["time", "level", "logger", "event"]] * 3
     assert (first["level"], first["logger"], first["event"], first["number"]) == ("info", "gateway.request", "first", 1)
     assert (third["level"], third["event"], third["text"], third["path"]) == ("warning", "third", "a\nb", "x")
+    assert [(line["event"], line["name"]) for line in told] == [("fifth", r"bad\udcff"), ("sixth", r"bad\udcff")]
     assert len(first["time"]) == len(third["time"]) == len("2026-11-22T12:00:00.000+00:00")
 
 
 def test_no_line_is_lost_where_stderr_has_no_buffer_or_the_loop_ends():
-    assert [line["number"] for line in written(PYTHONUNBUFFERED="1")] == [1, 3, 4]
+    assert [line["number"] for line in written(PYTHONUNBUFFERED="1")] == [1, 3, 4, 5, 6]
 
 
 UNREAD = """

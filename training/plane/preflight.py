@@ -131,8 +131,8 @@ def _is_offered(base: str, bases: str) -> bool:
     # The path as written is looked at first: no other folder of this computer is touched.
     if "\0" in base or not any(asked.is_relative_to(one) for one in offered):
         return False
-    real = asked.resolve()
-    return real.is_dir() and any(real.is_relative_to(one.resolve()) for one in offered)
+    real = Path(os.path.realpath(asked))  # Path.resolve() raises RuntimeError for a loop of links
+    return real.is_dir() and any(real.is_relative_to(os.path.realpath(one)) for one in offered)
 
 
 def _machine(offers: Sequence[Offer], wanted: Wanted) -> Check:

@@ -126,6 +126,40 @@ async def test_a_fifo_for_a_manifest_concerns_its_folder_alone(serving, registry
     assert (await serving.get("e", "other")).version == "1"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"self", "self: manifest.json cannot be read: Too many levels of symbolic links"),
+        (
+            b"bad\xff",
+            r"bad\udcff: manifest.json of 'bad\udcff' is malformed: files.\x1b[31m: Input should be a valid string",
+        ),
+        (b"a\x1b[31m\nb", r"a\x1b[31m\nb: manifest.json of 'a\x1b[31m\nb' is malformed: files.\x1b[31m: Input"),
+    ],
+)
+async def test_a_folder_of_an_odd_name_concerns_itself_alone(serving, registry, tmp_path, name, told):
+    """A loop of links stopped every scan; a name that is no UTF-8 left calls and the status without an answer."""
+    folder = tmp_path / os.fsdecode(name)
+    if name == b"self":
+        folder.symlink_to("self")
+    else:
+        put(folder, "1")
+        manifest = folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"weights": "' + "0" * 64 + '"', r'"\u001b[31m": 1'))
+    put(tmp_path / "m", "2")
+    watcher = registry.watcher(1.0)
+    await watcher.look()
+    assert (await serving.get("e", "m")).version == "2"
+    with pytest.raises(UnknownModelError) as refused:
+        serving.slot("e", "nosuch")
+    other = Registry(FolderSource(tmp_path), empty := Catalog([]), {})
+    await other.scan()
+    replica = await Status(empty, {}, lambda: None, name="r", version="1").probe()
+    for text in (refused.value.status("").message, replica.message):
+        assert told in text
+        assert text.isprintable()
+
+
 async def test_a_folder_with_a_new_name_is_a_new_model_and_nonsense_is_passed_over(catalog, registry, tmp_path):
     put(tmp_path / "other", "1", name="other")
     put(tmp_path / "odd", "1", kind="astrology")

@@ -162,6 +162,7 @@ def test_a_folder_of_this_computer_is_known_here(store: Database, tmp_path: Path
     (tmp_path / "bases" / "finbert").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "bases" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "bases" / "self").symlink_to("self")
     bases = f"/nowhere, {tmp_path}/bases"
 
     def said(base: str, bases: str = bases) -> str:
@@ -170,7 +171,7 @@ def test_a_folder_of_this_computer_is_known_here(store: Database, tmp_path: Path
 
     assert said(f"{tmp_path}/bases/finbert") == "BASE"
     refusals = {
-        said(f"{tmp_path}/bases/{name}") for name in ("none", "link", "../other", "../none", "link/../../other")
+        said(f"{tmp_path}/bases/{name}") for name in ("none", "link", "self", "../other", "../none", "link/../../other")
     } | {said(base) for base in ("/etc", "/nowhere/x", "/home/other/.ssh")}
     assert len(refusals) == 1, "an answer tells no caller which folders there are"
     assert said(f"{tmp_path}/bases/finbert", bases="") in refusals
