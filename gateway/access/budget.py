@@ -135,8 +135,9 @@ class LocalBudget:
             account = self._accounts[client] = Account(allowance.burst, at, day, 0.0)
         account.level = self.level(client, allowance, at)
         account.at = at
-        if account.day != day:
-            account.day, account.used = day, 0.0
+        if account.day < day:  # a clock that is set back gives no second quota
+            account.used = 0.0
+        account.day = day
         over = 0 < allowance.per_day < account.used + units
         if over or (allowance.per_second and account.level <= 0):
             raise refusal(client, allowance, account.level, account.used, units, unix)
@@ -150,7 +151,7 @@ class LocalBudget:
             return
         account.level = min(allowance.burst, self.level(client, allowance, at) + units)
         account.at = at
-        if account.day == self.day(ago):
+        if min(account.day, self.day()) == self.day(ago):
             account.used = max(0.0, account.used - units)
 
     def day(self, ago: float = 0.0) -> int:
@@ -173,7 +174,7 @@ class LocalBudget:
         account = self._accounts.get(client)
         if account is None:
             self._forget(at)
-        elif account.day == day:  # answers may come out of order
+        elif account.day >= day:  # answers may come out of order
             used = max(used, account.used)
         self._accounts[client] = Account(level, at, day, used)
 

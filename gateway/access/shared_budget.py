@@ -60,9 +60,10 @@ local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local quota, units = tonumber(ARGV[3]), tonumber(ARGV[4])
 local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
 local level, used = burst, 0
--- A clock that is set back takes no units away.
+-- A clock that is set back takes no units away and gives no second quota; the account has the new time at once.
+local ahead = kept[1] and tonumber(kept[2]) > at
 if kept[1] then level = math.min(burst, tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate) end
-local same_day = kept[3] and tonumber(kept[3]) == day
+local same_day = kept[3] and tonumber(kept[3]) >= day
 if same_day then used = tonumber(kept[4]) end
 local name, owed = nil, 0
 if ARGV[5] then -- a debt: the level in the process, name, day and units
@@ -74,7 +75,7 @@ if ARGV[5] then -- a debt: the level in the process, name, day and units
 end
 local refused = (quota > 0 and used + units > quota) or (rate > 0 and level <= 0)
 if not refused then level, used = level - units, used + units end
-if not refused or name then
+if not refused or name or ahead then
   -- With the units of another day go the notes of that day's debts.
   if not same_day then redis.call('DEL', KEYS[1]) end
   -- Requests may arrive out of order: a debt of before never replaces a debt that has grown.
@@ -96,7 +97,8 @@ local kept = redis.call('HMGET', KEYS[1], 'level', 'at', 'day', 'used')
 if not kept[1] then return 0 end
 local level = tonumber(kept[1]) + math.max(0, at - tonumber(kept[2])) * rate
 local used = tonumber(kept[4])
-if tonumber(kept[3]) == math.floor((at - ago) / 86400) then used = math.max(0, used - units) end
+local day = math.min(tonumber(kept[3]), math.floor(at / 86400))
+if day == math.floor((at - ago) / 86400) then used = math.max(0, used - units) end
 redis.call('HSET', KEYS[1], 'level', string.format('%.17g', math.min(burst, level + units)),
            'at', string.format('%.17g', at), 'used', string.format('%.17g', used))
 return 1

@@ -79,6 +79,17 @@ def test_a_wall_clock_that_is_set_back_takes_nothing_from_a_rate():
     assert budget.spend("c", RATE, 10).burst == 40
 
 
+def test_a_wall_clock_that_is_set_back_gives_no_second_quota():
+    wall = Clock(86_401.0)
+    budget = LocalBudget(wall, Clock())
+    budget.spend("c", QUOTA, 90)
+    wall.at -= 5
+    with pytest.raises(QuotaExceededError):
+        budget.spend("c", QUOTA, 11)
+    wall.at += 3600
+    assert budget.spend("c", QUOTA, 11).day == 89
+
+
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 300)), max_size=60))
 def test_over_any_time_no_more_passes_than_the_burst_the_rate_and_one_last_request(steps):
     clock, passed = Clock(), 0
@@ -250,6 +261,36 @@ async def test_units_given_back_to_redis_can_be_spent_by_every_gateway(redis):
     finally:
         await first.close()
         await second.close()
+
+
+@pytest.mark.usefixtures("one_day")
+async def test_a_redis_whose_clock_is_set_back_keeps_rates_and_quotas(redis):
+    """A client in debt was refused for as long as the clock went back, and a quota came twice around midnight."""
+    budget, accounts = SharedBudget(redis.url, timeout=PATIENCE), shared_budget.redis.Redis.from_url(redis.url)
+    quick, client = Allowance(per_second=0.1, burst=100, per_day=1000), "market-inference:budget:c"
+
+    async def set_back() -> None:
+        """By a day: the account is as the clock before has left it."""
+        await accounts.hincrbyfloat(client, "at", 86_400)
+        await accounts.hincrby(client, "day", 1)
+
+    try:
+        await budget.spend("c", quick, 900)
+        await set_back()
+        with pytest.raises(RateLimitedError):
+            await budget.spend("c", quick, 1)
+        assert float(await accounts.hget(client, "at")) == pytest.approx(time.time(), abs=600)
+        await set_back()
+        with pytest.raises(QuotaExceededError):
+            await budget.spend("c", quick, 101)
+        await set_back()
+        await budget.give_back("c", quick, 850, 1)
+        assert (await budget.spend("c", quick, 10)).day == 940
+        await set_back()
+        assert (await budget.spend("c", quick, 10)).day == 930
+    finally:
+        await budget.close()
+        await accounts.aclose()
 
 
 @pytest.mark.usefixtures("one_day")
