@@ -3,12 +3,13 @@
 import logging
 import sys
 
+from gateway import workers
 from gateway.access.security import ConfigurationError
 from gateway.config import Config
 from gateway.server import Server
-from gateway.workers import WorkerFailedError, Workers, follow_parent
 from runtime import listen, logs, loop, process, settings
 from runtime.extra import ExtraMissingError
+from runtime.workers import WorkerFailedError, follow_parent
 
 log = logging.getLogger("gateway")
 
@@ -18,7 +19,7 @@ def main() -> None:
         config = settings.read(Config)
         logs.configure(config.log_level)
         if config.workers > 1:
-            Workers(config).run()
+            workers.serve(config)
         else:
             if config.share_port:
                 follow_parent()

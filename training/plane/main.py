@@ -4,10 +4,11 @@ import logging
 import sys
 
 from runtime import listen, logs, loop, process, settings
+from runtime.workers import WorkerFailedError, follow_parent
+from training.plane import workers
 from training.plane.config import Config
 from training.plane.errors import ConfigurationError
 from training.plane.server import Server
-from training.plane.workers import WorkerFailedError, Workers, follow_parent
 
 log = logging.getLogger("training.plane")
 
@@ -20,7 +21,7 @@ def main() -> None:
         for noisy in ("alembic", "botocore", "boto3", "urllib3", "s3transfer"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         if config.workers > 1:
-            Workers(config).run()
+            workers.serve(config)
         else:
             if config.socket >= 0:
                 follow_parent()
