@@ -1,54 +1,60 @@
 """The waiting work of sessions for one thread, in batches of some milliseconds.
 
-Owns the batches and the watch over a batch that hangs. turns.py orders the work; service.py says what the work does.
+Owns the batches, the errors of work, and the watch over a batch that hangs. turns.py orders the work; service.py says
+what the work does.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from inference.device.engine import Engine
 from inference.sessions.session import Session
 from inference.sessions.turns import Turns
 from market_inference.contract import deadline
+from market_inference.contract.errors import InternalError, ServiceError
+from runtime.foreign import contained
+from runtime.logs import fields
 
-W = TypeVar("W")
-O = TypeVar("O")  # noqa: E741 -- outcome
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 BATCH_ITEMS = 256
 BATCH_SECONDS = 0.01
 """Bounds of a batch."""
 
 
-class Lane(Generic[W, O]):
-    """Work of type W with outcomes of type O. Every method is called on the event loop's thread.
+class _Work(NamedTuple):
+    run: Callable[[float], Any]
+    done: Callable[[Any], None]
 
-    `run(session, work, until)` is called on the engine's thread, and gives None for work that goes on in a later batch.
-    `done(session, work, outcome)` is called on the event loop. A batch that runs longer than `stuck_seconds` makes the
-    lane `stuck` until the batch ends, and `on_stuck()` is called.
+
+class Lane:
+    """Work on one engine's thread. Every method is called on the event loop's thread.
+
+    A batch that runs longer than `stuck_seconds` makes the lane `stuck` until the batch ends, and `on_stuck()` is
+    called.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        run: Callable[[Session, W, float], O | None],
-        done: Callable[[Session, W, O], None],
-        on_stuck: Callable[[], None],
-        stuck_seconds: float,
-    ) -> None:
+    def __init__(self, engine: Engine, on_stuck: Callable[[], None], stuck_seconds: float) -> None:
         self._engine = engine
-        self._run_one = run
-        self._done = done
         self._on_stuck = on_stuck
         self.stuck_seconds = stuck_seconds
         self.stuck = False
-        self._turns: Turns[Session, W] = Turns()
+        self._turns: Turns[Session, _Work] = Turns()
         self._running = False
         self._dispatch_due = False
 
-    def add(self, session: Session, work: W) -> None:
-        self._turns.add(session.client, session, work)
+    def add(self, session: Session, run: Callable[[float], R | None], done: Callable[[R | ServiceError], None]) -> None:
+        """Call `run(until)` on the engine's thread, in further batches while it returns None; then `done` here.
+
+        `done` gets what `run` returned or the ServiceError that `run` raised, InternalError for a bug. A session that
+        closes drops its work.
+        """
+        self._turns.add(session.client, session, _Work(run, done))
         if not self._running and not self._dispatch_due:
             self._dispatch_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -68,15 +74,15 @@ class Lane(Generic[W, O]):
         self._running = True
         self._engine.post(lambda: self._run(batch), lambda outcomes: self._deliver(batch, watchdog, outcomes))
 
-    def _run(self, batch: Sequence[tuple[Session, W]]) -> list[tuple[O | None, float]]:
+    def _run(self, batch: Sequence[tuple[Session, _Work]]) -> list[tuple[Any, float]]:
         """Outcomes with seconds, on the engine's thread. Work not begun within BATCH_SECONDS has no outcome."""
-        outcomes: list[tuple[O | None, float]] = []
+        outcomes: list[tuple[Any, float]] = []
         at = deadline.now()
         until = at + BATCH_SECONDS
         for session, work in batch:
             if at >= until:
                 break
-            outcome = None if session.closed else self._run_one(session, work, until)
+            outcome = None if session.closed else _outcome(session, work, until)
             ended = deadline.now()
             outcomes.append((outcome, ended - at))
             at = ended
@@ -84,9 +90,9 @@ class Lane(Generic[W, O]):
 
     def _deliver(
         self,
-        batch: Sequence[tuple[Session, W]],
+        batch: Sequence[tuple[Session, _Work]],
         watchdog: asyncio.TimerHandle | None,
-        outcomes: Sequence[tuple[O | None, float]],
+        outcomes: Sequence[tuple[Any, float]],
     ) -> None:
         self._running = self.stuck = False
         if watchdog is not None:
@@ -102,9 +108,20 @@ class Lane(Generic[W, O]):
             if outcome is None:
                 self._turns.add(session.client, session, work, front=True)
             else:
-                self._done(session, work, outcome)
+                work.done(outcome)
         self._dispatch()
 
     def _declare_stuck(self) -> None:
         self.stuck = True
         self._on_stuck()
+
+
+def _outcome(session: Session, work: _Work, until: float) -> Any:
+    try:
+        with contained:
+            return work.run(until)
+    except ServiceError as error:
+        return error
+    except Exception:  # a bug ends this session and no other
+        log.exception("session failed", extra=fields(request_id=session.request_id))
+        return InternalError()

@@ -13,8 +13,8 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from functools import partial
+from typing import Any
 
 from google.rpc import status_pb2
 
@@ -46,7 +46,6 @@ from models import indicators
 from models.forecast import Series
 from models.indicators.incremental import newest_units
 from models.indicators.plan import Plans
-from runtime.foreign import contained
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -60,11 +59,6 @@ _SHORTEST = methods.field_rules(inference_pb2.Series.DESCRIPTOR.fields_by_name["
 
 CLOSED = "CLOSED"
 """The reason of a session's end if its caller, or the caller's gateway, closes the session."""
-
-Work: TypeAlias = Opening | inference_pb2.WatchBar
-Outcome: TypeAlias = inference_pb2.WatchCheckpoint | BarUpdate | ServiceError
-"""An opened session's checkpoint, a bar's update, an error."""
-R = TypeVar("R")
 
 
 class SessionService:
@@ -98,10 +92,8 @@ class SessionService:
         self._observer = observer
         self._plans = Plans(_PLAN_BYTES)
         # An opening takes the first lane until its history is loaded, and the second one for its indicators.
-        self.loading = Lane[Opening, SessionState | ServiceError](
-            loading, self._load, self._loaded, self._lose_all, stuck_seconds
-        )
-        self.lane = Lane[Work, Outcome](engine, _advance, self._advanced, self._lose_all, stuck_seconds)
+        self.loading = Lane(loading, self._lose_all, stuck_seconds)
+        self.lane = Lane(engine, self._lose_all, stuck_seconds)
         self._sessions: set[Session] = set()
         self._client_bytes: defaultdict[str, int] = defaultdict(int)
         self.nbytes = 0
@@ -133,7 +125,7 @@ class SessionService:
         if session.phase is Phase.OPENING:
             session.early_bars.append(own)
         elif not session.closed:
-            self.lane.add(session, own)
+            self._update(session, own)
 
     def close(self, session: Session, reason: str = CLOSED) -> None:
         """Drop a session with the waiting work and the memory."""
@@ -174,7 +166,7 @@ class SessionService:
             error = InternalError()
         else:
             session.opening = None
-            self.loading.add(session, opening)
+            self.loading.add(session, partial(self._load, session, opening), partial(self._loaded, session, opening))
             return
         session.opening = None
         self._fail(session, error)
@@ -225,35 +217,27 @@ class SessionService:
         self.nbytes += size_bytes
         self._client_bytes[session.client] += size_bytes
 
-    def _load(self, session: Session, opening: Opening, until: float) -> SessionState | ServiceError | None:
+    def _load(self, session: Session, opening: Opening, until: float) -> SessionState | None:
         """On the thread for histories."""
-
-        def load() -> SessionState | None:
-            session.state = session.state or SessionState(opening, self._plans)
-            return session.state if session.state.load(until) else None
-
-        return _outcome(session, load)
+        session.state = session.state or SessionState(opening, self._plans)
+        return session.state if session.state.load(until) else None
 
     def _loaded(self, session: Session, opening: Opening, outcome: SessionState | ServiceError) -> None:
         if isinstance(outcome, ServiceError):
             self._fail(session, outcome)
-        else:
-            self.lane.add(session, opening)
-
-    def _advanced(self, session: Session, work: Work, outcome: Outcome) -> None:
-        if isinstance(work, Opening):
-            self._opened(session, work, outcome)
-        else:
-            self._updated(session, work, outcome)
+            return
+        self.lane.add(session, lambda _: outcome.start(), partial(self._opened, session, opening))
 
     def _lose_all(self) -> None:
         """End every session: a batch has run for `stuck_seconds`."""
         log.error("sessions' thread stuck", extra=fields(seconds=self.lane.stuck_seconds))
         self._fail_all(SessionLostError("the replica's sessions are stuck: open the session again", retry_after=0.1))
 
-    def _opened(self, session: Session, opening: Opening, outcome: Outcome) -> None:
-        if not isinstance(outcome, inference_pb2.WatchCheckpoint):
-            self._fail(session, outcome if isinstance(outcome, ServiceError) else InternalError())
+    def _opened(
+        self, session: Session, opening: Opening, outcome: inference_pb2.WatchCheckpoint | ServiceError
+    ) -> None:
+        if isinstance(outcome, ServiceError):
+            self._fail(session, outcome)
             return
         session.phase = Phase.OPEN
         opened = inference_pb2.WatchOpened(
@@ -268,19 +252,24 @@ class SessionService:
             opened.model, opened.model_version = session.model.name, session.model.version
         session.answer(answers_pb2.WatchAnswer(sequence=outcome.sequence, opened=opened, checkpoint=outcome))
         for bar in session.early_bars:
-            self.lane.add(session, bar)
+            self._update(session, bar)
         session.early_bars.clear()
 
-    def _updated(self, session: Session, bar: inference_pb2.WatchBar, outcome: Outcome) -> None:
+    def _update(self, session: Session, bar: inference_pb2.WatchBar) -> None:
+        state = session.state
+        if state is None:
+            raise AssertionError("a session is open after its history was loaded")
+        self.lane.add(session, lambda _: state.update(bar), partial(self._updated, session, bar))
+
+    def _updated(self, session: Session, bar: inference_pb2.WatchBar, outcome: BarUpdate | ServiceError) -> None:
         if isinstance(outcome, InternalError):
             self._fail(session, outcome)  # the session's state is unknown
             return
         session.taken += 1
         answer = answers_pb2.WatchAnswer(sequence=bar.sequence, taken=session.taken)
-        if not isinstance(outcome, BarUpdate):
+        if isinstance(outcome, ServiceError):
             self._observer.bar("refused")
-            error = outcome if isinstance(outcome, ServiceError) else InternalError()
-            answer.error.CopyFrom(error.status(session.request_id))
+            answer.error.CopyFrom(outcome.status(session.request_id))
             session.answer(answer)
             return
         self._observer.bar("taken")
@@ -352,28 +341,6 @@ class SessionService:
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
-
-
-def _advance(session: Session, work: Work, until: float) -> Outcome:
-    """On the thread for bars."""
-
-    def advance() -> Outcome:
-        if session.state is None:
-            raise AssertionError("a session advances after its history was loaded")
-        return session.state.start() if isinstance(work, Opening) else session.state.update(work)
-
-    return _outcome(session, advance)
-
-
-def _outcome(session: Session, run: Callable[[], R]) -> R | ServiceError:
-    try:
-        with contained:
-            return run()
-    except ServiceError as error:
-        return error
-    except Exception:  # a bug ends this session and no other
-        log.exception("session failed", extra=fields(request_id=session.request_id))
-        return InternalError()
 
 
 def _output_names(program: indicators.Program) -> list[str]:
