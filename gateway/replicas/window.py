@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 from market_inference.contract.deadline import now
+from runtime.company import Company
 
 MOST_CALLS: Final = 24
 """Short calls of one client and priority at a replica, while other clients call."""
 LONG_SECONDS: Final = 0.25
 """Calls with a longer estimate in all do not wait: the replica decides about a refusal."""
-COMPANY_SECONDS: Final = 1.0
-"""For this time after a call of another client, several clients call."""
 
 Key: TypeAlias = tuple[str, int]
 """The client and the priority of a request."""
@@ -36,17 +35,13 @@ class Window:
         self._sent: dict[Key, tuple[int, float]] = {}
         # What to send for each waiting request: the request first.
         self._waiting: dict[Key, dict[Request, list[Callable[[], None]]]] = {}
-        self._client = ""
-        self._company_until = 0.0
+        self._company = Company()
 
     def add(self, request: Request, send: Callable[[], None]) -> None:
         """Send a request now or later."""
         key = request.key
-        client, before = key[0], self._client
-        # A client with calls in flight may send nothing more, and is company nevertheless.
-        if (before and client != before) or any(other != client for other, _ in self._sent):
-            self._company_until = now() + COMPANY_SECONDS
-        self._client = client
+        client, _ = key
+        self._company.note(client, now(), others=any(other != client for other, _ in self._sent))
         if key in self._waiting or not self._open(key):
             self._waiting.setdefault(key, {})[request] = [send]
         else:
@@ -77,7 +72,7 @@ class Window:
 
     def _open(self, key: Key) -> bool:
         calls, seconds = self._sent.get(key, (0, 0.0))
-        return calls < MOST_CALLS or seconds >= LONG_SECONDS or now() >= self._company_until
+        return calls < MOST_CALLS or seconds >= LONG_SECONDS or now() >= self._company.until
 
     def _send(self, request: Request, sends: list[Callable[[], None]]) -> None:
         calls, seconds = self._sent.get(request.key, (0, 0.0))

@@ -28,6 +28,7 @@ from market_inference.contract.errors import (
     OverloadedError,
     ServiceUnavailableError,
 )
+from runtime.company import Company
 from runtime.foreign import contained
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,8 @@ LATENESS_GAIN = 0.05
 RUN_SECONDS = 0.005
 # Bound of the first slice of a batch if all of its items are of the costliest kind: so many times the batch's bound.
 WORST_SLICE = 2.5
-# The part of each client in the bound of a batch while several clients call, and the time for which an engine remembers
-# that several did.
+# The part of each client in the bound of a batch while several clients call.
 SHARE_SECONDS = 0.005
-COMPANY_SECONDS = 1.0
 # A smaller excess over the estimate does not change the order of a queue.
 _LEAST_CHARGE_SECONDS = 0.005
 
@@ -136,9 +135,7 @@ class Batcher:
         self._delayed: asyncio.TimerHandle | None = None
         self._last_arrival = 0.0
         self._gap = _LONGEST_GAP
-        # The latest client, and the instant until which other clients are expected.
-        self._client = ""
-        self._company_until = 0.0
+        self._company = Company()
 
     @property
     def queued_items(self) -> int:
@@ -182,7 +179,7 @@ class Batcher:
             else:
                 insort(queue, entry, key=DUE)
         self._queued_items += len(job.items)
-        self._note_client(job.client, at)
+        self._company.note(job.client, at, others=not self.shares.alone(job.client))
         self._note_arrival(at)
         if not self._running:
             self._dispatch_soon()
@@ -304,12 +301,6 @@ class Batcher:
         self._refuse_hopeless(seconds, job.deadline, now())
         self.check_room(job.client, job.priority, job.deadline, seconds)
 
-    def _note_client(self, client: str, at: float) -> None:
-        # Work of another client may wait long after the call. The first client of all has no company.
-        if self._client and (client != self._client or not self.shares.alone(client)):
-            self._company_until = at + COMPANY_SECONDS
-        self._client = client
-
     def _note_arrival(self, at: float) -> None:
         gap = min(at - self._last_arrival, _LONGEST_GAP)
         self._gap += 0.05 * (gap - self._gap)
@@ -346,7 +337,7 @@ class Batcher:
 
     def _present_budget(self, at: float) -> BatchBounds:
         """The bounds of the next batch. Several clients: the next call of another one waits for a short batch only."""
-        if at >= self._company_until:
+        if at >= self._company.until:
             return self._budget
         seconds = SHARE_SECONDS * max(2, self.shares.clients)
         return self._budget if seconds >= self._budget.seconds else replace(self._budget, seconds=seconds)

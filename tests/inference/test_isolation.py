@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from inference.batching import batcher
 from inference.batching.batcher import Observer
 from inference.build import Components, build
 from inference.calls.call import ReplicaCall
 from inference.config import Config
 from market_inference.contract.generated import inference_pb2 as pb
+from runtime import company
 from tests import extras
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,7 @@ async def test_a_call_for_indicators_waits_for_few_batches_of_another_with_long_
 @pytest.mark.timeout(240)
 async def test_a_headline_waits_for_short_batches_of_anothers_long_texts(parts, monkeypatch):
     """5 texts of 80 windows are 400 items of 10 to 30 ms; the other client calls once."""
-    monkeypatch.setattr(batcher, "COMPANY_SECONDS", 3600.0)
+    monkeypatch.setattr(company, "SECONDS", 3600.0)
     found: list[Counter[str]] = []
     observers = [parts.tracks[name].quick._observer for name in ("texts", "sentiment")]
     for observer in observers:
@@ -153,7 +153,7 @@ async def test_a_headline_waits_for_short_batches_of_anothers_long_texts(parts, 
     waits = []
     for _ in range(5):
         # Long after the other client's call. Chunks of that call wait.
-        sentiment._company_until = 0.0
+        sentiment._company.until = 0.0
         found.clear()
         await parts.servicer.sentiment(victim, ReplicaCall(client="victim"))
         assert not attack.done()

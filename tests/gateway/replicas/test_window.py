@@ -13,6 +13,7 @@ from gateway.replicas.replica import Replica
 from gateway.replicas.window import LONG_SECONDS, MOST_CALLS, Window
 from market_inference.contract import keys
 from market_inference.contract.generated import exchange_pb2
+from runtime import company
 from tests.eventually import eventually_async
 from tests.gateway.conftest import reply
 
@@ -82,12 +83,12 @@ def test_a_client_whose_calls_are_under_way_is_company_though_it_sends_nothing_m
     for number in range(1, MOST_CALLS + 4):
         beside.add(ONE, number)
     for number in range(1001, 1004):
-        clock += 0.9 * window.COMPANY_SECONDS
+        clock += 0.9 * company.SECONDS
         beside.add(OTHER, number)
     beside.numbers.clear()
     beside.remove(1)
     assert beside.numbers == [MOST_CALLS + 1]
-    clock += 1.1 * window.COMPANY_SECONDS
+    clock += 1.1 * company.SECONDS
     beside.remove(2)
     assert beside.numbers == [MOST_CALLS + 1, MOST_CALLS + 2, MOST_CALLS + 3]
 
@@ -139,7 +140,7 @@ async def metadata_of_crowd(gateway: Any, folder: Path) -> tuple[tuple[str, str]
 
 
 async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(window, "COMPANY_SECONDS", 1e9)
+    monkeypatch.setattr(company, "SECONDS", 1e9)
     async with start(1) as gateway:
         (replica,) = gateway.replicas
         crowd = await metadata_of_crowd(gateway, tmp_path)
@@ -164,7 +165,7 @@ async def test_another_clients_call_passes_a_crowd(start, tmp_path, monkeypatch)
 
 
 async def test_a_call_that_was_never_sent_is_no_failure_of_the_replica(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(window, "COMPANY_SECONDS", 1e9)
+    monkeypatch.setattr(company, "SECONDS", 1e9)
     monkeypatch.setattr(router, "SILENCE_SECONDS", 0.0)
     failed: list[Replica] = []
     monkeypatch.setattr(Replica, "failed", lambda self: failed.append(self))

@@ -18,6 +18,7 @@ from market_inference.contract.errors import (
     OverloadedError,
     ServiceUnavailableError,
 )
+from runtime import company
 
 
 def submit(batcher: Batcher, model: Any, *items: Any, client: str = "c", **more: Any) -> asyncio.Future:
@@ -88,7 +89,7 @@ async def test_a_big_request_is_split_and_small_ones_are_joined(engine, recorder
 
 async def test_a_batch_is_short_while_other_clients_call(batcher, model, recorder, at_once, monkeypatch):
     """The next call of another client waits for the batch that runs, so the batch has a part for each client."""
-    monkeypatch.setattr(rooms, "COMPANY_SECONDS", 3600.0)
+    monkeypatch.setattr(company, "SECONDS", 3600.0)
     price(batcher, model, per_unit=0.001)
     items = [*range(1, 41)]
     await submit(batcher, model, *items, client="a")
@@ -99,7 +100,7 @@ async def test_a_batch_is_short_while_other_clients_call(batcher, model, recorde
     await submit(batcher, model, *items, client="a")
     assert recorder.sizes[0] == 10
     # Some time later the client is alone again.
-    batcher._company_until = deadline.now()
+    batcher._company.until = deadline.now()
     recorder.sizes.clear()
     price(batcher, model, per_unit=0.001)
     await submit(batcher, model, *items, client="a")
@@ -110,7 +111,7 @@ async def test_a_client_whose_work_waits_is_company_without_further_calls(batche
     price(batcher, model, per_unit=0.001)
     replies = [submit(batcher, model, *range(1, 61), client="a"), submit(batcher, model, 0, client="b")]
     # Long after the calls of both.
-    batcher._company_until = deadline.now()
+    batcher._company.until = deadline.now()
     replies.append(submit(batcher, model, 0, client="b"))
     await asyncio.gather(*replies)
     assert recorder.sizes[0] <= 12
