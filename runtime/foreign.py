@@ -6,8 +6,10 @@ lets such errors pass. An event loop ends at SystemExit and KeyboardInterrupt, a
 caller. A future refuses StopIteration.
 """
 
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, Protocol
 
 
 class EscapedError(Exception):
@@ -29,3 +31,17 @@ class _Contained:
 
 
 contained: Final = _Contained()
+
+
+class _Future(Protocol):
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: Exception, /) -> None: ...
+
+
+def outcome_for(future: _Future, function: Callable[[], Any]) -> Callable[[], None]:
+    """Call foreign code; the returned function gives the future the result or the error."""
+    try:
+        with contained:
+            return partial(future.set_result, function())
+    except Exception as error:  # noqa: BLE001 -- raised by the caller, who awaits the future
+        return partial(future.set_exception, error)

@@ -21,7 +21,7 @@ from inference.device import cuda
 from inference.device.outcomes import Verify, accept, owned
 from market_inference.contract.deadline import now
 from market_inference.contract.errors import InternalError, OverloadedError
-from runtime.foreign import contained
+from runtime.foreign import contained, outcome_for
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,8 @@ class Engine:
         reply = self._loop.create_future()
 
         def task() -> None:
-            try:
-                with contained:
-                    outcome, resolve = function(), reply.set_result
-            except Exception as error:  # noqa: BLE001 -- raised in the caller, who awaits it
-                outcome, resolve = error, reply.set_exception
-            self._report(lambda value: None if reply.done() else resolve(value), outcome)
+            resolve = outcome_for(reply, function)
+            self._report(lambda _: None if reply.done() else resolve(), None)
 
         self._work.put(task)
         return await reply

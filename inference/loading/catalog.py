@@ -20,7 +20,7 @@ from market_inference.contract.deadline import now
 from market_inference.contract.errors import ServiceUnavailableError, UnknownModelError, printable
 from models.model import ModelUnavailableError
 from runtime import malloc
-from runtime.foreign import contained
+from runtime.foreign import outcome_for
 from runtime.logs import fields
 
 log = logging.getLogger(__name__)
@@ -281,25 +281,21 @@ async def _loaded(slot: Slot) -> Any:
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Any] = loop.create_future()
 
-    def put(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+    def put(resolve: Callable[[], None]) -> None:
         slot.thread = None
         if not found.done():
-            set_outcome(outcome)
+            resolve()
 
     def load() -> None:
         known = len(sys.modules)
-        try:
-            with contained:
-                outcome, set_outcome = slot.load(), found.set_result
-        except Exception as error:  # noqa: BLE001 -- raised by the caller, who awaits it
-            outcome, set_outcome = error, found.set_exception
+        resolve = outcome_for(found, slot.load)
         # Reading weights frees several times the bytes of the model, and no answer needs as much again.
         malloc.trim()
         if len(sys.modules) - known >= _MANY_MODULES:
             # The packages stay as long as the process: no later pass of the garbage collector shall look at them.
             gc.freeze()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(put, set_outcome, outcome)
+            loop.call_soon_threadsafe(put, resolve)
 
     slot.thread = Thread(target=load, name=f"load-{slot.name}", daemon=True)
     slot.thread.start()

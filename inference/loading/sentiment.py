@@ -14,7 +14,7 @@ from inference.config import Config, model_list
 from inference.device import blas
 from models import sentiment
 from runtime import cores
-from runtime.foreign import contained
+from runtime.foreign import outcome_for
 
 # More threads would have less than a hundred tokens each of a common batch.
 MOST_THREADS = 4
@@ -57,15 +57,7 @@ class SentimentLoader:
 def _outcome(load: Callable[[], Any]) -> Future[Any]:
     """The outcome of `load` on a thread of its own."""
     found: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            with contained:
-                found.set_result(load())
-        except Exception as error:  # noqa: BLE001 -- raised by the caller who takes the model
-            found.set_exception(error)
-
-    thread = Thread(target=run, name="load-first", daemon=True)
+    thread = Thread(target=lambda: outcome_for(found, load)(), name="load-first", daemon=True)
     thread.start()
     # A process that cannot listen ends meanwhile. The interpreter must not end under a thread in a library's code.
     atexit.register(thread.join, _END_SECONDS)
