@@ -31,7 +31,7 @@ def refuse_missing_body(named: str, info: Mapping[str, Any], prefix: str) -> Non
     refuse_missing(named, {**info, "missing_keys": body})
 
 
-def look(named: str, network: Any, source: str, **where: Any) -> None:
+def refuse_missing_of(named: str, network: Any, source: str, **where: Any) -> None:
     """As refuse_missing(), for a ``network`` that a library has loaded from ``source``. Reads no weight again.
 
     ``where``: arguments of from_pretrained(), such as the revision.

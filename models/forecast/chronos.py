@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import missing_weights
 from models.forecast.pretrained import Pretrained, Together
 from models.forecast.series import Array, Forecast, Series
+from models.missing_weights import refuse_missing_of
 from models.model import Model, ModelUnavailableError
 from models.weights_version import weights_version
 
@@ -40,7 +40,7 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
         pipeline = chronos.BaseChronosPipeline.from_pretrained(source, device_map=device, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ModelUnavailableError(f"{name}: no Chronos weights at {source}: {error}") from error
-    missing_weights.look(name, pipeline.inner_model, source)
+    refuse_missing_of(name, pipeline.inner_model, source)
     expected, kind = kinds[name]
     if not isinstance(pipeline, expected):
         raise ModelUnavailableError(f"{name}: the weights at {source} are those of a {type(pipeline).__name__}")

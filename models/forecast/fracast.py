@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from models.forecast.blended import Blended
-from models.forecast.pretrained import Pretrained, by_blocks
+from models.forecast.pretrained import Blockwise, Pretrained
 from models.forecast.series import Array, Forecast, Series
 from models.model import Model, ModelUnavailableError
 from models.staging import to_device
@@ -41,7 +41,7 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
     return Pretrained(name, foundation, backtests)
 
 
-class Fracast:
+class Fracast(Blockwise):
     """The network behind a short window. With ``short`` false the whole 2048 positions run, as the package does."""
 
     def __init__(self, network: Any, *, short: bool = True) -> None:
@@ -50,22 +50,16 @@ class Fracast:
         self.levels = tuple(network.quantiles)
         self.longest: int = network.context_length
         self._core, self._head = network.core, network.head
-        self._block: int = network.horizon
+        self.block: int = network.horizon
         self._short = short
         with torch.inference_mode():
             self._padding = self._padding_states()
-
-    def steps(self, horizon: int) -> int:
-        return -(-horizon // self._block) * self._block
-
-    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        return by_blocks(self._next_block, contexts, horizon, self)
 
     def _next_block(self, contexts: Sequence[Array]) -> torch.Tensor:
         """[b, 48, 9]. Rows meet only rows of the same window, since the window's edge is an approximation."""
         windows = [self._window(len(context)) for context in contexts]
         order = sorted(range(len(contexts)), key=windows.__getitem__)
-        found = torch.empty(len(contexts), self._block, len(self.levels), dtype=torch.float64, device=self.device)
+        found = torch.empty(len(contexts), self.block, len(self.levels), dtype=torch.float64, device=self.device)
         for window in sorted(set(windows)):
             same = [row for row in order if windows[row] == window]
             for start in range(0, len(same), _ROWS):

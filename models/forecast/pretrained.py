@@ -3,7 +3,8 @@
 Owns levels, answers and backtests around a network. The network is a Foundation: fracast, chronos or timesfm.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -206,21 +207,29 @@ def _with_covariates(contexts: list[Array], group: Sequence[Series], longest: in
     return Together(contexts, np.array(future).reshape(len(future), group[0].horizon))
 
 
-def by_blocks(
-    next_block: Callable[[Sequence[Array]], torch.Tensor],
-    contexts: Sequence[Array],
-    horizon: int,
-    foundation: Foundation,
-) -> torch.Tensor:
-    """[b, horizon, levels] from ``next_block``, a forecast of a fixed number of steps.
+class Blockwise(ABC):
+    """A Foundation whose network forecasts a block of ``block`` steps.
 
     Later blocks take earlier medians as observed values, so the bands of later blocks are too narrow.
     """
-    middle = min(range(len(foundation.levels)), key=lambda index: abs(foundation.levels[index] - 0.5))
-    blocks = [next_block(contexts)]
-    while sum(block.shape[1] for block in blocks) < horizon:
-        medians = blocks[-1][:, :, middle].cpu().numpy()
-        pairs = zip(contexts, medians, strict=True)
-        contexts = [np.concatenate([context, median])[-foundation.longest :] for context, median in pairs]
-        blocks.append(next_block(contexts))
-    return torch.cat(blocks, dim=1)[:, :horizon]
+
+    levels: tuple[float, ...]
+    longest: int
+    block: int
+
+    def steps(self, horizon: int) -> int:
+        return -(-horizon // self.block) * self.block
+
+    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
+        middle = min(range(len(self.levels)), key=lambda index: abs(self.levels[index] - 0.5))
+        blocks = [self._next_block(contexts)]
+        while len(blocks) * self.block < horizon:
+            medians = blocks[-1][:, :, middle].cpu().numpy()
+            pairs = zip(contexts, medians, strict=True)
+            contexts = [np.concatenate([context, median])[-self.longest :] for context, median in pairs]
+            blocks.append(self._next_block(contexts))
+        return torch.cat(blocks, dim=1)[:, :horizon]
+
+    @abstractmethod
+    def _next_block(self, contexts: Sequence[Array]) -> torch.Tensor:
+        """[b, block, levels]."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.forecast.pretrained import Pretrained, by_blocks
+from models.forecast.pretrained import Blockwise, Pretrained
 from models.forecast.series import Array, Forecast, Series
 from models.missing_weights import refuse_missing
 from models.model import Model, ModelUnavailableError
@@ -36,7 +36,7 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
     return Pretrained(name, TimesFm(network, weights_version(source, network.config)), backtests)
 
 
-class TimesFm:
+class TimesFm(Blockwise):
     """The network over standardised contexts, in blocks of the output length."""
 
     def __init__(self, network: Any, version: str) -> None:
@@ -45,19 +45,13 @@ class TimesFm:
         self.levels = tuple(network.config.quantiles)
         self.longest: int = network.config.context_length
         self._network = network
-        self._block: int = min(network.config.horizon_length, network.config.output_quantile_len)
+        self.block: int = min(network.config.horizon_length, network.config.output_quantile_len)
         self._patch: int = network.config.patch_length
-
-    def steps(self, horizon: int) -> int:
-        return -(-horizon // self._block) * self._block
-
-    def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        return by_blocks(self._next_block, contexts, horizon, self)
 
     def _next_block(self, contexts: Sequence[Array]) -> torch.Tensor:
         """[b, block, levels]. Rows meet only rows padded to the same number of patches."""
         patches = [-(-len(context) // self._patch) for context in contexts]
-        shape = len(contexts), self._block, len(self.levels)
+        shape = len(contexts), self.block, len(self.levels)
         found = torch.empty(shape, dtype=torch.float64, device=self.device)
         for size in sorted(set(patches)):
             rows = [row for row, own in enumerate(patches) if own == size]
@@ -72,7 +66,7 @@ class TimesFm:
         inputs = [torch.from_numpy((context - mean) / sd).to(self.device, torch.float32) for context, mean, sd in pairs]
         answer = self._network(past_values=inputs, forecast_context_len=length, truncate_negative=False)
         # The first column is the mean; the levels follow.
-        found = answer.full_predictions[:, : self._block, 1:].double()
+        found = answer.full_predictions[:, : self.block, 1:].double()
         scale, offset = (torch.from_numpy(part).to(self.device)[:, None, None] for part in (spread, middle))
         floor = torch.from_numpy(np.array([0.0 if context.min() >= 0 else -np.inf for context in contexts]))
         return torch.maximum(found * scale + offset, floor.to(self.device)[:, None, None])

@@ -16,7 +16,7 @@ from chronos import BaseChronosPipeline, Chronos2Pipeline
 from peft import LoraConfig
 from torch import Tensor
 
-from models import missing_weights
+from models.missing_weights import refuse_missing_of
 from models.model import ModelUnavailableError
 from training.recipes import evaluation, origins
 from training.recipes.adapters import adapted
@@ -108,7 +108,7 @@ def _load(recipe: Chronos2) -> Any:
     where = {"revision": recipe.revision} if recipe.revision else {}
     try:
         found = BaseChronosPipeline.from_pretrained(recipe.base, device_map="cpu", dtype=torch.float32, **where)
-        missing_weights.look(recipe.base, found.inner_model, recipe.base, **where)
+        refuse_missing_of(recipe.base, found.inner_model, recipe.base, **where)
     except (OSError, ValueError, ModelUnavailableError) as error:
         raise DataRefusedError(f"the base {recipe.base!r} cannot be had: {str(error).splitlines()[0]}") from error
     if not isinstance(found, Chronos2Pipeline):
