@@ -95,10 +95,6 @@ class SessionState:
         self._times = array("q", times[-opening.held :]) if opening.by_time else None
 
     @property
-    def nbytes(self) -> int:
-        return self._live.nbytes
-
-    @property
     def held(self) -> int:
         return self._live.bars.capacity
 

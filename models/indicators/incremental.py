@@ -72,11 +72,6 @@ class Incremental:
         self.values: NDArray[np.float64] = np.full(len(program.outputs), np.nan)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of bars and values; the remaining state takes a few hundred bytes."""
-        return self.bars.nbytes + self.values.nbytes
-
-    @property
     def checkpoint(self) -> tuple[int, bytes]:
         """The number of bars before the newest one, and the state after them."""
         return self._earlier + self.bars.count - 1, pack(self.program, self._starts, self._before)

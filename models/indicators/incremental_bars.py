@@ -28,10 +28,6 @@ class Bars:
     def held(self) -> int:
         return min(self.count, self.capacity)
 
-    @property
-    def nbytes(self) -> int:
-        return self._values.nbytes
-
     def append(self, bar: Mapping[str, float]) -> None:
         """Take the next bar, with every column."""
         if self._end == self._values.shape[1]:

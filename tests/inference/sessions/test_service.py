@@ -278,7 +278,7 @@ async def test_a_session_holds_what_it_said_it_would(setup):
         setup.bar(session, sequence)
     for _ in range(1, 500):
         await replies.next()
-    assert session.state.nbytes - said == session.state._live.values.nbytes
+    assert session.state._live.bars._values.nbytes == said
     assert session.state.held == 60
 
 

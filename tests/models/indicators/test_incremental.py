@@ -136,10 +136,10 @@ def test_recursive_functions_cover_all_bars_although_few_are_held():
     program = compile_indicators([Spec("EMA", {"timeperiod": 200}), Spec("OBV"), Spec("SMA", {"timeperiod": 7})])
     live = Incremental(program, tuple(name for name in COLUMNS if getattr(panel, name) is not None), 10)
     assert live.bars.capacity == 200
-    before = live.nbytes
+    before = live.bars._values.nbytes
     for at in range(BARS):
         values = live.append(bar(panel, at))
-    assert (live.nbytes, live.bars.held) == (before, 200)
+    assert (live.bars._values.nbytes, live.bars.held) == (before, 200)
     assert_equal(values[None], full_call(panel, program)[-1:])
 
 
