@@ -6,6 +6,7 @@ forever. The connection is shut down when the time is over, wherever the request
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import ssl
@@ -16,7 +17,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Timer
-from typing import Any
+from typing import Any, Final
+
+_MOST_PROBLEM_BYTES: Final = 64 << 10
 
 
 class ExpiredError(OSError):
@@ -79,6 +82,15 @@ def content(answer: http.client.HTTPResponse, most: int) -> bytes:
     if len(found) <= most and answer.length:  # read() with a number takes what has come for the whole
         raise http.client.IncompleteRead(found, answer.length)
     return found
+
+
+def problem(refusal: urllib.error.HTTPError) -> dict[str, Any]:
+    """The problem document (RFC 9457) of a refusal; empty without such a document."""
+    try:
+        document = json.loads(refusal.read(_MOST_PROBLEM_BYTES))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):

@@ -24,7 +24,6 @@ T = TypeVar("T")
 LONGEST_WAIT_SECONDS: Final = 60.0
 MOST_BYTES: Final = 32 << 20
 """The most bytes of an answer: an account's pods and a machine's log are smaller."""
-_MOST_DETAIL_BYTES = 64 << 10
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 _MOST_DETAIL_CHARACTERS = 500
@@ -173,12 +172,7 @@ def _hidden(text: str, secrets: Iterable[str]) -> str:
 
 def _detail(error: urllib.error.HTTPError) -> str:
     """The explanation in a problem document (RFC 9457) with RunPod's `errors`; empty without such a document."""
-    try:
-        document = json.loads(error.read(_MOST_DETAIL_BYTES))
-    except (OSError, ValueError, RecursionError, http.client.HTTPException):
-        return ""
-    if not isinstance(document, dict):
-        return ""
+    document = bounded.problem(error)
     errors = document.get("errors")
     found = [str(document.get("detail") or ""), *map(str, errors if isinstance(errors, list) else ())]
     return "; ".join(one for one in found if one)

@@ -18,7 +18,6 @@ from market_inference.contract import bounded
 MOST_BYTES: Final = 32 << 20
 """The most bytes of an answer that is no file: a list of jobs and a log are smaller."""
 SECONDS: Final = 60.0
-_MOST_DETAIL_BYTES: Final = 64 << 10
 _MOST_DETAILS: Final = 10
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
@@ -90,12 +89,7 @@ def is_loopback(url: str) -> bool:
 
 def _detail(refusal: urllib.error.HTTPError) -> str:
     """The explanation in a problem document (RFC 9457) with the fields; empty without such a document."""
-    try:
-        document = json.loads(refusal.read(_MOST_DETAIL_BYTES))
-    except (OSError, ValueError, RecursionError, http.client.HTTPException):
-        return ""
-    if not isinstance(document, dict):
-        return ""
+    document = bounded.problem(refusal)
     errors = document.get("errors")
     fields = [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
     lines = [f"{one.get('field', '')}: {one.get('description', '')}" for one in fields[1:_MOST_DETAILS]]
