@@ -35,16 +35,13 @@ class Probes(grpc.GenericRpcHandler):
         self._reads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._streams: Counter[str] = Counter()
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        kinds: dict[bool, Any] = {
-            False: grpc.stream_unary_rpc_method_handler,
-            True: grpc.stream_stream_rpc_method_handler,
-        }
         for method in _SERVICE.methods:
             request = getattr(health_pb2, method.input_type.name)
-            serve = getattr(health, method.name)
-            self._table[f"/{_SERVICE.full_name}/{method.name}"] = kinds[method.server_streaming](
-                self._handler(self._bounded(serve) if method.server_streaming else serve, request),
-                response_serializer=lambda answer: answer.SerializeToString(),
+            serve, made = getattr(health, method.name), grpc.stream_unary_rpc_method_handler
+            if method.server_streaming:
+                serve, made = self._bounded(serve), grpc.stream_stream_rpc_method_handler
+            self._table[f"/{_SERVICE.full_name}/{method.name}"] = made(
+                self._handler(serve, request), response_serializer=lambda answer: answer.SerializeToString()
             )
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
