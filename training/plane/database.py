@@ -39,6 +39,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from runtime.logs import fields
 from training.plane import identifier
 from training.plane.errors import NotFoundError
+from training.plane.schema import document
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,8 @@ def _postgresql(url: str, seconds: float | None) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     connect = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
-    engine = create_engine(url, connect_args=connect, pool_timeout=_POOL_SECONDS, hide_parameters=True)
+    settings: dict[str, Any] = {"pool_timeout": _POOL_SECONDS, "hide_parameters": True, "json_serializer": document}
+    engine = create_engine(url, connect_args=connect, **settings)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

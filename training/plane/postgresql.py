@@ -13,6 +13,8 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from training.plane.schema import document
+
 _CONNECT_SECONDS: Final = 4
 # By so much later than the server's limit does the client's limit end a statement.
 _GRACE_SECONDS: Final = 1.0
@@ -47,7 +49,7 @@ def engine(url: str, seconds: float | None, **settings: Any) -> Engine:
 
     Parameters of libpq in the URL take precedence, but for a `statement_timeout` and the like among its `options`.
     """
-    made = create_engine(url, **settings)
+    made = create_engine(url, json_serializer=document, **settings)
     milliseconds = str(int((seconds or 0.0) * 1000))
     session = {
         "statement_timeout": milliseconds,

@@ -16,7 +16,7 @@ from tests.training.plane.forks import Forks
 from training.plane import database, dataset
 from training.plane.database import LEASE_SECONDS, LONGEST_WAIT_SECONDS, Database, LeaseLostError
 from training.plane.job import Attempt
-from training.plane.schema import attempts, duties, metadata
+from training.plane.schema import attempts, datasets, duties, metadata
 
 NOW = 1_800_000_000.0
 
@@ -172,6 +172,17 @@ def test_times_of_a_clock_that_was_ahead_hold_nothing_back(store: Database, valu
     with store.begin() as connection:
         connection.execute(update(duties).values(**values))
     assert claim(store) is not None
+
+
+def test_documents_hold_texts_that_postgresql_cannot_read(store: Database) -> None:
+    with store.begin() as connection:
+        name = dataset.declare(connection, "tina", "rows.csv", "bars", "0" * 64, 1, 1, NOW)
+        report = {"labels": ["A\0B", "\ud800", "\\u0000"], "A\0": {"n": 1.5}}
+        connection.execute(update(datasets).where(datasets.c.id == name).values(report=report))
+    with store.read() as connection:
+        found = connection.execute(select(datasets.c.report, datasets.c.report["labels"])).one()
+    labels = ["A\ufffdB", "\ufffd", "\\u0000"]
+    assert tuple(found) == ({"labels": labels, "A\ufffd": {"n": 1.5}}, labels)
 
 
 def test_of_declarations_at_once_no_more_are_made_than_an_owner_may_have(store: Database) -> None:

@@ -79,6 +79,7 @@ def router(services: Services) -> APIRouter:
 
     def _create(user: Client, text: bytes, data: str, dry_run: bool, key: str | None) -> tuple[dict[str, Any], bool]:
         asked = read_recipe(text)
+        key = None if dry_run else key  # a dry run repeats no job
         report = _checked(user.name, asked, data, key)
         with store.begin() as connection:
             found = dataset.get(connection, user.name, data)

@@ -80,6 +80,9 @@ def test_one_key_makes_one_job(plane: PlaneProcess) -> None:
     plane.finished(made[0])
     other = plane.ask("POST", f"/jobs?dataset={dataset}", b"kind: sentiment\n", **{"Idempotency-Key": "once"})
     assert other.status == 409
+    wrong = b"{kind: classifier, base: /etc/nothing, labels: [low, high]}"
+    dry = plane.ask("POST", f"/jobs?dataset={dataset}&dry_run=true", wrong, **{"Idempotency-Key": "once"})
+    assert dry.json["valid"] is False, "a dry run repeats no job"
 
 
 def test_a_dry_run_makes_nothing(plane: PlaneProcess) -> None:
