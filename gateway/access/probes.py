@@ -85,7 +85,7 @@ class Probes(grpc.GenericRpcHandler):
         except TimeoutError:
             raw = None
         if raw is None:
-            # gRPC keeps the error of abort() until a garbage collection. Raised in `except`, it would keep the turn, too.
+            # gRPC keeps the error of abort() until a garbage collection. Raised in `except`, it would keep the turn.
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request came within {READ_SECONDS:g} s")
         return raw if isinstance(raw, bytes) else b""
 

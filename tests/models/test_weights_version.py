@@ -8,8 +8,8 @@ import pytest
 from models.weights_version import weights_version
 
 FILES = {
-    "model.safetensors": "1", "config.json": "2", "tokenizer.json": "3", "vocab.txt": "4", "generation_config.json": "5",
-    "pytorch_model.bin": "6", "spiece.model": "7",
+    "model.safetensors": "1", "config.json": "2", "tokenizer.json": "3", "vocab.txt": "4",
+    "generation_config.json": "5", "pytorch_model.bin": "6", "spiece.model": "7",
 }  # fmt: skip
 
 

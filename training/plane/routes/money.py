@@ -16,6 +16,7 @@ from training.plane.services import Services
 from training.recipes.recipe import AnyRecipe
 
 MOST_USD = 10_000_000.0
+Owner = Annotated[str, Path(min_length=1, max_length=MOST_OWNER_CHARACTERS)]
 
 
 class Limit(Body):
@@ -56,7 +57,7 @@ def router(services: Services) -> APIRouter:
         return {"budgets": [_account(owner) for owner in sorted({user.name, *others})]}
 
     @routes.put("/budgets/{owner}")
-    def limit(owner: Annotated[str, Path(min_length=1, max_length=MOST_OWNER_CHARACTERS)], sent: Limit, _: Treasurer) -> dict[str, Any]:
+    def limit(owner: Owner, sent: Limit, _: Treasurer) -> dict[str, Any]:
         """Give an owner a budget of a month. Needs the scope training:budget."""
         with services.store.begin() as connection:
             budget.set_limit(connection, owner, sent.usd_per_month)
