@@ -19,6 +19,7 @@ from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models.cache import sized_cache
 from models.forecast import Forecast
+from models.forecast.series import Phases
 from models.indicators import Program
 from models.warning import AnswerWarning
 
@@ -115,12 +116,23 @@ def _write_rest(message: answers_pb2.ForecastAnswer, forecast: Forecast) -> None
     coverage = message.coverage
     coverage.nominal, coverage.measured, coverage.origins = NOMINAL_COVERAGE, forecast.coverage, forecast.coverage_count
     if forecast.phases is not None:
-        coverage.phase_measured.extend(forecast.phases.measured.tolist())
-        coverage.phase_origins.extend(forecast.phases.origins.tolist())
-        if forecast.phases.ahead is not None:
-            coverage.phase_ahead.extend(forecast.phases.ahead.tolist())
+        coverage.MergeFromString(_phases(forecast.phases))
     if forecast.warnings:
         _write_warnings(message.warnings, forecast.warnings)
+
+
+def _phases(phases: Phases) -> bytes:
+    """The fields of a Coverage by phase: protobuf would take 50 ns for each of up to 3,245 numbers."""
+    columns = [phases.measured.astype("<f8").tobytes(), _varints(phases.origins.astype("<i8").tobytes())]
+    if phases.ahead is not None:
+        columns.append(_varints(phases.ahead.astype("<i8").tobytes()))
+    return b"".join(piece for number, column in enumerate(columns, 4) for piece in wireformat.pieces(number, column))
+
+
+@lru_cache(maxsize=64)
+def _varints(column: bytes) -> bytes:
+    """The packed numbers of an int64 column. The series of a call mostly have the same times."""
+    return wireformat.varints(np.frombuffer(column, "<i8"))
 
 
 def _write_warnings(written: Any, warnings: Sequence[AnswerWarning]) -> None:

@@ -1,11 +1,13 @@
 """Length-delimited fields and varints agree with protobuf's own."""
 
+import numpy as np
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from hypothesis import given
 from hypothesis import strategies as st
 
 from market_inference.contract.encoding import wireformat
+from market_inference.contract.generated.inference_pb2 import Coverage
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4))
@@ -29,6 +31,13 @@ def test_a_header_is_a_tag_and_a_length(number, length):
 def test_a_varint_is_read_as_protobuf_writes_it(value):
     raw = UInt64Value(value=value).SerializeToString()
     assert wireformat.read_varint(raw, 1) == (value, len(raw))
+
+
+@given(st.lists(st.integers(0, 300) | st.integers(0, 2**32 - 1), max_size=9))
+def test_a_packed_field_is_the_field_that_protobuf_writes(values):
+    raw = b"".join(wireformat.pieces(5, wireformat.varints(np.array(values, dtype=np.int64))))
+    assert not values or raw == Coverage(phase_origins=values).SerializeToString()
+    assert list(Coverage.FromString(raw).phase_origins) == values
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x80", b"\xff" * 9, b"\xff" * 11 + b"\x01"])
