@@ -135,6 +135,35 @@ def test_rows_of_one_array_are_looked_at_as_closely(change, mistake):
     assert mistake in changed[0]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gate", 1.5),
+        ("gate", float("nan")),
+        ("gate", np.array([1.0])),
+        ("logs", "yes"),
+        ("context", 0),
+        ("context", 41),
+        ("context", True),
+        ("coverage", 0.8),
+        ("coverage_count", -1),
+        ("coverage_count", 1 << 31),
+        ("coverage_count", 0),
+        ("warnings", None),
+        ("warnings", ("old data",)),
+        ("warnings", (WARNING._replace(evidence=3),)),
+        ("phases", 1),
+        ("phases", PHASES._replace(origins=np.array([2, 1, 0]))),
+    ],
+)
+def test_the_fields_beside_rows_of_one_array_are_looked_at_as_closely(field, value):
+    rows = [GOOD._replace(point=p, quantiles=q) for p, q in zip(np.ones((5, 4)), np.ones((5, 4, 3)), strict=True)]
+    assert outcomes.forecasts([ITEM] * 5, rows) == {}
+    assert [*outcomes.forecasts([ITEM, ITEM, ITEM._replace(horizon=3), ITEM, ITEM], rows)] == [2]
+    rows[2] = rows[2]._replace(**{"coverage": 0.5 if field == "coverage_count" else GOOD.coverage, field: value})
+    assert [*outcomes.forecasts([ITEM] * 5, rows)] == [2]
+
+
 def test_finite_numbers_of_any_size_are_valid():
     huge = GOOD._replace(quantiles=np.full((4, 3), 1e300), point=np.full(4, -1e300))
     with warnings.catch_warnings():
