@@ -1,5 +1,6 @@
 """The Prometheus metrics of the inference service. Label values are few, and no client chooses them."""
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -109,7 +110,7 @@ class Metrics:
             "market_inference_watch_interval_hits", "Closes inside that interval.", ("model", "version", "clients")
         )
         version = ("engine", "model", "version")
-        self.model_items = counter("market_inference_model_items", "Items that a model has run.", version)
+        self.model_items = counter("market_inference_model_items", "Items that a model has run.", (*version, "clients"))
         self.model_failures = counter(
             "market_inference_model_failures", "Items that a model has failed, callers' mistakes aside.", version
         )
@@ -210,7 +211,7 @@ class SessionMetrics:
 
     def checked(self, model: str, version: str, client: str, hit: bool) -> None:
         """Count a close that was compared with a forecast's interval."""
-        labels = model, version, str(crc32(client.encode()) % CLIENTS)
+        labels = model, version, _group(client)
         self._checks(*labels).inc()
         # Add 0, too: a model without hits needs the series for its ratio.
         self._hits(*labels).inc(hit)
@@ -230,10 +231,11 @@ class BatcherMetrics:
         self._invalid = metrics.invalid.labels(engine)
         self._recoveries = metrics.recoveries.labels(engine)
         self._of_version = cache(self._counters)
+        self._of_client = cache(partial(metrics.model_items.labels, engine))
 
     def _counters(self, model: str, version: str) -> tuple[Counter, ...]:
         metrics = self._metrics
-        found = metrics.model_items, metrics.model_failures, metrics.model_units, metrics.model_seconds
+        found = metrics.model_failures, metrics.model_units, metrics.model_seconds
         return tuple(one.labels(self._engine, model, version) for one in found)
 
     def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
@@ -243,8 +245,12 @@ class BatcherMetrics:
         self._padding.inc(units - sum(entry.units * entry.count for entry in plan.batch))
         model = plan.batch[0].job.model
         if (version := getattr(model, "version", None)) is not None:  # the preparation of texts has none
-            items, failures, sizes, busy = self._of_version(model.name, version)
-            items.inc(len(result.outcomes))
+            clients = Counts[str]()
+            for entry in plan.batch:
+                clients[entry.job.client] += entry.count
+            for client, items in clients.items():
+                self._of_client(model.name, version, _group(client)).inc(items)
+            failures, sizes, busy = self._of_version(model.name, version)
             failures.inc(sum(map(_failed, result.outcomes)))
             sizes.inc(units)
             busy.inc(result.busy)
@@ -258,6 +264,10 @@ class BatcherMetrics:
 
     def dropped(self, count: int) -> None:
         self._dropped.inc(count)
+
+
+def _group(client: str) -> str:
+    return str(crc32(client.encode()) % CLIENTS)
 
 
 def _failed(outcome: Any) -> bool:

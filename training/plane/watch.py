@@ -31,7 +31,7 @@ _NAMES: Final = {
     "market_inference_model_units_total": "units",
     "market_inference_model_busy_seconds_total": "seconds",
 }
-_BY_CLIENTS: Final = frozenset({"checks", "hits"})
+_BY_CLIENTS: Final = frozenset({"checks", "hits", "items"})
 ByClients = dict[str, float]
 """A count by the label `clients`, a group of clients that is mostly one client."""
 
@@ -42,7 +42,7 @@ class Counts:
 
     checks: ByClients = field(default_factory=dict)
     hits: ByClients = field(default_factory=dict)
-    items: float = 0.0
+    items: ByClients = field(default_factory=dict)
     failures: float = 0.0
     units: float = 0.0
     seconds: float = 0.0
@@ -112,11 +112,11 @@ def disappoints(watched: Mapping[str, Any]) -> str:
 def _coverage(now: Counts) -> str:
     """The intervals hold too few closes of all clients, and also without any one client.
 
-    Clients choose their closes: the closes of one client alone take the model from nobody else. Intervals that hold too
-    many closes are no reason: a halted instrument stays inside.
+    Clients choose their closes: the closes of one client alone take the model from no other client. Intervals that hold
+    too many closes are no reason: a halted instrument stays inside.
     """
-    several = [clients for clients, checks in now.checks.items() if checks >= FEWEST_CHECKS]
-    for left_out in ("", *(several if len(several) > 1 else ())):
+    several = sum(map(bool, now.items.values())) > 1
+    for left_out in ("", *(now.checks if several else ())):
         checks = sum(now.checks.values()) - now.checks.get(left_out, 0.0)
         hits = sum(now.hits.values()) - now.hits.get(left_out, 0.0)
         low, _ = binomial_tails(round(hits), round(checks), NOMINAL)
@@ -127,19 +127,21 @@ def _coverage(now: Counts) -> str:
 
 
 def _errors(now: Counts) -> str:
-    if now.items < FEWEST_ITEMS:
+    items = sum(now.items.values())
+    if items < FEWEST_ITEMS:
         return ""
-    share = now.failures / now.items
-    if share <= ERROR_SHARE or binomial_tails(round(now.failures), round(now.items), ERROR_SHARE)[1] >= CHANCE:
+    share = now.failures / items
+    if share <= ERROR_SHARE or binomial_tails(round(now.failures), round(items), ERROR_SHARE)[1] >= CHANCE:
         return ""
-    return f"errors: {now.failures:.0f} of {now.items:.0f} items failed ({share:.1%})"
+    return f"errors: {now.failures:.0f} of {items:.0f} items failed ({share:.1%})"
 
 
 def _latency(now: Counts, before: Counts) -> str:
     """An item and a unit take longer: clients choose the size of their items."""
-    if min(now.items, before.items) < FEWEST_ITEMS:
+    items, items_before = sum(now.items.values()), sum(before.items.values())
+    if min(items, items_before) < FEWEST_ITEMS:
         return ""
-    pace, usual = now.seconds / now.items, before.seconds / before.items
+    pace, usual = now.seconds / items, before.seconds / items_before
     if pace <= max(SLOW_SECONDS, SLOWER * usual) or now.seconds * before.units <= SLOWER * before.seconds * now.units:
         return ""
     return f"latency: {pace * 1000:.1f} ms of the device for an item, {usual * 1000:.1f} ms before"

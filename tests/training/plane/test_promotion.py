@@ -351,14 +351,17 @@ def exposition(version: str, **counts: float) -> str:
 
 def test_counts_are_read_by_version_and_survive_restarts_of_replicas() -> None:
     text = exposition(NEW, checks=10, hits=7, items=100, units=800, seconds=1.5) + exposition(OLD, items=900, seconds=9)
-    assert read(text, "desk") == {NEW: Counts({"3": 10}, {"3": 7}, 100, 0, 800, 1.5), OLD: Counts(items=900, seconds=9)}
+    assert read(text, "desk") == {
+        NEW: Counts({"3": 10}, {"3": 7}, {"3": 100}, 0, 800, 1.5),
+        OLD: Counts(items={"3": 900}, seconds=9),
+    }
     assert read(text, "other") == {}
     state = None
     for first, second in ((10, 0), (15, 4), (3, 6)):  # the first replica starts again after the second look
-        looks = {name: {NEW: Counts({"3": at}, items=at)} for name, at in (("a", first), ("b", second))}
+        looks = {name: {NEW: Counts({"3": at}, units=at)} for name, at in (("a", first), ("b", second))}
         state = advance(state, NEW, looks)
     assert state["total"]["checks"] == {"3": 5 + 3 + 6}
-    assert state["total"]["items"] == 5 + 3 + 6
+    assert state["total"]["units"] == 5 + 3 + 6
 
 
 @pytest.mark.parametrize(
@@ -368,19 +371,25 @@ def test_counts_are_read_by_version_and_survive_restarts_of_replicas() -> None:
         ({"checks": {"0": 60}, "hits": {"0": 47}}, ""),
         ({"checks": {"0": 60}, "hits": {"0": 30}}, "coverage: the 80% interval held 30 of 60 closes"),
         ({"checks": {"0": 300}, "hits": {"0": 300}}, ""),
-        ({"checks": {"0": 200, "1": 400}, "hits": {"0": 155, "1": 100}}, ""),  # one client's closes
-        ({"checks": {"0": 20, "1": 400}, "hits": {"0": 15, "1": 100}}, "coverage: the 80% interval held 115 of 420"),
-        ({"checks": {"0": 200, "1": 400, "2": 9}, "hits": {"0": 120, "1": 250}}, "coverage"),
-        ({"items": 1000, "failures": 12}, ""),
-        ({"items": 1000, "failures": 60}, "errors: 60 of 1000 items failed"),
-        ({"items": 1000, "units": 9000, "seconds": 1.0}, ""),
-        ({"items": 1000, "units": 9000, "seconds": 25.0}, ""),
-        ({"items": 1000, "units": 9000, "seconds": 40.0}, "latency: 40.0 ms of the device for an item, 10.0 ms before"),
-        ({"items": 1000, "units": 36000, "seconds": 40.0}, ""),  # larger items
+        # Closes of one client alone, beside others' closes or calls.
+        ({"checks": {"0": 200, "1": 400}, "hits": {"0": 155, "1": 100}, "items": {"0": 200, "1": 400}}, ""),
+        ({"checks": {"0": 20, "1": 400}, "hits": {"0": 10, "1": 100}, "items": {"0": 20, "1": 400}}, ""),
+        ({"checks": {"1": 400}, "hits": {"1": 100}, "items": {"0": 1, "1": 400}}, ""),
+        ({"checks": {"1": 400}, "hits": {"1": 100}, "items": {"1": 400}}, "coverage: the 80% interval held 100 of 400"),
+        ({"checks": {"0": 90, "1": 400}, "hits": {"0": 50, "1": 250}, "items": {"0": 90, "1": 400}}, "coverage"),
+        ({"items": {"0": 400, "1": 600}, "failures": 12}, ""),
+        ({"items": {"0": 400, "1": 600}, "failures": 60}, "errors: 60 of 1000 items failed"),
+        ({"items": {"0": 400, "1": 600}, "units": 9000, "seconds": 1.0}, ""),
+        ({"items": {"0": 400, "1": 600}, "units": 9000, "seconds": 25.0}, ""),
+        (
+            {"items": {"0": 400, "1": 600}, "units": 9000, "seconds": 40.0},
+            "latency: 40.0 ms of the device for an item, 10.0 ms before",
+        ),
+        ({"items": {"0": 400, "1": 600}, "units": 36000, "seconds": 40.0}, ""),  # larger items
     ],
 )
 def test_a_model_disappoints_by_coverage_errors_or_latency(counts: dict[str, Any], reason: str) -> None:
-    state = advance(None, NEW, {"a": {OLD: Counts(items=1000, units=9000, seconds=10.0)}})
+    state = advance(None, NEW, {"a": {OLD: Counts(items={"0": 1000}, units=9000, seconds=10.0)}})
     state = advance(state, NEW, {"a": {NEW: Counts(**counts)}})
     assert disappoints(state).startswith(reason)
     assert bool(disappoints(state)) == bool(reason)
