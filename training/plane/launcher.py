@@ -135,10 +135,12 @@ class Launcher(Protocol):
         """The last `most` bytes of the machine's log; None when there is none to be had."""
 
     def forget(self, machine: Handle) -> None:
-        """Delete the remains of a machine that is gone."""
+        """Delete the remains of a machine that is gone; by default nothing remains."""
+        return
 
     def bill(self, machine: Handle, since: float, until: float) -> float | None:
-        """USD billed for the machine between two Unix times; None where the platform sends no bill."""
+        """USD billed for the machine between two Unix times; None, the default, where the platform sends no bill."""
+        return None
 
 
 def fitting(offers: Sequence[Offer], wanted: Wanted) -> list[Offer]:

@@ -16,6 +16,7 @@ from runtime.remote.http import Http, RemoteError
 from runtime.remote.shapes import record, text, understood
 from training.plane.launcher import (
     Handle,
+    Launcher,
     LauncherAwayError,
     LaunchError,
     Made,
@@ -48,7 +49,7 @@ class Cluster:
     disk: str = "40Gi"
 
 
-class KubernetesLauncher:
+class KubernetesLauncher(Launcher):
     """Runs attempts as Jobs of one namespace. `prefix` is the value of the label of this plane's Jobs."""
 
     def __init__(
@@ -117,13 +118,6 @@ class KubernetesLauncher:
             if pods:
                 url = f"{self._core}/pods/{pods[-1]['metadata']['name']}/log?limitBytes={most}&tailLines=5000"
                 return self._http.exchange(url, headers=self._headers())
-        return None
-
-    def forget(self, machine: Handle) -> None:
-        """Nothing remains of a deleted Job."""
-
-    def bill(self, machine: Handle, since: float, until: float) -> float | None:
-        """None: a cluster sends no bill."""
         return None
 
     def _found(self, url: str) -> Any:

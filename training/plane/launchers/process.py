@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from market_inference.contract.regular_file import opened
-from training.plane.launcher import Handle, LaunchError, Made, Offer, PodSpec, Presence, Seen, Wanted
+from training.plane.launcher import Handle, Launcher, LaunchError, Made, Offer, PodSpec, Presence, Seen, Wanted
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "training" / "pod" / "run.sh"
@@ -33,7 +33,7 @@ _LOOK_SECONDS = 0.01
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
-class ProcessLauncher:
+class ProcessLauncher(Launcher):
     """Runs attempts as processes under `folder`, which give way to other processes.
 
     A dataset that is fetched leaves `keep_free` bytes of the disk. Each process of a machine has at most `memory` bytes
@@ -128,10 +128,6 @@ class ProcessLauncher:
         """Delete the folder of a machine that is gone."""
         if self.look(machine).presence is not Presence.RUNNING:
             shutil.rmtree(self._folder / machine.name, ignore_errors=True)
-
-    def bill(self, machine: Handle, since: float, until: float) -> float | None:
-        """None: this computer sends no bill."""
-        return None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from runtime.remote.runpod import Pod, RunPod
 from training.plane.launcher import (
     AnswerLostError,
     Handle,
+    Launcher,
     LaunchError,
     LaunchImpossibleError,
     Made,
@@ -52,7 +53,7 @@ class Container:
     data_centers: Sequence[str] = ()
 
 
-class RunPodLauncher:
+class RunPodLauncher(Launcher):
     """Runs attempts as pods of the Secure Cloud. `prefix` begins the names of this plane's pods."""
 
     def __init__(
@@ -142,9 +143,6 @@ class RunPodLauncher:
             return self._api.pod_logs(machine.id)[-most:]
         except RemoteError:
             return None
-
-    def forget(self, machine: Handle) -> None:
-        """Nothing remains of a terminated pod."""
 
     @asking("the platform")
     def bill(self, machine: Handle, since: float, until: float) -> float | None:
