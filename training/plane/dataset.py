@@ -7,7 +7,7 @@ alone.
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, update
 
 from training.plane import database, identifier, token
 from training.plane.database import Lease
@@ -16,6 +16,9 @@ from training.plane.schema import datasets
 
 UNFINISHED_SECONDS: Final = 6 * 3600.0
 """The time for all uploads of a dataset: longer than an address is valid; S3 looks at it at the begin alone."""
+PLAIN: Final = [column for column in datasets.c if column is not datasets.c.report]
+"""All columns but the report, which has up to a megabyte."""
+LABELS: Final = datasets.c.report["labels"].label("labels")
 
 
 class DatasetState(StrEnum):
@@ -41,16 +44,16 @@ def declare(
     return made
 
 
-def get(connection: Connection, owner: str, dataset: str) -> RowMapping:
-    """The row. Raises NotFoundError when the dataset is not the owner's."""
-    found = select(datasets).where(datasets.c.id == dataset, datasets.c.owner == owner)
+def get(connection: Connection, owner: str, dataset: str, *more: ColumnElement[Any]) -> RowMapping:
+    """The row without its report, and with `more`. Raises NotFoundError when the dataset is not the owner's."""
+    found = select(*PLAIN, *more).where(datasets.c.id == dataset, datasets.c.owner == owner)
     return database.one(connection, found, "dataset", dataset)
 
 
 def listed(connection: Connection, owner: str, before: str, limit: int) -> list[RowMapping]:
-    """The owner's datasets that are not deleted, the newest first."""
+    """The owner's datasets that are not deleted, the newest first, without reports."""
     mine = (datasets.c.owner == owner, datasets.c.state != DatasetState.DELETED)
-    found = select(datasets).where(*mine).order_by(datasets.c.id.desc()).limit(limit)
+    found = select(*PLAIN).where(*mine).order_by(datasets.c.id.desc()).limit(limit)
     if before:
         found = found.where(datasets.c.id < before)
     return list(connection.execute(found).mappings())

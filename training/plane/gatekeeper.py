@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sqlalchemy import Row, RowMapping, select
 
 from runtime.logs import fields
-from training.plane import database, versions
+from training.plane import database, dataset, versions
 from training.plane.champion import Champion, ChampionAwayError
 from training.plane.checks import report as checks
 from training.plane.checks import rows
@@ -80,7 +80,7 @@ class Gatekeeper:
             return verdict.undecided("MARKET_TRAINING_GATEWAY names no gateway to ask for the champion's answers")
         with self._store.read() as connection:
             job = connection.execute(select(jobs).where(jobs.c.id == version["job"])).mappings().one()
-            found = select(datasets).where(datasets.c.id == version["dataset"])
+            found = select(*dataset.PLAIN).where(datasets.c.id == version["dataset"])
             data = connection.execute(found).mappings().first()
         if data is None or data["state"] != "ready":
             return verdict.undecided("the dataset is deleted, and with it what was held back")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, bindparam, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from training.plane import budget, database, event, identifier, terms, token
+from training.plane import budget, database, dataset, event, identifier, terms, token
 from training.plane.database import Lease
 from training.plane.errors import ConflictError
 from training.plane.job import FINAL, Attempt, AttemptState, Cause, Job, JobState
@@ -33,11 +33,12 @@ _JOB: Final = (
         jobs,
         datasets.c.state.label("dataset_state"),
         datasets.c.reason.label("dataset_reason"),
-        datasets.c.report["labels"].label("dataset_labels"),
+        dataset.LABELS,
     )
     .select_from(jobs.outerjoin(datasets, jobs.c.dataset == datasets.c.id))
     .where(jobs.c.id == bindparam("asked"))
 )
+_LISTED: Final = [column for column in jobs.c if column.name not in {"recipe", "result"}]
 _ATTEMPT: Final = select(attempts).where(attempts.c.job == bindparam("asked"), attempts.c.n == bindparam("nth"))
 
 
@@ -105,8 +106,11 @@ def get(connection: Connection, owner: str, job: str) -> RowMapping:
 
 
 def listed(connection: Connection, owner: str, before: str, limit: int, state: str = "") -> list[RowMapping]:
-    """The owner's jobs, the newest first, older than the job `before` where one is given."""
-    found = select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.id.desc()).limit(limit)
+    """The owner's jobs, the newest first, older than the job `before` where one is given.
+
+    Without recipes and results, which have up to 64 and 32 KiB each.
+    """
+    found = select(*_LISTED).where(jobs.c.owner == owner).order_by(jobs.c.id.desc()).limit(limit)
     if before:
         found = found.where(jobs.c.id < before)
     if state:
@@ -155,7 +159,7 @@ def _job(connection: Connection, row: RowMapping) -> Job:
 
 def _unfit(row: RowMapping) -> str:
     """Why the job's recipe cannot take the dataset; a job may be made before the dataset is checked."""
-    return recipes.unfit(row["recipe"], row["dataset_labels"] or ()) if row["state"] == JobState.VALIDATING else ""
+    return recipes.unfit(row["recipe"], row["labels"] or ()) if row["state"] == JobState.VALIDATING else ""
 
 
 def wanted(machine: Mapping[str, Any]) -> Wanted:

@@ -128,9 +128,9 @@ def history(connection: Connection, name: str, limit: int) -> list[RowMapping]:
 
 
 def of_version(connection: Connection, name: str, label: str) -> list[RowMapping]:
-    """The promotions of the version, the oldest first."""
+    """The first promotions of the version, the oldest first."""
     found = select(promotions).where(promotions.c.name == name, promotions.c.after == label)
-    return list(connection.execute(found.order_by(promotions.c.seq)).mappings())
+    return list(connection.execute(found.order_by(promotions.c.seq).limit(500)).mappings())
 
 
 def _locked(connection: Connection, name: str) -> RowMapping:

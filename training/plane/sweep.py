@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, RowMapping, Select, delete, func, not_, 
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runtime.logs import fields
-from training.plane import event, settle, terms, token, upload
+from training.plane import dataset, event, settle, terms, token, upload
 from training.plane.checker import MOST_CHECKS
 from training.plane.dataset import UNFINISHED_SECONDS, DatasetState
 from training.plane.duty import Duty, each
@@ -95,7 +95,7 @@ def datasets_unfinished(services: Services) -> None:
     before = services.clock.now() - UNFINISHED_SECONDS
     waiting = (datasets.c.state == DatasetState.UPLOADING, datasets.c.created_at < before)
     with services.store.read() as connection:
-        found = select(datasets).where(*waiting).order_by(func.random()).limit(_AT_ONCE)
+        found = select(*dataset.PLAIN).where(*waiting).order_by(func.random()).limit(_AT_ONCE)
         rows = connection.execute(found).mappings().all()
 
     def refuse(row: RowMapping) -> None:

@@ -33,6 +33,7 @@ MOST_OF_JOB: Final = 20
 """Versions of a job: each has a name of its own."""
 _MOST_MANIFEST_BYTES = 1 << 20
 _FOREVER = 1e12
+_LISTED: Final = [column for column in versions.c if column.name not in {"manifest", "files", "report"}]
 _LABEL = re.compile(r"(\d{1,9})(-[0-9a-f]{8})?")
 
 
@@ -138,10 +139,14 @@ def get(connection: Connection, owner: str, name: str, label: str) -> RowMapping
     raise NotFoundError("version", f"{name} {label}")
 
 
-def listed(connection: Connection, owner: str, name: str) -> list[RowMapping]:
-    """The versions of the owner's model, the newest first. Raises NotFoundError."""
+def listed(connection: Connection, owner: str, name: str, before: int, limit: int) -> list[RowMapping]:
+    """The versions of the owner's model below a number, the newest first. Raises NotFoundError.
+
+    Without manifests, files and reports, which have up to a megabyte each.
+    """
     model(connection, owner, name)
-    found = select(versions).where(versions.c.name == name).order_by(versions.c.number.desc())
+    older = (versions.c.name == name, versions.c.number < before)
+    found = select(*_LISTED).where(*older).order_by(versions.c.number.desc()).limit(limit)
     return list(connection.execute(found).mappings())
 
 

@@ -170,7 +170,7 @@ def parse(text: bytes) -> AnyRecipe:
         )
     try:
         found = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, ArithmeticError) as error:
         raise RecipeError([{"loc": (), "msg": f"not YAML: {_first_line(error)}"}]) from None
     return of(found)
 
@@ -195,6 +195,9 @@ def fixed(recipe: AnyRecipe) -> str:
     return json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
+_NUMBERS: Final = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no types
     """PyYAML's safe loader without repeated keys, tags, anchors and aliases. Aliases make a small text huge."""
 
@@ -216,9 +219,12 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type
         if self._depth > _DEEPEST:
             raise ValueError(f"nested more than {_DEEPEST} deep")
         try:
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
         finally:
             self._depth -= 1
+        if node.tag in _NUMBERS and ":" in node.value:
+            raise ValueError(f"{node.value[:40]!r} is a number to the base 60 in YAML; write a plain number, or quotes")
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))

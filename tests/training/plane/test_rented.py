@@ -221,6 +221,8 @@ def test_a_job_that_the_budget_does_not_cover_is_refused_and_a_larger_budget_hel
     idle = {**mine, "owner": "head", "limit_usd": 50.0, "reserved_usd": 0.0, "charged_usd": 0.0, "left_usd": 50.0}
     assert plane.ask("GET", "/budgets", owner="head").json["budgets"] == [mine, idle]
     plane.ask("PUT", "/budgets/desk", {"usd_per_month": None}, owner="treasurer")
+    other = plane.ask("PUT", "/budgets/spiffe:%2F%2Fdesk%2F42", {"usd_per_month": 5}, owner="treasurer")
+    assert (other.json["owner"], other.json["limit_usd"]) == ("spiffe://desk/42", 5.0)
     assert runpod.calls.count(CREATE) == 0
 
 

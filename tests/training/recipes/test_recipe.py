@@ -62,6 +62,13 @@ def test_bombs_are_refused_at_once() -> None:
     assert time.thread_time() - began < 5
 
 
+@pytest.mark.parametrize("value", ["1:30", "1:30:00.5", ":".join(["1"] * 200)])
+def test_a_number_to_the_base_60_is_refused(value: str) -> None:
+    with pytest.raises(RecipeError, match="is a number to the base 60"):
+        parse(f"kind: sentiment\nmax_usd: {value}".encode())
+    assert parse(b'kind: sentiment\nname: "1:30"').name == "1:30"
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_a_recipe_or_a_refusal(text: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, select
 
 from gateway.access.auth import Client
 from training.plane import dataset, token
@@ -136,7 +136,7 @@ def router(services: Services) -> APIRouter:
     def look(dataset_id: Id, user: User) -> dict[str, Any]:
         """A dataset with the report of its checks."""
         with store.read() as connection:
-            return shown(dataset.get(connection, user.name, dataset_id), *_SHOWN, "report")
+            return shown(dataset.get(connection, user.name, dataset_id, table.c.report), *_SHOWN, "report")
 
     @routes.delete("/datasets/{dataset_id}", status_code=204)
     @slow.route("dataset_id")
@@ -174,8 +174,8 @@ def router(services: Services) -> APIRouter:
         """The bytes of a dataset, for the holder of a token that was not used."""
         now = services.clock.now()
         with store.read() as connection:
-            row = connection.execute(table.select().where(table.c.id == token.peek(connection, secret, now)))
-            found = row.mappings().first()
+            wanted = select(*dataset.PLAIN).where(table.c.id == token.peek(connection, secret, now))
+            found = connection.execute(wanted).mappings().first()
             if found is None or found["state"] != DatasetState.READY:
                 raise TokenRefusedError
         if found["bytes"] > config.max_dataset_bytes:

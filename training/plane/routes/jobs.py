@@ -36,10 +36,11 @@ _EVENTS_AT_ONCE = 500
 _MOST_POINTS = 2000
 _MOST_SHOWN = 100_000
 _NUMBER = re.compile("[0-9]{1,18}")
-_SHOWN = (
+_LISTED = (
     "id", "name", "kind", "dataset", "state", "reason", "attempt", "progress", "launcher", "recipe_sha256",
-    "created_at", "started_at", "ended_at", "seconds_used", "max_seconds", "cancel_asked_at", "result",
+    "created_at", "started_at", "ended_at", "seconds_used", "max_seconds", "cancel_asked_at",
 )  # fmt: skip
+_SHOWN = (*_LISTED, "result")
 _ATTEMPT = (
     "n", "name", "state", "cause", "exit_code", "failed_line", "failed_command", "step", "requested_at",
     "created_at", "running_at", "heartbeat_at", "deadline", "ended_at", "gone_at", "launcher", "offer", "why",
@@ -113,7 +114,7 @@ def router(services: Services) -> APIRouter:
         with store.read() as connection:
             if key is not None and jobs.is_made(connection, owner, key):
                 return preflight.Report((), ())
-            found = dataset.get(connection, owner, data)
+            found = dataset.get(connection, owner, data, dataset.LABELS)
         return check(services, owner, asked, found)
 
     def _refuse_too_many(connection: Any, owner: str) -> None:
@@ -135,12 +136,12 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/jobs")
     def list_jobs(user: User, before: str = "", state: str = "", limit: PageSize = 50) -> dict[str, Any]:
-        """The caller's jobs, the newest first."""
+        """The caller's jobs, the newest first, without results."""
         if state and state not in set(JobState):
             raise InvalidRequestError.at("state", f"must be one of {', '.join(JobState)}")
         with store.read() as connection:
             rows = jobs.listed(connection, user.name, before, limit, state)
-        return {"jobs": [shown(row, *_SHOWN) for row in rows]}
+        return {"jobs": [shown(row, *_LISTED) for row in rows]}
 
     @routes.get("/jobs/{job}")
     def look(job: Id, user: User) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 from sqlalchemy import RowMapping, select
 
@@ -36,6 +36,10 @@ _VERSION = (
 _PROMOTION = ("seq", "action", "before", "after", "at", "author", "cause", "reason")
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
 Name = Annotated[str, Path(pattern=versions.NAME)]
+_LAST_NUMBER = 10**9
+Number = Annotated[int, Query(ge=1, le=_LAST_NUMBER)]
+Few = Annotated[int, Query(ge=1, le=100)]
+"""Versions with their measures, up to 32 KiB each."""
 Label = Annotated[str, Path(pattern=r"^[0-9a-f-]{1,20}$")]
 
 
@@ -69,10 +73,11 @@ def router(services: Services) -> APIRouter:
     store, clock, slow = services.store, services.clock, services.slow
 
     @routes.get("")
-    def list_models(user: User) -> dict[str, Any]:
-        """The caller's models, with the version in service."""
+    def list_models(user: User, after: str = "", limit: PageSize = 500) -> dict[str, Any]:
+        """The caller's models by name, with the version in service."""
         with store.read() as connection:
-            found = select(table).where(table.c.owner == user.name).order_by(table.c.name)
+            mine = (table.c.owner == user.name, table.c.name > after)
+            found = select(*(table.c[name] for name in _MODEL)).where(*mine).order_by(table.c.name).limit(limit)
             rows = connection.execute(found).mappings().all()
         return {"models": [shown(row, *_MODEL) for row in rows]}
 
@@ -89,10 +94,10 @@ def router(services: Services) -> APIRouter:
             return shown(row, *_VERSION)
 
     @routes.get("/{name}/versions")
-    def list_versions(name: Name, user: User) -> dict[str, Any]:
+    def list_versions(name: Name, user: User, before: Number = _LAST_NUMBER, limit: Few = 100) -> dict[str, Any]:
         """The versions of a model, the newest first."""
         with store.read() as connection:
-            rows = versions.listed(connection, user.name, name)
+            rows = versions.listed(connection, user.name, name, before, limit)
         return {"versions": [shown(row, *_VERSION) for row in rows]}
 
     @routes.get("/{name}/versions/{label}")

@@ -41,7 +41,7 @@ def router(services: Services) -> APIRouter:
     def _estimate(owner: str, text: bytes, data: str) -> dict[str, Any]:
         asked = read_recipe(text)
         with services.store.read() as connection:
-            found = dataset.get(connection, owner, data)
+            found = dataset.get(connection, owner, data, dataset.LABELS)
         return shown_report(check(services, owner, asked, found))
 
     @routes.get("/budget")
@@ -56,7 +56,7 @@ def router(services: Services) -> APIRouter:
             others = budget.owners(connection, services.clock.now()) if BUDGET in user.scopes else []
         return {"budgets": [_account(owner) for owner in sorted({user.name, *others})]}
 
-    @routes.put("/budgets/{owner}")
+    @routes.put("/budgets/{owner:path}")  # a subject of a token may have slashes
     def limit(owner: Owner, sent: Limit, _: Treasurer) -> dict[str, Any]:
         """Give an owner a budget of a month. Needs the scope training:budget."""
         with services.store.begin() as connection:
@@ -73,11 +73,10 @@ def router(services: Services) -> APIRouter:
 
 
 def check(services: Services, owner: str, asked: AnyRecipe, found: RowMapping) -> Report:
-    """The pre-flight of a job on the default launcher, on a row of `datasets`. Raises UnavailableError."""
+    """The pre-flight of a job on the default launcher, on a dataset with its labels. Raises UnavailableError."""
     name = services.machines.default
     wanted = jobs.wanted(asked.machine.model_dump())
-    labels = (found["report"] or {}).get("labels", ())
-    question = Question(owner, asked, wanted, found["rows"] or 0, name, labels)
+    question = Question(owner, asked, wanted, found["rows"] or 0, name, found["labels"] or ())
     launcher = services.machines.launcher(name)
     return preflight.run(services.config, services.store, launcher, question, services.clock.now())
 

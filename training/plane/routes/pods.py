@@ -11,7 +11,7 @@ from pydantic_core import PydanticKnownError
 from sqlalchemy import RowMapping, select
 from starlette.concurrency import run_in_threadpool
 
-from training.plane import reports, token, upload
+from training.plane import dataset, reports, token, upload
 from training.plane.errors import ConflictError, InvalidRequestError, TooLargeError
 from training.plane.reports import Point, Report
 from training.plane.routes.jobs import MOST_LOG_BYTES
@@ -122,7 +122,7 @@ def router(services: Services) -> APIRouter:
             row = reports.start(connection, pod, now)
             paid = reports.paid_seconds(connection, pod, now)
             again = reports.started_before(connection, pod)
-            data = connection.execute(select(datasets).where(datasets.c.id == row["dataset"])).mappings().one()
+            data = connection.execute(select(*dataset.PLAIN).where(datasets.c.id == row["dataset"])).mappings().one()
             found = next(iter(upload.newest_checkpoints(connection, job)), None)
             files = [] if found is None else upload.checkpoint_files(connection, found)
         if again:
@@ -142,7 +142,7 @@ def router(services: Services) -> APIRouter:
         now = clock.now()
         with store.begin() as connection:
             row = connection.execute(select(jobs.c.dataset).where(jobs.c.id == pod.job)).one()
-            data = connection.execute(select(datasets).where(datasets.c.id == row.dataset)).mappings().one()
+            data = connection.execute(select(*dataset.PLAIN).where(datasets.c.id == row.dataset)).mappings().one()
             ends = now + token.lifetime(data["bytes"])
             made = token.issue_download(connection, pod, data["id"], now, ends)
         url = f"{config.url}/api/training/download/{made}"
