@@ -4,11 +4,10 @@ Owns that a failure of any kind has an answer, and that no body, text, series or
 of our own, since Starlette's would read a streamed body twice.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +18,6 @@ from edge.caller import Caller
 from edge.config import Config
 from edge.errors import ClientGoneError, ForeignOriginError
 from edge.metrics import Metrics
-from edge.turns import Turns
 from market_inference.contract import deadline, metadata
 from market_inference.contract.errors import (
     InternalError,
@@ -35,6 +33,7 @@ from market_inference.errors import ArgumentError
 from runtime import logs
 from runtime.logs import fields
 from runtime.tracing import Span, Traces
+from runtime.turns import Turns
 
 log = logging.getLogger("edge.request")
 
@@ -113,16 +112,8 @@ class Guard:
 
     async def _turn(self, scope: Scope, caller: Caller) -> None:
         """Return when the request may begin. Raises ClientGoneError."""
-        begins = self._turns.take(self._admission.in_turn(caller, scope["client"]))
-        if begins is None:
-            return
-        scope["state"]["cancel_when_lost"](begins)
-        try:
-            await begins
-        except asyncio.CancelledError:
-            if begins.cancelled() and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
-                raise ClientGoneError from None
-            raise
+        if not await self._turns.begin(self._admission.in_turn(caller, scope["client"]), scope["state"]):
+            raise ClientGoneError
 
     async def _taken(self, scope: Scope, caller: Caller) -> None:
         """Return when the client has taken the answer, or is gone: until then the request keeps place and memory."""

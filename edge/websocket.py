@@ -18,9 +18,9 @@ from websockets.frames import CloseCode, Frame
 
 from edge.admission import Admission, Held
 from edge.caller import Caller
-from edge.turns import Turns
 from market_inference.contract.errors import OverloadedError, code_name
 from runtime.logs import fields
+from runtime.turns import Turns
 
 log = logging.getLogger(__name__)
 

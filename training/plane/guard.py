@@ -1,21 +1,24 @@
-"""Around every request: the request id, the bounds on bodies and on answers that nobody reads, and one log line.
+"""Around every request: its turn, the request id, the bounds on bodies and on unread answers, and one log line.
 
 Owns that no path with a token and no body reaches a log. An ASGI middleware of our own, since Starlette's would read a
 streamed body twice.
 """
 
 import asyncio
+import hashlib
 import logging
 import re
 import time
 import uuid
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from market_inference.contract.keys import FORM
 from runtime.logs import fields
+from runtime.turns import Turns
 from training.plane import problem
 from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError, Violation
 
@@ -30,6 +33,8 @@ MOST_VALUES = 16_384
 knows the caller. A machine's log is no JSON, and may have any number."""
 MOST_UNREAD_BYTES = 32 << 20
 """Bytes of the answers to one owner that wait for their readers; an answer of SPARED_BYTES is never refused."""
+MOST_KNOWN = 4096
+"""Credentials of the last callers that were accepted. Callers with others take turns by their addresses."""
 BODY_SECONDS = 30.0
 """The time for a body; for an upload to /objects, between two of its pieces."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -45,6 +50,8 @@ class Guard:
         self._app = app
         self._bodies = _Bodies()
         self._unread: Counter[str] = Counter()
+        self._turns = Turns()
+        self._owners: OrderedDict[bytes, str] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,7 +60,12 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else str(uuid.uuid4())
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        credential = hashlib.sha256(f"{headers.get('authorization')} {headers.get('x-api-key')}".encode()).digest()
+        client = self._owners.get(credential) or (scope["client"][0] if scope.get("client") else "")
+        state |= {"request_id": request_id, "client": client}
+        if not await self._turns.begin(client, state):
+            return
         answer = _Answer(scope, receive, send, self._unread)
         began = time.monotonic()
         is_upload = scope["path"].startswith("/objects/")
@@ -68,6 +80,13 @@ class Guard:
                 await self._app(scope, timed, answer)
             finally:
                 self._bodies.size -= held.size
+                if answer.status == HTTPStatus.UNAUTHORIZED:
+                    self._owners.pop(credential, None)
+                elif state.get("owner"):
+                    self._owners[credential] = state["owner"]
+                    self._owners.move_to_end(credential)
+                    if len(self._owners) > MOST_KNOWN:
+                        self._owners.popitem(last=False)
         log.info(
             "request",
             extra=fields(

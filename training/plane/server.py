@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 
 import uvicorn
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _DRAIN_SECONDS = 10
 BACKLOG = 1024
+_SWITCH_SECONDS = 0.0005
+"""So long a thread that computes, such as a check, keeps the event loop waiting; Python has 5 ms."""
 
 
 class Server:
@@ -45,6 +48,7 @@ class Server:
 
     async def start(self) -> None:
         """Migrate, listen, and begin to look for work. Raises ConfigurationError."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._access = Access(self._config)
         if self._access.tokens is not None:
             try:

@@ -13,7 +13,7 @@ from training.plane.objects import Objects
 from training.plane.publisher import Publisher
 from training.plane.rates import Rates
 from training.plane.signature import Signer
-from training.plane.slow import Slow
+from training.plane.slow import Quick, Slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Services:
     machines: Machines
     clock: Clock
     publisher: Publisher | None = None
+    quick: Quick = field(default_factory=Quick)
     slow: Slow = field(default_factory=Slow)
     rates: Rates = field(default_factory=Rates)
 

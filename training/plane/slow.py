@@ -1,11 +1,12 @@
-"""Threads for requests whose time follows the bytes and rows of a caller, or the answer of another service.
+"""Threads for requests, in shares of owners.
 
-Owns the shares of owners. All other requests, /health and the reports of machines among them, have the threads of the
-HTTP framework and never wait for slow requests.
+Slow requests are those whose time follows the bytes and rows of a caller, or the answer of another service. All others,
+the reports of machines among them, are quick: these never wait for slow requests, and an owner's quick requests wait
+for a few of each other owner. /health has a thread of its own.
 """
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -15,11 +16,11 @@ from training.plane.errors import ConflictError, OverloadedError
 
 T = TypeVar("T")
 THREADS: Final = 8
-"""Threads of a worker for such requests."""
+"""Threads of a worker for slow requests, and as many for quick ones."""
 EACH: Final = 2
 """Threads of an owner, of THREADS; further requests of the owner wait without a thread."""
 MOST: Final = 50
-"""Slow requests of an owner in a worker, at work or waiting; more are refused."""
+"""Slow requests of an owner in a worker, at work or waiting, and as many quick ones; more are refused."""
 PIECES: Final = 16
 """Threads of a worker for the pieces of uploads and downloads of the folder store."""
 
@@ -32,11 +33,11 @@ class _Owner:
     requests: list[str] = field(default_factory=list)
 
 
-class Slow:
-    """The threads of one worker."""
+class Quick:
+    """The threads of one worker for requests of one kind."""
 
     def __init__(self) -> None:
-        self._threads, self._pieces = CapacityLimiter(THREADS), CapacityLimiter(PIECES)
+        self._threads = CapacityLimiter(THREADS)
         self._owners: dict[str, _Owner] = {}
 
     async def run(self, owner: str, work: Callable[[], T], name: str = "") -> T:
@@ -60,7 +61,7 @@ class Slow:
                 del self._owners[owner]
 
     def route(self, named: str = "") -> Callable[[Callable[..., T]], Callable[..., Any]]:
-        """A decorator of a route's function with a parameter `user` or `pod`: run() runs the calls.
+        """A decorator of a route's function with a parameter `user`, `pod` or `request`: run() runs the calls.
 
         `named`: the parameter with the id of a resource for one call at a time.
         """
@@ -68,12 +69,30 @@ class Slow:
         def decorate(work: Callable[..., T]) -> Callable[..., Any]:
             @functools.wraps(work)
             async def call(**given: Any) -> T:
-                owner: str = given["user"].name if "user" in given else given["pod"].owner
-                return await self.run(owner, functools.partial(work, **given), given.get(named, ""))
+                return await self.run(_owner(given), functools.partial(work, **given), given.get(named, ""))
 
             return call
 
         return decorate
+
+
+def machines_of(owner: str) -> str:
+    """The name of the owner's machines: the owner's other requests take no share of theirs."""
+    return f"machines of {owner}"
+
+
+def _owner(given: Mapping[str, Any]) -> str:
+    if "user" in given:
+        return str(given["user"].name)
+    return machines_of(given["pod"].owner) if "pod" in given else str(given["request"].state.client)
+
+
+class Slow(Quick):
+    """The threads of one worker for slow requests, and for the steps of uploads and downloads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces = CapacityLimiter(PIECES)
 
     async def piece(self, work: Callable[..., T], *given: Any) -> T:
         """The result of work(*given), a step of an upload or a download."""

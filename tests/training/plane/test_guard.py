@@ -54,6 +54,32 @@ class Exchange:
         return b"".join(message.get("body", b"") for message in self.sent)
 
 
+async def ask_once(guarded: Guard, credential: str) -> None:
+    async def nothing(*_: Message) -> Message:
+        return {"type": "http.request"}
+
+    headers = [(b"authorization", credential.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("10.0.0.7", 1)}
+    scope["state"] = {"cancel_when_lost": [].append}
+    await guarded(scope, nothing, nothing)
+
+
+async def test_a_caller_takes_turns_by_address_until_its_credential_is_accepted() -> None:
+    clients, statuses = [], [200, 200, 200, 401, 401, 200]
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        clients.append(scope["state"]["client"])
+        if (status := statuses[len(clients) - 1]) == 200:
+            scope["state"]["owner"] = "desk"
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    guarded = Guard(answer)
+    for credential in ("valid", "valid", "another", "valid", "valid", "another"):
+        await ask_once(guarded, credential)
+    assert clients == ["10.0.0.7", "desk", "10.0.0.7", "desk", "10.0.0.7", "desk"]
+
+
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     scope["state"]["owner"] = scope["owner"]
     await send({"type": "http.response.start", "status": 200, "headers": []})

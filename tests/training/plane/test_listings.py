@@ -30,7 +30,7 @@ def test_listings_read_no_documents(file: Path, tmp_path: Path) -> None:
                 one = {"id": made, "number": number, "label": f"{number}-0", **row, "job": made, **empty}
                 connection.execute(insert(version_table).values(**one))
             for column in ("datasets SET report", "jobs SET recipe", "jobs SET result", "versions SET manifest"):
-                connection.execute(text(f"UPDATE {column} = 'no JSON'"))  # noqa: S608
+                connection.execute(text(f"UPDATE {column} = 'no JSON'"))
         with store.read() as connection:
             assert [one["id"] for one in dataset.listed(connection, OWNER, "", 500)] == [data]
             assert dataset.get(connection, OWNER, data)["id"] == data

@@ -1,4 +1,4 @@
-"""Slow requests of one owner: the other requests, /health and the reports of machines do not wait for these."""
+"""Many requests of one owner: those of others, /health and the reports of machines do not wait for these."""
 
 import contextlib
 import hashlib
@@ -29,6 +29,11 @@ SCRAPE = f"""{STOPPED}
 from training.plane import metrics
 made = metrics.exposition
 metrics.exposition = lambda *given: stopped() or made(*given)
+"""
+LISTING = f"""{STOPPED}
+from training.plane import jobs
+listed = jobs.listed
+jobs.listed = lambda connection, owner, *given: (owner == "head" and stopped()) or listed(connection, owner, *given)
 """
 DISK = f"{STOPPED}\nfolder.os.fsync = stopped"
 
@@ -96,6 +101,17 @@ def test_completions_of_one_owner_take_a_share_of_the_threads(tmp_path: Path, ga
             gate()
         assert {(answer.status, answer.json["detail"]) for answer in answers[2:]} == {(409, INCOMPLETE)}
         assert complete(plane, first, ["x"] * 3).json["detail"] == INCOMPLETE
+
+
+def test_lists_of_one_owner_take_a_share_of_the_threads(tmp_path: Path, gate: Callable[[], None]) -> None:
+    with PlaneProcess(tmp_path / "plane", first=LISTING) as plane:
+        with in_threads([lambda: plane.ask("GET", "/jobs", owner="head") for _ in range(MOST + 5)]) as answers:
+            eventually(lambda: len(answers), lambda count: count == 5)
+            refusals = {(one.status, one.json["reason"], one.headers["Retry-After"]) for one in answers}
+            assert refusals == {(429, "OVERLOADED", "5")}
+            others_are_answered(plane)
+            gate()
+        assert [one.status for one in answers[5:]] == [200] * MOST
 
 
 def test_a_slow_disk_under_uploads_delays_uploads_alone(tmp_path: Path, gate: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from training.plane.errors import (
 )
 from training.plane.objects import ObjectMissingError
 from training.plane.routes import ranges
-from training.plane.routes.parts import Body, Callers, Id, PageSize, Sha256, ShownName, shown
+from training.plane.routes.parts import Body, Callers, Id, PageSize, Sha256, ShownName, quick_routes, shown
 from training.plane.schema import datasets as table
 from training.plane.services import Services
 
@@ -51,7 +51,7 @@ class Complete(Body):
 
 def router(services: Services) -> APIRouter:
     """The routes under /api/training."""
-    routes = APIRouter(prefix="/api/training", tags=["datasets"])
+    routes = quick_routes(services, "/api/training", "datasets")
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     config, store, objects, slow = services.config, services.store, services.objects, services.slow

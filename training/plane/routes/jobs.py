@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import Select, func, select
-from starlette.concurrency import run_in_threadpool
 
 from gateway.access.auth import Client
 from training.plane import database, dataset, event, jobs, preflight, terms, upload
@@ -22,7 +22,7 @@ from training.plane.jobs import NewJob
 from training.plane.launcher import Handle, LauncherAwayError
 from training.plane.objects import content as stored
 from training.plane.routes.money import check, shown_report
-from training.plane.routes.parts import Body, Callers, Id, PageSize, read_recipe, shown, shown_usd
+from training.plane.routes.parts import Body, Callers, Id, PageSize, quick_routes, read_recipe, shown, shown_usd
 from training.plane.schema import jobs as table
 from training.plane.schema import measurements
 from training.plane.services import Services
@@ -32,6 +32,8 @@ MOST_LOG_BYTES = 1 << 20
 INLINE_BYTES = 5_000_000
 ADDRESS_SECONDS = 900.0
 _POLL_SECONDS = 0.5
+_LOOKS = 16
+"""Looks a second at the jobs of one owner's event streams, of one worker."""
 _EVENTS_AT_ONCE = 500
 _MOST_POINTS = 2000
 _MOST_SHOWN = 100_000
@@ -56,11 +58,11 @@ class ArtifactUrls(Body):
 
 def router(services: Services) -> APIRouter:
     """The routes under /api/training."""
-    routes = APIRouter(prefix="/api/training", tags=["jobs"])
+    routes = quick_routes(services, "/api/training", "jobs")
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     Key = Annotated[str | None, Header(max_length=200, min_length=1)]  # noqa: N806 -- a type
-    store, objects, clock, slow = services.store, services.objects, services.clock, services.slow
+    store, objects, clock, quick, slow = services.store, services.objects, services.clock, services.quick, services.slow
     watchers = _Watchers(services.config.max_watchers)
 
     @routes.post("/jobs", status_code=201)
@@ -182,9 +184,9 @@ def router(services: Services) -> APIRouter:
         if last_event_id is not None and _NUMBER.fullmatch(last_event_id):
             after = int(last_event_id)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            found, _ = await run_in_threadpool(_read, user.name, job, after)
+            found, _ = await quick.run(user.name, lambda: _read(user.name, job, after))
             return {"events": [_plain(one) for one in found]}
-        await run_in_threadpool(_read, user.name, job, after)
+        await quick.run(user.name, lambda: _read(user.name, job, after))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = watchers.count(user.name, _follow(user.name, job, after, lambda: callers.user(request)))
         return StreamingResponse(stream, 200, headers, "text/event-stream")
@@ -206,7 +208,7 @@ def router(services: Services) -> APIRouter:
                 check()
             except PlaneError:
                 return
-            found, now = await run_in_threadpool(_read, owner, job, after)
+            found, now = await to_thread.run_sync(_read, owner, job, after, limiter=watchers.threads)
             for one in found:
                 after = one.seq
                 yield f"id: {one.seq}\nevent: {one.kind}\ndata: {json.dumps(_plain(one))}\n\n"
@@ -220,8 +222,8 @@ def router(services: Services) -> APIRouter:
                 continue
             if now["state"] in FINAL:
                 return
-            quiet += _POLL_SECONDS
-            await asyncio.sleep(_POLL_SECONDS)
+            quiet += (pause := watchers.pause(owner))
+            await asyncio.sleep(pause)
 
     @routes.get("/jobs/{job}/logs", response_class=Response)
     @slow.route()
@@ -300,12 +302,17 @@ def _thinned(job: str) -> Select[Any]:
 
 
 class _Watchers:
-    """Bounds the event streams that one worker holds open, a quarter of them for one owner."""
+    """Bounds the event streams that one worker holds open, a quarter of them for one owner, and their looks."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._each = max(1, most // 4)
         self._open: Counter[str] = Counter()
+        self.threads = CapacityLimiter(4)
+
+    def pause(self, owner: str) -> float:
+        """The seconds between two looks of a stream of the owner."""
+        return max(_POLL_SECONDS, self._open[owner] / _LOOKS)
 
     def count(self, owner: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
         """The stream, counted while it is open. Raises OverloadedError."""

@@ -14,7 +14,7 @@ from training.plane.errors import ConflictError, UnavailableError
 from training.plane.model_tables import models as table
 from training.plane.promotion import Author
 from training.plane.registry import ForeignModelError, RegistryError
-from training.plane.routes.parts import Body, Callers, Id, PageSize, shown
+from training.plane.routes.parts import Body, Callers, Id, PageSize, quick_routes, shown
 from training.plane.schema import attempts
 from training.plane.services import Services
 
@@ -66,7 +66,7 @@ class Why(Body):
 
 def router(services: Services) -> APIRouter:
     """The routes under /api/training/models."""
-    routes = APIRouter(prefix="/api/training/models", tags=["models"])
+    routes = quick_routes(services, "/api/training/models", "models")
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     Promoter = Annotated[Client, Depends(callers.promoter)]  # noqa: N806 -- a type

@@ -10,7 +10,7 @@ from gateway.access.auth import Client
 from training.plane import budget, dataset, jobs, preflight
 from training.plane.caller import BUDGET
 from training.plane.preflight import Question, Report
-from training.plane.routes.parts import Body, Callers, Id, read_recipe, shown_usd
+from training.plane.routes.parts import Body, Callers, Id, quick_routes, read_recipe, shown_usd
 from training.plane.schema import MOST_OWNER_CHARACTERS
 from training.plane.services import Services
 from training.recipes.recipe import AnyRecipe
@@ -27,7 +27,7 @@ class Limit(Body):
 
 def router(services: Services) -> APIRouter:
     """The routes under /api/training."""
-    routes = APIRouter(prefix="/api/training", tags=["money"])
+    routes = quick_routes(services, "/api/training", "money")
     callers = Callers(services)
     User = Annotated[Client, Depends(callers.user)]  # noqa: N806 -- a type
     Treasurer = Annotated[Client, Depends(callers.treasurer)]  # noqa: N806 -- a type
@@ -57,7 +57,7 @@ def router(services: Services) -> APIRouter:
         return {"budgets": [_account(owner) for owner in sorted({user.name, *others})]}
 
     @routes.put("/budgets/{owner:path}")  # a subject of a token may have slashes
-    def limit(owner: Owner, sent: Limit, _: Treasurer) -> dict[str, Any]:
+    def limit(owner: Owner, sent: Limit, user: Treasurer) -> dict[str, Any]:
         """Give an owner a budget of a month. Needs the scope training:budget."""
         with services.store.begin() as connection:
             budget.set_limit(connection, owner, sent.usd_per_month)

@@ -48,6 +48,7 @@ class _Recent(Generic[T]):
 def router(services: Services) -> APIRouter:
     """The routes at /."""
     routes = APIRouter(tags=["operations"])
+    shown = _PAGE.read_text(encoding="utf-8")
     looked = _Recent(lambda: health.look(services))
     text = _Recent(lambda: metrics.exposition(services.store, services.clock.now(), _disk()))
 
@@ -71,9 +72,9 @@ def router(services: Services) -> APIRouter:
         return PlainTextResponse(await text.value(), media_type=metrics.MEDIA_TYPE)
 
     @routes.get("/", response_class=HTMLResponse)
-    def page() -> Response:
+    async def page() -> Response:
         """Jobs and datasets in the browser; the page asks for an API key."""
         headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=headers)
+        return HTMLResponse(shown, headers=headers)
 
     return routes

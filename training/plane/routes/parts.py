@@ -1,14 +1,19 @@
 """Common parts of the routes: callers, and the forms of names and digests."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.access.auth import Client
 from training.plane import caller, identifier, problem, rates
 from training.plane.errors import InvalidRequestError, TooLargeError
 from training.plane.services import Services
+from training.plane.slow import machines_of
 from training.plane.token import Holder
 from training.recipes import recipe as recipes
 
@@ -25,31 +30,43 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+def quick_routes(services: Services, prefix: str, tag: str) -> APIRouter:
+    """A router: quick threads run its functions, other than the asynchronous ones."""
+
+    class Route(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:
+            called = endpoint if inspect.iscoroutinefunction(endpoint) else services.quick.route()(endpoint)
+            super().__init__(path, called, **given)
+
+    return APIRouter(prefix=prefix, tags=[tag], route_class=Route)
+
+
 class Callers:
     """FastAPI dependencies for the caller of a route."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def user(self, request: Request) -> Client:
+    async def user(self, request: Request) -> Client:
         """A caller with the scope training:run."""
         return self._client(request, caller.RUN)
 
-    def promoter(self, request: Request) -> Client:
+    async def promoter(self, request: Request) -> Client:
         """A caller with the scope training:promote."""
         return self._client(request, caller.PROMOTE)
 
-    def treasurer(self, request: Request) -> Client:
+    async def treasurer(self, request: Request) -> Client:
         """A caller with the scope training:budget."""
         return self._client(request, caller.BUDGET)
 
-    def pod(self, request: Request) -> Holder:
+    async def pod(self, request: Request) -> Holder:
         """The attempt that a job token speaks for, of the job in the path where the path names one.
 
         Raises TokenRefusedError, OverloadedError.
         """
-        job = request.path_params.get("job", "")
-        found = caller.pod(self._services.store, request.headers, job, self._services.clock.now())
+        job, now = request.path_params.get("job", ""), self._services.clock.now()
+        look = functools.partial(caller.pod, self._services.store, request.headers, job, now)
+        found = await self._services.quick.run(machines_of(request.state.client), look)
         request.state.owner = found.owner
         self._services.rates.spend(f"{found.job} {found.attempt}", rates.MACHINE)
         return found

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 from sqlalchemy import RowMapping, select
-from starlette.concurrency import run_in_threadpool
 
 from training.plane import dataset, reports, token, upload
 from training.plane.errors import ConflictError, InvalidRequestError, TooLargeError
 from training.plane.reports import Point, Report
 from training.plane.routes.jobs import MOST_LOG_BYTES
-from training.plane.routes.parts import Body, Callers, FileName, Id, Sha256
+from training.plane.routes.parts import Body, Callers, FileName, Id, Sha256, quick_routes
 from training.plane.schema import datasets, jobs
 from training.plane.services import Services
+from training.plane.slow import machines_of
 from training.plane.token import Holder
 from training.plane.upload import UPLOAD_SECONDS, NewUpload, UploadKind
 
@@ -108,11 +108,11 @@ class End(Body):
 
 def router(services: Services) -> APIRouter:
     """The routes under /api/training."""
-    routes = APIRouter(prefix="/api/training", tags=["pods"])
+    routes = quick_routes(services, "/api/training", "pods")
     callers = Callers(services)
     Pod = Annotated[Holder, Depends(callers.pod)]  # noqa: N806 -- a type
     store, objects, clock, config = services.store, services.objects, services.clock, services.config
-    slow = services.slow
+    quick, slow = services.quick, services.slow
 
     @routes.post("/jobs/{job}/start")
     def start(job: Id, pod: Pod) -> dict[str, Any]:
@@ -162,10 +162,13 @@ def router(services: Services) -> APIRouter:
         """Where to upload a file. An artifact of the same name is replaced."""
         if new.bytes > config.max_artifact_bytes:
             raise TooLargeError.over("bytes", config.max_artifact_bytes, new.bytes)
-        made = await run_in_threadpool(_declare, pod, NewUpload(**new.model_dump()))
+        made, signed = await quick.run(machines_of(pod.owner), lambda: _declare_signed(pod, new))
         await _empty(pod, made.replaced)
-        signed = await run_in_threadpool(objects.upload_url, made.key, new.bytes, UPLOAD_SECONDS)
         return {"id": made.id, "method": signed.method, "url": signed.url, "headers": signed.headers}
+
+    def _declare_signed(pod: Holder, new: File) -> tuple[upload.Declared, Any]:
+        made = _declare(pod, NewUpload(**new.model_dump()))
+        return made, objects.upload_url(made.key, new.bytes, UPLOAD_SECONDS)
 
     def _declare(pod: Holder, new: NewUpload) -> upload.Declared:
         with store.begin() as connection:
@@ -195,7 +198,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/jobs/{job}/checkpoints", status_code=201)
     async def checkpoint(job: Id, sent: Checkpoint, pod: Pod) -> dict[str, Any]:
         """Take a checkpoint in. The job keeps the newest two."""
-        await _empty(pod, await run_in_threadpool(_take, pod, sent))
+        await _empty(pod, await quick.run(machines_of(pod.owner), lambda: _take(pod, sent)))
         return {"step": sent.step}
 
     def _take(pod: Holder, sent: Checkpoint) -> list[str]:

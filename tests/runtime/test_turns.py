@@ -1,8 +1,8 @@
-"""Turns of the clients at the edge's event loop."""
+"""Turns of the clients at an HTTP server's event loop."""
 
 import asyncio
 
-from edge.turns import Turns
+from runtime.turns import Turns
 
 
 async def taken(turns: Turns, client: str) -> None:

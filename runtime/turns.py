@@ -5,6 +5,8 @@ Without turns, all other requests and answers would wait for the beginning of ev
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
 
 from runtime.round_robin import RoundRobin
 
@@ -29,6 +31,23 @@ class Turns:
         begins = loop.create_future()
         self._waiting.add(client, begins)
         return begins
+
+    async def begin(self, client: str, state: Mapping[str, Any]) -> bool:
+        """Return when the client's request may begin; False when the client has left before.
+
+        `state`: of the request's scope, with what runtime/http_connection.py has added.
+        """
+        begins = self.take(client)
+        if begins is None:
+            return True
+        state["cancel_when_lost"](begins)
+        try:
+            await begins
+        except asyncio.CancelledError:
+            if begins.cancelled() and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                return False
+            raise
+        return True
 
     def _next(self) -> None:
         """Begin a request of the next client."""
