@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -199,13 +199,13 @@ def router(services: Services) -> APIRouter:
             now = shown(row, "state", "progress", "attempt") | ({} if loss is None else {"loss": loss})
             return event.after(connection, job, after, _EVENTS_AT_ONCE), now
 
-    async def _follow(owner: str, job: str, after: int, check: Callable[[], object]) -> AsyncIterator[str]:
+    async def _follow(owner: str, job: str, after: int, check: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:
         """The events, until the job is final or the caller's credential is no longer valid."""
         told: dict[str, Any] = {}
         quiet = 0.0
         while True:
             try:
-                check()
+                await check()
             except PlaneError:
                 return
             found, now = await to_thread.run_sync(_read, owner, job, after, limiter=watchers.threads)
