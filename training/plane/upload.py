@@ -34,7 +34,8 @@ UNFINISHED_SECONDS: Final = 2 * UPLOAD_SECONDS
 MOST_ARTIFACTS: Final = 1000
 """Artifacts of an attempt."""
 MOST_FILES: Final = 10_000
-"""Files of an attempt, with retired ones: a checkpoint of one file every second."""
+"""Files of an attempt, with retired ones: a checkpoint of one file every second. Artifacts and logs have MOST_ARTIFACTS
+more, so that no number of checkpoints takes the result's place."""
 KEPT_CHECKPOINTS: Final = 2
 """Checkpoints that a job keeps, the newest ones."""
 MOST_CHECKPOINT_EVENTS: Final = 1000
@@ -108,9 +109,10 @@ def _check_room(connection: Connection, holder: Holder, new: NewUpload, most_byt
     artifact = (uploads.c.kind == UploadKind.ARTIFACT) & (uploads.c.sha256 != _RETIRED)
     sums = (func.count(), func.coalesce(func.sum(uploads.c.bytes), 0), func.count(case((artifact, 1))))
     files, held, artifacts = connection.execute(select(*sums).where(*_of(holder))).one()
-    if files >= MOST_FILES:
-        text = f"at most {MOST_FILES} files of an attempt within two hours"
-        raise OverloadedError(text, Violation("uploads", text, MOST_FILES), retry_after=600.0)
+    most = MOST_FILES + (0 if new.kind is UploadKind.CHECKPOINT else MOST_ARTIFACTS)
+    if files >= most:
+        text = f"at most {most} files of an attempt within two hours"
+        raise OverloadedError(text, Violation("uploads", text, most), retry_after=600.0)
     if new.kind is UploadKind.ARTIFACT and artifacts >= MOST_ARTIFACTS:
         raise LimitReachedError.at("uploads", MOST_ARTIFACTS, "artifacts of an attempt")
     if new.kind is not UploadKind.LOG and held + new.bytes > most_bytes:  # the log says why the attempt has failed

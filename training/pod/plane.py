@@ -24,7 +24,9 @@ class RefusedError(Exception):
 
 
 class AwayError(Exception):
-    """The plane or the object store does not answer."""
+    """The plane or the object store does not answer, or asks for a pause of `retry_after` seconds."""
+
+    retry_after = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,16 @@ class Plane:
 
 
 def insist(step: Any, seconds: float) -> Any:
-    """The step's result, trying again after AwayError with full jitter, for so many seconds. Raises AwayError."""
+    """The step's result, trying again after AwayError with full jitter, for so many seconds.
+
+    Raises AwayError, at once for a pause that ends later.
+    """
     end, wait = time.monotonic() + seconds, _FIRST_WAIT
     while True:
         try:
             return step()
-        except AwayError:
-            if time.monotonic() > end:
+        except AwayError as error:
+            if time.monotonic() + error.retry_after > end:
                 raise
         time.sleep(random.uniform(0.0, wait))  # noqa: S311 -- jitter needs no secrecy
         wait = min(_LONGEST_WAIT, 2.0 * wait)
@@ -93,8 +98,13 @@ def _open(url: str, method: str, body: Any, headers: Mapping[str, str], timeout:
     except urllib.error.HTTPError as error:
         with error:
             text = error.read(2000).decode(errors="replace")
-        kind = AwayError if error.code in {408, 425, 429} or error.code >= 500 else RefusedError
-        raise kind(f"{method} answered {error.code}: {_detail(text)}") from None
+        said = f"{method} answered {error.code}: {_detail(text)}"
+        if error.code not in {408, 425, 429} and error.code < 500:
+            raise RefusedError(said) from None
+        away = AwayError(said)
+        pause = error.headers.get("Retry-After", "")
+        away.retry_after = float(pause) if pause.isdecimal() and len(pause) < 9 else 0.0
+        raise away from None
     except (OSError, http.client.HTTPException) as error:
         raise AwayError(f"{method} failed: {getattr(error, 'reason', error)}") from None
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.http_thread import running
 from tests.runtime.remote.answers import answering
-from training.pod.plane import Plane
+from training.pod.plane import AwayError, Plane
 from training.pod.report import Reporter
 
 
@@ -22,6 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.reports: list[dict] = []
         self.statuses: list[int] = []
         self.torn = 0
+        self.retry_after = "0"
         self.answer = {"stop": False, "seconds_left": 100.0}
         self.came = threading.Condition()
 
@@ -41,6 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.server.reports.append(body)
             self.server.came.notify_all()
         self.send_response(status)
+        self.send_header("Retry-After", self.server.retry_after)
         if self.server.torn > 0:
             self.server.torn -= 1
             self.send_header("Content-Length", "1000")
@@ -112,6 +114,14 @@ def test_the_last_numbers_are_sent_at_the_end(server: Server) -> None:
     report.measure(7, 7, {"loss": 0.25})
     report.stop()
     assert server.reports[-1]["metrics"][0]["value"] == 0.25
+
+
+def test_no_one_waits_for_a_pause_that_ends_too_late(server: Server) -> None:
+    """Each checkpoint held the training for two minutes after a refusal that named ten."""
+    server.statuses, server.retry_after = [429] * 5, "600"
+    with pytest.raises(AwayError, match="429"):
+        Plane(f"http://127.0.0.1:{server.server_port}", "J", "t").insist("uploads", {}, 120.0)
+    assert len(server.statuses) == 4
 
 
 def test_an_answer_that_is_torn_or_no_json_ends_nothing(server: Server) -> None:

@@ -203,6 +203,7 @@ def test_the_files_of_an_attempt_have_a_bounded_number_of_bytes(tmp_path: Path) 
         assert machine.declare("c", b"", "checkpoint").status == 201
         refused = machine.declare("d", b"", "checkpoint")
         assert (*error_of(refused), refused.headers["Retry-After"]) == (429, "OVERLOADED", "uploads", 4, "600")
+        assert machine.declare("b", bytes(400)).status == 201  # checkpoints take no place of the result's
 
 
 def test_the_requests_of_a_machine_have_a_rate(tmp_path: Path) -> None:
