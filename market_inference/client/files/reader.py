@@ -207,8 +207,19 @@ def _values(table: Grid, options: Options) -> list[list[float]]:
     evidence = numerals.Evidence()
     for at in range(len(table.names)):
         evidence.add([cell if numerals.looks_like_number(cell) else "" for cell in table.cells(at)], table.lines)
-    decimal = options.decimal or ("." if table.typed else evidence.decide(dot_is_decimal=table.dot_is_decimal))
+    decimal = options.decimal or _decided(evidence, table)
     return [[numerals.number_or_nan(cell, decimal) for cell in row] for row in table.rows]
+
+
+def _decided(evidence: numerals.Evidence, table: Grid) -> str:
+    """The decimal separator. Raises FileError. Among typed numbers, which have a point, texts may have a comma."""
+    decimal = evidence.decide(dot_is_decimal=table.dot_is_decimal)
+    if table.typed and decimal == ",":
+        cell = evidence.decimal[","]
+        raise FileError(
+            f"row {cell.row}: {cell.text!r} has a decimal comma, numbers have a point; give --decimal ,"
+        )
+    return decimal
 
 
 class _Reading:
@@ -410,8 +421,6 @@ class _Reading:
         """The decimal separator, and the reason to leave out the volume if only the volume is ambiguous."""
         if self._options.decimal:
             return self._options.decimal, ""
-        if self._table.typed:
-            return ".", ""
         try:
             return self._evidence((*PRICES, "adjusted", "volume")), ""
         except FileError as doubt:
@@ -423,7 +432,7 @@ class _Reading:
         for role in roles:
             if role in self._roles:
                 evidence.add(self._table.cells(self._roles[role]), self._table.lines)
-        return evidence.decide(dot_is_decimal=self._table.dot_is_decimal)
+        return _decided(evidence, self._table)
 
     def _columns(self, decimal: str, volume_doubt: str, places: NDArray[np.intp]) -> dict[str, Floats]:
         """The columns by role. A column other than the close that is not whole is left out, with a note."""
@@ -505,13 +514,9 @@ class _Reading:
         except FileError:
             hint = "; give --columns close=NAME" if name.lower() == "close" else ""
             raise FileError(f"no column {name!r}; there are {names.listed(self._table.names)}{hint}") from None
-        if self._options.decimal or self._table.typed:
-            decimal = self._options.decimal or "."
-        else:
-            evidence = numerals.Evidence()
-            evidence.add(self._table.cells(at), self._table.lines)
-            decimal = evidence.decide(dot_is_decimal=self._table.dot_is_decimal)
-        cells = self._table.cells(at)
+        cells, evidence = self._table.cells(at), numerals.Evidence()
+        evidence.add(cells, self._table.lines)
+        decimal = self._options.decimal or _decided(evidence, self._table)
         whole = [place for place in places.tolist() if not numerals.missing(cells[place])]
         if not whole:
             raise FileError(f"column {name!r} is empty")

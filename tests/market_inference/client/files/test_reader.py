@@ -146,6 +146,22 @@ def test_times_of_day_as_numbers_without_leading_zeros():
     assert bars.times[1] - bars.times[0] == np.timedelta64(570, "m")
 
 
+@pytest.mark.parametrize(
+    ("closes", "reason"),
+    [
+        (["1,234", "1,235"], r"row 1: '1,234' may be 1.234 or 1234, .*give --decimal"),
+        (["1,234", "99,5"], r"row 2: '99,5' has a decimal comma, numbers have a point; give --decimal ,"),
+        (["110'165", "110'170"], r"row 1: .* may have thousands or 32nds"),
+    ],
+)
+def test_texts_in_json_are_decided_by_evidence_as_other_texts(closes, reason):
+    records = [{"date": day, "close": close} for day, close in zip(DAYS, closes, strict=False)]
+    with pytest.raises(FileError, match=reason):
+        read_bars(file(json.dumps(records)))
+    numbers = [{"date": DAYS[0], "close": "1,234"}, {"date": DAYS[1], "close": 1234.5}]
+    assert read_bars(file(json.dumps(numbers)))["close"].tolist() == [1234.0, 1234.5]
+
+
 def test_a_column_of_hours_or_minutes_is_refused_without_a_format():
     hourly = "Date,Time,Close\n20240131,9,1\n20240131,10,2\n"
     with pytest.raises(FileError, match=r"row 2: the time of day '9' may be the hour or the minute.*--date-format"):
