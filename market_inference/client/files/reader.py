@@ -216,9 +216,7 @@ def _decided(evidence: numerals.Evidence, table: Grid) -> str:
     decimal = evidence.decide(dot_is_decimal=table.dot_is_decimal)
     if table.typed and decimal == ",":
         cell = evidence.decimal[","]
-        raise FileError(
-            f"row {cell.row}: {cell.text!r} has a decimal comma, numbers have a point; give --decimal ,"
-        )
+        raise FileError(f"row {cell.row}: {cell.text!r} has a decimal comma, numbers have a point; give --decimal ,")
     return decimal
 
 
