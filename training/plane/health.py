@@ -17,7 +17,7 @@ from training.plane.services import Services
 
 
 def look(services: Services) -> dict[str, Any]:
-    """`status` healthy or unhealthy, and for each part whether it works, in how many seconds, and why not."""
+    """`status` healthy or unhealthy, and for each part: works or not, the seconds, the reason."""
     parts = {"store": _timed(lambda: _probe_store(services)), "objects": _timed(lambda: _probe_objects(services))}
     good = all(part["healthy"] for part in parts.values())
     return {"status": "healthy" if good else "unhealthy", "at": services.clock.now(), **parts}
@@ -33,7 +33,7 @@ def _timed(probe: Callable[[], None]) -> dict[str, Any]:
 
 
 def _probe_store(services: Services) -> None:
-    """A row of a name of its own, so that probes of several workers do not meet."""
+    """A row with a name that no other probe uses, so that probes of several workers do not meet."""
     name = f"probe-{identifier.new()}"
     with services.store.begin() as connection:
         connection.execute(insert(totals).values(kind=name, swept=1))
@@ -42,7 +42,7 @@ def _probe_store(services: Services) -> None:
 
 
 def _probe_objects(services: Services) -> None:
-    """A store that is away is asked once: a silent one takes its time for each question."""
+    """A store that is away is asked once: a silent store takes the full time for each question."""
     key = f"probes/{identifier.new()}"
     services.objects.put(key, b"probe")
     came = b"".join(at_most(services.objects.read(key), 5))

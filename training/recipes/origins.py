@@ -1,7 +1,7 @@
 """Forecast origins of a walk-forward: as many bars as lie before an origin, oldest origin first.
 
 Owns the lattice and the share that is held back for the gate. Origins lie one horizon apart, so that targets do not
-overlap. The plane computes the same origins from the dataset, so that no machine chooses the origins that judge it.
+overlap. The plane computes the same origins from the dataset: no machine chooses the origins of the gate.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ Ends = npt.NDArray[np.int64]
 
 
 def lattice(bars: int, horizon: int, fewest: int) -> Ends:
-    """Every origin with at least `fewest` bars before it and `horizon` bars after it."""
+    """Every origin with at least `fewest` bars before and `horizon` bars after the origin."""
     return np.arange(bars - horizon, fewest - 1, -horizon)[::-1]
 
 

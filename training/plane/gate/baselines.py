@@ -1,6 +1,6 @@
-"""Naive models that a candidate must beat: the share of each label, and a random walk with the returns of the past.
+"""Naive models, below which no candidate passes: the share of each label, and a random walk with past returns.
 
-Owns the two baselines. Both know nothing of what comes after the rows or bars that they were made from.
+Owns the two baselines. Both know nothing of later rows or bars.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ import numpy as np
 from training.plane.gate.statistics import Floats, Ints
 
 WINDOW = 250
-"""Bars whose returns make the quantiles."""
+"""Bars for the returns behind the quantiles."""
 
 
 def label_shares(labels: Ints, classes: int, count: int) -> Floats:
-    """The shares of the labels that were trained on, with one row more of each class, for `count` rows [count, k]."""
+    """The shares of the training labels, with one row more of each class, for `count` rows [count, k]."""
     counts = np.bincount(labels, minlength=classes) + 1.0
     return np.tile(counts / counts.sum(), (count, 1))
 
