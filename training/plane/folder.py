@@ -134,21 +134,20 @@ class FolderObjects:
 
     def empty(self, key: str) -> None:
         path = self._path(key)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with _translated(key):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh.touch(mode=0o600)
-            fresh.replace(path)
+            path.touch(mode=0o600)
+            os.truncate(path, 0)
             _give_up(_fresh(path.parent, path))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with contextlib.suppress(ObjectMissingError), _translated(key):
             _give_up(_fresh(path.parent, path))
+            for file in self._files(key):
+                _give_up(file)
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink()
 
     @contextlib.contextmanager
     def receive(self, key: str, upload: str = "", part: int = 0, size: int = 0) -> Iterator[Incoming]:
@@ -235,11 +234,11 @@ def _fresh(home: Path, final: Path, part: int = 0) -> Path:
     return home / f".{final.name}.{part}"
 
 
-def _give_up(fresh: Path) -> None:
-    """End an upload under way, of any process: its bytes go at once, and the writer fails at its next piece."""
+def _give_up(file: Path) -> None:
+    """Delete a file that any process may have open: the bytes go at once, and writers and readers fail."""
     with contextlib.suppress(FileNotFoundError):
-        os.truncate(fresh, 0)
-        fresh.unlink()
+        os.truncate(file, 0)
+        file.unlink()
 
 
 def _give_up_all(parts: Path) -> None:
@@ -262,6 +261,8 @@ def _chunks(key: str, files: Mapping[Path, int], start: int, end: int) -> Iterat
                     content.seek(start)
                     while chunk := content.read(min(CHUNK_BYTES, min(size, end) - content.tell())):
                         yield chunk
+                    if content.tell() < min(size, end):
+                        raise ObjectMissingError(key)  # deleted since
             start, end = max(0, start - size), end - size
 
 

@@ -21,6 +21,7 @@ from runtime.logs import fields
 from runtime.turns import Turns
 from training.plane import problem
 from training.plane.errors import OverloadedError, SlowBodyError, TooLargeError, Violation
+from training.plane.objects import ObjectMissingError
 
 log = logging.getLogger("training.requests")
 
@@ -78,6 +79,9 @@ class Guard:
         else:
             try:
                 await self._app(scope, timed, answer)
+            except RuntimeError as error:  # Starlette's, for an error after the answer's begin
+                if not isinstance(error.__cause__, ObjectMissingError):  # deleted under the download: no bug
+                    raise
             finally:
                 self._bodies.size -= held.size
                 if answer.status == HTTPStatus.UNAUTHORIZED:

@@ -373,6 +373,40 @@ def test_an_upload_under_way_keeps_no_byte_beyond_the_end_of_its_object(
     }.get(end, [])  # fmt: skip
 
 
+@pytest.mark.parametrize(("end", "left"), [("delete", []), ("empty", [0])])
+def test_a_download_under_way_keeps_no_byte_of_a_deleted_object(
+    objects: FolderObjects, tmp_path: Path, end: str, left: list[int]
+) -> None:
+    """Owners who read slowly kept the bytes of deleted datasets on the disk, counted for nobody."""
+    objects.put(KEY, bytes(1 << 20))
+    stored = os.open(tmp_path / "objects" / KEY, os.O_RDONLY)
+    chunks = objects.read(KEY)
+    assert len(next(chunks)) < 1 << 20
+    getattr(objects, end)(KEY)
+    assert os.fstat(stored).st_size == 0
+    os.close(stored)
+    with pytest.raises(ObjectMissingError):
+        sum(map(len, chunks))
+    assert [path.stat().st_size for path in (tmp_path / "objects").rglob("*") if path.is_file()] == left
+
+
+def test_a_deletion_ends_the_downloads_of_the_dataset(tmp_path: Path) -> None:
+    with PlaneProcess(tmp_path) as plane:
+        dataset = plane.dataset(content := texts(100_000))
+        url = urlsplit(plane.ask("POST", f"/datasets/{dataset}/tokens").json["url"])
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.settimeout(60)
+            reader.connect((url.hostname, url.port))
+            reader.sendall(f"GET {url.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            got = len(reader.recv(100))
+            assert plane.ask("DELETE", f"/datasets/{dataset}").status == 204
+            while more := len(reader.recv(1 << 20)):
+                got += more
+        assert got < len(content)
+        assert "trace" not in plane.log.read_text()
+
+
 def test_a_deletion_ends_the_upload_of_the_dataset(tmp_path: Path) -> None:
     """An owner who declared, sent and deleted again and again, byte by byte, filled the disk."""
     with PlaneProcess(tmp_path) as plane:
