@@ -222,7 +222,7 @@ def _ascending(quantiles: Any) -> bool:
 def owned(outcome: Any) -> Any:
     """The outcome with arrays of its own, in place of arrays that the model may write to again."""
     if isinstance(outcome, np.ndarray):
-        return outcome.copy()
+        return outcome.copy("K")  # another layout stays the mistake that it is
     if type(outcome) is list:
         return list(map(owned, outcome))
     if isinstance(outcome, tuple):
