@@ -12,11 +12,13 @@ from runtime.round_robin import RoundRobin
 
 
 class Turns:
-    """One request begins in a turn of the event loop, and the clients take turns."""
+    """One request begins in a turn of the event loop, or in every second, third, ... one; the clients take turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
         self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
-        self._taken = False
+        self._every = every
+        # Turns of the loop until the next beginning, 0 while a request may begin at once.
+        self._left = 0
 
     def take(self, client: str) -> asyncio.Future[None] | None:
         """None when the client's request may begin at once, else a future that is done when the request may begin.
@@ -24,8 +26,8 @@ class Turns:
         A request whose future is cancelled loses its turn.
         """
         loop = asyncio.get_running_loop()
-        if not self._taken:
-            self._taken = True
+        if not self._left:
+            self._left = self._every
             loop.call_soon(self._next)
             return None
         begins = loop.create_future()
@@ -50,11 +52,12 @@ class Turns:
         return True
 
     def _next(self) -> None:
-        """Begin a request of the next client."""
-        while self._waiting:
+        """Begin a request of the next client, if the turn has come."""
+        self._left -= 1
+        while self._waiting and not self._left:
             begins = self._waiting.pop()
             if not begins.cancelled():
                 begins.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._taken = False
+                self._left = self._every
+        if self._left:
+            asyncio.get_running_loop().call_soon(self._next)

@@ -15,6 +15,7 @@ from gateway.access.caller import Caller
 from gateway.calls.completion import Result
 from gateway.calls.servicer import Servicer
 from gateway.calls.slow_checks import SlowChecks
+from gateway.transport.crowds import Crowds
 from gateway.transport.interface import LIMITS, METADATA_BYTES, Register
 from gateway.transport.resets import Resets, Turn
 from market_inference.contract import codes, deadline, metadata, methods
@@ -91,6 +92,7 @@ class GrpcioTransport:
             self._options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000))
         self._strangers = _Strangers(servicer)
         self._resets = Resets()
+        self._crowds = Crowds()
         self._servers: list[grpc.aio.Server] = []
 
     def add_port(self, address: str) -> int:
@@ -118,7 +120,7 @@ class GrpcioTransport:
         ]
         server = grpc.aio.server(options=[*self._options, *options])
         # gRPC has a queue for each registered method. Calls of other methods, or of none, wait in other queues.
-        handlers = _handlers(self._servicer, self._strangers, self._resets)
+        handlers = _handlers(self._servicer, self._strangers, self._resets, self._crowds)
         server.add_registered_method_handlers(methods.SERVICE.full_name, handlers)
         self._register(server)
         server.add_generic_rpc_handlers((_Unknown(self._strangers),))
@@ -135,14 +137,14 @@ class GrpcioTransport:
 
 
 def _handlers(
-    servicer: Servicer, strangers: "_Strangers", resets: Resets
+    servicer: Servicer, strangers: "_Strangers", resets: Resets, crowds: Crowds
 ) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
     """The public RPCs by name, as gRPC handlers that pass bytes, so that no message is parsed twice.
 
     Unary RPCs have handlers for a stream of requests: such a handler runs before the request has come, so that the
     refusal of a stranger needs no request, and the wait for a request has a time limit.
     """
-    unary = _unary(servicer, _Requests())
+    unary = _unary(servicer, _Requests(), crowds)
     streamed = {"Stream": servicer.stream, "Watch": servicer.watch}
     made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, method in methods.METHODS.items():
@@ -240,8 +242,18 @@ def _known(servicer: Servicer, method: Method, serve: Serve, strangers: _Strange
     return handler
 
 
-def _unary(servicer: Servicer, requests: "_Requests") -> Serve:
+def _unary(servicer: Servicer, requests: "_Requests", crowds: Crowds) -> Serve:
     async def serve(method: Method, caller: Caller, context: Any) -> bytes:
+        client = caller.admitted().name
+        begins = crowds.enter(client)
+        try:
+            if begins is not None:
+                await begins
+            return await answer(method, caller, context)
+        finally:
+            crowds.leave(client)
+
+    async def answer(method: Method, caller: Caller, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[Result] = loop.create_future()
 
