@@ -5,6 +5,7 @@ session.py owns the content of messages.
 """
 
 import asyncio
+import math
 import queue
 import random
 import time
@@ -32,6 +33,8 @@ WINDOW = 256
 BUFFER = 1024
 """Updates without a reader; beyond it the session stops reading from the connection."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+STEADY_SECONDS = 2.0
+"""A session that was open for so long was not lost at once: the attempts to reopen are counted anew."""
 RECONNECT_SECONDS = 300.0
 """How long a lost session is reopened, counted from the loss."""
 FINISHED = "this session takes no more bars after finish()"
@@ -53,22 +56,25 @@ class _Reopening:
         self._seconds = 0.0 if seconds == 0 else arguments.seconds(seconds, "reconnect_seconds")
         self._was_open = False
         self._tried, self._since = 0, time.monotonic()
+        self._steady = math.inf
 
     def opened(self) -> None:
         self._was_open = True
-        self._tried, self._since = 0, time.monotonic()
+        self._steady = time.monotonic() + STEADY_SECONDS
 
     def pause_after(self, failure: MarketInferenceError) -> float:
         """Seconds to wait; raises the failure when another attempt is pointless."""
-        if self._tried == 0:
-            self._since = time.monotonic()
+        now = time.monotonic()
+        if self._tried == 0 or now >= self._steady:
+            self._tried, self._since = 0, now
+        self._steady = math.inf
         draw = random.random()  # noqa: S311  # jitter
         seconds = pause(self._tried, draw)
         again = isinstance(failure, UnavailableError)
         if self._was_open and self._tried and isinstance(failure, OverloadedError) and failure.retry_after is not None:
             again, seconds = True, max(seconds, failure.retry_after * (1 + 0.25 * draw))
         self._tried += 1
-        if not again or time.monotonic() + seconds > self._since + self._seconds:
+        if not again or now + seconds > self._since + self._seconds:
             raise failure
         return seconds
 

@@ -334,3 +334,42 @@ def test_a_wrong_answer_to_a_reopening_ends_the_session() -> None:
                 next(session)
     finally:
         server.stop(None).wait(60)
+
+
+def test_a_session_that_breaks_again_and_again_is_reopened_with_pauses_and_ends() -> None:
+    openings: list[pb.WatchRequest] = []
+
+    class Breaking(MarketInferenceServiceServicer):
+        """Every session is lost at its first bar."""
+
+        def Watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:  # noqa: N802
+            openings.append(next(requests))
+            yield pb.WatchResponse(opened=pb.WatchOpened(columns=["SMA"], request_id="r"))
+            next(requests)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_MarketInferenceServiceServicer_to_server(Breaking(), server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    async def watch() -> None:
+        async with (
+            AsyncClient(target) as client,
+            client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.9) as session,
+        ):
+            await session.append(1.0)
+            await anext(session)
+
+    try:
+        with Client(target) as client, client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.9) as session:
+            session.append(1.0)
+            with pytest.raises(errors.UnavailableError, match="gone"):
+                next(session)
+        assert 3 <= len(openings) <= 7  # pauses of 25, 50, 100, 200, 400 and 800 ms at least
+        openings.clear()
+        with pytest.raises(errors.UnavailableError, match="gone"):
+            asyncio.run(watch())
+        assert 3 <= len(openings) <= 7
+    finally:
+        server.stop(None).wait(60)
