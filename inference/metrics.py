@@ -1,8 +1,8 @@
 """The Prometheus metrics of the inference service. Label values are few, and no client chooses them."""
 
-from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollect
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from inference.batching.job import BatchResult
+from inference.batching.job import BatchResult, Entry
 from inference.batching.schedule import BatchPlan
 from inference.batching.tracks import Tracks
 from inference.calls.call import ReplicaCall
@@ -110,13 +110,14 @@ class Metrics:
             "market_inference_watch_interval_hits", "Closes inside that interval.", ("model", "version", "clients")
         )
         version = ("engine", "model", "version")
-        self.model_items = counter("market_inference_model_items", "Items that a model has run.", (*version, "clients"))
+        by_clients = (*version, "clients")
+        self.model_items = counter("market_inference_model_items", "Items that a model has run.", by_clients)
         self.model_failures = counter(
-            "market_inference_model_failures", "Items that a model has failed, callers' mistakes aside.", version
+            "market_inference_model_failures", "Items that a model has failed, callers' mistakes aside.", by_clients
         )
-        self.model_units = counter("market_inference_model_units", "Units in a model's batches.", version)
+        self.model_units = counter("market_inference_model_units", "Units in a model's batches.", by_clients)
         self.model_seconds = counter(
-            "market_inference_model_busy_seconds", "Cost of a model's batches, in seconds of the engine.", version
+            "market_inference_model_busy_seconds", "Cost of a model's batches, in seconds of the engine.", by_clients
         )
         self.shadowed = counter(
             "market_inference_shadow_items",
@@ -230,13 +231,12 @@ class BatcherMetrics:
         self._dropped = metrics.dropped.labels(engine)
         self._invalid = metrics.invalid.labels(engine)
         self._recoveries = metrics.recoveries.labels(engine)
-        self._of_version = cache(self._counters)
-        self._of_client = cache(partial(metrics.model_items.labels, engine))
+        self._of_client = lru_cache(1024)(self._counters)
 
-    def _counters(self, model: str, version: str) -> tuple[Counter, ...]:
+    def _counters(self, model: str, version: str, client: str) -> tuple[Counter, ...]:
         metrics = self._metrics
-        found = metrics.model_failures, metrics.model_units, metrics.model_seconds
-        return tuple(one.labels(self._engine, model, version) for one in found)
+        found = metrics.model_items, metrics.model_failures, metrics.model_units, metrics.model_seconds
+        return tuple(one.labels(self._engine, model, version, _group(client)) for one in found)
 
     def batch(self, plan: BatchPlan, result: BatchResult, units: int) -> None:
         self._items.observe(plan.items)
@@ -244,20 +244,26 @@ class BatcherMetrics:
         self._units.inc(units)
         self._padding.inc(units - sum(entry.units * entry.count for entry in plan.batch))
         model = plan.batch[0].job.model
-        if (version := getattr(model, "version", None)) is not None:  # the preparation of texts has none
-            clients = Counts[str]()
-            for entry in plan.batch:
-                clients[entry.job.client] += entry.count
-            for client, items in clients.items():
-                self._of_client(model.name, version, _group(client)).inc(items)
-            failures, sizes, busy = self._of_version(model.name, version)
-            failures.inc(sum(map(_failed, result.outcomes)))
-            sizes.inc(units)
-            busy.inc(result.busy)
+        if getattr(model, "version", None) is not None:  # the preparation of texts has none
+            self._count(model, plan.batch, result, units)
         if result.oom_recoveries:
             self._recoveries.inc(result.oom_recoveries)
         if result.invalid:
             self._invalid.inc(result.invalid)
+
+    def _count(self, model: Any, batch: Sequence[Entry], result: BatchResult, units: int) -> None:
+        """Count the items of each client, with the client's share of the batch's units and seconds."""
+        outcomes, ran = iter(result.outcomes), len(result.outcomes)
+        found: dict[str, tuple[int, int]] = {}
+        for entry in batch:
+            items, failures = found.get(entry.job.client, (0, 0))
+            failed = sum(map(_failed, islice(outcomes, entry.count)))
+            found[entry.job.client] = items + entry.count, failures + failed
+        for client, (items, failures) in found.items():
+            counters = self._of_client(model.name, model.version, client)
+            counts = items, failures, units * items / ran, result.busy * items / ran
+            for counter, count in zip(counters, counts, strict=True):
+                counter.inc(count)
 
     def refused(self, reason: str) -> None:
         self._metrics.refusals.labels(self._engine, reason).inc()

@@ -4,8 +4,8 @@ Owns the limits, the counts over restarts of replicas, and the reading of the me
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,32 +31,27 @@ _NAMES: Final = {
     "market_inference_model_units_total": "units",
     "market_inference_model_busy_seconds_total": "seconds",
 }
-_BY_CLIENTS: Final = frozenset({"checks", "hits", "items"})
-ByClients = dict[str, float]
-"""A count by the label `clients`, a group of clients that is mostly one client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one version: closes that had an interval, those inside; items, failed items, units, seconds of the device."""
+    """Closes that had an interval, and those inside; items, failed items, units, seconds of the device."""
 
-    checks: ByClients = field(default_factory=dict)
-    hits: ByClients = field(default_factory=dict)
-    items: ByClients = field(default_factory=dict)
+    checks: float = 0.0
+    hits: float = 0.0
+    items: float = 0.0
     failures: float = 0.0
     units: float = 0.0
     seconds: float = 0.0
 
     def plus(self, later: "Counts", earlier: "Counts") -> "Counts":
         """These counts and the growth from `earlier` to `later`."""
-        total, now, before = asdict(self), asdict(later), asdict(earlier)
-        for name, value in now.items():
-            if name in _BY_CLIENTS:
-                for clients, count in value.items():
-                    total[name][clients] = total[name].get(clients, 0.0) + _grown(count, before[name].get(clients, 0.0))
-            else:
-                total[name] += _grown(value, before[name])
-        return Counts(**total)
+        each = zip(astuple(self), astuple(later), astuple(earlier), strict=True)
+        return Counts(*(count + _grown(now, before) for count, now, before in each))
+
+
+ByClients = Mapping[str, Counts]
+"""The counts of one version by the label `clients`, a group that is mostly one client."""
 
 
 def _grown(now: float, before: float) -> float:
@@ -64,84 +59,90 @@ def _grown(now: float, before: float) -> float:
     return now - before if now >= before else now
 
 
-def read(text: str, model: str) -> dict[str, Counts]:
+def read(text: str, model: str) -> dict[str, ByClients]:
     """The counts of each version of a model, from a replica's metrics."""
-    found: defaultdict[str, dict[str, Any]] = defaultdict(lambda: asdict(Counts()))
+    found: defaultdict[str, defaultdict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = _NAMES.get(sample.name)
-            if name is None or sample.labels.get("model") != model:
-                continue
-            counts = found[sample.labels.get("version", "")]
-            if name in _BY_CLIENTS:
-                counts[name][sample.labels.get("clients", "")] = sample.value
-            else:
-                counts[name] += sample.value
-    return {version: Counts(**counts) for version, counts in found.items()}
+            if name is not None and sample.labels.get("model") == model:
+                found[sample.labels.get("version", "")][sample.labels.get("clients", "")][name] = sample.value
+    return {version: {name: Counts(**counts) for name, counts in each.items()} for version, each in found.items()}
 
 
 def advance(
-    watched: Mapping[str, Any] | None, champion: str, looks: Mapping[str, Mapping[str, Counts]]
+    watched: Mapping[str, Any] | None, champion: str, looks: Mapping[str, Mapping[str, ByClients]]
 ) -> dict[str, Any]:
     """The state of a watch after another look; `looks` has the counts of each version by replica.
 
-    The state is JSON: `total` since the promotion, `before` the other versions' counts at the first look, for the pace
-    that the champion is compared with, and `seen` the newest counts by replica.
+    The state is JSON: `total` since the promotion by clients, `before` the other versions' counts at the first look,
+    and `seen` the newest counts by replica and clients.
     """
+    seen = {replica: _plain(found.get(champion, {})) for replica, found in looks.items()}
     if watched is None:
-        others = [counts for found in looks.values() for version, counts in found.items() if version != champion]
-        before = Counts()
-        for counts in others:
-            before = before.plus(counts, Counts())
-        seen = {replica: asdict(found.get(champion, Counts())) for replica, found in looks.items()}
-        return {"total": asdict(Counts()), "before": asdict(before), "seen": seen}
-    total, seen = Counts(**watched["total"]), dict(watched["seen"])
+        others = [of for found in looks.values() for version, of in found.items() if version != champion]
+        before = _together(counts for of in others for counts in of.values())
+        return {"total": {}, "before": asdict(before), "seen": seen}
+    total = {clients: Counts(**counts) for clients, counts in watched["total"].items()}
     for replica, found in looks.items():
-        now = found.get(champion, Counts())
-        total = total.plus(now, Counts(**seen.get(replica, {})))
-        seen[replica] = asdict(now)
-    return {**watched, "total": asdict(total), "seen": seen}
+        earlier = watched["seen"].get(replica, {})
+        for clients, now in found.get(champion, {}).items():
+            total[clients] = total.get(clients, Counts()).plus(now, Counts(**earlier.get(clients, {})))
+    return {**watched, "total": _plain(total), "seen": {**watched["seen"], **seen}}
+
+
+def _plain(of: ByClients) -> dict[str, dict[str, float]]:
+    return {clients: asdict(counts) for clients, counts in of.items()}
+
+
+def _together(each: Iterable[Counts]) -> Counts:
+    return Counts(*map(sum, zip(*map(astuple, each), strict=True)))
 
 
 def disappoints(watched: Mapping[str, Any]) -> str:
-    """The reason to take the champion back; empty for none."""
-    now, before = Counts(**watched["total"]), Counts(**watched["before"])
+    """The reason to take the champion back; empty for none.
+
+    Clients choose their series, closes and items: where several use the model, there must be a reason without each one
+    of them as well.
+    """
+    total, before = {name: Counts(**counts) for name, counts in watched["total"].items()}, Counts(**watched["before"])
+    users = [name for name, counts in total.items() if counts.items]
+    if len(users) > 1:
+        for left_out in users:
+            if not _reason(_together(counts for name, counts in total.items() if name != left_out), before):
+                return ""
+    return _reason(_together(total.values()), before)
+
+
+def _reason(now: Counts, before: Counts) -> str:
     return _coverage(now) or _errors(now) or _latency(now, before)
 
 
 def _coverage(now: Counts) -> str:
-    """The intervals hold too few closes of all clients, and also without any one client.
-
-    Clients choose their closes: the closes of one client alone take the model from no other client. Intervals that hold
-    too many closes are no reason: a halted instrument stays inside.
-    """
-    several = sum(map(bool, now.items.values())) > 1
-    for left_out in ("", *(now.checks if several else ())):
-        checks = sum(now.checks.values()) - now.checks.get(left_out, 0.0)
-        hits = sum(now.hits.values()) - now.hits.get(left_out, 0.0)
-        low, _ = binomial_tails(round(hits), round(checks), NOMINAL)
-        if checks < FEWEST_CHECKS or hits / checks > NOMINAL - COVERAGE_SLACK or low > CHANCE:
-            return ""
-    checks, hits = sum(now.checks.values()), sum(now.hits.values())
-    return f"coverage: the {NOMINAL:.0%} interval held {hits:.0f} of {checks:.0f} closes ({hits / checks:.1%})"
+    """The intervals hold too few closes. Too many are no reason: the closes of a halted instrument stay inside."""
+    if now.checks < FEWEST_CHECKS:
+        return ""
+    share = now.hits / now.checks
+    low, _ = binomial_tails(round(now.hits), round(now.checks), NOMINAL)
+    if share > NOMINAL - COVERAGE_SLACK or low > CHANCE:
+        return ""
+    return f"coverage: the {NOMINAL:.0%} interval held {now.hits:.0f} of {now.checks:.0f} closes ({share:.1%})"
 
 
 def _errors(now: Counts) -> str:
-    items = sum(now.items.values())
-    if items < FEWEST_ITEMS:
+    if now.items < FEWEST_ITEMS:
         return ""
-    share = now.failures / items
-    if share <= ERROR_SHARE or binomial_tails(round(now.failures), round(items), ERROR_SHARE)[1] >= CHANCE:
+    share = now.failures / now.items
+    if share <= ERROR_SHARE or binomial_tails(round(now.failures), round(now.items), ERROR_SHARE)[1] >= CHANCE:
         return ""
-    return f"errors: {now.failures:.0f} of {items:.0f} items failed ({share:.1%})"
+    return f"errors: {now.failures:.0f} of {now.items:.0f} items failed ({share:.1%})"
 
 
 def _latency(now: Counts, before: Counts) -> str:
-    """An item and a unit take longer: clients choose the size of their items."""
-    items, items_before = sum(now.items.values()), sum(before.items.values())
-    if min(items, items_before) < FEWEST_ITEMS:
+    """An item and a unit take longer: items differ in size."""
+    if min(now.items, before.items) < FEWEST_ITEMS:
         return ""
-    pace, usual = now.seconds / items, before.seconds / items_before
+    pace, usual = now.seconds / now.items, before.seconds / before.items
     if pace <= max(SLOW_SECONDS, SLOWER * usual) or now.seconds * before.units <= SLOWER * before.seconds * now.units:
         return ""
     return f"latency: {pace * 1000:.1f} ms of the device for an item, {usual * 1000:.1f} ms before"
