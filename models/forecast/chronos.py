@@ -50,8 +50,11 @@ def load(name: str, device: str, source: str | None, backtests: int) -> Model[Se
 class Chronos(ABC):
     """The common part of the three kinds; subclasses add levels, strides and the call."""
 
+    revision = ""
+    """The end of the version, another one when the answers of the same weights change."""
+
     def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
-        self.version = weights_version(source, pipeline.inner_model.config)
+        self.version = weights_version(source, pipeline.inner_model.config) + self.revision
         self.device = device
         self.longest: int = pipeline.model_context_length
         self.levels: tuple[float, ...] = tuple(getattr(pipeline, "quantiles", _DECILES))
@@ -65,6 +68,11 @@ class Chronos(ABC):
 
     def _predict(self, contexts: Sequence[Any], horizon: int) -> Any:
         return self._pipeline.predict(contexts, prediction_length=horizon)
+
+    def _restored(self, found: torch.Tensor, contexts: Sequence[Array]) -> torch.Tensor:
+        """The network's answer [b, levels, horizon] to contexts without their newest value, with that value."""
+        newest = torch.tensor([*map(_newest, contexts)], dtype=torch.float64, device=self.device)
+        return found.to(self.device, torch.float64).mT + newest[:, None, None]
 
     @abstractmethod
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor: ...
@@ -90,9 +98,11 @@ class Sampled(Chronos):
 class Bolt(Chronos):
     """Chronos-Bolt: quantiles of a block of steps at once, continued from the predicted quantiles."""
 
+    revision = ".2"
+
     def quantiles(self, contexts: Sequence[Array], horizon: int) -> torch.Tensor:
-        found: torch.Tensor = self._predict([*map(torch.from_numpy, contexts)], horizon)
-        return found.to(self.device, torch.float64).mT
+        found = self._predict([torch.from_numpy(context - _newest(context)) for context in contexts], horizon)
+        return self._restored(found, contexts)
 
 
 class Chronos2(Chronos):
@@ -100,6 +110,8 @@ class Chronos2(Chronos):
 
     Rows of one task attend to each other: several series, and covariates, whose values ahead may be known.
     """
+
+    revision = ".2"
 
     def steps(self, horizon: int) -> int:
         patch: int = self._pipeline.model_output_patch_size
@@ -110,7 +122,18 @@ class Chronos2(Chronos):
 
     def together(self, tasks: Sequence[Together], horizon: int) -> torch.Tensor:
         found = self._predict([_prepared(task, horizon) for task in tasks], horizon)
-        return torch.cat(found).to(self.device, torch.float64).mT
+        series = [one for task in tasks for one in task.contexts[: len(task.contexts) - len(task.future)]]
+        return self._restored(torch.cat(found), series)
+
+
+def _newest(context: Array) -> float:
+    """The newest value, 0 without one: the level that a network does not see.
+
+    Networks take the mean and the deviation in float32, over rows padded to the longest of the batch. The rounding of a
+    level would be the deviation of a series without movement, and other companions would give another one.
+    """
+    known = context[~np.isnan(context)]
+    return float(known[-1]) if len(known) else 0.0
 
 
 def _prepared(task: Together, horizon: int) -> dict[str, Any]:
@@ -118,9 +141,10 @@ def _prepared(task: Together, horizon: int) -> dict[str, Any]:
     rows, known = len(task.contexts), len(task.future)
     past = np.full((rows, max(map(len, task.contexts))), np.nan, dtype=np.float32)
     for row, context in zip(past, task.contexts, strict=True):
-        row[-len(context) :] = context
+        row[-len(context) :] = context - _newest(context)
     ahead = np.full((rows, horizon), np.nan, dtype=np.float32)
-    ahead[rows - known :, : task.future.shape[1]] = task.future
+    for row, context, future in zip(ahead[rows - known :], task.contexts[rows - known :], task.future, strict=True):
+        row[: len(future)] = future - _newest(context)
     return {
         "context": torch.from_numpy(past),
         "future_covariates": torch.from_numpy(ahead),

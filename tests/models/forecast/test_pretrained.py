@@ -15,6 +15,7 @@ from models.forecast.backtests import _before
 from models.forecast.embedded import bucket
 from models.model import Model, ModelUnavailableError
 from tests.models.forecast.checkpoints import SAVE, save_chronos, save_chronos_2, save_chronos_bolt
+from tests.models.forecast.degenerate import make
 
 LEVELS = (0.025, 0.1, 0.33, 0.5, 0.9, 0.99)
 # Float32 sums in another order; a leak between rows is far larger.
@@ -75,6 +76,24 @@ def test_an_answer_is_the_same_alone_and_among_batch_mates(model: Model[Series, 
         reach = np.ptp(item.values)
         np.testing.assert_allclose(together.quantiles, alone.quantiles, rtol=0, atol=CLOSE * reach)
         assert (together.coverage_count, together.context) == (alone.coverage_count, alone.context)
+
+
+@pytest.mark.parametrize("horizon", [5, 65])
+def test_a_series_that_hardly_moves_is_answered_alone_as_beside_any_other(
+    model: Model[Series, Forecast], horizon: int
+) -> None:
+    """The padding of the batch rounds a level in another way. The rounding must not become the spread of the series."""
+    moves = [("one jump", 1 + 1e-6), ("one jump", 1.5), ("two values", 1 + 1e-12), ("halt at the end", 1)]
+    kinds = [("constant", scale, 1) for scale in (0.1, 17.03, 101.37, 1e-300, 1e12)]
+    kinds += [(kind, 17.03, ratio) for kind, ratio in moves]
+    items = [Series(make(kind, 97, scale, ratio, 50, 0), horizon, LEVELS) for kind, scale, ratio in kinds]
+    alone = [model.run([item])[0] for item in items]
+    for length in (34, 257):
+        together = model.run([series(length, horizon), *items])[1:]
+        for item, found, expected in zip(items, together, alone, strict=True):
+            close = 1e-5 * np.ptp(expected.quantiles) + 4 * np.spacing(np.abs(item.values).max())
+            np.testing.assert_allclose(found.quantiles, expected.quantiles, rtol=0, atol=close)
+            assert found.coverage == pytest.approx(expected.coverage, abs=0, nan_ok=True)
 
 
 def test_a_scaled_series_has_the_scaled_forecast(model: Model[Series, Forecast]) -> None:
@@ -247,14 +266,16 @@ def test_a_missing_covariate_is_none(chronos_2) -> None:
     assert np.isfinite(with_holes.quantiles).all()
 
 
-def test_the_scale_of_a_covariate_does_not_matter(chronos_2) -> None:
+def test_the_scale_and_the_level_of_a_covariate_do_not_matter(chronos_2) -> None:
     item, given = series(100, 12), covariates(100, 12, known=True)
     small, large = (
         item._replace(covariates=Covariates(given.past * factor, given.future * factor))
         for factor in (2.0**-300, 2.0**900)
     )
-    one, other = chronos_2.run([small, large])
+    lifted = item._replace(covariates=Covariates(given.past + 3, given.future + 3))
+    one, other, third = chronos_2.run([small, large, lifted])
     assert moved(one, other, item) < CLOSE
+    assert moved(one, third, item) < CLOSE
 
 
 def test_series_of_a_group_change_each_others_forecasts(chronos_2) -> None:
