@@ -124,9 +124,10 @@ class InvalidRequestError(ServiceError):
             field = _cut(violation.field, _FIELD_BYTES, _utf8_bytes)
             description = _cut(violation.description, _DESCRIPTION_BYTES, _utf8_bytes)
             bad.field_violations.add(field=field, description=description, reason=violation.reason)
-            more -= 1
             if bad.ByteSize() > _VIOLATIONS_BYTES:
+                del bad.field_violations[-1]
                 break
+            more -= 1
         if more:
             bad.field_violations.add(description=f"and {more} more", reason="more")
         return [bad]

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from market_inference.contract import errors
@@ -133,6 +133,7 @@ def test_the_first_of_many_violations_are_described_and_the_others_counted():
 texts = st.text(st.sampled_from(["a", "%", "\n", "\x00", "é", "\U0001f600"]), max_size=20).map(lambda text: text * 500)
 
 
+@example([errors.Violation("a" * 500, "a" * 500 * (place > 1), "string.max_len") for place in range(6)])
 @given(st.lists(st.builds(errors.Violation, texts, texts, st.just("string.max_len")), min_size=1, max_size=20))
 def test_every_error_fits_into_the_trailers(violations):
     assert header_bytes(errors.InvalidRequestError(violations).status("r" * 128)) < TRAILERS_BYTES
