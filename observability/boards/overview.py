@@ -163,13 +163,20 @@ OVERVIEW = Dashboard(
             THIRD,
         ),
         Panel(
-            "Cost of an item by version",
-            "Seconds of the engine for an item: a promoted version at three times the cost is rolled back.",
+            "Cost by version",
+            "Seconds of the engine for an item and for 1,000 units: a version at three times both is rolled back.",
             "s",
-            Query(
-                f"{rate('market_inference_model_busy_seconds_total', 'engine, model, version')} "
-                f"/ {rate('market_inference_model_items_total', 'engine, model, version')}",
-                "{{engine}} {{model}} {{version}}",
+            (
+                Query(
+                    f"{rate('market_inference_model_busy_seconds_total', 'engine, model, version')} "
+                    f"/ {rate('market_inference_model_items_total', 'engine, model, version')}",
+                    "{{engine}} {{model}} {{version}}",
+                ),
+                Query(
+                    f"1000 * {rate('market_inference_model_busy_seconds_total', 'engine, model, version')} "
+                    f"/ {rate('market_inference_model_units_total', 'engine, model, version')}",
+                    "1,000 units {{engine}} {{model}} {{version}}",
+                ),
             ),
             THIRD,
         ),
