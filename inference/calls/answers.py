@@ -14,7 +14,7 @@ import numpy as np
 from google.rpc import status_pb2
 from numpy.typing import NDArray
 
-from market_inference.contract.encoding import wireformat
+from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.errors import ServiceError
 from market_inference.contract.generated import answers_pb2, inference_pb2
 from models.cache import sized_cache
@@ -132,7 +132,7 @@ def _phases(phases: Phases) -> bytes:
 @lru_cache(maxsize=64)
 def _varints(column: bytes) -> bytes:
     """The packed numbers of an int64 column. The series of a call mostly have the same times."""
-    return wireformat.varints(np.frombuffer(column, "<i8"))
+    return twins.varints(np.frombuffer(column, "<i8"))
 
 
 def _write_warnings(written: Any, warnings: Sequence[AnswerWarning]) -> None:

@@ -101,3 +101,16 @@ def array(column: bytes | memoryview) -> Array:
     A view is copied: it may begin at any address, and some libraries refuse such an array.
     """
     return np.frombuffer(bytes(column), _NUMBER)
+
+
+def varints(values: NDArray[np.signedinteger]) -> bytes:
+    """The content of a packed field of integers: an array [n] of numbers from 0."""
+    bits = int(values.max(initial=0)).bit_length()
+    if bits <= 7:
+        return values.astype(np.uint8).tobytes()
+    groups = values[:, None] >> np.arange(0, bits, 7)
+    kept = groups > 0
+    kept[:, 0] = True
+    octets = (groups & 0x7F).astype(np.uint8)
+    octets[:, :-1] |= kept[:, 1:].view(np.uint8) << 7
+    return octets[kept].tobytes()

@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 _LENGTH_DELIMITED: Final = 2
 NUMBER_BYTES: Final = 8
 """Bytes of one number of a packed column of doubles."""
@@ -71,16 +68,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-def varints(values: NDArray[np.signedinteger]) -> bytes:
-    """The content of a packed field: an array [n] of numbers from 0."""
-    bits = int(values.max(initial=0)).bit_length()
-    if bits <= 7:
-        return values.astype(np.uint8).tobytes()
-    groups = values[:, None] >> np.arange(0, bits, 7)
-    kept = groups > 0
-    kept[:, 0] = True
-    octets = (groups & 0x7F).astype(np.uint8)
-    octets[:, :-1] |= kept[:, 1:].view(np.uint8) << 7
-    return octets[kept].tobytes()

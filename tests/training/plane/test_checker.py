@@ -55,7 +55,7 @@ def uploaded(store: Database, content: bytes = GOOD, **values: object) -> str:
 
 def look(store: Database, made: str) -> dict[str, object]:
     with store.read() as connection:
-        return dict(dataset.get(connection, OWNER, made))
+        return dict(dataset.get(connection, OWNER, made, datasets.c.report))
 
 
 def test_a_reason_repeats_what_no_database_stores(store: Database) -> None:
@@ -64,7 +64,7 @@ def test_a_reason_repeats_what_no_database_stores(store: Database) -> None:
     assert Checker(store, Stored(content), "w", Clock()).turn()
     found = look(store, made)
     assert (found["state"], found["reason"]) == ("refused", "row 1: no column 'text'; there are: te\ufffdxt, label")
-    assert found["report"]["places"]["columns"][0]["why"].endswith("te\0xt, label")
+    assert found["report"]["places"]["columns"][0]["why"].endswith("te\ufffdxt, label")
 
 
 def given_up(store: Database) -> str:

@@ -6,7 +6,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_inference.contract.encoding import wireformat
+from market_inference.contract.encoding import twins, wireformat
 from market_inference.contract.generated.inference_pb2 import Coverage
 
 
@@ -35,7 +35,7 @@ def test_a_varint_is_read_as_protobuf_writes_it(value):
 
 @given(st.lists(st.integers(0, 300) | st.integers(0, 2**32 - 1), max_size=9))
 def test_a_packed_field_is_the_field_that_protobuf_writes(values):
-    raw = b"".join(wireformat.pieces(5, wireformat.varints(np.array(values, dtype=np.int64))))
+    raw = b"".join(wireformat.pieces(5, twins.varints(np.array(values, dtype=np.int64))))
     assert not values or raw == Coverage(phase_origins=values).SerializeToString()
     assert list(Coverage.FromString(raw).phase_origins) == values
 
