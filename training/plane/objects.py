@@ -98,3 +98,10 @@ def content(objects: Objects, declared: Mapping[Any, Any]) -> bytes:
     if hashlib.sha256(found).hexdigest() != declared["sha256"]:
         raise ObjectsAwayError("other bytes came than were stored")
     return found
+
+
+def forget_bytes(objects: Objects, key: str, upload: str) -> None:
+    """Delete an object and its parts. In S3 a part that was on its way may stay after one request."""
+    if upload:
+        objects.abort_parts(key, upload)
+    objects.delete(key)

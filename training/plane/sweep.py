@@ -23,6 +23,7 @@ from training.plane.job import FINAL, AttemptState
 from training.plane.launcher import Handle, Launcher, LauncherAwayError
 from training.plane.metrics import GIVEN_UP_KIND, TOKEN_STATES, machines_gone, machines_settled
 from training.plane.model_tables import versions
+from training.plane.objects import forget_bytes
 from training.plane.schema import attempts, checkpoints, datasets, events, jobs, measurements, tokens, totals, uploads
 from training.plane.services import Services
 
@@ -99,7 +100,7 @@ def datasets_unfinished(services: Services) -> None:
         rows = connection.execute(found).mappings().all()
 
     def refuse(row: RowMapping) -> None:
-        _forget_bytes(services, row["key"], row["upload"])
+        forget_bytes(services.objects, row["key"], row["upload"])
         given_up = {"state": DatasetState.REFUSED, "reason": "the upload was not completed"}
         with services.store.begin() as connection:
             connection.execute(update(datasets).where(datasets.c.id == row["id"], *waiting).values(**given_up))
@@ -114,15 +115,8 @@ def datasets_deleted(services: Services) -> None:
     with services.store.read() as connection:
         found = select(datasets.c.key, datasets.c.upload).where(datasets.c.state == DatasetState.DELETED, *in_time)
         rows = connection.execute(found).all()
-    each(rows, lambda row: _forget_bytes(services, *row))
+    each(rows, lambda row: forget_bytes(services.objects, *row))
     _rows_of_deleted(services)
-
-
-def _forget_bytes(services: Services, key: str, upload: str) -> None:
-    """Delete an object and its parts. In S3 a part that was on its way may stay after one request."""
-    if upload:
-        services.objects.abort_parts(key, upload)
-    services.objects.delete(key)
 
 
 def _rows_of_deleted(services: Services) -> None:
@@ -133,7 +127,7 @@ def _rows_of_deleted(services: Services) -> None:
     found = select(datasets.c.id, datasets.c.key, datasets.c.upload).where(*old, *named).order_by(func.random())
 
     def forget(row: Row[Any, Any, Any]) -> None:
-        _forget_bytes(services, row.key, row.upload)  # a deletion may have been cut off
+        forget_bytes(services.objects, row.key, row.upload)  # a deletion may have been cut off
         with services.store.begin() as connection:
             gone = delete(datasets).where(datasets.c.id == row.id, *old, *named).returning(datasets.c.checks)
             checks = connection.execute(gone).scalar()

@@ -20,7 +20,7 @@ from training.plane.errors import (
     TooLargeError,
     Violation,
 )
-from training.plane.objects import ObjectMissingError
+from training.plane.objects import ObjectMissingError, forget_bytes
 from training.plane.routes import ranges
 from training.plane.routes.parts import Body, Callers, Id, PageSize, Sha256, ShownName, quick_routes, shown
 from training.plane.schema import datasets as table
@@ -144,9 +144,7 @@ def router(services: Services) -> APIRouter:
         """Delete the bytes and end the tokens. Jobs that wait for the dataset are refused."""
         with store.begin() as connection:
             row = dataset.delete(connection, user.name, dataset_id, now := services.clock.now())
-        if row["upload"]:
-            objects.abort_parts(row["key"], row["upload"])
-        objects.delete(row["key"])
+        forget_bytes(objects, row["key"], row["upload"])
         if row["parts"] == 1 and now < row["created_at"] + dataset.UNFINISHED_SECONDS:
             objects.empty(row["key"])  # an upload may be under way, and the bytes count no more
 
