@@ -15,7 +15,7 @@ from training.plane.errors import ConflictError
 from training.plane.schema import datasets
 
 UNFINISHED_SECONDS: Final = 6 * 3600.0
-"""The time for all uploads of a dataset: longer than an address is valid; S3 looks at it at the begin alone."""
+"""The time for all uploads of a dataset, longer than an address is valid: S3 checks addresses only at the beginning."""
 PLAIN: Final = [column for column in datasets.c if column is not datasets.c.report]
 """All columns but the report, which has up to a megabyte."""
 LABELS: Final = datasets.c.report["labels"].label("labels")

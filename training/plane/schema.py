@@ -39,11 +39,11 @@ class Told(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else _NOT_STORED.sub("\ufffd", value)
+        return None if value is None else str(_storable(value))
 
 
 def document(value: Any) -> str:
-    """JSON of a value whose texts repeat what others have sent. PostgreSQL reads no field of JSON with a NUL."""
+    """The JSON of a value, its texts as Told stores texts: PostgreSQL reads no field of JSON with a NUL."""
     return json.dumps(_storable(value))
 
 
