@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -84,6 +84,19 @@ class Forwarder:
                 sink.sendall(data)
         except OSError:
             return
+
+
+@contextmanager
+def serving(servicer: MarketInferenceServiceServicer) -> Iterator[str]:
+    """The address of a server for the time of a block."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_MarketInferenceServiceServicer_to_server(servicer, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield target
+    finally:
+        server.stop(None).wait(60)
 
 
 def start(port: int = 0) -> tuple[grpc.Server, int]:
@@ -291,11 +304,7 @@ class Misfit(MarketInferenceServiceServicer):
 
 @pytest.mark.parametrize("answers", misfits().values(), ids=misfits())
 async def test_an_answer_that_does_not_fit_ends_the_session_with_a_typed_error(answers):
-    server = grpc.server(ThreadPoolExecutor(4))
-    add_MarketInferenceServiceServicer_to_server(Misfit(answers), server)
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
+    with serving(Misfit(answers)) as target:
         async with AsyncClient(target) as client, asyncio.timeout(60):
             with pytest.raises(errors.InternalError, match="the service sent"):
                 async with client.watch("A", CLOSES, indicators=["SMA"]) as session:
@@ -305,8 +314,6 @@ async def test_an_answer_that_does_not_fit_ends_the_session_with_a_typed_error(a
             with client.watch("A", CLOSES, indicators=["SMA"]) as session:
                 session.append(1.0)
                 next(session)
-    finally:
-        server.stop(None).wait(60)
 
 
 def test_a_wrong_answer_to_a_reopening_ends_the_session() -> None:
@@ -321,19 +328,16 @@ def test_a_wrong_answer_to_a_reopening_ends_the_session() -> None:
             next(requests)
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    server = grpc.server(ThreadPoolExecutor(4))
-    add_MarketInferenceServiceServicer_to_server(Changed(), server)
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        with Client(target) as client, client.watch("A", CLOSES, indicators=["SMA"]) as session:
-            session.append(1.0)
-            with pytest.raises(errors.InternalError, match="the service sent"):
-                next(session)
-            with pytest.raises(errors.ClosedError):
-                next(session)
-    finally:
-        server.stop(None).wait(60)
+    with (
+        serving(Changed()) as target,
+        Client(target) as client,
+        client.watch("A", CLOSES, indicators=["SMA"]) as session,
+    ):
+        session.append(1.0)
+        with pytest.raises(errors.InternalError, match="the service sent"):
+            next(session)
+        with pytest.raises(errors.ClosedError):
+            next(session)
 
 
 def test_a_session_that_breaks_again_and_again_is_reopened_with_pauses_and_ends() -> None:
@@ -348,12 +352,7 @@ def test_a_session_that_breaks_again_and_again_is_reopened_with_pauses_and_ends(
             next(requests)
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
-    server = grpc.server(ThreadPoolExecutor(4))
-    add_MarketInferenceServiceServicer_to_server(Breaking(), server)
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-
-    async def watch() -> None:
+    async def watch(target: str) -> None:
         async with (
             AsyncClient(target) as client,
             client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.9) as session,
@@ -361,7 +360,7 @@ def test_a_session_that_breaks_again_and_again_is_reopened_with_pauses_and_ends(
             await session.append(1.0)
             await anext(session)
 
-    try:
+    with serving(Breaking()) as target:
         with Client(target) as client, client.watch("A", CLOSES, indicators=["SMA"], reconnect_seconds=0.9) as session:
             session.append(1.0)
             with pytest.raises(errors.UnavailableError, match="gone"):
@@ -369,7 +368,5 @@ def test_a_session_that_breaks_again_and_again_is_reopened_with_pauses_and_ends(
         assert 3 <= len(openings) <= 7  # pauses of 25, 50, 100, 200, 400 and 800 ms at least
         openings.clear()
         with pytest.raises(errors.UnavailableError, match="gone"):
-            asyncio.run(watch())
+            asyncio.run(watch(target))
         assert 3 <= len(openings) <= 7
-    finally:
-        server.stop(None).wait(60)
